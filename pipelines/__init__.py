@@ -1,0 +1,1 @@
+"""Kedro wiring of the stages: nodes and pipelines, nothing else."""

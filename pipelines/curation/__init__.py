@@ -1,0 +1,1 @@
+"""The curation stage as a Kedro pipeline."""

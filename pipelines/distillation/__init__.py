@@ -1,0 +1,1 @@
+"""The distillation stage as a Kedro pipeline."""

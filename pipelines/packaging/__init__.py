@@ -1,0 +1,1 @@
+"""The packaging stage as a Kedro pipeline."""

@@ -1,0 +1,1 @@
+"""The pretraining stage as a Kedro pipeline."""

@@ -1,0 +1,1 @@
+"""The registration stage as a Kedro pipeline."""

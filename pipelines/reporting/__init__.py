@@ -1,0 +1,1 @@
+"""The reporting stage as a Kedro pipeline."""

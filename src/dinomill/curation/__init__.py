@@ -1,0 +1,1 @@
+"""Curation: from a messy pool of images to a deduplicated, relevant, balanced dataset in shards."""

@@ -1,0 +1,1 @@
+"""Kedro datasets: typed handles and sources."""

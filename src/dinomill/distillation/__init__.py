@@ -1,0 +1,1 @@
+"""Distillation: a frozen teacher compressed into smaller students."""

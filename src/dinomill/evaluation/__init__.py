@@ -1,0 +1,1 @@
+"""Evaluation: how good frozen features are, beside raw pixels and random weights."""

@@ -1,0 +1,1 @@
+"""How work is run: shard tasks on executors, training processes on launchers."""

@@ -1,0 +1,161 @@
+"""The handles that pass between stages: small typed JSON files that say what lies where, and where it came from.
+
+A handle is the only thing a stage hands on; images, embeddings and weights stay on disk beside it:
+
+    <folder>/handle.json      the handle
+    <folder>/…                what it describes
+
+Paths are stored relative to the project's root, so that a handle means the same on every machine. Handles hold no
+clock times: the same input and configuration give the same bytes, which is how DVC knows that nothing changed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dinomill.errors import InputError
+from dinomill.storage.atomic import write_text
+
+HANDLE_NAME = "handle.json"
+
+
+class Handle(BaseModel):
+    """What a finished stage leaves for the next one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    folder: Path = Field(description="where the described files lie")
+    config_hash: str = Field(description="sha256 of the configuration that made them")
+
+    def save(self) -> Path:
+        """Write ``<folder>/handle.json`` atomically and return its path."""
+        path = self.folder / HANDLE_NAME
+        write_text(path, self.model_dump_json(indent=2) + "\n")
+        return path
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read the handle in ``folder``.
+
+        Raises:
+            InputError: When there is none, or it was written by an incompatible version.
+        """
+        path = folder / HANDLE_NAME
+        if not path.exists():
+            raise InputError(
+                f"There is no {path}.",
+                expected=f"the result of the stage that writes {folder}",
+                action="run that stage first: `kedro registry list` shows the stages, `dvc repro` runs all of them",
+            )
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(
+                f"{path} is not a handle that this version understands.",
+                found=str(error).splitlines()[0],
+                action="remove its folder and run its stage again",
+            ) from None
+
+
+class SampleHandle(Handle):
+    """The laid-out sample."""
+
+    counts: dict[str, int] = Field(description="files by kind: relevant, near_duplicate, digit, truncated, …")
+
+
+class DatasetHandle(Handle):
+    """A curated dataset: ``manifest.parquet`` and ``shards/*.tar`` in the folder."""
+
+    manifest: Path = Field(description="the Parquet manifest: a row for every image of the pool, kept or not")
+    manifest_sha256: str
+    shards: tuple[Path, ...] = Field(
+        description="the tar shards, in order; a manifest row's `shard` indexes this tuple"
+    )
+    images: int = Field(description="images kept")
+    pool_images: int = Field(description="files looked at")
+    fates: dict[str, int] = Field(description="files by fate; see dinomill.images.manifest.Fate")
+    channels: int
+    mean: tuple[float, ...] = Field(description="per channel, in [0, 1]")
+    std: tuple[float, ...] = Field(description="per channel, in [0, 1]")
+    embedder: str = Field(description="the network whose features curation used")
+    sources: tuple[str, ...] = Field(description="the pool's folders or URIs")
+
+
+class ModelHandle(Handle):
+    """A trained backbone: ``config.json`` and ``model.safetensors`` in the folder, and the curve of its training."""
+
+    name: str
+    weights_sha256: str
+    parameters: int
+    embed_dim: int
+    image_size: int = Field(description="side in pixels at which it was trained and is measured")
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    images_seen: int
+    steps: int
+    history: Path = Field(description="Parquet: a row a logged step: step, images, loss and its terms, lr, …")
+    dataset_sha256: str = Field(description="the manifest that it was trained on")
+    teacher_sha256: str | None = Field(default=None, description="weights of the teacher it was distilled from")
+    run_id: str | None = Field(default=None, description="the MLflow run")
+
+
+class StudentsHandle(Handle):
+    """The students distilled in one run, by name."""
+
+    students: dict[str, ModelHandle]
+    champion: str = Field(description="the student that later stages register and package")
+
+
+class ModelScore(BaseModel):
+    """One row of the evaluation table. Accuracies are fractions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    kind: str = Field(description="pixels, random, teacher or student")
+    parameters: int
+    knn: float
+    linear: float
+    details: dict[str, float] = Field(default_factory=dict, description="accuracy for every k and learning rate tried")
+
+
+class EvaluationHandle(Handle):
+    """The evaluation table; ``metrics.json`` in the folder holds it for DVC."""
+
+    scores: tuple[ModelScore, ...]
+    bank_images: int
+    query_images: int
+    classes: tuple[str, ...]
+    metrics: Path
+
+    def score(self, kind: str) -> ModelScore | None:
+        """The best row of a kind by kNN, or None."""
+        return max((s for s in self.scores if s.kind == kind), key=lambda s: s.knn, default=None)
+
+
+class RegistrationHandle(Handle):
+    """A registered MLflow model version."""
+
+    model: str
+    version: int
+    aliases: tuple[str, ...]
+    run_id: str
+    uri: str = Field(description="models:/name@alias")
+    weights_sha256: str
+    source: Path = Field(description="the folder of the exported backbone that was registered")
+    passed_gate: bool
+    gate: tuple[str, ...] = Field(description="one sentence a check, with its figures")
+
+
+class PackageHandle(Handle):
+    """A TorchServe archive that answered."""
+
+    archive: Path
+    archive_sha256: str
+    model: str
+    version: int
+    embed_dim: int
+    smoke: dict[str, float] = Field(description="seconds_to_ready, latency_ms, cosine (to the model run directly)")

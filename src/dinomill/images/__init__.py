@@ -1,0 +1,1 @@
+"""The data plane: manifest, shards, decoding, crops, masks, deterministic sampling."""

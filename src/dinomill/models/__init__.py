@@ -1,0 +1,1 @@
+"""Vision transformers, projection heads, and their weights on disk."""

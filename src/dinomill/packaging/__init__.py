@@ -1,0 +1,1 @@
+"""Packaging: the registered model as an archive that TorchServe serves, proven by a request."""

@@ -1,0 +1,1 @@
+"""Pretraining: a teacher backbone learnt from the curated images without labels."""

@@ -1,0 +1,1 @@
+"""Registration: the measured model as a version in the MLflow registry."""

@@ -1,0 +1,1 @@
+"""Reporting: one page and one table that say what a run did."""

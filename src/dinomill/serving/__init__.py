@@ -1,0 +1,1 @@
+"""Framework-free prediction and export of trained backbones."""

@@ -1,0 +1,1 @@
+"""Atomic writes, hashes, local paths and S3."""

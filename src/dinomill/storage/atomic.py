@@ -1,0 +1,100 @@
+"""Writes that are either whole or absent: a temporary name beside the target, then a rename.
+
+<parent>/.<name>.<pid>.tmp   while being written
+<parent>/<name>              when complete
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dinomill.errors import StorageError
+
+_ACTIONS = {
+    errno.ENOSPC: "free some space on that disk and run the same command again: it continues where it was",
+    errno.EDQUOT: "raise the quota or free some space, then run the same command again",
+    errno.EACCES: "give this user the right to write there, or configure another folder",
+    errno.EROFS: "the file system is read-only: configure another folder",
+}
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk, a quota or a missing permission into a StorageError that names the path."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _ACTIONS:
+            raise
+        raise StorageError(
+            f"Cannot write {path}: {os.strerror(error.errno)}.",
+            found=_free_space(path),
+            action=_ACTIONS[error.errno],
+        ) from None
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path; when the block ends well it becomes ``path``, else it is removed.
+
+    Raises:
+        StorageError: When the disk is full or not writable.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            # Without this, a power cut after the rename can leave a file of the right name and no content.
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder; when the block ends well it replaces ``path`` whole, else it is removed.
+
+    Raises:
+        StorageError: When the disk is full or not writable.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with storage_errors(path):
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        try:
+            yield temporary
+            old = path.with_name(f".{path.name}.{os.getpid()}.old")
+            if path.exists():
+                path.rename(old)
+            temporary.rename(path)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically, in UTF-8."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_parquet(path: Path, table: Any) -> None:
+    """Write a pyarrow table atomically; the same rows always give the same bytes."""
+    import pyarrow.parquet as pq
+
+    with atomic_file(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", write_statistics=True)
+
+
+def _free_space(path: Path) -> str:
+    folder = next((parent for parent in path.absolute().parents if parent.exists()), Path("/"))
+    return f"{shutil.disk_usage(folder).free / 1e6:,.0f} MB free on the disk of {folder}"

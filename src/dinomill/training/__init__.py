@@ -1,0 +1,1 @@
+"""The self-distillation engine shared by pretraining and distillation."""
