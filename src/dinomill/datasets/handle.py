@@ -1,0 +1,70 @@
+"""A catalog entry that is a stage's handle: ``<folder>/handle.json``, read into its typed model."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from kedro.io import AbstractDataset
+
+from dinomill.errors import ConfigError
+from dinomill.handles import HANDLE_NAME, Handle
+
+
+class HandleDataset(AbstractDataset[Handle, Handle]):
+    """The typed handle of a folder that a stage wrote.
+
+    Args:
+        folder: The stage's folder, relative to the project's root.
+        handle: The dotted name of the handle's class: ``dinomill.handles.DatasetHandle``.
+        metadata: Anything; read by Kedro's plugins only.
+
+    Raises:
+        ConfigError: When ``handle`` names no subclass of ``dinomill.handles.Handle``.
+    """
+
+    def __init__(self, folder: str, handle: str, metadata: dict[str, Any] | None = None) -> None:
+        self._folder = Path(folder)
+        self._handle = _handle_class(handle)
+        self.metadata = metadata
+
+    @property
+    def folder(self) -> Path:
+        """The folder that the handle describes: DVC's out."""
+        return self._folder
+
+    def load(self) -> Handle:
+        """Read the handle.
+
+        Raises:
+            InputError: When its stage has not run, or another version wrote it.
+        """
+        return self._handle.load(self._folder)
+
+    def save(self, data: Handle) -> None:
+        """Write the handle beside the data that it describes, unless the stage did so itself."""
+        assert isinstance(data, self._handle), f"{self._folder} holds {self._handle.__name__}, not {type(data).__name__}"
+        assert data.folder == self._folder, f"the catalog says {self._folder}, the stage wrote {data.folder}"
+        data.save()
+
+    def _exists(self) -> bool:
+        return (self._folder / HANDLE_NAME).is_file()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"folder": self._folder.as_posix(), "handle": self._handle.__name__}
+
+
+def _handle_class(name: str) -> type[Handle]:
+    module, _, attribute = name.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError):
+        found = None
+    if not (isinstance(found, type) and issubclass(found, Handle)):
+        raise ConfigError(
+            f"The catalog names {name!r} as a handle, and there is no such class.",
+            expected="the dotted name of a subclass of dinomill.handles.Handle",
+            action="correct `handle:` in conf/base/<stage>/catalog.yml",
+        )
+    return found

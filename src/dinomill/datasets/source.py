@@ -1,0 +1,102 @@
+"""A catalog entry that is the user's own images: folders, archives, manifests or s3:// prefixes, checked and passed on.
+
+Nothing is read here: a stage receives the locations and streams the images itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from kedro.io import AbstractDataset
+from kedro.io.core import DatasetError
+
+from dinomill.errors import InputError
+
+# One location (labelled), several (pool), named ones (seeds), or none (no labels, no seeds).
+Locations: TypeAlias = str | list[str] | dict[str, str] | None
+
+
+class SourceDataset(AbstractDataset[None, Locations]):
+    """Where a team's images lie; loading it checks that the local ones exist.
+
+    Args:
+        name: The key in ``conf/base/globals.yml`` that the locations come from; errors name it.
+        locations: A location, a list of them, or a mapping from a name to one. Local paths are relative to the
+            project's root; anything with ``://`` is a URI and is not looked at here.
+        required: Whether an empty value is an error.
+        metadata: Anything; read by Kedro's plugins only.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        locations: Locations,
+        required: bool = True,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        self._name = name
+        self._locations = locations
+        self._required = required
+        self.metadata = metadata
+
+    @property
+    def local_paths(self) -> list[Path]:
+        """The locations that are paths on this machine: what DVC can watch."""
+        return [Path(place) for place in self._each() if "://" not in place]
+
+    def load(self) -> Locations:
+        """Check the local locations and return all of them as they were configured.
+
+        Raises:
+            InputError: When a location does not exist, a folder is empty, or nothing is configured.
+        """
+        if not self._locations and self._required:
+            raise InputError(
+                f"No {self._name} is configured.",
+                found=f"{self._name}: {self._locations}",
+                expected="a folder, archive, manifest or s3:// prefix",
+                action=f"set `{self._name}` in conf/base/globals.yml",
+            )
+        for path in self.local_paths:
+            self._check(path)
+        return self._locations
+
+    def save(self, data: None) -> None:
+        """Sources are the user's: they are never written."""
+        raise DatasetError(f"{self._name} is an input of the project and is never written.")
+
+    def _each(self) -> Iterator[str]:
+        if isinstance(self._locations, str):
+            yield self._locations
+        elif isinstance(self._locations, dict):
+            yield from map(str, self._locations.values())
+        else:
+            yield from map(str, self._locations or ())
+
+    def _check(self, path: Path) -> None:
+        action = (
+            "run `dinomill sample` to lay out the sample, or point "
+            f"`{self._name}` in conf/base/globals.yml at your own images"
+        )
+        if not path.exists():
+            raise InputError(
+                f"The {self._name} location {path} does not exist.",
+                found=f"nothing at {path.absolute()}",
+                expected="a folder, archive or manifest",
+                action=action,
+            )
+        if path.is_dir() and next(path.iterdir(), None) is None:
+            raise InputError(
+                f"The {self._name} folder {path} is empty.",
+                found="no file in it",
+                expected="image files, in any sub-folders",
+                action=action,
+            )
+
+    def _exists(self) -> bool:
+        return all(path.exists() for path in self.local_paths)
+
+    def _describe(self) -> dict[str, Any]:
+        return {"name": self._name, "locations": self._locations}
