@@ -2,4 +2,8 @@
 
 from __future__ import annotations
 
+from dinomill import telemetry
+
 __version__ = "0.1.0"
+
+telemetry.switch_off()

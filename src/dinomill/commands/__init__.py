@@ -1,0 +1,1 @@
+"""The verbs of the command line: what `dinomill` offers, and how `kedro run` speaks to its user."""

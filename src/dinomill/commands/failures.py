@@ -1,0 +1,96 @@
+"""How a failure is shown: one screen that says what to do, or the traceback of what we did not foresee, kept in a file.
+
+logs/<time>-<command>.log   the traceback
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dinomill.errors import ConfigError, DinomillError, StorageError
+
+LOGS = Path("logs")
+INTERRUPTED = 130
+
+
+@contextmanager
+def shown_to_the_user(command: str) -> Iterator[None]:
+    """End the process with a message instead of an exception.
+
+    Exit codes: 1 for any failure, 130 for Ctrl-C. ``SystemExit`` and click's own exceptions pass through.
+
+    Args:
+        command: What was run, as a part of the log file's name.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"\nInterrupted. Run the same command again: {command} continues where it was.", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
+    except Exception as error:
+        if type(error).__module__.startswith("click."):
+            raise
+        known = explain(error)
+        if known is None:
+            traceback.print_exc()
+            print(f"\nThis was not foreseen. {_keep_traceback(command)}", file=sys.stderr)
+        else:
+            print(f"\n{_red('error:')} {known}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def explain(error: BaseException) -> DinomillError | None:
+    """The message for the user within an error or its causes, or None when it is a bug and needs its traceback."""
+    for item in _chain(error):
+        if isinstance(item, DinomillError):
+            return item
+        if isinstance(item, OSError) and item.errno in (errno.ENOSPC, errno.EDQUOT):
+            return StorageError(
+                f"Cannot write {item.filename or 'a file'}: {os.strerror(item.errno)}.",
+                action="free some space on that disk and run the same command again: it continues where it was",
+            )
+        if _is_configuration(item):
+            return ConfigError(
+                "A file under conf/ cannot be read.",
+                found=" ".join(str(item).split())[:600],
+                action="correct the YAML or the ${globals:…} reference that is named above",
+            )
+    return None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        following = error.__cause__ or error.__context__
+        if following is None:
+            return
+        error = following
+
+
+def _is_configuration(error: BaseException) -> bool:
+    # By name: importing yaml and omegaconf here would slow every start.
+    module = type(error).__module__.split(".")[0]
+    return module in {"yaml", "omegaconf"} or type(error).__name__ == "MissingConfigException"
+
+
+def _keep_traceback(command: str) -> str:
+    path = LOGS / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{command.replace(' ', '-')}.log"
+    try:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(traceback.format_exc(), encoding="utf-8")
+    except OSError as error:
+        return f"(The traceback could not be kept: {error})"
+    return f"The traceback is kept in {path}."
+
+
+def _red(text: str) -> str:
+    return f"\033[1;31m{text}\033[0m" if sys.stderr.isatty() and "NO_COLOR" not in os.environ else text

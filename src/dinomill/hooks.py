@@ -1,0 +1,153 @@
+"""What happens around every Kedro run: configuration is checked first, and each stage gets one MLflow run."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from contextlib import AbstractContextManager
+from typing import Any
+
+from kedro.framework.hooks import hook_impl
+
+from dinomill import tracking
+from dinomill.config import Config
+from dinomill.errors import ConfigError
+
+# The sample is the demo's input, not an experiment.
+UNTRACKED = frozenset({"sample"})
+
+
+class ProjectHooks:
+    """Checks parameters when Kedro has read them, refuses runners that lose hooks, keeps one MLflow run a stage.
+
+    The stages find their run with ``dinomill.tracking.attach()``, as their worker processes do.
+    """
+
+    def __init__(self) -> None:
+        self._parameters: dict[str, Any] = {}
+        self._globals: dict[str, Any] = {}
+        self._runs = StageRuns()
+
+    @hook_impl
+    def after_context_created(self, context: Any) -> None:
+        """Validate every stage's parameters into its configuration, with our messages instead of pydantic's."""
+        from kedro.framework.project import pipelines
+        from kedro.validation.type_extractor import TypeExtractor
+
+        self._globals = context.config_loader["globals"]
+        self._parameters = context.config_loader["parameters"]
+        check_parameters(self._parameters, TypeExtractor(dict(pipelines)).extract_types_from_pipelines())
+
+    @hook_impl
+    def before_pipeline_run(self, run_params: dict[str, Any]) -> None:
+        """Refuse the runners in which hooks would be lost or stages would run at once.
+
+        Raises:
+            ConfigError: For any runner but the sequential one.
+        """
+        runner = str(run_params.get("runner"))
+        if "None" not in runner and "SequentialRunner" not in runner:
+            raise ConfigError(
+                "Stages run one after the other: this project takes no other runner than SequentialRunner.",
+                found=runner.strip("<>").split(" ")[0].rsplit(".", 1)[-1],
+                action="leave out --runner; each stage uses all processors by itself. "
+                "(ParallelRunner runs no hooks: tracking and checks would vanish without a word.)",
+            )
+
+    @hook_impl
+    def before_node_run(self, node: Any) -> None:
+        """Open the stage's MLflow run when its first node starts, and end the stage's before it."""
+        stage = stage_of(node)
+        if stage != self._runs.stage:
+            self._runs.end()
+            if stage is not None and stage not in UNTRACKED:
+                self._runs.begin(
+                    stage,
+                    tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or self._globals["tracking_uri"],
+                    params={stage: self._parameters.get(stage, {})},
+                )
+
+    @hook_impl
+    def after_pipeline_run(self) -> None:
+        """End the last stage's run."""
+        self._runs.end()
+
+    @hook_impl
+    def on_pipeline_error(self, error: Exception) -> None:
+        """Mark the current stage's run as failed."""
+        self._runs.end(error)
+
+    def interrupted(self, error: BaseException) -> None:
+        """Mark the current stage's run as killed: Kedro calls no hook for Ctrl-C."""
+        self._runs.end(error)
+
+
+class StageRuns:
+    """The MLflow run of the stage that runs now; its address stands in the environment while it is open."""
+
+    def __init__(self) -> None:
+        self.stage: str | None = None
+        self._open: AbstractContextManager[tracking.Run] | None = None
+        self._variables: dict[str, str] = {}
+
+    def begin(self, stage: str, *, tracking_uri: str, params: dict[str, Any]) -> None:
+        """Open a run and put its address where `dinomill.tracking.attach` looks."""
+        opened = tracking.open_run(stage, tracking_uri=tracking_uri, params=params)
+        run = opened.__enter__()
+        self._open, self.stage = opened, stage
+        self._variables = {name: os.environ.get(name, "") for name in run.environment()}
+        os.environ.update(run.environment())
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Close the open run, if there is one, as finished or by what ended it."""
+        if self._open is None:
+            return
+        opened, self._open, self.stage = self._open, None, None
+        for name, value in self._variables.items():
+            if value:
+                os.environ[name] = value
+            else:
+                os.environ.pop(name, None)
+        opened.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
+
+
+def stage_of(node: Any) -> str | None:
+    """The stage that a Kedro node belongs to: the folder of ``pipelines/`` that its function comes from."""
+    parts = str(getattr(node.func, "__module__", "")).split(".")
+    return parts[2] if parts[:2] == ["dinomill", "pipelines"] and len(parts) > 2 else None
+
+
+def check_parameters(parameters: dict[str, Any], types: dict[str, Any]) -> None:
+    """Validate the parameters that nodes take as a `Config`.
+
+    Args:
+        parameters: As Kedro merged them, ``--params`` included.
+        types: Parameter name, dotted, to the type that a node declares for it.
+
+    Raises:
+        ConfigError: For a key that no stage has, or a value that its configuration refuses.
+    """
+    from dinomill.pipeline_registry import STAGES
+
+    for key in parameters:
+        if key not in STAGES:
+            close = difflib.get_close_matches(str(key), STAGES, n=1, cutoff=0.4)
+            raise ConfigError(
+                f"Unknown parameter {key!r}" + (f"; did you mean {close[0]!r}?" if close else "."),
+                expected=f"one of the stages: {', '.join(STAGES)}",
+                action="correct the key in conf/<environment>/…/parameters.yml, or the one given with --params",
+            )
+    for name, kind in types.items():
+        if not (isinstance(kind, type) and issubclass(kind, Config)):
+            continue
+        stage, *rest = name.split(".")
+        values: Any = parameters.get(stage)
+        for part in rest:
+            values = values.get(part) if isinstance(values, dict) else None
+        if values is None:
+            raise ConfigError(
+                f"There are no parameters {name!r}.",
+                expected=f"a top-level key `{stage}`",
+                action=f"restore conf/base/{stage}/parameters.yml",
+            )
+        kind.parse(values, where=f"conf/base/{stage}/parameters.yml")

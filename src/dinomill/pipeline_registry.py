@@ -1,0 +1,45 @@
+"""The stages, as Kedro pipelines: one folder of ``pipelines/`` each, found by its name."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from kedro.framework.project import find_pipelines
+from kedro.pipeline import Pipeline
+
+from dinomill.errors import MachineError
+
+# In the order in which they run. `sample` lays out the demo's images and is no part of a run on one's own.
+STAGES = (
+    "sample",
+    "curation",
+    "pretraining",
+    "distillation",
+    "evaluation",
+    "registration",
+    "packaging",
+    "reporting",
+)
+DEFAULT_STAGES = STAGES[1:]
+
+
+def register_pipelines() -> dict[str, Pipeline]:
+    """Find the stages; ``__default__`` is all of them but the sample.
+
+    Kedro loads only the requested stages when it runs some, hence ``__default__`` is there when all of them are.
+
+    Raises:
+        MachineError: When the project is not installed: Kedro alone would list no stage and run nothing.
+        ImportError: When a stage's module cannot be imported.
+    """
+    if importlib.util.find_spec("dinomill.pipelines") is None:
+        raise MachineError(
+            "The dinomill project is not installed in this Python environment, so that its stages cannot be found.",
+            found=f"no module dinomill.pipelines beside {Path(__file__).parent}",
+            action="run `make setup`, or `pip install --no-deps --editable .` in the project's folder",
+        )
+    pipelines = find_pipelines(raise_errors=True)
+    if set(DEFAULT_STAGES) <= set(pipelines):
+        pipelines["__default__"] = sum((pipelines[stage] for stage in DEFAULT_STAGES), start=Pipeline([]))
+    return pipelines

@@ -1,0 +1,20 @@
+"""Kedro's settings: how configuration is found and merged, and the hooks that run.
+
+``conf/base/<stage>/{catalog,parameters}.yml`` is the default; ``kedro run --env paper`` lays ``conf/paper`` over it.
+Parameters merge key by key, so that an environment states only what differs; globals and catalog entries are replaced whole.
+"""
+
+from __future__ import annotations
+
+from kedro.config import OmegaConfigLoader
+
+from dinomill.hooks import ProjectHooks
+
+HOOKS = (ProjectHooks(),)
+
+CONFIG_LOADER_CLASS = OmegaConfigLoader
+CONFIG_LOADER_ARGS = {
+    "base_env": "base",
+    "default_run_env": "local",
+    "merge_strategy": {"parameters": "soft"},
+}
