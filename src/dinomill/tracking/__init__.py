@@ -1,1 +1,35 @@
-"""The only place that knows MLflow."""
+"""The only place that knows MLflow: runs, metrics, artifacts, dataset lineage and the model registry.
+
+MLflow itself is imported when a function first needs it (2 to 3 CPU-seconds): importing this package is free.
+"""
+
+from dinomill.tracking.config import TrackingConfig
+from dinomill.tracking.connection import redact, resolve_uri
+from dinomill.tracking.registry import (
+    ModelCard,
+    RegisteredVersion,
+    annotate,
+    download,
+    find_version,
+    register,
+    set_alias,
+    version_by_alias,
+)
+from dinomill.tracking.run import Run, attach, open_run
+
+__all__ = [
+    "ModelCard",
+    "RegisteredVersion",
+    "Run",
+    "TrackingConfig",
+    "annotate",
+    "attach",
+    "download",
+    "find_version",
+    "open_run",
+    "redact",
+    "register",
+    "resolve_uri",
+    "set_alias",
+    "version_by_alias",
+]

@@ -1,0 +1,199 @@
+"""Reaching the MLflow store: quiet, without telemetry, and with errors that say what to do.
+
+A SQLite store is a folder that moves as one:
+
+    <folder>/mlflow.db        runs, metrics, registered models
+    <folder>/artifacts/       what runs and models keep as files
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from dinomill.errors import MachineError
+from dinomill.storage.atomic import storage_errors
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_SQLITE = "sqlite:///"
+
+# A server that is down should be said within seconds, not after MLflow's default of several minutes.
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+}
+
+
+_STORE_PACKAGES = frozenset({"alembic", "mlflow", "requests", "sqlalchemy", "sqlite3", "urllib3"})
+
+
+def redact(uri: str) -> str:
+    """The URI without its user name and password, for messages and logs."""
+    return re.sub(r"://[^/@\s]+@", "://…@", uri)
+
+
+def resolve_uri(uri: str) -> str:
+    """The URI with a relative SQLite path made absolute, so that worker processes find the same database."""
+    if not uri.startswith(_SQLITE):
+        return uri
+    return f"{_SQLITE}{Path(uri.removeprefix(_SQLITE)).absolute()}"
+
+
+def database_path(uri: str) -> Path | None:
+    """The file of a SQLite store, or None for any other store."""
+    return Path(uri.removeprefix(_SQLITE)).absolute() if uri.startswith(_SQLITE) else None
+
+
+def quiet() -> None:
+    """Switch off MLflow's telemetry and chatter; must run before its first import. What the user has set, stays."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    for name in ("alembic", "mlflow"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    # MLflow imports its optional plugins and warns of their age: nothing that a user of dinomill could act on.
+    warnings.filterwarnings("ignore", module=r"mlflow\..*")
+
+
+def connect(uri: str, *, create: bool = True) -> MlflowClient:
+    """A client of the store.
+
+    Args:
+        uri: The store; a relative SQLite path is taken from the working directory.
+        create: Whether to make a SQLite file that does not exist; for reading, a new empty one would only mislead.
+
+    Raises:
+        MachineError: When the store cannot be reached or used.
+        StorageError: When the folder of the SQLite file cannot be made.
+    """
+    quiet()
+    uri = resolve_uri(uri)
+    database = database_path(uri)
+    if database is not None and not create and not database.exists():
+        raise MachineError(
+            f"There is no tracking database {database}.",
+            action="run from the project's folder, or set MLFLOW_TRACKING_URI to the store that has the model; "
+            "`dvc repro registration` registers the model anew",
+        )
+    if database is not None:
+        with storage_errors(database):
+            database.parent.mkdir(parents=True, exist_ok=True)
+    with tracking_errors(uri):
+        import mlflow
+        from mlflow import MlflowClient
+
+        mlflow.set_tracking_uri(uri)
+        # The registry is the tracking store's unless told otherwise; a leftover setting would split the two.
+        mlflow.set_registry_uri(os.environ.get("MLFLOW_REGISTRY_URI", uri))
+        return MlflowClient(uri)
+
+
+def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
+    """The experiment's id; it is created if need be, its artifacts beside the database for a SQLite store.
+
+    Raises:
+        MachineError: When the store cannot be reached, the experiment was deleted, or the database was moved.
+    """
+    uri = resolve_uri(uri)
+    database = database_path(uri)
+    with tracking_errors(uri):
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
+            location = (database.parent / "artifacts" / _slug(name)).as_uri() if database else None
+            return str(client.create_experiment(name, artifact_location=location))
+    if experiment.lifecycle_stage != "active":
+        raise MachineError(
+            f"The MLflow experiment {name!r} was deleted.",
+            action=f"restore it with `mlflow experiments restore -x {experiment.experiment_id}`, or set another "
+            "`experiment` in the tracking parameters",
+        )
+    if database is not None:
+        _refuse_moved_database(database, experiment.artifact_location)
+    return str(experiment.experiment_id)
+
+
+def local_path(uri: str) -> Path | None:
+    """The path of a ``file://`` URI or plain path, or None for a remote one."""
+    parts = urlsplit(uri)
+    if parts.scheme == "file":
+        return Path(unquote(parts.path))
+    return Path(uri) if not parts.scheme else None
+
+
+def _refuse_moved_database(database: Path, location: str) -> None:
+    """MLflow keeps absolute artifact paths: a copied project would write into the one that it was copied from."""
+    path = local_path(location)
+    if path is None or path.parent == database.parent / "artifacts":
+        return
+    # An artifact folder of the user's own choice is fine; one that lies beside another (or no longer existing) copy of
+    # this database is not.
+    other = path.parent.parent / database.name
+    if path.parent.name == "artifacts" and other != database and (other.exists() or not path.exists()):
+        raise MachineError(
+            f"The tracking database {database} was moved or copied.",
+            found=f"it keeps its artifacts in {path}",
+            expected=f"{database.parent / 'artifacts'}",
+            action=f"remove {database.parent} to start afresh here (runs and models of the copy are lost), "
+            "or point `tracking_uri` at the original",
+        )
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "experiment"
+
+
+@contextmanager
+def tracking_errors(uri: str) -> Iterator[None]:
+    """Turn what MLflow, its database or its server raise into a MachineError that names the store."""
+    try:
+        yield
+    except ImportError:
+        raise
+    except Exception as error:
+        if not _is_store_error(error):
+            raise
+        raise _explain(uri, error) from None
+
+
+def _is_store_error(error: Exception) -> bool:
+    return type(error).__module__.split(".", 1)[0] in {
+        "mlflow",
+        "sqlalchemy",
+        "requests",
+        "urllib3",
+        "sqlite3",
+        "alembic",
+    }
+
+
+def _explain(uri: str, error: Exception) -> MachineError:
+    text = redact(str(error).strip() or type(error).__name__)
+    first_line = text.splitlines()[0][:300]
+    shown = redact(uri)
+    if "out-of-date database schema" in text:
+        action = f"save a copy of the database, then run `mlflow db upgrade {shown}`"
+    elif "database is locked" in text:
+        action = "another process holds the database; end it, or use an MLflow server for several writers at once"
+    elif "Can't locate revision" in text:
+        action = "the database was made by a newer MLflow; install that one, or point `tracking_uri` at another file"
+    elif uri.startswith(_SQLITE):
+        action = f"check that this user may write {uri.removeprefix(_SQLITE)} and that it is a database; or remove it"
+    else:
+        action = (
+            "start the server or correct `tracking_uri` in conf/…/globals.yml; "
+            "for work without a server use sqlite:///data/mlflow/mlflow.db"
+        )
+    return MachineError(f"The MLflow store {shown} cannot be used.", found=first_line, action=action)
