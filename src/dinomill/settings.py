@@ -1,7 +1,8 @@
 """Kedro's settings: how configuration is found and merged, and the hooks that run.
 
 ``conf/base/<stage>/{catalog,parameters}.yml`` is the default; ``kedro run --env paper`` lays ``conf/paper`` over it.
-Parameters merge key by key, so that an environment states only what differs; globals and catalog entries are replaced whole.
+Parameters merge key by key, so that an environment states only what differs; globals and catalog entries are replaced
+whole.
 """
 
 from __future__ import annotations

@@ -37,6 +37,7 @@ def _run(**options: Any) -> None:
     with shown_to_the_user(" ".join(["kedro run", *names])):
         _go_to_project()
         try:
+            assert kedro_run.callback is not None
             kedro_run.callback(**options)
         except (KeyboardInterrupt, SystemExit) as stop:
             _end_tracking(stop)

@@ -44,7 +44,9 @@ class HandleDataset(AbstractDataset[Handle, Handle]):
 
     def save(self, data: Handle) -> None:
         """Write the handle beside the data that it describes, unless the stage did so itself."""
-        assert isinstance(data, self._handle), f"{self._folder} holds {self._handle.__name__}, not {type(data).__name__}"
+        assert isinstance(data, self._handle), (
+            f"{self._folder} holds {self._handle.__name__}, not {type(data).__name__}"
+        )
         assert data.folder == self._folder, f"the catalog says {self._folder}, the stage wrote {data.folder}"
         data.save()
 

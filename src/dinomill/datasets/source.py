@@ -65,6 +65,7 @@ class SourceDataset(AbstractDataset[None, Locations]):
 
     def save(self, data: None) -> None:
         """Sources are the user's: they are never written."""
+        del data
         raise DatasetError(f"{self._name} is an input of the project and is never written.")
 
     def _each(self) -> Iterator[str]:

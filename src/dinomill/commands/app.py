@@ -1,0 +1,121 @@
+"""`dinomill …`: what Kedro, DVC and MLflow have no verb for. Each verb imports what it needs when it is called."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dinomill.commands.failures import shown_to_the_user
+
+app = typer.Typer(
+    name="dinomill",
+    help="Raw images in, a served vision backbone out. Stages run with `kedro run --pipelines STAGE` or `dvc repro`.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="rich",
+)
+dvc_app = typer.Typer(help="Keep dvc.yaml in step with the stages.", no_args_is_help=True)
+app.add_typer(dvc_app, name="dvc")
+
+
+def run() -> None:
+    """Entry point: runs a verb, and shows a failure as one screen."""
+    with shown_to_the_user(" ".join(["dinomill", *sys.argv[1:2]])):
+        app()
+
+
+def _version(value: bool) -> None:
+    if value:
+        from dinomill import __version__
+
+        typer.echo(f"dinomill {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", "-V", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Options before the verb."""
+
+
+@app.command(epilog="Example: [bold]dinomill doctor[/]")
+def doctor() -> None:
+    """Say what is there, what is missing and what to do. The exit code is 1 when something needed is missing."""
+    from dinomill.commands.doctor import examine, show
+
+    raise typer.Exit(show(examine()))
+
+
+@app.command(epilog="Example: [bold]dinomill plan[/]")
+def plan() -> None:
+    """Show which stages `dvc repro` would run, and why, without running any."""
+    from dinomill.commands.plan import make_plan, show
+    from dinomill.commands.project import enter_project
+
+    enter_project()
+    show(make_plan())
+
+
+@app.command(
+    epilog="Example: [bold]dinomill sample[/]   or, to train on all 60,000 images: [bold]dinomill sample --full[/]"
+)
+def sample(
+    full: Annotated[
+        bool, typer.Option("--full", help="Fetch the full Fashion-MNIST instead of the part shipped.")
+    ] = False,
+) -> None:
+    """Lay out the demo's images: a messy pool, a few good examples, a labelled split."""
+    from dinomill.commands.project import enter_project
+    from dinomill.commands.stages import lay_out_sample
+
+    enter_project()
+    lay_out_sample(full=full)
+
+
+@app.command(epilog="Example: [bold]dinomill summary[/]")
+def summary() -> None:
+    """Show what the last run left: kept and removed images, accuracy by model, version, served answer."""
+    from dinomill.commands.project import enter_project
+    from dinomill.commands.stages import show_summary
+
+    enter_project()
+    show_summary()
+
+
+@app.command(epilog="Examples: [bold]dinomill ui[/]   [bold]dinomill ui --port 5050[/]")
+def ui(
+    port: Annotated[int, typer.Option(help="Port on this machine.", min=1, max=65535)] = 5000,
+) -> None:
+    """Serve the MLflow page on 127.0.0.1: runs, curves and registered models. Ctrl-C ends it."""
+    from dinomill.commands.project import enter_project
+    from dinomill.commands.ui import serve_ui
+
+    enter_project()
+    serve_ui(port)
+
+
+@dvc_app.command("sync", epilog="Examples: [bold]dinomill dvc sync[/]   [bold]dinomill dvc sync --check[/]")
+def dvc_sync(
+    check: Annotated[
+        bool, typer.Option("--check", help="Only compare; exit code 1 when dvc.yaml is out of date.")
+    ] = False,
+    env: Annotated[
+        str | None, typer.Option(help="Kedro environment that the stages run in: a folder of conf/.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing when nothing changes.")] = False,
+) -> None:
+    """Write dvc.yaml from the registered stages, the catalog and the parameter files."""
+    from dinomill.commands.dvc_sync import synchronise
+    from dinomill.commands.project import enter_project
+
+    raise typer.Exit(synchronise(enter_project(), env=env, check=check, quiet=quiet))
+
+
+__all__ = ["Path", "app", "run"]

@@ -1,0 +1,126 @@
+"""`dinomill plan`: what `dvc repro` would run and why, from DVC's own comparison of what is with what was."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dinomill.errors import InputError
+
+_WORDS = {
+    "deleted": "is missing",
+    "modified": "changed",
+    "new": "is new",
+    "not in cache": "is not in DVC's cache",
+    "update available": "changed",
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage and what would happen to it."""
+
+    stage: str
+    verdict: str
+    reasons: tuple[str, ...]
+    inputs: str
+
+
+def make_plan() -> list[Step]:
+    """A step for each stage of dvc.yaml, in the order in which they run.
+
+    Raises:
+        InputError: When there is no dvc.yaml or no DVC project here.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    if not Path("dvc.yaml").is_file():
+        raise InputError("There is no dvc.yaml here.", action="run `dinomill dvc sync`")
+    try:
+        with Repo() as repo:
+            status = repo.status()
+            order = [stage for stage in _in_order(repo.index.graph) if stage.name]
+    except DvcException as error:
+        raise InputError("DVC cannot read this project.", found=str(error), action="see `dvc doctor`") from None
+    steps: list[Step] = []
+    will_run: set[str] = set()
+    for stage in order:
+        reasons = tuple(_reasons(status.get(stage.addressing, [])))
+        waits_for = [str(above) for above in _above(stage, order) if str(above) in will_run]
+        verdict = "run" if reasons else "run, if what it waits for changes" if waits_for else "up to date"
+        if not reasons and waits_for:
+            reasons = (f"after {', '.join(waits_for)}",)
+        if verdict != "up to date":
+            will_run.add(stage.name)
+        steps.append(Step(stage.name, verdict, reasons, _size(dep.fs_path for dep in stage.deps)))
+    return steps
+
+
+def show(steps: list[Step]) -> None:
+    """Print the plan as a table, with the free space on the disk that it would fill."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("stage", "what", "why", "reads", box=None, pad_edge=False)
+    for step in steps:
+        colour = {"run": "yellow", "up to date": "green"}.get(step.verdict, "cyan")
+        shown = [*step.reasons[:4], *([f"and {len(step.reasons) - 4} more"] if len(step.reasons) > 4 else [])]
+        table.add_row(step.stage, f"[{colour}]{step.verdict}[/]", "\n".join(shown), step.inputs)
+    console = Console()
+    console.print(table)
+    stale = [step for step in steps if step.verdict != "up to date"]
+    free = shutil.disk_usage(Path.cwd()).free / 1e9
+    console.print()
+    console.print(
+        f"{len(stale)} of {len(steps)} stages to run with `dvc repro` ({free:,.0f} GB free)."
+        if stale
+        else "Nothing to do: every stage is up to date."
+    )
+
+
+def _in_order(graph: Any) -> list[Any]:
+    import networkx as nx
+
+    # DVC's edges point from a stage to what it needs; ties keep the order of dvc.yaml.
+    place = {stage: number for number, stage in enumerate(graph.nodes)}
+    return list(nx.lexicographical_topological_sort(graph.reverse(), key=place.__getitem__))
+
+
+def _above(stage: Any, order: list[Any]) -> list[str]:
+    needs = [Path(dep.fs_path) for dep in stage.deps]
+    return [
+        other.name
+        for other in order
+        if other is not stage and any(need.is_relative_to(Path(out.fs_path)) for out in other.outs for need in needs)
+    ]
+
+
+def _reasons(changes: list[Any]) -> Iterator[str]:
+    """DVC reports ``[{"changed deps": {path: what}}, …, "changed command"]``."""
+    for change in changes:
+        if isinstance(change, str):
+            yield change
+            continue
+        for kind, items in change.items():
+            for path, what in items.items():
+                if isinstance(what, dict):  # parameters: {file: {key: what}}
+                    yield from (f"{key} in {path} {_WORDS.get(state, state)}" for key, state in what.items())
+                else:
+                    yield f"{'result ' if kind == 'changed outs' else ''}{path} {_WORDS.get(what, what)}"
+
+
+def _size(paths: Any) -> str:
+    files = size = 0
+    for path in paths:
+        if Path(path).parts[-1:] and "src" in Path(path).parts:
+            continue
+        for folder, _, names in os.walk(path):
+            for name in names:
+                files += 1
+                size += (Path(folder) / name).lstat().st_size
+    return f"{files:,} files, {size / 1e6:,.1f} MB" if files else ""
