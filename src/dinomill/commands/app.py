@@ -14,6 +14,7 @@ app = typer.Typer(
     name="dinomill",
     help="Raw images in, a served vision backbone out. Stages run with `kedro run --pipelines STAGE` or `dvc repro`.",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",

@@ -99,7 +99,7 @@ def _source(name: str, locations: object) -> Check:
         return Check(name, State.MISSING if needed else State.NOTE, "none", f"set `{name}` in conf/base/globals.yml")
     source = SourceDataset(name, locations)  # type: ignore[arg-type]
     try:
-        source.load()
+        source.check()
     except InputError as error:
         return Check(name, State.NOTE, error.problem, error.action or "")
     shown = ", ".join(map(str, source.local_paths)) or str(locations)
@@ -208,13 +208,11 @@ def _extras() -> Iterator[Check]:
 
 
 def _ports() -> Iterator[Check]:
-    for port, use in ((5000, "MLflow page, `dinomill ui`"), (4141, "pipelines' picture, `make viz`")):
-        free = port_is_free(port)
-        yield Check(
-            f"port {port}",
-            State.OK if free else State.NOTE,
-            f"{'free' if free else 'in use'} ({use})",
-            ""
-            if free
-            else f"choose another port, for example {'`dinomill ui --port`' if port == 5000 else '`kedro viz run --port`'}",
-        )
+    for port, use, other in (
+        (5000, "the MLflow page", "dinomill ui --port"),
+        (4141, "the pipelines' picture", "kedro viz run --port"),
+    ):
+        if port_is_free(port):
+            yield Check(f"port {port}", State.OK, f"free, for {use}")
+        else:
+            yield Check(f"port {port}", State.NOTE, f"in use; {use} wants it", f"choose another: `{other} {port + 1}`")

@@ -46,8 +46,8 @@ def generate(root: Path, env: str | None = None) -> str:
     from kedro.framework.startup import bootstrap_project
 
     bootstrap_project(root)
-    with KedroSession.create(project_path=root, env=env) as session:
-        catalog = session.load_context().catalog
+    session = KedroSession.create(project_path=root, env=env)
+    catalog = session.load_context().catalog
     folders = [root / "conf" / "base", root / "conf" / (env or "local")]
     stages: dict[str, Any] = {}
     metrics: list[str] = []

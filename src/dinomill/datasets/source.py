@@ -50,6 +50,15 @@ class SourceDataset(AbstractDataset[None, Locations]):
         """Check the local locations and return all of them as they were configured.
 
         Raises:
+            DatasetError: Caused by an InputError; see `check`.
+        """
+        self.check()
+        return self._locations
+
+    def check(self) -> None:
+        """Look whether the local locations exist and hold anything.
+
+        Raises:
             InputError: When a location does not exist, a folder is empty, or nothing is configured.
         """
         if not self._locations and self._required:
@@ -61,7 +70,6 @@ class SourceDataset(AbstractDataset[None, Locations]):
             )
         for path in self.local_paths:
             self._check(path)
-        return self._locations
 
     def save(self, data: None) -> None:
         """Sources are the user's: they are never written."""
