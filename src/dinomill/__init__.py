@@ -2,8 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 from dinomill import telemetry
+
+if TYPE_CHECKING:
+    from dinomill.models import VisionTransformer
 
 __version__ = "0.1.0"
 
 telemetry.switch_off()
+
+
+def load(path_or_uri: str | Path, **keywords: Any) -> VisionTransformer:
+    """Load a backbone: an exported folder, an official ``.pth``, or ``models:/name@alias``.
+
+    See ``dinomill.models.load`` for the keywords and errors.
+    """
+    # torch takes seconds to import, and Kedro imports this package at every start.
+    from dinomill.models.loading import load as load_model
+
+    return load_model(path_or_uri, **keywords)

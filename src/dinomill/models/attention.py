@@ -1,0 +1,86 @@
+"""Self-attention over packed sequences: one matrix of tokens, a kernel chosen by device and length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dinomill.models.position import rotate
+
+# On a CPU, in training, explicit products beat the fused kernel up to this many tokens: its backward is slow.
+CPU_EXPLICIT_TOKENS = 512
+
+
+class Sequences(NamedTuple):
+    """Some sequences of one length: a part of a packed matrix."""
+
+    samples: int
+    length: int
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention; every projection sees all sequences as one matrix."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, layout: Sequence[Sequences], angles: Sequence[Tensor | None]) -> Tensor:
+        """Attend within each sequence.
+
+        Args:
+            x: ``[T, D]``, the sequences of all parts one after the other.
+            layout: The parts; ``sum(samples * length) == T``.
+            angles: Rotary angles of each part, or None.
+
+        Returns:
+            ``[T, D]``.
+        """
+        parts = torch.split(self.qkv(x), [part.samples * part.length for part in layout])
+        mixed = []
+        for part, qkv, turn in zip(layout, parts, angles, strict=True):
+            heads = qkv.view(part.samples, part.length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+            q, k, v = heads.unbind(0)  # each [B, H, N, head_dim]
+            if turn is not None:
+                q, k = rotate(q, turn), rotate(k, turn)
+            mixed.append(attend(q, k, v).transpose(1, 2).reshape(part.samples * part.length, -1))
+        y: Tensor = self.proj(mixed[0] if len(mixed) == 1 else torch.cat(mixed))
+        return y
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Scaled dot-product attention of ``[B, H, N, d]``, by the kernel that is fastest there."""
+    if q.device.type == "cpu" and q.shape[-2] <= CPU_EXPLICIT_TOKENS and torch.is_grad_enabled():
+        return _ExplicitAttention.apply(q, k, v)  # type: ignore[no-any-return, no-untyped-call]
+    return nn.functional.scaled_dot_product_attention(q, k, v)
+
+
+class _ExplicitAttention(torch.autograd.Function):
+    """Attention as two batched products, keeping the probabilities in the input's precision for the backward.
+
+    Autograd on the same lines would keep the fp32 softmax as well, and run its backward in more passes.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        scale = q.shape[-1] ** -0.5
+        probabilities = torch.softmax(torch.matmul(q, k.mT).float() * scale, dim=-1).to(q.dtype)
+        ctx.save_for_backward(q, k, v, probabilities)
+        return torch.matmul(probabilities, v)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v, probabilities = ctx.saved_tensors
+        scale = q.shape[-1] ** -0.5
+        gradient = gradient.to(q.dtype)
+        towards_v = torch.matmul(probabilities.mT, gradient)
+        towards_p = torch.matmul(gradient, v.mT).float()
+        p = probabilities.float()
+        towards_p = towards_p * p
+        scores = ((towards_p - p * towards_p.sum(dim=-1, keepdim=True)) * scale).to(q.dtype)
+        return torch.matmul(scores, k), torch.matmul(scores.mT, q), towards_v

@@ -1,0 +1,95 @@
+"""The parts of a vision transformer: patch embedding, LayerScale, and the block of attention and feed-forward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from dinomill.models.attention import SelfAttention, Sequences
+from dinomill.models.config import VisionTransformerConfig
+from dinomill.models.ffn import Mlp, SwiGlu
+from dinomill.models.stochastic_depth import Subset, add_back, take
+
+NORM_EPS = 1e-6
+
+
+class PatchEmbed(nn.Module):
+    """Cut an image into patches and project each: a convolution whose stride is its kernel."""
+
+    def __init__(self, patch_size: int, in_channels: int, embed_dim: int) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.proj = nn.Conv2d(in_channels, embed_dim, kernel_size=patch_size, stride=patch_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[B, C, H, W]`` to ``[B, N, D]``, patches in row-major order.
+
+        Raises:
+            ValueError: When a side is not a multiple of the patch size.
+        """
+        batch, channels, height, width = x.shape
+        side = self.patch_size
+        if height % side or width % side:
+            raise ValueError(f"image sides {height} x {width} are not multiples of the patch size {side}")
+        # As a matrix product: on a CPU several times faster than the convolution, and the same sum.
+        patches = x.view(batch, channels, height // side, side, width // side, side).permute(0, 2, 4, 1, 3, 5)
+        patches = patches.reshape(batch, (height // side) * (width // side), channels * side * side)
+        return nn.functional.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
+
+
+class LayerScale(nn.Module):
+    """A gain per channel after a branch (Touvron et al. 2021)."""
+
+    def __init__(self, dim: int, initial: float) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((dim,), initial))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale ``[..., D]``."""
+        return x * self.gamma
+
+
+class Block(nn.Module):
+    """Pre-norm attention and feed-forward, each with a gain and a residual sum, over packed sequences."""
+
+    def __init__(self, config: VisionTransformerConfig) -> None:
+        super().__init__()
+        dim, gain = config.embed_dim, config.layerscale
+        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.attn = SelfAttention(dim, config.num_heads)
+        self.ls1 = nn.Identity() if gain is None else LayerScale(dim, gain)
+        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.mlp = (SwiGlu if config.ffn == "swiglu" else Mlp)(dim, config.hidden_dim)
+        self.ls2 = nn.Identity() if gain is None else LayerScale(dim, gain)
+
+    def forward(
+        self,
+        x: Tensor,
+        layout: Sequence[Sequences],
+        angles: Sequence[Tensor | None],
+        attention_subset: Subset | None = None,
+        ffn_subset: Subset | None = None,
+    ) -> Tensor:
+        """Apply the block.
+
+        Args:
+            x: ``[T, D]``, packed.
+            layout: The sequences that ``x`` holds.
+            angles: Rotary angles of each part of the layout, or None.
+            attention_subset: The samples that take part in attention; None for all.
+            ffn_subset: The samples that take part in the feed-forward layer; None for all.
+
+        Returns:
+            ``[T, D]``.
+        """
+        if attention_subset is None:
+            x = x + self.ls1(self.attn(self.norm1(x), layout, angles))
+        else:
+            branch = self.attn(self.norm1(take(x, attention_subset)), attention_subset.layout, angles)
+            x = add_back(x, self.ls1(branch), attention_subset)
+        if ffn_subset is None:
+            result: Tensor = x + self.ls2(self.mlp(self.norm2(x)))
+            return result
+        return add_back(x, self.ls2(self.mlp(self.norm2(take(x, ffn_subset)))), ffn_subset)

@@ -1,0 +1,41 @@
+"""Fixtures that every area's tests share."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+PROJECT = Path(__file__).parents[1]
+REFERENCES = PROJECT.parent / "shared" / "fixtures"
+
+
+@pytest.fixture(scope="session")
+def numeric_reference() -> Callable[[str], Mapping[str, np.ndarray[Any, Any]]]:
+    """Arrays computed with the official code; a test that asks for one that is not there is skipped."""
+
+    def read(name: str) -> Mapping[str, np.ndarray[Any, Any]]:
+        path = REFERENCES / f"{name}.npz"
+        if not path.exists():
+            pytest.skip(f"the numeric reference {name}.npz is not beside the project")
+        with np.load(path) as arrays:
+            return dict(arrays)
+
+    return read
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project of its own to run commands in: this one's code and configuration, an empty ``data``."""
+    root = tmp_path / "project"
+    root.mkdir()
+    for name in ("src", "pipelines", "pyproject.toml"):
+        (root / name).symlink_to(PROJECT / name)
+    shutil.copytree(PROJECT / "conf", root / "conf", ignore=shutil.ignore_patterns("local"))
+    (root / "conf" / "local").mkdir()
+    (root / "data").mkdir()
+    return root
