@@ -39,3 +39,20 @@ def project(tmp_path: Path) -> Path:
     (root / "conf" / "local").mkdir()
     (root / "data").mkdir()
     return root
+
+
+@pytest.fixture(scope="session")
+def photographs() -> list[bytes]:
+    """Encoded photographs of different sizes and shapes: JPEG, PNG and grey."""
+    import io
+
+    from PIL import Image
+    from skimage import data
+
+    pictures = [data.astronaut(), data.coffee(), data.chelsea(), data.rocket(), data.camera(), data.cat()]
+    encoded = []
+    for number, pixels in enumerate(pictures):
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "PNG" if number == 2 else "JPEG", quality=90)
+        encoded.append(buffer.getvalue())
+    return encoded

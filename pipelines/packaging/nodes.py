@@ -1,0 +1,18 @@
+"""The packaging stage's node."""
+
+from __future__ import annotations
+
+from dinomill.handles import DatasetHandle, PackageHandle, RegistrationHandle
+from dinomill.packaging.config import PackagingConfig
+
+
+def package(registration: RegistrationHandle, curated: DatasetHandle, config: PackagingConfig) -> PackageHandle:
+    """Build the TorchServe archive, try it, and record the trial's figures."""
+    from dinomill import tracking
+    from dinomill.packaging import package_model
+
+    handle = package_model(registration, curated, config)
+    run = tracking.attach()
+    run.log_metrics({f"served_{name}": value for name, value in handle.smoke.items()})
+    run.set_tags({"archive_sha256": handle.archive_sha256, "served_as": handle.model})
+    return handle

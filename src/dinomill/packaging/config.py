@@ -1,0 +1,33 @@
+"""What the packaging stage can be told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from dinomill.config import Config
+from dinomill.serving.torchserve.archive import BatchingConfig
+from dinomill.serving.torchserve.properties import ServerConfig
+
+
+class SmokeConfig(Config):
+    """The trial of the finished archive on a real TorchServe."""
+
+    images: int = Field(default=8, ge=2, le=64, description="curated images that are embedded")
+    requests: int = Field(default=20, ge=1, description="single requests whose latency is measured")
+    ready_seconds: float = Field(default=120.0, gt=0, description="how long the server may take to load the model")
+    min_cosine: float = Field(
+        default=0.999, gt=0, le=1, description="served to directly computed embedding, for the worst image"
+    )
+
+
+class PackagingConfig(Config):
+    """How a registered backbone becomes a TorchServe archive."""
+
+    work: Path = Field(description="where logs of the trial are kept, outside DVC")
+    output: Path = Field(description="the package's folder; DVC's out")
+    name: str | None = Field(default=None, description="name under which it is served; null: the registered name")
+    batching: BatchingConfig = Field(default_factory=BatchingConfig, description="baked into the archive")
+    server: ServerConfig = Field(default_factory=ServerConfig, description="how TorchServe runs")
+    smoke: SmokeConfig = Field(default_factory=SmokeConfig, description="the trial of the archive")

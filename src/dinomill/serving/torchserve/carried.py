@@ -1,0 +1,54 @@
+"""The part of the library that an archive carries: what prediction can reach through imports, and no more."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import dinomill
+
+_ROOT = Path(dinomill.__file__).parent
+_ENTRY = "dinomill.serving.predictor"
+# Prediction needs nothing above these layers. What they import lazily from elsewhere (the model registry, a bucket)
+# is for loading by address, and an archive has its weights in it.
+_LAYERS = ("serving", "models", "images", "storage", "config", "errors", "telemetry")
+_NOT_NEEDED = ("dinomill.storage.s3", "dinomill.serving.torchserve")
+
+
+def carried_files() -> list[Path]:
+    """The library's files that ``dinomill.serving.predictor`` reaches: sorted, relative to ``dinomill``'s folder."""
+    seen: set[Path] = set()
+    waiting = [_ENTRY]
+    while waiting:
+        for path in _files(waiting.pop()):
+            if path not in seen:
+                seen.add(path)
+                waiting += imported_modules(path.read_text(encoding="utf-8"))
+    return sorted(path.relative_to(_ROOT) for path in seen)
+
+
+def imported_modules(source: str) -> list[str]:
+    """Dotted names of everything that a Python source imports, also inside functions; names from modules included."""
+    names = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return names
+
+
+def _files(module: str) -> Iterator[Path]:
+    """The files that importing a module of ours executes: the packages on the way and the module itself."""
+    parts = module.split(".")
+    outside = len(parts) > 1 and parts[1] not in _LAYERS
+    if parts[0] != "dinomill" or outside or module.startswith(_NOT_NEEDED):
+        return
+    folder = _ROOT.parent
+    for part in parts:
+        folder = folder / part
+        if (folder / "__init__.py").is_file():
+            yield folder / "__init__.py"
+        elif (single := folder.with_suffix(".py")).is_file():
+            yield single

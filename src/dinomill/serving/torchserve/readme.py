@@ -1,0 +1,55 @@
+"""The note that lies beside a packaged model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dinomill.handles import RegistrationHandle
+
+_TEXT = """\
+# {model}, version {version}
+
+An image embedding model for TorchServe, made by dinomill from the MLflow model `{uri}` (weights sha256 `{weights}`).
+
+## Serve it
+
+On the machine that made it: `dinomill serve`. Elsewhere, with Python, Java 11 or newer and this folder:
+
+    pip install -r requirements.txt
+    torchserve --start --foreground --ncs --ts-config config.properties
+
+`config.properties` binds every port to 127.0.0.1, asks for a token, loads this one model and refuses to load others.
+The archive carries the weights and the prediction code; it needs these packages and installs nothing by itself:
+
+{requirements}
+
+## Ask it
+
+TorchServe writes the tokens to `key_file.json` in the directory where it runs. They live for an hour;
+`GET /token?type=inference` on the management port, with the API key, makes a new one.
+
+    TOKEN=$(python -c "import json; print(json.load(open('key_file.json'))['inference']['key'])")
+    curl -H "Authorization: Bearer $TOKEN" -T image.jpg http://127.0.0.1:8080/predictions/{model}
+
+An encoded image as the body is answered with `{{"embedding": [...]}}`. For several, post
+`{{"instances": [{{"b64": "<base64 of an image file>"}}]}}` as `application/json`, which is answered with
+`{{"embeddings": [[...]]}}`.
+What cannot be understood is answered with status 400 and `{{"error": "..."}}`.
+"""
+
+
+def render_readme(model: str, registered: RegistrationHandle, requirements: Sequence[str]) -> str:
+    """The text of the package's README.
+
+    Args:
+        model: The name under which it is served.
+        registered: What was packaged.
+        requirements: Lines of the requirements file.
+    """
+    return _TEXT.format(
+        model=model,
+        version=registered.version,
+        uri=registered.uri,
+        weights=registered.weights_sha256,
+        requirements="\n".join(f"    {line}" for line in requirements),
+    )

@@ -1,0 +1,42 @@
+"""What a server has to have installed for an archive: read from the imports of the code that the archive carries."""
+
+from __future__ import annotations
+
+import sys
+import zipfile
+from importlib.metadata import packages_distributions, version
+from pathlib import Path
+
+from dinomill.serving.torchserve.carried import imported_modules
+
+_OURS = "dinomill"
+# Imported by TorchServe's own worker.
+_SERVER = ("torchserve", "psutil", "PyYAML")
+
+
+def archive_requirements(archive: Path) -> list[str]:
+    """The third-party packages that an archive's code imports, pinned to the versions installed here.
+
+    Imports inside functions count too: a server should not find out at the first TIFF that a reader is missing.
+
+    Returns:
+        Lines of a requirements file, sorted.
+    """
+    known = packages_distributions()
+    names = set(_SERVER)
+    for module in _imported(archive):
+        if module in known:
+            # Several distributions can fill one namespace; the one of the same name, else the first by name.
+            found = sorted(known[module])
+            names.add(module if module in found else found[0])
+    return sorted(f"{name}=={version(name).split('+')[0]}" for name in names)
+
+
+def _imported(archive: Path) -> set[str]:
+    """Top-level names of all modules that the archive's Python files import and that are not theirs or Python's."""
+    modules = set()
+    with zipfile.ZipFile(archive) as file:
+        for name in file.namelist():
+            if name.endswith(".py"):
+                modules |= {imported.split(".")[0] for imported in imported_modules(file.read(name).decode())}
+    return modules - set(sys.stdlib_module_names) - {_OURS}

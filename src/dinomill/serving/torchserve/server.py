@@ -1,0 +1,242 @@
+"""Start TorchServe on loopback, wait until it answers, and stop it so that nothing is left running.
+
+<run>/                       a private directory (0700), where the server runs
+<run>/config.properties      rendered with this machine's ports and paths
+<run>/key_file.json          the tokens, written by TorchServe (0600), removed at the end
+<run>/logs/                  console.log (all output) and TorchServe's own logs
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from dinomill.errors import MachineError
+from dinomill.serving.torchserve import client, leash
+from dinomill.serving.torchserve.java import find_java
+from dinomill.serving.torchserve.properties import Ports, ServerConfig, render_properties
+
+# What the server needs of our environment. Everything else, credentials above all, stays here.
+_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "CUDA_VISIBLE_DEVICES")
+_LOG_LINES = 40
+# A worker that cannot load its model is started again and again, slower each time: no need to wait for the timeout.
+_HOPELESS = "Backend worker process died"
+_HOPELESS_COUNT = 2
+# Linux allows 107 bytes for a socket's path; TorchServe appends "/.ts.sock.9000".
+_MAX_SOCKET_FOLDER = 80
+
+
+class TorchServe:
+    """A running TorchServe with one model.
+
+    Args:
+        model: The model's name.
+        store: The model store that holds ``<model>.mar``.
+        run: The directory to run in; made private.
+        config: What is the same on every machine.
+        ports: The ports to open; see :func:`free_ports`.
+
+    Use as a context manager: it is stopped when the block ends, and also when this process dies in any way.
+    """
+
+    def __init__(self, model: str, store: Path, run: Path, config: ServerConfig, ports: Ports) -> None:
+        self.model = model
+        self.run = run.absolute()
+        self.ports = ports
+        self._store = store.absolute()
+        self._config = config
+        self._process: subprocess.Popen[bytes] | None = None
+        self._temporary: Path | None = None
+
+    @property
+    def console(self) -> Path:
+        """The log of everything that the server prints."""
+        return self.run / "logs" / "console.log"
+
+    def __enter__(self) -> TorchServe:
+        java = find_java(self._config.java_home)
+        check_ports(self.ports)
+        self.run.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.run.chmod(0o700)
+        self.console.parent.mkdir(exist_ok=True)
+        (self.run / client.KEY_FILE).unlink(missing_ok=True)
+        properties = self.run / "config.properties"
+        properties.write_text(render_properties(self.model, self._store, self._config, self.ports), encoding="utf-8")
+        self._temporary = _socket_folder()
+        try:
+            with self.console.open("wb") as log:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-I", leash.__file__, *self._command(java, properties)],
+                    stdin=subprocess.PIPE,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    cwd=self.run,
+                    env=self._environment(java),
+                    start_new_session=True,
+                )
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        process = self._process
+        if process is not None and process.stdin is not None:
+            process.stdin.close()  # the leash stops the server when its input ends
+            try:
+                process.wait(leash.GRACE_SECONDS + 10)
+            finally:
+                self._process = None
+        (self.run / client.KEY_FILE).unlink(missing_ok=True)
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+
+    def running(self) -> bool:
+        """Whether the server's process is alive."""
+        return self._process is not None and self._process.poll() is None
+
+    def token(self, kind: str = "inference") -> str:
+        """The server's current token of a kind."""
+        return client.read_token(self.run, kind)
+
+    def wait_ready(self, timeout: float, tick: Callable[[float], None] | None = None) -> float:
+        """Wait until the workers have loaded the model.
+
+        Args:
+            timeout: Seconds.
+            tick: Called a few times a second with the seconds waited so far.
+
+        Returns:
+            The seconds that it took.
+
+        Raises:
+            MachineError: When the server ends, its workers keep dying, or time is up; shows the end of the log.
+        """
+        start = time.monotonic()
+        while (waited := time.monotonic() - start) < timeout:
+            if not self.running():
+                raise self.failure(f"TorchServe ended while starting, after {waited:.0f} s.")
+            if self._loaded():
+                return time.monotonic() - start
+            if self._log().count(_HOPELESS) >= _HOPELESS_COUNT:
+                raise self.failure("TorchServe's workers cannot load the model.")
+            if tick is not None:
+                tick(waited)
+            time.sleep(0.25)
+        raise self.failure(f"TorchServe was not ready after {timeout:.0f} s.")
+
+    def failure(self, problem: str) -> MachineError:
+        """An error that shows the end of the server's log."""
+        tail = "\n    ".join(self._log().splitlines()[-_LOG_LINES:])
+        return MachineError(
+            problem,
+            found=f"the log ends with\n    {tail}",
+            action=f"read {self.console.parent}; a slow machine may need a longer timeout",
+        )
+
+    def _loaded(self) -> bool:
+        # Not /ping: it already says "Healthy" while the workers are still loading.
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            path, token = f"/models/{self.model}", self.token("management")
+            answer = client.request("GET", self.ports.management, path, token=token, timeout=5)
+            workers = answer.body[0]["workers"] if answer.status == 200 else []
+            ready: int = sum(worker["status"] == "READY" for worker in workers)
+            return ready >= self._config.worker_count()
+        return False
+
+    def _log(self) -> str:
+        return self.console.read_text(encoding="utf-8", errors="replace") if self.console.exists() else ""
+
+    def _command(self, java: Path, properties: Path) -> list[str]:
+        """TorchServe's front end, as its own launcher starts it, without the launcher's host-wide pid file."""
+        package = _torchserve_folder()
+        return [
+            str(java),
+            f"-Dmodel_server_home={package.parent}",
+            f"-Djava.io.tmpdir={self._temporary}",
+            f"-Xmx{self._config.heap_mb}m",
+            "-XX:+ExitOnOutOfMemoryError",
+            "-cp",
+            f"{package / 'frontend'}/*",
+            "org.pytorch.serve.ModelServer",
+            "--python",
+            sys.executable,
+            "-f",
+            str(properties),
+            "-s",
+            str(self._store),
+            "-ncs",
+        ]
+
+    def _environment(self, java: Path) -> dict[str, str]:
+        kept = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+        return kept | {
+            "JAVA_HOME": str(java.parent.parent),
+            "TMPDIR": str(self._temporary),
+            "TEMP": str(self._temporary),
+            "LOG_LOCATION": str(self.run / "logs"),
+            "METRICS_LOCATION": str(self.run / "logs"),
+            "PYTHONUNBUFFERED": "1",
+        }
+
+
+def free_ports(**fixed: int) -> Ports:
+    """Ports that are free on loopback now, except those given."""
+    names = [name for name in Ports.model_fields if name not in fixed]
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in names]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return Ports(**fixed, **{name: one.getsockname()[1] for name, one in zip(names, sockets, strict=True)})
+
+
+def check_ports(ports: Ports) -> None:
+    """Refuse ports that something else uses.
+
+    Raises:
+        MachineError: Naming the port.
+    """
+    for name, port in ports.model_dump().items():
+        with socket.socket() as one:
+            # As the server does: a port in TIME_WAIT after an earlier run is free.
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                one.bind(("127.0.0.1", port))
+            except OSError as error:
+                raise MachineError(
+                    f"Port {port} ({name.replace('_', ' ')}) cannot be used: {error.strerror}.",
+                    expected="a free port",
+                    action=f"stop the program that uses it (`ss -ltnp 'sport = :{port}'` shows it), or choose another",
+                ) from None
+
+
+@contextlib.contextmanager
+def private_folder() -> Iterator[Path]:
+    """A temporary directory (0700) for a short run."""
+    with tempfile.TemporaryDirectory(prefix="dinomill-serve-") as folder:
+        yield Path(folder)
+
+
+def _socket_folder() -> Path:
+    """A private folder with a path short enough for the workers' sockets."""
+    folder = Path(tempfile.mkdtemp(prefix="dinomill-ts-"))
+    if len(str(folder)) > _MAX_SOCKET_FOLDER:
+        folder.rmdir()
+        folder = Path(tempfile.mkdtemp(prefix="dinomill-ts-", dir="/tmp"))
+    return folder
+
+
+def _torchserve_folder() -> Path:
+    spec = importlib.util.find_spec("ts")
+    if spec is None or not spec.submodule_search_locations:
+        raise MachineError("TorchServe is not installed.", action="pip install torchserve==0.12.0")
+    return Path(spec.submodule_search_locations[0])

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dinomill.serving.torchserve import leash
+
+# A server with a worker of its own; both say who they are.
+_SERVER = """
+import os, subprocess, sys, time
+if len(sys.argv) > 2:
+    import signal
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"])
+open(sys.argv[1], "w").write(f"{os.getpid()} {worker.pid} .")
+time.sleep(120)
+"""
+
+
+def _start(folder: Path, *extra: str) -> tuple[subprocess.Popen[bytes], list[psutil.Process]]:
+    script, pids = folder / "server.py", folder / "pids"
+    script.write_text(_SERVER)
+    process = subprocess.Popen(
+        [sys.executable, "-I", leash.__file__, sys.executable, str(script), str(pids), *extra], stdin=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 20
+    while not (pids.exists() and pids.read_text().endswith(".")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return process, [psutil.Process(int(pid)) for pid in pids.read_text().split()[:2]]
+
+
+def test_the_server_and_its_workers_end_with_the_input(tmp_path: Path) -> None:
+    process, servers = _start(tmp_path)
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.wait(20) == 0
+    assert not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in servers)
+
+
+def test_ctrl_c_in_the_terminal_does_not_cut_the_leash(tmp_path: Path) -> None:
+    process, servers = _start(tmp_path)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    assert process.poll() is None
+    assert all(one.is_running() for one in servers)
+    assert process.stdin is not None
+    process.stdin.close()
+    process.wait(20)
+
+
+def test_the_servers_own_end_gives_its_status() -> None:
+    process = subprocess.run(
+        [sys.executable, "-I", leash.__file__, sys.executable, "-c", "raise SystemExit(7)"],
+        stdin=subprocess.PIPE,
+        timeout=20,
+        check=False,
+    )
+    # The input of `run` ends at once, hence either the request to stop or the server's own status comes first.
+    assert process.returncode in (0, 7)
+
+
+def test_a_server_that_ignores_the_request_is_ended_by_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leash, "GRACE_SECONDS", 0.5)
+    script = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+    )
+    server = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, start_new_session=True)
+    assert server.stdout is not None
+    server.stdout.readline()
+    leash._stop(server)
+    assert server.wait(5) == -signal.SIGKILL
