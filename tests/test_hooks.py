@@ -4,11 +4,12 @@ import os
 from typing import Any
 
 import pytest
+from kedro.pipeline import node
+from pydantic import Field
+
 from dinomill.config import Config
 from dinomill.errors import ConfigError
 from dinomill.hooks import ProjectHooks, StageRuns, check_parameters, stage_of
-from kedro.pipeline import node
-from pydantic import Field
 
 
 class Inner(Config):

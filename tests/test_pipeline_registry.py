@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from dinomill.pipeline_registry import DEFAULT_STAGES, STAGES, register_pipelines
 from kedro.framework.startup import bootstrap_project
 from kedro.pipeline import Pipeline
+
+from dinomill.pipeline_registry import DEFAULT_STAGES, STAGES, register_pipelines
 
 PROJECT = Path(__file__).parents[1]
 

@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
 from dinomill import telemetry
 
 PROJECT = Path(__file__).parents[1]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from dinomill.commands.failures import explain, shown_to_the_user
 from dinomill.errors import ConfigError, InputError, StorageError
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from dinomill.commands.imports import code_of, module_name, module_path
 
 FILES = {

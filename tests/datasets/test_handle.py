@@ -3,10 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from kedro.io import DatasetError
+
 from dinomill.datasets import HandleDataset
 from dinomill.errors import ConfigError, InputError
 from dinomill.handles import DatasetHandle, SampleHandle
-from kedro.io import DatasetError
 
 
 def make(folder: Path) -> HandleDataset:

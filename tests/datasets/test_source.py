@@ -3,9 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from kedro.io import DatasetError
+
 from dinomill.datasets import SourceDataset
 from dinomill.errors import InputError
-from kedro.io import DatasetError
 
 
 @pytest.fixture
