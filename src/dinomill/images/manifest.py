@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+
+from dinomill.errors import InputError
 
 
 class Fate(StrEnum):
@@ -50,3 +56,75 @@ MANIFEST_SCHEMA = pa.schema(
         pa.field("label", pa.string()),  # evaluation sets only
     ]
 )
+
+
+def read_manifest(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """Read a manifest, or some of its columns.
+
+    Raises:
+        InputError: When there is none, it is no Parquet file, or it lacks columns.
+    """
+    import pyarrow.parquet as pq
+
+    if not path.exists():
+        raise InputError(
+            f"There is no manifest {path}.",
+            expected="the Parquet manifest that curation writes",
+            action="run the curation stage, or `dvc pull`",
+        )
+    try:
+        table = pq.read_table(path, columns=columns)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(
+            f"{path} is not a readable Parquet file.",
+            found=str(error).splitlines()[0],
+            action="run the curation stage again, or `dvc pull`",
+        ) from None
+    missing = [name for name in columns or MANIFEST_SCHEMA.names if name not in table.column_names]
+    if missing:
+        raise InputError(
+            f"The manifest {path} lacks columns.",
+            found=f"missing: {', '.join(missing)}",
+            action="run the curation stage again: the manifest is of another version",
+        )
+    return table
+
+
+@dataclass(frozen=True)
+class KeptImages:
+    """The kept images of a dataset, in the manifest's order; row i of the dataset is element i of each array."""
+
+    paths: pa.ChunkedArray
+    shards: npt.NDArray[np.int32]
+    offsets: npt.NDArray[np.int64]
+    lengths: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int64]  # [N, 2] height, width in pixels
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+
+def read_kept(path: Path) -> KeptImages:
+    """Read where the kept images lie.
+
+    Raises:
+        InputError: As ``read_manifest``; also when a kept row has no place in a shard.
+    """
+    import pyarrow.compute as pc
+
+    table = read_manifest(path, ["path", "fate", "shard", "offset", "length", "height", "width"])
+    table = table.filter(pc.equal(table["fate"], Fate.KEPT.value))
+    for name in ("shard", "offset", "length", "height", "width"):
+        if table[name].null_count:
+            raise InputError(
+                f"The manifest {path} keeps images without their {name}.",
+                found=f"{table[name].null_count} of {len(table)}",
+                action="run the curation stage again",
+            )
+    return KeptImages(
+        paths=table["path"],
+        shards=table["shard"].to_numpy(),
+        offsets=table["offset"].to_numpy(),
+        lengths=table["length"].to_numpy(),
+        sizes=np.stack([table["height"].to_numpy(), table["width"].to_numpy()], axis=1).astype(np.int64),
+    )

@@ -1,0 +1,93 @@
+"""Labelled images in memory, for evaluation and for watching a training: ``<folder>/<split>/<class>/<image>``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from dinomill.errors import InputError
+from dinomill.images.decode import DecodeError, decode_image
+
+Pixels = npt.NDArray[np.uint8]
+_LAYOUT = "<split>/<class>/<image>, for example train/shoe/001.png"
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """One split. Images are in the order of their paths; ``labels`` index ``classes``."""
+
+    images: tuple[Pixels, ...]  # each [H, W, C] uint8
+    labels: npt.NDArray[np.int64]  # [N]
+    classes: tuple[str, ...]
+    paths: tuple[Path, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def read_labelled(
+    folder: Path,
+    split: str,
+    *,
+    channels: int = 3,
+    classes: tuple[str, ...] | None = None,
+    limit: int | None = None,
+    min_side: int | None = None,
+) -> LabelledImages:
+    """Read a split whole.
+
+    Args:
+        folder: The labelled set.
+        split: Name of a folder in it: ``train`` or ``test``.
+        channels: 3, 1, or the number that the files hold.
+        classes: The classes' names, when another split defined them; None: the folders of this split.
+        limit: At most this many images, evenly from the whole split.
+        min_side: See ``decode_image``.
+
+    Raises:
+        InputError: When the folder, split or classes are missing, or an image cannot be read; it names the path.
+    """
+    root = folder / split
+    if not root.is_dir():
+        present = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+        raise InputError(
+            f"There is no labelled split {root}.",
+            found=f"folders there: {', '.join(present)}" if present else "no such folder, or an empty one",
+            expected=_LAYOUT,
+            action="set `labelled` in conf/local/globals.yml to a folder of that layout",
+        )
+    present = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    names = classes or tuple(present)
+    if unknown := sorted(set(present) - set(names)):
+        raise InputError(
+            f"{root} has classes that the other split lacks.", found=", ".join(unknown), expected=", ".join(names)
+        )
+    found = [(path, label) for label, name in enumerate(names) for path in _files(root / name)]
+    if not found:
+        raise InputError(f"{root} holds no image.", expected=_LAYOUT, action="put images into its class folders")
+    if limit is not None and limit < len(found):
+        found = [found[i] for i in np.linspace(0, len(found) - 1, limit).round().astype(int)]
+    images = tuple(_read(path, channels, min_side) for path, _ in found)
+    return LabelledImages(
+        images, np.array([label for _, label in found]), tuple(names), tuple(path for path, _ in found)
+    )
+
+
+def _files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+
+
+def _read(path: Path, channels: int, min_side: int | None) -> Pixels:
+    try:
+        return decode_image(path.read_bytes(), channels=channels, min_side=min_side)
+    except DecodeError as error:
+        raise InputError(
+            f"The labelled image {path} cannot be used.",
+            found=f"{error.reason}: {error.detail}",
+            action="remove or replace that file: a score on silently dropped images would not be comparable",
+        ) from None

@@ -1,0 +1,249 @@
+"""The training loader: batches ahead of time, from threads or processes, the same whatever their number."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self, cast
+
+import torch
+from pydantic import Field
+
+from dinomill.config import Config
+from dinomill.errors import ConfigError
+from dinomill.handles import DatasetHandle
+from dinomill.images import crops_opencv
+from dinomill.images.batches import Batch, BatchMaker, RawBatch, Recipe, assemble, render_on_device
+from dinomill.images.crops import MultiCropConfig
+from dinomill.images.manifest import read_kept
+from dinomill.images.masks import MaskingConfig
+from dinomill.images.sampler import Sampler
+from dinomill.images.shards import ShardReader
+
+_TINY = 64  # crops up to this side are rendered as matrix products on a CPU (measured: 2× OpenCV at 28, 0.1× at 224)
+
+
+class LoaderConfig(Config):
+    """How batches are made. Nothing here changes their content, except that backends differ by rounding."""
+
+    workers: int = Field(default=0, ge=0, description="threads or processes; 0: one a core, at most 8")
+    kind: Literal["threads", "processes"] = Field(
+        default="threads",
+        description="decoding and rendering release Python's lock, so threads suffice; processes for slow formats",
+    )
+    prefetch: int = Field(default=2, ge=1, description="batches made ahead, a worker")
+    cache_mb: int = Field(default=512, ge=0, description="decoded images stay in memory when all fit in this, MB")
+    backend: Literal["auto", "opencv", "batched"] = Field(
+        default="auto",
+        description="batched: matrix products, on the training device; opencv: one by one on the CPU; "
+        "auto: batched on a GPU, for crops up to 64 pixels and for more than 4 channels, else opencv",
+    )
+
+
+class TrainingLoader:
+    """Yields batches from ``start_step`` on, without end or for a number of steps.
+
+    Args:
+        dataset: A curated dataset: its handle or its folder.
+        crops: Augmentation.
+        masking: Block masks of the global crops.
+        loader: Workers and memory.
+        patch_size: Of the model, pixels; a mask covers (global_size / patch_size)² patches.
+        batch_size: Images a rank takes at a step.
+        seed: Of order, crops and masks.
+        rank: This process, of ``world``.
+        world: Processes that share the stream.
+        start_step: First step to yield: a resumed run continues at the exact image.
+        steps: How many to yield; None: without end.
+        device: Where batches are put.
+        mean: Per channel in [0, 1]; None: the dataset's.
+        std: Per channel in [0, 1]; None: the dataset's.
+
+    Raises:
+        InputError: When the dataset is not there.
+        ConfigError: When crops and patches do not fit.
+    """
+
+    def __init__(
+        self,
+        dataset: DatasetHandle | Path,
+        *,
+        crops: MultiCropConfig,
+        masking: MaskingConfig,
+        loader: LoaderConfig | None = None,
+        patch_size: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        start_step: int = 0,
+        steps: int | None = None,
+        device: torch.device | str = "cpu",
+        mean: tuple[float, ...] | None = None,
+        std: tuple[float, ...] | None = None,
+    ) -> None:
+        handle = dataset if isinstance(dataset, DatasetHandle) else DatasetHandle.load(dataset)
+        self.config = loader or LoaderConfig()
+        self.device = torch.device(device)
+        self.start_step = start_step
+        self.steps = steps
+        self.wait_seconds = 0.0  # spent waiting for data since the start: above 3% of the time, add workers
+        images = read_kept(handle.manifest)
+        self.images = len(images)
+        self.recipe = Recipe(
+            crops=crops,
+            masking=masking,
+            sampler=Sampler(self.images, batch_size, seed, rank, world),
+            grid=_grid(crops, patch_size),
+            channels=handle.channels,
+            mean=_per_channel("mean", mean or handle.mean, handle.channels),
+            std=_per_channel("std", std or handle.std, handle.channels),
+        )
+        batched = self._batched(handle.channels)
+        self.on_device = batched and self.device.type != "cpu"
+        self._maker = BatchMaker(
+            self.recipe,
+            images,
+            ShardReader(handle.shards),
+            batched=batched,
+            cache_bytes=self.config.cache_mb * 10**6,
+        )
+        self._pool: Executor | None = None
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """What the crops were normalised with."""
+        return self.recipe.mean
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """What the crops were normalised with."""
+        return self.recipe.std
+
+    def __iter__(self) -> Iterator[Batch]:
+        self.close()
+        workers = self.config.workers or min(os.cpu_count() or 1, 8)
+        self._pool = self._start(workers)
+        waiting: deque[Future[Batch | RawBatch]] = deque()
+        step, end = self.start_step, None if self.steps is None else self.start_step + self.steps
+        try:
+            while True:
+                while len(waiting) < workers * self.config.prefetch and (end is None or step < end):
+                    waiting.append(self._submit(step))
+                    step += 1
+                if not waiting:
+                    return
+                started = time.perf_counter()
+                made = waiting.popleft().result()
+                self.wait_seconds += time.perf_counter() - started
+                yield self._placed(made)
+        finally:
+            for future in waiting:
+                future.cancel()
+            self.close()
+
+    def close(self) -> None:
+        """Stop the workers."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _batched(self, channels: int) -> bool:
+        if self.config.backend != "auto":
+            if self.config.backend == "opencv" and not crops_opencv.supports(channels):
+                raise ConfigError(
+                    f"The opencv backend renders at most 4 channels, the dataset has {channels}.",
+                    action="set loader.backend to `auto` or `batched`",
+                )
+            return self.config.backend == "batched"
+        tiny = self.recipe.crops.global_size <= _TINY
+        return self.device.type != "cpu" or tiny or not crops_opencv.supports(channels)
+
+    def _start(self, workers: int) -> Executor:
+        if self.config.kind == "processes":
+            import multiprocessing
+
+            return ProcessPoolExecutor(
+                workers,
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_start_process,
+                initargs=(self._maker, self.on_device),
+            )
+        return ThreadPoolExecutor(workers, thread_name_prefix="dinomill-data", initializer=_one_thread_each)
+
+    def _submit(self, step: int) -> Future[Batch | RawBatch]:
+        assert self._pool is not None
+        if self.config.kind == "processes":
+            return cast("Future[Batch | RawBatch]", self._pool.submit(_make_in_process, step))
+        if self.on_device:
+            return cast("Future[Batch | RawBatch]", self._pool.submit(self._maker.on_canvas, step))
+        return cast("Future[Batch | RawBatch]", self._pool.submit(self._maker.make, step))
+
+    def _placed(self, made: Batch | RawBatch) -> Batch:
+        cuda = self.device.type == "cuda"
+        if isinstance(made, Batch):
+            if self.device.type == "cpu":
+                return made
+            return (made.pinned() if cuda else made).to(self.device)
+        stacked = torch.from_numpy(made.images)
+        stacked = (stacked.pin_memory() if cuda else stacked).to(self.device, non_blocking=True)
+        with torch.no_grad():
+            crops = [render_on_device(self.recipe, stacked, made.plan, *group) for group in self.recipe.groups]
+        batch = assemble(self.recipe, made, crops)
+        return (batch.pinned() if cuda else batch).to(self.device)
+
+
+_process_maker: tuple[BatchMaker, bool] | None = None
+
+
+def _start_process(maker: BatchMaker, on_canvas: bool) -> None:
+    global _process_maker
+    _process_maker = (maker, on_canvas)
+    torch.set_num_threads(1)
+    _one_thread_each()
+
+
+def _make_in_process(step: int) -> Batch | RawBatch:
+    assert _process_maker is not None
+    maker, on_canvas = _process_maker
+    return maker.on_canvas(step) if on_canvas else maker.make(step)
+
+
+def _one_thread_each() -> None:
+    """Workers are the parallelism: OpenCV's own threads would only compete with them and with the training step."""
+    import cv2
+
+    cv2.setNumThreads(1)
+
+
+def _grid(crops: MultiCropConfig, patch_size: int) -> int:
+    for name, size in (("global_size", crops.global_size), ("local_size", crops.local_size)):
+        if size % patch_size and (name == "global_size" or crops.local_crops):
+            nearest = max(round(size / patch_size), 1) * patch_size
+            raise ConfigError(
+                f"crops.{name} is no multiple of the patch size.",
+                found=f"{size} pixels with patches of {patch_size}",
+                action=f"set it to {nearest}",
+            )
+    return crops.global_size // patch_size
+
+
+def _per_channel(name: str, values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    if len(values) != channels:
+        raise ConfigError(
+            f"{name} needs one number a channel.", found=f"{len(values)} numbers", expected=f"{channels} channels"
+        )
+    return tuple(values)
