@@ -28,6 +28,57 @@ class LabelledImages:
         return len(self.images)
 
 
+@dataclass(frozen=True)
+class LabelledPaths:
+    """One split's files, in the order of their paths; ``labels`` index ``classes``."""
+
+    paths: tuple[Path, ...]
+    labels: npt.NDArray[np.int64]  # [N]
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+def find_labelled(
+    folder: Path, split: str, *, classes: tuple[str, ...] | None = None, limit: int | None = None
+) -> LabelledPaths:
+    """List a split without reading it.
+
+    Args:
+        folder: The labelled set.
+        split: Name of a folder in it: ``train`` or ``test``.
+        classes: The classes' names, when another split defined them; None: the folders of this split.
+        limit: At most this many images, evenly from the whole split.
+
+    Raises:
+        InputError: When the folder, split or classes are missing; it names the path.
+    """
+    root = folder / split
+    if not root.is_dir():
+        present = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+        raise InputError(
+            f"There is no labelled split {root}.",
+            found=f"folders there: {', '.join(present)}" if present else "no such folder, or an empty one",
+            expected=_LAYOUT,
+            action="set `labelled` in conf/local/globals.yml to a folder of that layout",
+        )
+    present = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    names = classes or tuple(present)
+    if unknown := sorted(set(present) - set(names)):
+        raise InputError(
+            f"{root} has classes that the other split lacks.", found=", ".join(unknown), expected=", ".join(names)
+        )
+    found = [(path, label) for label, name in enumerate(names) for path in _files(root / name)]
+    if not found:
+        raise InputError(f"{root} holds no image.", expected=_LAYOUT, action="put images into its class folders")
+    if limit is not None and limit < len(found):
+        found = [found[i] for i in np.linspace(0, len(found) - 1, limit).round().astype(int)]
+    return LabelledPaths(
+        tuple(path for path, _ in found), np.array([label for _, label in found], dtype=np.int64), tuple(names)
+    )
+
+
 def read_labelled(
     folder: Path,
     split: str,
@@ -50,39 +101,17 @@ def read_labelled(
     Raises:
         InputError: When the folder, split or classes are missing, or an image cannot be read; it names the path.
     """
-    root = folder / split
-    if not root.is_dir():
-        present = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
-        raise InputError(
-            f"There is no labelled split {root}.",
-            found=f"folders there: {', '.join(present)}" if present else "no such folder, or an empty one",
-            expected=_LAYOUT,
-            action="set `labelled` in conf/local/globals.yml to a folder of that layout",
-        )
-    present = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    names = classes or tuple(present)
-    if unknown := sorted(set(present) - set(names)):
-        raise InputError(
-            f"{root} has classes that the other split lacks.", found=", ".join(unknown), expected=", ".join(names)
-        )
-    found = [(path, label) for label, name in enumerate(names) for path in _files(root / name)]
-    if not found:
-        raise InputError(f"{root} holds no image.", expected=_LAYOUT, action="put images into its class folders")
-    if limit is not None and limit < len(found):
-        found = [found[i] for i in np.linspace(0, len(found) - 1, limit).round().astype(int)]
-    images = tuple(_read(path, channels, min_side) for path, _ in found)
-    return LabelledImages(
-        images, np.array([label for _, label in found]), tuple(names), tuple(path for path, _ in found)
-    )
+    found = find_labelled(folder, split, classes=classes, limit=limit)
+    images = tuple(read_image(path, channels=channels, min_side=min_side) for path in found.paths)
+    return LabelledImages(images, found.labels, found.classes, found.paths)
 
 
-def _files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+def read_image(path: Path, *, channels: int = 3, min_side: int | None = None) -> Pixels:
+    """Decode one labelled image, strictly.
 
-
-def _read(path: Path, channels: int, min_side: int | None) -> Pixels:
+    Raises:
+        InputError: When it cannot be used.
+    """
     try:
         return decode_image(path.read_bytes(), channels=channels, min_side=min_side)
     except DecodeError as error:
@@ -91,3 +120,9 @@ def _read(path: Path, channels: int, min_side: int | None) -> Pixels:
             found=f"{error.reason}: {error.detail}",
             action="remove or replace that file: a score on silently dropped images would not be comparable",
         ) from None
+
+
+def _files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
