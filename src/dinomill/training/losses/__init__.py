@@ -1,0 +1,1 @@
+"""The losses of self-distillation, one concept a file."""
