@@ -1,0 +1,71 @@
+"""What is measured, on how much, and how it is shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from dinomill.config import Config
+from dinomill.evaluation.linear import LinearProbeConfig
+
+Feature = Literal["cls", "mean_patch", "cls+mean_patch"]
+
+
+class KnnConfig(Config):
+    """The weighted kNN vote (Wu et al. 2018, as DINOv2 uses it)."""
+
+    ks: tuple[int, ...] = Field(
+        default=(10, 20, 100, 200),
+        min_length=1,
+        description="numbers of neighbours to choose from; clipped to the bank",
+    )
+    temperature: float = Field(default=0.07, gt=0, description="of the vote: a neighbour's weight is exp(cosine / T)")
+    choice_images: int = Field(
+        default=10_000, ge=1, description="bank images at most on which k is chosen, each left out in turn"
+    )
+
+    @field_validator("ks")
+    @classmethod
+    def _sorted(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+        if min(values) < 1:
+            raise ValueError("every k must be at least 1")
+        return tuple(sorted(set(values)))
+
+
+class RandomConfig(Config):
+    """The randomly initialised network of the teacher's shape: what the architecture alone is worth."""
+
+    seeds: int = Field(default=3, ge=1, description="networks drawn; the best by kNN on the bank is the one shown")
+    layerscale: float = Field(
+        default=1.0,
+        gt=0,
+        description="LayerScale gain; at training's initial 1e-5 the class token would hardly depend on the image",
+    )
+
+
+class EvaluationConfig(Config):
+    """The evaluation stage."""
+
+    output: Path = Field(description="the stage's folder: table, plots, features")
+    work: Path = Field(description="extracted features are kept here and used again")
+    bank_split: str = Field(default="train", description="labelled split that the probes learn from")
+    query_split: str = Field(default="test", description="labelled split that is scored")
+    max_bank: int | None = Field(default=None, ge=10, description="bank images at most, evenly; null: all")
+    max_queries: int | None = Field(default=None, ge=10, description="query images at most, evenly; null: all")
+    feature: Feature = Field(
+        default="cls",
+        description="embedding of every network: class token, mean of patch tokens, or both side by side",
+    )
+    knn: KnnConfig = Field(default_factory=KnnConfig)
+    linear: LinearProbeConfig = Field(default_factory=LinearProbeConfig)
+    random: RandomConfig = Field(default_factory=RandomConfig)
+    batch_size: int = Field(default=64, ge=1, description="images in one forward pass")
+    bootstrap: int = Field(default=2000, ge=100, description="resamples of the queries for confidence intervals")
+    confidence: float = Field(default=0.95, gt=0.5, lt=1, description="of the intervals")
+    shown_queries: int = Field(
+        default=24, ge=0, description="queries whose neighbours and patch tokens are kept to show"
+    )
+    shown_neighbours: int = Field(default=8, ge=1, description="neighbours kept for each of them")
+    seed: int = Field(default=0, ge=0, description="of held-out parts, random networks and resamples")

@@ -1,0 +1,136 @@
+"""What is compared: raw pixels, randomly initialised networks, the teacher and the students."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dinomill.evaluation.config import RandomConfig
+from dinomill.handles import ModelHandle, StudentsHandle
+from dinomill.images.preprocess import PreprocessingConfig
+from dinomill.models.config import VisionTransformerConfig
+from dinomill.models.loading import load
+from dinomill.models.vision_transformer import VisionTransformer
+from dinomill.models.weights import read_config
+from dinomill.serving.predictor import read_preprocessing
+from dinomill.storage.hashing import hash_json
+
+# Images above this side are averaged down for the pixel baseline: more would drown its neighbours in detail.
+PIXEL_SIDE = 32
+
+
+@dataclass(frozen=True)
+class Network:
+    """One row of the comparison.
+
+    Args:
+        name: Shown to people.
+        kind: pixels, random, teacher or student.
+        parameters: Trainable numbers.
+        preprocessing: From decoded image to input.
+        identity: Hash of whatever makes its features what they are, preprocessing aside.
+        build: Makes the function from inputs ``[B, C, S, S]`` to features; called only when features must be computed.
+    """
+
+    name: str
+    kind: str
+    parameters: int
+    preprocessing: PreprocessingConfig
+    identity: str
+    build: Callable[[torch.device], Callable[[Tensor], Tokens]]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Features of a batch, after the final norm."""
+
+    cls: Tensor  # [B, D]
+    mean_patch: Tensor  # [B, D]
+    patches: Tensor | None  # [B, N, D]; None for pixels
+
+
+def compared(teacher: ModelHandle, students: StudentsHandle, random: RandomConfig, *, seed: int) -> list[Network]:
+    """All rows, in the order of the table; several of kind ``random``, of which one will be shown."""
+    rows = [_trained(teacher, "teacher")]
+    rows += [_trained(handle, "student") for handle in students.students.values()]
+    shown = rows[0].preprocessing
+    initial = [_random(teacher, shown, random, seed + index) for index in range(random.seeds)]
+    return [_pixels(shown), *initial, *rows]
+
+
+def _trained(handle: ModelHandle, kind: str) -> Network:
+    return Network(
+        name=handle.name,
+        kind=kind,
+        parameters=handle.parameters,
+        preprocessing=read_preprocessing(handle.folder),
+        identity=handle.weights_sha256,
+        build=lambda device: _forward(load(handle.folder), device),
+    )
+
+
+def _random(teacher: ModelHandle, preprocessing: PreprocessingConfig, random: RandomConfig, seed: int) -> Network:
+    shape = load_shape(teacher.folder)
+    # A network trained without LayerScale stays without: its gain is 1 already.
+    gain = None if shape.layerscale is None else random.layerscale
+    config = shape.model_copy(update={"layerscale": gain})
+
+    def build(device: torch.device) -> Callable[[Tensor], Tokens]:
+        model = VisionTransformer(config)
+        model.reset_parameters(torch.Generator().manual_seed(seed))
+        return _forward(model.eval(), device)
+
+    return Network(
+        name="random initialisation",
+        kind="random",
+        parameters=teacher.parameters,
+        preprocessing=preprocessing,
+        identity=hash_json({"model": config.model_dump(mode="json"), "seed": seed}),
+        build=build,
+    )
+
+
+def load_shape(folder: Path) -> VisionTransformerConfig:
+    """The configuration of an exported backbone."""
+    return VisionTransformerConfig.parse(read_config(folder)["model"], where=str(folder))
+
+
+def _pixels(preprocessing: PreprocessingConfig) -> Network:
+    def build(device: torch.device) -> Callable[[Tensor], Tokens]:
+        mean = torch.tensor(preprocessing.mean, device=device).view(-1, 1, 1)
+        std = torch.tensor(preprocessing.std, device=device).view(-1, 1, 1)
+
+        def flatten(batch: Tensor) -> Tokens:
+            # Undone normalisation: cosine of plain intensities is the stronger and the usual baseline.
+            intensities = batch * std + mean
+            if batch.shape[-1] > PIXEL_SIDE:
+                intensities = functional.adaptive_avg_pool2d(intensities, PIXEL_SIDE)
+            flat = intensities.flatten(1)
+            return Tokens(flat, flat[:, :0], None)
+
+        return flatten
+
+    return Network(
+        name="raw pixels",
+        kind="pixels",
+        parameters=0,
+        preprocessing=preprocessing,
+        identity=hash_json({"pixels": PIXEL_SIDE}),
+        build=build,
+    )
+
+
+def _forward(model: VisionTransformer, device: torch.device) -> Callable[[Tensor], Tokens]:
+    model = model.to(device).eval()
+
+    def forward(batch: Tensor) -> Tokens:
+        outputs = model.forward_features(batch)
+        patches = outputs["x_norm_patchtokens"]
+        return Tokens(outputs["x_norm_clstoken"], patches.mean(dim=1), patches)
+
+    return forward
