@@ -22,6 +22,8 @@ app = typer.Typer(
 dvc_app = typer.Typer(help="Keep dvc.yaml in step with the stages.", no_args_is_help=True)
 app.add_typer(dvc_app, name="dvc")
 
+_MODEL = "An exported folder or models:/name@alias; by default the version that the registration stage registered."
+
 
 def run() -> None:
     """Entry point: runs a verb, and shows a failure as one screen."""
@@ -102,6 +104,54 @@ def ui(
     serve_ui(port)
 
 
+@app.command(epilog="Examples: [bold]dinomill serve[/]   [bold]dinomill serve --port 9000[/]")
+def serve(
+    port: Annotated[
+        int, typer.Option(help="Port of the predictions; the next two are used as well.", min=1, max=65533)
+    ] = 8080,
+) -> None:
+    """Serve the packaged model with TorchServe on 127.0.0.1. Ctrl-C ends it."""
+    from dinomill.commands.project import enter_project, folder
+    from dinomill.serving.torchserve.serve import serve as serve_package
+
+    enter_project()
+    serve_package(folder("package"), port=port, run=folder("work") / "serve")
+
+
+@app.command(
+    epilog="Examples: [bold]dinomill embed photos/ --output photos.parquet[/]   "
+    "[bold]dinomill embed a.jpg b.png -o two.npy --model models:/dinomill@champion[/]"
+)
+def embed(
+    sources: Annotated[list[Path], typer.Argument(help="Images, or folders that are searched recursively.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A .parquet or .npy file.")],
+    model: Annotated[str | None, typer.Option("--model", "-m", help=_MODEL)] = None,
+    batch_size: Annotated[int, typer.Option(help="Images computed at once.", min=1)] = 64,
+) -> None:
+    """Compute one embedding an image."""
+    from dinomill.commands.embed import embed_files
+    from dinomill.commands.project import enter_project
+
+    sources, output = [path.absolute() for path in sources], output.absolute()
+    if model is None:
+        enter_project()
+    embed_files(sources, output, model=model, batch_size=batch_size)
+
+
+@app.command(epilog="Example: [bold]dinomill search query.jpg photos.parquet --count 5[/]")
+def search(
+    query: Annotated[Path, typer.Argument(help="An image.")],
+    index: Annotated[Path, typer.Argument(help="A file that `dinomill embed` wrote.")],
+    count: Annotated[int, typer.Option("--count", "-k", help="How many to show.", min=1)] = 10,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="By default the model that made the file.")] = None,
+) -> None:
+    """Show the images nearest to a query: cosine and path, a line each."""
+    from dinomill.commands.search import search as find
+    from dinomill.commands.search import show
+
+    show(find(query, index, count=count, model=model))
+
+
 @dvc_app.command("sync", epilog="Examples: [bold]dinomill dvc sync[/]   [bold]dinomill dvc sync --check[/]")
 def dvc_sync(
     check: Annotated[
@@ -117,6 +167,3 @@ def dvc_sync(
     from dinomill.commands.project import enter_project
 
     raise typer.Exit(synchronise(enter_project(), env=env, check=check, quiet=quiet))
-
-
-__all__ = ["Path", "app", "run"]

@@ -1,0 +1,185 @@
+"""`dinomill embed`: one embedding an image, of a folder or some files, into a Parquet file or a NumPy array.
+
+<output>.parquet     columns `path` and `embedding` (fixed-size list of float32); the model in the file's metadata
+<output>.npy         float32 [N, D], and beside it
+<output>.txt         the N paths, one a line, JSON strings
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dinomill.commands.project import folder
+from dinomill.errors import DinomillError, InputError
+from dinomill.handles import RegistrationHandle
+from dinomill.storage.atomic import atomic_file, write_parquet
+
+Embed = Callable[[Sequence[bytes]], npt.NDArray[np.float32]]
+MODEL_KEY = b"dinomill.model"
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Images and their embeddings, row by row.
+
+    Args:
+        paths: N names of images.
+        vectors: float32 [N, D].
+        model: The folder or ``models:/…`` address of the model that made them.
+    """
+
+    paths: list[str]
+    vectors: npt.NDArray[np.float32]
+    model: str
+
+    def save(self, output: Path) -> None:
+        """Write them in the format of the suffix.
+
+        Raises:
+            InputError: For a suffix that is neither ``.parquet`` nor ``.npy``.
+        """
+        check_format(output)
+        if output.suffix == ".parquet":
+            import pyarrow as pa
+
+            flat = pa.array(self.vectors.reshape(-1), pa.float32())
+            column = pa.FixedSizeListArray.from_arrays(flat, self.vectors.shape[1])
+            table = pa.table({"path": pa.array(self.paths, pa.string()), "embedding": column})
+            write_parquet(output, table.replace_schema_metadata({MODEL_KEY: self.model.encode()}))
+            return
+        with atomic_file(output) as temporary, temporary.open("wb") as file:
+            np.save(file, self.vectors)
+        lines = [json.dumps({"model": self.model}), *(json.dumps(path) for path in self.paths)]
+        with atomic_file(output.with_suffix(".txt")) as temporary:
+            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Embeddings:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: When the file is missing or something else.
+        """
+        check_format(path)
+        if not path.is_file():
+            raise InputError(f"There is no file {path}.", action="make it with `dinomill embed FOLDER --output FILE`")
+        try:
+            if path.suffix == ".parquet":
+                import pyarrow.parquet as pq
+
+                table = pq.read_table(path, columns=["path", "embedding"])
+                column = table["embedding"].combine_chunks()
+                vectors = np.asarray(column.values, dtype=np.float32).reshape(len(table), -1)
+                model = (table.schema.metadata or {}).get(MODEL_KEY, b"").decode()
+                return cls(table["path"].to_pylist(), vectors, model)
+            head, *lines = path.with_suffix(".txt").read_text(encoding="utf-8").splitlines()
+            return cls(
+                [json.loads(line) for line in lines], np.load(path, allow_pickle=False), json.loads(head)["model"]
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(
+                f"{path} holds no embeddings.",
+                found=str(error).splitlines()[0],
+                expected="a file that `dinomill embed` wrote",
+            ) from None
+
+
+def check_format(path: Path) -> None:
+    """Refuse a file name whose suffix is neither of the two formats, before any work is done.
+
+    Raises:
+        InputError: Says which ones there are.
+    """
+    if path.suffix not in (".parquet", ".npy"):
+        raise InputError(f"{path} has no known format.", found=f"suffix {path.suffix!r}", expected=".parquet or .npy")
+
+
+def embed_files(sources: Sequence[Path], output: Path, *, model: str | None, batch_size: int) -> None:
+    """Embed every image in the sources; files that are no images are counted and named, not fatal.
+
+    Args:
+        sources: Files and folders, the latter searched recursively.
+        output: Where the embeddings go; see the module's head.
+        model: A folder or ``models:/name@alias``; by default the version that the registration stage registered.
+        batch_size: Images computed at once.
+
+    Raises:
+        InputError: When a source is missing, or no file can be read as an image.
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    check_format(output)
+    files = list(image_files(sources))
+    if not files:
+        raise InputError(f"There are no files in {', '.join(map(str, sources))}.")
+    name, embed = load_predictor(model)
+    console = Console(stderr=True)
+    paths: list[str] = []
+    vectors: list[npt.NDArray[np.float32]] = []
+    bad: list[tuple[Path, str]] = []
+    batches = [files[start : start + batch_size] for start in range(0, len(files), batch_size)]
+    for batch in track(batches, description="embedding", console=console, disable=not console.is_terminal):
+        for path, result in zip(batch, _embed_batch(embed, batch), strict=True):
+            if isinstance(result, str):
+                bad.append((path, result))
+            else:
+                paths.append(str(path))
+                vectors.append(result)
+    for path, reason in bad[:10]:
+        console.print(f"left out: {path}: {reason}", markup=False, highlight=False)
+    if not vectors:
+        raise InputError(f"None of the {len(files)} files is an image that can be read.", found=bad[0][1])
+    embeddings = Embeddings(paths, np.stack(vectors), name)
+    embeddings.save(output)
+    width = embeddings.vectors.shape[1]
+    print(f"{output}: {len(paths)} embeddings of width {width}, {len(bad)} files left out, by {name}")
+
+
+def image_files(sources: Sequence[Path]) -> Iterator[Path]:
+    """Every file of the sources, folders in the order of their names; hidden files are passed over.
+
+    Raises:
+        InputError: When a source does not exist.
+    """
+    for source in sources:
+        if source.is_file():
+            yield source
+        elif source.is_dir():
+            inside = (path for path in source.rglob("*") if path.is_file())
+            yield from sorted(path for path in inside if not path.name.startswith("."))
+        else:
+            raise InputError(f"There is no file or folder {source}.")
+
+
+def load_predictor(model: str | None) -> tuple[str, Embed]:
+    """The model's address and the function that embeds with it.
+
+    Raises:
+        InputError: When there is no such model.
+    """
+    from dinomill.serving.predictor import Predictor
+
+    if model is None:
+        model = str(RegistrationHandle.load(folder("registration")).source)
+    if not model.startswith("models:/"):
+        model = str(Path(model).absolute())
+    return model, Predictor(model)
+
+
+def _embed_batch(embed: Embed, batch: list[Path]) -> list[Any]:
+    """An embedding [D], or why there is none, for every file."""
+    try:
+        return list(embed([path.read_bytes() for path in batch]))
+    except (DinomillError, OSError) as error:
+        if len(batch) == 1:
+            return [str(error).splitlines()[0]]
+    # One bad file spoils a batch: find it.
+    return [result for path in batch for result in _embed_batch(embed, [path])]

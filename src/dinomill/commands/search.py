@@ -1,0 +1,54 @@
+"""`dinomill search`: the images of an embeddings file that are nearest to a query, by cosine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from dinomill.commands.embed import Embeddings, load_predictor
+from dinomill.errors import InputError
+
+
+def search(query: Path, index: Path, *, count: int, model: str | None) -> list[tuple[float, str]]:
+    """Find the nearest images.
+
+    Args:
+        query: An image file.
+        index: A file that `dinomill embed` wrote.
+        count: How many to return at most.
+        model: The model to embed the query with; by default the one that made the file.
+
+    Returns:
+        Cosine and path, the nearest first.
+
+    Raises:
+        InputError: When a file is missing, or the model's embeddings have another width than the file's.
+    """
+    known = Embeddings.load(index)
+    if not query.is_file():
+        raise InputError(f"There is no image {query}.")
+    name, embed = load_predictor(model or known.model or None)
+    vector = embed([query.read_bytes()])[0]
+    if vector.shape[0] != known.vectors.shape[1]:
+        raise InputError(
+            f"{name} does not fit {index}.",
+            found=f"embeddings of width {vector.shape[0]}",
+            expected=f"width {known.vectors.shape[1]}, as {known.model or 'the model that made the file'} gives",
+            action="name that model with --model, or embed the images again",
+        )
+    cosines = _unit(known.vectors) @ _unit(vector)
+    best = np.argsort(-cosines, kind="stable")[:count]
+    return [(float(cosines[row]), known.paths[row]) for row in best]
+
+
+def show(found: list[tuple[float, str]]) -> None:
+    """Print one line an image: cosine and path, for people and for `cut -f2`."""
+    for cosine, path in found:
+        print(f"{cosine:.4f}\t{path}")
+
+
+def _unit(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.asarray(vectors / np.maximum(norms, 1e-12), dtype=np.float32)

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+VERBS = ["doctor", "plan", "sample", "summary", "ui", "serve", "embed", "search", "dvc sync"]
+
+
+def dinomill(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    program = Path(sys.executable).with_name("dinomill")
+    return subprocess.run([program, *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself_with_an_example(verb: str) -> None:
+    done = dinomill(*verb.split(), "--help")
+    assert done.returncode == 0
+    assert "Example" in done.stdout
+    assert f"dinomill {verb}" in done.stdout
+
+
+def test_help_lists_every_verb_and_comes_at_once() -> None:
+    dinomill("--help")  # byte code and disk cache
+    before = time.perf_counter()
+    done = dinomill("--help")
+    seconds = time.perf_counter() - before
+    assert all(verb.split()[0] in done.stdout for verb in VERBS)
+    assert seconds < 2  # 0.3 s on a quiet machine
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from dinomill.commands.app import app; "
+        "print([name for name in ('torch', 'mlflow', 'kedro', 'pandas', 'cv2', 'dvc') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_mistyped_verb_is_refused() -> None:
+    done = dinomill("docter")
+    assert done.returncode == 2
+    assert "doctor" in done.stderr
+
+
+def test_outside_of_a_project_the_way_in_is_shown(tmp_path: Path) -> None:
+    done = dinomill("plan", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "not in a dinomill project" in done.stderr
+    assert "what to do" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_doctor_sees_what_is_missing(project: Path) -> None:
+    done = dinomill("doctor", cwd=project)
+    assert "Python" in done.stdout
+    assert "torch" in done.stdout
+    assert "dinomill sample" in done.stdout  # the pool of this project is not there yet
+    assert done.returncode == 0  # which is no reason to refuse
+
+    (project / "conf" / "base" / "globals.yml").write_text("pool: [unclosed", encoding="utf-8")
+    done = dinomill("doctor", cwd=project)
+    assert done.returncode == 1
+    assert "not valid YAML" in done.stdout
+
+
+def test_a_port_in_use_is_said_before_mlflow_starts(project: Path) -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = dinomill("ui", "--port", str(port), cwd=project)
+    assert done.returncode == 1
+    assert f"Port {port} on 127.0.0.1 is in use." in done.stderr

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from dinomill.commands.embed import Embeddings, embed_files
+from dinomill.commands.search import search
+from dinomill.errors import InputError
+from dinomill.images.preprocess import SECTION, PreprocessingConfig
+from dinomill.models import VisionTransformer, VisionTransformerConfig, save_backbone
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("model")
+    torch.manual_seed(0)
+    shape = {"image_size": 28, "patch_size": 7, "embed_dim": 32, "depth": 2, "num_heads": 2}
+    # No layer scale: an untrained one hides the image from the class token.
+    config = VisionTransformerConfig.model_validate(shape | {"layerscale": None})
+    preprocessing = PreprocessingConfig(image_size=28, resize=28)
+    save_backbone(folder, VisionTransformer(config), {SECTION: preprocessing.model_dump(mode="json")})
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    random = np.random.default_rng(0)
+    for number in range(5):
+        picture = np.full((28, 28, 3), random.integers(0, 255, 3), dtype=np.uint8)
+        picture[5:15, 3 * number : 3 * number + 9] = random.integers(0, 255, 3)
+        (folder / "deep").mkdir(exist_ok=True)
+        cv2.imwrite(str(folder / "deep" / f"{number}.png"), picture)
+    (folder / "broken.png").write_bytes(b"no image")
+    (folder / ".hidden").write_bytes(b"not looked at")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["all.parquet", "all.npy"])
+def test_a_folder_becomes_a_file_that_can_be_searched(
+    tmp_path: Path, images: Path, model: str, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / name
+    embed_files([images], output, model=model, batch_size=4)
+    printed = capsys.readouterr()
+    assert "5 embeddings of width 32, 1 files left out" in printed.out
+    assert "broken.png" in printed.err
+    embeddings = Embeddings.load(output)
+    assert [Path(path).name for path in embeddings.paths] == [f"{number}.png" for number in range(5)]
+    assert embeddings.vectors.shape == (5, 32)
+    assert embeddings.vectors.dtype == np.float32
+    assert embeddings.model == model
+
+    found = search(images / "deep" / "3.png", output, count=2, model=None)
+    assert len(found) == 2
+    assert found[0][0] == pytest.approx(1, abs=1e-5)
+    assert found[0][1].endswith("3.png")
+    assert found[1][0] <= found[0][0]
+
+
+def test_the_batch_size_changes_nothing(tmp_path: Path, images: Path, model: str) -> None:
+    for size in (1, 3):
+        embed_files([images], tmp_path / f"{size}.npy", model=model, batch_size=size)
+    first, second = (Embeddings.load(tmp_path / f"{size}.npy").vectors for size in (1, 3))
+    np.testing.assert_allclose(first, second, atol=1e-5)
+
+
+def test_a_format_is_refused_before_any_work(tmp_path: Path, images: Path) -> None:
+    with pytest.raises(InputError, match="no known format"):
+        embed_files([images], tmp_path / "all.csv", model="models:/none@none", batch_size=4)
+
+
+def test_no_image_at_all_is_an_error_and_writes_nothing(tmp_path: Path, images: Path, model: str) -> None:
+    with pytest.raises(InputError, match="None of the 1 files"):
+        embed_files([images / "broken.png"], tmp_path / "all.npy", model=model, batch_size=4)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_source_is_named(tmp_path: Path, model: str) -> None:
+    with pytest.raises(InputError, match="nowhere"):
+        embed_files([tmp_path / "nowhere"], tmp_path / "all.npy", model=model, batch_size=4)
+
+
+def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.parquet"
+    with pytest.raises(InputError, match="There is no file"):
+        Embeddings.load(path)
+    path.write_bytes(b"something else")
+    with pytest.raises(InputError, match="holds no embeddings"):
+        Embeddings.load(path)
+
+
+def test_a_model_of_another_width_is_refused(tmp_path: Path, images: Path, model: str) -> None:
+    Embeddings(["a"], np.ones((1, 8), np.float32), model).save(tmp_path / "other.npy")
+    with pytest.raises(InputError, match="does not fit"):
+        search(images / "deep" / "0.png", tmp_path / "other.npy", count=1, model=None)
