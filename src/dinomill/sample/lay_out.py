@@ -1,0 +1,225 @@
+"""Lay out the sample as a team would have it.
+
+<output>/pool/**                          a messy pool: what curation is given
+<output>/seeds/*                          good unlabelled examples, none of them in the pool
+<output>/labelled/{train,test}/<class>/*  labelled images, never trained on
+<output>/planted.parquet                  every file of the pool: path, kind, original, detail; read by no stage
+<output>/handle.json
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from dinomill.errors import ConfigError, InputError
+from dinomill.execution.progress import Progress, progress
+from dinomill.handles import HANDLE_NAME, SampleHandle
+from dinomill.sample import plant
+from dinomill.sample.config import SampleConfig
+from dinomill.sample.fashion_mnist import CLASSES, image_file, label_file, read_split
+from dinomill.storage.atomic import atomic_folder, write_parquet
+from dinomill.storage.hashing import hash_file, hash_json
+
+Pixels = npt.NDArray[np.uint8]
+PLANTED = "planted.parquet"
+RELEVANT = "relevant"
+PLANTED_SCHEMA = pa.schema(
+    [
+        pa.field("path", pa.string(), nullable=False),  # relative to the pool
+        pa.field("kind", pa.string(), nullable=False),  # relevant, near_duplicate, exact_duplicate, digit, patch, …
+        pa.field("original", pa.string()),  # of a duplicate: the path of the picture that it repeats
+        pa.field("detail", pa.string()),  # what was done to it
+    ]
+)
+# Where a team's images come from: a shop, suppliers' deliveries, scans, returns. No folder tells a class.
+_FOLDERS = (
+    "shop/2023/{month:02d}",
+    "shop/2024/{month:02d}",
+    "suppliers/north/delivery_{batch:02d}",
+    "suppliers/south/delivery_{batch:02d}/approved",
+    "scans/batch_{batch:02d}",
+    "returns/photos",
+    "misc/old website/export",
+)
+
+
+class _File(NamedTuple):
+    path: str
+    data: bytes
+    kind: str
+    original: str | None = None
+    detail: str | None = None
+
+
+def lay_out(config: SampleConfig) -> SampleHandle:
+    """Write the sample whole, or leave it when it is there already; the same configuration gives the same files.
+
+    Args:
+        config: What it is made of.
+
+    Raises:
+        InputError: When the source is missing, or the output folder holds something else.
+        ConfigError: When the source has too few images.
+        StorageError: When the disk is full or not writable.
+    """
+    config_hash = _identity(config)
+    if (present := _present(config, config_hash)) is not None:
+        return present
+    total = _pool_size(config) + config.seeds + config.bank + config.queries
+    with atomic_folder(config.output) as folder, progress("sample: lay out", total, "files") as bar:
+        chosen, queries = _choose(config)
+        pool = _pool(config, chosen.pool)
+        counts = Counter(_write_pool(folder / "pool", pool, bar))
+        counts["seed"] = _write_seeds(folder / "seeds", chosen.seeds, bar)
+        counts["labelled_train"] = _write_labelled(folder / "labelled" / "train", chosen.bank, bar)
+        counts["labelled_test"] = _write_labelled(folder / "labelled" / "test", queries, bar)
+        rows = [{"path": f.path, "kind": f.kind, "original": f.original, "detail": f.detail} for f in pool]
+        write_parquet(folder / PLANTED, pa.Table.from_pylist(rows, PLANTED_SCHEMA))
+        handle = SampleHandle(folder=config.output, config_hash=config_hash, counts=dict(sorted(counts.items())))
+        (folder / HANDLE_NAME).write_text(handle.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return handle
+
+
+def _identity(config: SampleConfig) -> str:
+    """The configuration and the content of the source: a changed source is laid out anew."""
+    files = [path(config.source, split) for split in ("train", "t10k") for path in (image_file, label_file)]
+    hashes = [hash_file(file) if file.is_file() else "" for file in files]
+    return hash_json([config.model_dump(mode="json", exclude={"output", "source"}), hashes])
+
+
+def _present(config: SampleConfig, config_hash: str) -> SampleHandle | None:
+    """The handle of a whole sample of this configuration; refuses a folder that is somebody else's."""
+    if not config.output.exists() or not any(config.output.iterdir()):
+        return None
+    if not (config.output / HANDLE_NAME).is_file():
+        raise InputError(
+            f"{config.output} holds something else than a sample.",
+            found=", ".join(sorted(p.name for p in config.output.iterdir())[:5]),
+            expected="no such folder, an empty one, or an earlier sample: it would be replaced whole",
+            action="move it elsewhere, or set `folders.sample` in conf/base/globals.yml to another folder",
+        )
+    handle = SampleHandle.load(config.output)
+    files = sum(path.is_file() for path in config.output.rglob("*")) - 2  # without the handle and planted.parquet
+    same = handle.config_hash == config_hash and handle.folder == config.output
+    return handle if same and files == sum(handle.counts.values()) else None
+
+
+class _Chosen(NamedTuple):
+    pool: list[Pixels]
+    seeds: list[Pixels]
+    bank: list[list[Pixels]]  # by class
+
+
+def _choose(config: SampleConfig) -> tuple[_Chosen, list[list[Pixels]]]:
+    """Share the source out: bank, seeds and pool are disjoint, queries come from the other split."""
+    images, labels = read_split(config.source, "train")
+    random = np.random.default_rng([config.seed, 1])
+    chosen = _Chosen([], [], [])
+    bank, seeds = config.bank // len(CLASSES), config.seeds // len(CLASSES)
+    for label, (name, count) in enumerate(zip(CLASSES, config.class_counts(), strict=True)):
+        rows = random.permutation(np.flatnonzero(labels == label))
+        if len(rows) < bank + seeds + count:
+            raise ConfigError(
+                f"The sample asks for more images of the class {name} than its source has.",
+                found=f"{len(rows)} in {config.source}",
+                expected=f"{bank} for the bank, {seeds} seeds and {count} in the pool",
+                action="lower sample.originals, or use the full set: `dinomill sample --full`",
+            )
+        chosen.bank.append(list(images[rows[:bank]]))
+        chosen.seeds.extend(images[rows[bank : bank + seeds]])
+        chosen.pool.extend(images[rows[bank + seeds : bank + seeds + count]])
+    return chosen, _queries(config, random)
+
+
+def _queries(config: SampleConfig, random: np.random.Generator) -> list[list[Pixels]]:
+    images, labels = read_split(config.source, "t10k")
+    each = config.queries // len(CLASSES)
+    found = []
+    for label, name in enumerate(CLASSES):
+        rows = random.permutation(np.flatnonzero(labels == label))[:each]
+        if len(rows) < each:
+            raise ConfigError(
+                f"The sample asks for more queries of the class {name} than its source has.",
+                found=f"{len(rows)} in {config.source}",
+                expected=str(each),
+                action="lower sample.queries, or use the full set: `dinomill sample --full`",
+            )
+        found.append(list(images[rows]))
+    return found
+
+
+def _pool(config: SampleConfig, originals: list[Pixels]) -> list[_File]:
+    """The pool's files, in the order of their numbers, which says nothing of their kind."""
+    random = np.random.default_rng([config.seed, 2])
+    order = random.permutation(len(originals))
+    files = []
+    for index in order:
+        kind, extension = ("JPEG", "jpg") if random.random() < 0.3 else ("PNG", "png")
+        data = plant.encode(originals[index], kind, int(random.integers(92, 98)))
+        files.append(_File(extension, data, RELEVANT))
+    names = _names(random, _pool_size(config))
+    files = [f._replace(path=f"{next(names)}.{f.path}") for f in files]
+    repeated = random.permutation(len(files))[: config.near_duplicates + config.exact_duplicates]
+    for count, place in enumerate(repeated):
+        original = files[place]
+        if count < config.near_duplicates:
+            data, extension, detail = plant.near_duplicate(originals[order[place]], random)
+            files.append(_File(f"{next(names)}.{extension}", data, "near_duplicate", original.path, detail))
+        else:
+            path = f"{next(names)}{Path(original.path).suffix}"
+            files.append(_File(path, original.data, "exact_duplicate", original.path))
+    files += [_File(f"{next(names)}.png", data, "digit") for data in plant.digits(config.digits, random)]
+    files += [_File(f"{next(names)}.{end}", data, "patch") for data, end in plant.patches(config.patches, random)]
+    for number in range(config.broken):
+        data, extension, kind = plant.broken(originals[number % len(originals)], number, random)
+        files.append(_File(f"{next(names)}.{extension}", data, kind))
+    return sorted(files)
+
+
+def _pool_size(config: SampleConfig) -> int:
+    duplicates = config.near_duplicates + config.exact_duplicates
+    return config.originals + duplicates + config.digits + config.patches + config.broken
+
+
+def _names(random: np.random.Generator, count: int) -> Iterator[str]:
+    """Distinct paths without extension, in an order that says nothing of the kind of file."""
+    for number in random.permutation(count):
+        folder = _FOLDERS[random.integers(len(_FOLDERS))]
+        folder = folder.format(month=random.integers(1, 13), batch=random.integers(1, 9))
+        yield f"{folder}/IMG_{number:06d}"
+
+
+def _write_pool(folder: Path, files: list[_File], bar: Progress) -> list[str]:
+    made: set[Path] = set()
+    for file in files:
+        path = folder / file.path
+        if path.parent not in made:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            made.add(path.parent)
+        path.write_bytes(file.data)
+        bar.advance(1)
+    return [file.kind for file in files]
+
+
+def _write_seeds(folder: Path, images: list[Pixels], bar: Progress) -> int:
+    folder.mkdir(parents=True)
+    for number, pixels in enumerate(images):
+        (folder / f"example_{number:04d}.png").write_bytes(plant.encode(pixels, "PNG"))
+        bar.advance(1)
+    return len(images)
+
+
+def _write_labelled(folder: Path, classes: list[list[Pixels]], bar: Progress) -> int:
+    for name, images in zip(CLASSES, classes, strict=True):
+        (folder / name).mkdir(parents=True)
+        for number, pixels in enumerate(images):
+            (folder / name / f"{number:04d}.png").write_bytes(plant.encode(pixels, "PNG"))
+            bar.advance(1)
+    return sum(len(images) for images in classes)
