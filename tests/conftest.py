@@ -56,3 +56,19 @@ def photographs() -> list[bytes]:
         Image.fromarray(pixels).save(buffer, "PNG" if number == 2 else "JPEG", quality=90)
         encoded.append(buffer.getvalue())
     return encoded
+
+
+@pytest.fixture(scope="session")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an exported backbone: a small vision transformer with random weights."""
+    import torch
+
+    from dinomill.images.preprocess import PreprocessingConfig
+    from dinomill.models import build, save_backbone, variant
+
+    folder = tmp_path_factory.mktemp("backbone")
+    torch.manual_seed(0)
+    # Without a gain of 1 the branches would hardly count and all embeddings would be alike.
+    model = build(variant("nano", patch_size=8, image_size=64, layerscale=1.0))
+    save_backbone(folder, model, PreprocessingConfig.square(64, (0.5,) * 3, (0.25,) * 3).section())
+    return folder

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from dinomill.errors import MachineError
+from dinomill.serving.predictor import Predictor
+from dinomill.serving.torchserve import client
+from dinomill.serving.torchserve.archive import BatchingConfig, build_archive
+from dinomill.serving.torchserve.properties import Ports, ServerConfig
+from dinomill.serving.torchserve.server import TorchServe, check_ports, free_ports
+
+ONE_WORKER = ServerConfig(workers=1, threads=1, max_request_mb=1)
+
+
+@pytest.fixture(scope="module")
+def store(backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("store")
+    build_archive(backbone, folder, model="mill", version="3", batching=BatchingConfig(max_instances=4), threads=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TorchServe]:
+    os.environ["MLFLOW_TRACKING_PASSWORD"] = "hush"
+    try:
+        with TorchServe("mill", store, tmp_path_factory.mktemp("run"), ONE_WORKER, free_ports()) as running:
+            running.wait_ready(120)
+            yield running
+    finally:
+        del os.environ["MLFLOW_TRACKING_PASSWORD"]
+
+
+def _post(server: TorchServe, body: bytes, **options: str) -> client.Answer:
+    options = {"token": server.token()} | options
+    return client.request("POST", server.ports.inference, "/predictions/mill", body=body, **options)  # type: ignore[arg-type]
+
+
+def test_it_embeds_as_the_model_does(server: TorchServe, backbone: Path, photographs: list[bytes]) -> None:
+    expected = Predictor(backbone)(photographs)
+    token, port = server.token(), server.ports.inference
+    assert np.allclose(client.embed(port, "mill", photographs[:1], token=token), expected[:1], atol=1e-4)
+    assert np.allclose(client.embed(port, "mill", photographs[:4], token=token), expected[:4], atol=1e-4)
+
+
+@pytest.mark.parametrize("body", [b"garbage", b"\xff\xd8\xff\xe0 cut", b"", b'{"a": 1}'])
+def test_what_is_no_image_is_refused_with_a_message(server: TorchServe, body: bytes) -> None:
+    answer = _post(server, body)
+    assert answer.status == 400
+    assert answer.body["error"]
+    assert "Traceback" not in answer.message()
+
+
+def test_more_images_than_allowed_are_refused(server: TorchServe, photographs: list[bytes]) -> None:
+    request = client.json_instances([b"x"] * 5)
+    answer = _post(server, request["body"], content_type=request["content_type"])
+    assert answer.status == 400
+    assert "at most 4" in answer.message()
+
+
+def test_a_token_is_needed(server: TorchServe, photographs: list[bytes]) -> None:
+    for token in ("", "wrong", server.token("management")):
+        answer = _post(server, photographs[0], token=token)
+        assert 400 <= answer.status < 500
+        assert "Token" in answer.message()
+
+
+def test_large_requests_are_refused(server: TorchServe) -> None:
+    assert _post(server, b"0" * (2 << 20)).status == 413
+
+
+def test_models_cannot_be_added(server: TorchServe, tmp_path: Path) -> None:
+    for url in ("mill.mar", "https://example.org/evil.mar", f"file://{tmp_path}/evil.mar"):
+        path, token = f"/models?url={url}", server.token("management")
+        assert client.request("POST", server.ports.management, path, token=token).status == 405
+
+
+def test_every_port_listens_on_loopback_only(server: TorchServe) -> None:
+    family = [psutil.Process(server._process.pid)]  # type: ignore[union-attr]
+    family += family[0].children(recursive=True)
+    listening = [c.laddr for p in family for c in p.net_connections() if c.status == psutil.CONN_LISTEN]
+    assert {address.port for address in listening} >= set(server.ports.model_dump().values())
+    assert {address.ip.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
+
+
+def test_secrets_stay_outside(server: TorchServe) -> None:
+    key_file = server.run / client.KEY_FILE
+    assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(server.run.stat().st_mode) == 0o700
+    for process in psutil.Process(server._process.pid).children(recursive=True):  # type: ignore[union-attr]
+        assert "MLFLOW_TRACKING_PASSWORD" not in process.environ()
+
+
+def test_metrics_are_in_prometheus_format(server: TorchServe) -> None:
+    answer = client.request("GET", server.ports.metrics, "/metrics")
+    assert answer.status == 200
+    assert "# TYPE ts_inference_requests_total counter" in answer.body
+
+
+def test_a_port_in_use_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(MachineError, match=f"Port {port} \\(inference\\)"):
+            check_ports(free_ports(inference=port))
+
+
+def test_free_ports_keeps_the_given_ones() -> None:
+    ports = free_ports(inference=8080)
+    assert ports.inference == 8080
+    assert len(set(ports.model_dump().values())) == len(Ports.model_fields)
+
+
+def test_a_model_that_cannot_be_loaded_fails_soon_and_shows_why(backbone: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_text((backbone / "config.json").read_text())
+    (broken / "model.safetensors").write_bytes(b"cut off")
+    build_archive(broken, tmp_path / "store", model="mill", version="1", batching=BatchingConfig(), threads=1)
+    start = time.monotonic()
+    with (
+        pytest.raises(MachineError) as caught,
+        TorchServe("mill", tmp_path / "store", tmp_path / "run", ONE_WORKER, free_ports()) as running,
+    ):
+        running.wait_ready(120)
+    assert "safetensors" in str(caught.value)
+    assert time.monotonic() - start < 100
+    assert (tmp_path / "run" / "logs" / "console.log").exists()
+
+
+_STARTER = """
+import sys, time
+from pathlib import Path
+from dinomill.serving.torchserve.properties import ServerConfig
+from dinomill.serving.torchserve.server import TorchServe, free_ports
+config = ServerConfig(workers=1, threads=1)
+with TorchServe("mill", Path(sys.argv[1]), Path(sys.argv[2]), config, free_ports()) as server:
+    server.wait_ready(120)
+    print("ready", flush=True)
+    time.sleep(120)
+"""
+
+
+def test_nothing_is_left_when_the_starter_is_killed(store: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _STARTER, str(store), str(tmp_path / "run")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as starter:
+        assert starter.stdout is not None
+        assert starter.stdout.readline() == b"ready\n"
+        family = psutil.Process(starter.pid).children(recursive=True)
+        assert len(family) >= 3  # the leash, Java, a worker
+        starter.send_signal(signal.SIGKILL)
+    _, alive = psutil.wait_procs(family, timeout=30)
+    assert not [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
