@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -160,7 +161,10 @@ def read_pickle_safely(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise InputError(f"There is no {path}.", action="give the file of a backbone's weights")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+        with warnings.catch_warnings():
+            # A plain pickle is warned of before it is refused.
+            warnings.simplefilter("ignore", UserWarning)
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0]
         raise InputError(

@@ -1,0 +1,108 @@
+"""From decoded pixels to a network's input, for serving and evaluation alike: resize, centre crop, normalise.
+
+The settings travel with the weights, as the section "preprocessing" of an exported ``config.json``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from pydantic import Field, model_validator
+
+from dinomill.config import Config
+from dinomill.images.decode import decode_image
+
+Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
+SECTION = "preprocessing"
+
+
+class PreprocessingConfig(Config):
+    """How an image becomes a network's input; the defaults are those of ImageNet evaluation."""
+
+    image_size: int = Field(default=224, ge=1, description="side in pixels of the square that the network sees")
+    resize: int = Field(default=256, ge=1, description="shorter side in pixels before the centre crop")
+    mean: tuple[float, ...] = Field(default=(0.485, 0.456, 0.406), description="per channel, in [0, 1]")
+    std: tuple[float, ...] = Field(default=(0.229, 0.224, 0.225), description="per channel, in [0, 1]; not 0")
+    value_range: tuple[float, float] | None = Field(
+        default=None, description="for 16-bit and floating-point files: stored values mapped to 0 and 1; null is all"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(self.mean) != len(self.std) or not self.mean:
+            raise ValueError(f"mean has {len(self.mean)} channels and std has {len(self.std)}")
+        if min(self.std) <= 0:
+            raise ValueError(f"std must be positive, not {min(self.std)}")
+        if self.resize < self.image_size:
+            raise ValueError(f"resize {self.resize} is smaller than image_size {self.image_size}")
+        return self
+
+    @classmethod
+    def square(cls, image_size: int, mean: Sequence[float], std: Sequence[float], *, margin: float = 1.0) -> Self:
+        """Settings for a model trained at ``image_size``.
+
+        Args:
+            image_size: Pixels.
+            mean: Per channel, as measured by curation.
+            std: Per channel.
+            margin: Shorter side before the crop over ``image_size``: 1 keeps the borders, ImageNet's is 256 / 224.
+        """
+        return cls(image_size=image_size, resize=round(image_size * margin), mean=tuple(mean), std=tuple(std))
+
+    @property
+    def channels(self) -> int:
+        """Channels that the network takes."""
+        return len(self.mean)
+
+    def section(self) -> dict[str, Any]:
+        """What an exported ``config.json`` holds: ``{"preprocessing": …}``."""
+        return {SECTION: self.model_dump(mode="json")}
+
+
+def preprocess(pixels: Pixels, config: PreprocessingConfig) -> Floats:
+    """Resize the shorter side (bicubic, smoothed when reduced), cut out the centre, normalise.
+
+    Args:
+        pixels: ``[H, W, C]`` uint8, as decoded.
+        config: The model's settings.
+
+    Returns:
+        ``[C, S, S]`` float32.
+    """
+    square = centre_square(pixels, config.resize, config.image_size)
+    gain = 1 / (255 * np.array(config.std, dtype=np.float32))
+    offset = -np.array(config.mean, dtype=np.float32) / np.array(config.std, dtype=np.float32)
+    normalised = square.astype(np.float32) * gain + offset
+    return np.ascontiguousarray(normalised.transpose(2, 0, 1))
+
+
+def centre_square(pixels: Pixels, resize: int, side: int) -> Pixels:
+    """The centre of an image after its shorter side was resized: ``[H, W, C]`` to ``[side, side, C]``, uint8."""
+    height, width, channels = pixels.shape
+    scale = resize / min(height, width)
+    new = (max(round(width * scale), resize), max(round(height * scale), resize))
+    if new != (width, height):
+        if channels == 3:
+            pixels = np.asarray(Image.fromarray(pixels).resize(new, Image.Resampling.BICUBIC))
+        else:
+            planes = (Image.fromarray(pixels[:, :, channel]) for channel in range(channels))
+            pixels = np.stack([np.asarray(plane.resize(new, Image.Resampling.BICUBIC)) for plane in planes], axis=-1)
+    top, left = (new[1] - side) // 2, (new[0] - side) // 2
+    return pixels[top : top + side, left : left + side]
+
+
+def preprocess_bytes(data: bytes | memoryview, config: PreprocessingConfig) -> Floats:
+    """Decode an encoded image and preprocess it, ``[C, S, S]`` float32.
+
+    Raises:
+        DecodeError: When the bytes are no usable image.
+    """
+    # A large JPEG is decoded at one of its built-in smaller scales: several times faster, and smoothed.
+    pixels = decode_image(data, channels=config.channels, min_side=config.resize, value_range=config.value_range)
+    return preprocess(pixels, config)

@@ -1,0 +1,162 @@
+"""Encoded images in, embeddings out: the one way in which a trained backbone is used, here and in a server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Literal, TypeVar, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dinomill.errors import InputError
+from dinomill.images.preprocess import SECTION, PreprocessingConfig, preprocess, preprocess_bytes
+from dinomill.models.loading import load
+from dinomill.models.vision_transformer import VisionTransformer
+from dinomill.models.weights import CONFIG_NAME, read_config
+
+Floats = npt.NDArray[np.float32]
+Pixels = npt.NDArray[np.uint8]
+Pooling = Literal["cls", "mean_patch", "cls+mean_patch"]
+Item = TypeVar("Item")
+
+
+class Predictor:
+    """A backbone ready to embed images.
+
+    Args:
+        source: The folder of an exported backbone, ``models:/name@alias``, or a model (then with ``preprocessing``).
+        device: Where to run: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        dtype: ``float32``, or ``bfloat16`` for products in half precision (embeddings stay float32).
+        batch_size: Images a forward pass.
+        pooling: The class token, the mean of the patch tokens, or both side by side; all after the final norm.
+        preprocessing: Instead of the settings that the folder holds.
+        workers: Threads that decode the next batches while the network runs; 0 decodes in between.
+
+    Raises:
+        InputError: When the folder is not an export, or holds no preprocessing and none is given.
+    """
+
+    def __init__(
+        self,
+        source: Path | str | VisionTransformer,
+        *,
+        device: str | torch.device = "cpu",
+        dtype: Literal["float32", "bfloat16"] = "float32",
+        batch_size: int = 32,
+        pooling: Pooling = "cls",
+        preprocessing: PreprocessingConfig | None = None,
+        workers: int = 0,
+    ) -> None:
+        if pooling not in get_args(Pooling):
+            raise InputError(f"There is no pooling {pooling!r}.", expected=", ".join(get_args(Pooling)))
+        if isinstance(source, VisionTransformer):
+            self.model = source
+        else:
+            source = _local(source)
+            self.model = load(source)
+            preprocessing = preprocessing or read_preprocessing(source)
+        if preprocessing is None:
+            raise InputError("A model without a folder needs its preprocessing.", action="give preprocessing=…")
+        self.preprocessing = preprocessing
+        self.device = torch.device(device)
+        self.dtype = dtype
+        self.batch_size = batch_size
+        self.pooling: Pooling = pooling
+        self.workers = workers
+        self.model.to(self.device).eval()
+
+    @property
+    def embed_dim(self) -> int:
+        """Width of an embedding."""
+        return self.model.embed_dim * (2 if self.pooling == "cls+mean_patch" else 1)
+
+    def __call__(self, images: Sequence[bytes]) -> Floats:
+        """Embed encoded images, ``[N, D]`` float32, in their order.
+
+        Raises:
+            DecodeError: When the bytes of an image are unusable.
+        """
+        return self._collect(images, preprocess_bytes)
+
+    def embed_pixels(self, images: Sequence[Pixels]) -> Floats:
+        """Embed decoded images, each ``[H, W, C]`` uint8: ``[N, D]`` float32."""
+        return self._collect(images, preprocess)
+
+    def stream(self, images: Iterable[bytes]) -> Iterator[Floats]:
+        """Embed any number of encoded images, a batch ``[<= batch_size, D]`` at a time."""
+        return self._batches(images, preprocess_bytes)
+
+    @torch.inference_mode()
+    def embed_batch(self, batch: Tensor) -> Tensor:
+        """Embed a preprocessed batch ``[B, C, H, W]``: ``[B, D]`` float32, on the predictor's device."""
+        batch = batch.to(self.device, non_blocking=True)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == "bfloat16"):
+            outputs = self.model.forward_features(batch)
+            return pool(outputs, self.pooling).float()
+
+    def _collect(self, images: Sequence[Item], prepare: Callable[[Item, PreprocessingConfig], Floats]) -> Floats:
+        batches = list(self._batches(images, prepare))
+        return np.concatenate(batches) if batches else np.empty((0, self.embed_dim), np.float32)
+
+    def _batches(
+        self, images: Iterable[Item], prepare: Callable[[Item, PreprocessingConfig], Floats]
+    ) -> Iterator[Floats]:
+        config = self.preprocessing
+        if self.workers:
+            with ThreadPoolExecutor(self.workers) as pool_:
+                ready = _ahead(images, lambda image: pool_.submit(prepare, image, config).result, 2 * self.batch_size)
+                yield from self._forward(wait() for wait in ready)
+        else:
+            yield from self._forward(prepare(image, config) for image in images)
+
+    def _forward(self, inputs: Iterator[Floats]) -> Iterator[Floats]:
+        while batch := list(islice(inputs, self.batch_size)):
+            yield self.embed_batch(torch.from_numpy(np.stack(batch))).cpu().numpy()
+
+
+def pool(outputs: dict[str, Tensor], pooling: Pooling) -> Tensor:
+    """An embedding ``[B, D]`` (``[B, 2 D]`` for both) from the outputs of ``forward_features``."""
+    if pooling == "cls":
+        return outputs["x_norm_clstoken"]
+    mean = outputs["x_norm_patchtokens"].mean(dim=1)
+    return mean if pooling == "mean_patch" else torch.cat([outputs["x_norm_clstoken"], mean], dim=-1)
+
+
+def read_preprocessing(folder: Path) -> PreprocessingConfig:
+    """The preprocessing that an exported backbone was trained for.
+
+    Raises:
+        InputError: When the export says nothing of it.
+    """
+    section = read_config(folder).get(SECTION)
+    if section is None:
+        raise InputError(
+            f"{folder / CONFIG_NAME} has no section {SECTION!r}.",
+            action="export the model with its preprocessing, or give preprocessing=…",
+        )
+    return PreprocessingConfig.parse(section, where=str(folder / CONFIG_NAME))
+
+
+def _local(source: Path | str) -> Path:
+    if str(source).startswith("models:/"):
+        from dinomill.tracking import download
+
+        return Path(download(str(source)))
+    return Path(source)
+
+
+def _ahead(
+    items: Iterable[Item], start: Callable[[Item], Callable[[], Floats]], depth: int
+) -> Iterator[Callable[[], Floats]]:
+    """Start work on items, at most ``depth`` of them before the first is asked for."""
+    waiting: list[Callable[[], Floats]] = []
+    for item in items:
+        waiting.append(start(item))
+        if len(waiting) >= depth:
+            yield waiting.pop(0)
+    yield from waiting
