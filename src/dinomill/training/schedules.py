@@ -56,8 +56,9 @@ class ScheduleConfig(Config):
 
 @dataclass(frozen=True)
 class ScheduleValues:
-    """The values of one step; plain numbers, so that setting them never waits for a device."""
+    """The values of one step, counted from 0; plain numbers, so that setting them never waits for a device."""
 
+    step: int
     learning_rate: float
     last_layer_learning_rate: float
     weight_decay: float
@@ -158,6 +159,7 @@ class Schedules:
         """The values of a step, counted from 0."""
         learning_rate = self.learning_rate(step)
         return ScheduleValues(
+            step=step,
             learning_rate=learning_rate,
             last_layer_learning_rate=0.0 if step < self.frozen_last_layer else learning_rate,
             weight_decay=self.weight_decay(step),

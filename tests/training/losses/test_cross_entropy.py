@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch.nn import functional as F
+from torch.nn.functional import cosine_similarity, log_softmax, normalize
 
 from dinomill.training.centering import Targets, centered_softmax, sinkhorn_knopp
 from dinomill.training.losses.cross_entropy import CrossEntropyOptions, projected_cross_entropy
@@ -14,16 +14,16 @@ ROWS, DIM = 12, 32
 
 def make(prototypes: int, seed: int = 0):
     random = torch.Generator().manual_seed(seed)
-    features = F.normalize(torch.randn(ROWS, DIM, generator=random), dim=1)
+    features = normalize(torch.randn(ROWS, DIM, generator=random), dim=1)
     direction = torch.randn(prototypes, DIM, generator=random)
     gain = 1 + 0.1 * torch.rand(prototypes, 1, generator=random)
-    teacher = F.normalize(torch.randn(ROWS, DIM, generator=random), dim=1)
+    teacher = normalize(torch.randn(ROWS, DIM, generator=random), dim=1)
     return features, direction, gain, teacher
 
 
 def textbook(features, direction, gain, targets, temperature=0.1):
     weight = gain * direction / direction.norm(dim=1, keepdim=True)
-    return -(targets * F.log_softmax(features @ weight.T / temperature, dim=1)).sum(1)
+    return -(targets * log_softmax(features @ weight.T / temperature, dim=1)).sum(1)
 
 
 # More than one tile of 4,096, with an uneven last one.
@@ -68,7 +68,7 @@ def test_bf16_stays_close_and_its_gradient_points_the_same_way():
     (exact, *exact_gradients), (rounded, *rounded_gradients) = results
     torch.testing.assert_close(rounded, exact, rtol=5e-3, atol=0)
     for actual, expected in zip(rounded_gradients, exact_gradients, strict=True):
-        assert F.cosine_similarity(actual.flatten(), expected.flatten(), dim=0) > 0.99
+        assert cosine_similarity(actual.flatten(), expected.flatten(), dim=0) > 0.99
 
 
 def test_without_local_crops_only_the_global_term_is_left():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.functional import interpolate, mse_loss, normalize
 
 
 def gram_loss(patches: Tensor, anchor: Tensor) -> Tensor:
@@ -22,7 +22,7 @@ def gram_loss(patches: Tensor, anchor: Tensor) -> Tensor:
         A scalar, in fp32.
     """
     with torch.autocast(patches.device.type, enabled=False):
-        return F.mse_loss(_gram(patches.float()), _gram(anchor.float()))
+        return mse_loss(_gram(patches.float()), _gram(anchor.float()))
 
 
 def resize_patches(patches: Tensor, *, grid: tuple[int, int], target: tuple[int, int]) -> Tensor:
@@ -30,9 +30,9 @@ def resize_patches(patches: Tensor, *, grid: tuple[int, int], target: tuple[int,
     if grid == target:
         return patches
     maps = patches.float().mT.reshape(patches.shape[0], -1, *grid)
-    return F.interpolate(maps, size=target, mode="bicubic", antialias=True).flatten(2).transpose(1, 2)
+    return interpolate(maps, size=target, mode="bicubic", antialias=True).flatten(2).transpose(1, 2)
 
 
 def _gram(x: Tensor) -> Tensor:
-    x = F.normalize(x, dim=-1)
+    x = normalize(x, dim=-1)
     return x @ x.transpose(1, 2)

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed.nn.functional as dist_nn
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.functional import normalize, pairwise_distance
 
 _EPSILON = 1e-8
 # Below this distance two unit vectors differ by fp32 rounding only: the direction between them is noise, and the
@@ -33,7 +33,7 @@ def koleo_loss(
         A scalar; 0 with zero gradient where an image has no neighbour. Duplicates count, without gradient.
     """
     with torch.autocast(features.device.type, enabled=False):
-        x = F.normalize(features.float(), eps=_EPSILON, dim=-1)
+        x = normalize(features.float(), eps=_EPSILON, dim=-1)
         if group_size is None or group_size == x.shape[0]:
             return _entropy(x)
         if group_size > x.shape[0] and dist.is_available() and dist.is_initialized():
@@ -55,6 +55,6 @@ def _entropy(x: Tensor) -> Tensor:
         return x.sum() * 0.0
     with torch.no_grad():
         neighbours = nearest_neighbours(x)
-    distance = F.pairwise_distance(x, x[neighbours], p=2, eps=_EPSILON)
+    distance = pairwise_distance(x, x[neighbours], p=2, eps=_EPSILON)
     distance = torch.where(distance < _DUPLICATE, distance.detach(), distance)
     return -torch.log(distance + _EPSILON).mean()

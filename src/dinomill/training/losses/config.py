@@ -1,0 +1,34 @@
+"""Weights and constants of the losses."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from dinomill.config import Config
+
+
+class GramConfig(Config):
+    """Gram anchoring (DINOv3, section 4), against the decay of dense features on long runs."""
+
+    weight: float = Field(2.0, gt=0, description="Weight of the loss")
+    start: int = Field(0, ge=0, description="First step with the loss; the teacher of that step becomes the anchor")
+    refresh: int = Field(10_000, ge=1, description="Steps after which the anchor becomes the teacher of then")
+    enlarge: int = Field(2, ge=1, le=4, description="The anchor sees the global crops enlarged by this factor")
+
+
+class LossConfig(Config):
+    """The losses of a step; defaults are the recipe's."""
+
+    student_temperature: float = Field(0.1, gt=0, description="Temperature of the student's softmax")
+    dino_weight: float = Field(1.0, ge=0, description="Weight of the class-token loss, local and global")
+    ibot_weight: float = Field(1.0, ge=0, description="Weight of the masked-patch loss")
+    koleo_weight: float = Field(0.1, ge=0, description="Weight of the spreading loss on each of the global crops")
+    koleo_group: int | None = Field(
+        None,
+        ge=2,
+        description="Neighbours are sought in groups of so many images, across ranks if need be; null: a rank's",
+    )
+    gram: GramConfig | None = Field(None, description="Gram anchoring; null is off")
+    keep_mib: int = Field(
+        1024, ge=0, description="A student's softmax over the prototypes is kept up to this size, else computed twice"
+    )

@@ -1,0 +1,53 @@
+"""What a student and a teacher are made of: a backbone and its DINO and iBOT heads."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from dinomill.models import HeadConfig, ProjectionHead, VisionTransformer
+from dinomill.training.losses.prototypes import Prototypes
+
+
+class Network(nn.Module):
+    """A backbone with its heads; the parts that gradients are clipped by, and that checkpoints name.
+
+    Args:
+        backbone: The vision transformer.
+        head: Shape of the heads.
+        separate_heads: Whether masked patches have a head of their own (the long recipe) or share the DINO head's.
+    """
+
+    def __init__(self, backbone: VisionTransformer, head: HeadConfig, *, separate_heads: bool) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.dino_head = ProjectionHead(backbone.embed_dim, head)
+        self.ibot_head = ProjectionHead(backbone.embed_dim, head) if separate_heads else None
+
+    @property
+    def patch_head(self) -> ProjectionHead:
+        """The head that masked patches go through."""
+        return self.dino_head if self.ibot_head is None else self.ibot_head
+
+    def parts(self) -> dict[str, nn.Module]:
+        """Backbone and heads by name, without absent ones."""
+        return {name: part for name, part in self.named_children() if part is not None}
+
+    def project(self, class_tokens: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """Bottleneck features of class tokens [R, D] and of patches [M, D], in one pass where they share a head."""
+        if self.ibot_head is None:
+            both = self.dino_head.bottleneck(torch.cat([class_tokens, patches]))
+            return both[: class_tokens.shape[0]], both[class_tokens.shape[0] :]
+        return self.dino_head.bottleneck(class_tokens), self.ibot_head.bottleneck(patches)
+
+
+def prototypes(head: ProjectionHead) -> Prototypes:
+    """A head's last layer, for losses that take it in tiles."""
+    return Prototypes(head.last_layer.weight_v, head.last_layer.weight_g)
+
+
+def frozen_copy(network: Network) -> Network:
+    """A copy in evaluation mode that takes no gradient."""
+    return copy.deepcopy(network).requires_grad_(False).eval()

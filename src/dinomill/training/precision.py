@@ -1,0 +1,34 @@
+"""In which precision a step computes, chosen by what the hardware is fast in."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import torch
+
+
+class Precision(StrEnum):
+    """Precision of matrix products; parameters, optimiser state, sums and softmax stay fp32."""
+
+    AUTO = "auto"  # bf16 where the hardware multiplies it, else fp32
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+
+def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """The precision that a step computes in on a device.
+
+    On a CPU with AMX bf16 products are about ten times as fast as fp32 ones, with AVX512-BF16 about four times; without
+    either they are emulated, and slower.
+    """
+    if precision is Precision.AUTO:
+        return torch.bfloat16 if has_fast_bf16(device) else torch.float32
+    return torch.bfloat16 if precision is Precision.BF16 else torch.float32
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether a device has instructions for bf16 matrix products."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))

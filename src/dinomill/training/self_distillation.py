@@ -1,0 +1,286 @@
+"""One step of self-distillation: students learn what a teacher sees in other crops, and in patches hidden from them.
+
+Pretraining: the teacher is the moving average of the one student (Oquab et al. 2023, "DINOv2", section 4).
+Distillation: the teacher is given and frozen; one or several students learn from the same teacher pass, nothing is
+masked, and a moving average of each student is what is kept (section 5).
+
+The module knows nothing of parallelism: everything that reads a parameter happens inside ``forward``, so that wrappers
+(DDP, FSDP2) can be put around it or around its blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from dinomill.config import Config
+from dinomill.models import DropPath, HeadConfig, VisionTransformer, draw_drop_path
+from dinomill.training.centering import Centering, CenteringConfig, Targets
+from dinomill.training.losses.config import LossConfig
+from dinomill.training.losses.cross_entropy import CrossEntropyOptions
+from dinomill.training.losses.dino import GLOBAL_CROPS, dino_losses
+from dinomill.training.losses.gram import gram_loss, resize_patches
+from dinomill.training.losses.ibot import ibot_loss
+from dinomill.training.losses.koleo import koleo_loss
+from dinomill.training.network import Network, frozen_copy, prototypes
+from dinomill.training.precision import Precision, compute_dtype
+from dinomill.training.schedules import ScheduleValues
+
+
+class StepBatch(Protocol):
+    """What a step reads of a batch; all tensors on the module's device."""
+
+    global_crops: Tensor  # [2B, C, H, W], crop-major
+    local_crops: Tensor  # [nB, C, h, w], crop-major
+    masks: Tensor  # [2B, N] bool
+    mask_indices: Tensor  # [M] int64 into the flattened [2B·N]
+    mask_weights: Tensor  # [M] fp32
+
+
+class StepConfig(Config):
+    """What pretraining and distillation have in common."""
+
+    head: HeadConfig = Field(default_factory=HeadConfig, description="Shape of the DINO and iBOT heads")
+    separate_heads: bool = Field(False, description="A head of their own for patches (long recipe), or a shared one")
+    losses: LossConfig = Field(default_factory=LossConfig, description="Weights and constants of the losses")
+    centering: CenteringConfig = Field(default_factory=CenteringConfig, description="How teacher logits become targets")
+    precision: Precision = Field(Precision.AUTO, description="auto: bf16 where the hardware is fast in it, else fp32")
+    compile: bool = Field(False, description="Compile the blocks; minutes at the start, then faster steps")
+    recomputed_blocks: float = Field(
+        0.0, ge=0, le=1, description="Share of blocks whose activations are computed again instead of kept"
+    )
+
+
+class PretrainingStepConfig(StepConfig):
+    """Pretraining with a teacher that is the student's moving average."""
+
+    drop_path: float = Field(0.3, ge=0, lt=1, description="Stochastic depth: share of images that skip a branch")
+
+
+class DistillationStepConfig(StepConfig):
+    """Distillation of a frozen teacher."""
+
+    patch_share: float = Field(
+        1.0, gt=0, le=1, description="Share of each global crop's patches in the iBOT loss, evenly spaced"
+    )
+
+
+class SelfDistillation(nn.Module):
+    """Students, their averages, a teacher, and the losses between them.
+
+    Args:
+        students: By name; one in pretraining.
+        config: A ``PretrainingStepConfig``, or a ``DistillationStepConfig``.
+        teacher: The frozen teacher of a distillation; None in pretraining, where it is the student's average.
+
+    Attributes:
+        students: The networks that are trained.
+        averages: Their moving averages, by the same names: what is kept.
+    """
+
+    def __init__(self, students: Mapping[str, Network], config: StepConfig, teacher: Network | None = None) -> None:
+        super().__init__()
+        assert (teacher is None) == isinstance(config, PretrainingStepConfig), "a distillation has a teacher"
+        assert teacher is not None or len(students) == 1, "pretraining has one student"
+        self.config = config
+        self.students = nn.ModuleDict(students)
+        self.averages = nn.ModuleDict({name: frozen_copy(student) for name, student in students.items()})
+        self.frozen_teacher = None if teacher is None else teacher.requires_grad_(False).eval()
+        count = self.teacher.dino_head.config.prototypes
+        self.dino_centering = Centering(config.centering, count)
+        self.ibot_centering = Centering(config.centering, count)
+        gram = config.losses.gram
+        self.anchor = None if gram is None else frozen_copy(self.teacher).backbone
+        if config.compile:
+            self._compile_blocks()
+
+    @property
+    def teacher(self) -> Network:
+        """The network that the students learn from."""
+        if self.frozen_teacher is not None:
+            return self.frozen_teacher
+        return self.average(next(iter(self.averages)))
+
+    def student(self, name: str) -> Network:
+        """A student by name."""
+        network = self.students[name]
+        assert isinstance(network, Network)
+        return network
+
+    def average(self, name: str) -> Network:
+        """A student's moving average by name."""
+        network = self.averages[name]
+        assert isinstance(network, Network)
+        return network
+
+    def forward(
+        self, batch: StepBatch, values: ScheduleValues, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """The losses of a batch, as they enter the total.
+
+        Args:
+            batch: Crops and masks.
+            values: This step's schedule values.
+            generator: A CPU generator for stochastic depth and position rescaling; the default one if None.
+
+        Returns:
+            Scalars ``dino_local``, ``dino_global``, ``ibot``, ``koleo`` (and ``gram``), each under ``<name>/…`` if
+            there are several students; and ``total``, their sum, the one to differentiate.
+        """
+        device = batch.global_crops.device
+        dtype = compute_dtype(self.config.precision, device)
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not torch.float32):
+            if self.frozen_teacher is None:
+                patches, weights, masks = batch.mask_indices, batch.mask_weights, batch.masks
+            else:
+                patches, weights = self._every_patch(batch.masks)
+                masks = None
+            targets = self._targets(batch.global_crops, patches, values.teacher_temperature, dtype)
+            losses: dict[str, Tensor] = {}
+            for name in self.students:
+                terms = self._student_losses(name, batch, masks, patches, weights, targets, values, generator, dtype)
+                prefix = f"{name}/" if len(self.students) > 1 else ""
+                losses |= {prefix + key: value for key, value in terms.items()}
+        losses["total"] = torch.stack(list(losses.values())).sum()
+        return losses
+
+    @torch.no_grad()
+    def _targets(
+        self, global_crops: Tensor, patches: Tensor, temperature: float, dtype: torch.dtype
+    ) -> tuple[Targets, Targets]:
+        teacher = self.teacher
+        tokens = teacher.backbone.forward_packed([global_crops])[0]
+        rows = tokens["x_norm_patchtokens"].flatten(0, 1).index_select(0, patches)
+        cls_features, patch_features = teacher.project(tokens["x_norm_clstoken"], rows)
+        dino = self.dino_centering(cls_features, prototypes(teacher.dino_head), temperature=temperature, dtype=dtype)
+        ibot = self.ibot_centering(patch_features, prototypes(teacher.patch_head), temperature=temperature, dtype=dtype)
+        return dino, ibot
+
+    def _student_losses(
+        self,
+        name: str,
+        batch: StepBatch,
+        masks: Tensor | None,
+        patches: Tensor,
+        weights: Tensor,
+        targets: tuple[Targets, Targets],
+        values: ScheduleValues,
+        generator: torch.Generator | None,
+        dtype: torch.dtype,
+    ) -> dict[str, Tensor]:
+        config, student = self.config.losses, self.student(name)
+        crops = [batch.global_crops, batch.local_crops] if len(batch.local_crops) else [batch.global_crops]
+        outputs = student.backbone.forward_packed(
+            crops,
+            [masks, None][: len(crops)],
+            drop_path=self._draw_drop_path(student.backbone, crops, generator),
+            rope_scales=[student.backbone.draw_rope_scale(generator) for _ in crops],
+            checkpoint=self._recomputed(student.backbone),
+        )
+        class_tokens = [output["x_norm_clstoken"] for output in outputs]
+        all_patches = outputs[0]["x_norm_patchtokens"]
+        rows = all_patches.flatten(0, 1).index_select(0, patches)
+        cls_features, patch_features = student.project(torch.cat(class_tokens), rows)
+        options = CrossEntropyOptions(config.student_temperature, dtype, config.keep_mib * 2**20)
+        images = batch.global_crops.shape[0]
+        dino = dino_losses(
+            cls_features,
+            prototypes(student.dino_head),
+            targets[0],
+            batch=images // GLOBAL_CROPS,
+            options=options,
+        )
+        ibot = ibot_loss(
+            patch_features, prototypes(student.patch_head), targets[1], weights, images=images, options=options
+        )
+        koleo = torch.stack(
+            [koleo_loss(crop, group_size=config.koleo_group) for crop in class_tokens[0].chunk(GLOBAL_CROPS)]
+        ).sum()
+        terms = {
+            "dino_local": config.dino_weight * dino.local,
+            "dino_global": config.dino_weight * dino.globals,
+            "ibot": config.ibot_weight * ibot,
+            "koleo": config.koleo_weight * koleo,
+        }
+        if config.gram is not None and values.step >= config.gram.start:
+            terms["gram"] = config.gram.weight * gram_loss(all_patches, self._anchor_patches(batch.global_crops))
+        return terms
+
+    def _draw_drop_path(
+        self, backbone: VisionTransformer, crops: list[Tensor], generator: torch.Generator | None
+    ) -> DropPath | None:
+        config = self.config
+        if not isinstance(config, PretrainingStepConfig):
+            return None
+        layout = backbone.layout([(crop.shape[0], crop.shape[-2], crop.shape[-1]) for crop in crops])
+        return draw_drop_path(layout, backbone.n_blocks, config.drop_path, generator=generator, device=crops[0].device)
+
+    def _recomputed(self, backbone: VisionTransformer) -> list[bool]:
+        count = round(self.config.recomputed_blocks * backbone.n_blocks)
+        return [index < count for index in range(backbone.n_blocks)]
+
+    def _every_patch(self, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """Indices and weights for the iBOT loss where nothing is masked: all patches, or an even share of them."""
+        assert isinstance(self.config, DistillationStepConfig)
+        crops, count = masks.shape
+        chosen = max(round(count * self.config.patch_share), 1)
+        each = torch.arange(chosen, device=masks.device) * count // chosen
+        indices = (torch.arange(crops, device=masks.device)[:, None] * count + each).flatten()
+        return indices, torch.full((len(indices),), 1 / chosen, device=masks.device)
+
+    @torch.no_grad()
+    def _anchor_patches(self, global_crops: Tensor) -> Tensor:
+        """[2B, N, D] patches of the anchor teacher, which sees the crops enlarged."""
+        gram = self.config.losses.gram
+        assert gram is not None
+        assert self.anchor is not None
+        size = [side * gram.enlarge for side in global_crops.shape[-2:]]
+        enlarged = (
+            nn.functional.interpolate(global_crops, size=size, mode="bicubic") if gram.enlarge > 1 else global_crops
+        )
+        patches = self.anchor.forward_packed([enlarged])[0]["x_norm_patchtokens"]
+        side = self.anchor.patch_size
+        grid = (global_crops.shape[-2] // side, global_crops.shape[-1] // side)
+        return resize_patches(patches, grid=(grid[0] * gram.enlarge, grid[1] * gram.enlarge), target=grid)
+
+    @torch.no_grad()
+    def update_averages(self, values: ScheduleValues) -> None:
+        """Move the averages towards the students, and renew the anchor where it is due; after the optimiser's step."""
+        for name in self.students:
+            move_average(self.average(name), self.student(name), values.momentum)
+        gram = self.config.losses.gram
+        if gram is not None and self.anchor is not None:
+            since = values.step + 1 - gram.start
+            if since == 0 or (since > 0 and since % gram.refresh == 0):
+                move_average(self.anchor, self.teacher.backbone, 0.0)
+
+    def train(self, mode: bool = True) -> SelfDistillation:
+        """Set the students' mode; teacher, averages and anchor always evaluate."""
+        super().train(False)
+        self.training = mode
+        self.students.train(mode)
+        return self
+
+    def _compile_blocks(self) -> None:
+        # Blocks, not networks: one graph serves all blocks of a backbone, so that depth costs no compilation.
+        for module in self.modules():
+            if isinstance(module, VisionTransformer):
+                for block in module.blocks:
+                    block.compile(dynamic=False)
+
+
+@torch.no_grad()
+def move_average(average: nn.Module, source: nn.Module, momentum: float) -> None:
+    """Set average to momentum · average + (1 − momentum) · source, all parameters at once; local shards under FSDP2."""
+    pairs = [(_local(a), _local(s)) for a, s in zip(average.parameters(), source.parameters(), strict=True)]
+    torch._foreach_lerp_([a for a, _ in pairs], [s for _, s in pairs], 1 - momentum)
+
+
+def _local(parameter: Tensor) -> Tensor:
+    to_local = getattr(parameter, "to_local", None)
+    local: Tensor = parameter.detach() if to_local is None else to_local().detach()
+    return local
