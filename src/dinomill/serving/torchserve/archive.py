@@ -93,10 +93,10 @@ def build_archive(
 def _lay_out(backbone: Path, content: Path, batching: BatchingConfig, threads: int) -> None:
     """The extra files of the archive."""
     package = Path(dinomill.__file__).parent
-    for name in carried_files():
-        target = content / "dinomill" / name
+    for relative in carried_files():
+        target = content / "dinomill" / relative
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(package / name, target)
+        shutil.copy(package / relative, target)
     for name in BACKBONE_FILES:
         shutil.copy(backbone / name, content / name)
     values: dict[str, object] = {
