@@ -2,58 +2,35 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import warnings
+import zlib
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from dinomill.errors import InputError
+from dinomill.images.arrays import check_pixels, npy_header, read_npy, read_tiff
+from dinomill.images.decode_error import DecodeError, Reason
 from dinomill.images.pixels import compose_on_white, orient, to_channels, to_uint8
 
 Pixels = npt.NDArray[np.uint8]
 Data = bytes | memoryview
 
+__all__ = ["MAX_PIXELS", "DecodeError", "ImageInfo", "Reason", "decode_image", "jpeg_size", "probe_image"]
+
 MAX_PIXELS = 178_956_970  # Pillow's own limit for an error: 0.5 GB of RGB
 _NPY = b"\x93NUMPY"
+_PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
 _TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+# What Pillow may open. Left out: formats that start other programs (EPS) and those that any text can pass for (TGA).
+_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM", "ICO", "ICNS", "SGI")
 _EXIF_WINDOW = 1 << 17  # an APP1 segment holds at most 64 KiB and comes among the first
 _ORIENTATION = 0x0112
-
-
-class Reason(StrEnum):
-    """Why a file is no usable image: short and countable, for ledgers."""
-
-    EMPTY = "empty"
-    NOT_AN_IMAGE = "not_an_image"
-    TRUNCATED = "truncated"
-    CORRUPT = "corrupt"
-    TOO_SMALL = "too_small"
-    DECOMPRESSION_BOMB = "decompression_bomb"
-    WRONG_CHANNELS = "wrong_channels"
-    UNSUPPORTED = "unsupported"
-
-
-class DecodeError(InputError):
-    """A file that cannot become pixels.
-
-    Args:
-        reason: The countable reason.
-        detail: For people: the decoder's message, or a figure against its limit.
-    """
-
-    def __init__(self, reason: Reason, detail: str) -> None:
-        self.reason = reason
-        self.detail = detail
-        super().__init__(f"The image cannot be used ({reason}): {detail}")
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return DecodeError, (self.reason, self.detail)
 
 
 @dataclass(frozen=True)
@@ -75,7 +52,7 @@ def probe_image(data: Data, *, max_pixels: int = MAX_PIXELS) -> ImageInfo:
     """
     _require_bytes(data)
     if bytes(data[:6]) == _NPY:
-        shape, dtype = _npy_header(data)
+        shape, dtype = npy_header(data)
         height, width = shape[:2] if len(shape) == 2 or shape[0] > shape[-1] else shape[1:3]
         return ImageInfo("NPY", width, height, str(dtype), 1)
     with _open(data, max_pixels) as image:
@@ -114,9 +91,9 @@ def decode_image(
     if head[:3] == _JPEG and channels in (1, 3):
         pixels = _decode_jpeg(data, channels, min_side, max_pixels)
     elif head == _NPY:
-        pixels = to_channels(_read_npy(data, max_pixels), channels, value_range)
+        pixels = to_channels(read_npy(data, max_pixels), channels, value_range)
     elif head[:4] in _TIFF and channels not in (1, 3):
-        pixels = to_channels(_read_tiff(data, max_pixels), channels, value_range)
+        pixels = to_channels(read_tiff(data, max_pixels), channels, value_range)
     else:
         pixels = None
     if pixels is None:
@@ -147,7 +124,7 @@ def _decode_jpeg(data: Data, channels: int, min_side: int | None, max_pixels: in
         return None
     if space in ("CMYK", "YCCK"):
         return None
-    _check_pixels(width, height, max_pixels)
+    check_pixels(width, height, max_pixels)
     try:
         pixels: Pixels = simplejpeg.decode_jpeg(
             data,
@@ -165,6 +142,8 @@ def _decode_jpeg(data: Data, channels: int, min_side: int | None, max_pixels: in
 
 
 def _decode_pillow(data: Data, channels: int, value_range: tuple[float, float] | None, max_pixels: int) -> Pixels:
+    if bytes(data[:8]) == _PNG:
+        _check_png(data)
     if channels not in (1, 3):
         raise DecodeError(Reason.WRONG_CHANNELS, f"{channels} channels are read from TIFF and .npy files only")
     with _open(data, max_pixels) as image:
@@ -184,15 +163,39 @@ def _decode_pillow(data: Data, channels: int, value_range: tuple[float, float] |
     return orient(pixels, orientation)
 
 
+def _check_png(data: Data) -> None:
+    """Compare the checksums that PNG carries: Pillow reads damaged pixels without a word."""
+    view = memoryview(data)
+    position = len(_PNG)
+    while position + 12 <= len(view):
+        length, name = int.from_bytes(view[position : position + 4], "big"), bytes(view[position + 4 : position + 8])
+        end = position + 12 + length
+        if end > len(view):
+            break
+        critical = not name[0] & 0x20  # the others carry remarks; damage there does not touch the pixels
+        if critical and zlib.crc32(view[position + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
+            raise DecodeError(Reason.CORRUPT, f"wrong checksum of the chunk {name.decode('latin-1')} at {position:,}")
+        if name == b"IEND":
+            return
+        position = end
+    raise DecodeError(Reason.TRUNCATED, f"the file ends at {len(view):,} bytes without PNG's end mark")
+
+
 def _open(data: Data, max_pixels: int) -> ImageFile.ImageFile:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data))
+            image = Image.open(io.BytesIO(data), formats=_formats())
     except Exception as error:
         raise _pillow_error(error) from None
-    _check_pixels(*image.size, max_pixels)
+    check_pixels(*image.size, max_pixels)
     return image
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)  # AVIF is not in every build
 
 
 def _pillow_error(error: Exception) -> DecodeError:
@@ -208,11 +211,6 @@ def _pillow_error(error: Exception) -> DecodeError:
     if isinstance(error, EOFError) or any(word in message.lower() for word in truncated):
         return DecodeError(Reason.TRUNCATED, message)
     return DecodeError(Reason.CORRUPT, message)
-
-
-def _check_pixels(width: int, height: int, max_pixels: int) -> None:
-    if width * height > max_pixels:
-        raise DecodeError(Reason.DECOMPRESSION_BOMB, f"{width}×{height} pixels; at most {max_pixels:,}")
 
 
 def _require_bytes(data: Data) -> None:
@@ -243,42 +241,3 @@ def _jpeg_orientation(data: Data) -> int:
             return _pillow_orientation(image)
     except Exception:
         return 1
-
-
-def _npy_header(data: Data) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
-    file = io.BytesIO(data)
-    try:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
-    except ValueError as error:
-        raise DecodeError(Reason.CORRUPT, str(error).splitlines()[0]) from None
-    if dtype.kind not in "uifb" or len(shape) not in (2, 3) or 0 in shape:
-        raise DecodeError(
-            Reason.UNSUPPORTED, f"an array of shape {shape} and type {dtype}; numbers [H, W] or [H, W, C]"
-        )
-    return shape, dtype
-
-
-def _read_npy(data: Data, max_pixels: int) -> npt.NDArray[np.generic]:
-    shape, dtype = _npy_header(data)
-    _check_pixels(1, int(np.prod(shape)) // min(shape), max_pixels)
-    if int(np.prod(shape)) * dtype.itemsize > len(data):
-        raise DecodeError(Reason.TRUNCATED, f"{len(data):,} bytes do not hold {shape} values of {dtype}")
-    loaded: npt.NDArray[np.generic] = np.load(io.BytesIO(data), allow_pickle=False)
-    return loaded
-
-
-def _read_tiff(data: Data, max_pixels: int) -> npt.NDArray[np.generic]:
-    import tifffile
-
-    try:
-        with tifffile.TiffFile(io.BytesIO(data)) as file:
-            series = file.series[0]
-            _check_pixels(1, int(np.prod(series.shape)) // max(min(series.shape), 1), max_pixels)
-            array: npt.NDArray[np.generic] = series.asarray()
-            return array
-    except DecodeError:
-        raise
-    except Exception as error:
-        raise DecodeError(Reason.CORRUPT, str(error) or type(error).__name__) from None

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-if TYPE_CHECKING:
-    from dinomill.images.decode import DecodeError
-
-
-def _refuse(reason: str, detail: str) -> DecodeError:
-    from dinomill.images.decode import DecodeError, Reason
-
-    return DecodeError(Reason(reason), detail)
+from dinomill.images.decode_error import DecodeError, Reason
 
 
 def orient(pixels: npt.NDArray[np.uint8], orientation: int) -> npt.NDArray[np.uint8]:
@@ -56,7 +47,7 @@ def to_uint8(stored: npt.NDArray[np.generic], value_range: tuple[float, float] |
         return stored.astype(np.uint8) * np.uint8(255)
     values = stored.astype(np.float32)
     if not np.isfinite(values).all():
-        raise _refuse("unsupported", "values that are not finite")
+        raise DecodeError(Reason.UNSUPPORTED, "values that are not finite")
     low, high = value_range or _natural_range(stored.dtype, values)
     mapped: npt.NDArray[np.uint8] = np.clip((values - low) * (255.0 / (high - low)) + 0.5, 0, 255).astype(np.uint8)
     return mapped
@@ -69,7 +60,7 @@ def _natural_range(dtype: np.dtype[np.generic], values: npt.NDArray[np.float32])
     low, high = float(values.min()), float(values.max())
     if dtype.kind == "f" and low >= 0 and high <= 1:
         return 0.0, 1.0
-    raise _refuse("unsupported", f"{dtype} values from {low:g} to {high:g}: state their `value_range`")
+    raise DecodeError(Reason.UNSUPPORTED, f"{dtype} values from {low:g} to {high:g}: state their `value_range`")
 
 
 def to_channels(
@@ -83,12 +74,12 @@ def to_channels(
     if stored.ndim == 2:
         stored = stored[..., None]
     if stored.ndim != 3:
-        raise _refuse("unsupported", f"an array of shape {stored.shape}")
+        raise DecodeError(Reason.UNSUPPORTED, f"an array of shape {stored.shape}")
     if stored.shape[2] != channels:
         if stored.shape[0] == channels:
             stored = np.moveaxis(stored, 0, 2)
         elif stored.shape[2] == 1 and channels == 3:
             stored = np.repeat(stored, 3, axis=2)
         else:
-            raise _refuse("wrong_channels", f"shape {stored.shape}; {channels} channels are configured")
+            raise DecodeError(Reason.WRONG_CHANNELS, f"shape {stored.shape}; {channels} channels are configured")
     return np.ascontiguousarray(to_uint8(stored, value_range))

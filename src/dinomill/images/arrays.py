@@ -1,0 +1,74 @@
+"""Image files that are plain arrays, with any number of channels: ``.npy`` and TIFF (microscopes, satellites)."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import numpy.typing as npt
+
+from dinomill.images.decode_error import DecodeError, Reason
+
+
+def check_pixels(width: int, height: int, max_pixels: int) -> None:
+    """Refuse more pixels than ``max_pixels``, before memory is taken for them.
+
+    Raises:
+        DecodeError: decompression_bomb.
+    """
+    if width * height > max_pixels:
+        raise DecodeError(Reason.DECOMPRESSION_BOMB, f"{width}×{height} pixels; at most {max_pixels:,}")
+
+
+def npy_header(data: bytes | memoryview) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
+    """Shape and type of a ``.npy`` file.
+
+    Raises:
+        DecodeError: corrupt, unsupported.
+    """
+    file = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+    except ValueError as error:
+        raise DecodeError(Reason.CORRUPT, str(error).splitlines()[0]) from None
+    if dtype.kind not in "uifb" or len(shape) not in (2, 3) or 0 in shape:
+        raise DecodeError(
+            Reason.UNSUPPORTED, f"an array of shape {shape} and type {dtype}; numbers [H, W] or [H, W, C]"
+        )
+    return shape, dtype
+
+
+def read_npy(data: bytes | memoryview, max_pixels: int) -> npt.NDArray[np.generic]:
+    """The array of a ``.npy`` file; nothing in it is ever executed.
+
+    Raises:
+        DecodeError: corrupt, truncated, unsupported, decompression_bomb.
+    """
+    shape, dtype = npy_header(data)
+    check_pixels(1, int(np.prod(shape)) // min(shape), max_pixels)
+    if int(np.prod(shape)) * dtype.itemsize > len(data):
+        raise DecodeError(Reason.TRUNCATED, f"{len(data):,} bytes do not hold {shape} values of {dtype}")
+    loaded: npt.NDArray[np.generic] = np.load(io.BytesIO(data), allow_pickle=False)
+    return loaded
+
+
+def read_tiff(data: bytes | memoryview, max_pixels: int) -> npt.NDArray[np.generic]:
+    """The first series of a TIFF file, with all of its channels.
+
+    Raises:
+        DecodeError: corrupt, decompression_bomb.
+    """
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(io.BytesIO(data)) as file:
+            series = file.series[0]
+            check_pixels(1, int(np.prod(series.shape)) // max(min(series.shape), 1), max_pixels)
+            array: npt.NDArray[np.generic] = series.asarray()
+            return array
+    except DecodeError:
+        raise
+    except Exception as error:
+        raise DecodeError(Reason.CORRUPT, str(error) or type(error).__name__) from None
