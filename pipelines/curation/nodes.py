@@ -1,0 +1,70 @@
+"""Curation's nodes: typed configuration and handles in, a handle out."""
+
+from __future__ import annotations
+
+from dinomill.curation.config import CurationConfig
+from dinomill.curation.handles import DuplicatesHandle, EmbeddingsHandle, QualityHandle, ScanHandle, SelectionHandle
+from dinomill.handles import DatasetHandle
+
+
+def scan_files(
+    pool: list[str], seeds: dict[str, str] | None, labelled: str | None, config: CurationConfig
+) -> ScanHandle:
+    """Look at every file once."""
+    from dinomill.curation.scan import LABELLED, POOL, SEEDS, scan
+
+    groups = {POOL: list(pool)}
+    if labelled:
+        groups[LABELLED] = [labelled]
+    groups |= {SEEDS + name: [place] for name, place in sorted((seeds or {}).items())}
+    return scan(groups, config.scan, folder=config.folders.scan, work=config.work, execution=config.execution)
+
+
+def check_quality(scan: ScanHandle, config: CurationConfig) -> QualityHandle:
+    """Stop here when the scan does not meet its expectations."""
+    from dinomill.curation.checks import check_files
+
+    return check_files(scan, config.gate, config.scan, folder=config.folders.quality, work=config.work)
+
+
+def embed_images(scan: ScanHandle, quality: QualityHandle, config: CurationConfig) -> EmbeddingsHandle:
+    """Features of every readable image; runs after the gate."""
+    from dinomill.curation.embed import embed_files
+
+    assert quality.checks, "the gate looked at nothing"
+    return embed_files(
+        scan, config.embedding, folder=config.folders.embeddings, work=config.work, execution=config.execution
+    )
+
+
+def find_duplicates(scan: ScanHandle, embeddings: EmbeddingsHandle, config: CurationConfig) -> DuplicatesHandle:
+    """Copies, and what is too close to the labelled images."""
+    from dinomill.curation.deduplicate import deduplicate
+
+    return deduplicate(scan, embeddings, config.deduplication, folder=config.folders.duplicates)
+
+
+def select_images(
+    scan: ScanHandle, embeddings: EmbeddingsHandle, duplicates: DuplicatesHandle, config: CurationConfig
+) -> SelectionHandle:
+    """The fate of every file."""
+    from dinomill.curation.select import select
+
+    return select(scan, embeddings, duplicates, config.retrieval, folder=config.folders.selection)
+
+
+def write_curated(
+    scan: ScanHandle, embeddings: EmbeddingsHandle, selection: SelectionHandle, config: CurationConfig
+) -> DatasetHandle:
+    """Shards and manifest."""
+    from dinomill.curation.write import write_dataset
+
+    return write_dataset(
+        scan,
+        embeddings,
+        selection,
+        config.write,
+        folder=config.folders.curated,
+        work=config.work,
+        execution=config.execution,
+    )

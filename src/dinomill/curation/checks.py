@@ -1,0 +1,42 @@
+"""The gates of this stage: its tables, loaded and held against their suites."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.compute as pc
+
+from dinomill.curation.gate import GateConfig, check_table
+from dinomill.curation.handles import QualityHandle, ScanHandle
+from dinomill.curation.scan import POOL, ScanConfig
+from dinomill.curation.suites import files_suite
+from dinomill.curation.tables import read_files
+
+_COLUMNS = [
+    "group",
+    "source",
+    "path",
+    "reason",
+    "sha256",
+    "pixels",
+    "width",
+    "height",
+    "brightness",
+    "entropy",
+    "channels",
+]
+
+
+def check_files(
+    scan: ScanHandle, config: GateConfig, scan_config: ScanConfig, *, folder: Path, work: Path
+) -> QualityHandle:
+    """The gate between scan and embedding.
+
+    Raises:
+        QualityError: When an expectation fails, with the rows.
+    """
+    files = read_files(scan, _COLUMNS)
+    rows = files.filter(pc.equal(files["group"], POOL)).to_pandas()
+    rows["usable"] = rows.pop("reason").isna()
+    suite = files_suite(scan_config.preflight, scan_config.max_bad_fraction)
+    return check_table("files", rows, suite, config, folder=folder, work=work)

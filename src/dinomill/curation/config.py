@@ -1,0 +1,46 @@
+"""The configuration of the whole stage: one part a step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from dinomill.config import Config
+from dinomill.curation.embed import EmbeddingConfig
+from dinomill.curation.gate import GateConfig
+from dinomill.curation.pairs import DeduplicationConfig
+from dinomill.curation.retrieve import RetrievalConfig
+from dinomill.curation.scan import ScanConfig
+from dinomill.curation.write import WriteConfig
+from dinomill.execution.tasks import ExecutionConfig
+
+
+class CurationFolders(Config):
+    """Where each step writes."""
+
+    scan: Path
+    quality: Path
+    embeddings: Path
+    duplicates: Path
+    selection: Path
+    curated: Path
+    work: Path = Field(description="unfinished work and done markers; outside DVC")
+
+
+class CurationConfig(Config):
+    """All of curation."""
+
+    folders: CurationFolders
+    execution: ExecutionConfig = ExecutionConfig()
+    scan: ScanConfig = ScanConfig()
+    gate: GateConfig = GateConfig()
+    embedding: EmbeddingConfig = EmbeddingConfig()
+    deduplication: DeduplicationConfig = DeduplicationConfig()
+    retrieval: RetrievalConfig = RetrievalConfig()
+    write: WriteConfig = WriteConfig()
+
+    @property
+    def work(self) -> Path:
+        """The stage's room for unfinished work."""
+        return self.folders.work / "curation"

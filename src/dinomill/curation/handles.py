@@ -1,0 +1,56 @@
+"""What curation's steps hand to each other; the last one hands on a dinomill.handles.DatasetHandle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from dinomill.handles import Handle
+
+
+class ScanHandle(Handle):
+    """Every file of pool, labelled set and seeds: ``files.parquet``, ``signatures.npy`` and ``quarantine.csv``."""
+
+    files: Path = Field(description="Parquet, columns of scan.FILES_SCHEMA; sorted by group, source and path")
+    files_sha256: str
+    signatures: Path = Field(description="int8 [rows, 256]; zero rows for unreadable files")
+    quarantine: Path = Field(description="CSV: the files that are left out, with reason and detail")
+    groups: dict[str, int] = Field(description="files by group: pool, labelled, seeds:<name>")
+    quarantined: dict[str, int] = Field(description="files of the pool by reason")
+    sources: tuple[str, ...] = Field(description="the pool's")
+
+
+class QualityHandle(Handle):
+    """A passed quality gate: ``summary.json`` and, when enabled, Data Docs in the folder."""
+
+    suite: str
+    rows: int = Field(description="rows looked at; fewer than there are when the table was sampled")
+    total_rows: int
+    checks: tuple[str, ...] = Field(description="one line an expectation")
+    docs: Path | None = Field(description="the Data Docs page")
+
+
+class EmbeddingsHandle(Handle):
+    """Features of every readable file: ``NNNNN.npy`` in the folder, float16 [n, dimension], rows of length one."""
+
+    shards: tuple[Path, ...]
+    rows: int = Field(description="rows in all; row r is the r-th readable file of the scan")
+    dimension: int
+    network: str
+
+
+class DuplicatesHandle(Handle):
+    """Which files are copies: ``duplicates.parquet`` in the folder, columns of deduplicate.DUPLICATES_SCHEMA."""
+
+    duplicates: Path
+    counts: dict[str, int] = Field(description="files by fate and reason")
+
+
+class SelectionHandle(Handle):
+    """What becomes of every file of the pool: ``selection.parquet``, columns of select.SELECTION_SCHEMA."""
+
+    selection: Path
+    fates: dict[str, int]
+    retrieved: dict[str, int] = Field(description="files that each seed set asked for, before balance")
+    thresholds: dict[str, float] = Field(description="similarity at which each seed set stops; sets in mode `similar`")

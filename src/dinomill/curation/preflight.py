@@ -1,0 +1,124 @@
+"""One image file, looked at once: is it usable, what is it, what does it look like."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from dinomill.config import Config
+from dinomill.curation.signatures import luminance, measure, perceptual_hash, signature, thumbnail
+from dinomill.images.decode import MAX_PIXELS, DecodeError, decode_image, probe_image
+
+_KEPT_SEGMENT = 0xEE  # Adobe's says how colours are coded; all other application segments are metadata
+
+
+class PreflightConfig(Config):
+    """What makes a file unusable, and at what size it is looked at."""
+
+    min_side: int = Field(default=8, ge=1, description="pixels; a smaller image is left out")
+    max_aspect: float = Field(
+        default=20.0, gt=1, description="long side over short side; beyond it an image is left out"
+    )
+    max_pixels: int = Field(default=MAX_PIXELS, ge=1, description="more are refused before they are decoded")
+    look_side: int = Field(
+        default=256,
+        ge=64,
+        description="short side in pixels to which a large JPEG is reduced while it is decoded, to save time",
+    )
+
+
+class Rejected(Exception):
+    """A file that cannot be used.
+
+    Args:
+        reason: Short and countable.
+        detail: For people.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        self.reason, self.detail = reason, detail
+        super().__init__(f"{reason}: {detail}")
+
+
+class Seen(NamedTuple):
+    """A usable image: columns of scan.FILES_SCHEMA, and its signature."""
+
+    columns: dict[str, Any]
+    signature: npt.NDArray[np.int8]
+
+
+def look_at(data: bytes, config: PreflightConfig) -> Seen:
+    """Decode and measure the bytes of one file.
+
+    Raises:
+        Rejected: When it is no usable image.
+    """
+    try:
+        info = probe_image(data, max_pixels=config.max_pixels)
+        shape = (info.width, info.height)
+        if min(shape) < config.min_side:
+            raise Rejected("too_small", f"{info.width}×{info.height} pixels; at least {config.min_side} a side")
+        if max(shape) > config.max_aspect * min(shape):
+            raise Rejected("absurd_aspect", f"{info.width}×{info.height} pixels; at most {config.max_aspect:g} to 1")
+        pixels = decode_image(data, min_side=config.look_side, max_pixels=config.max_pixels)
+    except DecodeError as error:
+        raise Rejected(str(error.reason), error.detail) from None
+    grey = luminance(pixels)
+    small = thumbnail(grey)
+    means, squares, coloured = _channels(pixels)
+    columns = {
+        "pixels": _pixels_hash(data, info.format, pixels),
+        "format": info.format,
+        "width": info.width,
+        "height": info.height,
+        "mode": info.mode,
+        "frames": info.frames,
+        "channels": 3 if coloured else 1,
+        "phash": perceptual_hash(small),
+        **measure(grey)._asdict(),
+        "mean": means,
+        "square": squares,
+    }
+    return Seen(columns, signature(small))
+
+
+def _channels(pixels: npt.NDArray[np.uint8]) -> tuple[list[float], list[float], bool]:
+    """Mean and mean square of each channel in [0, 1], and whether there is any colour."""
+    import cv2
+
+    mean, deviation = (np.asarray(figure, dtype=np.float64).ravel() / 255 for figure in cv2.meanStdDev(pixels))
+    equal = np.ptp(mean) == 0 and np.array_equal(pixels[..., 0], pixels[..., 1])
+    coloured = not (equal and np.array_equal(pixels[..., 1], pixels[..., 2]))
+    return mean.tolist(), (deviation**2 + mean**2).tolist(), coloured
+
+
+def _pixels_hash(data: bytes, kind: str, pixels: npt.NDArray[np.uint8]) -> str:
+    """Equal for files that show exactly the same: pixels, or for a JPEG its coded picture without the metadata.
+
+    A JPEG's pixels depend on the size at which it was decoded; its coded picture does not.
+    """
+    if kind == "JPEG" and (parts := list(_picture_segments(data))):
+        turned = "x".join(map(str, pixels.shape[:2]))  # the orientation lies in the metadata
+        return hashlib.sha256(turned.encode() + b"".join(parts)).hexdigest()
+    return hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).hexdigest()
+
+
+def _picture_segments(data: bytes) -> Iterator[bytes]:
+    """The segments of a JPEG that decide what is seen; nothing when its structure is unusual."""
+    position = 2
+    kept: list[bytes] = []
+    while position + 4 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        end = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        if marker == 0xDA:  # the coded picture starts here and goes on to the end
+            yield from kept
+            yield data[position:]
+            return
+        if not (0xE0 <= marker <= 0xEF or marker == 0xFE) or marker == _KEPT_SEGMENT:
+            kept.append(data[position:end])
+        position = end

@@ -1,0 +1,187 @@
+"""Decide what becomes of every file of the pool, and why.
+
+<folder>/selection.parquet    a row a file of the pool, in the scan's order
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dinomill.curation.embed import Embeddings, embedding_rows, readable
+from dinomill.curation.handles import DuplicatesHandle, EmbeddingsHandle, ScanHandle, SelectionHandle
+from dinomill.curation.neighbours import Rows
+from dinomill.curation.retrieve import RetrievalConfig, Retrieved, check_names, retrieve
+from dinomill.curation.scan import POOL, SEEDS
+from dinomill.curation.tables import read_files
+from dinomill.errors import InputError
+from dinomill.images.manifest import Fate
+from dinomill.storage.atomic import write_parquet
+from dinomill.storage.hashing import hash_json
+
+SELECTION_SCHEMA = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),  # of the scan
+        pa.field("fate", pa.string(), nullable=False),
+        pa.field("reason", pa.string()),
+        pa.field("detail", pa.string()),
+        pa.field("duplicate_of", pa.int64()),  # row of the scan
+        pa.field("seed", pa.int64()),  # row of the scan: the seed it is closest to
+        pa.field("seed_similarity", pa.float32()),
+        pa.field("embedding_row", pa.int64()),
+        pa.field("cluster", pa.int32()),
+    ]
+)
+
+
+class Ledger:
+    """Columns of the selection by scan row, filled in step by step; the first fate that fits stays."""
+
+    def __init__(self, rows: int) -> None:
+        self.fate = np.full(rows, "", dtype=object)
+        self.reason = np.full(rows, None, dtype=object)
+        self.detail = np.full(rows, None, dtype=object)
+        self.duplicate_of = np.full(rows, -1, dtype=np.int64)
+        self.seed = np.full(rows, -1, dtype=np.int64)
+        self.seed_similarity = np.full(rows, np.nan)
+        self.cluster = np.full(rows, -1, dtype=np.int32)
+
+    def decide(self, rows: Rows, fate: Fate, reason: Any, detail: Any) -> None:
+        """Give a fate to rows that have none; ``reason`` and ``detail`` are one value or one a row."""
+        assert not self.fate[rows].any(), "a file has one fate"
+        self.fate[rows], self.reason[rows], self.detail[rows] = fate.value, reason, detail
+
+    def open(self) -> npt.NDArray[np.bool_]:
+        """Which rows have no fate yet."""
+        return np.asarray(self.fate == "", dtype=np.bool_)
+
+    def table(self, rows: Rows, embedding: Rows) -> pa.Table:
+        """The selection of some rows."""
+        columns = [
+            pa.array(rows),
+            pa.array(self.fate[rows].tolist(), pa.string()),
+            pa.array(self.reason[rows].tolist(), pa.string()),
+            pa.array(self.detail[rows].tolist(), pa.string()),
+            _or_null(self.duplicate_of[rows], pa.int64()),
+            _or_null(self.seed[rows], pa.int64()),
+            pa.array(self.seed_similarity[rows].astype(np.float32), mask=np.isnan(self.seed_similarity[rows])),
+            _or_null(embedding[rows], pa.int64()),
+            _or_null(self.cluster[rows], pa.int32()),
+        ]
+        return pa.table(columns, schema=SELECTION_SCHEMA)
+
+
+def select(
+    scan: ScanHandle,
+    embeddings: EmbeddingsHandle,
+    duplicates: DuplicatesHandle,
+    config: RetrievalConfig,
+    *,
+    folder: Path,
+) -> SelectionHandle:
+    """Give every file of the pool its fate.
+
+    Raises:
+        ConfigError: When a seed set is configured that there is not.
+        InputError: When no seed can be read, or nothing would be kept.
+    """
+    files = read_files(scan, ["group", "path", "reason", "detail"])
+    group = np.asarray(files["group"].to_pylist(), dtype=object)
+    row_of = embedding_rows(files)
+    ledger = Ledger(len(files))
+    pool = np.flatnonzero(group == POOL)
+    bad = pool[~readable(files)[pool]]
+    ledger.decide(bad, Fate.QUARANTINED, _at(files["reason"], bad), _at(files["detail"], bad))
+    _decide_copies(ledger, duplicates)
+    names = sorted({name for name in scan.groups if name.startswith(SEEDS)})
+    check_names(config, [name.removeprefix(SEEDS) for name in names])
+    sets = {name: row_of[(group == name) & readable(files)] for name in names}
+    retrieved = _decide_relevance(ledger, pool, Embeddings(embeddings.shards), row_of, sets, config)
+    left = pool[ledger.open()[pool]]
+    ledger.decide(left, Fate.KEPT, None, None)
+    _require_some(ledger, pool)
+    write_parquet(folder / "selection.parquet", ledger.table(pool, row_of))
+    return SelectionHandle(
+        folder=folder,
+        config_hash=hash_json([duplicates.config_hash, config.content_hash()]),
+        selection=folder / "selection.parquet",
+        fates={fate.value: count for fate in Fate if (count := int((ledger.fate[pool] == fate.value).sum()))},
+        retrieved={name.removeprefix(SEEDS): int(found.wanted.sum()) for name, found in retrieved.items()},
+        thresholds={
+            name.removeprefix(SEEDS): found.threshold
+            for name, found in retrieved.items()
+            if found.threshold is not None
+        },
+    )
+
+
+def _decide_copies(ledger: Ledger, duplicates: DuplicatesHandle) -> None:
+    table = pq.read_table(duplicates.duplicates)
+    rows = table["row"].to_numpy()
+    fates = np.asarray(table["fate"].to_pylist(), dtype=object)
+    reasons = np.asarray(table["reason"].to_pylist(), dtype=object)
+    details = np.asarray([f"signature distance {d:.4f}" for d in table["distance"].to_pylist()], dtype=object)
+    for fate in (Fate.EXACT_DUPLICATE, Fate.NEAR_DUPLICATE, Fate.EVALUATION_OVERLAP):
+        here = fates == fate.value
+        named = np.asarray([f"{fate.value}:{reason}" for reason in reasons[here]], dtype=object)
+        ledger.decide(rows[here], fate, named, details[here])
+    ledger.duplicate_of[rows] = table["kept"].to_numpy()
+
+
+def _decide_relevance(
+    ledger: Ledger, pool: Rows, vectors: Embeddings, row_of: Rows, sets: dict[str, Rows], config: RetrievalConfig
+) -> dict[str, Retrieved]:
+    """Leave out what no seed set asks for; without seeds, everything stays."""
+    left = pool[ledger.open()[pool]]
+    if not sets or not len(left):
+        return {}
+    back = np.full(len(vectors), -1, dtype=np.int64)
+    back[row_of[row_of >= 0]] = np.flatnonzero(row_of >= 0)
+    found: dict[str, Retrieved] = {}
+    wanted = np.zeros(len(left), dtype=np.bool_)
+    best = np.full(len(left), -np.inf)
+    for name, seeds in sets.items():
+        if not len(seeds):
+            raise InputError(
+                f"None of the seed images of {name.removeprefix(SEEDS)!r} can be read.",
+                expected="at least one good example",
+                action="see the quarantine ledger, and mend or remove that seed set",
+            )
+        found[name] = one = retrieve(
+            vectors, row_of[left], seeds, config.for_set(name.removeprefix(SEEDS)), config.search, config.seed
+        )
+        wanted |= one.wanted
+        closer = one.similarity > best
+        best[closer] = one.similarity[closer]
+        ledger.seed[left[closer]] = back[one.nearest[closer]]
+    ledger.seed_similarity[left] = best
+    out = left[~wanted]
+    details = np.asarray([f"similarity {value:.3f} to its closest seed" for value in best[~wanted]], dtype=object)
+    ledger.decide(out, Fate.IRRELEVANT, "not_like_the_seeds", details)
+    return found
+
+
+def _require_some(ledger: Ledger, pool: Rows) -> None:
+    if (ledger.fate[pool] == Fate.KEPT.value).any():
+        return
+    counts = Counter(ledger.fate[pool].tolist())
+    raise InputError(
+        "Nothing of the pool would be kept.",
+        found=", ".join(f"{count:,} {fate}" for fate, count in sorted(counts.items())),
+        expected="at least one image",
+        action="give seeds that look like what the pool holds, or lower curation.retrieval's demands",
+    )
+
+
+def _at(column: pa.ChunkedArray, rows: Rows) -> npt.NDArray[Any]:
+    return np.asarray(column.take(pa.array(rows)).to_pylist(), dtype=object)
+
+
+def _or_null(values: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:
+    return pa.array(values, kind, mask=values < 0)

@@ -1,0 +1,222 @@
+"""Write the curated dataset: the images that were kept, in shards, and a manifest of all.
+
+<folder>/manifest.parquet             a row a file of the pool, kept or not; images.manifest.MANIFEST_SCHEMA
+<folder>/shards/images-00000.tar …    the kept images by sha256: any shard is a fair draw of the whole
+<work>/shards/<hash>/                 the same shards as they are made, and done markers
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from dinomill.config import Config
+from dinomill.curation.handles import EmbeddingsHandle, ScanHandle, SelectionHandle
+from dinomill.curation.sources import Item, read_item
+from dinomill.curation.tables import as_item, read_files
+from dinomill.errors import InputError
+from dinomill.execution.tasks import ExecutionConfig, Task, TaskResult, run_tasks
+from dinomill.handles import DatasetHandle
+from dinomill.images.manifest import MANIFEST_SCHEMA, Fate
+from dinomill.images.shards import ShardWriter
+from dinomill.storage.atomic import storage_errors, write_parquet
+from dinomill.storage.hashing import hash_bytes, hash_file, hash_json
+
+_EXTENSIONS = {"JPEG": "jpg", "TIFF": "tif"}
+_FEW_COLOURED = 0.05
+
+
+class WriteConfig(Config):
+    """How the curated images are laid out."""
+
+    images_per_shard: int = Field(default=10_000, ge=1, description="a shard is closed when it holds this many images")
+    megabytes_per_shard: int = Field(default=256, ge=1, description="… or before it would hold more than this")
+    channels: Literal["auto", 1, 3] = Field(
+        default="auto", description="1: grey, 3: colour; auto: 1 when at most a twentieth of the kept images has colour"
+    )
+
+
+class WriteTask(Task):
+    """The images of one shard, in order."""
+
+    images: tuple[tuple[str, Item], ...]  # source and item
+    hashes: tuple[str, ...]  # their sha256
+    extensions: tuple[str, ...]
+    folder: Path
+
+
+class WrittenShard(TaskResult):
+    """A shard: its path is the only output."""
+
+    offsets: tuple[int, ...]
+    lengths: tuple[int, ...]
+
+
+def write_dataset(
+    scan: ScanHandle,
+    embeddings: EmbeddingsHandle,
+    selection: SelectionHandle,
+    config: WriteConfig,
+    *,
+    folder: Path,
+    work: Path,
+    execution: ExecutionConfig,
+) -> DatasetHandle:
+    """Write shards and manifest, and describe them."""
+    files = read_files(scan)
+    chosen = pq.read_table(selection.selection)
+    order = _shard_order(files, chosen)
+    room = work / "shards" / selection.config_hash[:16]
+    tasks = _tasks(files.take(pa.array(order)), config, room / "shards")
+    written = run_tasks(write_shard, tasks, WrittenShard, done=room / "done", config=execution, name="curation: write")
+    shards = tuple(
+        _place(shard.outputs[0], folder / "shards" / f"images-{number:05d}.tar") for number, shard in enumerate(written)
+    )
+    manifest = _manifest(files, chosen, order, written)
+    write_parquet(folder / "manifest.parquet", manifest)
+    channels, mean, std = channel_statistics(files.take(pa.array(order)), config.channels)
+    return DatasetHandle(
+        folder=folder,
+        config_hash=hash_json([selection.config_hash, config.content_hash()]),
+        manifest=folder / "manifest.parquet",
+        manifest_sha256=hash_file(folder / "manifest.parquet"),
+        shards=shards,
+        images=len(order),
+        pool_images=len(chosen),
+        fates=selection.fates,
+        channels=channels,
+        mean=mean,
+        std=std,
+        embedder=embeddings.network,
+        sources=scan.sources,
+    )
+
+
+def write_shard(task: WriteTask) -> WrittenShard:
+    """Copy the images of one task into a tar."""
+    prefix = f"part-{task.content_hash()[:16]}"
+    offsets = []
+    with ShardWriter(task.folder, prefix=prefix, max_bytes=1 << 62, max_images=1 << 62) as writer:
+        for (source, item), expected, extension in zip(task.images, task.hashes, task.extensions, strict=True):
+            data = read_item(source, item)
+            if hash_bytes(data) != expected:
+                raise InputError(
+                    f"{source}/{item.path} changed while curation ran.",
+                    found="other bytes than when it was scanned",
+                    action="keep the pool unchanged while curation runs, and run it again",
+                )
+            offsets.append(writer.add(data, extension).offset)
+    return WrittenShard(
+        outputs=tuple(writer.shards), offsets=tuple(offsets), lengths=tuple(item.size for _, item in task.images)
+    )
+
+
+def channel_statistics(
+    kept: pa.Table, channels: Literal["auto", 1, 3]
+) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
+    """Number of channels, and mean and standard deviation of each in [0, 1]; every image counts the same."""
+    if channels == "auto":
+        coloured = pc.mean(pc.equal(kept["channels"], 3)).as_py()
+        channels = 1 if coloured <= _FEW_COLOURED else 3
+    if channels == 1:
+        mean = _float(kept["brightness"])[:, None]
+        square = _float(kept["contrast"])[:, None] ** 2 + mean**2
+    else:
+        mean, square = (np.asarray(kept[name].to_pylist(), dtype=np.float64) for name in ("mean", "square"))
+    middle = mean.mean(axis=0)
+    spread = np.sqrt(np.maximum(square.mean(axis=0) - middle**2, 1e-8))
+    return int(channels), tuple(np.round(middle, 6).tolist()), tuple(np.round(spread, 6).tolist())
+
+
+def _float(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
+    return np.asarray(column.to_numpy(), dtype=np.float64)
+
+
+def _shard_order(files: pa.Table, chosen: pa.Table) -> npt.NDArray[np.int64]:
+    """The kept rows of the scan by sha256."""
+    kept = chosen.filter(pc.equal(chosen["fate"], Fate.KEPT.value))["row"].to_numpy()
+    hashes = np.asarray(files["sha256"].take(pa.array(kept)).to_pylist())
+    return np.asarray(kept[np.lexsort((kept, hashes))], dtype=np.int64)
+
+
+def _tasks(kept: pa.Table, config: WriteConfig, folder: Path) -> list[WriteTask]:
+    """One task a shard; where one ends depends on the images alone."""
+    rows = kept.select(["source", "path", "bytes", "start", "place", "sha256", "format"]).to_pylist()
+    tasks: list[WriteTask] = []
+    some: list[dict[str, Any]] = []
+    size = 0
+    for row in [*rows, None]:
+        full = len(some) >= config.images_per_shard or (
+            row and size + row["bytes"] > config.megabytes_per_shard * 2**20
+        )
+        if some and (row is None or full):
+            tasks.append(
+                WriteTask(
+                    units=len(some),
+                    images=tuple((one["source"], as_item(one)) for one in some),
+                    hashes=tuple(one["sha256"] for one in some),
+                    extensions=tuple(_EXTENSIONS.get(one["format"], one["format"].lower()) for one in some),
+                    folder=folder,
+                )
+            )
+            some, size = [], 0
+        if row is not None:
+            some.append(row)
+            size += row["bytes"]
+    return tasks
+
+
+def _place(made: Path, final: Path) -> Path:
+    """Put a finished shard where DVC looks for it; a hard link where the file system has them: no second copy."""
+    with storage_errors(final):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        final.unlink(missing_ok=True)
+        try:
+            os.link(made, final)
+        except OSError:
+            temporary = final.with_name(f".{final.name}.tmp")
+            shutil.copyfile(made, temporary)
+            temporary.replace(final)
+    return final
+
+
+def _manifest(files: pa.Table, chosen: pa.Table, order: npt.NDArray[np.int64], written: list[WrittenShard]) -> pa.Table:
+    """All files of the pool with their fate, in the scan's order."""
+    rows = chosen["row"].to_numpy()
+    columns: dict[str, Any] = {
+        name: files[name].take(pa.array(rows)) for name in MANIFEST_SCHEMA.names if name in files.column_names
+    }
+    for name in ("fate", "reason", "detail", "seed_similarity", "embedding_row", "cluster"):
+        columns[name] = chosen[name]
+    for name in ("duplicate_of", "seed"):
+        columns[name] = files["path"].take(chosen[name])
+    columns |= _locations(len(files), rows, order, written)
+    columns["label"] = pa.nulls(len(rows), pa.string())
+    return pa.table([columns[name] for name in MANIFEST_SCHEMA.names], schema=MANIFEST_SCHEMA)
+
+
+def _locations(
+    count: int, rows: npt.NDArray[np.int64], order: npt.NDArray[np.int64], written: list[WrittenShard]
+) -> dict[str, pa.Array]:
+    """Shard, offset and length of each row; null for what was left out."""
+    values = {
+        "shard": [number for number, shard in enumerate(written) for _ in shard.offsets],
+        "offset": [offset for shard in written for offset in shard.offsets],
+        "length": [length for shard in written for length in shard.lengths],
+    }
+    located = {}
+    for name, found in values.items():
+        everywhere = np.full(count, -1, dtype=np.int64)
+        everywhere[order] = found
+        here = everywhere[rows]
+        located[name] = pa.array(here, MANIFEST_SCHEMA.field(name).type, mask=here < 0)
+    return located
