@@ -32,8 +32,8 @@ def numeric_reference() -> Callable[[str], Mapping[str, np.ndarray[Any, Any]]]:
 def project(tmp_path: Path) -> Path:
     """A project of its own to run commands in: this one's code and configuration, an empty ``data``."""
     root = tmp_path / "project"
-    root.mkdir()
-    for name in ("src", "pipelines", "pyproject.toml"):
+    (root / "src").mkdir(parents=True)  # Kedro wants the folder itself inside of the project
+    for name in ("src/dinomill", "pipelines", "pyproject.toml"):
         (root / name).symlink_to(PROJECT / name)
     shutil.copytree(PROJECT / "conf", root / "conf", ignore=shutil.ignore_patterns("local"))
     (root / "conf" / "local").mkdir()

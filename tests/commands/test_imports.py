@@ -10,7 +10,8 @@ FILES = {
     "pipelines/__init__.py": "",
     "pipelines/first/__init__.py": "from dinomill.pipelines.first.pipeline import create_pipeline",
     "pipelines/first/pipeline.py": "from . import nodes\ncreate_pipeline = nodes.make",
-    "pipelines/first/nodes.py": "from dinomill.handles import Handle\ndef make():\n    from dinomill.first import work\n    work()",
+    "pipelines/first/nodes.py": "from dinomill.handles import Handle\n"
+    "def make():\n    from dinomill.first import work\n    work()",
     "src/dinomill/__init__.py": "from dinomill.second import never_counted",
     "src/dinomill/handles.py": "import json",
     "src/dinomill/first/__init__.py": "from .engine import work",

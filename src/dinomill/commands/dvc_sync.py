@@ -3,7 +3,8 @@
 A stage is a registered pipeline:
 
     cmd      kedro run --pipelines <stage>
-    deps     its free inputs, `pipelines/<stage>` and the areas of the code that it imports
+    deps     its free inputs, what its entries name under `metadata.dvc.deps`, `pipelines/<stage>` and the areas of the
+             code that it imports
     params   its key in every parameter file that applies, and the globals that its files refer to
     outs     the folders of the handles that it writes
     metrics, plots   what a catalog entry names under `metadata.dvc`
@@ -59,6 +60,7 @@ def generate(root: Path, env: str | None = None) -> str:
         stages[name] = {
             "cmd": f"kedro run {f'--env {env} ' if env else ''}--pipelines {name}",
             "deps": _paths(catalog[entry] for entry in sorted(pipeline.inputs() & set(entries)))
+            + [path for entry in written for path in _declared(catalog[entry]).get("deps", ())]
             + [path.as_posix() for path in code_of(name, root)],
             "params": _params(name, entries, folders, root),
             "outs": _paths(catalog[entry] for entry in written),
@@ -118,11 +120,16 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _declare(dataset: Any, metrics: list[str], plots: list[dict[str, Any]]) -> None:
-    if not isinstance(dataset, HandleDataset):
-        return
-    declared = (dataset.metadata or {}).get("dvc", {})
-    metrics.extend((dataset.folder / name).as_posix() for name in declared.get("metrics", ()))
-    plots.extend({(dataset.folder / name).as_posix(): dict(axes)} for name, axes in declared.get("plots", {}).items())
+    for name in _declared(dataset).get("metrics", ()):
+        metrics.append((dataset.folder / name).as_posix())
+    for name, axes in _declared(dataset).get("plots", {}).items():
+        plots.append({(dataset.folder / name).as_posix(): dict(axes)})
+
+
+def _declared(dataset: Any) -> dict[str, Any]:
+    """What a catalog entry says to DVC: ``metadata: {dvc: {deps, metrics, plots}}``."""
+    found = (dataset.metadata or {}).get("dvc", {}) if isinstance(dataset, HandleDataset) else {}
+    return dict(found)
 
 
 def synchronise(root: Path, *, env: str | None = None, check: bool = False, quiet: bool = False) -> int:

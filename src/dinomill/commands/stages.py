@@ -1,3 +1,60 @@
 """Verbs that are a stage or speak of what the stages left: `dinomill sample`, `dinomill summary`."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dinomill.commands.project import folder
+from dinomill.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dinomill.sample import SampleConfig
+
+PARAMETERS = "conf/base/sample/parameters.yml"
+
+
+def lay_out_sample(*, full: bool) -> None:
+    """Write the sample's folder, or with ``full`` the one of all 70,000 images beside it, and say what is there.
+
+    Raises:
+        ConfigError: When the sample's parameters are not valid.
+        InputError: When the shipped images are missing, or the folder holds something else.
+        MachineError: When the full set cannot be fetched.
+    """
+    from dinomill.sample import fetch_full, full_config, lay_out
+
+    config = sample_config()
+    if full:
+        output = config.output.with_name(f"{config.output.name}_full")
+        source = fetch_full(folder("work") / "fashion_mnist")
+        config = full_config(config.model_copy(update={"output": output}), source)
+    handle = lay_out(config)
+    width = max(map(len, handle.counts))
+    for kind, count in handle.counts.items():
+        print(f"{kind:{width}}  {count:7,}")
+    place = handle.folder.as_posix()
+    print(f"\nLaid out in {place}.")
+    if full:
+        print("To use it, write into conf/base/globals.yml:\n")
+        print(f"pool: [{place}/pool]\nseeds: {{examples: {place}/seeds}}\nlabelled: {place}/labelled")
+
+
+def sample_config() -> SampleConfig:
+    """The sample's parameters, without starting a Kedro session.
+
+    Raises:
+        ConfigError: When they are missing or not valid.
+    """
+    from kedro.config import OmegaConfigLoader
+
+    from dinomill.sample import SampleConfig
+    from dinomill.settings import CONFIG_LOADER_ARGS
+
+    parameters = OmegaConfigLoader("conf", **CONFIG_LOADER_ARGS)["parameters"]
+    if "sample" not in parameters:
+        raise ConfigError("There are no parameters 'sample'.", action=f"restore {PARAMETERS}")
+    return SampleConfig.parse(parameters["sample"], where=PARAMETERS)
+
+
+def show_summary() -> None:
+    """Print what the last run left, from the handles on disk."""

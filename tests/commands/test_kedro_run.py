@@ -1,0 +1,125 @@
+"""`kedro run`, started as a user starts it: what it says when something is wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCREEN = 24  # lines
+
+
+def kedro(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    program = Path(sys.executable).with_name("kedro")
+    return subprocess.run([program, *arguments], cwd=project, capture_output=True, text=True, check=False, timeout=300)
+
+
+def refused(project: Path, *arguments: str) -> str:
+    """Run, and check that it failed in one screen, without traceback, warning or anything written."""
+    done = kedro(project, "run", *arguments)
+    shown = done.stdout + done.stderr
+    assert done.returncode not in (0, None), shown
+    assert "Traceback" not in shown
+    assert "Warning" not in shown
+    assert len(shown.splitlines()) <= SCREEN, shown
+    assert not [
+        path for path in (project / "data").rglob("*") if "mlflow" not in path.parts and "01_raw" not in path.parts
+    ]
+    return shown
+
+
+def make_images(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "a.png").write_bytes(b"not looked at in these tests")
+
+
+@pytest.fixture
+def sources(project: Path) -> Path:
+    for name in ("pool", "seeds", "labelled"):
+        make_images(project / "data/01_raw/sample" / name)
+    return project
+
+
+@pytest.mark.parametrize("option", ["--pipeline", "--pipelines"])
+def test_an_unknown_stage_names_the_likely_one(project: Path, option: str) -> None:
+    assert "Did you mean 'curation'?" in refused(project, option, "curaton")
+
+
+def test_one_spelling_at_a_time(project: Path) -> None:
+    assert "two spellings" in refused(project, "--pipeline", "curation", "--pipelines", "sample")
+
+
+def test_a_missing_pool_says_what_to_do(project: Path) -> None:
+    shown = refused(project, "--pipelines", "curation")
+    assert "pool location data/01_raw/sample/pool does not exist" in shown
+    assert "dinomill sample" in shown
+
+
+def test_an_empty_pool_is_said(project: Path) -> None:
+    (project / "data/01_raw/sample/pool").mkdir(parents=True)
+    assert "pool folder data/01_raw/sample/pool is empty" in refused(project, "--pipeline", "curation")
+
+
+def test_a_missing_seed_folder_is_said(sources: Path) -> None:
+    for path in (sources / "data/01_raw/sample/seeds").iterdir():
+        path.unlink()
+    (sources / "data/01_raw/sample/seeds").rmdir()
+    shown = refused(sources, "--pipelines", "curation")
+    assert "seeds location data/01_raw/sample/seeds does not exist" in shown
+
+
+def test_a_wrong_parameter_names_the_likely_key_and_the_file(sources: Path) -> None:
+    shown = refused(sources, "--pipelines", "curation", "--params", "curation.scan.max_bad_fractoin=0.5")
+    assert "did you mean 'max_bad_fraction'?" in shown
+    assert "conf/base/curation/parameters.yml" in shown
+
+
+def test_a_value_out_of_range_is_named(sources: Path) -> None:
+    shown = refused(sources, "--pipelines", "curation", "--params", "curation.scan.max_bad_fraction=7")
+    assert "scan.max_bad_fraction" in shown
+    assert "found 7" in shown
+
+
+def test_a_wrong_top_level_parameter_is_named(sources: Path) -> None:
+    assert "did you mean 'curation'?" in refused(sources, "--pipelines", "curation", "--params", "curatoin.scan.x=1")
+
+
+def test_broken_yaml_is_shown_with_its_place(sources: Path) -> None:
+    (sources / "conf/base/curation/parameters.yml").write_text("curation: [1,\nscan: 2", encoding="utf-8")
+    assert "parameters.yml" in refused(sources, "--pipelines", "curation")
+
+
+def test_a_reference_to_nothing_is_named(sources: Path) -> None:
+    path = sources / "conf/base/curation/parameters.yml"
+    path.write_text(path.read_text(encoding="utf-8").replace("folders.scan", "folders.scn"), encoding="utf-8")
+    assert "folders.scn" in refused(sources, "--pipelines", "curation")
+
+
+@pytest.mark.parametrize("runner", ["ParallelRunner", "ThreadRunner"])
+def test_other_runners_are_refused(sources: Path, runner: str) -> None:
+    assert "SequentialRunner" in refused(sources, "--pipelines", "curation", "--runner", runner)
+
+
+def test_a_stage_whose_input_is_not_made_names_the_way(project: Path) -> None:
+    shown = refused(project, "--pipelines", "pretraining")
+    assert "data/05_model_input/curated" in shown
+    assert "dvc repro" in shown
+
+
+def test_the_stages_are_listed_quickly_from_any_folder(project: Path) -> None:
+    done = kedro(project / "conf" / "base", "registry", "list")
+    assert done.returncode == 0, done.stderr
+    assert "- curation" in done.stdout
+    assert "- __default__" in done.stdout
+
+
+def test_listing_imports_nothing_heavy(project: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from kedro.framework.startup import bootstrap_project; "
+        "bootstrap_project(Path.cwd()); from dinomill.pipeline_registry import register_pipelines; register_pipelines(); "
+        "print(sorted({'torch', 'mlflow', 'great_expectations', 'sklearn', 'cv2', 'faiss', 'pandas'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=True)
+    assert done.stdout.strip().splitlines()[-1] == "[]"
