@@ -62,7 +62,7 @@ def test_continued_run_is_bit_identical(tmp_path: Path) -> None:
     train(module, optimizer, range(3))
     checkpoints(tmp_path).save(3, module, optimizer)
     module, optimizer = make()
-    assert checkpoints(tmp_path).load(module, optimizer) == 3
+    assert checkpoints(tmp_path).load(module, optimizer)[0] == 3
     assert module.center.tolist() == [3.0, 3.0, 3.0]
     assert [group["lr_multiplier"] for group in optimizer.param_groups] == [0.5, 1.0]
     assert train(module, optimizer, range(3, 6)) == expected[3:]
@@ -83,7 +83,7 @@ def test_newest_and_best_are_kept(tmp_path: Path) -> None:
 
 
 def test_nothing_there_is_step_zero(tmp_path: Path) -> None:
-    assert checkpoints(tmp_path).load(*make()) == 0
+    assert checkpoints(tmp_path).load(*make()) == (0, {})
 
 
 def test_other_job_is_refused_with_its_keys(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_half_written_checkpoint_does_not_count(tmp_path: Path) -> None:
     # What a SIGKILL in the middle of a save, and one in the middle of a removal, leave.
     (folder / ".step_00000002.tmp").mkdir()
     (folder / "step_00000003").mkdir()
-    assert store.load(module, optimizer) == 1
+    assert store.load(module, optimizer)[0] == 1
     store.save(4, module, optimizer)
     assert sorted(path.name for path in folder.iterdir()) == ["step_00000001", "step_00000004"]
 
@@ -121,7 +121,7 @@ def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> None
     for path in (tmp_path / "checkpoints" / "step_00000002").glob("*.distcp"):
         path.write_bytes(path.read_bytes()[:100])
     module, optimizer = make()
-    assert store.load(module, optimizer) == 1
+    assert store.load(module, optimizer)[0] == 1
     assert torch.equal(module.first.weight, weights)
     for path in (tmp_path / "checkpoints" / "step_00000001").glob("*.distcp"):
         path.unlink()
@@ -156,7 +156,7 @@ def test_full_disk_is_said_and_leaves_older_checkpoints(tmp_path: Path, monkeypa
     with pytest.raises(StorageError, match="No space left"):
         store.save(2, module, optimizer)
     assert store.steps() == [1]
-    assert store.load(module, optimizer) == 1
+    assert store.load(module, optimizer)[0] == 1
 
 
 def test_differences_are_dotted_and_complete() -> None:

@@ -107,7 +107,8 @@ def launch(module: str, job: Path, *, work: Path, config: LauncherConfig, enviro
     process = subprocess.Popen(command, env=variables, start_new_session=True)
     with _forwarded_signals(process) as received:
         code = process.wait()
-    if code != 0:
+    # Under torchrun a worker that was told to stop ends with 0: its message says that it did not finish.
+    if code != 0 or any(failures.glob("rank_*.json")):
         raise _explain(code, failures, stopped=bool(received))
 
 
@@ -172,7 +173,7 @@ def slurm_script(module: str, job: Path, *, work: Path, config: LauncherConfig) 
             f"rm -rf {interrupted}",
             f"srun --kill-on-bad-exit=1 {torchrun}",
             "code=$?",
-            f'if [ $code -ne 0 ] && grep -qs \'"kind": "Interrupted"\' {interrupted}/rank_0.json; then',
+            f'if grep -qs \'"kind": "Interrupted"\' {interrupted}/rank_0.json; then',
             '  scontrol requeue "$SLURM_JOB_ID"',
             "fi",
             "exit $code",

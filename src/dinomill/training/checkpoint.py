@@ -56,6 +56,7 @@ class Meta:
     step: int  # optimiser steps done; also the position in the data
     job: dict[str, Any]  # the keys of the job that must not change
     world_size: int
+    extra: dict[str, Any]  # small plain values that the loop continues with
     format: int = FORMAT
     torch: str = torch.__version__
 
@@ -78,8 +79,20 @@ class Checkpoints:
         """The steps of the complete checkpoints, oldest first."""
         return sorted(int(path.parent.name.removeprefix("step_")) for path in self.folder.glob("step_*/meta.json"))
 
-    def save(self, step: int, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def save(
+        self,
+        step: int,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
         """Write the state after ``step`` steps; every rank must call it.
+
+        Args:
+            step: Optimiser steps done.
+            module: Networks and centres.
+            optimizer: Of the module's parameters.
+            extra: Small plain values to be given back by ``load``.
 
         Raises:
             StorageError: When the disk is full or not writable. Older checkpoints are untouched.
@@ -93,7 +106,7 @@ class Checkpoints:
         _barrier()
         _write(_state(module, optimizer), temporary)
         if _rank() == 0:
-            meta = Meta(step=step, job=self._identity, world_size=_world_size())
+            meta = Meta(step, self._identity, _world_size(), dict(extra or {}))
             write_text(temporary / "meta.json", json.dumps(asdict(meta), indent=2))
             with storage_errors(target):
                 # The same step again: a run that was continued from before it and is bit for bit the same.
@@ -102,8 +115,11 @@ class Checkpoints:
             self._prune()
         _barrier()
 
-    def load(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-        """Load the newest usable checkpoint in place and return its step, or 0 when there is none.
+    def load(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, dict[str, Any]]:
+        """Load the newest usable checkpoint in place.
+
+        Returns:
+            Its step and the extra values that were saved with it; 0 and nothing when there is none.
 
         Raises:
             ConfigError: When the job differs from the checkpoint's in a key on which the result depends.
@@ -111,27 +127,32 @@ class Checkpoints:
         """
         steps = self.steps()
         for step in reversed(steps):
-            self._refuse_other_job(self._path(step))
+            extra = self._refuse_other_job(self._path(step))
             try:
                 self._read(step, module, optimizer)
             except (CheckpointException, OSError, EOFError, RuntimeError, ValueError) as error:
                 # A bad disk or a copy that broke off. The one before gives the same result, a little later.
                 log.warning("The checkpoint %s cannot be read (%s); trying the one before.", self._path(step), error)
                 continue
-            return step
+            return step, extra
         if steps:
             raise InputError(
                 f"No checkpoint in {self.folder} can be read.",
                 found=f"{len(steps)} damaged: {', '.join(self._path(step).name for step in steps)}",
                 action=f"remove {self.folder} to begin again from the first step",
             )
-        return 0
+        return 0, {}
 
     def load_step(self, step: int, module: nn.Module) -> None:
         """Load the networks of one step, without the optimiser: for export."""
         state = {"module": get_model_state_dict(module)}
         _load(state, self._path(step))
         set_model_state_dict(module, state["module"])
+
+    def is_best(self, name: str, value: float) -> bool:
+        """Whether a measure is better than the best so far; another measure than the best's begins anew."""
+        best = self.best()
+        return best is None or best[1] != name or value > best[2]
 
     def mark_best(self, step: int, name: str, value: float) -> None:
         """Remember ``step`` as the best; the checkpoint of that step must have been saved."""
@@ -176,7 +197,7 @@ class Checkpoints:
             if not (path / "meta.json").exists():
                 shutil.rmtree(path, ignore_errors=True)
 
-    def _refuse_other_job(self, path: Path) -> None:
+    def _refuse_other_job(self, path: Path) -> dict[str, Any]:
         meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
         if meta["format"] != FORMAT:
             raise ConfigError(
@@ -192,6 +213,8 @@ class Checkpoints:
                 f"The checkpoint {path} was made by another job; these keys differ:\n{rows}",
                 action=f"set the keys back to continue it, or remove {self.folder} to begin again with the new ones",
             )
+        extra: dict[str, Any] = meta["extra"]
+        return extra
 
 
 def differences(old: Any, new: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:

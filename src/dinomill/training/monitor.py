@@ -91,7 +91,7 @@ class Monitor:
     Args:
         config: Limits.
         embed: Images ``[N, C, H, W]`` to embeddings ``[N, D]`` on the host; under FSDP every process must call it.
-        unlabelled: Images of the dataset.
+        unlabelled: Images of the dataset; None when it is never due.
         labelled: Labelled images that are never trained on, already shuffled; None for none.
     """
 
@@ -99,7 +99,7 @@ class Monitor:
         self,
         config: MonitorConfig,
         embed: Callable[[Tensor], Tensor],
-        unlabelled: Samples,
+        unlabelled: Samples | None,
         labelled: Samples | None,
     ) -> None:
         self._config = config
@@ -114,7 +114,8 @@ class Monitor:
         return self._config.every > 0 and (step % self._config.every == 0 or last)
 
     def read(self) -> Reading:
-        """Look at the teacher now."""
+        """Look at the teacher now; only where it can be due."""
+        assert self._unlabelled is not None
         features = self._embed(self._unlabelled.images)
         accuracy = None
         if self._labelled is not None and self._labelled.labels is not None:

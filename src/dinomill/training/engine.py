@@ -1,0 +1,187 @@
+"""What is trained: networks, optimiser and schedules of a job, spread over the processes; one step at a time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dinomill.errors import ConfigError, InputError
+from dinomill.images.batches import Batch
+from dinomill.models import HeadConfig, VisionTransformer, VisionTransformerConfig, load, load_backbone
+from dinomill.models.position import resize_positions
+from dinomill.models.weights import check_fit, read_safetensors
+from dinomill.training.job import TrainingJob
+from dinomill.training.network import Network
+from dinomill.training.optimizer import build_optimizer, train_step
+from dinomill.training.parallel import World, parallelise
+from dinomill.training.precision import compute_dtype
+from dinomill.training.schedules import Schedules
+from dinomill.training.self_distillation import DistillationStepConfig, SelfDistillation
+
+# An exported teacher keeps its heads beside its backbone: a distillation learns from their outputs.
+HEADS_NAME = "heads.safetensors"
+
+# Images embedded at once by the monitor.
+_EMBED_BATCH = 256
+
+
+class Engine:
+    """Networks, optimiser and schedules of a job.
+
+    Args:
+        job: What to build. Its seed decides the initial weights, the same in every process.
+        world: The processes that train together.
+
+    Raises:
+        InputError: When the teacher, or the weights to start from, are missing or do not fit.
+    """
+
+    def __init__(self, job: TrainingJob, world: World) -> None:
+        recipe = job.recipe
+        torch.manual_seed(recipe.seed)
+        self._job, self._world = job, world
+        self.module = build_module(job).to(world.device)
+        self.module.train()
+        self._dtype = compute_dtype(job.step.precision, world.device)
+        self._wrapped = parallelise(self.module, world, job.runtime.parallel, self._dtype)
+        # After the wrapping, which under FSDP2 replaces the parameters by their shards.
+        self.optimizer = build_optimizer(self.module, recipe.optimizer)
+        self.schedules = Schedules(recipe.schedule, steps=recipe.steps, batch=recipe.batch_size)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes."""
+        return self._world.is_main
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        """Train on a batch.
+
+        Returns:
+            Scalars on the device: loss terms, ``total``, gradient norms. Reading them waits for the device.
+        """
+        return train_step(
+            self.module,
+            self._wrapped,
+            self.optimizer,
+            batch,
+            self.schedules.at(batch.step),
+            clip_gradient=self._job.recipe.optimizer.clip_gradient,
+            generator=step_generator(self._job.recipe.seed, batch.step, self._world.rank),
+        )
+
+    @torch.no_grad()
+    def embed(self, images: Tensor) -> Tensor:
+        """Class tokens ``[N, D]`` of what is kept (of the first student), on the host; every process must call it."""
+        network = self.module.average(next(iter(self._job.models)))
+        size, rank = self._world.size, self._world.rank
+        # Equal shares for all processes, or their collectives would not meet.
+        share = -(-len(images) // size)
+        padded = torch.cat([images, images[: share * size - len(images)]])
+        mine = padded[rank * share : (rank + 1) * share]
+        parts = []
+        with torch.autocast(self._world.device.type, self._dtype, enabled=self._dtype != torch.float32):
+            for part in torch.split(mine, _EMBED_BATCH):
+                features = network.backbone.forward_features(part.to(self._world.device))
+                parts.append(features["x_norm_clstoken"].float())
+        return self._world.gather(torch.cat(parts))[: len(images)].cpu()
+
+
+def build_module(job: TrainingJob) -> SelfDistillation:
+    """The networks of a job, freshly initialised or from the weights that it names."""
+    step = job.step
+    if job.teacher is None:
+        network = Network(VisionTransformer(_only(job)), step.head, separate_heads=step.separate_heads)
+        if job.initial is not None:
+            _start_from(network.backbone, job.initial)
+        return SelfDistillation({"student": network}, step)
+    assert isinstance(step, DistillationStepConfig)
+    teacher = load_teacher(job.teacher)
+    head, separate = teacher.dino_head.config, teacher.ibot_head is not None
+    shape = step.head.model_copy(update={"prototypes": head.prototypes})
+    students = {
+        name: Network(VisionTransformer(model), shape, separate_heads=separate) for name, model in job.models.items()
+    }
+    for student in students.values():
+        # Nothing is masked, so that this one would never get a gradient, for which DDP would wait.
+        student.backbone.mask_token.requires_grad_(False)
+    return SelfDistillation(students, step, teacher)
+
+
+def load_teacher(folder: Path) -> Network:
+    """An exported teacher with its heads.
+
+    Raises:
+        InputError: When it has no heads: a backbone alone does not say what the students should learn.
+    """
+    path = folder / HEADS_NAME
+    if not path.is_file():
+        raise InputError(
+            f"The teacher in {folder} has no heads to distil from.",
+            found=f"no {HEADS_NAME}",
+            expected="a folder that the pretraining stage wrote",
+            action="continue from such weights with pretraining.initial first: the heads are trained there",
+        )
+    tensors = read_safetensors(path)
+    separate = any(name.startswith("ibot_head.") for name in tensors)
+    hidden, _ = tensors["dino_head.mlp.0.weight"].shape
+    prototypes, bottleneck = tensors["dino_head.last_layer.weight_v"].shape
+    head = HeadConfig(hidden_dim=hidden, bottleneck_dim=bottleneck, prototypes=prototypes)
+    backbone = load_backbone(folder)
+    network = Network(backbone, head, separate_heads=separate)
+    heads = nn.ModuleDict({name: part for name, part in network.parts().items() if name != "backbone"})
+    check_fit(heads, tensors, str(path))
+    heads.load_state_dict(tensors)
+    return network
+
+
+def step_generator(seed: int, step: int, rank: int) -> torch.Generator:
+    """Random numbers of a step, a pure function of seed, step and process: there is no state to restore."""
+    digest = hashlib.sha256(f"{seed}/{step}/{rank}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") & (2**63 - 1))
+
+
+def count_parameters(module: nn.Module) -> int:
+    """How many numbers the module learns."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _only(job: TrainingJob) -> VisionTransformerConfig:
+    models: Iterable[VisionTransformerConfig] = job.models.values()
+    (model,) = models
+    return model
+
+
+def _start_from(backbone: VisionTransformer, path: Path) -> None:
+    """Copy weights of the same shape, from an export or an official file; the table of positions is resized."""
+    source = load(path)
+    tensors = source.state_dict()
+    own = backbone.state_dict()
+    if source.pos_embed is not None:
+        tensors["pos_embed"] = _resized(source.pos_embed, backbone.config)
+    if "register_tokens" in own:
+        # They say nothing about images: what the source lacks stays freshly drawn.
+        tensors.setdefault("register_tokens", own["register_tokens"])
+    wrong = [name for name in own if name not in tensors or tensors[name].shape != own[name].shape]
+    if wrong:
+        raise ConfigError(
+            f"The weights in {path} do not fit pretraining.model.",
+            found=f"{len(wrong)} tensors are missing or of another shape: {', '.join(wrong[:3])}",
+            expected=f"embed_dim {source.embed_dim}, depth {source.n_blocks}, patch_size {source.patch_size}",
+            action="set pretraining.model to the shape of the weights",
+        )
+    backbone.load_state_dict({name: tensors[name] for name in own})
+
+
+def _resized(table: Tensor, config: VisionTransformerConfig) -> Tensor:
+    """A table of positions ``[1, 1 + N, D]`` for the grid of another configuration."""
+    patches = resize_positions(
+        table[0, 1:],
+        (config.grid, config.grid),
+        offset=config.interpolate_offset,
+        antialias=config.interpolate_antialias,
+    )
+    return torch.cat([table[:, :1], patches[None]], dim=1).detach()

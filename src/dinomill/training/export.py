@@ -1,0 +1,76 @@
+"""The finished weights of a training, as the next stage takes them.
+
+<work>/exported-last/             whole or absent
+  summary.json                    the step whose weights these are
+  history.parquet                 the curve
+  <name>/config.json              shape and preprocessing; <name> is a student's, `student` in pretraining
+  <name>/model.safetensors        its moving average
+  <name>/heads.safetensors        its DINO and iBOT heads, for a distillation that has it as its teacher
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+from dinomill.handles import DatasetHandle
+from dinomill.images.preprocess import PreprocessingConfig
+from dinomill.models import save_backbone
+from dinomill.models.weights import from_tensors
+from dinomill.storage.atomic import atomic_file, atomic_folder, write_text
+from dinomill.training.engine import HEADS_NAME, Engine
+from dinomill.training.history import History
+from dinomill.training.job import TrainingJob
+
+# Larger images are measured as ImageNet's are: the shorter side to 256, the central 224 pixels.
+_SMALL = 64
+_MARGIN = 256 / 224
+
+
+def preprocessing(job: TrainingJob, dataset: DatasetHandle) -> PreprocessingConfig:
+    """How an image becomes the input of the trained networks."""
+    side = job.recipe.crops.global_size
+    return PreprocessingConfig.square(side, dataset.mean, dataset.std, margin=1.0 if side <= _SMALL else _MARGIN)
+
+
+def export(job: TrainingJob, dataset: DatasetHandle, engine: Engine, history: History, *, step: int) -> None:
+    """Write the averages of all students; every process must call it, the main one writes.
+
+    Args:
+        job: Whose training it was.
+        dataset: For the preprocessing.
+        engine: Holds the weights.
+        history: The curve.
+        step: The step whose weights the engine holds.
+
+    Raises:
+        StorageError: When the disk is full or not writable.
+    """
+    # Under FSDP2 this gathers the shards.
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    state: dict[str, Any] = get_model_state_dict(engine.module, options=options)
+    if not engine.is_main:
+        return
+    section = preprocessing(job, dataset).section()
+    with atomic_folder(job.exported) as folder:
+        for name, config in job.models.items():
+            tensors = _under(state, f"averages.{name}.backbone.")
+            save_backbone(folder / name, from_tensors(config, tensors, where="the trained network"), extra=section)
+            heads = {
+                f"{head}.{key}": tensor.contiguous()
+                for head in ("dino_head", "ibot_head")
+                for key, tensor in _under(state, f"averages.{name}.{head}.").items()
+            }
+            with atomic_file(folder / name / HEADS_NAME) as path:
+                save_file(heads, path)
+        history.write(folder / "history.parquet")
+        write_text(folder / "summary.json", json.dumps({"step": step, "torch": torch.__version__}) + "\n")
+
+
+def _under(state: dict[str, Any], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}

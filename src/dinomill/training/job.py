@@ -1,0 +1,141 @@
+"""What a training process is told: one JSON file, resolved and without secrets.
+
+What the result depends on (``Recipe``, the data, the teacher) is apart from how it is computed (``Runtime``): the first
+decides the work folder and must not change under a checkpoint, the second may.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from dinomill.config import Config
+from dinomill.errors import ConfigError, InputError
+from dinomill.images.crops import MultiCropConfig
+from dinomill.images.loader import LoaderConfig
+from dinomill.images.masks import MaskingConfig
+from dinomill.models import VisionTransformerConfig
+from dinomill.storage.atomic import write_text
+from dinomill.storage.hashing import hash_json
+from dinomill.training.monitor import MonitorConfig
+from dinomill.training.optimizer import OptimizerConfig
+from dinomill.training.parallel import ParallelConfig
+from dinomill.training.schedules import ScheduleConfig
+from dinomill.training.self_distillation import DistillationStepConfig, PretrainingStepConfig
+
+
+class Recipe(Config):
+    """What pretraining and distillation have in common of what decides the result."""
+
+    seed: int = Field(
+        default=0, ge=0, description="of the weights, the order of images, crops, masks, stochastic depth"
+    )
+    steps: int = Field(ge=1, description="optimiser steps")
+    batch_size: int = Field(ge=1, description="images a step, over all processes")
+    crops: MultiCropConfig = Field(default_factory=MultiCropConfig, description="what is seen of an image")
+    masking: MaskingConfig = Field(default_factory=MaskingConfig, description="what is hidden of the global crops")
+    schedule: ScheduleConfig = Field(default_factory=ScheduleConfig, description="values that change with the step")
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="AdamW")
+
+
+class Runtime(Config):
+    """How a training is computed; none of it changes the result beyond rounding."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: a GPU where there is one")
+    parallel: ParallelConfig = Field(default_factory=ParallelConfig, description="how processes share the work")
+    loader: LoaderConfig = Field(default_factory=LoaderConfig, description="how batches are made")
+    monitor: MonitorConfig = Field(default_factory=MonitorConfig, description="whether it learns")
+    log_every: int = Field(
+        default=50, ge=1, description="steps between two rows of the curve; the device is waited for"
+    )
+    checkpoint_every: int = Field(default=1250, ge=1, description="steps between two checkpoints")
+    keep: int = Field(default=2, ge=1, description="how many of the newest checkpoints stay, besides the best")
+    export: Literal["best", "last"] = Field(
+        default="last", description="which weights are handed on; best: by the monitor's measure"
+    )
+
+
+class TrainingJob(Config):
+    """Everything that a worker needs."""
+
+    stage: Literal["pretraining", "distillation"] = Field(description="whose job it is; named in messages")
+    recipe: Recipe = Field(description="what decides the result")
+    models: dict[str, VisionTransformerConfig] = Field(
+        min_length=1, description="the students by name; one in pretraining"
+    )
+    step: PretrainingStepConfig | DistillationStepConfig = Field(description="networks' heads, losses, precision")
+    runtime: Runtime = Field(description="how it is computed")
+    dataset: Path = Field(description="folder of the curated dataset")
+    dataset_sha256: str = Field(description="of its manifest")
+    teacher: Path | None = Field(default=None, description="folder of the exported teacher of a distillation")
+    teacher_sha256: str | None = Field(default=None, description="of its weights")
+    initial: Path | None = Field(
+        default=None, description="weights that the student starts from; its heads start afresh"
+    )
+    initial_sha256: str | None = Field(default=None, description="of that file")
+    labelled: Path | None = Field(default=None, description="<split>/<class>/<image> for the monitor's kNN accuracy")
+    work_root: Path = Field(description="the stage's work folder; the job has one of its own in it")
+
+    def identity(self) -> dict[str, Any]:
+        """Everything on which the result depends, as plain values. A checkpoint is refused when it differs."""
+        kept = {"recipe", "models", "dataset_sha256", "teacher_sha256", "initial_sha256"}
+        # Compiling and recomputing change rounding at most; precision changes more.
+        step = self.step.model_dump(mode="json", exclude={"compile", "recomputed_blocks"})
+        return {**self.model_dump(mode="json", include=kept), "step": step}
+
+    @property
+    def work(self) -> Path:
+        """The job's own work folder: checkpoints, curve, messages."""
+        return self.work_root / hash_json(self.identity())[:16]
+
+    @property
+    def exported(self) -> Path:
+        """Where the finished weights lie in the work folder, until the stage takes them over."""
+        return self.work / f"exported-{self.runtime.export}"
+
+    @property
+    def patch_size(self) -> int:
+        """The patch size that all students, and the teacher of a distillation, share."""
+        sizes = {name: model.patch_size for name, model in self.models.items()}
+        if len(set(sizes.values())) != 1:
+            raise ConfigError(
+                "All students of one distillation need the same patch size: they learn from the same patches.",
+                found=", ".join(f"{name}: {size}" for name, size in sizes.items()),
+            )
+        return next(iter(sizes.values()))
+
+    def batch_per_process(self, processes: int) -> int:
+        """Images a step for each of so many processes.
+
+        Raises:
+            ConfigError: When they cannot be shared evenly.
+        """
+        if self.recipe.batch_size % processes:
+            raise ConfigError(
+                f"{self.stage}.batch_size is no multiple of the number of processes.",
+                found=f"{self.recipe.batch_size} images for {processes} processes",
+                action=f"set it to {max(self.recipe.batch_size // processes, 1) * processes}",
+            )
+        return self.recipe.batch_size // processes
+
+    def save(self) -> Path:
+        """Write ``<work>/job.json`` and return its path."""
+        path = self.work / "job.json"
+        write_text(path, self.model_dump_json(indent=2) + "\n")
+        return path
+
+    @classmethod
+    def load(cls, path: Path) -> TrainingJob:
+        """Read a job.
+
+        Raises:
+            InputError: When there is no such file.
+            ConfigError: When it is not valid.
+        """
+        import json
+
+        if not path.is_file():
+            raise InputError(f"There is no job file {path}.", action="the stages write it: run the stage instead")
+        return cls.parse(json.loads(path.read_text(encoding="utf-8")), where=str(path))

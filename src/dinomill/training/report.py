@@ -1,0 +1,68 @@
+"""What is told of a training while it runs: to the curve, to MLflow and to the terminal."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from dinomill.tracking import Run
+from dinomill.training.history import History, Recorder
+from dinomill.training.monitor import Reading
+from dinomill.training.parallel import World
+from dinomill.training.progress import Clock, ProgressBar, memory_gb
+from dinomill.training.schedules import ScheduleValues
+
+
+@dataclasses.dataclass
+class Reporter:
+    """Writes rows everywhere at once.
+
+    Args:
+        batch_size: Images a step, over all processes.
+        done: Steps that were done when this process began.
+        world: The processes.
+        history: The curve.
+        run: The MLflow run.
+        bar: The terminal.
+        clock: Where the time went.
+    """
+
+    batch_size: int
+    done: int
+    world: World
+    history: History
+    run: Run
+    bar: ProgressBar
+    clock: Clock
+
+    def __post_init__(self) -> None:
+        # A run that is continued may have a new MLflow run: it gets the whole curve.
+        self.run.log_metrics(self.history.by_step())
+        self._last = self.done
+
+    def steps(self, recorder: Recorder, values: ScheduleValues, step: int) -> None:
+        """A row on the steps since the last one: means of the loss terms, schedules, speed. Waits for the device.
+
+        Raises:
+            DivergedError: When a term is not finite.
+        """
+        recorder.read(self.world, step)
+        scheduled = {name: value for name, value in dataclasses.asdict(values).items() if name != "step"}
+        seconds, data_wait = self.clock.read()
+        speed = {
+            "images_per_second": (step - self._last) * self.batch_size / seconds,
+            "data_wait": data_wait,
+            "memory_gb": memory_gb(self.world.device),
+        }
+        self._last = step
+        row = {**recorder.means(), **scheduled, **speed}
+        self._write(step, row)
+        self.bar.report(step, row)
+
+    def reading(self, reading: Reading, verdict: str, step: int) -> None:
+        """A row on a look of the monitor."""
+        self._write(step, reading.row())
+        self.bar.say(f"step {step:,}: {verdict}")
+
+    def _write(self, step: int, row: dict[str, float]) -> None:
+        self.history.append({"step": step, "images": step * self.batch_size, **row})
+        self.run.log_metrics(row, step)

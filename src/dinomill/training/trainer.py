@@ -1,0 +1,141 @@
+"""The training loop. Every part that it uses is a module of its own; what happens, in which order, is said here."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+from dinomill import tracking
+from dinomill.execution.launch import Interrupted
+from dinomill.handles import DatasetHandle
+from dinomill.images.loader import TrainingLoader
+from dinomill.training.checkpoint import Checkpoints
+from dinomill.training.engine import Engine
+from dinomill.training.export import export, preprocessing
+from dinomill.training.history import History, Recorder
+from dinomill.training.job import TrainingJob
+from dinomill.training.monitor import Monitor
+from dinomill.training.parallel import World
+from dinomill.training.progress import Clock, ProgressBar
+from dinomill.training.report import Reporter
+from dinomill.training.samples import dataset_samples, labelled_samples
+
+
+def train(job: TrainingJob, world: World) -> None:
+    """Train from the newest checkpoint, or from the beginning, to the last step, and export; every process calls it.
+
+    Args:
+        job: What to train and how. Its work folder holds checkpoints, the curve and, at the end, the weights.
+        world: The processes that train together.
+
+    Raises:
+        Interrupted: After SIGTERM or SIGINT, when the state is saved.
+        DivergedError: When a loss is not finite.
+        CollapseError: When the features have collapsed.
+        ConfigError: When the work folder holds the checkpoints of another job.
+    """
+    recipe, runtime = job.recipe, job.runtime
+    dataset = DatasetHandle.load(job.dataset)
+    engine = Engine(job, world)
+    checkpoints = Checkpoints(job.work / "checkpoints", keep=runtime.keep, identity=job.identity())
+    done, kept = checkpoints.load(engine.module, engine.optimizer)
+    checkpoints.forget_after(done)
+    history = History(job.work / "history.jsonl", steps=done, writes=world.is_main)
+    recorder = Recorder(kept.get("recorder"))
+    monitor = build_monitor(job, dataset, engine)
+    clock = Clock()
+    bar = ProgressBar(job.stage, steps=recipe.steps, done=done, enabled=world.is_main)
+    reporter = Reporter(recipe.batch_size, done, world, history, tracking.attach(), bar, clock)
+
+    with stop_signals() as stop, bar, build_loader(job, dataset, world, start_step=done) as loader:
+        if done:
+            bar.say(f"{job.stage} continues after step {done:,} of {recipe.steps:,}")
+        for batch in clock.waiting(loader):
+            recorder.add(engine.step(batch))
+            done = batch.step + 1
+            last, stopping = done == recipe.steps, world.any(stop.requested)
+            bar.advance(done)
+            if last or done % runtime.log_every == 0:
+                reporter.steps(recorder, engine.schedules.at(batch.step), done)
+
+            paused, best = time.monotonic(), None
+            if monitor.due(done, last):
+                reading = monitor.read()
+                reporter.reading(reading, monitor.judge(reading, done), done)
+                best = reading if checkpoints.is_best(*reading.measure) else None
+            if last or stopping or best or done % runtime.checkpoint_every == 0:
+                recorder.read(world, done)  # what is not finite is never saved
+                checkpoints.save(done, engine.module, engine.optimizer, {"recorder": recorder.state()})
+            if best:
+                checkpoints.mark_best(done, *best.measure)
+            if stopping and not last:
+                raise Interrupted(
+                    f"The {job.stage} was stopped after step {done:,} of {recipe.steps:,}; its state is saved.",
+                    action="run the same command again: it continues with the next step",
+                )
+            clock.apart(time.monotonic() - paused)
+
+    best_step = checkpoints.best()
+    if runtime.export == "best" and best_step is not None and best_step[0] != done:
+        done = best_step[0]
+        checkpoints.load_step(done, engine.module)
+    export(job, dataset, engine, history, step=done)
+
+
+def build_loader(job: TrainingJob, dataset: DatasetHandle, world: World, *, start_step: int) -> TrainingLoader:
+    """This process's share of the batches that are left."""
+    recipe = job.recipe
+    return TrainingLoader(
+        dataset,
+        crops=recipe.crops,
+        masking=recipe.masking,
+        loader=job.runtime.loader,
+        patch_size=job.patch_size,
+        batch_size=job.batch_per_process(world.size),
+        seed=recipe.seed,
+        rank=world.rank,
+        world=world.size,
+        start_step=start_step,
+        steps=recipe.steps - start_step,
+        device=world.device,
+    )
+
+
+def build_monitor(job: TrainingJob, dataset: DatasetHandle, engine: Engine) -> Monitor:
+    """The monitor with the images that it looks at."""
+    config, seed = job.runtime.monitor, job.recipe.seed
+    shown = preprocessing(job, dataset)
+    if config.every == 0:
+        return Monitor(config, engine.embed, None, None)
+    unlabelled = dataset_samples(dataset, shown, config.images, seed=seed)
+    labelled = None
+    if job.labelled is not None:
+        labelled = labelled_samples(job.labelled, shown, config.labelled_images, seed=seed)
+    return Monitor(config, engine.embed, unlabelled, labelled)
+
+
+@dataclass
+class Stop:
+    """Whether the process was told to stop."""
+
+    requested: bool = False
+
+
+@contextmanager
+def stop_signals() -> Iterator[Stop]:
+    """Note SIGTERM and SIGINT instead of dying of them: the step that runs is finished and saved first."""
+    stop = Stop()
+
+    def note(_number: int, _frame: FrameType | None) -> None:
+        stop.requested = True
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
