@@ -9,7 +9,8 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from dinomill.evaluation import linear
-from dinomill.evaluation.linear import LinearProbeConfig, fit, probe, stratified_holdout
+from dinomill.evaluation.config import LinearProbeConfig
+from dinomill.evaluation.linear import fit, probe, stratified_holdout
 
 STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4)
 

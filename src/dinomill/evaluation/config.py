@@ -8,7 +8,6 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from dinomill.config import Config
-from dinomill.evaluation.linear import LinearProbeConfig
 
 Feature = Literal["cls", "mean_patch", "cls+mean_patch"]
 
@@ -32,6 +31,26 @@ class KnnConfig(Config):
         if min(values) < 1:
             raise ValueError("every k must be at least 1")
         return tuple(sorted(set(values)))
+
+
+class LinearProbeConfig(Config):
+    """The linear probe."""
+
+    l2: tuple[float, ...] = Field(
+        default=(1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5),
+        min_length=1,
+        description="strengths of L2 regularisation to choose from, for features of unit total variance",
+    )
+    holdout: float = Field(default=0.2, gt=0, lt=0.9, description="share of the bank on which the strength is chosen")
+    iterations: int = Field(default=200, ge=1, description="L-BFGS iterations at most")
+    tolerance: float = Field(default=1e-3, gt=0, description="gradient norm, relative to the first, at which it ends")
+
+    @field_validator("l2")
+    @classmethod
+    def _strongest_first(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if min(values) <= 0:
+            raise ValueError("every strength must be above 0: without one the optimum may lie at infinity")
+        return tuple(sorted(values, reverse=True))
 
 
 class RandomConfig(Config):

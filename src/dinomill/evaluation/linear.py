@@ -12,34 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from pydantic import Field, field_validator
 from torch import Tensor
 
-from dinomill.config import Config
+from dinomill.evaluation.config import LinearProbeConfig
 from dinomill.evaluation.lbfgs import minimise
 
 # Logits of a chunk of images for all strengths held at once: 128 MB.
 _LOGITS_AT_ONCE = 2**25
-
-
-class LinearProbeConfig(Config):
-    """The linear probe."""
-
-    l2: tuple[float, ...] = Field(
-        default=(1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5),
-        min_length=1,
-        description="strengths of L2 regularisation to choose from, for features of unit total variance",
-    )
-    holdout: float = Field(default=0.2, gt=0, lt=0.9, description="share of the bank on which the strength is chosen")
-    iterations: int = Field(default=200, ge=1, description="L-BFGS iterations at most")
-    tolerance: float = Field(default=1e-3, gt=0, description="gradient norm, relative to the first, at which it ends")
-
-    @field_validator("l2")
-    @classmethod
-    def _strongest_first(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        if min(values) <= 0:
-            raise ValueError("every strength must be above 0: without one the optimum may lie at infinity")
-        return tuple(sorted(values, reverse=True))
 
 
 @dataclass(frozen=True)

@@ -22,31 +22,39 @@ class Interval:
         return f"{100 * self.value:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
 
 
-def accuracy(right: Right, *, resamples: int, confidence: float, seed: int) -> Interval:
-    """The share of right answers, and its percentile-bootstrap interval.
+@dataclass(frozen=True)
+class Bootstrap:
+    """How intervals are made: percentiles over resamples of the queries, with replacement."""
+
+    resamples: int
+    confidence: float
+    seed: int
+
+
+def accuracy(right: Right, bootstrap: Bootstrap) -> Interval:
+    """The share of right answers, and its interval.
 
     Args:
         right: ``[Q]``: whether each query was answered rightly.
-        resamples: Of the queries, with replacement.
-        confidence: Such as 0.95.
-        seed: Of the resampling.
+        bootstrap: Resamples and confidence.
     """
-    return _bootstrap(right.astype(np.int8), resamples, confidence, seed)
+    return _interval(right.astype(np.int8), bootstrap)
 
 
-def difference(first: Right, second: Right, *, resamples: int, confidence: float, seed: int) -> Interval:
+def difference(first: Right, second: Right, bootstrap: Bootstrap) -> Interval:
     """How much more often the first is right than the second, on the same queries.
 
     Resampling the pairs keeps what the two have in common, so that the interval is narrower than two separate ones.
     """
-    return _bootstrap(first.astype(np.int8) - second.astype(np.int8), resamples, confidence, seed)
+    return _interval(first.astype(np.int8) - second.astype(np.int8), bootstrap)
 
 
-def _bootstrap(outcomes: npt.NDArray[np.int8], resamples: int, confidence: float, seed: int) -> Interval:
+def _interval(outcomes: npt.NDArray[np.int8], bootstrap: Bootstrap) -> Interval:
     # Outcomes take few values, hence a resample of all queries is one multinomial draw of their counts.
     values, counts = np.unique(outcomes, return_counts=True)
-    drawn = np.random.default_rng(seed).multinomial(len(outcomes), counts / len(outcomes), size=resamples)
+    generator = np.random.default_rng(bootstrap.seed)
+    drawn = generator.multinomial(len(outcomes), counts / len(outcomes), size=bootstrap.resamples)
     means = drawn @ values.astype(np.float64) / len(outcomes)
-    tail = (1 - confidence) / 2
+    tail = (1 - bootstrap.confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return Interval(float(outcomes.mean()), float(low), float(high))

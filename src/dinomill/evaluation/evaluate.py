@@ -1,0 +1,122 @@
+"""The evaluation stage: every network on the same labelled images, with the same probes, side by side."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dinomill.errors import InputError
+from dinomill.evaluation.config import EvaluationConfig
+from dinomill.evaluation.features import Features, content_hash, extract
+from dinomill.evaluation.measure import Labels, choose_k, measure
+from dinomill.evaluation.networks import Network, compared
+from dinomill.evaluation.results import Results, Row
+from dinomill.evaluation.statistics import Bootstrap, Interval, difference
+from dinomill.evaluation.write import write_results
+from dinomill.handles import EvaluationHandle, ModelHandle, StudentsHandle
+from dinomill.images.labelled import LabelledPaths, find_labelled
+
+log = logging.getLogger(__name__)
+
+
+def evaluate(
+    labelled: str | None, teacher: ModelHandle, students: StudentsHandle, config: EvaluationConfig
+) -> EvaluationHandle:
+    """Measure pixels, random networks, teacher and students; write table, plots and features.
+
+    Args:
+        labelled: The folder ``<split>/<class>/<image>``; None when there are no labels: the table is then empty.
+        teacher: The pretrained network.
+        students: The distilled ones.
+        config: Probes and folders.
+
+    Raises:
+        InputError: When the labelled folder is not of that layout, or an image of it cannot be decoded.
+    """
+    if labelled is None:
+        log.warning("There are no labelled images: nothing is measured, and registration cannot compare models.")
+        return write_results(None, config)
+    if "://" in labelled:
+        raise InputError(
+            f"The labelled images {labelled} are not in a folder of this machine.",
+            action="copy them, and set `labelled` in conf/local/globals.yml to the folder",
+        )
+    root = Path(labelled)
+    bank = find_labelled(root, config.bank_split, limit=config.max_bank)
+    queries = find_labelled(root, config.query_split, classes=bank.classes, limit=config.max_queries)
+    _check(bank, root / config.bank_split)
+    networks = compared(teacher, students, config.random, seed=config.seed)
+    bank_hash, query_hash = content_hash(bank, root), content_hash(queries, root)
+    work, batch = config.work, config.batch_size
+    of_bank = extract(bank, networks, data_hash=bank_hash, split=config.bank_split, work=work, batch_size=batch)
+    of_queries = extract(queries, networks, data_hash=query_hash, split=config.query_split, work=work, batch_size=batch)
+    rows = _measure_all(networks, of_bank, of_queries, _labels(bank, queries), config)
+    results = Results(rows, bank, queries, root, f"{bank_hash[:32]}{query_hash[:32]}", _gains(rows, queries, config))
+    return write_results(results, config)
+
+
+def _measure_all(
+    networks: list[Network],
+    of_bank: list[Features],
+    of_queries: list[Features],
+    labels: Labels,
+    config: EvaluationConfig,
+) -> tuple[Row, ...]:
+    chosen = [
+        (features.choose(config.feature), queries.choose(config.feature))
+        for features, queries in zip(of_bank, of_queries, strict=True)
+    ]
+    initial = [index for index, network in enumerate(networks) if network.kind == "random"]
+    # The strongest random network, by the bank alone: a gain over a weak draw would be no gain.
+    best = max(initial, key=lambda index: max(choose_k(chosen[index][0], labels.bank, config).values()))
+    return tuple(
+        Row(network, bank, queries, measure(bank, queries, labels, config))
+        for index, (network, (bank, queries)) in enumerate(zip(networks, chosen, strict=True))
+        if index == best or index not in initial
+    )
+
+
+def _gains(rows: tuple[Row, ...], queries: LabelledPaths, config: EvaluationConfig) -> dict[str, dict[str, Interval]]:
+    """Paired differences that decide something: does training help, and what does distillation cost?"""
+    by_kind = {row.network.kind: row for row in rows if row.network.kind != "student"}
+    pairs = {
+        "teacher_over_pixels": (by_kind["teacher"], by_kind["pixels"]),
+        "teacher_over_random": (by_kind["teacher"], by_kind["random"]),
+    }
+    for row in rows:
+        if row.network.kind == "student":
+            pairs[f"{row.network.name}_over_random"] = (row, by_kind["random"])
+            pairs[f"{row.network.name}_over_teacher"] = (row, by_kind["teacher"])
+    settings = Bootstrap(config.bootstrap, config.confidence, config.seed)
+
+    def right(predicted: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        return np.equal(predicted, queries.labels)
+
+    return {
+        name: {
+            "knn": difference(right(one.measured.knn_predicted), right(other.measured.knn_predicted), settings),
+            "linear": difference(
+                right(one.measured.linear_predicted), right(other.measured.linear_predicted), settings
+            ),
+        }
+        for name, (one, other) in pairs.items()
+    }
+
+
+def _labels(bank: LabelledPaths, queries: LabelledPaths) -> Labels:
+    return Labels(torch.from_numpy(bank.labels), torch.from_numpy(queries.labels))
+
+
+def _check(bank: LabelledPaths, folder: Path) -> None:
+    counts = np.bincount(bank.labels, minlength=len(bank.classes))
+    if len(bank.classes) < 2 or counts.max() < 2:
+        raise InputError(
+            f"{folder} is too little to measure with.",
+            found=f"{len(bank.classes)} classes, at most {counts.max()} images in one",
+            expected="at least two classes, and several images in each",
+            action="put more labelled images there, or set `labelled` in conf/local/globals.yml to null",
+        )

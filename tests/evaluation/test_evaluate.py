@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from dinomill.errors import InputError
+from dinomill.evaluation import features
+from dinomill.evaluation.config import EvaluationConfig
+from dinomill.evaluation.evaluate import evaluate
+from dinomill.evaluation.features import content_hash
+from dinomill.evaluation.networks import compared
+from dinomill.handles import EvaluationHandle, ModelHandle, StudentsHandle
+from dinomill.images.labelled import find_labelled
+from dinomill.serving.predictor import Predictor
+
+
+def configuration(folder: Path, **changes: object) -> EvaluationConfig:
+    values = {"random": {"seeds": 2}, "bootstrap": 200, "shown_queries": 5, **changes}
+    return EvaluationConfig.parse({"output": folder / "out", "work": folder / "work", **values}, where="the test")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("evaluation")
+
+
+@pytest.fixture(scope="module")
+def handle(place: Path, labelled: Path, teacher: ModelHandle, students: StudentsHandle) -> EvaluationHandle:
+    return evaluate(str(labelled), teacher, students, configuration(place))
+
+
+def test_the_table_has_every_kind_side_by_side(handle: EvaluationHandle) -> None:
+    assert [score.kind for score in handle.scores] == ["pixels", "random", "teacher", "student"]
+    assert (handle.bank_images, handle.query_images, len(handle.classes)) == (300, 120, 10)
+    for score in handle.scores:
+        assert 0.1 < score.knn <= 1
+        assert 0.1 < score.linear <= 1
+        assert score.details["knn_low"] <= score.knn <= score.details["knn_high"]
+        assert score.details["k"] in (10, 20, 100, 200)
+        assert score.knn == score.details[f"knn_k{score.details['k']:.0f}"]
+    pixels = handle.score("pixels")
+    assert pixels is not None
+    assert pixels.knn > 0.85  # digits are easy for their pixels
+    assert EvaluationHandle.load(handle.folder) == handle
+
+
+def test_scores_can_be_counted_again_from_what_was_written(handle: EvaluationHandle) -> None:
+    table = pq.read_table(handle.folder / "images.parquet").to_pydict()
+    labels = np.array(table["label"])
+    rows = {row["kind"]: row for row in csv.DictReader((handle.folder / "scores.csv").open())}
+    metrics = json.loads(handle.metrics.read_text())
+    for score in handle.scores:
+        name = "student-small" if score.kind == "student" else score.kind
+        assert (np.array(table[f"{name}_knn"]) == labels).mean() == pytest.approx(score.knn)
+        assert (np.array(table[f"{name}_linear"]) == labels).mean() == pytest.approx(score.linear)
+        assert float(rows[score.kind]["knn"]) == pytest.approx(score.knn, abs=1e-4)
+        assert metrics[name]["knn"]["value"] == pytest.approx(score.knn, abs=1e-6)
+    teacher, random = handle.score("teacher"), handle.score("random")
+    assert teacher is not None
+    assert random is not None
+    assert metrics["gain"]["teacher_over_random"]["knn"]["value"] == pytest.approx(teacher.knn - random.knn, abs=1e-6)
+    assert set(metrics["gain"]) == {
+        "teacher_over_pixels",
+        "teacher_over_random",
+        "small_over_random",
+        "small_over_teacher",
+    }
+
+
+def test_what_the_report_needs_is_there(handle: EvaluationHandle, labelled: Path, teacher: ModelHandle) -> None:
+    names = json.loads((handle.folder / "patches" / "images.json").read_text())
+    assert len(names) == 5
+    patches = np.load(handle.folder / "patches" / "teacher.npy")
+    assert patches.shape == (5, 4, 4, 64)
+    kept = np.load(handle.folder / "features" / "teacher.npy")
+    paths = pq.read_table(handle.folder / "images.parquet")["path"].to_pylist()
+    direct = Predictor(teacher.folder)([(labelled / path).read_bytes() for path in paths[:7]])
+    np.testing.assert_allclose(kept[:7], direct, atol=5e-3)
+    neighbours = pq.read_table(handle.folder / "neighbours.parquet").to_pylist()
+    assert {row["model"] for row in neighbours} == {"pixels", "random", "teacher", "student-small"}
+    assert {row["query"] for row in neighbours} == set(names)
+    assert all((row["query_label"] == row["neighbour_label"]) == row["same_class"] for row in neighbours)
+    assert all((labelled / row["neighbour"]).is_file() for row in neighbours)
+    for plot in ("scores.svg", "knn_by_k.svg", "confusion.svg"):
+        assert "<svg" in (handle.folder / "plots" / plot).read_text()
+
+
+def test_again_gives_the_same_bytes_without_a_forward_pass(
+    handle: EvaluationHandle,
+    place: Path,
+    labelled: Path,
+    teacher: ModelHandle,
+    students: StudentsHandle,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def contents() -> dict[str, bytes]:
+        return {
+            path.relative_to(handle.folder).as_posix(): path.read_bytes()
+            for path in sorted(handle.folder.rglob("*"))
+            if path.is_file()
+        }
+
+    before = contents()
+    monkeypatch.setattr(features, "_run", None)
+    assert evaluate(str(labelled), teacher, students, configuration(place)) == handle
+    assert contents() == before
+
+
+def test_changed_images_are_measured_anew(labelled: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "labelled"
+    shutil.copytree(labelled, copy)
+    images = find_labelled(copy, "test")
+    first = content_hash(images, copy)
+    assert first == content_hash(find_labelled(labelled, "test"), labelled)
+    images.paths[0].write_bytes(images.paths[1].read_bytes())
+    assert content_hash(images, copy) != first
+
+
+def test_features_differ_as_configured(
+    place: Path, handle: EvaluationHandle, labelled: Path, teacher: ModelHandle, students: StudentsHandle
+) -> None:
+    both = evaluate(
+        str(labelled),
+        teacher,
+        students,
+        configuration(place, feature="cls+mean_patch", output=place / "both", shown_queries=0),
+    )
+    assert {score.kind: score.details["embed_dim"] for score in both.scores} == {
+        "pixels": 16 * 16 * 3,
+        "random": 128,
+        "teacher": 128,
+        "student": 128,
+    }
+    assert both.score("pixels") == handle.score("pixels")
+    assert not (both.folder / "neighbours.parquet").exists()
+
+
+def test_the_random_network_sees_the_image(teacher: ModelHandle, students: StudentsHandle, tmp_path: Path) -> None:
+    networks = compared(teacher, students, configuration(tmp_path).random, seed=0)
+    initial = [network for network in networks if network.kind == "random"]
+    assert len({network.identity for network in initial}) == 2
+    images = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    first, again, other = (
+        network.build(torch.device("cpu"))(images).cls for network in (initial[0], initial[0], initial[1])
+    )
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, other)
+    similarity = torch.nn.functional.cosine_similarity(first[:1], first[1:])
+    assert similarity.max() < 0.9999
+
+
+def test_without_labels_the_table_is_empty(tmp_path: Path, teacher: ModelHandle, students: StudentsHandle) -> None:
+    handle = evaluate(None, teacher, students, configuration(tmp_path))
+    assert handle.scores == ()
+    assert json.loads(handle.metrics.read_text()) == {}
+    assert EvaluationHandle.load(tmp_path / "out") == handle
+
+
+def test_a_broken_image_is_named_and_nothing_is_left(
+    labelled: Path, tmp_path: Path, teacher: ModelHandle, students: StudentsHandle
+) -> None:
+    copy = tmp_path / "labelled"
+    shutil.copytree(labelled, copy)
+    broken = copy / "test" / "digit 3" / "broken.png"
+    broken.write_bytes(b"\x89PNG\r\n\x1a\n" + b"\x00" * 40)
+    with pytest.raises(InputError, match=r"broken\.png"):
+        evaluate(str(copy), teacher, students, configuration(tmp_path))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_layout_that_does_not_fit_is_said(tmp_path: Path, teacher: ModelHandle, students: StudentsHandle) -> None:
+    with pytest.raises(InputError, match="no labelled split"):
+        evaluate(str(tmp_path), teacher, students, configuration(tmp_path))
+    with pytest.raises(InputError, match="not in a folder of this machine"):
+        evaluate("s3://bucket/labelled", teacher, students, configuration(tmp_path))
