@@ -7,6 +7,8 @@ whole.
 
 from __future__ import annotations
 
+from typing import Any
+
 from kedro.config import OmegaConfigLoader
 
 from dinomill.hooks import ProjectHooks
@@ -14,7 +16,7 @@ from dinomill.hooks import ProjectHooks
 HOOKS = (ProjectHooks(),)
 
 CONFIG_LOADER_CLASS = OmegaConfigLoader
-CONFIG_LOADER_ARGS = {
+CONFIG_LOADER_ARGS: dict[str, Any] = {
     "base_env": "base",
     "default_run_env": "local",
     "merge_strategy": {"parameters": "soft"},

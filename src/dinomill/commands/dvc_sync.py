@@ -120,10 +120,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _declare(dataset: Any, metrics: list[str], plots: list[dict[str, Any]]) -> None:
-    for name in _declared(dataset).get("metrics", ()):
-        metrics.append((dataset.folder / name).as_posix())
-    for name, axes in _declared(dataset).get("plots", {}).items():
-        plots.append({(dataset.folder / name).as_posix(): dict(axes)})
+    declared = _declared(dataset)
+    metrics += [(dataset.folder / name).as_posix() for name in declared.get("metrics", ())]
+    plots += [{(dataset.folder / name).as_posix(): dict(axes)} for name, axes in declared.get("plots", {}).items()]
 
 
 def _declared(dataset: Any) -> dict[str, Any]:

@@ -20,13 +20,13 @@ def code_of(stage: str, root: Path) -> list[Path]:
     seen: set[str] = set()
     while start:
         module = start.pop()
-        if module not in seen:
+        # The package's own __init__ is imported by everything and decides nothing.
+        if module not in seen and module != PACKAGE:
             seen.add(module)
             path = module_path(module, root)
             if path is not None:
                 start.extend(_imported(path, module, root))
-    # The package's own __init__ is imported by everything and decides nothing.
-    areas = {_area(path, root) for module in seen - {PACKAGE} if (path := module_path(module, root))}
+    areas = {_area(path, root) for module in seen if (path := module_path(module, root))}
     return sorted(areas - {Path("pipelines/__init__.py")})
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ _WORDS = {
     "not in cache": "is not in DVC's cache",
     "update available": "changed",
 }
+_CODE = ("src/", "pipelines/", "conf/")
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,16 @@ def make_plan() -> list[Step]:
     will_run: set[str] = set()
     for stage in order:
         reasons = tuple(_reasons(status.get(stage.addressing, [])))
+        if not any(dep.hash_info for dep in stage.deps):
+            reasons = ("has not run yet",)
         waits_for = [str(above) for above in _above(stage, order) if str(above) in will_run]
         verdict = "run" if reasons else "run, if what it waits for changes" if waits_for else "up to date"
         if not reasons and waits_for:
             reasons = (f"after {', '.join(waits_for)}",)
         if verdict != "up to date":
             will_run.add(stage.name)
-        steps.append(Step(stage.name, verdict, reasons, _size(dep.fs_path for dep in stage.deps)))
+        data = (Path(dep.fs_path) for dep in stage.deps if not str(dep).startswith(_CODE))
+        steps.append(Step(stage.name, verdict, reasons, _size(data)))
     return steps
 
 
@@ -114,11 +118,9 @@ def _reasons(changes: list[Any]) -> Iterator[str]:
                     yield f"{'result ' if kind == 'changed outs' else ''}{path} {_WORDS.get(what, what)}"
 
 
-def _size(paths: Any) -> str:
+def _size(paths: Iterable[Path]) -> str:
     files = size = 0
     for path in paths:
-        if Path(path).parts[-1:] and "src" in Path(path).parts:
-            continue
         for folder, _, names in os.walk(path):
             for name in names:
                 files += 1
