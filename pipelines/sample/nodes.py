@@ -8,6 +8,6 @@ from dinomill.sample.config import SampleConfig
 
 def lay_out(config: SampleConfig) -> SampleHandle:
     """Write the pool, the seeds and the labelled split."""
-    from dinomill.sample.lay_out import lay_out
+    from dinomill.sample.layout import lay_out
 
     return lay_out(config)

@@ -50,7 +50,10 @@ def read_npy(data: bytes | memoryview, max_pixels: int) -> npt.NDArray[np.generi
     check_pixels(1, int(np.prod(shape)) // min(shape), max_pixels)
     if int(np.prod(shape)) * dtype.itemsize > len(data):
         raise DecodeError(Reason.TRUNCATED, f"{len(data):,} bytes do not hold {shape} values of {dtype}")
-    loaded: npt.NDArray[np.generic] = np.load(io.BytesIO(data), allow_pickle=False)
+    try:
+        loaded: npt.NDArray[np.generic] = np.load(io.BytesIO(data), allow_pickle=False)
+    except ValueError as error:  # the header's own bytes make up for what is missing in the check above
+        raise DecodeError(Reason.TRUNCATED, str(error)) from None
     return loaded
 
 

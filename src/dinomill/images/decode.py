@@ -20,7 +20,7 @@ from dinomill.images.pixels import compose_on_white, orient, to_channels, to_uin
 Pixels = npt.NDArray[np.uint8]
 Data = bytes | memoryview
 
-__all__ = ["MAX_PIXELS", "DecodeError", "ImageInfo", "Reason", "decode_image", "jpeg_size", "probe_image"]
+__all__ = ["MAX_PIXELS", "DecodeError", "ImageInfo", "Reason", "decode_image", "probe_image"]
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit for an error: 0.5 GB of RGB
 _NPY = b"\x93NUMPY"
@@ -84,7 +84,8 @@ def decode_image(
         max_pixels: Files with more pixels are refused before any memory is taken.
 
     Raises:
-        DecodeError: With the reason. Damaged files are never filled in with grey.
+        DecodeError: With the reason. Missing pixels are never filled in with grey. Damage inside a file is found by
+            PNG's checksums; JPEG has none, and shows it only where the entropy decoder meets an impossible code.
     """
     _require_bytes(data)
     head = bytes(data[:6])
@@ -101,19 +102,6 @@ def decode_image(
     if min(pixels.shape[:2]) < smallest:
         raise DecodeError(Reason.TOO_SMALL, f"{pixels.shape[1]}×{pixels.shape[0]} pixels; at least {smallest} a side")
     return pixels
-
-
-def jpeg_size(data: Data) -> tuple[int, int] | None:
-    """Height and width, upright, from a JPEG's header, or None when it is no JPEG that the fast decoder reads."""
-    if bytes(data[:3]) != _JPEG:
-        return None
-    try:
-        height, width, space, _ = simplejpeg.decode_jpeg_header(data)
-    except ValueError:
-        return None
-    if space in ("CMYK", "YCCK"):
-        return None
-    return (width, height) if _jpeg_orientation(data) >= 5 else (height, width)
 
 
 def _decode_jpeg(data: Data, channels: int, min_side: int | None, max_pixels: int) -> Pixels | None:
@@ -142,8 +130,6 @@ def _decode_jpeg(data: Data, channels: int, min_side: int | None, max_pixels: in
 
 
 def _decode_pillow(data: Data, channels: int, value_range: tuple[float, float] | None, max_pixels: int) -> Pixels:
-    if bytes(data[:8]) == _PNG:
-        _check_png(data)
     if channels not in (1, 3):
         raise DecodeError(Reason.WRONG_CHANNELS, f"{channels} channels are read from TIFF and .npy files only")
     with _open(data, max_pixels) as image:
@@ -172,8 +158,7 @@ def _check_png(data: Data) -> None:
         end = position + 12 + length
         if end > len(view):
             break
-        critical = not name[0] & 0x20  # the others carry remarks; damage there does not touch the pixels
-        if critical and zlib.crc32(view[position + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
+        if zlib.crc32(view[position + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
             raise DecodeError(Reason.CORRUPT, f"wrong checksum of the chunk {name.decode('latin-1')} at {position:,}")
         if name == b"IEND":
             return
@@ -182,10 +167,19 @@ def _check_png(data: Data) -> None:
 
 
 def _open(data: Data, max_pixels: int) -> ImageFile.ImageFile:
+    head = bytes(data[:12])
+    if head[:8] == _PNG:
+        _check_png(data)
+    elif head[:4] == b"RIFF" and int.from_bytes(head[4:8], "little") + 8 > len(data):
+        raise DecodeError(Reason.TRUNCATED, f"{len(data):,} bytes; the header announces more")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data), formats=_formats())
+    except UnidentifiedImageError:
+        if head.startswith((_JPEG, _PNG, b"GIF8", b"RIFF", *_TIFF)):
+            raise DecodeError(Reason.CORRUPT, "the header is damaged") from None
+        raise DecodeError(Reason.NOT_AN_IMAGE, "no known image format begins like this") from None
     except Exception as error:
         raise _pillow_error(error) from None
     check_pixels(*image.size, max_pixels)
@@ -201,8 +195,6 @@ def _formats() -> tuple[str, ...]:
 def _pillow_error(error: Exception) -> DecodeError:
     """Pillow's decoders raise many types on damaged input; the message tells them apart."""
     message = str(error) or type(error).__name__
-    if isinstance(error, UnidentifiedImageError):
-        return DecodeError(Reason.NOT_AN_IMAGE, "no known image format begins like this")
     if isinstance(error, Image.DecompressionBombError):
         return DecodeError(Reason.DECOMPRESSION_BOMB, message)
     if isinstance(error, NotImplementedError) or "not supported" in message or "unsupported" in message.lower():

@@ -2,6 +2,6 @@
 
 from dinomill.sample.config import SampleConfig, full_config
 from dinomill.sample.fashion_mnist import fetch_full
-from dinomill.sample.lay_out import lay_out
+from dinomill.sample.layout import lay_out
 
 __all__ = ["SampleConfig", "fetch_full", "full_config", "lay_out"]
