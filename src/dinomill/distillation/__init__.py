@@ -1,1 +1,1 @@
-"""Distillation: a frozen teacher compressed into smaller students."""
+"""The distillation stage: a frozen teacher into smaller ViTs."""

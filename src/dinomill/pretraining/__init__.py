@@ -1,1 +1,1 @@
-"""Pretraining: a teacher backbone learnt from the curated images without labels."""
+"""The pretraining stage: a teacher–student ViT on a curated dataset."""

@@ -2,7 +2,7 @@
 
 <work>/exported-last/             whole or absent
   summary.json                    the step whose weights these are
-  history.parquet                 the curve
+  <name>/history.parquet          the curve
   <name>/config.json              shape and preprocessing; <name> is a student's, `student` in pretraining
   <name>/model.safetensors        its moving average
   <name>/heads.safetensors        its DINO and iBOT heads, for a distillation that has it as its teacher
@@ -24,8 +24,10 @@ from dinomill.models import save_backbone
 from dinomill.models.weights import from_tensors
 from dinomill.storage.atomic import atomic_file, atomic_folder, write_text
 from dinomill.training.engine import HEADS_NAME, Engine
-from dinomill.training.history import History
+from dinomill.training.history import HISTORY_NAME, History
 from dinomill.training.job import TrainingJob
+
+SUMMARY_NAME = "summary.json"
 
 # Larger images are measured as ImageNet's are: the shorter side to 256, the central 224 pixels.
 _SMALL = 64
@@ -68,8 +70,8 @@ def export(job: TrainingJob, dataset: DatasetHandle, engine: Engine, history: Hi
             }
             with atomic_file(folder / name / HEADS_NAME) as path:
                 save_file(heads, path)
-        history.write(folder / "history.parquet")
-        write_text(folder / "summary.json", json.dumps({"step": step, "torch": torch.__version__}) + "\n")
+            history.write(folder / name / HISTORY_NAME, prefix=f"{name}/" if len(job.models) > 1 else "")
+        write_text(folder / SUMMARY_NAME, json.dumps({"step": step, "torch": torch.__version__}) + "\n")
 
 
 def _under(state: dict[str, Any], prefix: str) -> dict[str, Tensor]:

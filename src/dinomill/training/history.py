@@ -18,6 +18,8 @@ from dinomill.storage.atomic import storage_errors, write_parquet, write_text
 from dinomill.training.monitor import require_finite
 from dinomill.training.parallel import World
 
+HISTORY_NAME = "history.parquet"
+
 Row = dict[str, float]
 
 
@@ -49,13 +51,18 @@ class History:
         for row in self.rows:
             yield int(row["step"]), {name: value for name, value in row.items() if name != "step"}
 
-    def write(self, path: Path) -> None:
-        """Write all rows as Parquet, steps and images as integers."""
+    def write(self, path: Path, *, prefix: str = "") -> None:
+        """Write all rows as Parquet, steps and images as integers.
+
+        Args:
+            path: The file.
+            prefix: Of one student among several, such as ``small/``: its terms lose it, those of others are left out.
+        """
         import pyarrow as pa
 
-        names = list(dict.fromkeys(name for row in self.rows for name in row))
-        columns = {name: [row.get(name) for row in self.rows] for name in names}
-        kinds = {name: pa.int64() if name in ("step", "images") else pa.float64() for name in names}
+        own = {name: name.removeprefix(prefix) for row in self.rows for name in row if _belongs(name, prefix)}
+        columns = {short: [row.get(name) for row in self.rows] for name, short in own.items()}
+        kinds = {name: pa.int64() if name in ("step", "images") else pa.float64() for name in columns}
         write_parquet(path, pa.table({name: pa.array(values, kinds[name]) for name, values in columns.items()}))
 
 
@@ -105,6 +112,11 @@ class Recorder:
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps, so that a continued run writes the same rows; ``read`` comes first."""
         return {"names": self._names, "read": self._read.tolist()}
+
+
+def _belongs(name: str, prefix: str) -> bool:
+    # `gradient_norm/backbone` of a single student is no student's prefix.
+    return name.startswith(prefix) or "/" not in name
 
 
 def _read(path: Path) -> list[Row]:

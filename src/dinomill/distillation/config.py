@@ -1,0 +1,42 @@
+"""What the distillation stage can be told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from dinomill.execution.launch import LauncherConfig
+from dinomill.models.config import VisionTransformerConfig
+from dinomill.training.job import Recipe, Runtime
+from dinomill.training.self_distillation import DistillationStepConfig
+
+
+class DistillationConfig(Recipe):
+    """Small backbones from a frozen teacher; all students learn from the same pass of the teacher."""
+
+    work: Path = Field(
+        description="folder of checkpoints and curves, outside DVC; each configuration has its own in it"
+    )
+    output: Path = Field(description="folder of the finished students; DVC's out")
+    students: dict[str, VisionTransformerConfig] = Field(
+        min_length=1, description="shapes by name; patch size and channels are the teacher's"
+    )
+    champion: str | None = Field(
+        default=None, description="the student that later stages register and package; null: the first"
+    )
+    step: DistillationStepConfig = Field(
+        default_factory=DistillationStepConfig, description="losses, centering, precision; prototypes are the teacher's"
+    )
+    runtime: Runtime = Field(default_factory=Runtime, description="how it is computed")
+    launcher: LauncherConfig = Field(default_factory=LauncherConfig, description="how many processes, started by what")
+
+    @model_validator(mode="after")
+    def _champion_is_a_student(self) -> Self:
+        if self.champion is not None and self.champion not in self.students:
+            raise ValueError(f"champion {self.champion!r} is none of the students: {', '.join(self.students)}")
+        for name in self.students:
+            if not name.replace("-", "").replace("_", "").isalnum():
+                raise ValueError(f"the student's name {name!r} becomes a folder: letters, digits, - and _ only")
+        return self

@@ -1,0 +1,91 @@
+"""Distillation: a trained teacher in, small students out.
+
+<output>/handle.json           StudentsHandle
+<output>/<student>/            as pretraining leaves its teacher: config.json, model.safetensors, history.parquet, …
+"""
+
+from __future__ import annotations
+
+from dinomill.distillation.config import DistillationConfig
+from dinomill.errors import ConfigError
+from dinomill.handles import DatasetHandle, ModelHandle, StudentsHandle
+from dinomill.models import read_config
+from dinomill.storage.atomic import atomic_folder
+from dinomill.storage.hashing import hash_json
+from dinomill.training.job import Recipe, TrainingJob
+from dinomill.training.stage import adopt, local_labelled, run_job
+
+
+def distil(
+    dataset: DatasetHandle, teacher: ModelHandle, labelled: str | None, config: DistillationConfig
+) -> StudentsHandle:
+    """Train students to see what a teacher sees.
+
+    Args:
+        dataset: What to train on; it need not be what the teacher was trained on.
+        teacher: An exported teacher with its heads.
+        labelled: Labelled images by which the monitor tells whether the first student learns.
+        config: The stage's configuration.
+
+    Raises:
+        ConfigError: When students and teacher do not fit.
+        Interrupted: When it was told to stop; run again, it continues.
+        DinomillError: What went wrong in a worker.
+    """
+    job = distillation_job(dataset, teacher, labelled, config)
+    run_job(job, config.launcher, dataset)
+    with atomic_folder(config.output):
+        pass  # students of another configuration do not stay beside the new ones
+    students = {}
+    for name in config.students:
+        students[name] = adopt(job, dataset, student=name, name=name, output=config.output / name)
+        students[name].save()
+    return StudentsHandle(
+        folder=config.output,
+        config_hash=hash_json(job.identity()),
+        students=students,
+        champion=config.champion or next(iter(config.students)),
+    )
+
+
+def distillation_job(
+    dataset: DatasetHandle, teacher: ModelHandle, labelled: str | None, config: DistillationConfig
+) -> TrainingJob:
+    """The resolved job of a configuration."""
+    if dataset.channels != len(teacher.mean):
+        raise ConfigError(
+            "The dataset and the teacher differ in their number of channels.",
+            found=f"{dataset.channels} in {dataset.folder}, {len(teacher.mean)} in {teacher.folder}",
+            action="distil on a dataset of the teacher's kind",
+        )
+    check_shapes(config, teacher)
+    return TrainingJob(
+        stage="distillation",
+        recipe=Recipe(**{name: getattr(config, name) for name in Recipe.model_fields}),
+        models=config.students,
+        step=config.step,
+        runtime=config.runtime,
+        dataset=dataset.folder,
+        dataset_sha256=dataset.manifest_sha256,
+        teacher=teacher.folder,
+        teacher_sha256=teacher.weights_sha256,
+        labelled=local_labelled(labelled),
+        work_root=config.work,
+    )
+
+
+def check_shapes(config: DistillationConfig, teacher: ModelHandle) -> None:
+    """Refuse students that do not see the teacher's patches.
+
+    Raises:
+        ConfigError: Naming the student and the key.
+    """
+    shape = read_config(teacher.folder)["model"]
+    for name, student in config.students.items():
+        for key in ("patch_size", "in_channels"):
+            if getattr(student, key) != shape[key]:
+                raise ConfigError(
+                    f"distillation.students.{name}.{key} is not the teacher's.",
+                    found=f"{getattr(student, key)}; the teacher {teacher.name} has {shape[key]}",
+                    action=f"set it to {shape[key]}: both learn from the same patches of the same images",
+                )

@@ -1,0 +1,33 @@
+"""What the pretraining stage can be told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from dinomill.execution.launch import LauncherConfig
+from dinomill.models.config import VisionTransformerConfig
+from dinomill.training.job import Recipe, Runtime
+from dinomill.training.self_distillation import PretrainingStepConfig
+
+
+class PretrainingConfig(Recipe):
+    """A backbone from curated images, without labels."""
+
+    work: Path = Field(
+        description="folder of checkpoints and curves, outside DVC; each configuration has its own in it"
+    )
+    output: Path = Field(description="folder of the finished teacher; DVC's out")
+    name: str = Field(
+        default="teacher", min_length=1, description="what the network is called in tables and the registry"
+    )
+    model: VisionTransformerConfig = Field(description="shape of the backbone; in_channels must be the dataset's")
+    step: PretrainingStepConfig = Field(
+        default_factory=PretrainingStepConfig, description="heads, losses, centering, precision"
+    )
+    initial: Path | None = Field(
+        default=None, description="weights to start from: an exported folder or an official .pth; heads start afresh"
+    )
+    runtime: Runtime = Field(default_factory=Runtime, description="how it is computed")
+    launcher: LauncherConfig = Field(default_factory=LauncherConfig, description="how many processes, started by what")

@@ -1,0 +1,60 @@
+"""Pretraining: a curated dataset in, a teacher out.
+
+<output>/handle.json           ModelHandle
+<output>/config.json           shape and preprocessing
+<output>/model.safetensors     the teacher's backbone: the moving average of the student
+<output>/heads.safetensors     its heads, which distillation learns from
+<output>/history.parquet       the curve
+"""
+
+from __future__ import annotations
+
+from dinomill.errors import ConfigError
+from dinomill.handles import DatasetHandle, ModelHandle
+from dinomill.pretraining.config import PretrainingConfig
+from dinomill.training.job import Recipe, TrainingJob
+from dinomill.training.stage import adopt, file_sha256, local_labelled, run_job
+
+_STUDENT = "student"
+
+
+def pretrain(dataset: DatasetHandle, labelled: str | None, config: PretrainingConfig) -> ModelHandle:
+    """Train a backbone on a curated dataset.
+
+    Args:
+        dataset: What to train on.
+        labelled: Labelled images by which the monitor tells whether it learns; they are never trained on.
+        config: The stage's configuration.
+
+    Raises:
+        ConfigError: When model and dataset do not fit.
+        Interrupted: When it was told to stop; run again, it continues.
+        DinomillError: What went wrong in a worker.
+    """
+    job = pretraining_job(dataset, labelled, config)
+    run_job(job, config.launcher, dataset)
+    return adopt(job, dataset, student=_STUDENT, name=config.name, output=config.output)
+
+
+def pretraining_job(dataset: DatasetHandle, labelled: str | None, config: PretrainingConfig) -> TrainingJob:
+    """The resolved job of a configuration."""
+    if config.model.in_channels != dataset.channels:
+        raise ConfigError(
+            "pretraining.model.in_channels is not the dataset's number of channels.",
+            found=f"{config.model.in_channels}; the dataset {dataset.folder} has {dataset.channels}",
+            action=f"set pretraining.model.in_channels to {dataset.channels}, or curation.write.channels to "
+            f"{config.model.in_channels}",
+        )
+    return TrainingJob(
+        stage="pretraining",
+        recipe=Recipe(**{name: getattr(config, name) for name in Recipe.model_fields}),
+        models={_STUDENT: config.model},
+        step=config.step,
+        runtime=config.runtime,
+        dataset=dataset.folder,
+        dataset_sha256=dataset.manifest_sha256,
+        initial=config.initial,
+        initial_sha256=None if config.initial is None else file_sha256(config.initial),
+        labelled=local_labelled(labelled),
+        work_root=config.work,
+    )

@@ -1,0 +1,99 @@
+"""What the pretraining and distillation stages share: run a job if it is not done, and take over its result.
+
+<output>/config.json  model.safetensors  heads.safetensors  history.parquet    of one network
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+
+from dinomill import tracking
+from dinomill.errors import InputError
+from dinomill.execution.launch import LauncherConfig, launch
+from dinomill.handles import DatasetHandle, ModelHandle
+from dinomill.models.weights import WEIGHTS_NAME, load_backbone
+from dinomill.storage.atomic import atomic_folder
+from dinomill.storage.hashing import hash_file, hash_json
+from dinomill.training.export import SUMMARY_NAME, preprocessing
+from dinomill.training.history import HISTORY_NAME
+from dinomill.training.job import TrainingJob
+
+log = logging.getLogger(__name__)
+
+_WORKER = "dinomill.training.worker"
+
+
+def run_job(job: TrainingJob, launcher: LauncherConfig, dataset: DatasetHandle) -> None:
+    """Train in processes of their own, unless the work folder holds the finished result already.
+
+    Raises:
+        Interrupted: When it was told to stop; its state is saved.
+        DinomillError: What went wrong in a worker.
+    """
+    job.batch_per_process(launcher.world_size)  # refused here rather than in every process
+    run = tracking.attach()
+    run.log_dataset("curated", job.dataset_sha256, str(job.dataset), rows=dataset.images)
+    run.set_tags({"work": str(job.work)})
+    if job.exported.is_dir():
+        log.info("The %s was finished before: taking its result from %s.", job.stage, job.work)
+        return
+    # The MLflow run's address is in the environment, which the workers inherit.
+    launch(_WORKER, job.save(), work=job.work, config=launcher, environment={})
+
+
+def adopt(job: TrainingJob, dataset: DatasetHandle, *, student: str, name: str, output: Path) -> ModelHandle:
+    """Copy a trained network from the work folder to a stage's output, whole or not at all.
+
+    Args:
+        job: Whose result it is.
+        dataset: What it was trained on.
+        student: Its name in the job.
+        name: Its name from now on.
+        output: The folder to write.
+    """
+    with atomic_folder(output) as folder:
+        for path in sorted((job.exported / student).iterdir()):
+            shutil.copyfile(path, folder / path.name)
+    step = int(json.loads((job.exported / SUMMARY_NAME).read_text(encoding="utf-8"))["step"])
+    backbone = load_backbone(output)
+    shown = preprocessing(job, dataset)
+    return ModelHandle(
+        folder=output,
+        config_hash=hash_json(job.identity()),
+        name=name,
+        weights_sha256=hash_file(output / WEIGHTS_NAME),
+        parameters=sum(parameter.numel() for parameter in backbone.parameters()),
+        embed_dim=backbone.embed_dim,
+        image_size=shown.image_size,
+        mean=shown.mean,
+        std=shown.std,
+        images_seen=step * job.recipe.batch_size,
+        steps=step,
+        history=output / HISTORY_NAME,
+        dataset_sha256=job.dataset_sha256,
+        teacher_sha256=job.teacher_sha256,
+        run_id=os.environ.get("MLFLOW_RUN_ID"),
+    )
+
+
+def local_labelled(location: str | None) -> Path | None:
+    """The labelled images for the monitor, where they are on this machine; a URI is left to the evaluation."""
+    if location is None or "://" in location:
+        return None
+    return Path(location)
+
+
+def file_sha256(path: Path) -> str:
+    """The hash of a weights file, or of the weights in the folder of an export.
+
+    Raises:
+        InputError: When it is not there.
+    """
+    file = path / WEIGHTS_NAME if path.is_dir() else path
+    if not file.is_file():
+        raise InputError(f"There is no {file} to start from.", action="set `initial` to a backbone's folder or file")
+    return hash_file(file)
