@@ -50,17 +50,19 @@ def generate(root: Path, env: str | None = None) -> str:
     session = KedroSession.create(project_path=root, env=env)
     catalog = session.load_context().catalog
     folders = [root / "conf" / "base", root / "conf" / (env or "local")]
+    needed = _needed(catalog, pipelines)
+    left_out = [catalog[entry].folder for entry in pipelines["sample"].outputs() if "sample" not in needed]
     stages: dict[str, Any] = {}
     metrics: list[str] = []
-    plots: list[dict[str, Any]] = []
-    for name in _needed(catalog, pipelines):
+    plots: list[Any] = []
+    for name in needed:
         pipeline = pipelines[name]
         entries = sorted(entry for entry in pipeline.datasets() if entry in catalog and not entry.startswith("params:"))
         written = sorted(pipeline.all_outputs() & set(entries))
         stages[name] = {
             "cmd": f"kedro run {f'--env {env} ' if env else ''}--pipelines {name}",
             "deps": _paths(catalog[entry] for entry in sorted(pipeline.inputs() & set(entries)))
-            + [path for entry in written for path in _declared(catalog[entry]).get("deps", ())]
+            + [path for entry in written for path in _extra_deps(catalog[entry], left_out)]
             + [path.as_posix() for path in code_of(name, root)],
             "params": _params(name, entries, folders, root),
             "outs": _paths(catalog[entry] for entry in written),
@@ -119,10 +121,18 @@ def _read(path: Path) -> dict[str, Any]:
     return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
 
 
-def _declare(dataset: Any, metrics: list[str], plots: list[dict[str, Any]]) -> None:
+def _declare(dataset: Any, metrics: list[str], plots: list[Any]) -> None:
     declared = _declared(dataset)
     metrics += [(dataset.folder / name).as_posix() for name in declared.get("metrics", ())]
-    plots += [{(dataset.folder / name).as_posix(): dict(axes)} for name, axes in declared.get("plots", {}).items()]
+    for name, axes in declared.get("plots", {}).items():
+        path = (dataset.folder / name).as_posix()
+        plots.append({path: dict(axes)} if axes else path)
+
+
+def _extra_deps(dataset: Any, left_out: list[Path]) -> list[str]:
+    """What a stage reads besides its handles, unless it is a part of a stage that is left out."""
+    paths = map(Path, _declared(dataset).get("deps", ()))
+    return [path.as_posix() for path in paths if not any(path.is_relative_to(folder) for folder in left_out)]
 
 
 def _declared(dataset: Any) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinomill.commands.project import folder
+from dinomill.commands.project import folder, read_globals
 from dinomill.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -58,3 +59,6 @@ def sample_config() -> SampleConfig:
 
 def show_summary() -> None:
     """Print what the last run left, from the handles on disk."""
+    from dinomill.reporting.summary import render
+
+    render({name: Path(place) for name, place in read_globals()["folders"].items()})
