@@ -159,3 +159,10 @@ class PackageHandle(Handle):
     version: int
     embed_dim: int
     smoke: dict[str, float] = Field(description="seconds_to_ready, latency_ms, cosine (to the model run directly)")
+
+
+class ReportHandle(Handle):
+    """The report: one self-contained HTML page."""
+
+    page: Path
+    page_sha256: str

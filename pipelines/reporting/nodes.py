@@ -1,0 +1,34 @@
+"""The reporting stage's node."""
+
+from __future__ import annotations
+
+from dinomill.handles import (
+    DatasetHandle,
+    EvaluationHandle,
+    ModelHandle,
+    PackageHandle,
+    RegistrationHandle,
+    ReportHandle,
+    StudentsHandle,
+)
+from dinomill.reporting.config import ReportingConfig
+
+
+def report(
+    curated: DatasetHandle,
+    teacher: ModelHandle,
+    students: StudentsHandle,
+    evaluation: EvaluationHandle,
+    registration: RegistrationHandle,
+    package: PackageHandle,
+    labelled: str | None,
+    config: ReportingConfig,
+) -> ReportHandle:
+    """Draw the page and keep it with the stage's MLflow run."""
+    from dinomill import tracking
+    from dinomill.reporting import RunHandles, build_report
+
+    run = RunHandles(curated, teacher, students, evaluation, registration, package, labelled)
+    handle = build_report(run, config)
+    tracking.attach().log_artifacts(handle.page)
+    return handle

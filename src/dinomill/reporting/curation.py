@@ -1,0 +1,162 @@
+"""What the page says about curation: where files went, pictures of each fate, duplicates beside what stayed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dinomill.handles import DatasetHandle
+from dinomill.images.manifest import Fate, read_manifest
+from dinomill.reporting.config import ReportingConfig
+from dinomill.reporting.pictures import Originals, Picture
+
+FATE_NAMES = {
+    Fate.KEPT: "kept",
+    Fate.QUARANTINED: "broken or unusable",
+    Fate.FILTERED: "filtered by content",
+    Fate.EXACT_DUPLICATE: "exact duplicates",
+    Fate.NEAR_DUPLICATE: "near duplicates",
+    Fate.EVALUATION_OVERLAP: "too close to the evaluation set",
+    Fate.IRRELEVANT: "irrelevant",
+    Fate.BALANCED_OUT: "over their cluster's share",
+}
+_COLUMNS = [
+    *("path", "source", "fate", "reason", "detail", "duplicate_of", "shard", "offset", "length"),
+    *("seed_similarity", "cluster"),
+]
+_QUARANTINE_ROWS = 40
+
+
+@dataclass(frozen=True)
+class FateCount:
+    """A bar of the flow from pool to dataset."""
+
+    fate: str
+    name: str
+    count: int
+    share: float  # of the pool
+    before: float  # share of the pool that earlier fates took: where the bar begins
+    reasons: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A contact sheet."""
+
+    fate: str
+    title: str
+    count: int
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A removed image beside the one that stayed."""
+
+    removed: Picture
+    kept: Picture
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class CurationView:
+    """Everything that the page shows of curation."""
+
+    pool: int
+    kept: int
+    fates: tuple[FateCount, ...]
+    sheets: tuple[Sheet, ...]
+    pairs: tuple[Pair, ...]
+    quarantined: tuple[tuple[str, str, str], ...]  # path, reason, detail
+    embedder: str
+
+
+def view_curation(curated: DatasetHandle, config: ReportingConfig) -> CurationView:
+    """Read the manifest and a sample of its images."""
+    table = read_manifest(curated.manifest, _COLUMNS)
+    originals = Originals(curated, config.thumbnail)
+    removed = [fate for fate in Fate if fate not in (Fate.KEPT, Fate.QUARANTINED)]
+    sheets = [_sheet(table, Fate.KEPT, config.kept_images, originals)]
+    sheets += [_sheet(table, fate, config.removed_images, originals) for fate in removed]
+    return CurationView(
+        pool=table.num_rows,
+        kept=curated.images,
+        fates=count_fates(table),
+        sheets=tuple(sheet for sheet in sheets if sheet.pictures),
+        pairs=_pairs(table, config.duplicate_pairs, originals),
+        quarantined=_quarantined(table),
+        embedder=curated.embedder,
+    )
+
+
+def count_fates(table: pa.Table) -> tuple[FateCount, ...]:
+    """Files by fate in the order in which curation decides, each with its reasons, most frequent first."""
+    pairs = Counter(zip(table["fate"].to_pylist(), table["reason"].to_pylist(), strict=True))
+    counts: list[FateCount] = []
+    passed = 0
+    for fate in Fate:
+        reasons = Counter({reason or "": count for (name, reason), count in pairs.items() if name == fate.value})
+        total = reasons.total()
+        if not total:
+            continue
+        named = tuple((reason, count) for reason, count in reasons.most_common() if reason and reason != fate.value)
+        share, before = total / table.num_rows, passed / table.num_rows
+        counts.append(FateCount(fate.value, FATE_NAMES[fate], total, share, before, named))
+        passed += total
+    return tuple(counts)
+
+
+def spread(table: pa.Table, count: int) -> list[dict[str, Any]]:
+    """Up to ``count`` rows, evenly from the whole table."""
+    if table.num_rows > count:
+        table = table.take(pa.array([table.num_rows * number // count for number in range(count)], pa.int64()))
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return rows
+
+
+def _sheet(table: pa.Table, fate: Fate, count: int, originals: Originals) -> Sheet:
+    chosen = table.filter(pc.equal(table["fate"], fate.value))
+    if fate is Fate.KEPT:
+        # Neighbours in the pool often look alike; the order of clusters shows the variety.
+        ordered = chosen.sort_by([("cluster", "ascending"), ("path", "ascending")])
+    else:
+        ordered = chosen.sort_by([("reason", "ascending"), ("path", "ascending")])
+    pictures = tuple(originals.picture(row, _note(row)) for row in spread(ordered, count))
+    return Sheet(fate.value, FATE_NAMES[fate], chosen.num_rows, pictures)
+
+
+def _note(row: dict[str, Any]) -> str:
+    """What stands under a picture: why it left, or how close it is to a seed."""
+    reason = (row["reason"] or "").split(":", 1)[-1].replace("_", " ")
+    similarity = row["seed_similarity"]
+    if row["fate"] == Fate.IRRELEVANT.value and similarity is not None:
+        return f"seed similarity {similarity:.2f}"
+    return "" if row["fate"] == Fate.KEPT.value else reason
+
+
+def _pairs(table: pa.Table, count: int, originals: Originals) -> tuple[Pair, ...]:
+    removed = table.filter(pc.is_valid(table["duplicate_of"])).sort_by([("reason", "ascending"), ("path", "ascending")])
+    rows = spread(removed, count)
+    kept_paths = pa.array({row["duplicate_of"] for row in rows}, pa.string())
+    partners = table.filter(pc.is_in(table["path"], value_set=kept_paths)).to_pylist()
+    by_path = {(row["source"], row["path"]): row for row in partners} | {row["path"]: row for row in partners}
+    pairs = []
+    for row in rows:
+        partner = by_path.get((row["source"], row["duplicate_of"])) or by_path.get(row["duplicate_of"])
+        if partner is not None:
+            reason = (row["reason"] or row["fate"]).replace("_", " ")
+            pairs.append(Pair(originals.picture(row), originals.picture(partner), reason, row["detail"] or ""))
+    return tuple(pairs)
+
+
+def _quarantined(table: pa.Table) -> tuple[tuple[str, str, str], ...]:
+    chosen = table.filter(pc.equal(table["fate"], Fate.QUARANTINED.value)).sort_by("reason")
+    return tuple(
+        (row["path"], (row["reason"] or "").replace("_", " "), row["detail"] or "")
+        for row in spread(chosen, _QUARANTINE_ROWS)
+    )

@@ -1,0 +1,128 @@
+"""The report: one self-contained HTML page on a whole run, readable without scripts, a server or a network.
+
+<output>/handle.json
+<output>/index.html
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from dinomill.handles import (
+    DatasetHandle,
+    EvaluationHandle,
+    ModelHandle,
+    PackageHandle,
+    RegistrationHandle,
+    ReportHandle,
+    StudentsHandle,
+)
+from dinomill.reporting.config import ReportingConfig
+from dinomill.reporting.curation import view_curation
+from dinomill.reporting.features import view_neighbours, view_patches
+from dinomill.reporting.planted import score_planted
+from dinomill.reporting.scores import view_scores
+from dinomill.reporting.training import view_training
+from dinomill.storage.atomic import write_text
+from dinomill.storage.hashing import hash_file
+
+PAGE_NAME = "index.html"
+
+
+@dataclass(frozen=True)
+class RunHandles:
+    """The handles of a whole run. ``labelled`` is the folder of labelled images, where there is one."""
+
+    curated: DatasetHandle
+    teacher: ModelHandle
+    students: StudentsHandle
+    evaluation: EvaluationHandle
+    registration: RegistrationHandle
+    package: PackageHandle
+    labelled: str | None = None
+
+    def label_of_champion(self) -> str:
+        """The champion's name in evaluation's files."""
+        return f"student-{self.students.champion}"
+
+
+def build_report(run: RunHandles, config: ReportingConfig) -> ReportHandle:
+    """Write the page.
+
+    Args:
+        run: What the stages left.
+        config: How much to show.
+
+    Raises:
+        InputError: When a stage's folder lacks what its handle describes.
+    """
+    page = config.output / PAGE_NAME
+    write_text(page, render_page(run, config))
+    handle = ReportHandle(
+        folder=config.output, config_hash=config.content_hash(), page=page, page_sha256=hash_file(page)
+    )
+    handle.save()
+    return handle
+
+
+def render_page(run: RunHandles, config: ReportingConfig) -> str:
+    """The page's HTML."""
+    models = ["teacher", run.label_of_champion()]
+    labelled = Path(run.labelled) if run.labelled and "://" not in run.labelled else None
+    pictures: dict[str, Sequence[Any]] = {"neighbours": (), "patches": ()}
+    if labelled is not None and labelled.is_dir():
+        arguments = (run.evaluation, labelled, models, run.curated.channels, config)
+        pictures = {"neighbours": view_neighbours(*arguments), "patches": view_patches(*arguments)}
+    champion = run.students.students.get(run.students.champion)
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            curation=view_curation(run.curated, config),
+            planted=score_planted(run.curated, config.planted),
+            trainings=[
+                view_training(run.teacher, "teacher"),
+                *(view_training(student, "student") for student in run.students.students.values()),
+            ],
+            scores=view_scores(run.evaluation),
+            teacher=run.teacher,
+            champion=champion,
+            registration=run.registration,
+            package=run.package,
+            docs=_data_docs(config),
+            **pictures,
+        )
+    )
+
+
+def _environment() -> Environment:
+    # StrictUndefined: a misspelt name in the template is an error in our tests, not a gap in somebody's report.
+    environment = Environment(
+        loader=PackageLoader("dinomill.reporting", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "count": lambda value: f"{value:,}",
+        "percent": lambda value: f"{100 * value:.1f}%",
+        "points": lambda value: f"{value:+.1f}",
+        "millions": lambda value: f"{value / 1e6:.2g} M" if value < 1e7 else f"{value / 1e6:.0f} M",
+        "short": lambda value: str(value)[:12],
+    }
+    return environment
+
+
+def _data_docs(config: ReportingConfig) -> list[tuple[str, str]]:
+    """Name of each gate and the link from the page to its Data Docs."""
+    if config.quality is None:
+        return []
+    pages = sorted(config.quality.glob("*/docs/index.html"))
+    return [(page.parts[-3].replace("_", " "), Path(os.path.relpath(page, config.output)).as_posix()) for page in pages]

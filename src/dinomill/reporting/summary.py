@@ -1,0 +1,149 @@
+"""The table at the end of `make run`: what a run kept, learnt, registered and served, and where to look next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from rich.console import Console, Group
+from rich.padding import Padding
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from dinomill.handles import (
+    HANDLE_NAME,
+    DatasetHandle,
+    EvaluationHandle,
+    Handle,
+    PackageHandle,
+    RegistrationHandle,
+    ReportHandle,
+)
+from dinomill.images.manifest import Fate
+from dinomill.reporting.curation import FATE_NAMES, FateCount, count_fates
+from dinomill.reporting.scores import score_row
+
+AnyHandle = TypeVar("AnyHandle", bound=Handle)
+_REASONS = 4
+_BAR = 24
+
+
+def render(folders: Mapping[str, Path], console: Console | None = None) -> None:
+    """Print what the stages left; what a stage has not made yet is left out.
+
+    Args:
+        folders: The folders of globals.yml by name: ``curated``, ``evaluation``, ``registration``, ``package``,
+            ``report``.
+        console: Where to print; standard output by default.
+    """
+    console = console or Console()
+    parts: list[Group | Padding] = []
+    if curated := _load(DatasetHandle, folders.get("curated")):
+        parts.append(_section("Images", _curation(curated)))
+    if (evaluation := _load(EvaluationHandle, folders.get("evaluation"))) and evaluation.scores:
+        parts.append(_section("Accuracy of frozen features", _scores(evaluation)))
+    facts = _facts(_load(RegistrationHandle, folders.get("registration")), _load(PackageHandle, folders.get("package")))
+    if facts.row_count:
+        parts.append(_section("Model", facts))
+    if not parts:
+        console.print("No stage has run yet. `make run` runs all of them on the sample.")
+        return
+    report = _load(ReportHandle, folders.get("report"))
+    parts.append(_section("Where to look next", _next_steps(report)))
+    console.print(Group(*parts))
+
+
+def _load(kind: type[AnyHandle], folder: Path | None) -> AnyHandle | None:
+    if folder is None or not (folder / HANDLE_NAME).is_file():
+        return None
+    return kind.load(folder)
+
+
+def _section(title: str, content: Table | Group) -> Padding:
+    heading = Rule(Text(title, style="bold"), align="left", style="dim")
+    return Padding(Group(heading, Padding(content, (0, 0, 0, 2))), (1, 0, 0, 0))
+
+
+def _table(*columns: tuple[str, str]) -> Table:
+    table = Table(
+        box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_header=any(c[0] for c in columns)
+    )
+    for name, side in columns:
+        table.add_column(name, justify="right" if side == "right" else "left", overflow="fold")
+    return table
+
+
+def _curation(curated: DatasetHandle) -> Table:
+    from dinomill.images.manifest import read_manifest
+
+    table = _table(("", "left"), ("files", "right"), ("", "right"), ("", "left"))
+    table.add_row("pool", f"{curated.pool_images:,}", "", "")
+    for fate in count_fates(read_manifest(curated.manifest, ["fate", "reason"])):
+        style = "bold green" if fate.fate == Fate.KEPT.value else ""
+        table.add_row(
+            Text(FATE_NAMES[Fate(fate.fate)], style),
+            Text(f"{fate.count:,}", style),
+            f"{fate.share:.1%}",
+            _reasons(fate),
+        )
+    return table
+
+
+def _reasons(fate: FateCount) -> Text:
+    shown = [f"{reason.split(':', 1)[-1].replace('_', ' ')} {count:,}" for reason, count in fate.reasons[:_REASONS]]
+    if len(fate.reasons) > _REASONS:
+        shown.append(f"{len(fate.reasons) - _REASONS} more")
+    return Text(", ".join(shown), "dim")
+
+
+def _scores(evaluation: EvaluationHandle) -> Group:
+    table = _table(("", "left"), ("parameters", "right"), ("kNN", "right"), ("linear", "right"), ("", "left"))
+    best = max(score.knn for score in evaluation.scores)
+    for score in evaluation.scores:
+        row = score_row(score)
+        size = f"{score.parameters / 1e6:.1f} M" if score.parameters else ""
+        style = "bold" if score.kind == "teacher" else ""
+        bar = Text("━" * max(1, round(_BAR * score.knn / best)), "green" if score.kind == "teacher" else "dim")
+        table.add_row(Text(row.name, style), size, Text(f"{score.knn:.1%}", style), f"{score.linear:.1%}", bar)
+    teacher, random = evaluation.score("teacher"), evaluation.score("random")
+    lines = Text()
+    if teacher and random:
+        lines = Text.assemble(
+            "teacher minus random weights: ",
+            (f"{100 * (teacher.knn - random.knn):+.1f} points kNN", "bold"),
+            f", {100 * (teacher.linear - random.linear):+.1f} points linear",
+            (f"   on {evaluation.query_images:,} images never trained on", "dim"),
+        )
+    return Group(table, lines)
+
+
+def _facts(registration: RegistrationHandle | None, package: PackageHandle | None) -> Table:
+    table = _table(("", "left"), ("", "left"))
+    if registration:
+        aliases = ", ".join(registration.aliases)
+        table.add_row(
+            "registered", f"{registration.model} version {registration.version}" + (f" ({aliases})" if aliases else "")
+        )
+        gate = Text("passed", "green") if registration.passed_gate else Text("not passed", "red")
+        table.add_row("gate", gate)
+        for sentence in registration.gate:
+            table.add_row("", Text(sentence, "dim"))
+    if package:
+        smoke = package.smoke
+        table.add_row(
+            "served",
+            f"{smoke['latency_ms']:.0f} ms an image by TorchServe, cosine {smoke['cosine']:.5f} to the model itself",
+        )
+        table.add_row("archive", str(package.archive))
+    return table
+
+
+def _next_steps(report: ReportHandle | None) -> Table:
+    table = _table(("", "left"), ("", "left"))
+    if report:
+        table.add_row("the report", Text(f"file://{report.page.absolute()}", "cyan"))
+    table.add_row("runs, curves, registered models", Text("make ui", "cyan"))
+    table.add_row("serve the model", Text("dinomill serve", "cyan"))
+    return table

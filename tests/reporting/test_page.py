@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import dataclasses
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dinomill.handles import ReportHandle
+from dinomill.reporting import build_report
+from dinomill.reporting.page import render_page
+from dinomill.storage.hashing import hash_file
+
+_VOID = {"meta", "img", "br", "link", "input", "hr"}
+
+
+class _Reader(HTMLParser):
+    """Checks that elements are closed in order, and gathers what the page refers to."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str] = []
+        self.ids: set[str] = set()
+        self.text = ""
+        self.feed(page)
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.links += [str(values[name]) for name in ("src", "href") if name in values]
+        self.ids.add(str(values.get("id")))
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """A self-closing element, as SVG has them."""
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_is_one_file_that_needs_nothing_else(run: Any, output: Path) -> None:
+    handle = build_report(run.handles, run.config(output))
+    assert handle == ReportHandle.load(output)
+    assert handle.page_sha256 == hash_file(handle.page)
+    page = handle.page.read_text(encoding="utf-8")
+    assert len(page) < 5_000_000
+    reader = _Reader(page)
+    assert all(link.startswith(("data:image/", "#")) for link in reader.links)
+    assert {link[1:] for link in reader.links if link.startswith("#")} <= reader.ids
+    assert "<script" not in page
+    assert "url(" not in page
+
+
+def test_the_same_run_gives_the_same_page(run: Any, output: Path) -> None:
+    assert render_page(run.handles, run.config(output)) == render_page(run.handles, run.config(output))
+
+
+def test_every_part_is_there(run: Any, output: Path) -> None:
+    page = render_page(run.handles, run.config(output))
+    reader = _Reader(page)
+    assert {"curation", "training", "evaluation", "features", "registered", "served", "next"} <= reader.ids
+    for text in ("near duplicates", "raw pixels", "random weights", "kNN 81.2%", "models:/mill@champion", "0.999998"):
+        assert text in reader.text
+    assert page.count("<polyline") >= 6
+    assert "<angle brackets> & more" in reader.text
+    assert "<angle" not in page
+
+
+def test_parts_that_are_not_there_are_left_out(run: Any, output: Path) -> None:
+    evaluation = run.handles.evaluation.model_copy(update={"scores": (), "folder": output})
+    students = run.handles.students.model_copy(update={"students": {}})
+    handles = dataclasses.replace(run.handles, evaluation=evaluation, students=students, labelled=None)
+    page = render_page(handles, run.config(output, planted=None))
+    reader = _Reader(page)
+    assert not {"evaluation", "features"} & reader.ids
+    assert "planted" not in reader.text
+    assert {"curation", "training", "registered", "served"} <= reader.ids
+
+
+def test_a_pool_that_is_gone_leaves_gaps_not_errors(run: Any, output: Path, tmp_path: Path) -> None:
+    moved = run.sample / "pool"
+    away = moved.rename(tmp_path / "pool")
+    try:
+        page = render_page(run.handles, run.config(output))
+    finally:
+        away.rename(moved)
+    assert "not readable" in page
+
+
+def test_data_docs_are_linked_when_they_are_there(run: Any, tmp_path: Path) -> None:
+    docs = tmp_path / "quality" / "curated_manifest" / "docs" / "index.html"
+    docs.parent.mkdir(parents=True)
+    docs.touch()
+    page = render_page(run.handles, run.config(tmp_path / "report", quality=tmp_path / "quality"))
+    assert 'href="../quality/curated_manifest/docs/index.html"' in page
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_extent_follows_the_configuration(run: Any, output: Path, count: int) -> None:
+    config = run.config(output, kept_images=count, removed_images=count, duplicate_pairs=count, queries=0, pca_images=0)
+    page = render_page(run.handles, config)
+    sheets = 3  # exact, near, irrelevant; and the kept ones
+    assert page.count("<img") == count * (sheets + 1) + 2 * count
