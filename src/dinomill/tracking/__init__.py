@@ -16,6 +16,7 @@ from dinomill.tracking.registry import (
     version_by_alias,
 )
 from dinomill.tracking.run import Run, attach, open_run
+from dinomill.tracking.source import git_commit
 
 __all__ = [
     "ModelCard",
@@ -26,6 +27,7 @@ __all__ = [
     "attach",
     "download",
     "find_version",
+    "git_commit",
     "open_run",
     "redact",
     "register",

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import logging
 import math
 import os
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dinomill.errors import DinomillError, InputError, MachineError
 from dinomill.tracking.connection import connect, experiment_id, redact, resolve_uri, tracking_errors
+from dinomill.tracking.source import source_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -199,7 +196,7 @@ def open_run(
     uri = resolve_uri(tracking_uri)
     client = connect(uri)
     experiment_key = experiment_id(client, uri, experiment)
-    all_tags = _source_tags(stage) | {name: _text(value) for name, value in (tags or {}).items()}
+    all_tags = source_tags(stage) | {name: _text(value) for name, value in (tags or {}).items()}
     with tracking_errors(uri):
         created = client.create_run(experiment_key, run_name=stage, tags=all_tags)
     run = Run(client, created.info.run_id, uri)
@@ -253,42 +250,6 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[name] = value
     return flat
-
-
-@cache
-def git_commit() -> str | None:
-    """The commit of the working directory, with ``+`` appended when tracked files differ from it; None outside git."""
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(("git", *arguments), capture_output=True, text=True, timeout=10, check=True)
-        except (OSError, subprocess.SubprocessError):
-            return None
-        return done.stdout.strip()
-
-    commit = git("rev-parse", "HEAD")
-    if not commit:
-        return None
-    return f"{commit}+" if git("status", "--porcelain", "--untracked-files=no") else commit
-
-
-def _source_tags(stage: str) -> dict[str, str]:
-    tags = {
-        "stage": stage,
-        "mlflow.source.name": Path(sys.argv[0]).name or "dinomill",
-        "mlflow.source.type": "LOCAL",
-        "mlflow.user": _user(),
-    }
-    if commit := git_commit():
-        tags |= {"mlflow.source.git.commit": commit.rstrip("+"), "git_commit": commit}
-    return tags
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user id need not have a name
-        return str(os.getuid())
 
 
 def _is_secret(name: str) -> bool:

@@ -1,0 +1,19 @@
+"""The registration stage's node."""
+
+from __future__ import annotations
+
+from dinomill.handles import DatasetHandle, EvaluationHandle, ModelHandle, RegistrationHandle, StudentsHandle
+from dinomill.registration.config import RegistrationConfig
+
+
+def register(
+    teacher: ModelHandle,
+    students: StudentsHandle,
+    evaluation: EvaluationHandle,
+    curated: DatasetHandle,
+    config: RegistrationConfig,
+) -> RegistrationHandle:
+    """Register the network in MLflow, as the champion if it passes the gate."""
+    from dinomill.registration.register import register_model
+
+    return register_model(teacher, students, evaluation, curated, config)

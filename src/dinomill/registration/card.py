@@ -1,0 +1,107 @@
+"""The text that a registered version shows: scores, gate, lineage and how to use it, in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from dinomill.handles import DatasetHandle, EvaluationHandle, ModelHandle
+from dinomill.registration.gate import Check
+
+
+def model_summary(name: str) -> str:
+    """What the model's page says above its versions."""
+    return (
+        "An image backbone trained without labels by self-distillation. "
+        f"`models:/{name}@champion` is the version in use, `models:/{name}@candidate` the newest; "
+        "each version's page shows its scores, its gate and the data that it comes from."
+    )
+
+
+def version_card(
+    name: str,
+    model: ModelHandle,
+    curated: DatasetHandle,
+    evaluation: EvaluationHandle,
+    checks: Sequence[Check],
+    tags: Mapping[str, str],
+) -> str:
+    """What the version's page says.
+
+    Args:
+        name: Of the registered model.
+        model: The registered network.
+        curated: What it was trained on.
+        evaluation: The table of scores.
+        checks: The gate's.
+        tags: The version's, for hashes.
+    """
+    parts = [
+        f"**{model.name}**: {model.parameters / 1e6:.2f} M parameters, {model.embed_dim}-d embeddings of "
+        f"{model.image_size} px images.",
+        _scores(model, evaluation),
+        "### Gate\n\n" + "\n".join(f"- {'✅' if check.passed else '❌'} {check.sentence}" for check in checks),
+        _lineage(model, curated, tags),
+        _use(name),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _scores(model: ModelHandle, evaluation: EvaluationHandle) -> str:
+    if not evaluation.scores:
+        return ""
+    rows = [
+        "### Scores",
+        "",
+        f"{evaluation.query_images:,} query images, {evaluation.bank_images:,} in the bank, "
+        f"{len(evaluation.classes)} classes; % right, with its confidence interval.",
+        "",
+        "| model | kind | parameters | kNN | linear probe |",
+        "|---|---|--:|--:|--:|",
+    ]
+    for score in evaluation.scores:
+        mark = "**" if score.model == model.name and score.kind in ("teacher", "student") else ""
+        cells = (
+            f"{mark}{score.model}{mark}",
+            score.kind,
+            f"{score.parameters / 1e6:.2f} M" if score.parameters else "–",
+            *(
+                _interval(score.details, probe, value)
+                for probe, value in (("knn", score.knn), ("linear", score.linear))
+            ),
+        )
+        rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
+def _interval(details: Mapping[str, float], probe: str, value: float) -> str:
+    low, high = details.get(f"{probe}_low"), details.get(f"{probe}_high")
+    return f"{100 * value:.1f}" + ("" if low is None or high is None else f" [{100 * low:.1f}, {100 * high:.1f}]")
+
+
+def _lineage(model: ModelHandle, curated: DatasetHandle, tags: Mapping[str, str]) -> str:
+    rows = {
+        "weights": f"`{model.weights_sha256}`",
+        "distilled from": f"`{model.teacher_sha256}`" if model.teacher_sha256 else None,
+        "trained for": f"{model.steps:,} steps, {model.images_seen:,} images",
+        "dataset": f"`{model.dataset_sha256}`",
+        "curated": f"{curated.images:,} images kept of {curated.pool_images:,} looked at",
+        "pool": ", ".join(f"`{source}`" for source in curated.sources),
+        "git commit": f"`{tags['git_commit']}`" if "git_commit" in tags else None,
+        "training run": f"`{model.run_id}`" if model.run_id else None,
+        "configuration": f"`{model.config_hash}`",
+    }
+    lines = [f"| {key} | {value} |" for key, value in rows.items() if value]
+    return "\n".join(["### Lineage", "", "| | |", "|---|---|", *lines])
+
+
+def _use(name: str) -> str:
+    return (
+        "### Use\n\n```python\n"
+        "import dinomill\n"
+        f'model = dinomill.load("models:/{name}@champion")           # a torch.nn.Module\n'
+        'tokens = model.forward_features(images)["x_norm_clstoken"]  # [B, D]\n\n'
+        "import mlflow, pandas as pd\n"
+        f'served = mlflow.pyfunc.load_model("models:/{name}@champion")\n'
+        'embeddings = served.predict(pd.DataFrame({"image": [open("a.jpg", "rb").read()]}))\n'
+        "```"
+    )

@@ -1,0 +1,101 @@
+"""May this version be the champion? Each requirement is one sentence with its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dinomill.handles import EvaluationHandle, ModelScore
+from dinomill.registration.config import GateConfig
+
+
+@dataclass(frozen=True)
+class Check:
+    """One requirement and how it went."""
+
+    passed: bool
+    sentence: str
+
+    def __str__(self) -> str:
+        return f"{'passed' if self.passed else 'FAILED'}: {self.sentence}"
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The present champion, as its version's tags describe it."""
+
+    version: int
+    tags: Mapping[str, str]
+
+
+def judge(
+    score: ModelScore | None,
+    evaluation: EvaluationHandle,
+    champion: Champion | None,
+    labelled_sha256: str | None,
+    gate: GateConfig,
+) -> tuple[Check, ...]:
+    """Every requirement that is configured.
+
+    Args:
+        score: Of the model to register; None when nothing was measured.
+        evaluation: With the scores that it is compared to.
+        champion: The present one; None when there is none, or it has the same weights.
+        labelled_sha256: Of the labelled images: scores on others are not comparable.
+        gate: The requirements.
+    """
+    if score is None:
+        promoted = gate.without_labels == "promote"
+        action = "promoted" if promoted else "held as a candidate"
+        return (Check(promoted, f"there are no labelled images, so nothing was measured: {action}, as configured"),)
+    name = {"knn": "kNN", "linear": "linear probe"}[gate.measure]
+    own = _points(score, gate)
+    checks = []
+    random, teacher = evaluation.score("random"), evaluation.score("teacher")
+    if gate.min_gain_over_random is not None and random is not None:
+        gain = own - _points(random, gate)
+        checks.append(
+            Check(
+                gain >= gate.min_gain_over_random,
+                f"{name} of {score.model} is {own:.1f}%, {_signed(gain)} over the random network "
+                f"({_points(random, gate):.1f}%); at least {gate.min_gain_over_random:+.1f} is required",
+            )
+        )
+    if gate.max_drop_from_teacher is not None and teacher is not None and score.kind == "student":
+        drop = own - _points(teacher, gate)
+        checks.append(
+            Check(
+                drop >= -gate.max_drop_from_teacher,
+                f"{name} of {score.model} is {_signed(drop)} from its teacher ({_points(teacher, gate):.1f}%); "
+                f"at most {gate.max_drop_from_teacher:.1f} below is allowed",
+            )
+        )
+    if gate.max_drop_from_champion is not None:
+        checks.append(_against_champion(own, name, champion, labelled_sha256, gate))
+    return tuple(checks)
+
+
+def _against_champion(
+    own: float, name: str, champion: Champion | None, labelled_sha256: str | None, gate: GateConfig
+) -> Check:
+    if champion is None:
+        return Check(True, "there is no other champion to compare with")
+    tagged = champion.tags.get(gate.measure)
+    if tagged is None or champion.tags.get("labelled_sha256") != labelled_sha256:
+        return Check(True, f"version {champion.version}, the champion, was measured on other images: not comparable")
+    theirs = 100 * float(tagged)
+    drop = own - theirs
+    assert gate.max_drop_from_champion is not None
+    return Check(
+        drop >= -gate.max_drop_from_champion,
+        f"{name} is {_signed(drop)} from version {champion.version}, the champion ({theirs:.1f}%); "
+        f"at most {gate.max_drop_from_champion:.1f} below is allowed",
+    )
+
+
+def _points(score: ModelScore, gate: GateConfig) -> float:
+    return 100 * (score.knn if gate.measure == "knn" else score.linear)
+
+
+def _signed(points: float) -> str:
+    return f"{points:+.1f} points"

@@ -1,0 +1,247 @@
+"""The registration stage: the export becomes a version of an MLflow model, and the champion if it passes the gate.
+
+<output>/handle.json       RegistrationHandle
+<output>/model_card.md     what the version's page shows
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version as installed_version
+from typing import Any
+
+from dinomill import tracking
+from dinomill.errors import InputError
+from dinomill.handles import (
+    DatasetHandle,
+    EvaluationHandle,
+    ModelHandle,
+    ModelScore,
+    RegistrationHandle,
+    StudentsHandle,
+)
+from dinomill.registration.card import model_summary, version_card
+from dinomill.registration.config import CANDIDATE, CHAMPION, RegistrationConfig
+from dinomill.registration.gate import Champion, Check, judge
+from dinomill.storage.atomic import atomic_folder, write_text
+from dinomill.storage.hashing import hash_file
+
+log = logging.getLogger(__name__)
+
+# What a process needs that serves the model, as MLflow's requirements.txt.
+_REQUIREMENTS = ("dinomill", "torch", "numpy", "pillow", "safetensors", "simplejpeg")
+
+
+def register_model(
+    teacher: ModelHandle,
+    students: StudentsHandle,
+    evaluation: EvaluationHandle,
+    curated: DatasetHandle,
+    config: RegistrationConfig,
+) -> RegistrationHandle:
+    """Register the chosen network, point ``candidate`` at it, and ``champion`` if it passes the gate.
+
+    The same weights, data and scores do not become a second version, unless ``force`` is set: the first is found again.
+
+    Raises:
+        InputError: When the export is not what its handle says.
+        MachineError: When the MLflow store cannot be reached.
+    """
+    model = teacher if config.network == "teacher" else students.students[students.champion]
+    check_export(model)
+    score = _score_of(model, config, evaluation)
+    with _run(config) as run:
+        store = run.tracking_uri
+        _log_lineage(run, curated, evaluation)
+        present = tracking.version_by_alias(store, config.name, CHAMPION)
+        other = present if present and present.tags.get("weights_sha256") != model.weights_sha256 else None
+        champion = Champion(other.version, other.tags) if other else None
+        checks = judge(score, evaluation, champion, _labelled_sha256(evaluation), config.gate)
+        tags = _tags(model, evaluation, score, checks, config)
+        card = version_card(config.name, model, curated, evaluation, checks, tags)
+        version = _find_or_register(run, model, score, tags, card, config)
+        tracking.set_alias(store, config.name, CANDIDATE, version.version)
+        passed = all(check.passed for check in checks)
+        if passed:
+            tracking.set_alias(store, config.name, CHAMPION, version.version)
+        elif present is not None and present.version == version.version:
+            log.warning("%s fails the gate now, and stays champion until another version passes it.", version.uri)
+        run.set_tags({"registered": version.uri, "gate": "passed" if passed else "failed"})
+        champion_now = tracking.version_by_alias(store, config.name, CHAMPION)
+    is_champion = champion_now is not None and champion_now.version == version.version
+    return _write(version, model, checks, card, is_champion, config)
+
+
+def check_export(model: ModelHandle) -> None:
+    """Refuse weights that are not those which were trained and measured.
+
+    Raises:
+        InputError: When they are missing or differ from the handle's hash.
+    """
+    weights = model.folder / "model.safetensors"
+    if not weights.is_file():
+        raise InputError(
+            f"There is no {weights}.",
+            expected=f"the weights of {model.name}",
+            action="run the stage that writes them again: `dvc repro distillation`, or `dvc pull`",
+        )
+    found = hash_file(weights)
+    if found != model.weights_sha256:
+        raise InputError(
+            f"{weights} is not the network that was evaluated.",
+            found=f"sha256 {found}",
+            expected=f"sha256 {model.weights_sha256}, as its handle says",
+            action="run `dvc repro evaluation`, so that what is registered is what was measured",
+        )
+
+
+@contextmanager
+def _run(config: RegistrationConfig) -> Iterator[tracking.Run]:
+    """The run that Kedro's hook opened, or one of our own when the stage is used as a library."""
+    attached = tracking.attach()
+    if attached.writes:
+        yield attached
+        return
+    where = config.tracking
+    with tracking.open_run("registration", tracking_uri=where.tracking_uri, experiment=where.experiment) as run:
+        yield run
+
+
+def _score_of(model: ModelHandle, config: RegistrationConfig, evaluation: EvaluationHandle) -> ModelScore | None:
+    if not evaluation.scores:
+        return None
+    for score in evaluation.scores:
+        if score.model == model.name and score.kind == config.network:
+            return score
+    raise InputError(
+        f"The evaluation has no score of {model.name}.",
+        found=", ".join(score.model for score in evaluation.scores),
+        action="run the evaluation again: `dvc repro evaluation`",
+    )
+
+
+def _labelled_sha256(evaluation: EvaluationHandle) -> str | None:
+    if not evaluation.scores:
+        return None
+    found: str = json.loads(evaluation.metrics.read_text(encoding="utf-8"))["images"]["sha256"]
+    return found
+
+
+def _log_lineage(run: tracking.Run, curated: DatasetHandle, evaluation: EvaluationHandle) -> None:
+    run.log_dataset("curated", curated.manifest_sha256, curated.folder.as_posix(), rows=curated.images)
+    if labelled := _labelled_sha256(evaluation):
+        images = evaluation.bank_images + evaluation.query_images
+        run.log_dataset("labelled", labelled, "labelled images", context="evaluation", rows=images)
+
+
+def _tags(
+    model: ModelHandle,
+    evaluation: EvaluationHandle,
+    score: ModelScore | None,
+    checks: tuple[Check, ...],
+    config: RegistrationConfig,
+) -> dict[str, str]:
+    tags = {
+        "weights_sha256": model.weights_sha256,
+        "dataset_sha256": model.dataset_sha256,
+        "teacher_sha256": model.teacher_sha256,
+        "labelled_sha256": _labelled_sha256(evaluation),
+        "config_hash": model.config_hash,
+        "git_commit": tracking.git_commit(),
+        "network": config.network,
+        "model": model.name,
+        "embed_dim": str(model.embed_dim),
+        "image_size": str(model.image_size),
+        "gate": "passed" if all(check.passed for check in checks) else "failed",
+    }
+    if score is not None:
+        tags |= {"knn": f"{score.knn:.6f}", "linear": f"{score.linear:.6f}"}
+    return {key: value for key, value in tags.items() if value}
+
+
+def _find_or_register(
+    run: tracking.Run,
+    model: ModelHandle,
+    score: ModelScore | None,
+    tags: dict[str, str],
+    card: str,
+    config: RegistrationConfig,
+) -> tracking.RegisteredVersion:
+    identity = {key: tags[key] for key in ("weights_sha256", "dataset_sha256")}
+    known = None if config.force else tracking.find_version(run.tracking_uri, config.name, identity)
+    if known is not None and _is_intact(run, known):
+        log.info("%s already holds these weights: its scores and gate are brought up to date.", known.uri)
+        tracking.annotate(run.tracking_uri, known, description=card, tags=tags)
+        return known
+    metrics: dict[str, float] = {"parameters": model.parameters, "images_seen": model.images_seen}
+    if score is not None:
+        metrics |= {"knn": score.knn, "linear": score.linear}
+    details = tracking.ModelCard(
+        loader="dinomill.serving.pyfunc",
+        example=example_table(len(model.mean), model.image_size),
+        embed_dim=model.embed_dim,
+        requirements=[f"{name}=={installed_version(name).split('+')[0]}" for name in _REQUIREMENTS],
+        metrics=metrics,
+        tags=tags,
+        description=card,
+        summary=model_summary(config.name),
+    )
+    return tracking.register(run, config.name, model.folder, details)
+
+
+def _is_intact(run: tracking.Run, version: tracking.RegisteredVersion) -> bool:
+    """Whether the version's files are still there: artifacts can be deleted behind the registry's back."""
+    try:
+        tracking.download(version.uri, run.tracking_uri)
+    except InputError:
+        log.warning("The files of %s are gone: the weights become a new version.", version.uri)
+        return False
+    return True
+
+
+def example_table(channels: int, side: int) -> Any:
+    """A table that ``predict`` takes, with a drawn image: none of the user's leaves the machine."""
+    import numpy as np
+    import pandas as pd
+    from PIL import Image
+
+    rows, columns = np.mgrid[0:side, 0:side] / max(side - 1, 1)
+    planes = [rows, columns, 1 - rows * columns]
+    pixels = np.stack([255 * planes[index % 3] for index in range(channels)], axis=-1).round().astype(np.uint8)
+    buffer = io.BytesIO()
+    if channels in (1, 3):
+        Image.fromarray(pixels.squeeze()).save(buffer, "PNG")
+    else:
+        np.save(buffer, pixels, allow_pickle=False)
+    return pd.DataFrame({"image": [buffer.getvalue()]})
+
+
+def _write(
+    version: tracking.RegisteredVersion,
+    model: ModelHandle,
+    checks: tuple[Check, ...],
+    card: str,
+    is_champion: bool,
+    config: RegistrationConfig,
+) -> RegistrationHandle:
+    handle = RegistrationHandle(
+        folder=config.output,
+        config_hash=config.content_hash(),
+        model=config.name,
+        version=version.version,
+        aliases=(CANDIDATE, CHAMPION) if is_champion else (CANDIDATE,),
+        run_id=version.run_id,
+        uri=f"models:/{config.name}@{CHAMPION if is_champion else CANDIDATE}",
+        weights_sha256=model.weights_sha256,
+        source=model.folder,
+        passed_gate=all(check.passed for check in checks),
+        gate=tuple(str(check) for check in checks),
+    )
+    with atomic_folder(config.output) as folder:
+        write_text(folder / "model_card.md", f"# {config.name} version {version.version}\n\n{card}")
+        write_text(folder / "handle.json", handle.model_dump_json(indent=2) + "\n")
+    return handle

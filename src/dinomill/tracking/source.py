@@ -1,0 +1,47 @@
+"""Where a run comes from: the commit, the command and the user."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+
+@cache
+def git_commit() -> str | None:
+    """The commit of the working directory, with ``+`` appended when tracked files differ from it; None outside git."""
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(("git", *arguments), capture_output=True, text=True, timeout=10, check=True)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()
+
+    commit = git("rev-parse", "HEAD")
+    if not commit:
+        return None
+    return f"{commit}+" if git("status", "--porcelain", "--untracked-files=no") else commit
+
+
+def source_tags(stage: str) -> dict[str, str]:
+    """The tags that every run of a stage gets; those that begin with ``mlflow.`` fill MLflow's own columns."""
+    tags = {
+        "stage": stage,
+        "mlflow.source.name": Path(sys.argv[0]).name or "dinomill",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.user": _user(),
+    }
+    if commit := git_commit():
+        tags |= {"mlflow.source.git.commit": commit.rstrip("+"), "git_commit": commit}
+    return tags
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user id need not have a name
+        return str(os.getuid())

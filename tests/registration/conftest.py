@@ -1,0 +1,113 @@
+"""Handles of a small exported network with made-up scores, and one SQLite store for all tests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from dinomill.handles import DatasetHandle, EvaluationHandle, ModelHandle, ModelScore, StudentsHandle
+from dinomill.images.preprocess import PreprocessingConfig
+from dinomill.models import build, save_backbone, variant
+from dinomill.storage.hashing import hash_file
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+
+
+def export(folder: Path, name: str, seed: int) -> ModelHandle:
+    torch.manual_seed(seed)
+    model = build(variant("nano", patch_size=4, image_size=16, depth=1, layerscale=1.0))
+    weights = save_backbone(folder, model, PreprocessingConfig.square(16, (0.3,) * 3, (0.35,) * 3).section())
+    return ModelHandle(
+        folder=folder,
+        config_hash="c" * 64,
+        name=name,
+        weights_sha256=hash_file(weights),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        embed_dim=64,
+        image_size=16,
+        mean=(0.3,) * 3,
+        std=(0.35,) * 3,
+        images_seen=1000,
+        steps=10,
+        history=folder / "history.parquet",
+        dataset_sha256="d" * 64,
+    )
+
+
+@pytest.fixture
+def teacher(tmp_path: Path) -> ModelHandle:
+    return export(tmp_path / "teacher", "vit-nano", seed=1)
+
+
+@pytest.fixture
+def students(tmp_path: Path) -> StudentsHandle:
+    student = export(tmp_path / "students" / "small", "small", seed=2)
+    return StudentsHandle(
+        folder=tmp_path / "students", config_hash="0" * 64, students={"small": student}, champion="small"
+    )
+
+
+@pytest.fixture
+def curated(tmp_path: Path) -> DatasetHandle:
+    return DatasetHandle(
+        folder=tmp_path / "curated",
+        config_hash="0" * 64,
+        manifest=tmp_path / "curated" / "manifest.parquet",
+        manifest_sha256="d" * 64,
+        shards=(),
+        images=900,
+        pool_images=1300,
+        fates={"kept": 900, "near_duplicate": 400},
+        channels=3,
+        mean=(0.3,) * 3,
+        std=(0.35,) * 3,
+        embedder="efficientnet-lite0",
+        sources=("data/01_raw/pool",),
+    )
+
+
+Evaluated = Callable[..., EvaluationHandle]
+
+
+@pytest.fixture
+def evaluated(tmp_path: Path) -> Evaluated:
+    def make(
+        *, student: float = 0.8, teacher: float = 0.82, random: float = 0.6, images: str = "e" * 64
+    ) -> EvaluationHandle:
+        rows = [
+            ("raw pixels", "pixels", 0.7),
+            ("random initialisation", "random", random),
+            ("vit-nano", "teacher", teacher),
+            ("small", "student", student),
+        ]
+        metrics = tmp_path / "evaluation" / "metrics.json"
+        metrics.parent.mkdir(exist_ok=True)
+        metrics.write_text(json.dumps({"images": {"sha256": images}}))
+        return EvaluationHandle(
+            folder=metrics.parent,
+            config_hash="0" * 64,
+            scores=tuple(
+                ModelScore(
+                    model=name,
+                    kind=kind,
+                    parameters=1000,
+                    knn=value,
+                    linear=value + 0.02,
+                    details={"knn_low": value - 0.02, "knn_high": value + 0.02},
+                )
+                for name, kind, value in rows
+            ),
+            bank_images=2000,
+            query_images=1000,
+            classes=("a", "b"),
+            metrics=metrics,
+        )
+
+    return make

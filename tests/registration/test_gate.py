@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import pytest
+
+from dinomill.handles import EvaluationHandle
+from dinomill.registration.config import GateConfig
+from dinomill.registration.gate import Champion, Check, judge
+
+
+def verdicts(evaluation: EvaluationHandle, champion: Champion | None = None, **changes: object) -> tuple[Check, ...]:
+    gate = GateConfig.model_validate(changes)
+    return judge(evaluation.score("student"), evaluation, champion, "e" * 64, gate)
+
+
+def test_a_good_student_passes_with_figures(evaluated) -> None:
+    random, teacher, champion = verdicts(evaluated(student=0.8, teacher=0.82, random=0.6))
+    assert random.passed
+    assert random.sentence == (
+        "kNN of small is 80.0%, +20.0 points over the random network (60.0%); at least +5.0 is required"
+    )
+    assert teacher.passed
+    assert "-2.0 points from its teacher (82.0%)" in teacher.sentence
+    assert champion.passed
+    assert "no other champion" in champion.sentence
+
+
+@pytest.mark.parametrize(
+    ("scores", "failed"),
+    [({"random": 0.76}, 0), ({"teacher": 0.86}, 1), ({"student": 0.5}, 0)],
+)
+def test_each_requirement_can_fail(evaluated, scores: dict[str, float], failed: int) -> None:
+    checks = verdicts(evaluated(**scores))
+    assert not checks[failed].passed
+    assert str(checks[failed]).startswith("FAILED: ")
+
+
+def test_the_champion_is_compared_on_the_same_images_only(evaluated) -> None:
+    tags = {"knn": "0.85", "linear": "0.81", "labelled_sha256": "e" * 64}
+    evaluation = evaluated()
+    assert not verdicts(evaluation, Champion(3, tags))[2].passed
+    assert "-5.0 points from version 3" in verdicts(evaluation, Champion(3, tags))[2].sentence
+    assert verdicts(evaluation, Champion(3, tags), measure="linear")[2].passed
+    other = verdicts(evaluation, Champion(3, {**tags, "labelled_sha256": "f" * 64}))[2]
+    assert other.passed
+    assert "not comparable" in other.sentence
+
+
+def test_requirements_can_be_left_out(evaluated) -> None:
+    checks = verdicts(
+        evaluated(student=0.1), min_gain_over_random=None, max_drop_from_teacher=None, max_drop_from_champion=None
+    )
+    assert checks == ()
+
+
+@pytest.mark.parametrize(("choice", "passed"), [("hold", False), ("promote", True)])
+def test_without_labels_the_configuration_decides(evaluated, choice: str, passed: bool) -> None:
+    (check,) = judge(None, evaluated(), None, None, GateConfig.model_validate({"without_labels": choice}))
+    assert check.passed == passed
+    assert "nothing was measured" in check.sentence
