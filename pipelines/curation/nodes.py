@@ -11,12 +11,10 @@ def scan_files(
     pool: list[str], seeds: dict[str, str] | None, labelled: str | None, config: CurationConfig
 ) -> ScanHandle:
     """Look at every file once."""
-    from dinomill.curation.scan import LABELLED, POOL, SEEDS, scan
+    from dinomill.curation.scan import scan
+    from dinomill.curation.stage import source_groups
 
-    groups = {POOL: list(pool)}
-    if labelled:
-        groups[LABELLED] = [labelled]
-    groups |= {SEEDS + name: [place] for name, place in sorted((seeds or {}).items())}
+    groups = source_groups(pool, seeds, labelled)
     return scan(groups, config.scan, folder=config.folders.scan, work=config.work, execution=config.execution)
 
 

@@ -10,7 +10,7 @@ from dinomill.curation.gate import GateConfig, check_table
 from dinomill.curation.handles import QualityHandle, ScanHandle
 from dinomill.curation.scan import POOL, ScanConfig
 from dinomill.curation.suites import files_suite
-from dinomill.curation.tables import read_files
+from dinomill.curation.tables import fresh_folder, read_files
 
 _COLUMNS = [
     "group",
@@ -38,5 +38,7 @@ def check_files(
     files = read_files(scan, _COLUMNS)
     rows = files.filter(pc.equal(files["group"], POOL)).to_pandas()
     rows["usable"] = rows.pop("reason").isna()
+    fresh_folder(folder)  # the first gate of a run: what earlier runs found is no longer true
+    fresh_folder(work / "gx")
     suite = files_suite(scan_config.preflight, scan_config.max_bad_fraction)
     return check_table("files", rows, suite, config, folder=folder, work=work)

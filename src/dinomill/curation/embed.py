@@ -22,7 +22,7 @@ from dinomill.curation.embedders import EmbedderConfig, Network, embed, find_net
 from dinomill.curation.handles import EmbeddingsHandle, ScanHandle
 from dinomill.curation.signatures import unit
 from dinomill.curation.sources import Item, read_item
-from dinomill.curation.tables import as_item, read_files
+from dinomill.curation.tables import as_item, fresh_folder, read_files
 from dinomill.errors import InputError
 from dinomill.execution.tasks import ExecutionConfig, Task, TaskResult, run_tasks
 from dinomill.images.decode import decode_image
@@ -77,12 +77,16 @@ class Embeddings:
 
     def take(self, rows: Rows) -> npt.NDArray[np.float32]:
         """The rows asked for, float32 [n, D], of length one."""
+        return unit(self.stored(rows))
+
+    def stored(self, rows: Rows) -> npt.NDArray[np.float32]:
+        """The rows asked for as they are stored: of length one but for the rounding."""
         found = np.empty((len(rows), self.dimension), dtype=np.float32)
         shard = np.searchsorted(self._starts, rows, side="right") - 1
         for number in np.unique(shard):
             here = shard == number
             found[here] = self._maps[number][rows[here] - self._starts[number]]
-        return unit(found)
+        return found
 
 
 def embed_files(
@@ -98,6 +102,7 @@ def embed_files(
     room = work / "embeddings" / settings[:16]
     tasks = _tasks(scan, config, network, room)
     shards = run_tasks(embed_shard, tasks, EmbedShard, done=room / "done", config=execution, name="curation: embed")
+    fresh_folder(folder)
     paths = []
     for number, shard in enumerate(shards):
         path = folder / f"{number:05d}.npy"

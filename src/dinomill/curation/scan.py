@@ -25,6 +25,7 @@ from dinomill.curation import signatures
 from dinomill.curation.handles import ScanHandle
 from dinomill.curation.preflight import PreflightConfig, Rejected, look_at
 from dinomill.curation.sources import Item, list_items, read_item
+from dinomill.curation.tables import fresh_folder
 from dinomill.errors import InputError
 from dinomill.execution.tasks import ExecutionConfig, Task, TaskResult, run_tasks
 from dinomill.storage.atomic import atomic_file, write_parquet
@@ -118,6 +119,7 @@ def scan(
         tasks += found
         of_group += [group] * len(found)
     shards = run_tasks(scan_shard, tasks, ScanShard, done=room / "done", config=execution, name="curation: scan")
+    fresh_folder(folder)
     tables = [_with_group(pq.read_table(shard.table), group) for shard, group in zip(shards, of_group, strict=True)]
     files = pa.concat_tables(tables)
     write_parquet(folder / "files.parquet", files)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -11,6 +13,19 @@ import pyarrow.parquet as pq
 from dinomill.curation.handles import ScanHandle
 from dinomill.curation.sources import Item, read_item
 from dinomill.errors import InputError
+from dinomill.storage.atomic import storage_errors
+
+
+def fresh_folder(folder: Path) -> None:
+    """Empty a folder that a step is about to write: nothing of an earlier or killed run may stay in it.
+
+    Raises:
+        StorageError: When it cannot be written.
+    """
+    with storage_errors(folder):
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
 
 
 def read_files(scan: ScanHandle, columns: list[str] | None = None) -> pa.Table:

@@ -22,7 +22,7 @@ from pydantic import Field
 from dinomill.config import Config
 from dinomill.curation.handles import EmbeddingsHandle, ScanHandle, SelectionHandle
 from dinomill.curation.sources import Item, read_item
-from dinomill.curation.tables import as_item, read_files
+from dinomill.curation.tables import as_item, fresh_folder, read_files
 from dinomill.errors import InputError
 from dinomill.execution.tasks import ExecutionConfig, Task, TaskResult, run_tasks
 from dinomill.handles import DatasetHandle
@@ -78,6 +78,7 @@ def write_dataset(
     room = work / "shards" / selection.config_hash[:16]
     tasks = _tasks(files.take(pa.array(order)), config, room / "shards")
     written = run_tasks(write_shard, tasks, WrittenShard, done=room / "done", config=execution, name="curation: write")
+    fresh_folder(folder)
     shards = tuple(
         _place(shard.outputs[0], folder / "shards" / f"images-{number:05d}.tar") for number, shard in enumerate(written)
     )

@@ -1,0 +1,113 @@
+"""Contracts on what curation hands on: catalog validators that hold a handle's tables against their suites.
+
+A catalog entry names one under ``validator:``; Kedro calls it before the handle is saved, so that nothing that breaks
+its contract is ever handed on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dinomill.curation.embed import Embeddings
+from dinomill.curation.gate import GateConfig, check_table
+from dinomill.curation.handles import EmbeddingsHandle
+from dinomill.curation.suites import embeddings_suite, evaluation_suite, manifest_suite
+from dinomill.handles import DatasetHandle, EvaluationHandle
+from dinomill.images.manifest import Fate
+
+_MANIFEST_COLUMNS = ["source", "path", "sha256", "fate", "reason", "shard", "offset", "length"]
+
+
+class Contract:
+    """Where a contract writes what it found.
+
+    Args:
+        quality: The folder of the quality gates' results.
+        work: Where Great Expectations keeps its files.
+        sample_above: Rows; of a longer table a seeded sample of so many is looked at.
+        docs: Build Data Docs.
+    """
+
+    def __init__(self, quality: str, work: str, sample_above: int = 200_000, docs: bool = True) -> None:
+        self.folder, self.work = Path(quality), Path(work) / "curation"
+        self.config = GateConfig(sample_above=sample_above, docs=docs)
+
+    def sample(self, total: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        """The rows of a table that are looked at: all, or a seeded sample, in order."""
+        if total <= self.config.sample_above:
+            return np.arange(total)
+        return np.sort(np.random.default_rng(0).choice(total, self.config.sample_above, replace=False))
+
+
+class ManifestContract(Contract):
+    """Every file has a fate, what is kept can be found, and the counts agree."""
+
+    def validate(self, dataset: DatasetHandle) -> DatasetHandle:
+        """Return the handle.
+
+        Raises:
+            QualityError: When the manifest does not meet its suite.
+        """
+        table = pq.read_table(dataset.manifest, columns=_MANIFEST_COLUMNS)
+        rows = table.take(pa.array(self.sample(len(table)))).to_pandas()
+        rows["kept"] = rows["fate"] == Fate.KEPT.value
+        check_table(
+            "manifest", rows, manifest_suite(), self.config, folder=self.folder, work=self.work, total=len(table)
+        )
+        return dataset
+
+
+class EmbeddingsContract(Contract):
+    """Every embedding is finite, of length one, and no constant."""
+
+    def validate(self, embeddings: EmbeddingsHandle) -> EmbeddingsHandle:
+        """Return the handle.
+
+        Raises:
+            QualityError: When an embedding is none.
+        """
+        import pandas as pd
+
+        features = Embeddings(embeddings.shards)
+        row = self.sample(len(features))
+        norm, finite, spread = np.empty(len(row)), np.empty(len(row), dtype=np.bool_), np.empty(len(row))
+        for start in range(0, len(row), 16_384):
+            piece = slice(start, start + 16_384)
+            some = features.stored(row[piece])
+            norm[piece] = np.linalg.norm(some, axis=1)
+            finite[piece] = np.isfinite(some).all(axis=1)
+            spread[piece] = some.std(axis=1)
+        rows = pd.DataFrame({"row": row, "norm": norm, "finite": finite, "spread": spread})
+        check_table(
+            "embeddings",
+            rows,
+            embeddings_suite(),
+            self.config,
+            folder=self.folder,
+            work=self.work,
+            index=("row",),
+            total=len(features),
+        )
+        return embeddings
+
+
+class EvaluationContract(Contract):
+    """Every score is a fraction, and every model has one row."""
+
+    def validate(self, evaluation: EvaluationHandle) -> EvaluationHandle:
+        """Return the handle.
+
+        Raises:
+            QualityError: When the table of scores does not meet its suite.
+        """
+        import pandas as pd
+
+        columns = ("model", "kind", "knn", "linear")
+        rows = pd.DataFrame([{name: getattr(score, name) for name in columns} for score in evaluation.scores])
+        suite = evaluation_suite()
+        check_table("evaluation", rows, suite, self.config, folder=self.folder, work=self.work, index=("model",))
+        return evaluation
