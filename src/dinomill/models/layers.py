@@ -71,6 +71,7 @@ class Block(nn.Module):
         angles: Sequence[Tensor | None],
         attention_subset: Subset | None = None,
         ffn_subset: Subset | None = None,
+        rows: Tensor | None = None,
     ) -> Tensor:
         """Apply the block.
 
@@ -80,16 +81,28 @@ class Block(nn.Module):
             angles: Rotary angles of each part of the layout, or None.
             attention_subset: The samples that take part in attention; None for all.
             ffn_subset: The samples that take part in the feed-forward layer; None for all.
+            rows: ``[M]`` int64: the only token rows whose output is wanted; None for all.
 
         Returns:
-            ``[T, D]``.
+            ``[T, D]``, or ``[M, D]``.
         """
-        if attention_subset is None:
-            x = x + self.ls1(self.attn(self.norm1(x), layout, angles))
-        else:
-            branch = self.attn(self.norm1(take(x, attention_subset)), attention_subset.layout, angles)
-            x = add_back(x, self.ls1(branch), attention_subset)
+        x = self._attend(x, layout, angles, attention_subset)
+        if rows is not None:
+            x = x.index_select(0, rows)
+            branch = self._feed_forward(x)
+            return x + (branch if ffn_subset is None else branch * ffn_subset.factor(rows))
         if ffn_subset is None:
-            result: Tensor = x + self.ls2(self.mlp(self.norm2(x)))
-            return result
-        return add_back(x, self.ls2(self.mlp(self.norm2(take(x, ffn_subset)))), ffn_subset)
+            return x + self._feed_forward(x)
+        return add_back(x, self._feed_forward(take(x, ffn_subset)), ffn_subset)
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        branch: Tensor = self.ls2(self.mlp(self.norm2(x)))
+        return branch
+
+    def _attend(
+        self, x: Tensor, layout: Sequence[Sequences], angles: Sequence[Tensor | None], chosen: Subset | None
+    ) -> Tensor:
+        if chosen is None:
+            branch: Tensor = self.ls1(self.attn(self.norm1(x), layout, angles))
+            return x + branch
+        return add_back(x, self.ls1(self.attn(self.norm1(take(x, chosen)), chosen.layout, angles)), chosen)

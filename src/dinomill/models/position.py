@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -30,7 +28,9 @@ def resize_positions(table: Tensor, grid: tuple[int, int], *, offset: float, ant
     side = math.isqrt(table.shape[0])
     if (side, side) == grid:
         return table.float()
-    rows, columns = (_weights(side, size, offset, antialias, table.device) for size in grid)
+    # Tracing (torch.compile, torch.export) takes the computation into its graph; data-less tensors must not be cached.
+    weights = bicubic_weights if torch.compiler.is_compiling() else _cached_weights
+    rows, columns = (weights(side, size, offset, antialias, table.device) for size in grid)
     # Under autocast these products would be done in bf16, which is too coarse for positions.
     with torch.autocast(table.device.type, enabled=False):
         square = table.float().view(side, side, -1)
@@ -38,48 +38,44 @@ def resize_positions(table: Tensor, grid: tuple[int, int], *, offset: float, ant
         return torch.matmul(rows, wide.flatten(1)).view(grid[0] * grid[1], -1)
 
 
-def _weights(old: int, new: int, offset: float, antialias: bool, device: torch.device) -> Tensor:
-    # torch.export and torch.compile trace with tensors that hold no data: those must not enter the cache.
-    if torch.compiler.is_compiling() or torch.compiler.is_exporting():
-        return torch.tensor(bicubic_weights(old, new, offset, antialias).tolist(), device=device)
-    return _cached_weights(old, new, offset, antialias, device)
-
-
-@lru_cache(maxsize=256)
-def _cached_weights(old: int, new: int, offset: float, antialias: bool, device: torch.device) -> Tensor:
-    return torch.from_numpy(bicubic_weights(old, new, offset, antialias)).to(device)
-
-
-def bicubic_weights(old: int, new: int, offset: float, antialias: bool) -> npt.NDArray[np.float32]:
-    """The matrix ``[new, old]`` that resizes a line of ``old`` samples to ``new`` (half-pixel centres).
+def bicubic_weights(old: int, new: int, offset: float, antialias: bool, device: torch.device) -> Tensor:
+    """The matrix ``[new, old]`` that resizes a line of ``old`` samples to ``new`` (half-pixel centres), fp32.
 
     The kernel is Keys' cubic with a = -0.75, and with a = -0.5 where it is widened against aliasing: the two choices of
     PyTorch's and Pillow's resizers. At the borders the outermost sample is repeated; a widened kernel is cut off there
     and renormalised.
     """
+    if antialias and new == old:
+        return torch.eye(
+            old, device=device
+        )  # PyTorch's smoothing resizer leaves such a side alone, whatever the offset
+    # In fp64: where a sample falls exactly between two others, fp32 may take the wrong neighbours. MPS has no fp64.
+    place = torch.device("cpu") if device.type == "mps" else device
     scale = old / (new + offset)
-    centres = (np.arange(new, dtype=np.float64) + 0.5) * scale
-    weights = np.zeros((new, old))
+    samples = torch.arange(old, dtype=torch.float64, device=place)
+    centres = (torch.arange(new, dtype=torch.float64, device=place) + 0.5) * scale
     if antialias:
         width = max(scale, 1.0)
-        for row, centre in enumerate(centres):
-            first = max(int(centre - 2 * width + 0.5), 0)
-            last = min(int(centre + 2 * width + 0.5), old)
-            taps = _cubic((np.arange(first, last) + 0.5 - centre) / width, -0.5)
-            weights[row, first:last] = taps / taps.sum()
+        weights = _cubic((samples + 0.5 - centres[:, None]) / width, -0.5)
+        weights = weights / weights.sum(dim=1, keepdim=True)
     else:
-        for row, position in enumerate(centres - 0.5):
-            nearest = math.floor(position)
-            for tap in range(nearest - 1, nearest + 3):
-                weights[row, min(max(tap, 0), old - 1)] += _cubic(np.array(tap - position), -0.75)
-    return weights.astype(np.float32)
+        positions = centres - 0.5
+        weights = torch.zeros(new, old, dtype=torch.float64, device=place)
+        for tap in range(-1, 3):
+            neighbours = positions.floor() + tap
+            reached = neighbours.clamp(0, old - 1)[:, None] == samples
+            weights = weights + reached * _cubic(neighbours - positions, -0.75)[:, None]
+    return weights.to(device, torch.float32)
 
 
-def _cubic(x: npt.NDArray[np.float64], a: float) -> npt.NDArray[np.float64]:
-    x = np.abs(x)
+_cached_weights = lru_cache(maxsize=256)(bicubic_weights)
+
+
+def _cubic(x: Tensor, a: float) -> Tensor:
+    x = x.abs()
     near = ((a + 2) * x - (a + 3)) * x * x + 1
     far = a * (((x - 5) * x + 8) * x - 4)
-    return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
+    return torch.where(x <= 1, near, torch.where(x < 2, far, 0.0))
 
 
 def rotary_angles(grid: tuple[int, int], head_dim: int, base: float, device: torch.device) -> Tensor:

@@ -26,6 +26,11 @@ class Subset:
     scale: Tensor  # [R, 1] float32: samples over samples taking part, by which the branch is multiplied
     layout: tuple[Sequences, ...]  # the sequences that `rows` make up
 
+    def factor(self, rows: Tensor) -> Tensor:
+        """What the branch is multiplied by on token rows ``[M]``: the scale, or 0 where a row does not take part."""
+        place = self.source[rows][:, None]
+        return torch.where(place >= 0, self.scale[place.clamp_min(0)[:, 0]], 0)
+
 
 @dataclass(frozen=True)
 class DropPath:

@@ -1,7 +1,7 @@
 """The vision transformer of DINOv2, with the parameter names and outputs of the official code.
 
 One image at a time or many crops of several sizes at once: tokens always travel as one packed matrix ``[T, D]``, which
-makes every linear layer and norm one large product; only attention looks at single sequences (Oquab et al. 2023, sec. 5).
+makes every linear layer and norm one large product; only attention looks at single sequences (Oquab et al. 2023).
 """
 
 from __future__ import annotations
@@ -98,6 +98,7 @@ class VisionTransformer(nn.Module):
         crops: Sequence[Tensor],
         masks: Sequence[Tensor | None] | None = None,
         *,
+        patch_indices: Sequence[Tensor | None] | None = None,
         drop_path: DropPath | None = None,
         rope_scales: Sequence[Tensor | None] | None = None,
         checkpoint: bool | Sequence[bool] = False,
@@ -107,6 +108,9 @@ class VisionTransformer(nn.Module):
         Args:
             crops: A batch ``[B_i, C, H_i, W_i]`` for each size.
             masks: ``[B_i, N_i]`` bool or None, for each size; None for none at all.
+            patch_indices: When only some patch tokens are wanted: for each size an int64 ``[M_i]`` into the flattened
+                ``[B_i * N_i]`` patches, or None for no patches. The last block's feed-forward layer, two thirds of it,
+                then runs for these and the class tokens only.
             drop_path: Stochastic depth, drawn by ``draw_drop_path(self.layout(shapes), self.n_blocks, rate)``.
             rope_scales: For rotary positions: a factor on the coordinates (a tensor of one number, drawn by
                 ``draw_rope_scale``) for each size.
@@ -115,7 +119,8 @@ class VisionTransformer(nn.Module):
 
         Returns:
             For each size ``x_norm_clstoken [B_i, D]``, ``x_norm_regtokens [B_i, R, D]`` and
-            ``x_norm_patchtokens [B_i, N_i, D]``.
+            ``x_norm_patchtokens [B_i, N_i, D]``; with ``patch_indices``, ``x_norm_clstoken [B_i, D]`` and
+            ``x_norm_patchtokens [M_i, D]``.
         """
         masks = masks or [None] * len(crops)
         rope_scales = rope_scales or [None] * len(crops)
@@ -123,18 +128,38 @@ class VisionTransformer(nn.Module):
         layout = tuple(Sequences(*part.shape[:2]) for part in tokens)
         angles = tuple(self._angles(crop, scale) for crop, scale in zip(crops, rope_scales, strict=True))
         packed = torch.cat([part.flatten(0, 1) for part in tokens])
+        rows = None if patch_indices is None else self._wanted_rows(layout, patch_indices, packed.device)
         flags = [checkpoint] * self.n_blocks if isinstance(checkpoint, bool) else checkpoint
         for index, (block, again) in enumerate(zip(self.blocks, flags, strict=True)):
             subsets = (None, None) if drop_path is None else (drop_path.attention[index], drop_path.ffn[index])
+            arguments = (packed, layout, angles, *subsets, rows if index == self.n_blocks - 1 else None)
             if again and torch.is_grad_enabled():
                 # Nothing random happens inside a block: its subsets are given.
-                packed = recompute(
-                    block, packed, layout, angles, *subsets, use_reentrant=False, preserve_rng_state=False
-                )
+                packed = recompute(block, *arguments, use_reentrant=False, preserve_rng_state=False)
             else:
-                packed = block(packed, layout, angles, *subsets)
-        parts = torch.split(self.norm(packed), [part.samples * part.length for part in layout])
-        return [self._named(part.view(*shape, -1)) for part, shape in zip(parts, layout, strict=True)]
+                packed = block(*arguments)
+        packed = self.norm(packed)
+        if patch_indices is None:
+            parts = torch.split(packed, [part.samples * part.length for part in layout])
+            return [self._named(part.view(*shape, -1)) for part, shape in zip(parts, layout, strict=True)]
+        counts = [0 if indices is None else indices.shape[0] for indices in patch_indices]
+        pieces = iter(
+            torch.split(packed, [n for part, m in zip(layout, counts, strict=True) for n in (part.samples, m)])
+        )
+        return [{"x_norm_clstoken": next(pieces), "x_norm_patchtokens": next(pieces)} for _ in layout]
+
+    def _wanted_rows(
+        self, layout: Sequence[Sequences], patch_indices: Sequence[Tensor | None], device: torch.device
+    ) -> Tensor:
+        # Rows of the packed matrix: for each part its class tokens, then its wanted patches.
+        prefix, start, rows = 1 + self.num_register_tokens, 0, []
+        for part, indices in zip(layout, patch_indices, strict=True):
+            rows.append(start + torch.arange(part.samples, device=device) * part.length)
+            if indices is not None:
+                patches = part.length - prefix
+                rows.append(start + indices // patches * part.length + prefix + indices % patches)
+            start += part.samples * part.length
+        return torch.cat(rows)
 
     def get_intermediate_layers(
         self,
