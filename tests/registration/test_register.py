@@ -53,7 +53,7 @@ def test_the_version_is_complete(
     info = mlflow.models.get_model_info(f"models:/{registered.model}/{version.version}")
     assert info.signature is not None
     assert info.saved_input_example_info is not None
-    logged = client.get_logged_model(version.model_id)
+    logged = client.get_logged_model(version.source.removeprefix("models:/"))
     assert {metric.key: metric.value for metric in logged.metrics}["knn"] == 0.8
 
 
