@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 Values = npt.NDArray[np.float64]
 
-_WIDTH, _HEIGHT = 640, 260
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 16, 14, 40
+_WIDTH, _HEIGHT = 420, 230
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 12, 40
+_PLOT_WIDTH = 640
 _MOST_POINTS = 400
 
 
@@ -37,8 +38,14 @@ class Interval:
     tone: int = 1
 
 
-def line_chart(series: Sequence[Series], *, x_label: str, y_label: str) -> str:
+def line_chart(series: Sequence[Series], *, x_label: str, y_label: str, percent: bool = False) -> str:
     """Lines over a common x axis; noisy lines get a smoothed one over them.
+
+    Args:
+        series: The lines.
+        x_label: Stands under the x axis.
+        y_label: For readers that cannot see the chart.
+        percent: Whether y is a fraction, to be shown in per cent.
 
     Returns:
         An ``<svg>`` element, or an empty string when there is nothing finite to draw.
@@ -49,7 +56,7 @@ def line_chart(series: Sequence[Series], *, x_label: str, y_label: str) -> str:
         return ""
     x_low, x_high = min(one.x.min() for one in drawn), max(one.x.max() for one in drawn)
     y_ticks = nice_ticks(min(one.y.min() for one in drawn), max(one.y.max() for one in drawn))
-    x_ticks = [tick for tick in nice_ticks(x_low, x_high) if x_low <= tick <= x_high]
+    x_ticks = [tick for tick in nice_ticks(x_low, x_high, 4) if x_low <= tick <= x_high]
 
     def place(x: Values, y: Values) -> str:
         left = _LEFT + (x - x_low) / max(x_high - x_low, 1e-12) * (_WIDTH - _LEFT - _RIGHT)
@@ -57,7 +64,7 @@ def line_chart(series: Sequence[Series], *, x_label: str, y_label: str) -> str:
         return " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(left, top, strict=True))
 
     parts = [f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(y_label)}">']
-    parts += _grid(x_ticks, y_ticks, x_low, x_high)
+    parts += _grid(x_ticks, y_ticks, x_low, x_high, percent)
     for one in drawn:
         thin = _thin(one)
         smooth = _smooth(one.y)
@@ -81,9 +88,9 @@ def dot_plot(rows: Sequence[tuple[str, Sequence[Interval]]]) -> str:
     height, left = 30 * len(rows) + 34, 150
 
     def at(value: float) -> float:
-        return left + (value - ticks[0]) / (ticks[-1] - ticks[0]) * (_WIDTH - left - 24)
+        return left + (value - ticks[0]) / (ticks[-1] - ticks[0]) * (_PLOT_WIDTH - left - 24)
 
-    parts = [f'<svg class="chart" viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="accuracy by model">']
+    parts = [f'<svg class="chart" viewBox="0 0 {_PLOT_WIDTH} {height}" role="img" aria-label="accuracy by model">']
     for tick in ticks:
         parts.append(f'<line class="grid" x1="{at(tick):.1f}" x2="{at(tick):.1f}" y1="6" y2="{height - 26}"/>')
         parts.append(
@@ -111,12 +118,13 @@ def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
     return [number * step for number in range(first, last + 1)]
 
 
-def _grid(x_ticks: Sequence[float], y_ticks: Sequence[float], x_low: float, x_high: float) -> list[str]:
+def _grid(x_ticks: Sequence[float], y_ticks: Sequence[float], x_low: float, x_high: float, percent: bool) -> list[str]:
     parts = []
     for tick in y_ticks:
         y = _TOP + (y_ticks[-1] - tick) / (y_ticks[-1] - y_ticks[0]) * (_HEIGHT - _TOP - _BOTTOM)
+        label = f"{100 * tick:.4g}%" if percent else f"{tick:.4g}"
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="axis" x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{tick:.4g}</text>')
+        parts.append(f'<text class="axis" x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
     for tick in x_ticks:
         x = _LEFT + (tick - x_low) / max(x_high - x_low, 1e-12) * (_WIDTH - _LEFT - _RIGHT)
         parts.append(f'<text class="axis" x="{x:.1f}" y="{_HEIGHT - 22}" text-anchor="middle">{tick:,.6g}</text>')

@@ -51,6 +51,8 @@ class Sheet:
     title: str
     count: int
     pictures: tuple[Picture, ...]
+    noted: bool  # whether something stands under the pictures
+    caption: str  # what that is
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def count_fates(table: pa.Table) -> tuple[FateCount, ...]:
         total = reasons.total()
         if not total:
             continue
-        named = tuple((reason, count) for reason, count in reasons.most_common() if reason and reason != fate.value)
+        named = tuple((readable(name), count) for name, count in reasons.most_common() if name and name != fate.value)
         share, before = total / table.num_rows, passed / table.num_rows
         counts.append(FateCount(fate.value, FATE_NAMES[fate], total, share, before, named))
         passed += total
@@ -126,21 +128,27 @@ def _sheet(table: pa.Table, fate: Fate, count: int, originals: Originals) -> She
         ordered = chosen.sort_by([("cluster", "ascending"), ("path", "ascending")])
     else:
         ordered = chosen.sort_by([("reason", "ascending"), ("path", "ascending")])
-    pictures = tuple(originals.picture(row, _note(row)) for row in spread(ordered, count))
-    return Sheet(fate.value, FATE_NAMES[fate], chosen.num_rows, pictures)
+    rows = spread(ordered, count)
+    if fate is Fate.IRRELEVANT and all(row["seed_similarity"] is not None for row in rows):
+        notes, caption = [f"{row['seed_similarity']:.2f}" for row in rows], "with the similarity to the closest seed"
+    else:
+        # One reason for all is said above the sheet once, not under each picture.
+        reasons = {readable(row["reason"]) for row in rows} - {FATE_NAMES[fate]}
+        notes = [readable(row["reason"]) if len(reasons) > 1 else "" for row in rows]
+        caption = "".join(reasons) if len(reasons) == 1 else ""
+    pictures = tuple(originals.picture(row, note) for row, note in zip(rows, notes, strict=True))
+    return Sheet(fate.value, FATE_NAMES[fate], chosen.num_rows, pictures, any(notes), caption)
 
 
-def _note(row: dict[str, Any]) -> str:
-    """What stands under a picture: why it left, or how close it is to a seed."""
-    reason = (row["reason"] or "").split(":", 1)[-1].replace("_", " ")
-    similarity = row["seed_similarity"]
-    if row["fate"] == Fate.IRRELEVANT.value and similarity is not None:
-        return f"seed similarity {similarity:.2f}"
-    return "" if row["fate"] == Fate.KEPT.value else reason
+def readable(reason: str | None) -> str:
+    """A reason without its fate: ``near_duplicate:signature`` is ``signature``."""
+    return (reason or "").split(":", 1)[-1].replace("_", " ")
 
 
 def _pairs(table: pa.Table, count: int, originals: Originals) -> tuple[Pair, ...]:
-    removed = table.filter(pc.is_valid(table["duplicate_of"])).sort_by([("reason", "ascending"), ("path", "ascending")])
+    copies = pc.is_in(table["fate"], value_set=pa.array([Fate.EXACT_DUPLICATE.value, Fate.NEAR_DUPLICATE.value]))
+    removed = table.filter(pc.and_(copies, pc.is_valid(table["duplicate_of"])))
+    removed = removed.sort_by([("reason", "ascending"), ("path", "ascending")])
     rows = spread(removed, count)
     kept_paths = pa.array({row["duplicate_of"] for row in rows}, pa.string())
     partners = table.filter(pc.is_in(table["path"], value_set=kept_paths)).to_pylist()
@@ -149,8 +157,10 @@ def _pairs(table: pa.Table, count: int, originals: Originals) -> tuple[Pair, ...
     for row in rows:
         partner = by_path.get((row["source"], row["duplicate_of"])) or by_path.get(row["duplicate_of"])
         if partner is not None:
-            reason = (row["reason"] or row["fate"]).replace("_", " ")
-            pairs.append(Pair(originals.picture(row), originals.picture(partner), reason, row["detail"] or ""))
+            reason = f"{row['fate']}: {row['reason'].split(':')[-1]}" if row["reason"] else row["fate"]
+            pairs.append(
+                Pair(originals.picture(row), originals.picture(partner), reason.replace("_", " "), row["detail"] or "")
+            )
     return tuple(pairs)
 
 

@@ -113,11 +113,18 @@ def _environment() -> Environment:
     environment.filters |= {
         "count": lambda value: f"{value:,}",
         "percent": lambda value: f"{100 * value:.1f}%",
-        "points": lambda value: f"{value:+.1f}",
-        "millions": lambda value: f"{value / 1e6:.2g} M" if value < 1e7 else f"{value / 1e6:.0f} M",
+        "points": lambda value: f"{100 * value:+.1f}",
+        "millions": _millions,
         "short": lambda value: str(value)[:12],
     }
     return environment
+
+
+def _millions(value: int) -> str:
+    """A number of parameters in two or three digits."""
+    if value < 1e6:
+        return f"{value / 1e3:.0f} k"
+    return f"{value / 1e6:.1f} M" if value < 1e8 else f"{value / 1e6:,.0f} M"
 
 
 def _data_docs(config: ReportingConfig) -> list[tuple[str, str]]:

@@ -26,13 +26,11 @@ class ScoreRow:
 
 @dataclass(frozen=True)
 class Gain:
-    """A paired difference in points of accuracy."""
+    """Paired differences of two rows of the table on the same images."""
 
     text: str
-    probe: str
-    value: float
-    low: float
-    high: float
+    knn: Interval
+    linear: Interval
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,6 @@ def _gains(evaluation: EvaluationHandle) -> tuple[Gain, ...]:
         json.loads(evaluation.metrics.read_text(encoding="utf-8")) if evaluation.metrics.exists() else {}
     )
     return tuple(
-        Gain(name.replace("_", " "), probe, *(100 * leaf[end] for end in ("value", "low", "high")))
-        for name, probes in metrics.get("gain", {}).items()
-        for probe, leaf in probes.items()
+        Gain(name.replace("_", " "), Interval(**probes["knn"]), Interval(**probes["linear"]))
+        for name, probes in sorted(metrics.get("gain", {}).items(), key=lambda item: not item[0].startswith("teacher"))
     )

@@ -92,7 +92,7 @@ def _curation(curated: DatasetHandle) -> Table:
 
 
 def _reasons(fate: FateCount) -> Text:
-    shown = [f"{reason.split(':', 1)[-1].replace('_', ' ')} {count:,}" for reason, count in fate.reasons[:_REASONS]]
+    shown = [f"{reason} {count:,}" for reason, count in fate.reasons[:_REASONS]]
     if len(fate.reasons) > _REASONS:
         shown.append(f"{len(fate.reasons) - _REASONS} more")
     return Text(", ".join(shown), "dim")

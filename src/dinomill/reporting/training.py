@@ -54,8 +54,8 @@ def draw_history(table: pa.Table) -> tuple[Chart, ...]:
     chosen = {
         "Loss": ["loss"],
         "Terms of the loss": [name for name in columns if name.split("_")[0] in _TERMS],
-        "kNN accuracy on the way": ["knn"],
-        "Effective rank of the embeddings": ["effective_rank"],
+        "kNN accuracy": ["knn"],
+        "Effective rank": ["effective_rank"],
     }
     charts = (_draw(title, names, columns) for title, names in chosen.items())
     return tuple(chart for chart in charts if chart.svg)
@@ -68,6 +68,6 @@ def _draw(title: str, names: list[str], columns: Mapping[str, npt.NDArray[np.flo
     ]
     return Chart(
         title,
-        line_chart(series, x_label="images seen", y_label=title),
+        line_chart(series, x_label="images seen", y_label=title, percent="accuracy" in title),
         tuple((one.name, one.tone) for one in series) if len(series) > 1 else (),
     )
