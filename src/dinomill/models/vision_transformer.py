@@ -47,7 +47,9 @@ class VisionTransformer(nn.Module):
         self.mask_token = nn.Parameter(torch.zeros(1, dim))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.reset_parameters()
+        # There is nothing to draw on the meta device, where normal_ would import torch._dynamo: 1.2 s of every load.
+        if not self.cls_token.is_meta:
+            self.reset_parameters()
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw all weights afresh, as the official code does."""
