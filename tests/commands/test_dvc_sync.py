@@ -55,7 +55,8 @@ def test_every_dependency_is_there_and_every_result_has_one_owner(committed: dic
 
 def test_one_stages_code_is_no_other_stages_business(committed: dict[str, Any]) -> None:
     for name, stage in committed.items():
-        others = {f"{room}/{other}" for other in ORDER if other != name for room in ("pipelines", "src/dinomill")}
+        rooms = ("pipelines",) if name == "reporting" else ("pipelines", "src/dinomill")  # reporting speaks of all
+        others = {f"{room}/{other}" for other in ORDER if other != name for room in rooms}
         assert not others & set(stage["deps"]), name
     assert not {"README.md", "dvc.yaml", "src/dinomill/commands", "src/dinomill/__init__.py"} & set(
         committed["curation"]["deps"]

@@ -59,12 +59,13 @@ def generate(root: Path, env: str | None = None) -> str:
         pipeline = pipelines[name]
         entries = sorted(entry for entry in pipeline.datasets() if entry in catalog and not entry.startswith("params:"))
         written = sorted(pipeline.all_outputs() & set(entries))
+        sources = [entry for entry in entries if isinstance(catalog[entry], SourceDataset)]
         stages[name] = {
             "cmd": f"kedro run {f'--env {env} ' if env else ''}--pipelines {name}",
             "deps": _paths(catalog[entry] for entry in sorted(pipeline.inputs() & set(entries)))
             + [path for entry in written for path in _extra_deps(catalog[entry], left_out)]
             + [path.as_posix() for path in code_of(name, root)],
-            "params": _params(name, entries, folders, root),
+            "params": _params(name, [*sources, *written], folders, root),
             "outs": _paths(catalog[entry] for entry in written),
         }
         for entry in written:
@@ -95,7 +96,10 @@ def _paths(datasets: Iterable[Any]) -> list[str]:
 
 
 def _params(stage: str, entries: list[str], folders: list[Path], root: Path) -> list[dict[str, list[str]]]:
-    """The stage's own keys, file by file, then the globals that its parameters and catalog entries refer to."""
+    """The stage's own keys, file by file, then the globals that its parameters and catalog entries refer to.
+
+    A handle that the stage only reads is a dependency by its content; where it lies does not matter.
+    """
     params: list[dict[str, list[str]]] = []
     text = ""
     for folder in folders:
