@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dinomill.errors import ConfigError, MachineError
+from dinomill.training.history import History
+from dinomill.training.job import TrainingJob
+from dinomill.training.parallel import ParallelConfig, World, parallelise, world
+from dinomill.training.trainer import train
+
+MakeJob = Callable[..., TrainingJob]
+StartWorker = Callable[..., "subprocess.Popen[str]"]
+HERE = World(0, 1, torch.device("cpu"))
+
+# What a batch of 16 and two of 8 do alike: no stochastic depth; no mask, which is drawn for each process; no neighbour
+# in KoLeo, which is sought in a process's own images.
+ALIKE: dict[str, Any] = {
+    "recipe": {"masking": {"fraction": 0}, "steps": 8},
+    "step": {"drop_path": 0, "losses": {"koleo_weight": 0, "ibot_weight": 0}},
+    "runtime": {"log_every": 1},
+}
+
+
+def losses(job: TrainingJob) -> list[float]:
+    return [row["loss"] for row in History(job.work / "history.jsonl", steps=100).rows]
+
+
+def finished(process: subprocess.Popen[str]) -> None:
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+
+
+@pytest.fixture
+def alone(make_job: MakeJob, tmp_path: Path) -> TrainingJob:
+    job = make_job(work_root=tmp_path / "alone", **ALIKE)
+    train(job, HERE)
+    return job
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
+def test_two_processes_train_as_one_and_one_continues_for_them(
+    make_job: MakeJob, start_worker: StartWorker, alone: TrainingJob, tmp_path: Path, kind: str
+) -> None:
+    changes = {**ALIKE, "runtime": {"log_every": 1, "parallel": {"kind": kind}}}
+    job = make_job(work_root=tmp_path / "two", **changes)
+    finished(start_worker(job, processes=2))
+    assert losses(job) == pytest.approx(losses(alone), rel=1e-5)
+    expected = load_file(alone.exported / "student" / "model.safetensors")
+    actual = load_file(job.exported / "student" / "model.safetensors")
+    for name, tensor in actual.items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-5)
+
+    # The last step is undone; one process makes it again from the two processes' checkpoint at step 4.
+    for path in (job.work / "checkpoints" / "step_00000008").iterdir():
+        path.unlink()
+    (job.work / "checkpoints" / "step_00000008").rmdir()
+    single = make_job(work_root=tmp_path / "two", **ALIKE)
+    assert single.work == job.work
+    train(single, HERE)
+    assert losses(single) == pytest.approx(losses(alone), rel=1e-5)
+
+
+def test_stopped_together(make_job: MakeJob, start_worker: StartWorker) -> None:
+    # Only the launcher of the workers hears the signal here, as when a batch system stops a job.
+    import json
+    import signal
+    import time
+
+    job = make_job(recipe={"steps": 100_000}, runtime={"checkpoint_every": 10**6})
+    process = start_worker(job, processes=2)
+    while not (job.work / "history.jsonl").exists() or not (job.work / "history.jsonl").read_text():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    rows = [json.loads((job.work / "failures" / f"rank_{rank}.json").read_text()) for rank in (0, 1)]
+    assert [row["kind"] for row in rows] == ["Interrupted", "Interrupted"]
+    assert rows[0]["problem"] == rows[1]["problem"]
+    assert len(list((job.work / "checkpoints").glob("step_*/meta.json"))) == 1
+
+
+def test_one_process_needs_no_group() -> None:
+    with world(ParallelConfig(), "cpu") as here:
+        assert (here.rank, here.size, here.is_main) == (0, 1, True)
+        assert not torch.distributed.is_initialized()
+        assert here.any(True)
+        assert not here.any(False)
+        assert torch.equal(here.gather(torch.arange(3)), torch.arange(3))
+
+
+def test_several_processes_need_a_way() -> None:
+    with pytest.raises(ConfigError, match="several processes"):
+        parallelise(torch.nn.Linear(1, 1), World(0, 2, torch.device("cpu")), ParallelConfig(kind="none"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_missing_gpu_is_said() -> None:
+    with pytest.raises(MachineError, match="GPU"), world(ParallelConfig(), "cuda"):
+        pass
