@@ -1,20 +1,27 @@
 from __future__ import annotations
 
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from dinomill.commands.dvc_sync import generate, synchronise
+
 PROJECT = Path(__file__).parents[2]
 ORDER = ["sample", "curation", "pretraining", "distillation", "evaluation", "registration", "packaging", "reporting"]
 
+Sync = Callable[..., tuple[int, str]]
 
-def sync(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    program = Path(sys.executable).with_name("dinomill")
-    return subprocess.run([program, "dvc", "sync", *arguments], cwd=root, capture_output=True, text=True, check=False)
+
+@pytest.fixture
+def sync(capsys: pytest.CaptureFixture[str]) -> Sync:
+    def run(root: Path, **options: Any) -> tuple[int, str]:
+        code = synchronise(root, **options)
+        return code, "".join(capsys.readouterr())
+
+    return run
 
 
 def stages(root: Path) -> dict[str, Any]:
@@ -29,8 +36,7 @@ def edit(path: Path, old: str, new: str) -> None:
 
 
 def test_dvc_yaml_is_what_the_registry_says() -> None:
-    done = sync(PROJECT, "--check")
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert generate(PROJECT) == (PROJECT / "dvc.yaml").read_text(encoding="utf-8"), "run `dinomill dvc sync`"
 
 
 @pytest.fixture(scope="module")
@@ -68,43 +74,42 @@ def test_unfinished_work_and_runs_are_nobodys_result(committed: dict[str, Any]) 
         assert not [path for path in stage["outs"] + stage["deps"] if path.startswith(("data/work", "data/mlflow"))]
 
 
-def test_ones_own_images_take_the_samples_place(project: Path) -> None:
+def test_ones_own_images_take_the_samples_place(project: Path, sync: Sync) -> None:
     own = project / "images"
     own.mkdir()
     globals_yml = project / "conf/base/globals.yml"
     for place in ("pool", "seeds", "labelled"):
         edit(globals_yml, f"data/01_raw/sample/{place}", "s3://bucket/labelled" if place == "labelled" else str(own))
-    done = sync(project)
-    assert done.returncode == 0, done.stderr
+    assert sync(project)[0] == 0
     made = stages(project)
     assert "sample" not in made
     assert str(own) in made["curation"]["deps"]
     assert not [dep for dep in made["curation"]["deps"] if "s3:" in dep]
-    assert sync(project, "--check").returncode == 0
+    assert sync(project, check=True)[0] == 0
 
 
-def test_a_local_file_and_an_environment_are_seen(project: Path) -> None:
+def test_a_local_file_and_an_environment_are_seen(project: Path, sync: Sync) -> None:
     local = project / "conf/local/curation/parameters.yml"
     local.parent.mkdir(parents=True)
     local.write_text("curation:\n  scan:\n    max_bad_fraction: 0.9\n", encoding="utf-8")
-    assert sync(project).returncode == 0
+    assert sync(project)[0] == 0
     made = stages(project)
     assert {"conf/local/curation/parameters.yml": ["curation"]} in made["curation"]["params"]
     assert not [file for file in made["pretraining"]["params"] if "conf/local" in str(file)]
 
     (project / "conf/trial").mkdir()
     (project / "conf/trial/parameters.yml").write_text("sample:\n  seed: 7\n", encoding="utf-8")
-    assert sync(project, "--env", "trial").returncode == 0
+    assert sync(project, env="trial")[0] == 0
     made = stages(project)
     assert made["sample"]["cmd"] == "kedro run --env trial --pipelines sample"
     assert {"conf/trial/parameters.yml": ["sample"]} in made["sample"]["params"]
 
 
-def test_a_difference_is_shown_and_fails(project: Path) -> None:
-    assert sync(project).returncode == 0
+def test_a_difference_is_shown_and_fails(project: Path, sync: Sync) -> None:
+    assert sync(project)[0] == 0
     edit(project / "dvc.yaml", "kedro run --pipelines curation", "kedro run --pipelines curatoin")
-    done = sync(project, "--check")
-    assert done.returncode == 1
-    assert "+    cmd: kedro run --pipelines curation" in done.stdout
-    assert "dinomill dvc sync" in done.stderr
+    code, shown = sync(project, check=True)
+    assert code == 1
+    assert "+    cmd: kedro run --pipelines curation" in shown
+    assert "dinomill dvc sync" in shown
     assert "curatoin" in (project / "dvc.yaml").read_text(encoding="utf-8")

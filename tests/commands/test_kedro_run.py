@@ -1,33 +1,51 @@
-"""`kedro run`, started as a user starts it: what it says when something is wrong."""
+"""`kedro run`: what it says when something is wrong."""
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from kedro.framework.cli.cli import KedroCLI
 
 SCREEN = 24  # lines
 
+Refused = Callable[..., str]
+
 
 def kedro(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Start it as a user does."""
     program = Path(sys.executable).with_name("kedro")
     return subprocess.run([program, *arguments], cwd=project, capture_output=True, text=True, check=False, timeout=300)
 
 
-def refused(project: Path, *arguments: str) -> str:
-    """Run, and check that it failed in one screen, without traceback, warning or anything written."""
-    done = kedro(project, "run", *arguments)
-    shown = done.stdout + done.stderr
-    assert done.returncode not in (0, None), shown
+@pytest.fixture
+def refused(project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Refused]:
+    """Run `kedro run` in this process, and check that it failed in one screen, with nothing written."""
+    monkeypatch.chdir(project)
+    before = signal.getsignal(signal.SIGTERM)
+
+    def run(*arguments: str) -> str:
+        with pytest.raises(SystemExit) as stop:
+            KedroCLI(project).main(["run", *arguments])
+        shown = "".join(capfd.readouterr())
+        check_refusal(project, stop.value.code, shown)
+        return shown
+
+    yield run
+    signal.signal(signal.SIGTERM, before)
+
+
+def check_refusal(project: Path, code: object, shown: str) -> None:
+    assert code not in (0, None), shown
     assert "Traceback" not in shown
     assert "Warning" not in shown
     assert len(shown.splitlines()) <= SCREEN, shown
-    assert not [
-        path for path in (project / "data").rglob("*") if "mlflow" not in path.parts and "01_raw" not in path.parts
-    ]
-    return shown
+    written = [path for path in (project / "data").rglob("*") if not {"mlflow", "01_raw"} & set(path.parts)]
+    assert not written
 
 
 def make_images(folder: Path) -> None:
@@ -43,69 +61,76 @@ def sources(project: Path) -> Path:
 
 
 @pytest.mark.parametrize("option", ["--pipeline", "--pipelines"])
-def test_an_unknown_stage_names_the_likely_one(project: Path, option: str) -> None:
-    assert "Did you mean 'curation'?" in refused(project, option, "curaton")
+def test_an_unknown_stage_names_the_likely_one(refused: Refused, option: str) -> None:
+    assert "Did you mean 'curation'?" in refused(option, "curaton")
 
 
-def test_one_spelling_at_a_time(project: Path) -> None:
-    assert "two spellings" in refused(project, "--pipeline", "curation", "--pipelines", "sample")
+def test_one_spelling_at_a_time(project: Path, refused: Refused) -> None:
+    assert "two spellings" in refused("--pipeline", "curation", "--pipelines", "sample")
 
 
-def test_a_missing_pool_says_what_to_do(project: Path) -> None:
-    shown = refused(project, "--pipelines", "curation")
+def test_a_missing_pool_says_what_to_do(project: Path, refused: Refused) -> None:
+    shown = refused("--pipelines", "curation")
     assert "pool location data/01_raw/sample/pool does not exist" in shown
     assert "dinomill sample" in shown
 
 
-def test_an_empty_pool_is_said(project: Path) -> None:
+def test_an_empty_pool_is_said(project: Path, refused: Refused) -> None:
     (project / "data/01_raw/sample/pool").mkdir(parents=True)
-    assert "pool folder data/01_raw/sample/pool is empty" in refused(project, "--pipeline", "curation")
+    assert "pool folder data/01_raw/sample/pool is empty" in refused("--pipeline", "curation")
 
 
-def test_a_missing_seed_folder_is_said(sources: Path) -> None:
+def test_a_missing_seed_folder_is_said(sources: Path, refused: Refused) -> None:
     for path in (sources / "data/01_raw/sample/seeds").iterdir():
         path.unlink()
     (sources / "data/01_raw/sample/seeds").rmdir()
-    shown = refused(sources, "--pipelines", "curation")
+    shown = refused("--pipelines", "curation")
     assert "seeds location data/01_raw/sample/seeds does not exist" in shown
 
 
-def test_a_wrong_parameter_names_the_likely_key_and_the_file(sources: Path) -> None:
-    shown = refused(sources, "--pipelines", "curation", "--params", "curation.scan.max_bad_fractoin=0.5")
+def test_a_wrong_parameter_names_the_likely_key_and_the_file(sources: Path, refused: Refused) -> None:
+    shown = refused("--pipelines", "curation", "--params", "curation.scan.max_bad_fractoin=0.5")
     assert "did you mean 'max_bad_fraction'?" in shown
     assert "conf/base/curation/parameters.yml" in shown
 
 
-def test_a_value_out_of_range_is_named(sources: Path) -> None:
-    shown = refused(sources, "--pipelines", "curation", "--params", "curation.scan.max_bad_fraction=7")
+def test_a_value_out_of_range_is_named(sources: Path, refused: Refused) -> None:
+    shown = refused("--pipelines", "curation", "--params", "curation.scan.max_bad_fraction=7")
     assert "scan.max_bad_fraction" in shown
     assert "found 7" in shown
 
 
-def test_a_wrong_top_level_parameter_is_named(sources: Path) -> None:
-    assert "did you mean 'curation'?" in refused(sources, "--pipelines", "curation", "--params", "curatoin.scan.x=1")
+def test_a_wrong_top_level_parameter_is_named(sources: Path, refused: Refused) -> None:
+    assert "did you mean 'curation'?" in refused("--pipelines", "curation", "--params", "curatoin.scan.x=1")
 
 
-def test_broken_yaml_is_shown_with_its_place(sources: Path) -> None:
+def test_broken_yaml_is_shown_with_its_place(sources: Path, refused: Refused) -> None:
     (sources / "conf/base/curation/parameters.yml").write_text("curation: [1,\nscan: 2", encoding="utf-8")
-    assert "parameters.yml" in refused(sources, "--pipelines", "curation")
+    assert "parameters.yml" in refused("--pipelines", "curation")
 
 
-def test_a_reference_to_nothing_is_named(sources: Path) -> None:
+def test_a_reference_to_nothing_is_named(sources: Path, refused: Refused) -> None:
     path = sources / "conf/base/curation/parameters.yml"
     path.write_text(path.read_text(encoding="utf-8").replace("folders.scan", "folders.scn"), encoding="utf-8")
-    assert "folders.scn" in refused(sources, "--pipelines", "curation")
+    assert "folders.scn" in refused("--pipelines", "curation")
 
 
 @pytest.mark.parametrize("runner", ["ParallelRunner", "ThreadRunner"])
-def test_other_runners_are_refused(sources: Path, runner: str) -> None:
-    assert "SequentialRunner" in refused(sources, "--pipelines", "curation", "--runner", runner)
+def test_other_runners_are_refused(sources: Path, refused: Refused, runner: str) -> None:
+    assert "SequentialRunner" in refused("--pipelines", "curation", "--runner", runner)
 
 
-def test_a_stage_whose_input_is_not_made_names_the_way(project: Path) -> None:
-    shown = refused(project, "--pipelines", "pretraining")
+def test_a_stage_whose_input_is_not_made_names_the_way(project: Path, refused: Refused) -> None:
+    shown = refused("--pipelines", "pretraining")
     assert "data/05_model_input/curated" in shown
     assert "dvc repro" in shown
+
+
+def test_a_failure_looks_the_same_from_the_shell_and_any_folder(project: Path) -> None:
+    done = kedro(project / "conf", "run", "--pipelines", "curation")
+    check_refusal(project, done.returncode, done.stdout + done.stderr)
+    assert done.returncode == 1
+    assert "error: The pool location data/01_raw/sample/pool does not exist" in done.stderr
 
 
 def test_the_stages_are_listed_quickly_from_any_folder(project: Path) -> None:
