@@ -44,7 +44,9 @@ def try_package(
         MachineError: When the server does not start, or answers wrongly.
     """
     run = config.work / "smoke"
-    with TorchServe(model, store, run, config.server, free_ports()) as server:
+    # One worker says all about the archive, and starts sooner than several.
+    one_worker = config.server.model_copy(update={"workers": 1})
+    with TorchServe(model, store, run, one_worker, free_ports()) as server:
         with _waiting("packaging: TorchServe loads the archive") as tick:
             ready = server.wait_ready(config.smoke.ready_seconds, tick)
         _check_refusals(server, images[0])

@@ -81,7 +81,7 @@ def view_neighbours(
                     model.replace("-", " ", 1),
                     tuple(
                         NeighbourRow(
-                            picture(query, found[0]["query_label"].replace("_", " ")),
+                            picture(query, found[0]["query_label"]),
                             tuple(
                                 picture(one["neighbour"], f"{one['similarity']:.2f}", one["same_class"])
                                 for one in found

@@ -113,7 +113,7 @@ def _environment() -> Environment:
     environment.filters |= {
         "count": lambda value: f"{value:,}",
         "percent": lambda value: f"{100 * value:.1f}%",
-        "points": lambda value: f"{100 * value:+.1f}",
+        "points": lambda value: f"{100 * value:+.1f}".replace("-", "−"),
         "millions": _millions,
         "short": lambda value: str(value)[:12],
     }

@@ -17,13 +17,16 @@ from dinomill.config import Config
 HIDDEN_VARIABLES = (
     ".*(KEY|SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|SESSION).*|AWS_.*|AZURE_.*|GOOGLE_.*|MLFLOW_.*|DVC_.*"
 )
+_MOST_WORKERS = 4  # unless more are asked for
 
 
 class ServerConfig(Config):
     """How TorchServe runs: what is the same on every machine."""
 
-    threads: int = Field(default=2, ge=1, description="CPU threads a worker; more lowers the latency of one request")
-    workers: int = Field(default=0, ge=0, description="worker processes; 0: as many as the cores hold with `threads`")
+    threads: int = Field(default=1, ge=1, description="CPU threads a worker; more lowers a large model's latency")
+    workers: int = Field(
+        default=0, ge=0, description="worker processes of some 600 MB each; 0: cores over `threads`, at most 4"
+    )
     max_request_mb: int = Field(default=8, ge=1, le=512, description="largest request and response in MB")
     queue: int = Field(default=32, ge=1, description="requests that wait before more are refused with 503")
     heap_mb: int = Field(default=512, ge=128, description="memory of the Java front end in MB; the queue lives in it")
@@ -32,7 +35,7 @@ class ServerConfig(Config):
 
     def worker_count(self) -> int:
         """Worker processes on this machine."""
-        return self.workers or max(1, (os.cpu_count() or 1) // self.threads)
+        return self.workers or max(1, min(_MOST_WORKERS, (os.cpu_count() or 1) // self.threads))
 
 
 class Ports(BaseModel):

@@ -16,7 +16,7 @@ An image embedding model for TorchServe, made by dinomill from the MLflow model 
 On the machine that made it: `dinomill serve`. Elsewhere, with Python, Java 11 or newer and this folder:
 
     pip install -r requirements.txt
-    torchserve --start --foreground --ncs --ts-config config.properties
+    OMP_WAIT_POLICY=PASSIVE torchserve --start --foreground --ncs --ts-config config.properties
 
 `config.properties` binds every port to 127.0.0.1, asks for a token, loads this one model and refuses to load others.
 The archive carries the weights and the prediction code; it needs these packages and installs nothing by itself:

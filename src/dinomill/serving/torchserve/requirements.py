@@ -12,6 +12,8 @@ from dinomill.serving.torchserve.carried import imported_modules
 _OURS = "dinomill"
 # Imported by TorchServe's own worker.
 _SERVER = ("torchserve", "psutil", "PyYAML")
+# Writing Parquet is for the stages; a server never does.
+_NOT_NEEDED = {"pyarrow"}
 
 
 def archive_requirements(archive: Path) -> list[str]:
@@ -39,4 +41,4 @@ def _imported(archive: Path) -> set[str]:
         for name in file.namelist():
             if name.endswith(".py"):
                 modules |= {imported.split(".")[0] for imported in imported_modules(file.read(name).decode())}
-    return modules - set(sys.stdlib_module_names) - {_OURS}
+    return modules - set(sys.stdlib_module_names) - {_OURS} - _NOT_NEEDED
