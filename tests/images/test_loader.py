@@ -12,7 +12,8 @@ from dinomill.errors import ConfigError, InputError
 from dinomill.handles import DatasetHandle
 from dinomill.images.batches import Batch
 from dinomill.images.crops import MultiCropConfig
-from dinomill.images.loader import LoaderConfig, TrainingLoader
+from dinomill.images.loader import TrainingLoader
+from dinomill.images.loader_config import LoaderConfig
 from dinomill.images.masks import MaskingConfig
 
 Make = Callable[..., DatasetHandle]

@@ -4,7 +4,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from dinomill.training.centering import Centering, CenteringConfig, CenteringKind, sinkhorn_knopp
+from dinomill.training.centering import Centering, sinkhorn_knopp
+from dinomill.training.config import CenteringConfig, CenteringKind
 from dinomill.training.losses.koleo import koleo_loss
 from dinomill.training.losses.prototypes import Prototypes
 

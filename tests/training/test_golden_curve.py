@@ -12,11 +12,12 @@ import pytest
 import torch
 
 from dinomill.models import HeadConfig, VisionTransformer, VisionTransformerConfig
+from dinomill.training.config import OptimizerConfig, PretrainingStepConfig
 from dinomill.training.losses.config import LossConfig
 from dinomill.training.network import Network
-from dinomill.training.optimizer import OptimizerConfig, build_optimizer, train_step
+from dinomill.training.optimizer import build_optimizer, train_step
 from dinomill.training.schedules import ScheduleConfig, Schedules
-from dinomill.training.self_distillation import PretrainingStepConfig, SelfDistillation
+from dinomill.training.self_distillation import SelfDistillation
 
 CURVE = Path(__file__).with_name("golden_curve.json")
 STEPS, BATCH, LOCALS = 200, 8, 2

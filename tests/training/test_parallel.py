@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file
 
 from dinomill.errors import ConfigError, MachineError
+from dinomill.training.config import ParallelConfig
 from dinomill.training.history import History
 from dinomill.training.job import TrainingJob
-from dinomill.training.parallel import ParallelConfig, World, parallelise, world
+from dinomill.training.parallel import World, parallelise, world
 from dinomill.training.trainer import train
 
 MakeJob = Callable[..., TrainingJob]

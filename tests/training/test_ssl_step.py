@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from dinomill.models import HeadConfig, VisionTransformer, VisionTransformerConfig
+from dinomill.training.config import OptimizerConfig, PretrainingStepConfig
 from dinomill.training.network import Network
-from dinomill.training.optimizer import OptimizerConfig, build_optimizer, clip_gradients, set_schedules
+from dinomill.training.optimizer import build_optimizer, clip_gradients, set_schedules
 from dinomill.training.schedules import ScheduleValues
-from dinomill.training.self_distillation import PretrainingStepConfig, SelfDistillation
+from dinomill.training.self_distillation import SelfDistillation
 
 HEAD = HeadConfig(hidden_dim=64, bottleneck_dim=32, prototypes=128)
 BACKBONE = VisionTransformerConfig(image_size=70, embed_dim=48, depth=3, num_heads=3)

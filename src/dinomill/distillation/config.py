@@ -7,10 +7,10 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from dinomill.training.config import DistillationStepConfig
 from dinomill.execution.launch import LauncherConfig
 from dinomill.models.config import VisionTransformerConfig
 from dinomill.training.job import Recipe, Runtime
-from dinomill.training.self_distillation import DistillationStepConfig
 
 
 class DistillationConfig(Recipe):

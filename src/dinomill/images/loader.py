@@ -9,40 +9,22 @@ from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self, cast
+from typing import Self, cast
 
 import torch
-from pydantic import Field
 
-from dinomill.config import Config
 from dinomill.errors import ConfigError
 from dinomill.handles import DatasetHandle
 from dinomill.images import crops_opencv
 from dinomill.images.batches import Batch, BatchMaker, RawBatch, Recipe, assemble, render_on_device
 from dinomill.images.crops import MultiCropConfig
+from dinomill.images.loader_config import LoaderConfig
 from dinomill.images.manifest import read_kept
 from dinomill.images.masks import MaskingConfig
 from dinomill.images.sampler import Sampler
 from dinomill.images.shards import ShardReader
 
 _TINY = 64  # crops up to this side are rendered as matrix products on a CPU (measured: 2× OpenCV at 28, 0.1× at 224)
-
-
-class LoaderConfig(Config):
-    """How batches are made. Nothing here changes their content, except that backends differ by rounding."""
-
-    workers: int = Field(default=0, ge=0, description="threads or processes; 0: one a core, at most 8")
-    kind: Literal["threads", "processes"] = Field(
-        default="threads",
-        description="decoding and rendering release Python's lock, so threads suffice; processes for slow formats",
-    )
-    prefetch: int = Field(default=2, ge=1, description="batches made ahead, a worker")
-    cache_mb: int = Field(default=512, ge=0, description="decoded images stay in memory when all fit in this, MB")
-    backend: Literal["auto", "opencv", "batched"] = Field(
-        default="auto",
-        description="batched: matrix products, on the training device; opencv: one by one on the CPU; "
-        "auto: batched on a GPU, for crops up to 64 pixels and for more than 4 channels, else opencv",
-    )
 
 
 class TrainingLoader:

@@ -1,14 +1,32 @@
-"""Vision transformers, projection heads, and their weights on disk."""
+"""Vision transformers, projection heads, and their weights on disk.
+
+What is listed here is imported when it is first asked for: configurations are read at every start of Kedro, and torch
+takes seconds to load.
+"""
 
 from __future__ import annotations
 
-from dinomill.models.attention import Sequences
-from dinomill.models.config import VARIANTS, HeadConfig, VisionTransformerConfig, variant
-from dinomill.models.heads import ProjectionHead
-from dinomill.models.loading import load
-from dinomill.models.stochastic_depth import DropPath, Subset, draw_drop_path
-from dinomill.models.vision_transformer import VisionTransformer, build
-from dinomill.models.weights import load_backbone, load_official, read_config, save_backbone
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dinomill.models.attention import Sequences
+    from dinomill.models.config import VARIANTS, HeadConfig, VisionTransformerConfig, variant
+    from dinomill.models.heads import ProjectionHead
+    from dinomill.models.loading import load
+    from dinomill.models.stochastic_depth import DropPath, Subset, draw_drop_path
+    from dinomill.models.vision_transformer import VisionTransformer, build
+    from dinomill.models.weights import load_backbone, load_official, read_config, save_backbone
+
+_HOMES = {
+    "attention": ("Sequences",),
+    "config": ("VARIANTS", "HeadConfig", "VisionTransformerConfig", "variant"),
+    "heads": ("ProjectionHead",),
+    "loading": ("load",),
+    "stochastic_depth": ("DropPath", "Subset", "draw_drop_path"),
+    "vision_transformer": ("VisionTransformer", "build"),
+    "weights": ("load_backbone", "load_official", "read_config", "save_backbone"),
+}
 
 __all__ = [
     "VARIANTS",
@@ -28,3 +46,10 @@ __all__ = [
     "save_backbone",
     "variant",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"dinomill.models.{home}"), name)
+    raise AttributeError(f"module 'dinomill.models' has no attribute {name!r}")

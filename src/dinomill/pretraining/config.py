@@ -6,10 +6,10 @@ from pathlib import Path
 
 from pydantic import Field
 
+from dinomill.training.config import PretrainingStepConfig
 from dinomill.execution.launch import LauncherConfig
 from dinomill.models.config import VisionTransformerConfig
 from dinomill.training.job import Recipe, Runtime
-from dinomill.training.self_distillation import PretrainingStepConfig
 
 
 class PretrainingConfig(Recipe):

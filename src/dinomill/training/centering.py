@@ -9,34 +9,17 @@ Sources: Caron et al., SwAV, 2020 (Sinkhorn-Knopp); Caron et al., DINO, 2021 (ce
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Self
 
 import torch
 import torch.distributed as dist
-from pydantic import Field
 from torch import Tensor, nn
 
-from dinomill.config import Config
+from dinomill.training.config import CenteringConfig, CenteringKind
 from dinomill.training.losses.prototypes import Prototypes
 
 # Smallest normal fp32 number: a sum that underflows leaves its samples nothing, instead of NaN.
 _TINY = torch.finfo(torch.float32).tiny
-
-
-class CenteringKind(StrEnum):
-    """How the teacher's assignments are kept from collapsing."""
-
-    SINKHORN_KNOPP = "sinkhorn_knopp"  # the long recipe
-    SOFTMAX = "softmax"  # EMA centre: the short recipe
-
-
-class CenteringConfig(Config):
-    """How the teacher's logits become targets."""
-
-    kind: CenteringKind = Field(CenteringKind.SINKHORN_KNOPP, description="sinkhorn_knopp, or softmax with EMA centre")
-    iterations: int = Field(3, ge=1, description="Sinkhorn-Knopp iterations")
-    center_momentum: float = Field(0.9, ge=0, lt=1, description="EMA momentum of the softmax centre")
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,14 @@ from dinomill.images.batches import Batch
 from dinomill.models import HeadConfig, VisionTransformer, VisionTransformerConfig, load, load_backbone
 from dinomill.models.position import resize_positions
 from dinomill.models.weights import check_fit, read_safetensors
+from dinomill.training.config import DistillationStepConfig
 from dinomill.training.job import TrainingJob
 from dinomill.training.network import Network
 from dinomill.training.optimizer import build_optimizer, train_step
 from dinomill.training.parallel import World, parallelise
 from dinomill.training.precision import compute_dtype
 from dinomill.training.schedules import Schedules
-from dinomill.training.self_distillation import DistillationStepConfig, SelfDistillation
+from dinomill.training.self_distillation import SelfDistillation
 
 # An exported teacher keeps its heads beside its backbone: a distillation learns from their outputs.
 HEADS_NAME = "heads.safetensors"

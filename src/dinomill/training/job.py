@@ -14,16 +14,19 @@ from pydantic import Field
 from dinomill.config import Config
 from dinomill.errors import ConfigError, InputError
 from dinomill.images.crops import MultiCropConfig
-from dinomill.images.loader import LoaderConfig
+from dinomill.images.loader_config import LoaderConfig
 from dinomill.images.masks import MaskingConfig
 from dinomill.models import VisionTransformerConfig
 from dinomill.storage.atomic import write_text
 from dinomill.storage.hashing import hash_json
-from dinomill.training.monitor import MonitorConfig
-from dinomill.training.optimizer import OptimizerConfig
-from dinomill.training.parallel import ParallelConfig
+from dinomill.training.config import (
+    DistillationStepConfig,
+    MonitorConfig,
+    OptimizerConfig,
+    ParallelConfig,
+    PretrainingStepConfig,
+)
 from dinomill.training.schedules import ScheduleConfig
-from dinomill.training.self_distillation import DistillationStepConfig, PretrainingStepConfig
 
 
 class Recipe(Config):

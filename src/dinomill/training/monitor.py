@@ -9,41 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from dinomill.config import Config
 from dinomill.errors import DinomillError
+from dinomill.training.config import MonitorConfig
 
 # The evaluation setting of DINO and DINOv2 (Wu et al. 2018).
 _TEMPERATURE = 0.07
 _NEIGHBOURS = 10
 # Rows compared at once: bounds the similarity matrix.
 _CHUNK = 1024
-
-
-class MonitorConfig(Config):
-    """When to look, at how much, and what to do about a collapse."""
-
-    every: int = Field(default=1250, ge=0, description="steps between two looks; 0 never looks")
-    images: int = Field(default=1024, ge=16, description="images of the dataset whose embeddings' spread is measured")
-    labelled_images: int = Field(
-        default=4000, ge=20, description="labelled images at most: four fifths are the bank, the others the queries"
-    )
-    min_effective_rank: float = Field(
-        default=2.0, ge=1, description="below this effective rank features have collapsed"
-    )
-    max_similarity: float = Field(
-        default=0.995, gt=0, le=1, description="above this mean cosine similarity of two images features have collapsed"
-    )
-    patience: int = Field(default=2, ge=1, description="how many looks in a row must find a collapse before it is one")
-    on_collapse: Literal["stop", "warn"] = Field(
-        default="stop", description="end the run with a verdict, or only say so"
-    )
 
 
 class CollapseError(DinomillError):

@@ -5,25 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from dinomill.config import Config
+from dinomill.training.config import OptimizerConfig
 from dinomill.training.param_groups import fuse, student_multipliers
 from dinomill.training.schedules import ScheduleValues
 from dinomill.training.self_distillation import SelfDistillation
-
-
-class OptimizerConfig(Config):
-    """AdamW as in the recipe; the rates come from the schedules."""
-
-    betas: tuple[float, float] = Field((0.9, 0.999), description="Decay of the first and second moment")
-    epsilon: float = Field(1e-8, gt=0, description="Added to the root of the second moment")
-    clip_gradient: float = Field(
-        3.0, ge=0, description="Largest gradient norm of backbone, DINO head and iBOT head, each alone; 0 is off"
-    )
-    layerwise_decay: float = Field(0.9, gt=0, le=1, description="Learning-rate factor from a block to the one before")
-    patch_embed_multiplier: float = Field(0.2, gt=0, description="Learning-rate factor of the patch embedding")
 
 
 def build_optimizer(module: SelfDistillation, config: OptimizerConfig) -> torch.optim.AdamW:

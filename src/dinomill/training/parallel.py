@@ -7,32 +7,17 @@ import datetime
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.distributed as dist
-from pydantic import Field
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from dinomill.config import Config
 from dinomill.errors import ConfigError, MachineError
 from dinomill.models.layers import Block
-
-
-class ParallelConfig(Config):
-    """How the processes share the work. It changes no result beyond rounding."""
-
-    kind: Literal["auto", "none", "ddp", "fsdp2"] = Field(
-        default="auto",
-        description="ddp: a copy of everything in each process; fsdp2: parameters, gradients and optimiser state "
-        "sharded block by block; auto: ddp for several processes, none for one",
-    )
-    timeout_minutes: float = Field(
-        default=30, gt=0, description="how long a process waits for the others in a collective"
-    )
+from dinomill.training.config import ParallelConfig
 
 
 @dataclass(frozen=True)

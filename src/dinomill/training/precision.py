@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 import torch
 
-
-class Precision(StrEnum):
-    """Precision of matrix products; parameters, optimiser state, sums and softmax stay fp32."""
-
-    AUTO = "auto"  # bf16 where the hardware multiplies it, else fp32
-    FP32 = "fp32"
-    BF16 = "bf16"
+from dinomill.training.config import Precision
 
 
 def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:

@@ -14,20 +14,22 @@ from collections.abc import Mapping
 from typing import Protocol
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from dinomill.config import Config
-from dinomill.models import DropPath, HeadConfig, VisionTransformer, draw_drop_path
-from dinomill.training.centering import Centering, CenteringConfig, Targets
-from dinomill.training.losses.config import LossConfig
+from dinomill.models import DropPath, VisionTransformer, draw_drop_path
+from dinomill.training.centering import Centering, Targets
+from dinomill.training.config import (
+    DistillationStepConfig,
+    PretrainingStepConfig,
+    StepConfig,
+)
 from dinomill.training.losses.cross_entropy import CrossEntropyOptions
 from dinomill.training.losses.dino import GLOBAL_CROPS, dino_losses
 from dinomill.training.losses.gram import gram_loss, resize_patches
 from dinomill.training.losses.ibot import ibot_loss
 from dinomill.training.losses.koleo import koleo_loss
 from dinomill.training.network import Network, frozen_copy, prototypes
-from dinomill.training.precision import Precision, compute_dtype
+from dinomill.training.precision import compute_dtype
 from dinomill.training.schedules import ScheduleValues
 
 
@@ -39,34 +41,6 @@ class StepBatch(Protocol):
     masks: Tensor  # [2B, N] bool
     mask_indices: Tensor  # [M] int64 into the flattened [2B·N]
     mask_weights: Tensor  # [M] fp32
-
-
-class StepConfig(Config):
-    """What pretraining and distillation have in common."""
-
-    head: HeadConfig = Field(default_factory=HeadConfig, description="Shape of the DINO and iBOT heads")
-    separate_heads: bool = Field(False, description="A head of their own for patches (long recipe), or a shared one")
-    losses: LossConfig = Field(default_factory=LossConfig, description="Weights and constants of the losses")
-    centering: CenteringConfig = Field(default_factory=CenteringConfig, description="How teacher logits become targets")
-    precision: Precision = Field(Precision.AUTO, description="auto: bf16 where the hardware is fast in it, else fp32")
-    compile: bool = Field(False, description="Compile the blocks; minutes at the start, then faster steps")
-    recomputed_blocks: float = Field(
-        0.0, ge=0, le=1, description="Share of blocks whose activations are computed again instead of kept"
-    )
-
-
-class PretrainingStepConfig(StepConfig):
-    """Pretraining with a teacher that is the student's moving average."""
-
-    drop_path: float = Field(0.3, ge=0, lt=1, description="Stochastic depth: share of images that skip a branch")
-
-
-class DistillationStepConfig(StepConfig):
-    """Distillation of a frozen teacher."""
-
-    patch_share: float = Field(
-        1.0, gt=0, le=1, description="Share of each global crop's patches in the iBOT loss, evenly spaced"
-    )
 
 
 class SelfDistillation(nn.Module):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from dinomill.training.centering import Centering, CenteringConfig, CenteringKind, Targets, sinkhorn_knopp
+from dinomill.training.centering import Centering, Targets, sinkhorn_knopp
+from dinomill.training.config import CenteringConfig, CenteringKind
 from dinomill.training.losses.cross_entropy import CrossEntropyOptions
 from dinomill.training.losses.dino import denominator, dino_losses
 from dinomill.training.losses.ibot import ibot_loss

@@ -1,0 +1,26 @@
+"""How batches are made; apart from the loader, since Kedro reads this at every start and torch loads slowly."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from dinomill.config import Config
+
+
+class LoaderConfig(Config):
+    """How batches are made. Nothing here changes their content, except that backends differ by rounding."""
+
+    workers: int = Field(default=0, ge=0, description="threads or processes; 0: one a core, at most 8")
+    kind: Literal["threads", "processes"] = Field(
+        default="threads",
+        description="decoding and rendering release Python's lock, so threads suffice; processes for slow formats",
+    )
+    prefetch: int = Field(default=2, ge=1, description="batches made ahead, a worker")
+    cache_mb: int = Field(default=512, ge=0, description="decoded images stay in memory when all fit in this, MB")
+    backend: Literal["auto", "opencv", "batched"] = Field(
+        default="auto",
+        description="batched: matrix products, on the training device; opencv: one by one on the CPU; "
+        "auto: batched on a GPU, for crops up to 64 pixels and for more than 4 channels, else opencv",
+    )

@@ -1,0 +1,108 @@
+"""What can be configured of the engine; apart from its code, as Kedro reads it at every start and torch loads slowly."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field
+
+from dinomill.config import Config
+from dinomill.models.config import HeadConfig
+from dinomill.training.losses.config import LossConfig
+
+
+class Precision(StrEnum):
+    """Precision of matrix products; parameters, optimiser state, sums and softmax stay fp32."""
+
+    AUTO = "auto"  # bf16 where the hardware multiplies it, else fp32
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+
+class CenteringKind(StrEnum):
+    """How the teacher's assignments are kept from collapsing."""
+
+    SINKHORN_KNOPP = "sinkhorn_knopp"  # the long recipe
+    SOFTMAX = "softmax"  # EMA centre: the short recipe
+
+
+class CenteringConfig(Config):
+    """How the teacher's logits become targets."""
+
+    kind: CenteringKind = Field(CenteringKind.SINKHORN_KNOPP, description="sinkhorn_knopp, or softmax with EMA centre")
+    iterations: int = Field(3, ge=1, description="Sinkhorn-Knopp iterations")
+    center_momentum: float = Field(0.9, ge=0, lt=1, description="EMA momentum of the softmax centre")
+
+
+class StepConfig(Config):
+    """What pretraining and distillation have in common."""
+
+    head: HeadConfig = Field(default_factory=HeadConfig, description="Shape of the DINO and iBOT heads")
+    separate_heads: bool = Field(False, description="A head of their own for patches (long recipe), or a shared one")
+    losses: LossConfig = Field(default_factory=LossConfig, description="Weights and constants of the losses")
+    centering: CenteringConfig = Field(default_factory=CenteringConfig, description="How teacher logits become targets")
+    precision: Precision = Field(Precision.AUTO, description="auto: bf16 where the hardware is fast in it, else fp32")
+    compile: bool = Field(False, description="Compile the blocks; minutes at the start, then faster steps")
+    recomputed_blocks: float = Field(
+        0.0, ge=0, le=1, description="Share of blocks whose activations are computed again instead of kept"
+    )
+
+
+class PretrainingStepConfig(StepConfig):
+    """Pretraining with a teacher that is the student's moving average."""
+
+    drop_path: float = Field(0.3, ge=0, lt=1, description="Stochastic depth: share of images that skip a branch")
+
+
+class DistillationStepConfig(StepConfig):
+    """Distillation of a frozen teacher."""
+
+    patch_share: float = Field(
+        1.0, gt=0, le=1, description="Share of each global crop's patches in the iBOT loss, evenly spaced"
+    )
+
+
+class OptimizerConfig(Config):
+    """AdamW as in the recipe; the rates come from the schedules."""
+
+    betas: tuple[float, float] = Field((0.9, 0.999), description="Decay of the first and second moment")
+    epsilon: float = Field(1e-8, gt=0, description="Added to the root of the second moment")
+    clip_gradient: float = Field(
+        3.0, ge=0, description="Largest gradient norm of backbone, DINO head and iBOT head, each alone; 0 is off"
+    )
+    layerwise_decay: float = Field(0.9, gt=0, le=1, description="Learning-rate factor from a block to the one before")
+    patch_embed_multiplier: float = Field(0.2, gt=0, description="Learning-rate factor of the patch embedding")
+
+
+class ParallelConfig(Config):
+    """How the processes share the work. It changes no result beyond rounding."""
+
+    kind: Literal["auto", "none", "ddp", "fsdp2"] = Field(
+        default="auto",
+        description="ddp: a copy of everything in each process; fsdp2: parameters, gradients and optimiser state "
+        "sharded block by block; auto: ddp for several processes, none for one",
+    )
+    timeout_minutes: float = Field(
+        default=30, gt=0, description="how long a process waits for the others in a collective"
+    )
+
+
+class MonitorConfig(Config):
+    """When to look, at how much, and what to do about a collapse."""
+
+    every: int = Field(default=1250, ge=0, description="steps between two looks; 0 never looks")
+    images: int = Field(default=1024, ge=16, description="images of the dataset whose embeddings' spread is measured")
+    labelled_images: int = Field(
+        default=4000, ge=20, description="labelled images at most: four fifths are the bank, the others the queries"
+    )
+    min_effective_rank: float = Field(
+        default=2.0, ge=1, description="below this effective rank features have collapsed"
+    )
+    max_similarity: float = Field(
+        default=0.995, gt=0, le=1, description="above this mean cosine similarity of two images features have collapsed"
+    )
+    patience: int = Field(default=2, ge=1, description="how many looks in a row must find a collapse before it is one")
+    on_collapse: Literal["stop", "warn"] = Field(
+        default="stop", description="end the run with a verdict, or only say so"
+    )
