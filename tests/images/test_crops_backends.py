@@ -10,7 +10,7 @@ from skimage import data
 
 from dinomill.images.crops import CropPlan, MultiCropConfig, draw_plan
 from dinomill.images.crops_batched import canvas, render_batch
-from dinomill.images.crops_opencv import normalisation_tables, render_image
+from dinomill.images.crops_opencv import normalisation_tables, operations, render_image
 
 Array = np.ndarray[Any, Any]
 PLAIN = {"jitter": 0.0, "grey": 0.0, "blur": (0, 0, 0), "solarise": 0.0, "flip": 0.0}
@@ -31,9 +31,10 @@ def both(images: list[Array], config: MultiCropConfig) -> list[tuple[Array, Arra
     pairs = []
     for start, stop, size in ((0, 2, config.global_size), (2, config.views, config.local_size)):
         part = plan.views(start, stop)
+        todo = operations(part, config.blur_kernel)
         one = np.empty((stop - start, len(images), channels, size, size), np.float32)
         for column, image in enumerate(images):
-            render_image(image, part, column, size, one[:, column], tables, config.blur_kernel)
+            render_image(image, todo, column, size, one[:, column], tables)
         two = render_batch(
             canvas(images), part, size, mean, std, kernel=config.blur_kernel, threshold=config.solarise_threshold
         )

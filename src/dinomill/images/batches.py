@@ -11,6 +11,7 @@ import torch
 
 from dinomill.errors import InputError
 from dinomill.images import crops_batched, crops_opencv
+from dinomill.images.buffers import BufferPool
 from dinomill.images.crops import CropPlan, MultiCropConfig, draw_plan
 from dinomill.images.decode import DecodeError, decode_image
 from dinomill.images.manifest import KeptImages
@@ -91,6 +92,7 @@ class BatchMaker:
         self.images = images
         self.source = source
         self.batched = batched
+        self._buffers = BufferPool()
         self._tables = crops_opencv.normalisation_tables(recipe.mean, recipe.std, recipe.crops.solarise_threshold)
         # Larger images are decoded at the scale that their crops need, so nothing of them can be kept.
         self._whole_side = 2 * recipe.crops.global_size
@@ -130,12 +132,10 @@ class BatchMaker:
         return crops
 
     def _render_opencv(self, raw: RawBatch, start: int, stop: int, size: int) -> npt.NDArray[np.float32]:
-        plan = raw.plan.views(start, stop)
-        out = np.empty((stop - start, len(raw.rows), self.recipe.channels, size, size), dtype=np.float32)
+        todo = crops_opencv.operations(raw.plan.views(start, stop), self.recipe.crops.blur_kernel)
+        out = self._buffers.take((stop - start, len(raw.rows), self.recipe.channels, size, size))
         for column, image in enumerate(raw.images):
-            crops_opencv.render_image(
-                image, plan, column, size, out[:, column], self._tables, self.recipe.crops.blur_kernel
-            )
+            crops_opencv.render_image(image, todo, column, size, out[:, column], self._tables)
         return out
 
     def _decode(self, row: int, plan: CropPlan, column: int) -> Pixels:

@@ -7,6 +7,8 @@ cubic interpolation, which does not smooth, never skips pixels.
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from dinomill.images.crops import CropPlan, luma_weights
 
 Pixels = npt.NDArray[np.uint8]
 _MAX_CHANNELS = 4  # of OpenCV's colour and resizing functions
+_SQRT_2 = math.sqrt(2)
 _STRIDE_FROM = 64  # rows from which the mean luma is taken from every fourth row
 
 
@@ -35,48 +38,83 @@ def normalisation_tables(
     return table(values), table(solarised)
 
 
+@dataclass(frozen=True)
+class Operations:
+    """A plan as OpenCV takes it, worked out for the whole batch at once; lists are read faster than arrays."""
+
+    boxes: list[list[list[int]]]  # [V][B] top, left, height, width
+    flip: list[list[bool]]
+    taps: npt.NDArray[np.float32]  # [V, B, kernel]
+    blurred: list[list[bool]]
+    colour: npt.NDArray[np.float64]  # [V, B, C, C + 1], the last column for a mean of 1
+    coloured: list[list[bool]]
+    solarise: list[list[bool]]
+
+
+def operations(plan: CropPlan, kernel: int) -> Operations:
+    """Prepare a plan.
+
+    Args:
+        plan: Of views of one size.
+        kernel: Width of the blur's kernel.
+    """
+    blurred = plan.sigma > 0
+    offsets = np.arange(kernel) - kernel // 2
+    taps = np.exp(-(offsets**2) / (2 * np.where(blurred, plan.sigma, 1.0)[..., None] ** 2))
+    taps /= taps.sum(axis=-1, keepdims=True)
+    shift = np.broadcast_to(plan.mean_share[..., None, None], (*plan.matrix.shape[:3], 1))
+    return Operations(
+        boxes=plan.boxes.tolist(),
+        flip=plan.flip.tolist(),
+        taps=taps.astype(np.float32),
+        blurred=blurred.tolist(),
+        colour=np.concatenate([plan.matrix, shift], axis=3),
+        coloured=plan.coloured.tolist(),
+        solarise=plan.solarise.tolist(),
+    )
+
+
 def render_image(
     image: Pixels,
-    plan: CropPlan,
+    todo: Operations,
     column: int,
     size: int,
     out: npt.NDArray[np.float32],
     tables: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]],
-    kernel: int,
 ) -> None:
     """Write the crops of one image that have one size.
 
     Args:
-        image: ``[H, W, C]``, at most four channels. The plan's boxes are in its pixels.
-        plan: Of the views to render.
-        column: The image's place in the plan.
+        image: ``[H, W, C]``, at most four channels. The boxes are in its pixels.
+        todo: From ``operations``.
+        column: The image's place in the batch.
         size: Side of the crops, pixels.
         out: ``[V, C, size, size]``, written.
         tables: From ``normalisation_tables``.
-        kernel: Width of the blur's kernel.
     """
     import cv2
 
     levels = [image]
     luma = luma_weights(image.shape[2])
-    for view in range(len(out)):
-        source, (top, left, height, width) = _level(levels, plan.boxes[view, column], size)
+    for view, target in enumerate(out):
+        source, (top, left, height, width) = _level(levels, todo.boxes[view][column], size)
         crop: Any = source[top : top + height, left : left + width]
-        if (height, width) != (size, size):
+        if height != size or width != size:
             crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_CUBIC)
-        if plan.flip[view, column]:
+        if todo.flip[view][column]:
             crop = cv2.flip(crop, 1)
-        if plan.sigma[view, column] > 0:
-            taps = cv2.getGaussianKernel(kernel, plan.sigma[view, column], cv2.CV_32F)
+        if todo.blurred[view][column]:
+            taps = todo.taps[view, column]
             crop = cv2.sepFilter2D(crop, -1, taps, taps)
-        if plan.coloured[view, column]:
-            rows = crop[::4] if size >= _STRIDE_FROM else crop
-            mean = float(np.dot(cv2.mean(rows)[: len(luma)], luma))
-            crop = _colour(crop, plan.matrix[view, column], plan.mean_share[view, column] * mean)
-        table = tables[1] if plan.solarise[view, column] else tables[0]
-        planes = cv2.split(crop) if crop.ndim == 3 else (crop,)
+        if todo.coloured[view][column]:
+            mean = cv2.mean(crop[::4] if size >= _STRIDE_FROM else crop)
+            colour = todo.colour[view, column]
+            colour[:, -1] *= luma @ mean[: len(luma)]
+            crop = cv2.transform(crop, colour)
+        table = tables[1] if todo.solarise[view][column] else tables[0]
+        planes = cv2.split(crop) if len(luma) > 1 else (crop,)
         for channel, plane in enumerate(planes):
-            cv2.LUT(plane, table[channel], dst=out[view, channel])
+            cv2.LUT(plane, table[channel], dst=target[channel])
 
 
 def supports(channels: int) -> bool:
@@ -84,29 +122,22 @@ def supports(channels: int) -> bool:
     return channels <= _MAX_CHANNELS
 
 
-def _colour(crop: Pixels, matrix: npt.NDArray[np.float64], offset: float) -> Any:
-    import cv2
-
-    affine = np.concatenate([matrix, np.full((len(matrix), 1), offset)], axis=1)
-    return cv2.transform(crop, affine)
-
-
-def _level(levels: list[Pixels], box: npt.NDArray[np.int64], size: int) -> tuple[Pixels, tuple[int, int, int, int]]:
+def _level(levels: list[Pixels], box: list[int], size: int) -> tuple[Pixels, list[int]]:
     """The reduced copy to take a crop from, made when first needed, and the box in its pixels."""
     import cv2
 
-    top, left, height, width = (int(v) for v in box)
+    top, left, height, width = box
     reduction = min(height, width) / size
-    level = max(int(np.floor(np.log2(reduction) + 0.5)), 0) if reduction > 1 else 0
+    if reduction <= _SQRT_2:
+        return levels[0], box
+    level = int(math.log2(reduction) + 0.5)
     while len(levels) <= level:
         finer = levels[-1]
         half = (max(finer.shape[1] // 2, 1), max(finer.shape[0] // 2, 1))
         reduced: Any = cv2.resize(finer, half, interpolation=cv2.INTER_AREA)
         levels.append(reduced.reshape(half[1], half[0], -1))
-    if level == 0:
-        return levels[0], (top, left, height, width)
     source = levels[level]
     down, across = source.shape[0] / levels[0].shape[0], source.shape[1] / levels[0].shape[1]
     height, width = max(round(height * down), 1), max(round(width * across), 1)
     top, left = min(round(top * down), source.shape[0] - height), min(round(left * across), source.shape[1] - width)
-    return source, (top, left, height, width)
+    return source, [top, left, height, width]

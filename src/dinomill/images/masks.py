@@ -116,10 +116,12 @@ def _covered(
 ) -> npt.NDArray[np.int64]:
     """How many patches of each rectangle ``[n, t]`` are masked already, from summed-area tables."""
     grid = masks.shape[1]
-    table = np.zeros((len(masks), grid + 1, grid + 1), dtype=np.int64)
-    table[:, 1:, 1:] = masks.cumsum(axis=1).cumsum(axis=2)
+    table = np.zeros((len(masks), grid + 1, grid + 1), dtype=np.int32)
+    np.cumsum(masks, axis=1, dtype=np.int32, out=table[:, 1:, 1:])
+    np.cumsum(table, axis=2, out=table)
     bottom, end = np.minimum(top + height, grid), np.minimum(left + width, grid)
     which = np.arange(len(masks))[:, None]
-    inside: npt.NDArray[np.int64] = table[which, bottom, end] - table[which, top, end]
+    inside = table[which, bottom, end] - table[which, top, end]
     inside += table[which, top, left] - table[which, bottom, left]
-    return inside
+    covered: npt.NDArray[np.int64] = inside.astype(np.int64)
+    return covered

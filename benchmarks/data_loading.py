@@ -1,0 +1,265 @@
+"""CPU time of loading: decode a 256×256 JPEG and make DINOv2's ten crops (2×224 + 8×98) of it, normalised.
+
+    python benchmarks/data_loading.py [--images 64] [--rounds 7] [--peer-python ENVIRONMENT/bin/python]
+
+Measured in turns, each on one thread, in CPU-seconds (``time.process_time``), medians over the rounds:
+
+- dinomill: what the training loader does for a batch, from the tar shard to float32 crops, without its cache;
+- PIL: the same augmentation as the official code does it, crop by crop on PIL images, written here on Pillow alone;
+- LightlyTrain's DINOv2 transform, in an environment of its own (it is under the AGPL): make one with
+  ``python -m venv peer && peer/bin/pip install lightly-train==0.18.0`` and name its Python.
+
+Then, for 28-pixel images, crops a second of both of dinomill's backends. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import random
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+from skimage import data
+
+from dinomill.images.batches import BatchMaker, Recipe
+from dinomill.images.crops import IMAGENET_MEAN, IMAGENET_STD, MultiCropConfig
+from dinomill.images.manifest import KeptImages
+from dinomill.images.masks import MaskingConfig
+from dinomill.images.sampler import Sampler
+from dinomill.images.shards import ShardReader, ShardWriter
+
+TARGET_MS = 1.7
+Images = list[np.ndarray[Any, Any]]
+
+
+def photographs(count: int, side: int) -> Images:
+    """Square parts of scikit-image's photographs."""
+    sources = [Image.fromarray(p) for p in (data.astronaut(), data.coffee(), data.chelsea(), data.rocket())]
+    chance = random.Random(0)
+    parts = []
+    for number in range(count):
+        source = sources[number % len(sources)]
+        extent = chance.randint(min(source.size) * 2 // 3, min(source.size))
+        left, top = chance.randint(0, source.width - extent), chance.randint(0, source.height - extent)
+        box = (left, top, left + extent, top + extent)
+        parts.append(np.asarray(source.resize((side, side), Image.Resampling.LANCZOS, box)))
+    return parts
+
+
+def encoded(pixels: np.ndarray[Any, Any], kind: str) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind, quality=90)
+    return file.getvalue()
+
+
+def maker(
+    folder: Path, files: list[bytes], side: int, crops: MultiCropConfig, channels: int, **options: Any
+) -> BatchMaker:
+    with ShardWriter(folder) as writer:
+        places = [writer.add(content, "jpg") for content in files]
+        shards = writer.close()
+    kept = KeptImages(
+        paths=pa.chunked_array([[str(number) for number in range(len(files))]]),
+        shards=np.array([place.shard for place in places], dtype=np.int32),
+        offsets=np.array([place.offset for place in places]),
+        lengths=np.array([place.length for place in places]),
+        sizes=np.full((len(files), 2), side),
+    )
+    recipe = Recipe(
+        crops=crops,
+        masking=MaskingConfig(),
+        sampler=Sampler(len(files), len(files), seed=0),
+        grid=16 if side > 64 else 4,
+        channels=channels,
+        mean=IMAGENET_MEAN[:channels],
+        std=IMAGENET_STD[:channels],
+    )
+    return BatchMaker(recipe, kept, ShardReader(shards), **options)
+
+
+class PilAugmentation:
+    """DINOv2's augmentation on PIL images, one crop after the other; the blur probabilities of the official code."""
+
+    def __init__(self, config: MultiCropConfig) -> None:
+        self.config = config
+        self.chance = random.Random(0)
+
+    def __call__(self, content: bytes) -> list[torch.Tensor]:
+        """All crops of a JPEG."""
+        image = Image.open(io.BytesIO(content)).convert("RGB")
+        return [self.crop(image, view, size) for view, size in enumerate(self.config.sizes)]
+
+    def crop(self, image: Image.Image, view: int, size: int) -> torch.Tensor:
+        """One crop, normalised."""
+        c, chance = self.config, self.chance
+        low, high = c.global_scale if view < 2 else c.local_scale
+        box = self.box(image, low, high)
+        crop = image.resize((size, size), Image.Resampling.BICUBIC, box)
+        if chance.random() < c.flip:
+            crop = ImageOps.mirror(crop)
+        if chance.random() < c.jitter:
+            crop = self.jitter(crop)
+        if chance.random() < c.grey:
+            crop = ImageOps.grayscale(crop).convert("RGB")
+        if chance.random() < c.blur_probabilities[min(view, 2)]:
+            crop = crop.filter(ImageFilter.GaussianBlur(chance.uniform(*c.blur_sigma)))
+        if view == 1 and chance.random() < c.solarise:
+            crop = ImageOps.solarize(crop, c.solarise_threshold)
+        tensor = torch.from_numpy(np.array(crop)).permute(2, 0, 1).contiguous().float().div_(255)
+        return tensor.sub_(torch.tensor(IMAGENET_MEAN)[:, None, None]).div_(torch.tensor(IMAGENET_STD)[:, None, None])
+
+    def box(self, image: Image.Image, low: float, high: float) -> tuple[float, float, float, float]:
+        """Left, upper, right, lower."""
+        for _ in range(10):
+            area = image.width * image.height * self.chance.uniform(low, high)
+            aspect = float(np.exp(self.chance.uniform(*np.log(self.config.aspect))))
+            width, height = round((area * aspect) ** 0.5), round((area / aspect) ** 0.5)
+            if width <= image.width and height <= image.height:
+                left, top = self.chance.randint(0, image.width - width), self.chance.randint(0, image.height - height)
+                return left, top, left + width, top + height
+        return 0, 0, image.width, image.height
+
+    def jitter(self, crop: Image.Image) -> Image.Image:
+        """Brightness, contrast, saturation and hue in a random order."""
+        c, chance = self.config, self.chance
+
+        def factor(strength: float) -> float:
+            return chance.uniform(1 - strength, 1 + strength)
+
+        steps: list[Callable[[Image.Image], Image.Image]] = [
+            lambda x: ImageEnhance.Brightness(x).enhance(factor(c.brightness)),
+            lambda x: ImageEnhance.Contrast(x).enhance(factor(c.contrast)),
+            lambda x: ImageEnhance.Color(x).enhance(factor(c.saturation)),
+            lambda x: self.turn(x, chance.uniform(-c.hue, c.hue)),
+        ]
+        chance.shuffle(steps)
+        for step in steps:
+            crop = step(crop)
+        return crop
+
+    @staticmethod
+    def turn(crop: Image.Image, turns: float) -> Image.Image:
+        """Shift the hue."""
+        hue, saturation, value = crop.convert("HSV").split()
+        shifted = (np.asarray(hue).astype(np.int16) + round(turns * 255)).astype(np.uint8)
+        return Image.merge("HSV", (Image.fromarray(shifted), saturation, value)).convert("RGB")
+
+
+class LightlyTrain:
+    """LightlyTrain's transform in another interpreter, one round a line."""
+
+    def __init__(self, python: Path, folder: Path, files: list[bytes]) -> None:
+        folder.mkdir()
+        for number, content in enumerate(files):
+            (folder / f"{number:04d}.jpg").write_bytes(content)
+        script = Path(__file__).with_name("data_loading_peer.py")
+        command = [str(python), str(script), str(folder)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        if self.answer() != "ready":
+            raise SystemExit(f"{python} has no LightlyTrain that works; its message is above")
+
+    def answer(self) -> str:
+        """The next line."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def round(self) -> float:
+        """CPU-ms an image."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return float(self.answer())
+
+
+def cpu_ms(work: Callable[[], Any], images: int) -> float:
+    start = time.process_time()
+    work()
+    return (time.process_time() - start) / images * 1e3
+
+
+def steps() -> Iterator[int]:
+    step = 0
+    while True:
+        yield step
+        step += 1
+
+
+def photograph_row(folder: Path, images: int, rounds: int, peer: Path | None) -> dict[str, float]:
+    crops = MultiCropConfig()
+    files = [encoded(pixels, "JPEG") for pixels in photographs(images, 256)]
+    ours = maker(folder / "photographs", files, 256, crops, 3, batched=False, cache_bytes=0)
+    official, step = PilAugmentation(crops), steps()
+    work: dict[str, Callable[[], float]] = {
+        "dinomill": lambda: cpu_ms(lambda: ours.make(next(step)), images),
+        "PIL": lambda: cpu_ms(lambda: [official(content) for content in files], images),
+    }
+    if peer is not None:
+        work["LightlyTrain"] = LightlyTrain(peer, folder / "peer", files).round
+    times: dict[str, list[float]] = {name: [] for name in work}
+    for number in range(rounds + 1):
+        for name, run in work.items():
+            spent = run()
+            if number:  # the first round warms caches
+                times[name].append(spent)
+    medians = {name: median(values) for name, values in times.items()}
+    print(f"\nJPEG 256×256 → 2×224 + 8×98, CPU-ms an image, median of {rounds} rounds of {images} images")
+    for name, spent in medians.items():
+        print(
+            f"  {name:12s} {spent:6.2f} ms   {1e3 / spent:7.0f} images/s a core   ×{medians['PIL'] / spent:.1f} of PIL"
+        )
+    row = {"ms_per_image": medians["dinomill"], "pil_ms_per_image": medians["PIL"]}
+    row["pil_speed_ratio"] = medians["PIL"] / medians["dinomill"]
+    if peer is not None:
+        row["lightly_train_ms_per_image"] = medians["LightlyTrain"]
+        row["lightly_train_speed_ratio"] = medians["LightlyTrain"] / medians["dinomill"]
+    return row
+
+
+def tiny_row(folder: Path, rounds: int) -> dict[str, float]:
+    crops = MultiCropConfig(global_size=28, local_size=14)
+    camera = data.camera()
+    files = [encoded(camera[i : i + 28, 2 * i : 2 * i + 28], "PNG") for i in range(128)]
+    row = {}
+    print(f"\n28×28 grey PNG → 2×28 + 8×14, batches of {len(files)}, decoded images cached, crops a second of one core")
+    for name in ("opencv", "batched"):
+        ours = maker(folder / name, files, 28, crops, 1, batched=name == "batched", cache_bytes=10**9)
+        spent = median([cpu_ms(partial(ours.make, step), len(files)) for step in range(rounds + 1)][1:])
+        row[f"tiny_{name}_crops_per_second"] = 1e3 / spent * crops.views
+        print(f"  {name:10s} {1e3 / spent * crops.views:9,.0f}")
+    return row
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--images", type=int, default=64, help="JPEGs a round")
+    arguments.add_argument("--rounds", type=int, default=7)
+    arguments.add_argument("--peer-python", type=Path, help="an interpreter that has LightlyTrain")
+    options = arguments.parse_args()
+    import cv2
+
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        row = photograph_row(Path(folder), options.images, options.rounds, options.peer_python)
+        row |= tiny_row(Path(folder), options.rounds)
+    met = row["ms_per_image"] <= TARGET_MS
+    print(f"\ntarget: at most {TARGET_MS} ms an image: {'met' if met else 'not met'}")
+    print(
+        json.dumps({key: round(value, 3) for key, value in row.items()} | {"target_ms": TARGET_MS, "target_met": met})
+    )
+
+
+if __name__ == "__main__":
+    main()
