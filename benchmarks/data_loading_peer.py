@@ -1,7 +1,7 @@
 """LightlyTrain's side of ``data_loading.py``: its DINOv2 transform, timed in an environment of its own.
 
-LightlyTrain is under the AGPL: dinomill never imports it. Run by ``data_loading.py --peer-python``, it reads a folder of
-JPEGs as its argument and prints, for each line on stdin, the CPU-milliseconds an image of one round.
+LightlyTrain is under the AGPL: dinomill never imports it. Run by ``data_loading.py --peer-python``, it reads a folder
+of JPEGs as its argument and prints, for each line on stdin, the CPU-milliseconds an image of one round.
 """
 
 from __future__ import annotations
