@@ -98,7 +98,8 @@ def view_curation(curated: DatasetHandle, config: ReportingConfig) -> CurationVi
 
 def count_fates(table: pa.Table) -> tuple[FateCount, ...]:
     """Files by fate in the order in which curation decides, each with its reasons, most frequent first."""
-    pairs = Counter(zip(table["fate"].to_pylist(), table["reason"].to_pylist(), strict=True))
+    grouped = table.group_by(["fate", "reason"]).aggregate([([], "count_all")]).to_pylist()
+    pairs = Counter({(row["fate"], row["reason"]): row["count_all"] for row in grouped})
     counts: list[FateCount] = []
     passed = 0
     for fate in Fate:

@@ -69,8 +69,11 @@ def _recall(truth: dict[str, dict[str, Any]], fates: dict[str, str]) -> tuple[Sc
             right = sum(any(path in kept for path in groups[original]) for original in paths)
             meaning = "the picture, or one copy of it, stays"
         elif kind in _DUPLICATES:
-            right = sum(path not in kept or truth[path]["original"] not in kept for path in paths)
-            meaning = "not kept beside its original"
+            right = sum(
+                path not in kept or not any(other in kept for other in groups[truth[path]["original"]] if other != path)
+                for path in paths
+            )
+            meaning = "not kept beside its original or another copy"
         elif kind in _IRRELEVANT:
             right, meaning = sum(path not in kept for path in paths), "left out"
         else:
@@ -81,37 +84,24 @@ def _recall(truth: dict[str, dict[str, Any]], fates: dict[str, str]) -> tuple[Sc
 
 
 def _precision(truth: dict[str, dict[str, Any]], fates: dict[str, str]) -> tuple[Score, ...]:
-    kinds_by_fate: dict[str, Counter[str]] = defaultdict(Counter)
-    for path, fate in fates.items():
-        kinds_by_fate["duplicate" if fate in _DUPLICATE_FATES else fate][truth[path]["kind"]] += 1
-    twins = {row["original"] for row in truth.values() if row["kind"] in _DUPLICATES}
-    in_groups = sum(
-        path in twins and fate in _DUPLICATE_FATES and truth[path]["kind"] == _RELEVANT for path, fate in fates.items()
-    )
-    fine = (_RELEVANT, *_DUPLICATES, *_IRRELEVANT)
-    rows = [
-        ("kept", Fate.KEPT.value, "is relevant", lambda kinds: sum(kinds[k] for k in (_RELEVANT, *_DUPLICATES))),
-        (
-            "removed as a duplicate",
-            "duplicate",
-            "has a planted copy",
-            lambda kinds: in_groups + sum(kinds[kind] for kind in _DUPLICATES),
-        ),
-        (
-            "left out as irrelevant",
-            Fate.IRRELEVANT.value,
-            "is irrelevant",
-            lambda kinds: sum(kinds[kind] for kind in _IRRELEVANT),
-        ),
-        (
-            "quarantined",
-            Fate.QUARANTINED.value,
-            "is broken",
-            lambda kinds: sum(count for kind, count in kinds.items() if kind not in fine),
-        ),
-    ]
-    return tuple(
-        Score(name, kinds_by_fate[fate].total(), right(kinds_by_fate[fate]), meaning)
-        for name, fate, meaning, right in rows
-        if kinds_by_fate[fate]
-    )
+    copied = {row["original"] for row in truth.values() if row["kind"] in _DUPLICATES}
+    scores = []
+    for name, decided, meaning in (
+        ("kept", (Fate.KEPT.value,), "is relevant"),
+        ("removed as a duplicate", _DUPLICATE_FATES, "has a planted copy"),
+        ("left out as irrelevant", (Fate.IRRELEVANT.value,), "is irrelevant"),
+        ("quarantined", (Fate.QUARANTINED.value,), "is broken"),
+    ):
+        paths = [path for path, fate in fates.items() if fate in decided]
+        kinds = Counter(truth[path]["kind"] for path in paths)
+        duplicates = sum(kinds[kind] for kind in _DUPLICATES)
+        irrelevant = sum(kinds[kind] for kind in _IRRELEVANT)
+        right = {
+            "is relevant": kinds[_RELEVANT] + duplicates,
+            "has a planted copy": duplicates + sum(path in copied for path in paths),
+            "is irrelevant": irrelevant,
+            "is broken": kinds.total() - kinds[_RELEVANT] - duplicates - irrelevant,
+        }[meaning]
+        if paths:
+            scores.append(Score(name, len(paths), right, meaning))
+    return tuple(scores)
