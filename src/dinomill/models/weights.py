@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -27,6 +27,7 @@ from dinomill.storage.atomic import atomic_file, write_text
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 FORMAT = "dinomill-backbone-1"
+MODEL = "model"  # section of config.json, and key in the header of a single exported file
 
 
 def save_backbone(folder: Path, model: VisionTransformer, extra: Mapping[str, Any] | None = None) -> Path:
@@ -42,12 +43,18 @@ def save_backbone(folder: Path, model: VisionTransformer, extra: Mapping[str, An
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG_NAME).unlink(missing_ok=True)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with atomic_file(folder / WEIGHTS_NAME) as temporary:
-        save_file(tensors, temporary)
-    config = {"format": FORMAT, "model": model.config.model_dump(mode="json"), **(extra or {})}
+        write_safetensors(temporary, model)
+    config = {"format": FORMAT, MODEL: model.config.model_dump(mode="json"), **(extra or {})}
     write_text(folder / CONFIG_NAME, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
     return folder / WEIGHTS_NAME
+
+
+def write_safetensors(path: Path, model: VisionTransformer, metadata: Mapping[str, str] | None = None) -> None:
+    """Write a model's weights, with its configuration in the header, so that the one file suffices to load it."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(tensors, path, metadata={MODEL: model.config.model_dump_json(), **(metadata or {})})
+    path.chmod(0o644)  # safetensors makes files that only their owner can read
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -83,18 +90,30 @@ def load_backbone(folder: Path) -> VisionTransformer:
     Raises:
         InputError: When a file is missing, broken, or does not fit the other.
     """
-    config = VisionTransformerConfig.parse(read_config(folder).get("model", {}), where=str(folder / CONFIG_NAME))
+    config = VisionTransformerConfig.parse(read_config(folder).get(MODEL, {}), where=str(folder / CONFIG_NAME))
     return from_tensors(config, read_safetensors(folder / WEIGHTS_NAME), where=str(folder / WEIGHTS_NAME))
 
 
 def load_official(path: Path, **keywords: Any) -> VisionTransformer:
-    """Read a state dict or training checkpoint of the official code; keywords as in ``infer_config``.
+    """Read a state dict or training checkpoint of the official code, or a single exported ``.safetensors`` file.
+
+    Args:
+        path: The file. When its header holds a configuration, nothing has to be inferred.
+        **keywords: As in ``infer_config``.
 
     Raises:
         InputError: When the file is not such a checkpoint; a tensor that is missing, left over or of a wrong shape is
             named.
     """
-    checkpoint = read_safetensors(path) if path.suffix == ".safetensors" else read_pickle_safely(path)
+    if path.suffix == ".safetensors":
+        checkpoint: Mapping[str, Any] = read_safetensors(path)
+        with safe_open(path, framework="pt") as file:
+            described = (file.metadata() or {}).get(MODEL)
+        if described is not None and not keywords:
+            config = VisionTransformerConfig.parse(json.loads(described), where=str(path))
+            return from_tensors(config, checkpoint, where=str(path))
+    else:
+        checkpoint = read_pickle_safely(path)
     tensors = find_backbone(checkpoint, str(path))
     return from_tensors(infer_config(tensors, str(path), **keywords), tensors, where=str(path))
 
