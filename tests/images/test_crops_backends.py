@@ -108,7 +108,7 @@ def test_flip_mirrors() -> None:
 
 
 def test_torch_and_numpy_give_the_same(pictures: list[Array]) -> None:
-    config = MultiCropConfig(global_size=56, local_size=28, local_crops=3)
+    config = MultiCropConfig(global_size=56, local_size=28, local_crops=3, blur=(0.5, 0.5, 0.5))
     plan = plan_of(pictures, config).views(0, 2)
     arguments = ((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
     stacked = canvas(pictures)

@@ -108,6 +108,19 @@ def test_photographs_of_any_size_with_either_backend(
     assert all(same(a, b) for a, b in zip(results[0], uncached, strict=True))
 
 
+def test_rendering_on_the_training_device_gives_the_same(dataset: Make, photos: list[np.ndarray[Any, Any]]) -> None:
+    handle = dataset(photos, "JPEG")
+    settings = {"crops": MultiCropConfig(global_size=56, local_size=28, local_crops=2, solarise=0.0), "patch_size": 14}
+    loaders = [
+        load(handle, **settings, batch_size=4, steps=2, loader=LoaderConfig(backend="batched")) for _ in range(2)
+    ]
+    loaders[1].on_device = True  # the path of a GPU, with torch's CPU in its place
+    for one, two in zip(*map(list, loaders), strict=True):
+        assert torch.allclose(one.global_crops, two.global_crops, atol=1e-3)
+        assert torch.allclose(one.local_crops, two.local_crops, atol=1e-3)
+        assert torch.equal(one.masks, two.masks)
+
+
 def test_many_channels(dataset: Make, tmp_path: Any) -> None:
     import io
 

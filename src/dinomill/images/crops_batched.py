@@ -1,8 +1,8 @@
 """Crops of a whole batch at once, as matrix products: the fast way on a GPU, and on a CPU for tiny images.
 
 Cropping, flipping, cubic resampling and Gaussian blur are all linear and separable, so a crop is R·X·Cᵀ with one small
-matrix for the rows and one for the columns, built from the drawn plan. The same code runs on numpy arrays and on torch
-tensors of any device.
+matrix for the rows and one for the columns. The matrices are built where the images are, from the few numbers of the
+drawn plan. The same code runs on numpy arrays and on torch tensors of any device.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dinomill.images.array_library import ArrayLibrary, library_of
 from dinomill.images.crops import CropPlan, luma_weights
 
 Pixels = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
 _A = -0.75  # the cubic's free parameter: OpenCV's and PyTorch's
 
 
@@ -53,57 +53,52 @@ def render_batch(
     Returns:
         ``[V, B, C, size, size]`` float32, of the images' library and device.
     """
+    xp = library_of(images)
     views, batch = plan.flip.shape
     _, height, channels, width = images.shape
-    put = _putter(images)
-    rows = _resampling(
-        plan.boxes[..., 0], plan.boxes[..., 2], np.zeros_like(plan.flip), plan.sigma, size, height, kernel
-    )
-    columns = _resampling(plan.boxes[..., 1], plan.boxes[..., 3], plan.flip, plan.sigma, size, width, kernel)
+    never = np.zeros_like(plan.flip)
+    rows = _resampling(xp, plan.boxes[..., 0], plan.boxes[..., 2], never, plan.sigma, size, height, kernel)
+    columns = _resampling(xp, plan.boxes[..., 1], plan.boxes[..., 3], plan.flip, plan.sigma, size, width, kernel)
     # [B, V·S, H] × [B, H, C·W]: one product an image for all of its views.
-    tall = put(rows.transpose(1, 0, 2, 3).reshape(batch, views * size, height))
-    x = tall @ _to_float(images).reshape(batch, height, channels * width)
-    x = x.reshape(batch, views, size * channels, width) @ put(columns.transpose(1, 0, 3, 2))
+    tall = xp.permute(rows, (1, 0, 2, 3)).reshape(batch, views * size, height)
+    x = tall @ xp.floats(images).reshape(batch, height, channels * width)
+    x = x.reshape(batch, views, size * channels, width) @ xp.permute(columns, (1, 0, 3, 2))
     x = x.reshape(batch, views, size, channels, size)
-    x = _permute(x, (1, 0, 3, 2, 4)).reshape(views, batch, channels, size * size)
-    # Backends agree better when both see 8-bit values where the other one has them.
-    x = x.clip(0, 255)
-    x = _colour(x, plan, put, channels)
-    x = _solarise(x, plan, put, threshold)
-    scale = (1 / (255 * np.array(std, dtype=np.float32)))[:, None]
-    shift = (np.array(mean, dtype=np.float32) / np.array(std, dtype=np.float32))[:, None]
-    x *= put(scale)
-    x -= put(shift)
+    x = xp.permute(x, (1, 0, 3, 2, 4)).reshape(views, batch, channels, size * size)
+    x = _colour(xp, x.clip(0, 255), plan, channels)
+    x = _solarise(xp, x, plan, threshold)
+    deviation = np.array(std)
+    x *= xp.put((1 / (255 * deviation))[:, None])
+    x -= xp.put((np.array(mean) / deviation)[:, None])
     return x.reshape(views, batch, channels, size, size)
 
 
-def _colour(x: Any, plan: CropPlan, put: Any, channels: int) -> Any:
+def _colour(xp: ArrayLibrary, x: Any, plan: CropPlan, channels: int) -> Any:
     if not plan.coloured.any():
         return x
-    luma = put(luma_weights(channels).astype(np.float32))
-    mean = (x.mean(-1) * luma).sum(-1)[..., None, None]
-    offset = mean * put(plan.mean_share.astype(np.float32))[..., None, None]
+    mean = (x.mean(-1) * xp.put(luma_weights(channels))).sum(-1)[..., None, None]
+    offset = mean * xp.put(plan.mean_share)[..., None, None]
     if channels == 3:
-        x = put(plan.matrix.astype(np.float32)) @ x
+        x = xp.put(plan.matrix) @ x
     else:
-        x *= put(plan.matrix[..., :1, :1].astype(np.float32))
+        x *= xp.put(plan.matrix[..., :1, :1])
     x += offset
     return x.clip(0, 255)
 
 
-def _solarise(x: Any, plan: CropPlan, put: Any, threshold: int) -> Any:
+def _solarise(xp: ArrayLibrary, x: Any, plan: CropPlan, threshold: int) -> Any:
     chosen = np.flatnonzero(plan.solarise)
     if not len(chosen):
         return x
     flat = x.reshape(-1, *x.shape[2:])
-    index = chosen if isinstance(x, np.ndarray) else put(chosen)
+    index = xp.put(chosen)
     picked = flat[index]
-    above = picked >= threshold
-    flat[index] = picked * ~above + (255 - picked) * above
+    flat[index] = xp.where(picked >= threshold, 255 - picked, picked)
     return flat.reshape(x.shape)
 
 
 def _resampling(
+    xp: ArrayLibrary,
     start: npt.NDArray[np.int64],
     length: npt.NDArray[np.int64],
     flip: npt.NDArray[np.bool_],
@@ -111,76 +106,51 @@ def _resampling(
     size: int,
     extent: int,
     kernel: int,
-) -> Floats:
+) -> Any:
     """Matrices ``[V, B, size, extent]``: output pixel ← image pixels along one axis, for crop, flip, cubic and blur.
 
     Reducing widens the cubic by the reduction, which smooths. Pixels beyond the crop's edge repeat the edge's.
     """
-    start_, length_ = start[..., None].astype(np.float32), length[..., None].astype(np.float32)
-    ratio = length_ / size
+    ratio = length[..., None] / size
     stretch = np.maximum(ratio, 1)
-    out = np.arange(size, dtype=np.float32)
-    out = np.where(flip[..., None], size - 1 - out, out)
-    centre = start_ + (out + 0.5) * ratio - 0.5  # [V, B, S]
+    out = np.where(flip[..., None], np.arange(size)[::-1], np.arange(size))
+    centre = xp.put(start[..., None] + (out + 0.5) * ratio - 0.5)  # [V, B, S]
+    reach = xp.put(2 * stretch)
+    first = xp.floor(centre - reach) + 1
     taps = int(np.ceil(4 * stretch.max()))
-    first = np.floor(centre - 2 * stretch).astype(np.int64) + 1  # [V, B, S]
-    position = first[..., None] + np.arange(taps)  # [V, B, S, taps]
-    weight = _cubic((position - centre[..., None]) / stretch[..., None])
-    weight /= weight.sum(-1, keepdims=True)
-    last = (start + length - 1)[..., None, None]
-    position = np.clip(position, start[..., None, None], last)
-    matrix = np.zeros((start.size * size, extent), dtype=np.float32)
-    line = np.arange(start.size * size)
+    position = first[..., None] + xp.put(np.arange(taps).astype(np.float32))  # [V, B, S, taps]
+    weight = _cubic(xp, abs(position - centre[..., None]) * (2 / reach[..., None]))
+    weight = weight / weight.sum(-1)[..., None]
+    edges = (xp.put(edge.astype(np.float32))[..., None, None] for edge in (start, start + length - 1))
+    columns = xp.integers(position.clip(*edges)).reshape(-1, taps)
+    weight = weight.reshape(-1, taps)
+    matrix = xp.zeros((start.size * size, extent))
     for tap in range(taps):  # several taps may fall on the same edge pixel, one tap never on two
-        matrix[line, position[..., tap].ravel()] += weight[..., tap].ravel()
-    matrix = matrix.reshape(*start.shape, size, extent)
-    blurred = sigma > 0
-    if blurred.any():
-        matrix[blurred] = _blur(sigma[blurred], size, kernel) @ matrix[blurred]
-    return matrix
+        xp.add_to_columns(matrix, columns[:, tap], weight[:, tap])
+    matrix = matrix.reshape(-1, size, extent)
+    blurred = np.flatnonzero(sigma > 0)
+    if len(blurred):
+        index = xp.put(blurred)
+        matrix[index] = _blur(xp, sigma.ravel()[blurred], size, kernel) @ matrix[index]
+    return matrix.reshape(*start.shape, size, extent)
 
 
-def _cubic(x: Floats) -> Floats:
-    x = np.abs(x)
+def _cubic(xp: ArrayLibrary, x: Any) -> Any:
     near = ((_A + 2) * x - (_A + 3)) * x * x + 1
     far = _A * (((x - 5) * x + 8) * x - 4)
-    weights: Floats = np.where(x <= 1, near, np.where(x < 2, far, 0)).astype(np.float32)
-    return weights
+    return xp.where(x <= 1, near, xp.where(x < 2, far, x * 0))
 
 
-def _blur(sigma: npt.NDArray[np.float64], size: int, kernel: int) -> Floats:
+def _blur(xp: ArrayLibrary, sigma: npt.NDArray[np.float64], size: int, kernel: int) -> Any:
     """Gaussian smoothing as matrices ``[n, size, size]``, mirrored at the borders without repeating the edge."""
-    radius = kernel // 2
-    offsets = np.arange(-radius, radius + 1)
+    offsets = np.arange(kernel) - kernel // 2
     taps = np.exp(-(offsets**2) / (2 * sigma[:, None] ** 2))
-    taps /= taps.sum(1, keepdims=True)
-    matrix = np.zeros((len(sigma), size, size), dtype=np.float32)
+    weights = xp.put(taps / taps.sum(1, keepdims=True))
+    matrix = xp.zeros((len(sigma), size, size))
     line = np.arange(size)
-    for k, offset in enumerate(offsets):
+    lines = xp.put(line)
+    for tap, offset in enumerate(offsets):
         column = np.abs(line + offset)
         column = np.where(column > size - 1, 2 * (size - 1) - column, column)
-        matrix[:, line, column] += taps[:, k, None]
+        matrix[:, lines, xp.put(column)] += weights[:, tap, None]
     return matrix
-
-
-def _putter(images: Any) -> Any:
-    """A function that brings small numpy arrays to where the images are."""
-    if isinstance(images, np.ndarray):
-        return lambda array: array
-    import torch
-
-    device = images.device
-
-    def put(array: npt.NDArray[Any]) -> Any:
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
-        return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
-
-    return put
-
-
-def _to_float(images: Any) -> Any:
-    return images.astype(np.float32) if isinstance(images, np.ndarray) else images.float()
-
-
-def _permute(x: Any, order: tuple[int, ...]) -> Any:
-    return x.transpose(order) if isinstance(x, np.ndarray) else x.permute(order)
