@@ -132,14 +132,35 @@ def test_features_differ_as_configured(
         students,
         configuration(place, feature="cls+mean_patch", output=place / "both", shown_queries=0),
     )
-    assert {score.kind: score.details["embed_dim"] for score in both.scores} == {
-        "pixels": 16 * 16 * 3,
-        "random": 128,
-        "teacher": 128,
-        "student": 128,
-    }
+    dims = {score.kind: score.details["embed_dim"] for score in both.scores}
+    assert (dims["pixels"], dims["teacher"], dims["student"]) == (16 * 16 * 3, 128, 128)
     assert both.score("pixels") == handle.score("pixels")
+    assert both.score("random") == handle.score("random")
     assert not (both.folder / "neighbours.parquet").exists()
+
+
+def test_the_strongest_random_network_is_shown(
+    place: Path, handle: EvaluationHandle, labelled: Path, teacher: ModelHandle, students: StudentsHandle
+) -> None:
+    def on_bank(shown: EvaluationHandle) -> float:
+        score = shown.score("random")
+        assert score is not None
+        return max(value for name, value in score.details.items() if name.startswith("choice_k"))
+
+    single = [
+        on_bank(
+            evaluate(
+                str(labelled),
+                teacher,
+                students,
+                configuration(
+                    place, random={"seeds": 2, "features": [feature]}, output=place / feature, shown_queries=0
+                ),
+            )
+        )
+        for feature in ("cls", "mean_patch", "cls+mean_patch")
+    ]
+    assert on_bank(handle) == max(single)
 
 
 def test_the_random_network_sees_the_image(teacher: ModelHandle, students: StudentsHandle, tmp_path: Path) -> None:

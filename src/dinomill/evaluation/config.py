@@ -37,7 +37,7 @@ class LinearProbeConfig(Config):
     """The linear probe."""
 
     l2: tuple[float, ...] = Field(
-        default=(1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5),
+        default=(1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5, 1e-6, 1e-7),
         min_length=1,
         description="strengths of L2 regularisation to choose from, for features of unit total variance",
     )
@@ -54,9 +54,14 @@ class LinearProbeConfig(Config):
 
 
 class RandomConfig(Config):
-    """The randomly initialised network of the teacher's shape: what the architecture alone is worth."""
+    """The randomly initialised network of the teacher's shape: what the architecture alone is worth, at its best."""
 
-    seeds: int = Field(default=3, ge=1, description="networks drawn; the best by kNN on the bank is the one shown")
+    seeds: int = Field(default=3, ge=1, description="networks drawn")
+    features: tuple[Feature, ...] = Field(
+        default=("cls", "mean_patch", "cls+mean_patch"),
+        min_length=1,
+        description="embeddings tried of each; the best network and embedding by kNN on the bank are what is shown",
+    )
     layerscale: float = Field(
         default=1.0,
         gt=0,
@@ -75,7 +80,7 @@ class EvaluationConfig(Config):
     max_queries: int | None = Field(default=None, ge=10, description="query images at most, evenly; null: all")
     feature: Feature = Field(
         default="cls",
-        description="embedding of every network: class token, mean of patch tokens, or both side by side",
+        description="embedding of teacher and students: class token, mean of patch tokens, or both side by side",
     )
     knn: KnnConfig = Field(default_factory=KnnConfig)
     linear: LinearProbeConfig = Field(default_factory=LinearProbeConfig)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from dinomill.errors import InputError
-from dinomill.evaluation.config import EvaluationConfig
+from dinomill.evaluation.config import EvaluationConfig, Feature
 from dinomill.evaluation.features import Features, content_hash, extract
 from dinomill.evaluation.measure import Labels, choose_k, measure
 from dinomill.evaluation.networks import Network, compared
@@ -66,17 +66,30 @@ def _measure_all(
     labels: Labels,
     config: EvaluationConfig,
 ) -> tuple[Row, ...]:
-    chosen = [
-        (features.choose(config.feature), queries.choose(config.feature))
-        for features, queries in zip(of_bank, of_queries, strict=True)
+    strongest, its_feature = _strongest_random(networks, of_bank, labels, config)
+    rows = []
+    for index, network in enumerate(networks):
+        if network.kind == "random" and index != strongest:
+            continue
+        feature = its_feature if index == strongest else config.feature
+        bank, queries = of_bank[index].choose(feature), of_queries[index].choose(feature)
+        rows.append(Row(network, bank, queries, measure(bank, queries, labels, config)))
+    return tuple(rows)
+
+
+def _strongest_random(
+    networks: list[Network], of_bank: list[Features], labels: Labels, config: EvaluationConfig
+) -> tuple[int, Feature]:
+    """The random network and its embedding with the best kNN on the bank: a gain over a weak draw would be no gain."""
+    candidates = [
+        (index, feature)
+        for index, network in enumerate(networks)
+        if network.kind == "random"
+        for feature in config.random.features
     ]
-    initial = [index for index, network in enumerate(networks) if network.kind == "random"]
-    # The strongest random network, by the bank alone: a gain over a weak draw would be no gain.
-    best = max(initial, key=lambda index: max(choose_k(chosen[index][0], labels.bank, config).values()))
-    return tuple(
-        Row(network, bank, queries, measure(bank, queries, labels, config))
-        for index, (network, (bank, queries)) in enumerate(zip(networks, chosen, strict=True))
-        if index == best or index not in initial
+    return max(
+        candidates,
+        key=lambda which: max(choose_k(of_bank[which[0]].choose(which[1]), labels.bank, config).values()),
     )
 
 

@@ -28,6 +28,9 @@ from dinomill.images.preprocess import PreprocessingConfig, preprocess_bytes
 from dinomill.storage.atomic import atomic_file
 from dinomill.storage.hashing import hash_file, hash_json
 
+# Part of every key: to be raised when the code gives other features for the same weights and images.
+_VERSION = 1
+
 
 @dataclass(frozen=True)
 class Features:
@@ -105,7 +108,7 @@ def device() -> torch.device:
 
 
 def _kept_path(network: Network, data_hash: str, work: Path) -> Path:
-    key = hash_json([network.identity, network.preprocessing.model_dump(mode="json"), data_hash])
+    key = hash_json([_VERSION, network.identity, network.preprocessing.model_dump(mode="json"), data_hash])
     return work / "features" / f"{key[:32]}.safetensors"
 
 
