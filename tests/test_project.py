@@ -46,6 +46,13 @@ def test_importing_the_package_switches_telemetry_off_and_respects_a_choice() ->
     assert done.stdout.strip() == str(telemetry.OFF | {"KEDRO_DISABLE_TELEMETRY": "mine"})
 
 
+def test_openvino_converts_without_reporting() -> None:
+    pytest.importorskip("openvino")
+    code = "import dinomill, openvino.tools.ovc.telemetry_utils as used; print(used.tm.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "openvino.tools.ovc.telemetry_stub"
+
+
 def test_the_lock_holds_versions_only_and_neither_torch_nor_java() -> None:
     lines = [line for line in read("requirements/lock.txt").splitlines() if line and not line.startswith("#")]
     names = {re.split(r"[=\s;\[]", line, maxsplit=1)[0] for line in lines}

@@ -7,6 +7,7 @@ Imported with the package, hence before any of the tools; child processes inheri
 from __future__ import annotations
 
 import os
+import sys
 
 OFF = {
     "DO_NOT_TRACK": "1",  # Kedro, MLflow, uv and others that honour the common name
@@ -19,7 +20,14 @@ OFF = {
 }
 
 
+# OpenVINO's converter reports its use unless it is told otherwise on a terminal; it knows no variable. Without this
+# package, which it does not need, it takes its own stand-in that does nothing.
+BLOCKED = ("openvino_telemetry",)
+
+
 def switch_off() -> None:
-    """Set every variable of `OFF` that the user has not set already."""
+    """Set every variable of `OFF` that the user has not set already, and hide the packages that know none."""
     for name, value in OFF.items():
         os.environ.setdefault(name, value)
+    for name in BLOCKED:
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type]
