@@ -72,3 +72,81 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = build(variant("nano", patch_size=8, image_size=64, layerscale=1.0))
     save_backbone(folder, model, PreprocessingConfig.square(64, (0.5,) * 3, (0.25,) * 3).section())
     return folder
+
+
+@pytest.fixture(scope="session")
+def digits() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Handwritten digits: 1,797 grey images [8, 8] uint8, and their classes."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    return (bunch.images * 15.9).astype(np.uint8), bunch.target
+
+
+@pytest.fixture(scope="session")
+def digits_dataset(
+    tmp_path_factory: pytest.TempPathFactory, digits: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
+) -> Any:
+    """A curated dataset of 400 digits: trainings on it take seconds. A ``DatasetHandle``."""
+    import pyarrow as pa
+
+    from dinomill.handles import DatasetHandle
+    from dinomill.images.manifest import MANIFEST_SCHEMA
+    from dinomill.images.shards import ShardWriter
+    from dinomill.storage.atomic import write_parquet
+    from dinomill.storage.hashing import hash_file
+
+    images = digits[0][:400]
+    folder = tmp_path_factory.mktemp("digits") / "curated"
+    rows: list[dict[str, Any]] = []
+    with ShardWriter(folder / "shards") as writer:
+        for index, pixels in enumerate(images):
+            data = _png(pixels)
+            place = writer.add(data, "png")
+            row: dict[str, Any] = dict.fromkeys(MANIFEST_SCHEMA.names)
+            row |= {"path": f"{index}.png", "source": "digits", "fate": "kept", "bytes": len(data)}
+            row |= {"height": pixels.shape[0], "width": pixels.shape[1], **place._asdict()}
+            rows.append(row)
+        shards = writer.close()
+    manifest = folder / "manifest.parquet"
+    write_parquet(manifest, pa.Table.from_pylist(rows, MANIFEST_SCHEMA))
+    handle = DatasetHandle(
+        folder=folder,
+        config_hash="0" * 64,
+        manifest=manifest,
+        manifest_sha256=hash_file(manifest),
+        shards=tuple(shards),
+        images=len(images),
+        pool_images=len(images),
+        fates={"kept": len(images)},
+        channels=1,
+        mean=(float(images.mean() / 255),),
+        std=(float(images.std() / 255),),
+        embedder="none",
+        sources=("digits",),
+    )
+    handle.save()
+    return handle
+
+
+@pytest.fixture(scope="session")
+def digits_labelled(
+    tmp_path_factory: pytest.TempPathFactory, digits: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
+) -> Path:
+    """300 other digits as a labelled split: ``train/<class>/<image>``."""
+    folder = tmp_path_factory.mktemp("digits") / "labelled"
+    for index in range(1000, 1300):
+        path = folder / "train" / str(digits[1][index]) / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(_png(digits[0][index]))
+    return folder
+
+
+def _png(pixels: np.ndarray[Any, Any]) -> bytes:
+    import io
+
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()

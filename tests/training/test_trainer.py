@@ -50,8 +50,8 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
-def test_trains_and_exports_a_backbone_that_loads(make_job: MakeJob, labelled: Path) -> None:
-    job = make_job(labelled=labelled, runtime={"monitor": {"every": 6, "images": 64}})
+def test_trains_and_exports_a_backbone_that_loads(make_job: MakeJob, digits_labelled: Path) -> None:
+    job = make_job(labelled=digits_labelled, runtime={"monitor": {"every": 6, "images": 64}})
     train(job, HERE)
     rows = curve(job)
     assert [row["step"] for row in rows] == [3, 6, 6, 9, 12, 12]
@@ -142,9 +142,9 @@ def test_finished_run_exports_again_without_training(make_job: MakeJob) -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in weights(job).items())
 
 
-def test_best_weights_are_kept_and_exported(make_job: MakeJob, labelled: Path) -> None:
+def test_best_weights_are_kept_and_exported(make_job: MakeJob, digits_labelled: Path) -> None:
     changes = {"every": 2, "images": 64}
-    job = make_job(labelled=labelled, runtime={"export": "best", "keep": 1, "monitor": changes})
+    job = make_job(labelled=digits_labelled, runtime={"export": "best", "keep": 1, "monitor": changes})
     train(job, HERE)
     best = json.loads((job.work / "checkpoints" / "best.json").read_text())
     looks = {row["step"]: row["knn"] for row in curve(job) if row["knn"] is not None}

@@ -27,7 +27,7 @@ class PretrainingConfig(Recipe):
         default_factory=PretrainingStepConfig, description="heads, losses, centering, precision"
     )
     initial: Path | None = Field(
-        default=None, description="weights to start from: an exported folder or an official .pth; heads start afresh"
+        default=None, description="weights to start from: an exported folder, with its heads where they fit, or an official .pth"
     )
     runtime: Runtime = Field(default_factory=Runtime, description="how it is computed")
     launcher: LauncherConfig = Field(default_factory=LauncherConfig, description="how many processes, started by what")

@@ -1,4 +1,4 @@
-"""What can be configured of the engine; apart from its code, as Kedro reads it at every start and torch loads slowly."""
+"""What can be configured of the engine; apart from its code: Kedro reads it at every start, and torch loads slowly."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from dinomill.training.parallel import World, parallelise
 from dinomill.training.precision import compute_dtype
 from dinomill.training.schedules import Schedules
 from dinomill.training.self_distillation import SelfDistillation
+
+log = logging.getLogger(__name__)
 
 # An exported teacher keeps its heads beside its backbone: a distillation learns from their outputs.
 HEADS_NAME = "heads.safetensors"
@@ -98,6 +101,7 @@ def build_module(job: TrainingJob) -> SelfDistillation:
         network = Network(VisionTransformer(_only(job)), step.head, separate_heads=step.separate_heads)
         if job.initial is not None:
             _start_from(network.backbone, job.initial)
+            _start_heads_from(network, job.initial)
         return SelfDistillation({"student": network}, step)
     assert isinstance(step, DistillationStepConfig)
     teacher = load_teacher(job.teacher)
@@ -131,9 +135,8 @@ def load_teacher(folder: Path) -> Network:
     hidden, _ = tensors["dino_head.mlp.0.weight"].shape
     prototypes, bottleneck = tensors["dino_head.last_layer.weight_v"].shape
     head = HeadConfig(hidden_dim=hidden, bottleneck_dim=bottleneck, prototypes=prototypes)
-    backbone = load_backbone(folder)
-    network = Network(backbone, head, separate_heads=separate)
-    heads = nn.ModuleDict({name: part for name, part in network.parts().items() if name != "backbone"})
+    network = Network(load_backbone(folder), head, separate_heads=separate)
+    heads = _heads(network)
     check_fit(heads, tensors, str(path))
     heads.load_state_dict(tensors)
     return network
@@ -175,6 +178,22 @@ def _start_from(backbone: VisionTransformer, path: Path) -> None:
             action="set pretraining.model to the shape of the weights",
         )
     backbone.load_state_dict({name: tensors[name] for name in own})
+
+
+def _heads(network: Network) -> nn.ModuleDict:
+    return nn.ModuleDict({name: part for name, part in network.parts().items() if name != "backbone"})
+
+
+def _start_heads_from(network: Network, path: Path) -> None:
+    """Take the heads over too, where the export has them in the same shape; official files have none."""
+    file = path / HEADS_NAME
+    if not file.is_file():
+        return
+    heads, tensors = _heads(network), read_safetensors(file)
+    if {name: t.shape for name, t in heads.state_dict().items()} == {name: t.shape for name, t in tensors.items()}:
+        heads.load_state_dict(tensors)
+    else:
+        log.warning("The heads of %s have another shape than the configured ones, which start afresh.", path)
 
 
 def _resized(table: Tensor, config: VisionTransformerConfig) -> Tensor:

@@ -75,7 +75,7 @@ class TrainingJob(Config):
     teacher: Path | None = Field(default=None, description="folder of the exported teacher of a distillation")
     teacher_sha256: str | None = Field(default=None, description="of its weights")
     initial: Path | None = Field(
-        default=None, description="weights that the student starts from; its heads start afresh"
+        default=None, description="weights that the student starts from, with its heads where they fit"
     )
     initial_sha256: str | None = Field(default=None, description="of that file")
     labelled: Path | None = Field(default=None, description="<split>/<class>/<image> for the monitor's kNN accuracy")

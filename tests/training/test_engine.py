@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from dinomill.errors import ConfigError, InputError
+from dinomill.models import VisionTransformer, save_backbone
+from dinomill.training.engine import build_module, load_teacher, step_generator
+from dinomill.training.job import TrainingJob
+from dinomill.training.parallel import World
+from dinomill.training.trainer import train
+
+MakeJob = Callable[..., TrainingJob]
+HERE = World(0, 1, torch.device("cpu"))
+
+
+@pytest.fixture
+def trained(make_job: MakeJob, tmp_path: Path) -> Path:
+    job = make_job(work_root=tmp_path / "teacher", recipe={"steps": 2})
+    train(job, HERE)
+    return job.exported / "student"
+
+
+def distillation(make_job: MakeJob, teacher: Path, **changes: object) -> TrainingJob:
+    step = {"head": {"hidden_dim": 32, "bottleneck_dim": 16}, "precision": "fp32", "patch_share": 1.0}
+    job = make_job(**changes)
+    values = job.model_dump(mode="json") | {"stage": "distillation", "step": step, "teacher": str(teacher)}
+    return TrainingJob.parse(values | {"teacher_sha256": "1" * 64}, where="a test")
+
+
+def test_initial_weights_and_heads_are_taken_over(make_job: MakeJob, trained: Path) -> None:
+    teacher = load_teacher(trained)
+    module = build_module(make_job(initial=trained, initial_sha256="0" * 64))
+    student = module.student("student").state_dict()
+    for name, tensor in teacher.state_dict().items():
+        assert torch.equal(student[name], tensor), name
+    assert torch.equal(module.average("student").backbone.norm.weight, teacher.backbone.norm.weight)
+
+
+def test_other_heads_start_afresh(make_job: MakeJob, trained: Path) -> None:
+    job = make_job(initial=trained, initial_sha256="0" * 64, step={"head": {"prototypes": 128}})
+    network = build_module(job).student("student")
+    assert network.dino_head.last_layer.weight_v.shape == (128, 16)
+    assert torch.equal(network.backbone.norm.weight, load_teacher(trained).backbone.norm.weight)
+
+
+def test_initial_weights_fit_another_image_size_and_registers(make_job: MakeJob, trained: Path) -> None:
+    model = {"image_size": 16, "registers": 2}
+    module = build_module(make_job(initial=trained, initial_sha256="0" * 64, models={"student": model}))
+    backbone = module.student("student").backbone
+    assert backbone.pos_embed is not None
+    assert backbone.pos_embed.shape == (1, 17, 32)
+    assert torch.equal(backbone.blocks[0].norm1.weight, load_teacher(trained).backbone.blocks[0].norm1.weight)
+
+
+def test_initial_weights_of_another_shape_are_refused(make_job: MakeJob, trained: Path) -> None:
+    with pytest.raises(ConfigError, match=r"pretraining\.model") as caught:
+        build_module(make_job(initial=trained, initial_sha256="0" * 64, models={"student": {"depth": 3}}))
+    assert "depth 2" in str(caught.value)
+
+
+def test_teacher_without_heads_is_refused(make_job: MakeJob, tmp_path: Path) -> None:
+    save_backbone(tmp_path / "bare", VisionTransformer(make_job().models["student"]))
+    with pytest.raises(InputError, match="no heads"):
+        build_module(distillation(make_job, tmp_path / "bare"))
+
+
+def test_several_students_learn_from_one_frozen_teacher(make_job: MakeJob, trained: Path) -> None:
+    small = make_job().models["student"].model_dump() | {"embed_dim": 16}
+    models = {"student": small, "smaller": small | {"depth": 1}}
+    job = distillation(make_job, trained, models=models, recipe={"steps": 6})
+    train(job, HERE)
+    before, after = load_teacher(trained), build_module(job).teacher
+    assert all(torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
+    import pyarrow.parquet as pq
+
+    for name in models:
+        rows = pq.read_table(job.exported / name / "history.parquet").to_pylist()
+        assert {"loss", "dino_local", "ibot", "gradient_norm/backbone"} <= set(rows[-1])
+        assert not [column for column in rows[-1] if column.startswith(("student", "smaller"))]
+        heads = load_teacher(job.exported / name).dino_head
+        assert heads.config.prototypes == before.dino_head.config.prototypes
+
+
+def test_random_numbers_of_a_step_are_its_own() -> None:
+    def draw(seed: int, step: int, rank: int) -> list[float]:
+        numbers: list[float] = torch.rand(3, generator=step_generator(seed, step, rank)).tolist()
+        return numbers
+
+    assert draw(0, 5, 0) == draw(0, 5, 0)
+    assert len({tuple(draw(*key)) for key in [(0, 5, 0), (1, 5, 0), (0, 6, 0), (0, 5, 1)]}) == 4

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from dinomill.training.history import History, Recorder
+from dinomill.training.monitor import DivergedError
+from dinomill.training.parallel import World
+
+HERE = World(0, 1, torch.device("cpu"))
+
+
+def test_rows_after_the_checkpoint_are_dropped_and_a_torn_line_too(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    history = History(path, steps=0)
+    for step in (10, 20, 30):
+        history.append({"step": step, "loss": step / 10})
+    path.write_text(path.read_text() + '{"step": 40, "lo')
+    again = History(path, steps=20)
+    assert [row["step"] for row in again.rows] == [10, 20]
+    again.append({"step": 30, "loss": 7.0})
+    assert list(History(path, steps=100).by_step()) == [(10, {"loss": 1.0}), (20, {"loss": 2.0}), (30, {"loss": 7.0})]
+
+
+def test_other_processes_write_nothing(tmp_path: Path) -> None:
+    History(tmp_path / "history.jsonl", steps=0, writes=False).append({"step": 1})
+    assert not list(tmp_path.iterdir())
+
+
+def test_parquet_has_typed_columns_with_nulls_and_one_students_terms(tmp_path: Path) -> None:
+    history = History(tmp_path / "history.jsonl", steps=0)
+    history.append({"step": 5, "images": 80, "loss": 3.0, "small/ibot": 1.0, "tiny/ibot": 2.0})
+    history.append({"step": 5, "images": 80, "knn": 0.5})
+    history.write(tmp_path / "history.parquet", prefix="small/")
+    table = pq.read_table(tmp_path / "history.parquet")
+    assert table.schema.field("step").type == pa.int64()
+    assert table.to_pylist() == [
+        {"step": 5, "images": 80, "loss": 3.0, "ibot": 1.0, "knn": None},
+        {"step": 5, "images": 80, "loss": None, "ibot": None, "knn": 0.5},
+    ]
+
+
+def test_recorder_averages_between_rows_across_a_checkpoint() -> None:
+    def terms(value: float) -> dict[str, torch.Tensor]:
+        return {"ibot": torch.tensor(value), "total": torch.tensor(2 * value)}
+
+    recorder = Recorder()
+    recorder.add(terms(1.0))
+    recorder.add(terms(2.0))
+    recorder.read(HERE, 2)
+    continued = Recorder(recorder.state())
+    continued.add(terms(6.0))
+    continued.read(HERE, 3)
+    assert continued.means() == {"ibot": 3.0, "loss": 6.0}
+    continued.add(terms(5.0))
+    continued.read(HERE, 4)
+    assert continued.means() == {"ibot": 5.0, "loss": 10.0}
+
+
+def test_recorder_names_the_step_that_diverged() -> None:
+    recorder = Recorder()
+    for value in (1.0, float("nan")):
+        recorder.add({"koleo": torch.tensor(value)})
+    with pytest.raises(DivergedError, match="step 102"):
+        recorder.read(HERE, 102)
