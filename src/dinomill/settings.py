@@ -1,6 +1,6 @@
 """Kedro's settings: how configuration is found and merged, and the hooks that run.
 
-``conf/base/<stage>/{catalog,parameters}.yml`` is the default; ``kedro run --env paper`` lays ``conf/paper`` over it.
+``conf/base/<stage>/{catalog,parameters}.yml`` is the default; ``--env paper/vitl14`` puts ``conf/paper/vitl14`` on it.
 Parameters merge key by key, so that an environment states only what differs; globals and catalog entries are replaced
 whole.
 """
