@@ -25,9 +25,11 @@ time.sleep(120)
 
 def _start(folder: Path, *extra: str) -> tuple[subprocess.Popen[bytes], list[psutil.Process]]:
     script, pids = folder / "server.py", folder / "pids"
+    (folder / "scratch").mkdir()
     script.write_text(_SERVER)
     process = subprocess.Popen(
-        [sys.executable, "-I", leash.__file__, sys.executable, str(script), str(pids), *extra], stdin=subprocess.PIPE
+        [sys.executable, "-I", leash.__file__, str(folder / "scratch"), sys.executable, str(script), str(pids), *extra],
+        stdin=subprocess.PIPE,
     )
     deadline = time.monotonic() + 20
     while not (pids.exists() and pids.read_text().endswith(".")):
@@ -41,6 +43,7 @@ def test_the_server_and_its_workers_end_with_the_input(tmp_path: Path) -> None:
     assert process.stdin is not None
     process.stdin.close()
     assert process.wait(20) == 0
+    assert not (tmp_path / "scratch").exists()
     assert not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in servers)
 
 
@@ -55,9 +58,9 @@ def test_ctrl_c_in_the_terminal_does_not_cut_the_leash(tmp_path: Path) -> None:
     process.wait(20)
 
 
-def test_the_servers_own_end_gives_its_status() -> None:
+def test_the_servers_own_end_gives_its_status(tmp_path: Path) -> None:
     process = subprocess.run(
-        [sys.executable, "-I", leash.__file__, sys.executable, "-c", "raise SystemExit(7)"],
+        [sys.executable, "-I", leash.__file__, str(tmp_path), sys.executable, "-c", "raise SystemExit(7)"],
         stdin=subprocess.PIPE,
         timeout=20,
         check=False,

@@ -1,8 +1,8 @@
 """Hold a server on a leash: when the one who started it goes away, however that happens, the server goes too.
 
-Run as a script with the server's command line. It starts the server in a session of its own, waits until its standard
-input ends (the starter closed it, or died) or the server ends by itself, and then makes sure that nothing of the
-server's process group is left. Only the standard library is used, so that it starts in milliseconds.
+Run as a script with a folder to remove afterwards and the server's command line. It starts the server in a session of
+its own, waits until its standard input ends (the starter closed it, or died) or the server ends by itself, and then makes
+sure that nothing of the server's process group is left. Only the standard library is used: it starts in milliseconds.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,8 +20,12 @@ GRACE_SECONDS = 15.0
 _POLL_SECONDS = 0.2
 
 
-def main(command: list[str]) -> int:
-    """Run ``command`` until standard input ends; return its exit status (0 when it was stopped on request)."""
+def main(scratch: str, command: list[str]) -> int:
+    """Run ``command`` until standard input ends, then remove ``scratch``.
+
+    Returns:
+        The command's exit status; 0 when it was stopped on request.
+    """
     # A Ctrl-C in the terminal is for the starter, which then closes our input.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     asked: list[int] = []
@@ -34,6 +39,7 @@ def main(command: list[str]) -> int:
         return 0 if asked else server.returncode
     finally:
         _stop(server)
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _stop(server: subprocess.Popen[bytes]) -> None:
@@ -53,4 +59,4 @@ def _stop(server: subprocess.Popen[bytes]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1], sys.argv[2:]))

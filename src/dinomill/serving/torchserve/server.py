@@ -75,7 +75,7 @@ class TorchServe:
         try:
             with self.console.open("wb") as log:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-I", leash.__file__, *self._command(java, properties)],
+                    [sys.executable, "-I", leash.__file__, str(self._temporary), *self._command(java, properties)],
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=subprocess.STDOUT,
