@@ -1,8 +1,8 @@
 """Hold a server on a leash: when the one who started it goes away, however that happens, the server goes too.
 
 Run as a script with a folder to remove afterwards and the server's command line. It starts the server in a session of
-its own, waits until its standard input ends (the starter closed it, or died) or the server ends by itself, and then makes
-sure that nothing of the server's process group is left. Only the standard library is used: it starts in milliseconds.
+its own, waits until its standard input ends (the starter closed it, or died) or the server ends by itself, and then
+makes sure that nothing of the server's process group is left. Only the standard library is used: it starts in milliseconds.
 """
 
 from __future__ import annotations
