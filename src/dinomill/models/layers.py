@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from dinomill.models.attention import SelfAttention, Sequences
 from dinomill.models.config import VisionTransformerConfig
 from dinomill.models.ffn import Mlp, SwiGlu
+from dinomill.models.fused_block import BlockWeights, Shape, fused_block
 from dinomill.models.stochastic_depth import Subset, add_back, take
 
 NORM_EPS = 1e-6

@@ -112,24 +112,27 @@ def add_back(x: Tensor, branch: Tensor, chosen: Subset) -> Tensor:
     return _AddBack.apply(x, branch, chosen.rows, chosen.source, chosen.scale)  # type: ignore[no-any-return, no-untyped-call]
 
 
-# A gather's gradient is a scatter with accumulation, which is slow (atomic on a GPU, scalar in compiled CPU code). Rows
-# are distinct here, so both directions of both operations can be gathers, which also fuse with what stands around them.
+# A gather's gradient is a scatter with accumulation, which is slow in compiled code (atomic on a GPU, scalar on a CPU).
+# Rows are distinct here, so both directions of both operations can be gathers, which fuse with what stands around them.
+# Outside compiled code nothing fuses, and whole rows are copied.
 
 
-def _spread(rows: Tensor, source: Tensor) -> Tensor:
+def _spread(branch: Tensor, rows: Tensor, source: Tensor) -> Tensor:
     # [R, D] to [T, D], zero for the rows that did not take part.
-    return torch.where((source >= 0)[:, None], rows[source.clamp_min(0)], 0)
+    if torch.compiler.is_compiling():
+        return torch.where((source >= 0)[:, None], branch[source.clamp_min(0)], 0)
+    return branch.new_zeros(source.shape[0], branch.shape[1]).index_copy_(0, rows, branch)
 
 
 class _Take(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, rows: Tensor, source: Tensor) -> Tensor:
-        ctx.save_for_backward(source)
-        return x[rows]
+        ctx.save_for_backward(rows, source)
+        return x.index_select(0, rows)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return _spread(gradient, ctx.saved_tensors[0]), None, None
+        return _spread(gradient, *ctx.saved_tensors), None, None
 
 
 class _AddBack(torch.autograd.Function):
@@ -137,9 +140,12 @@ class _AddBack(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, branch: Tensor, rows: Tensor, source: Tensor, scale: Tensor) -> Tensor:
         ctx.save_for_backward(rows, scale)
         ctx.branch_dtype = branch.dtype
-        return x + _spread(branch * scale, source)
+        branch = branch * scale
+        if torch.compiler.is_compiling():
+            return x + _spread(branch, rows, source)
+        return x.index_add(0, rows, branch.to(x.dtype))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         rows, scale = ctx.saved_tensors
-        return gradient, (gradient[rows] * scale).to(ctx.branch_dtype), None, None, None
+        return gradient, (gradient.index_select(0, rows) * scale).to(ctx.branch_dtype), None, None, None
