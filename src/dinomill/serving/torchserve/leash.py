@@ -2,7 +2,7 @@
 
 Run as a script with a folder to remove afterwards and the server's command line. It starts the server in a session of
 its own, waits until its standard input ends (the starter closed it, or died) or the server ends by itself, and then
-makes sure that nothing of the server's process group is left. Only the standard library is used: it starts in milliseconds.
+makes sure that nothing of the server's process group is left. It needs only the standard library.
 """
 
 from __future__ import annotations
