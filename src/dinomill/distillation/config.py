@@ -7,9 +7,9 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from dinomill.training.config import DistillationStepConfig
 from dinomill.execution.launch import LauncherConfig
 from dinomill.models.config import VisionTransformerConfig
+from dinomill.training.config import DistillationStepConfig
 from dinomill.training.job import Recipe, Runtime
 
 

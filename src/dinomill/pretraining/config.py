@@ -6,9 +6,9 @@ from pathlib import Path
 
 from pydantic import Field
 
-from dinomill.training.config import PretrainingStepConfig
 from dinomill.execution.launch import LauncherConfig
 from dinomill.models.config import VisionTransformerConfig
+from dinomill.training.config import PretrainingStepConfig
 from dinomill.training.job import Recipe, Runtime
 
 
@@ -27,7 +27,8 @@ class PretrainingConfig(Recipe):
         default_factory=PretrainingStepConfig, description="heads, losses, centering, precision"
     )
     initial: Path | None = Field(
-        default=None, description="weights to start from: an exported folder, with its heads where they fit, or an official .pth"
+        default=None,
+        description="weights to start from: an exported folder, with its heads where they fit, or an official .pth",
     )
     runtime: Runtime = Field(default_factory=Runtime, description="how it is computed")
     launcher: LauncherConfig = Field(default_factory=LauncherConfig, description="how many processes, started by what")
