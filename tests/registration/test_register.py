@@ -46,7 +46,7 @@ def test_the_version_is_complete(
     assert float(version.tags["knn"]) == 0.8
     assert "| **small** | student |" in version.description
     assert "80.0 [78.0, 82.0]" in version.description
-    assert "✅ kNN of small is 80.0%" in version.description
+    assert "- **passed**: kNN of small is 80.0%" in version.description
     run = client.get_run(registered.run_id)
     assert run.info.status == "FINISHED"
     assert {entry.dataset.name for entry in run.inputs.dataset_inputs} == {"curated", "labelled"}

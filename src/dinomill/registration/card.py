@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from dinomill.handles import DatasetHandle, EvaluationHandle, ModelHandle
+from dinomill.registration.config import CANDIDATE, CHAMPION
 from dinomill.registration.gate import Check
 
 
@@ -36,14 +37,22 @@ def version_card(
         tags: The version's, for hashes.
     """
     parts = [
-        f"**{model.name}**: {model.parameters / 1e6:.2f} M parameters, {model.embed_dim}-d embeddings of "
+        f"{_headline(model, evaluation)}{model.parameters / 1e6:.2f} M parameters, {model.embed_dim}-d embeddings of "
         f"{model.image_size} px images.",
         _scores(model, evaluation),
-        "### Gate\n\n" + "\n".join(f"- {'✅' if check.passed else '❌'} {check.sentence}" for check in checks),
+        "### Gate\n\n" + "\n".join(f"- **{check.word}**: {check.sentence}" for check in checks),
         _lineage(model, curated, tags),
-        _use(name),
+        _use(f"models:/{name}@{CHAMPION if all(check.passed for check in checks) else CANDIDATE}"),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _headline(model: ModelHandle, evaluation: EvaluationHandle) -> str:
+    """What lists of versions show of the card."""
+    for score in evaluation.scores:
+        if score.model == model.name and score.kind in ("teacher", "student"):
+            return f"{model.name}: kNN {100 * score.knn:.1f}%, linear probe {100 * score.linear:.1f}%; "
+    return f"{model.name}: "
 
 
 def _scores(model: ModelHandle, evaluation: EvaluationHandle) -> str:
@@ -94,14 +103,14 @@ def _lineage(model: ModelHandle, curated: DatasetHandle, tags: Mapping[str, str]
     return "\n".join(["### Lineage", "", "| | |", "|---|---|", *lines])
 
 
-def _use(name: str) -> str:
+def _use(address: str) -> str:
     return (
         "### Use\n\n```python\n"
         "import dinomill\n"
-        f'model = dinomill.load("models:/{name}@champion")           # a torch.nn.Module\n'
+        f'model = dinomill.load("{address}")  # a torch.nn.Module\n'
         'tokens = model.forward_features(images)["x_norm_clstoken"]  # [B, D]\n\n'
         "import mlflow, pandas as pd\n"
-        f'served = mlflow.pyfunc.load_model("models:/{name}@champion")\n'
+        f'served = mlflow.pyfunc.load_model("{address}")\n'
         'embeddings = served.predict(pd.DataFrame({"image": [open("a.jpg", "rb").read()]}))\n'
         "```"
     )

@@ -16,8 +16,13 @@ class Check:
     passed: bool
     sentence: str
 
+    @property
+    def word(self) -> str:
+        """The verdict."""
+        return "passed" if self.passed else "FAILED"
+
     def __str__(self) -> str:
-        return f"{'passed' if self.passed else 'FAILED'}: {self.sentence}"
+        return f"{self.word}: {self.sentence}"
 
 
 @dataclass(frozen=True)

@@ -145,21 +145,22 @@ def _tags(
     checks: tuple[Check, ...],
     config: RegistrationConfig,
 ) -> dict[str, str]:
+    measured = {} if score is None else {"knn": f"{score.knn:.6f}", "linear": f"{score.linear:.6f}"}
+    # The registry's list shows the first few only.
     tags = {
+        "gate": "passed" if all(check.passed for check in checks) else "failed",
+        **measured,
+        "model": model.name,
+        "network": config.network,
+        "embed_dim": str(model.embed_dim),
+        "image_size": str(model.image_size),
         "weights_sha256": model.weights_sha256,
         "dataset_sha256": model.dataset_sha256,
         "teacher_sha256": model.teacher_sha256,
         "labelled_sha256": _labelled_sha256(evaluation),
         "config_hash": model.config_hash,
         "git_commit": tracking.git_commit(),
-        "network": config.network,
-        "model": model.name,
-        "embed_dim": str(model.embed_dim),
-        "image_size": str(model.image_size),
-        "gate": "passed" if all(check.passed for check in checks) else "failed",
     }
-    if score is not None:
-        tags |= {"knn": f"{score.knn:.6f}", "linear": f"{score.linear:.6f}"}
     return {key: value for key, value in tags.items() if value}
 
 
