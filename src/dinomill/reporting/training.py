@@ -54,9 +54,9 @@ def draw_history(table: pa.Table) -> tuple[Chart, ...]:
     chosen = {
         "Loss": ["loss"],
         "Terms of the loss": [name for name in columns if name.split("_")[0] in _TERMS],
-        "kNN accuracy": ["knn"],
-        "Effective rank": ["effective_rank"],
     }
+    # Without labels, the spread of the embeddings is the only measure of how training goes.
+    chosen |= {"kNN accuracy": ["knn"]} if "knn" in columns else {"Effective rank": ["effective_rank"]}
     charts = (_draw(title, names, columns) for title, names in chosen.items())
     return tuple(chart for chart in charts if chart.svg)
 
