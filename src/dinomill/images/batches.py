@@ -105,7 +105,10 @@ class BatchMaker:
         epochs, rows = recipe.sampler.at(step)
         sizes = self.images.sizes[rows]
         plan = draw_plan(recipe.crops, sizes, rows, epochs, seed=recipe.sampler.seed, channels=recipe.channels)
-        decoded = [self._decode(int(row), plan, column) for column, row in enumerate(rows)]
+        self.source.prepare(
+            [self._place(row) for row in rows.tolist() if self._cache is None or row not in self._cache]
+        )
+        decoded = [self._decode(row, plan, column) for column, row in enumerate(rows.tolist())]
         masks = draw_masks(
             recipe.masking,
             2 * recipe.sampler.batch,
@@ -138,6 +141,9 @@ class BatchMaker:
             crops_opencv.render_image(image, todo, column, size, out[:, column], self._tables)
         return out
 
+    def _place(self, row: int) -> Location:
+        return Location(*(int(v[row]) for v in (self.images.shards, self.images.offsets, self.images.lengths)))
+
     def _decode(self, row: int, plan: CropPlan, column: int) -> Pixels:
         """The pixels of an image; the plan's boxes are moved to them when they are smaller than the original."""
         if self._cache is not None and (kept := self._cache.get(row)) is not None:
@@ -145,7 +151,7 @@ class BatchMaker:
         height, width = (int(v) for v in self.images.sizes[row])
         reduce = min(height, width) > self._whole_side
         share = _share_needed(plan.boxes[:, column], self.recipe.crops) if reduce else 1.0
-        location = Location(*(int(v[row]) for v in (self.images.shards, self.images.offsets, self.images.lengths)))
+        location = self._place(row)
         try:
             pixels = decode_image(
                 self.source.read(location),

@@ -22,7 +22,7 @@ from dinomill.images.loader_config import LoaderConfig
 from dinomill.images.manifest import read_kept
 from dinomill.images.masks import MaskingConfig
 from dinomill.images.sampler import Sampler
-from dinomill.images.shards import ShardReader
+from dinomill.images.sources import open_shards
 
 _TINY = 64  # crops up to this side are rendered as matrix products on a CPU (measured: 2× OpenCV at 28, 0.1× at 224)
 
@@ -91,7 +91,7 @@ class TrainingLoader:
         self._maker = BatchMaker(
             self.recipe,
             images,
-            ShardReader(handle.shards),
+            open_shards(handle, self.config),
             batched=batched,
             cache_bytes=self.config.cache_mb * 10**6,
         )

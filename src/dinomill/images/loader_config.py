@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -18,6 +19,13 @@ class LoaderConfig(Config):
         description="decoding and rendering release Python's lock, so threads suffice; processes for slow formats",
     )
     prefetch: int = Field(default=2, ge=1, description="batches made ahead, a worker")
+    shards: str | None = Field(
+        default=None, pattern=r"^s3://", description="s3:// prefix of the dataset's shards; null: beside the manifest"
+    )
+    shard_cache: Path = Field(
+        default=Path("data/work/shard_cache"), description="local folder for what is read from S3"
+    )
+    shard_cache_mb: int = Field(default=20_000, ge=0, description="how much of it may be used, MB")
     cache_mb: int = Field(default=512, ge=0, description="decoded images stay in memory when all fit in this, MB")
     backend: Literal["auto", "opencv", "batched"] = Field(
         default="auto",

@@ -29,7 +29,10 @@ class Location(NamedTuple):
 
 
 class ImageSource(Protocol):
-    """What the loader reads from: local shards today, any store that answers ranged reads."""
+    """What the loader reads from: local shards, or a store that answers ranged reads."""
+
+    def prepare(self, locations: Sequence[Location]) -> None:
+        """Say which images are read next: a store far away fetches them together."""
 
     def read(self, location: Location) -> bytes | memoryview:
         """The bytes of one image."""
@@ -142,6 +145,9 @@ class ShardReader:
                     action="run `dvc pull`, or the curation stage again",
                 )
         self._maps: dict[int, memoryview] = {}
+
+    def prepare(self, locations: Sequence[Location]) -> None:
+        """Nothing to do: the pages come when they are touched."""
 
     def read(self, location: Location) -> memoryview:
         """The bytes of one image, without a copy.
