@@ -26,9 +26,9 @@ class PreflightConfig(Config):
     )
     max_pixels: int = Field(default=MAX_PIXELS, ge=1, description="more are refused before they are decoded")
     look_side: int = Field(
-        default=256,
+        default=128,
         ge=64,
-        description="short side in pixels to which a large JPEG is reduced while it is decoded, to save time",
+        description="pixels; a large JPEG is halved while it is decoded for as long as its short side stays above",
     )
 
 

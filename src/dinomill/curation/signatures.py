@@ -43,8 +43,10 @@ def thumbnail(grey: Pixels) -> Floats:
     """The luminance [H, W] squeezed to [32, 32], free of aliasing."""
     import cv2
 
-    small = grey.shape[0] < _SIDE or grey.shape[1] < _SIDE
-    shrink = cv2.INTER_LINEAR if small else cv2.INTER_AREA
+    if min(grey.shape) > 4 * _SIDE and max(grey.shape) <= 8 * _SIDE:
+        # At most a half, so hardly any aliasing; averaging whole pixels is then three times as fast.
+        grey = _cv(cv2.resize(grey, (4 * _SIDE, 4 * _SIDE), interpolation=cv2.INTER_LINEAR))
+    shrink = cv2.INTER_LINEAR if min(grey.shape) < _SIDE else cv2.INTER_AREA
     return np.asarray(cv2.resize(grey, (_SIDE, _SIDE), interpolation=shrink), dtype=np.float32)
 
 
@@ -84,7 +86,7 @@ def measure(grey: Pixels) -> Quality:
     mean, deviation = cv2.meanStdDev(grey)
     edges = cv2.Laplacian(grey, cv2.CV_16S)
     _, edge_deviation = cv2.meanStdDev(edges)
-    share = np.bincount(grey.ravel(), minlength=256) / grey.size
+    share = cv2.calcHist([grey], [0], None, [256], [0, 256]).ravel().astype(np.float64) / grey.size
     share = share[share > 0]
     return Quality(
         brightness=float(mean[0, 0]) / 255,

@@ -12,7 +12,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import forkserver, get_all_start_methods, get_context
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -45,6 +46,8 @@ class TaskResult(Config):
 
     outputs: tuple[Path, ...] = Field(default=(), description="files written; the marker counts only while they exist")
 
+
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 TaskT = TypeVar("TaskT", bound=Task)
 ResultT = TypeVar("ResultT", bound=TaskResult)
@@ -121,8 +124,7 @@ def _execute(
 def _in_processes(
     function: Callable[[TaskT], ResultT], waiting: dict[Path, TaskT], workers: int
 ) -> Iterator[tuple[Path, ResultT]]:
-    # Not fork: threads of BLAS, OpenMP or PyTorch may hold locks, for which a forked child would wait for ever.
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread_each)
+    pool = ProcessPoolExecutor(workers, mp_context=_context(function.__module__), initializer=_one_thread_each)
     try:
         futures: dict[Future[ResultT], Path] = {pool.submit(function, task): marker for marker, task in waiting.items()}
         for future in as_completed(futures):
@@ -138,7 +140,29 @@ def _in_processes(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def _context(module: str) -> BaseContext:
+    """How workers start: forked from a clean server that has imported ``module``, where there is such a thing.
+
+    Not forked from this process: threads of BLAS, OpenMP or PyTorch may hold locks here, and a child would wait for them.
+    """
+    if "forkserver" not in get_all_start_methods():
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload([module])  # read when the server starts; it lives as long as this process
+    kept = {variable: os.environ.get(variable) for variable in _THREADS}
+    _one_thread_each()
+    try:
+        forkserver.ensure_running()
+    finally:
+        for variable, value in kept.items():
+            if value is None:
+                del os.environ[variable]
+            else:
+                os.environ[variable] = value
+    return context
+
+
 def _one_thread_each() -> None:
     """Before a worker imports anything that starts threads: one task a CPU, one thread a task."""
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    for variable in _THREADS:
         os.environ[variable] = "1"

@@ -76,8 +76,9 @@ def decode_image(
     Args:
         data: The file's bytes.
         channels: 3 (RGB), 1 (grey), or the number that a TIFF or ``.npy`` file must hold.
-        min_side: The shorter side that suffices, in pixels: a larger JPEG is decoded at the smallest of its
-            built-in scales (n/8) that is not below it. Other formats come at full size.
+        min_side: The shorter side that suffices, in pixels: a larger JPEG is decoded at a half, a quarter or an
+            eighth, as small as is not below it (other scales take longer than the whole picture). Other formats come
+            at full size.
         smallest: Files with a side below this many pixels are refused.
         value_range: Stored values mapped to 0 and 255, for 16-bit and floating-point files; None is the type's whole
             range (floats: 0 to 1).
@@ -113,12 +114,15 @@ def _decode_jpeg(data: Data, channels: int, min_side: int | None, max_pixels: in
     if space in ("CMYK", "YCCK"):
         return None
     check_pixels(width, height, max_pixels)
+    eighths = 8
+    while min_side and eighths > 1 and min(height, width) * eighths >= min_side * 16:
+        eighths //= 2
     try:
         pixels: Pixels = simplejpeg.decode_jpeg(
             data,
             "GRAY" if channels == 1 else "RGB",
-            min_height=min(min_side, height) if min_side else 0,
-            min_width=min(min_side, width) if min_side else 0,
+            min_height=-(-height * eighths // 8),
+            min_width=-(-width * eighths // 8),
             strict=True,  # libjpeg's warnings are damage: rows that it would fill with grey
         )
     except ValueError as error:
