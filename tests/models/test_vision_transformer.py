@@ -191,7 +191,7 @@ def test_compiled_pass_is_one_graph_and_does_not_recompile() -> None:
         expected = gradients(model, crop_loss(model.forward_packed(crops, masks, drop_path=drop_path)))
         actual = gradients(model, crop_loss(compiled(crops, masks, drop_path=drop_path)))
         for name, gradient in expected.items():
-            torch.testing.assert_close(actual[name], gradient, atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(actual[name], gradient, atol=1e-3, rtol=1e-3)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 

@@ -140,11 +140,12 @@ class VisionTransformer(nn.Module):
                 packed = recompute(block, *arguments, use_reentrant=False, preserve_rng_state=False)
             else:
                 packed = block(*arguments)
-        packed = self.norm(packed)
         if patch_indices is None:
+            packed = self.norm(packed)
             parts = torch.split(packed, [part.samples * part.length for part in layout])
             return [self._named(part.view(*shape, -1)) for part, shape in zip(parts, layout, strict=True)]
         counts = [0 if indices is None else indices.shape[0] for indices in patch_indices]
+        packed = self.norm(packed[: sum(part.samples for part in layout) + sum(counts)])
         pieces = iter(
             torch.split(packed, [n for part, m in zip(layout, counts, strict=True) for n in (part.samples, m)])
         )
@@ -161,6 +162,10 @@ class VisionTransformer(nn.Module):
                 patches = part.length - prefix
                 rows.append(start + indices // patches * part.length + prefix + indices % patches)
             start += part.samples * part.length
+        # The number of masked patches changes from step to step. Filled up to a multiple of an eighth of all tokens, it
+        # is the same at nearly every step, so that compiled code sees one shape.
+        count = sum(len(part) for part in rows)
+        rows.append(torch.zeros(-count % (start // 8 + 1), dtype=torch.int64, device=device))
         return torch.cat(rows)
 
     def get_intermediate_layers(

@@ -127,9 +127,8 @@ class SelfDistillation(nn.Module):
         self, global_crops: Tensor, patches: Tensor, temperature: float, dtype: torch.dtype
     ) -> tuple[Targets, Targets]:
         teacher = self.teacher
-        tokens = teacher.backbone.forward_packed([global_crops])[0]
-        rows = tokens["x_norm_patchtokens"].flatten(0, 1).index_select(0, patches)
-        cls_features, patch_features = teacher.project(tokens["x_norm_clstoken"], rows)
+        tokens = teacher.backbone.forward_packed([global_crops], patch_indices=[patches])[0]
+        cls_features, patch_features = teacher.project(tokens["x_norm_clstoken"], tokens["x_norm_patchtokens"])
         dino = self.dino_centering(cls_features, prototypes(teacher.dino_head), temperature=temperature, dtype=dtype)
         ibot = self.ibot_centering(patch_features, prototypes(teacher.patch_head), temperature=temperature, dtype=dtype)
         return dino, ibot
@@ -148,16 +147,19 @@ class SelfDistillation(nn.Module):
     ) -> dict[str, Tensor]:
         config, student = self.config.losses, self.student(name)
         crops = [batch.global_crops, batch.local_crops] if len(batch.local_crops) else [batch.global_crops]
+        # Only the Gram loss looks at all patches; without it the last block's feed-forward layer can leave most out.
+        gram = config.gram if config.gram is not None and values.step >= config.gram.start else None
         outputs = student.backbone.forward_packed(
             crops,
             [masks, None][: len(crops)],
+            patch_indices=[patches, None][: len(crops)] if gram is None else None,
             drop_path=self._draw_drop_path(student.backbone, crops, generator),
             rope_scales=[student.backbone.draw_rope_scale(generator) for _ in crops],
             checkpoint=self._recomputed(student.backbone),
         )
         class_tokens = [output["x_norm_clstoken"] for output in outputs]
         all_patches = outputs[0]["x_norm_patchtokens"]
-        rows = all_patches.flatten(0, 1).index_select(0, patches)
+        rows = all_patches if gram is None else all_patches.flatten(0, 1).index_select(0, patches)
         cls_features, patch_features = student.project(torch.cat(class_tokens), rows)
         options = CrossEntropyOptions(config.student_temperature, dtype, config.keep_mib * 2**20)
         images = batch.global_crops.shape[0]
@@ -180,8 +182,8 @@ class SelfDistillation(nn.Module):
             "ibot": config.ibot_weight * ibot,
             "koleo": config.koleo_weight * koleo,
         }
-        if config.gram is not None and values.step >= config.gram.start:
-            terms["gram"] = config.gram.weight * gram_loss(all_patches, self._anchor_patches(batch.global_crops))
+        if gram is not None:
+            terms["gram"] = gram.weight * gram_loss(all_patches, self._anchor_patches(batch.global_crops))
         return terms
 
     def _draw_drop_path(
