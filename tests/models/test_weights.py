@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -155,3 +157,9 @@ def test_broken_exports_are_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config | {"format": "other"}))
     with pytest.raises(InputError, match="does not describe a dinomill backbone"):
         dinomill.load(tmp_path)
+
+
+def test_importing_the_package_does_not_import_torch() -> None:
+    # Kedro imports it at every start, and torch takes seconds.
+    code = "import sys, dinomill; assert dinomill.load; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
