@@ -12,27 +12,33 @@ from torch import Tensor
 from dinomill.handles import DatasetHandle
 from dinomill.images.decode import Pixels, decode_image
 from dinomill.images.labelled import read_labelled
+from dinomill.images.loader_config import LoaderConfig
 from dinomill.images.manifest import read_kept
 from dinomill.images.preprocess import PreprocessingConfig, preprocess
-from dinomill.images.shards import Location, ShardReader
+from dinomill.images.shards import Location
+from dinomill.images.sources import open_shards
 from dinomill.training.monitor import Samples
 
 # The split that evaluation uses as its bank; its queries, the split `test`, are never looked at while training.
 _SPLIT = "train"
 
 
-def dataset_samples(dataset: DatasetHandle, preprocessing: PreprocessingConfig, count: int, *, seed: int) -> Samples:
+def dataset_samples(
+    dataset: DatasetHandle, preprocessing: PreprocessingConfig, count: int, *, loader: LoaderConfig, seed: int
+) -> Samples:
     """Some images of the dataset, the same ones for a seed.
 
     Args:
         dataset: The curated dataset.
         preprocessing: Size, mean and standard deviation.
         count: How many; fewer when it has fewer.
+        loader: Where the shards lie.
         seed: Which ones.
     """
-    kept, reader = read_kept(dataset.manifest), ShardReader(dataset.shards)
+    kept, reader = read_kept(dataset.manifest), open_shards(dataset, loader)
     rows = np.sort(np.random.default_rng(seed).permutation(len(kept))[:count])
-    places = (Location(*(int(v[row]) for v in (kept.shards, kept.offsets, kept.lengths))) for row in rows)
+    places = [Location(*(int(v[row]) for v in (kept.shards, kept.offsets, kept.lengths))) for row in rows]
+    reader.prepare(places)
     decoded = (
         decode_image(reader.read(place), channels=dataset.channels, min_side=preprocessing.resize) for place in places
     )

@@ -111,7 +111,7 @@ def build_monitor(job: TrainingJob, dataset: DatasetHandle, engine: Engine) -> M
     shown = preprocessing(job, dataset)
     if config.every == 0:
         return Monitor(config, engine.embed, None, None)
-    unlabelled = dataset_samples(dataset, shown, config.images, seed=seed)
+    unlabelled = dataset_samples(dataset, shown, config.images, loader=job.runtime.loader, seed=seed)
     labelled = None
     if job.labelled is not None:
         labelled = labelled_samples(job.labelled, shown, config.labelled_images, seed=seed)
