@@ -55,6 +55,8 @@ def evaluate(
     of_bank = extract(bank, networks, data_hash=bank_hash, split=config.bank_split, work=work, batch_size=batch)
     of_queries = extract(queries, networks, data_hash=query_hash, split=config.query_split, work=work, batch_size=batch)
     rows = _measure_all(networks, of_bank, of_queries, _labels(bank, queries), config)
+    for row in rows:
+        log.info("%s: kNN %s %%, linear probe %s %%", row.network.name, row.measured.knn, row.measured.linear)
     results = Results(rows, bank, queries, root, f"{bank_hash[:32]}{query_hash[:32]}", _gains(rows, queries, config))
     return write_results(results, config)
 

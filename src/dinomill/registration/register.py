@@ -66,6 +66,8 @@ def register_model(
         version = _find_or_register(run, model, score, tags, card, config)
         tracking.set_alias(store, config.name, CANDIDATE, version.version)
         passed = all(check.passed for check in checks)
+        for check in checks:
+            log.info("%s: %s", version.uri, check)
         if passed:
             tracking.set_alias(store, config.name, CHAMPION, version.version)
         elif present is not None and present.version == version.version:
