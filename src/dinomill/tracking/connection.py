@@ -86,7 +86,7 @@ def connect(uri: str, *, create: bool = True) -> MlflowClient:
         raise MachineError(
             f"There is no tracking database {database}.",
             action="run from the project's folder, or set MLFLOW_TRACKING_URI to the store that has the model; "
-            "`dvc repro registration` registers the model anew",
+            "`kedro run --pipelines registration` registers the model anew",
         )
     if database is not None:
         with storage_errors(database):
