@@ -140,8 +140,7 @@ def test_the_stages_are_listed_quickly_from_any_folder(project: Path) -> None:
     assert "- __default__" in done.stdout
 
 
-# torch is not among them: the training stages' configurations lie next to the code that they configure.
-HEAVY = {"mlflow", "great_expectations", "sklearn", "cv2", "faiss", "pandas", "matplotlib", "boto3"}
+HEAVY = {"torch", "mlflow", "great_expectations", "sklearn", "cv2", "faiss", "pandas", "matplotlib", "boto3"}
 LIST_STAGES = """
 import sys
 from pathlib import Path
