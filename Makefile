@@ -76,8 +76,10 @@ viz: $(READY) ## the pipelines as a picture (Ctrl-C ends it)
 report: $(READY) ## open the report of the last run
 	@python -m webbrowser -t "file://$(CURDIR)/data/08_reporting/index.html"
 
-fashion: $(READY) ## train on the full Fashion-MNIST (an hour on two cores) and print its accuracy
-	@python benchmarks/fashion.py
+fashion: $(READY) ## curate and train on the full Fashion-MNIST (conf/fashion) and print its accuracy; takes long
+	@dinomill sample --full
+	@kedro run --env fashion --pipelines curation,pretraining,distillation,evaluation
+	@dinomill summary --env fashion
 
 doctor: $(READY) ## what is there, what is missing, what to do
 	@dinomill doctor

@@ -82,14 +82,16 @@ def sample(
     lay_out_sample(full=full)
 
 
-@app.command(epilog="Example: [bold]dinomill summary[/]")
-def summary() -> None:
+@app.command(epilog="Examples: [bold]dinomill summary[/]   [bold]dinomill summary --env fashion[/]")
+def summary(
+    env: Annotated[str, typer.Option(help="Kedro environment whose results are shown: a folder of conf/.")] = "local",
+) -> None:
     """Show what the last run left: kept and removed images, accuracy by model, version, served answer."""
     from dinomill.commands.project import enter_project
     from dinomill.commands.stages import show_summary
 
     enter_project()
-    show_summary()
+    show_summary(env)
 
 
 @app.command(epilog="Examples: [bold]dinomill ui[/]   [bold]dinomill ui --port 5050[/]")

@@ -31,14 +31,17 @@ def enter_project() -> Path:
     )
 
 
-def read_globals() -> dict[str, Any]:
-    """``conf/base/globals.yml`` with ``conf/local/globals.yml`` laid over it, top-level key by key, as Kedro does.
+def read_globals(env: str = "local") -> dict[str, Any]:
+    """``conf/base/globals.yml`` with another environment's laid over it, top-level key by key, as Kedro does.
+
+    Args:
+        env: The environment: a folder of ``conf``.
 
     Raises:
         ConfigError: When one of them is no YAML mapping.
     """
     values: dict[str, Any] = {}
-    for path in (GLOBALS, Path("conf/local/globals.yml")):
+    for path in (GLOBALS, Path("conf", env, "globals.yml")):
         if path.is_file():
             try:
                 read = yaml.safe_load(path.read_text(encoding="utf-8")) or {}

@@ -36,8 +36,7 @@ def lay_out_sample(*, full: bool) -> None:
     place = handle.folder.as_posix()
     print(f"\nLaid out in {place}.")
     if full:
-        print("To use it, write into conf/base/globals.yml:\n")
-        print(f"pool: [{place}/pool]\nseeds: {{examples: {place}/seeds}}\nlabelled: {place}/labelled")
+        print("The environment `fashion` works with it: kedro run --env fashion, or `make fashion`.")
 
 
 def sample_config() -> SampleConfig:
@@ -57,8 +56,8 @@ def sample_config() -> SampleConfig:
     return SampleConfig.parse(parameters["sample"], where=PARAMETERS)
 
 
-def show_summary() -> None:
-    """Print what the last run left, from the handles on disk."""
+def show_summary(env: str) -> None:
+    """Print what the last run in an environment left, from the handles on disk."""
     from dinomill.reporting.summary import render
 
-    render({name: Path(place) for name, place in read_globals()["folders"].items()})
+    render({name: Path(place) for name, place in read_globals(env)["folders"].items()})
