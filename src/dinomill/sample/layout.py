@@ -75,8 +75,8 @@ def lay_out(config: SampleConfig) -> SampleHandle:
     total = _pool_size(config) + config.seeds + config.bank + config.queries
     with atomic_folder(config.output) as folder, progress("sample: lay out", total, "files") as bar:
         chosen, queries = _choose(config)
-        pool = _pool(config, chosen.pool)
-        counts = Counter(_write_pool(folder / "pool", pool, bar))
+        pool = _write_pool(folder / "pool", _pool(config, chosen.pool), bar)
+        counts = Counter(file.kind for file in pool)
         counts["seed"] = _write_seeds(folder / "seeds", chosen.seeds, bar)
         counts["labelled_train"] = _write_labelled(folder / "labelled" / "train", chosen.bank, bar)
         counts["labelled_test"] = _write_labelled(folder / "labelled" / "test", queries, bar)
@@ -155,32 +155,36 @@ def _queries(config: SampleConfig, random: np.random.Generator) -> list[list[Pix
     return found
 
 
-def _pool(config: SampleConfig, originals: list[Pixels]) -> list[_File]:
-    """The pool's files, in the order of their numbers, which says nothing of their kind."""
+def _pool(config: SampleConfig, originals: list[Pixels]) -> Iterator[_File]:
+    """The pool's files; their numbers say nothing of their kind."""
     random = np.random.default_rng([config.seed, 2])
     order = random.permutation(len(originals))
-    files = []
-    for index in order:
+    names = _names(random, _pool_size(config))
+    repeated = random.permutation(len(originals))[: config.near_duplicates + config.exact_duplicates]
+    wanted = set(repeated.tolist())
+    kept = {}
+    for place, index in enumerate(order):
         kind, extension = ("JPEG", "jpg") if random.random() < 0.3 else ("PNG", "png")
         data = plant.encode(originals[index], kind, int(random.integers(92, 98)))
-        files.append(_File(extension, data, RELEVANT))
-    names = _names(random, _pool_size(config))
-    files = [f._replace(path=f"{next(names)}.{f.path}") for f in files]
-    repeated = random.permutation(len(files))[: config.near_duplicates + config.exact_duplicates]
+        file = _File(f"{next(names)}.{extension}", data, RELEVANT)
+        if place in wanted:
+            kept[place] = file
+        yield file
     for count, place in enumerate(repeated):
-        original = files[place]
+        original = kept[place]
         if count < config.near_duplicates:
             data, extension, detail = plant.near_duplicate(originals[order[place]], random)
-            files.append(_File(f"{next(names)}.{extension}", data, "near_duplicate", original.path, detail))
+            yield _File(f"{next(names)}.{extension}", data, "near_duplicate", original.path, detail)
         else:
             path = f"{next(names)}{Path(original.path).suffix}"
-            files.append(_File(path, original.data, "exact_duplicate", original.path))
-    files += [_File(f"{next(names)}.png", data, "digit") for data in plant.digits(config.digits, random)]
-    files += [_File(f"{next(names)}.{end}", data, "patch") for data, end in plant.patches(config.patches, random)]
+            yield _File(path, original.data, "exact_duplicate", original.path)
+    for data in plant.digits(config.digits, random):
+        yield _File(f"{next(names)}.png", data, "digit")
+    for data, extension in plant.patches(config.patches, random):
+        yield _File(f"{next(names)}.{extension}", data, "patch")
     for number in range(config.broken):
         data, extension, kind = plant.broken(originals[number % len(originals)], number, random)
-        files.append(_File(f"{next(names)}.{extension}", data, kind))
-    return sorted(files)
+        yield _File(f"{next(names)}.{extension}", data, kind)
 
 
 def _pool_size(config: SampleConfig) -> int:
@@ -196,16 +200,19 @@ def _names(random: np.random.Generator, count: int) -> Iterator[str]:
         yield f"{folder}/IMG_{number:06d}"
 
 
-def _write_pool(folder: Path, files: list[_File], bar: Progress) -> list[str]:
+def _write_pool(folder: Path, files: Iterator[_File], bar: Progress) -> list[_File]:
+    """Write the files as they come, and return them without their bytes, in the order of their paths."""
     made: set[Path] = set()
+    written = []
     for file in files:
         path = folder / file.path
         if path.parent not in made:
             path.parent.mkdir(parents=True, exist_ok=True)
             made.add(path.parent)
         path.write_bytes(file.data)
+        written.append(file._replace(data=b""))
         bar.advance(1)
-    return [file.kind for file in files]
+    return sorted(written)
 
 
 def _write_seeds(folder: Path, images: list[Pixels], bar: Progress) -> int:
