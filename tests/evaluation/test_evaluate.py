@@ -16,9 +16,11 @@ from dinomill.evaluation.config import EvaluationConfig
 from dinomill.evaluation.evaluate import evaluate
 from dinomill.evaluation.features import content_hash
 from dinomill.evaluation.networks import compared
+from dinomill.evaluation.record import record
 from dinomill.handles import EvaluationHandle, ModelHandle, StudentsHandle
 from dinomill.images.labelled import find_labelled
 from dinomill.serving.predictor import Predictor
+from dinomill.tracking import open_run
 
 
 def configuration(folder: Path, **changes: object) -> EvaluationConfig:
@@ -56,17 +58,19 @@ def test_scores_can_be_counted_again_from_what_was_written(handle: EvaluationHan
     labels = np.array(table["label"])
     rows = {row["kind"]: row for row in csv.DictReader((handle.folder / "scores.csv").open())}
     metrics = json.loads(handle.metrics.read_text())
+    results = json.loads((handle.folder / "results.json").read_text())
     for score in handle.scores:
         name = "student-small" if score.kind == "student" else score.kind
         assert (np.array(table[f"{name}_knn"]) == labels).mean() == pytest.approx(score.knn)
         assert (np.array(table[f"{name}_linear"]) == labels).mean() == pytest.approx(score.linear)
         assert float(rows[score.kind]["knn"]) == pytest.approx(score.knn, abs=1e-4)
-        assert metrics[name]["knn"]["value"] == pytest.approx(score.knn, abs=1e-6)
+        assert metrics[name]["knn"] == pytest.approx(100 * score.knn, abs=0.01)
+        assert results[name]["knn"]["value"] == pytest.approx(score.knn, abs=1e-6)
     teacher, random = handle.score("teacher"), handle.score("random")
     assert teacher is not None
     assert random is not None
-    assert metrics["gain"]["teacher_over_random"]["knn"]["value"] == pytest.approx(teacher.knn - random.knn, abs=1e-6)
-    assert set(metrics["gain"]) == {
+    assert results["gain"]["teacher_over_random"]["knn"]["value"] == pytest.approx(teacher.knn - random.knn, abs=1e-6)
+    assert set(results["gain"]) == {
         "teacher_over_pixels",
         "teacher_over_random",
         "small_over_random",
@@ -201,3 +205,20 @@ def test_a_layout_that_does_not_fit_is_said(tmp_path: Path, teacher: ModelHandle
         evaluate(str(tmp_path), teacher, students, configuration(tmp_path))
     with pytest.raises(InputError, match="not in a folder of this machine"):
         evaluate("s3://bucket/labelled", teacher, students, configuration(tmp_path))
+
+
+def test_an_evaluation_is_recorded(handle: EvaluationHandle, labelled: Path, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+    with open_run("evaluation", tracking_uri=store) as run:
+        record(run, handle, str(labelled))
+    kept = MlflowClient(store).get_run(str(run.run_id))
+    teacher = handle.score("teacher")
+    assert teacher is not None
+    assert kept.data.metrics["teacher/knn"] == teacher.knn
+    assert "gain/small_over_teacher/linear" in kept.data.metrics
+    (data,) = kept.inputs.dataset_inputs
+    assert json.loads(data.dataset.profile)["images"] == 420
+    names = {item.path for item in MlflowClient(store).list_artifacts(str(run.run_id))}
+    assert names == {"scores.csv", "results.json", "plots"}

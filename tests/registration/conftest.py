@@ -89,7 +89,7 @@ def evaluated(tmp_path: Path) -> Evaluated:
         ]
         metrics = tmp_path / "evaluation" / "metrics.json"
         metrics.parent.mkdir(exist_ok=True)
-        metrics.write_text(json.dumps({"images": {"sha256": images}}))
+        (metrics.parent / "results.json").write_text(json.dumps({"images": {"sha256": images}}))
         return EvaluationHandle(
             folder=metrics.parent,
             config_hash="0" * 64,

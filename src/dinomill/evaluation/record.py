@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 from dinomill.handles import EvaluationHandle
-from dinomill.storage.hashing import hash_file
 from dinomill.tracking import Run
 
 
@@ -23,7 +22,7 @@ def record(run: Run, handle: EvaluationHandle, labelled: str | None) -> None:
     if labelled is None:
         run.set_tags({"labelled": "none"})
         return
-    found = json.loads(handle.metrics.read_text(encoding="utf-8"))
+    found = json.loads((handle.folder / "results.json").read_text(encoding="utf-8"))
     gains = {
         f"gain/{name}/{probe}": leaf["value"]
         for name, probes in found["gain"].items()
@@ -37,6 +36,5 @@ def record(run: Run, handle: EvaluationHandle, labelled: str | None) -> None:
         context="evaluation",
         rows=handle.bank_images + handle.query_images,
     )
-    run.set_tags({"metrics_sha256": hash_file(handle.metrics)})
-    for name in ("scores.csv", "metrics.json", "plots"):
+    for name in ("scores.csv", "results.json", "plots"):
         run.log_artifacts(handle.folder / name, "plots" if name == "plots" else None)

@@ -1,7 +1,8 @@
 """What evaluation leaves on disk, whole or not at all.
 
 <output>/handle.json              EvaluationHandle
-<output>/metrics.json             kNN and linear by model, differences, intervals: DVC's metrics
+<output>/metrics.json             kNN and linear probe by model, in percent: DVC's metrics
+<output>/results.json             the same with intervals and differences, the images' number and hash
 <output>/scores.csv               the table, a row a model
 <output>/images.parquet           a row a query: path, label, predicted class by each model and probe
 <output>/neighbours.parquet       shown queries: model, query, rank, neighbour, similarity, whether of the same class
@@ -30,12 +31,14 @@ from dinomill.models.neighbours import nearest
 from dinomill.storage.atomic import atomic_folder, write_parquet, write_text
 
 METRICS_NAME = "metrics.json"
+RESULTS_NAME = "results.json"
 
 
 def write_results(results: Results | None, config: EvaluationConfig) -> EvaluationHandle:
     """Write everything and return the handle; None writes the empty table of a project without labels."""
     with atomic_folder(config.output) as folder:
-        write_text(folder / METRICS_NAME, json.dumps(metrics(results), indent=2, sort_keys=True) + "\n")
+        for name, content in ((METRICS_NAME, metrics(results)), (RESULTS_NAME, figures(results))):
+            write_text(folder / name, json.dumps(content, indent=2, sort_keys=True) + "\n")
         if results is not None:
             _write_table(folder / "scores.csv", results)
             _write_images(folder / "images.parquet", results)
@@ -57,8 +60,21 @@ def write_results(results: Results | None, config: EvaluationConfig) -> Evaluati
     return handle
 
 
-def metrics(results: Results | None) -> dict[str, object]:
-    """What DVC compares between versions: nested names, numbers at the leaves."""
+def metrics(results: Results | None) -> dict[str, dict[str, float]]:
+    """What `dvc metrics` shows side by side: few numbers with short names."""
+    if results is None:
+        return {}
+    return {
+        row.label: {
+            "knn": round(100 * row.measured.knn.value, 2),
+            "linear": round(100 * row.measured.linear.value, 2),
+        }
+        for row in results.rows
+    }
+
+
+def figures(results: Results | None) -> dict[str, object]:
+    """Everything that was measured, as fractions with their intervals."""
     if results is None:
         return {}
     found: dict[str, object] = {}

@@ -129,7 +129,7 @@ def _score_of(model: ModelHandle, config: RegistrationConfig, evaluation: Evalua
 def _labelled_sha256(evaluation: EvaluationHandle) -> str | None:
     if not evaluation.scores:
         return None
-    found: str = json.loads(evaluation.metrics.read_text(encoding="utf-8"))["images"]["sha256"]
+    found: str = json.loads((evaluation.folder / "results.json").read_text(encoding="utf-8"))["images"]["sha256"]
     return found
 
 

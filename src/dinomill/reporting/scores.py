@@ -80,10 +80,9 @@ def display_name(score: ModelScore) -> str:
 
 
 def _gains(evaluation: EvaluationHandle) -> tuple[Gain, ...]:
-    metrics: dict[str, Any] = (
-        json.loads(evaluation.metrics.read_text(encoding="utf-8")) if evaluation.metrics.exists() else {}
-    )
+    path = evaluation.folder / "results.json"
+    results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return tuple(
         Gain(name.replace("_", " "), Interval(**probes["knn"]), Interval(**probes["linear"]))
-        for name, probes in sorted(metrics.get("gain", {}).items(), key=lambda item: not item[0].startswith("teacher"))
+        for name, probes in sorted(results.get("gain", {}).items(), key=lambda item: not item[0].startswith("teacher"))
     )
