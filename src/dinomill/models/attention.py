@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from dinomill.models.position import rotate
 
-# On a CPU, in half precision and in training, explicit products beat the fused kernel up to about this many tokens: its
-# backward is slow there. Forward and backward of ViT-S heads in bf16, fused over explicit: 8.0 at 10 tokens, 3.7 at 65,
-# 1.5 at 257, 0.6 at 513; in fp32 the fused kernel is faster at every length (0.4 to 0.75).
+# On a CPU, in half precision, explicit products beat the fused kernel up to about this many tokens. Heads of ViT-S, bf16,
+# time of the fused kernel over the explicit one at 10, 65, 257 and 513 tokens: forward 1.7, 1.7, 1.5, 1.0; with backward
+# 8.0, 3.7, 1.5, 0.6. In fp32 the fused kernel is faster at every length (0.3 to 0.75 of the time).
 CPU_EXPLICIT_TOKENS = 320
 
 
@@ -57,8 +57,7 @@ class SelfAttention(nn.Module):
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Scaled dot-product attention of ``[B, H, N, d]``, by the kernel that is fastest there."""
-    short = q.device.type == "cpu" and q.dtype != torch.float32 and q.shape[-2] <= CPU_EXPLICIT_TOKENS
-    if short and torch.is_grad_enabled():
+    if q.device.type == "cpu" and q.dtype != torch.float32 and q.shape[-2] <= CPU_EXPLICIT_TOKENS:
         return _ExplicitAttention.apply(q, k, v)  # type: ignore[no-any-return, no-untyped-call]
     return nn.functional.scaled_dot_product_attention(q, k, v)
 

@@ -128,8 +128,9 @@ def from_tensors(config: VisionTransformerConfig, tensors: Mapping[str, Tensor],
     with torch.device("meta"):
         model = VisionTransformer(config)
     check_fit(model, tensors, where)
-    model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
-    # Assigned tensors may share the checkpoint's flags.
+    # Copied, because the tensors may be a mapped file's, which somebody may write to.
+    own = {name: tensor.detach().to(torch.float32, copy=True) for name, tensor in tensors.items()}
+    model.load_state_dict(own, assign=True)
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     return model.eval()
