@@ -1,15 +1,15 @@
-"""A transformer block's forward and backward in one piece, for training on a CPU.
+"""A transformer block's forward and backward in two pieces, for training on a CPU.
 
 On a CPU a block's products are cheap (AMX, AVX512-BF16) and what stands between them is not: casts, copies, sums over
-tensors that no longer fit the cache. Written as one autograd function, the block
-- keeps 10 numbers a token and channel for the backward pass instead of about 28, in the compute precision: inputs of the
-  norms, queries, keys and values, attention's output, the hidden layer before its GELU. Norms, attention probabilities
+tensors that no longer fit the cache. Written as one autograd function each, the two branches
+- keep 10 numbers a token and channel for the backward pass instead of about 28, in the compute precision: the norms'
+  inputs, queries, keys and values, attention's output, the hidden layer before its GELU. Norms, attention probabilities
   and GELU are computed again from these, which costs less than keeping and reading them;
-- folds LayerScale into the weights of the layer before it, and the softmax's scale into those of the queries: both are
+- fold LayerScale into the weights of the layer before it, and the softmax's scale into those of the queries: both are
   exact, and two passes over the tokens less each;
-- adds each branch to the residual stream in place, whole images at a time.
+- add to the residual stream, which stays fp32, whole images at a time.
 
-The residual stream stays fp32. Measured against the plain block (docs/performance.md).
+Measured against the plain block in docs/performance.md.
 """
 
 from __future__ import annotations
@@ -25,76 +25,104 @@ from dinomill.models.attention import Sequences
 from dinomill.models.stochastic_depth import Subset
 
 
-class BlockWeights(NamedTuple):
-    """A block's parameters, in the order in which the function takes them."""
+class AttentionWeights(NamedTuple):
+    """Parameters of the attention branch, in the order in which its function takes them."""
 
-    norm1_weight: Tensor
-    norm1_bias: Tensor
+    norm_weight: Tensor
+    norm_bias: Tensor
     qkv_weight: Tensor
     qkv_bias: Tensor
     proj_weight: Tensor
     proj_bias: Tensor
-    gain1: Tensor
-    norm2_weight: Tensor
-    norm2_bias: Tensor
+    gain: Tensor
+
+
+class FeedForwardWeights(NamedTuple):
+    """Parameters of the feed-forward branch, in the order in which its function takes them."""
+
+    norm_weight: Tensor
+    norm_bias: Tensor
     fc1_weight: Tensor
     fc1_bias: Tensor
     fc2_weight: Tensor
     fc2_bias: Tensor
-    gain2: Tensor
+    gain: Tensor
 
 
 class Shape(NamedTuple):
-    """What a block needs to know besides tensors."""
+    """What a branch needs to know besides tensors."""
 
     heads: int
     eps: float
+    dtype: torch.dtype  # of the products
     layout: tuple[Sequences, ...]
-    attention_subset: Subset | None
-    ffn_subset: Subset | None
+    subset: Subset | None  # the samples that take part
 
 
-def fused_block(x: Tensor, weights: BlockWeights, shape: Shape) -> Tensor:
-    """Apply a block to a packed matrix ``[T, D]``; products in autocast's precision where that is on."""
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """The precision in which products of ``x`` are to be computed: autocast's, where it is on."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+
+
+def fused_attention(x: Tensor, weights: AttentionWeights, shape: Shape) -> Tensor:
+    """``x [T, D]`` plus the attention branch; products in autocast's precision where that is on."""
     with torch.autocast("cpu", enabled=False):
-        return _FusedBlock.apply(x.float(), shape, dtype, *weights)  # type: ignore[no-any-return, no-untyped-call]
+        return _FusedAttention.apply(x.float(), shape, *weights)  # type: ignore[no-any-return, no-untyped-call]
 
 
-class _FusedBlock(torch.autograd.Function):
+def fused_feed_forward(x: Tensor, weights: FeedForwardWeights, shape: Shape) -> Tensor:
+    """``x [T, D]`` plus the feed-forward branch, in place: ``x`` must be the result of ``fused_attention``."""
+    with torch.autocast("cpu", enabled=False):
+        return _FusedFeedForward.apply(x, shape, *weights)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _FusedAttention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, shape: Shape, dtype: torch.dtype, *parameters: Tensor) -> Tensor:
-        weights = BlockWeights(*parameters)
-        out = x.clone()
-        attention, ffn = _Rows(shape.layout, shape.attention_subset), _Rows(shape.layout, shape.ffn_subset)
-        x1 = attention.take(out, dtype)
-        branch, heads, mixed = _attention(x1, weights, shape, attention.kept, dtype)
-        attention.add(out, branch)
-        x2 = ffn.take(out, dtype)
-        branch, hidden = _feed_forward(x2, weights, shape.eps, dtype)
-        ffn.add(out, branch)
-        ctx.save_for_backward(x1, heads, mixed, x2, hidden, *parameters)
-        ctx.shape, ctx.dtype = shape, dtype
+    def forward(ctx: Any, x: Tensor, shape: Shape, *parameters: Tensor) -> Tensor:
+        out, rows = x.clone(), _Rows(shape.layout, shape.subset)
+        taken = rows.take(out, shape.dtype)
+        branch, heads, mixed = _attention(taken, AttentionWeights(*parameters), shape, rows.kept)
+        rows.add(out, branch)
+        ctx.save_for_backward(taken, heads, mixed, *parameters)
+        ctx.shape = shape
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-        x1, heads, mixed, x2, hidden, *parameters = ctx.saved_tensors
-        weights, shape, dtype = BlockWeights(*parameters), ctx.shape, ctx.dtype
-        towards_x = gradient.clone()
-        ffn = _Rows(shape.layout, shape.ffn_subset)
-        towards_rows, ffn_gradients = _feed_forward_backward(
-            ffn.take(towards_x, dtype, scaled=True), x2, hidden, weights, shape.eps
+        taken, heads, mixed, *parameters = ctx.saved_tensors
+        weights, shape = AttentionWeights(*parameters), ctx.shape
+        towards_x, rows = gradient.clone(), _Rows(shape.layout, shape.subset)
+        towards_rows, gradients = _attention_backward(
+            rows.take(gradient, shape.dtype, scaled=True), taken, heads, mixed, weights, shape, rows.kept
         )
-        ffn.add(towards_x, towards_rows, scaled=False)
-        attention = _Rows(shape.layout, shape.attention_subset)
-        towards_rows, attention_gradients = _attention_backward(
-            attention.take(towards_x, dtype, scaled=True), x1, heads, mixed, weights, shape, attention.kept
+        rows.add(towards_x, towards_rows, scaled=False)
+        return towards_x, None, *(g.to(w.dtype) for g, w in zip(gradients, weights, strict=True))
+
+
+class _FusedFeedForward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, shape: Shape, *parameters: Tensor) -> Tensor:
+        rows = _Rows(shape.layout, shape.subset)
+        taken = rows.take(x, shape.dtype)
+        branch, hidden = _feed_forward(taken, FeedForwardWeights(*parameters), shape)
+        rows.add(x, branch)
+        ctx.mark_dirty(x)
+        ctx.save_for_backward(taken, hidden, *parameters)
+        ctx.shape = shape
+        return x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        taken, hidden, *parameters = ctx.saved_tensors
+        weights, shape = FeedForwardWeights(*parameters), ctx.shape
+        towards_x, rows = gradient.clone(), _Rows(shape.layout, shape.subset)
+        towards_rows, gradients = _feed_forward_backward(
+            rows.take(gradient, shape.dtype, scaled=True), taken, hidden, weights, shape.eps
         )
-        attention.add(towards_x, towards_rows, scaled=False)
-        gradients = (*attention_gradients, *ffn_gradients)
-        return towards_x, None, None, *(g.to(w.dtype) for g, w in zip(gradients, weights, strict=True))
+        rows.add(towards_x, towards_rows, scaled=False)
+        return towards_x, None, *(g.to(w.dtype) for g, w in zip(gradients, weights, strict=True))
 
 
 class _Rows:
@@ -168,7 +196,7 @@ def _scaled_backward(
     return towards_weight * gain[:, None], towards_bias * gain, towards_gain
 
 
-def _queries_scale(weights: BlockWeights, heads: int) -> Tensor:
+def _queries_scale(weights: AttentionWeights, heads: int) -> Tensor:
     """[3D] factors of the packed projection's outputs: the softmax's scale for queries, 1 for keys and values."""
     dim = weights.proj_bias.shape[0]
     scale = weights.qkv_bias.new_ones(3 * dim)
@@ -177,12 +205,12 @@ def _queries_scale(weights: BlockWeights, heads: int) -> Tensor:
 
 
 def _attention(
-    x: Tensor, weights: BlockWeights, shape: Shape, kept: Sequence[Sequences], dtype: torch.dtype
+    x: Tensor, weights: AttentionWeights, shape: Shape, kept: Sequence[Sequences]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The branch's output [R, D]; queries, keys and values by head, part after part; and attention's output [R, D]."""
-    normed, _, _ = _norm(x, weights.norm1_weight, weights.norm1_bias, shape.eps)
+    normed, _, _ = _norm(x, weights.norm_weight, weights.norm_bias, shape.eps)
     scale = _queries_scale(weights, shape.heads)
-    qkv_weight, qkv_bias = _scaled(weights.qkv_weight, weights.qkv_bias, scale, dtype)
+    qkv_weight, qkv_bias = _scaled(weights.qkv_weight, weights.qkv_bias, scale, shape.dtype)
     qkv = torch.addmm(qkv_bias, normed, qkv_weight.t())
     heads, mixed = torch.empty_like(qkv), torch.empty_like(x)
     for rows, part in _by_part(kept):
@@ -192,7 +220,7 @@ def _attention(
         q, k, v = _heads(heads[rows], part, shape.heads)
         share = torch.softmax(torch.bmm(q, k.mT), dim=-1)
         _merge(mixed[rows], torch.bmm(share, v), part, shape.heads)
-    proj_weight, proj_bias = _scaled(weights.proj_weight, weights.proj_bias, weights.gain1, dtype)
+    proj_weight, proj_bias = _scaled(weights.proj_weight, weights.proj_bias, weights.gain, shape.dtype)
     return torch.addmm(proj_bias, mixed, proj_weight.t()), heads, mixed
 
 
@@ -201,15 +229,15 @@ def _attention_backward(
     x: Tensor,
     heads: Tensor,
     mixed: Tensor,
-    weights: BlockWeights,
+    weights: AttentionWeights,
     shape: Shape,
     kept: Sequence[Sequences],
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     dtype = towards.dtype
     proj_gradients = _scaled_backward(
-        towards.t() @ mixed, towards.sum(0), weights.proj_weight, weights.proj_bias, weights.gain1
+        towards.t() @ mixed, towards.sum(0), weights.proj_weight, weights.proj_bias, weights.gain
     )
-    proj_weight, _ = _scaled(weights.proj_weight, weights.proj_bias, weights.gain1, dtype)
+    proj_weight, _ = _scaled(weights.proj_weight, weights.proj_bias, weights.gain, dtype)
     towards_mixed = towards @ proj_weight
     towards_qkv = torch.empty_like(heads)
     for rows, part in _by_part(kept):
@@ -223,41 +251,41 @@ def _attention_backward(
         towards_qkv[rows].view(part.samples, part.length, 3, shape.heads, -1).copy_(
             packed.view(3, part.samples, shape.heads, part.length, -1).permute(1, 3, 0, 2, 4)
         )
-    normed, mean, rstd = _norm(x, weights.norm1_weight, weights.norm1_bias, shape.eps)
+    normed, mean, rstd = _norm(x, weights.norm_weight, weights.norm_bias, shape.eps)
     scale = _queries_scale(weights, shape.heads)
     qkv_gradients = _scaled_backward(
         towards_qkv.t() @ normed, towards_qkv.sum(0), weights.qkv_weight, weights.qkv_bias, scale
     )
     qkv_weight, _ = _scaled(weights.qkv_weight, weights.qkv_bias, scale, dtype)
     towards_x, *norm_gradients = _norm_backward(
-        towards_qkv @ qkv_weight, x, mean, rstd, weights.norm1_weight, weights.norm1_bias
+        towards_qkv @ qkv_weight, x, mean, rstd, weights.norm_weight, weights.norm_bias
     )
     return towards_x, (*norm_gradients, *qkv_gradients[:2], *proj_gradients)
 
 
-def _feed_forward(x: Tensor, weights: BlockWeights, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _feed_forward(x: Tensor, weights: FeedForwardWeights, shape: Shape) -> tuple[Tensor, Tensor]:
     """The branch's output [R, D] and the hidden layer before its GELU [R, 4D]."""
-    normed, _, _ = _norm(x, weights.norm2_weight, weights.norm2_bias, eps)
-    hidden = torch.addmm(weights.fc1_bias.to(dtype), normed, weights.fc1_weight.to(dtype).t())
-    fc2_weight, fc2_bias = _scaled(weights.fc2_weight, weights.fc2_bias, weights.gain2, dtype)
+    normed, _, _ = _norm(x, weights.norm_weight, weights.norm_bias, shape.eps)
+    hidden = torch.addmm(weights.fc1_bias.to(shape.dtype), normed, weights.fc1_weight.to(shape.dtype).t())
+    fc2_weight, fc2_bias = _scaled(weights.fc2_weight, weights.fc2_bias, weights.gain, shape.dtype)
     return torch.addmm(fc2_bias, torch.nn.functional.gelu(hidden), fc2_weight.t()), hidden
 
 
 def _feed_forward_backward(
-    towards: Tensor, x: Tensor, hidden: Tensor, weights: BlockWeights, eps: float
+    towards: Tensor, x: Tensor, hidden: Tensor, weights: FeedForwardWeights, eps: float
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     dtype = towards.dtype
     active = torch.nn.functional.gelu(hidden)
     fc2_gradients = _scaled_backward(
-        towards.t() @ active, towards.sum(0), weights.fc2_weight, weights.fc2_bias, weights.gain2
+        towards.t() @ active, towards.sum(0), weights.fc2_weight, weights.fc2_bias, weights.gain
     )
     del active
-    fc2_weight, _ = _scaled(weights.fc2_weight, weights.fc2_bias, weights.gain2, dtype)
+    fc2_weight, _ = _scaled(weights.fc2_weight, weights.fc2_bias, weights.gain, dtype)
     towards_hidden = torch.ops.aten.gelu_backward(towards @ fc2_weight, hidden)
-    normed, mean, rstd = _norm(x, weights.norm2_weight, weights.norm2_bias, eps)
+    normed, mean, rstd = _norm(x, weights.norm_weight, weights.norm_bias, eps)
     fc1_gradients = (towards_hidden.t() @ normed, towards_hidden.sum(0))
     towards_x, *norm_gradients = _norm_backward(
-        towards_hidden @ weights.fc1_weight.to(dtype), x, mean, rstd, weights.norm2_weight, weights.norm2_bias
+        towards_hidden @ weights.fc1_weight.to(dtype), x, mean, rstd, weights.norm_weight, weights.norm_bias
     )
     return towards_x, (*norm_gradients, *fc1_gradients, *fc2_gradients)
 
@@ -277,7 +305,9 @@ def _heads(rows: Tensor, part: Sequences, heads: int) -> tuple[Tensor, ...]:
 
 def _split(rows: Tensor, part: Sequences, heads: int) -> Tensor:
     """[B·N, H·d] to [B·H, N, d]."""
-    return rows.view(part.samples, part.length, heads, -1).transpose(1, 2).reshape(-1, part.length, rows.shape[1] // heads)
+    return (
+        rows.view(part.samples, part.length, heads, -1).transpose(1, 2).reshape(-1, part.length, rows.shape[1] // heads)
+    )
 
 
 def _merge(rows: Tensor, values: Tensor, part: Sequences, heads: int) -> None:

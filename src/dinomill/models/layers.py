@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from dinomill.models.attention import SelfAttention, Sequences
 from dinomill.models.config import VisionTransformerConfig
 from dinomill.models.ffn import Mlp, SwiGlu
-from dinomill.models.fused_block import BlockWeights, Shape, fused_block
+from dinomill.models.fused_block import (
+    AttentionWeights,
+    FeedForwardWeights,
+    Shape,
+    compute_dtype,
+    fused_attention,
+    fused_feed_forward,
+)
 from dinomill.models.stochastic_depth import Subset, add_back, take
 
 NORM_EPS = 1e-6
@@ -87,14 +94,37 @@ class Block(nn.Module):
         Returns:
             ``[T, D]``, or ``[M, D]``.
         """
-        x = self._attend(x, layout, angles, attention_subset)
+        fused = self._fuses(x, angles)
+        if fused:
+            weights = AttentionWeights(*_parameters(self.norm1, self.attn.qkv, self.attn.proj, self.ls1))
+            x = fused_attention(x, weights, self._shape(x, layout, attention_subset))
+        else:
+            x = self._attend(x, layout, angles, attention_subset)
         if rows is not None:
             x = x.index_select(0, rows)
             branch = self._feed_forward(x)
             return x + (branch if ffn_subset is None else branch * ffn_subset.factor(rows))
+        if fused:
+            assert isinstance(self.mlp, Mlp)
+            ffn = FeedForwardWeights(*_parameters(self.norm2, self.mlp.fc1, self.mlp.fc2, self.ls2))
+            return fused_feed_forward(x, ffn, self._shape(x, layout, ffn_subset))
         if ffn_subset is None:
             return x + self._feed_forward(x)
         return add_back(x, self._feed_forward(take(x, ffn_subset)), ffn_subset)
+
+    def _fuses(self, x: Tensor, angles: Sequence[Tensor | None]) -> bool:
+        """Whether the block can run in one piece: on a CPU, in training, uncompiled, in the released shape."""
+        return (
+            x.device.type == "cpu"
+            and self.training
+            and not torch.compiler.is_compiling()
+            and isinstance(self.mlp, Mlp)
+            and isinstance(self.ls1, LayerScale)
+            and all(turn is None for turn in angles)
+        )
+
+    def _shape(self, x: Tensor, layout: Sequence[Sequences], subset: Subset | None) -> Shape:
+        return Shape(self.attn.num_heads, NORM_EPS, compute_dtype(x), tuple(layout), subset)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         branch: Tensor = self.ls2(self.mlp(self.norm2(x)))
@@ -107,3 +137,7 @@ class Block(nn.Module):
             branch: Tensor = self.ls1(self.attn(self.norm1(x), layout, angles))
             return x + branch
         return add_back(x, self.ls1(self.attn(self.norm1(take(x, chosen)), chosen.layout, angles)), chosen)
+
+
+def _parameters(*layers: nn.Module) -> list[nn.Parameter]:
+    return [parameter for layer in layers for parameter in layer.parameters()]
