@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from dinomill.models.position import rotate
 
-# On a CPU, in half precision, explicit products beat the fused kernel up to about this many tokens. Heads of ViT-S, bf16,
-# time of the fused kernel over the explicit one at 10, 65, 257 and 513 tokens: forward 1.7, 1.7, 1.5, 1.0; with backward
-# 8.0, 3.7, 1.5, 0.6. In fp32 the fused kernel is faster at every length (0.3 to 0.75 of the time).
+# On a CPU, in half precision, explicit products beat the fused kernel up to about this many tokens. Heads of ViT-S in
+# bf16, time of the fused kernel over the explicit one at 10, 65, 257 and 513 tokens: forward 1.7, 1.7, 1.5, 1.0; with
+# backward 8.0, 3.7, 1.5, 0.6. In fp32 the fused kernel is faster at every length (0.3 to 0.75 of the time).
 CPU_EXPLICIT_TOKENS = 320
 
 
