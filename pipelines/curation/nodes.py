@@ -48,7 +48,7 @@ def select_images(
     """The fate of every file."""
     from dinomill.curation.select import select
 
-    return select(scan, embeddings, duplicates, config.retrieval, folder=config.folders.selection)
+    return select(scan, embeddings, duplicates, config.retrieval, config.balance, folder=config.folders.selection)
 
 
 def write_curated(

@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 from dinomill.curation.neighbours import Rows, Vectors, blocks
 
+_SPREAD_UP_TO = 2048  # cells; the cost grows with their square
+
 Floats = npt.NDArray[np.float32]
 
 
@@ -29,7 +31,7 @@ def kmeans(
     if len(rows) > rows_per_cell * cells:
         rows = np.sort(generator.choice(rows, rows_per_cell * cells, replace=False))
     cells = min(cells, len(rows))
-    centres = vectors.take(np.sort(generator.choice(rows, cells, replace=False)))
+    centres = _first_centres(vectors, rows, cells, generator)
     for _ in range(iterations):
         sums, counts = _sums(vectors, rows, centres)
         empty = np.flatnonzero(counts == 0)
@@ -38,6 +40,28 @@ def kmeans(
             sums[place] = sums[full] + 1e-4 * counts[full] * generator.standard_normal(sums.shape[1])
         centres = _unit(sums)
     return centres
+
+
+def _first_centres(vectors: Vectors, rows: Rows, cells: int, generator: np.random.Generator) -> Floats:
+    """Rows far from each other (k-means++) while that is quick, any rows beyond.
+
+    A rare group of images has no centre of its own when the first ones are drawn blindly.
+    """
+    if cells > _SPREAD_UP_TO:
+        return vectors.take(np.sort(generator.choice(rows, cells, replace=False)))
+    some = vectors.take(np.sort(generator.choice(rows, min(len(rows), 32 * cells), replace=False)))
+    chosen = [int(generator.integers(len(some)))]
+    distance = np.full(len(some), np.inf)
+    while len(chosen) < cells:
+        nearer = 1 - np.round((some @ some[chosen[-1]]).astype(np.float64), 4)
+        distance = np.minimum(distance, np.maximum(nearer, 0.0))
+        total = np.cumsum(distance)
+        if total[-1] <= 0:  # nothing but copies of what is chosen
+            left = np.setdiff1d(np.arange(len(some)), chosen)
+            chosen += left[: cells - len(chosen)].tolist()
+            break
+        chosen.append(int(np.searchsorted(total, generator.random() * total[-1], side="right")))
+    return np.asarray(some[np.sort(chosen)])
 
 
 def assign(vectors: Vectors, rows: Rows, centres: Floats) -> Rows:

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from dinomill.config import Config
+from dinomill.curation.balance import BalanceConfig
 from dinomill.curation.embed import EmbeddingConfig
 from dinomill.curation.gate import GateConfig
 from dinomill.curation.pairs import DeduplicationConfig
@@ -38,6 +39,7 @@ class CurationConfig(Config):
     embedding: EmbeddingConfig = EmbeddingConfig()
     deduplication: DeduplicationConfig = DeduplicationConfig()
     retrieval: RetrievalConfig = RetrievalConfig()
+    balance: BalanceConfig = BalanceConfig()
     write: WriteConfig = WriteConfig()
 
     @property

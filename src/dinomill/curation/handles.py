@@ -51,6 +51,7 @@ class SelectionHandle(Handle):
     """What becomes of every file of the pool: ``selection.parquet``, columns of select.SELECTION_SCHEMA."""
 
     selection: Path
+    clusters: Path = Field(description="Parquet, columns of balance.CLUSTERS_SCHEMA")
     fates: dict[str, int]
     retrieved: dict[str, int] = Field(description="files that each seed set asked for, before balance")
     thresholds: dict[str, float] = Field(description="similarity at which each seed set stops; sets in mode `similar`")

@@ -1,6 +1,7 @@
 """Decide what becomes of every file of the pool, and why.
 
 <folder>/selection.parquet    a row a file of the pool, in the scan's order
+<folder>/clusters.parquet     a row a cluster: how many images it held, how many stay
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dinomill.curation.balance import CLUSTERS_SCHEMA, BalanceConfig, cluster, cluster_table, share_out
 from dinomill.curation.embed import Embeddings, embedding_rows, readable
 from dinomill.curation.handles import DuplicatesHandle, EmbeddingsHandle, ScanHandle, SelectionHandle
 from dinomill.curation.neighbours import Rows
 from dinomill.curation.retrieve import RetrievalConfig, Retrieved, check_names, retrieve
 from dinomill.curation.scan import POOL, SEEDS
-from dinomill.curation.tables import read_files
+from dinomill.curation.tables import fresh_folder, read_files
 from dinomill.errors import InputError
 from dinomill.images.manifest import Fate
 from dinomill.storage.atomic import write_parquet
@@ -82,6 +84,7 @@ def select(
     embeddings: EmbeddingsHandle,
     duplicates: DuplicatesHandle,
     config: RetrievalConfig,
+    balance: BalanceConfig,
     *,
     folder: Path,
 ) -> SelectionHandle:
@@ -102,15 +105,20 @@ def select(
     names = sorted({name for name in scan.groups if name.startswith(SEEDS)})
     check_names(config, [name.removeprefix(SEEDS) for name in names])
     sets = {name: row_of[(group == name) & readable(files)] for name in names}
-    retrieved = _decide_relevance(ledger, pool, Embeddings(embeddings.shards), row_of, sets, config)
+    vectors = Embeddings(embeddings.shards)
+    retrieved = _decide_relevance(ledger, pool, vectors, row_of, sets, config)
+    sizes = _decide_balance(ledger, pool, vectors, row_of, balance)
     left = pool[ledger.open()[pool]]
     ledger.decide(left, Fate.KEPT, None, None)
     _require_some(ledger, pool)
+    fresh_folder(folder)
+    write_parquet(folder / "clusters.parquet", sizes)
     write_parquet(folder / "selection.parquet", ledger.table(pool, row_of))
     return SelectionHandle(
         folder=folder,
-        config_hash=hash_json([duplicates.config_hash, config.content_hash()]),
+        config_hash=hash_json([duplicates.config_hash, config.content_hash(), balance.content_hash()]),
         selection=folder / "selection.parquet",
+        clusters=folder / "clusters.parquet",
         fates={fate.value: count for fate in Fate if (count := int((ledger.fate[pool] == fate.value).sum()))},
         retrieved={name.removeprefix(SEEDS): int(found.wanted.sum()) for name, found in retrieved.items()},
         thresholds={
@@ -165,6 +173,22 @@ def _decide_relevance(
     details = np.asarray([f"similarity {value:.3f} to its closest seed" for value in best[~wanted]], dtype=object)
     ledger.decide(out, Fate.IRRELEVANT, "not_like_the_seeds", details)
     return found
+
+
+def _decide_balance(ledger: Ledger, pool: Rows, vectors: Embeddings, row_of: Rows, config: BalanceConfig) -> pa.Table:
+    """Cluster what is left, and leave out what is over its cluster's share; returns the clusters' sizes."""
+    left = pool[ledger.open()[pool]]
+    if not config.levels or not len(left):
+        return CLUSTERS_SCHEMA.empty_table()
+    clusters = cluster(vectors, row_of[left], config)
+    ledger.cluster[left] = clusters[0]
+    chosen = np.ones(len(left), dtype=np.bool_)
+    if config.target is not None:
+        chosen = share_out(clusters, config.target, config.seed)
+        out = left[~chosen]
+        details = np.asarray([f"cluster {number} is over its share" for number in clusters[0][~chosen]], dtype=object)
+        ledger.decide(out, Fate.BALANCED_OUT, "over_its_share", details)
+    return cluster_table(clusters, chosen)
 
 
 def _require_some(ledger: Ledger, pool: Rows) -> None:

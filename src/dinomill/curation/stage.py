@@ -46,7 +46,7 @@ def curate(
     EmbeddingsContract(str(folders.quality), str(folders.work), docs=config.gate.docs).validate(features).save()
     copies = deduplicate(found, features, config.deduplication, folder=folders.duplicates)
     copies.save()
-    chosen = select(found, features, copies, config.retrieval, folder=folders.selection)
+    chosen = select(found, features, copies, config.retrieval, config.balance, folder=folders.selection)
     chosen.save()
     dataset = write_dataset(
         found, features, chosen, config.write, folder=folders.curated, work=work, execution=execution

@@ -143,7 +143,7 @@ def _in_processes(
 def _context(module: str) -> BaseContext:
     """How workers start: forked from a clean server that has imported ``module``, where there is such a thing.
 
-    Not forked from this process: threads of BLAS, OpenMP or PyTorch may hold locks here, and a child would wait for them.
+    Not forked from this process: its threads (BLAS, OpenMP, PyTorch) may hold locks that a child would wait for.
     """
     if "forkserver" not in get_all_start_methods():
         return get_context("spawn")
