@@ -107,7 +107,7 @@ def _refuse(error: OSError) -> None:
 def _file(path: Path, relative: str, top: Path) -> Item:
     try:
         real = path.resolve(strict=True)
-    except OSError:  # the target is missing, or the links go round in a circle
+    except (OSError, RuntimeError):  # the target is missing, or (RuntimeError before Python 3.13) the links go round
         return Item(relative, 0, "", fault="broken_link")
     if not real.is_relative_to(top):
         return Item(relative, 0, "", fault="link_outside")

@@ -1,0 +1,203 @@
+"""Folders, tars and manifests, friendly and hostile: nothing crashes, nothing escapes, everything is in the ledger."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import tarfile
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from dinomill.curation.config import CurationConfig
+from dinomill.curation.scan import ScanConfig, scan
+from dinomill.curation.sources import list_items, read_item
+from dinomill.curation.tables import read_files
+from dinomill.errors import InputError
+from dinomill.execution.tasks import ExecutionConfig
+
+Configure = Callable[..., CurationConfig]
+
+
+def _png(value: int = 0, side: int = 24) -> bytes:
+    pixels = np.random.default_rng(value).integers(0, 255, (side, side, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def _scan(source: Path, room: Path, **settings: Any) -> list[dict[str, Any]]:
+    handle = scan(
+        {"pool": [str(source)]},
+        ScanConfig.model_validate({"max_bad_fraction": 1.0} | settings),
+        folder=room / "scan",
+        work=room / "work",
+        execution=ExecutionConfig(executor="inline"),
+    )
+    return read_files(handle).to_pylist()
+
+
+def _tar(path: Path, members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+    with tarfile.open(path, "w") as archive:
+        for member, data in members:
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+
+
+def test_a_tar_is_read_in_place(tmp_path: Path) -> None:
+    _tar(tmp_path / "a.tar", [(tarfile.TarInfo(f"{n}.png"), _png(n)) for n in range(5)])
+    items = list_items(str(tmp_path / "a.tar"))
+    assert [item.path for item in items] == [f"{n}.png" for n in range(5)]
+    assert [read_item(str(tmp_path / "a.tar"), item) for item in items] == [_png(n) for n in range(5)]
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_a_manifest_names_files_and_what_is_missing_is_written_down(tmp_path: Path, ending: str) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(_png(1))
+    names = ["images/a.png", "images/gone.png"]
+    manifest = tmp_path / f"m.{ending}"
+    if ending == "csv":
+        manifest.write_text("label,path\n" + "".join(f"x,{name}\n" for name in names))
+    else:
+        pq.write_table(pa.table({"path": names}), manifest)
+    rows = {row["path"]: row for row in _scan(manifest, tmp_path / "out")}
+    assert rows["images/a.png"]["reason"] is None
+    assert rows["images/gone.png"]["reason"] == "missing"
+
+
+def test_a_manifest_without_paths_says_which_columns_it_has(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"url": ["x"]}), tmp_path / "m.parquet")
+    with pytest.raises(InputError, match="no column of paths") as caught:
+        list_items(str(tmp_path / "m.parquet"))
+    assert "url" in str(caught.value)
+
+
+def test_path_tricks_in_a_tar_never_touch_the_disk(tmp_path: Path) -> None:
+    link = tarfile.TarInfo("link.png")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    device = tarfile.TarInfo("device.png")
+    device.type = tarfile.CHRTYPE
+    members = [
+        (tarfile.TarInfo("../escaped.png"), _png(1)),
+        (tarfile.TarInfo("/absolute.png"), _png(2)),
+        (tarfile.TarInfo("a/../../b.png"), _png(3)),
+        (tarfile.TarInfo("good.png"), _png(4)),
+        (tarfile.TarInfo("good.png"), _png(5)),
+        (link, b""),
+        (device, b""),
+    ]
+    (tmp_path / "in").mkdir()
+    _tar(tmp_path / "in" / "t.tar", members)
+    before = set(tmp_path.rglob("*"))
+    rows = _scan(tmp_path / "in" / "t.tar", tmp_path / "out")
+    reasons = Counter(row["reason"] for row in rows)
+    assert reasons == {"unsafe_path": 3, None: 1, "repeated_name": 1, "not_a_file": 2}
+    new = set(tmp_path.rglob("*")) - before
+    assert all(path.is_relative_to(tmp_path / "out") for path in new)
+
+
+def _bomb() -> bytes:
+    """A PNG of a few bytes that says it is 60,000 pixels wide and high."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 999)) + chunk(b"IEND", b"")
+    )
+
+
+def _hostile(root: Path) -> int:
+    """500 entries that a careless reader dies of; returns how many there are."""
+    root.mkdir()
+    generator = np.random.default_rng(0)
+    good = _png(1, 64)
+    jpeg = io.BytesIO()
+    Image.fromarray(generator.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(jpeg, "JPEG")
+    makers: list[Callable[[int], bytes]] = [
+        lambda n: b"",
+        lambda n: _bomb(),
+        lambda n: good[: 40 + 7 * n],
+        lambda n: jpeg.getvalue()[: 30 + 5 * n],
+        lambda n: generator.bytes(50 + n),
+        lambda n: b"GIF89a" + generator.bytes(n),
+        lambda n: b"%PDF-1.4\n" + generator.bytes(n),
+        lambda n: b"PK\x03\x04" + generator.bytes(n),
+        lambda n: b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        lambda n: b"\x93NUMPY\x01\x00\xff\xff" + generator.bytes(n),
+        lambda n: b"II*\x00" + generator.bytes(n),
+        lambda n: b"RIFF" + struct.pack("<I", 1 << 31) + b"WEBP" + generator.bytes(n),
+    ]
+    names = [
+        "{n}.jpg",
+        "ünï {n}.png",
+        "new\nline {n}.png",
+        "{n}",
+        " {n} .gif",
+        "-rf {n}.png",
+        "{n}.png.exe",
+        "日本{n}.tif",
+    ]
+    count = 0
+    for count in range(1, 491):
+        name = names[count % len(names)].format(n=count)
+        (root / name).write_bytes(makers[count % len(makers)](count % 20))
+    (root / "loop").symlink_to(root, target_is_directory=True)
+    (root / "self").symlink_to(root / "self")
+    (root / "dangling.png").symlink_to(root / "nowhere.png")
+    (root / "outside.png").symlink_to("/etc/hostname")
+    os.mkfifo(root / "pipe.png")
+    (Path(os.fsdecode(os.fsencode(root) + b"/bad\xff\xfe.png"))).write_bytes(good)
+    (root / "long.png").write_bytes(_png_of(4000, 9))
+    (root / "thin.png").write_bytes(_png_of(1, 500))
+    (root / "lies.jpg").write_bytes(good)  # a PNG: usable, whatever it is called
+    (root / "good.png").write_bytes(_png(3, 64))
+    return count + 10
+
+
+def _png_of(width: int, height: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("L", (width, height), 7).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_five_hundred_hostile_files_are_all_in_the_ledger(tmp_path: Path) -> None:
+    count = _hostile(tmp_path / "pool")
+    before = set(tmp_path.rglob("*"))
+    rows = _scan(tmp_path / "pool", tmp_path / "out")
+    assert len(rows) == count == 500
+    usable = {row["path"] for row in rows if row["reason"] is None}
+    assert usable == {"lies.jpg", "good.png"}
+    assert all(row["detail"] for row in rows if row["reason"])
+    reason = {row["path"]: row["reason"] for row in rows}
+    assert reason["loop"] == "link_to_folder"
+    assert reason["self"] == reason["dangling.png"] == "broken_link"
+    assert reason["outside.png"] == "link_outside"
+    assert reason["pipe.png"] == "not_a_file"
+    assert reason["long.png"] == "absurd_aspect" and reason["thin.png"] == "too_small"
+    assert reason["bad\\xff\\xfe.png"] == "name_not_utf8"
+    assert Counter(reason.values())["decompression_bomb"] >= 40
+    assert {path for path in set(tmp_path.rglob("*")) - before if not path.is_relative_to(tmp_path / "out")} == set()
+    ledger = (tmp_path / "out" / "scan" / "quarantine.csv").read_text()
+    assert "new\nline" in ledger
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_an_unreadable_file_is_in_the_ledger(tmp_path: Path) -> None:
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "pool" / "a.png").write_bytes(_png(1))
+    (tmp_path / "pool" / "b.png").write_bytes(_png(2))
+    (tmp_path / "pool" / "a.png").chmod(0)
+    rows = {row["path"]: row["reason"] for row in _scan(tmp_path / "pool", tmp_path / "out")}
+    assert rows == {"a.png": "unreadable", "b.png": None}

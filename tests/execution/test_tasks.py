@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from dinomill.errors import InputError, MachineError
+from dinomill.execution.tasks import ExecutionConfig, Task, TaskResult, run_tasks
+from dinomill.storage.atomic import write_text
+
+INLINE = ExecutionConfig(executor="inline")
+TWO = ExecutionConfig(executor="processes", workers=2)
+
+
+class Square(Task):
+    number: int
+    folder: Path
+    behave: str = "well"
+
+
+class Squared(TaskResult):
+    value: int
+    threads: str = ""
+
+
+def square(task: Square) -> Squared:
+    if task.behave == "raise":
+        raise InputError(f"task {task.number} cannot", action="nothing")
+    if task.behave == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    path = task.folder / f"{task.number}.txt"
+    with (task.folder / "calls").open("a") as calls:
+        calls.write(f"{task.number}\n")
+    write_text(path, str(task.number**2))
+    return Squared(outputs=(path,), value=task.number**2, threads=os.environ.get("OMP_NUM_THREADS", ""))
+
+
+def _calls(folder: Path) -> list[int]:
+    return sorted(int(line) for line in (folder / "calls").read_text().split())
+
+
+def _tasks(folder: Path, numbers: range, **more: str) -> list[Square]:
+    return [Square(number=number, folder=folder, **more) for number in numbers]
+
+
+def _run(folder: Path, tasks: list[Square], config: ExecutionConfig) -> list[int]:
+    found = run_tasks(square, tasks, Squared, done=folder / "done", config=config, name="squares", unit="numbers")
+    return [one.value for one in found]
+
+
+@pytest.mark.parametrize("config", [INLINE, TWO], ids=["inline", "processes"])
+def test_results_come_in_the_order_of_the_tasks(tmp_path: Path, config: ExecutionConfig) -> None:
+    assert _run(tmp_path, _tasks(tmp_path, range(9)), config) == [number**2 for number in range(9)]
+
+
+def test_a_finished_task_is_not_run_again(tmp_path: Path) -> None:
+    _run(tmp_path, _tasks(tmp_path, range(3)), INLINE)
+    assert _run(tmp_path, _tasks(tmp_path, range(5)), INLINE) == [0, 1, 4, 9, 16]
+    assert _calls(tmp_path) == [0, 1, 2, 3, 4]
+
+
+def test_a_task_whose_output_is_gone_is_run_again(tmp_path: Path) -> None:
+    _run(tmp_path, _tasks(tmp_path, range(3)), INLINE)
+    (tmp_path / "1.txt").unlink()
+    _run(tmp_path, _tasks(tmp_path, range(3)), INLINE)
+    assert _calls(tmp_path) == [0, 1, 1, 2]
+
+
+def test_a_damaged_marker_is_no_marker(tmp_path: Path) -> None:
+    _run(tmp_path, _tasks(tmp_path, range(1)), INLINE)
+    next((tmp_path / "done").iterdir()).write_text("{half")
+    assert _run(tmp_path, _tasks(tmp_path, range(1)), INLINE) == [0]
+    assert _calls(tmp_path) == [0, 0]
+
+
+def test_equal_tasks_are_run_once(tmp_path: Path) -> None:
+    assert _run(tmp_path, _tasks(tmp_path, range(2)) * 2, INLINE) == [0, 1, 0, 1]
+    assert _calls(tmp_path) == [0, 1]
+
+
+def test_a_users_error_crosses_the_process_border_and_finished_tasks_stay(tmp_path: Path) -> None:
+    tasks = [*_tasks(tmp_path, range(4)), *_tasks(tmp_path, range(9, 10), behave="raise")]
+    with pytest.raises(InputError, match="task 9 cannot"):
+        _run(tmp_path, tasks, TWO)
+    before = len(_calls(tmp_path))
+    _run(tmp_path, _tasks(tmp_path, range(4)), TWO)
+    assert len(_calls(tmp_path)) <= before + 4
+    assert set(_calls(tmp_path)) == {0, 1, 2, 3}
+
+
+def test_a_killed_worker_is_a_clear_error(tmp_path: Path) -> None:
+    tasks = [*_tasks(tmp_path, range(2)), *_tasks(tmp_path, range(7, 8), behave="die")]
+    with pytest.raises(MachineError, match="killed from outside") as caught:
+        _run(tmp_path, tasks, TWO)
+    assert "execution.workers" in str(caught.value)
+
+
+def test_workers_use_one_thread_each(tmp_path: Path) -> None:
+    found = run_tasks(square, _tasks(tmp_path, range(4)), Squared, done=tmp_path / "done", config=TWO, name="squares")
+    assert {one.threads for one in found} == {"1"}
