@@ -92,8 +92,10 @@ def test_what_a_scoring_server_receives(server: str, tmp_path: Path, teacher, st
     np.testing.assert_allclose(answer, Predictor(handle.source)(table["image"].tolist()), atol=1e-6)
 
 
-def test_a_server_that_goes_away_is_said(tmp_path: Path, teacher, students, evaluated, curated) -> None:
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+def test_a_server_that_goes_away_is_said(
+    tmp_path: Path, teacher, students, evaluated, curated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     config = RegistrationConfig.parse(
         {"output": tmp_path / "out", "tracking": {"tracking_uri": "http://127.0.0.1:9"}}, where="the test"
     )
