@@ -38,7 +38,7 @@ class Crops(IterableDataset):
 
 
 class Steps(lightning.Callback):
-    """Lets the loop go one step at a time. A step ends where the next begins: averages are moved after the last hook."""
+    """Lets the loop go one step at a time. A step ends where the next begins: averages move after the last hook."""
 
     def __init__(self, pace: Pace) -> None:
         self._pace, self._loss = pace, None
@@ -50,14 +50,14 @@ class Steps(lightning.Callback):
             self._pace.done(float(self._loss))
         self._pace.wait()
 
-    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, *_: Any) -> None:
+    def on_train_batch_end(self, _trainer: Any, _module: Any, outputs: Any, *_: Any) -> None:
         self._loss = outputs["loss"].detach()
 
 
 class Method(DINOv2):
     """Without the picture of example views that the first step draws."""
 
-    def _log_example_views(self, train_batch: Any) -> None:
+    def _log_example_views(self, train_batch: Any) -> None:  # noqa: ARG002
         return
 
 

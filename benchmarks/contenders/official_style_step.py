@@ -11,7 +11,6 @@ import copy
 import torch
 from protocol import PATCH, Work, read_work, run
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 SHAPES = {"small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16)}
 STUDENT_TEMPERATURE, TEACHER_TEMPERATURE, MOMENTUM, CENTER_MOMENTUM = 0.1, 0.04, 0.992, 0.9
@@ -33,7 +32,7 @@ class Block(nn.Module):
         return self.gamma1 * self.proj((share @ v).transpose(1, 2).flatten(2))
 
     def feed_forward(self, x: Tensor) -> Tensor:
-        return self.gamma2 * self.fc2(F.gelu(self.fc1(self.norm2(x))))
+        return self.gamma2 * self.fc2(nn.functional.gelu(self.fc1(self.norm2(x))))
 
     def forward(self, x: Tensor) -> Tensor:
         for branch in (self.attention, self.feed_forward):
@@ -70,7 +69,7 @@ class Backbone(nn.Module):
         table = self.position[:, 1:]
         if side != self.side:
             table = table.transpose(1, 2).unflatten(2, (self.side, self.side))
-            table = F.interpolate(table, size=(side, side), mode="bicubic").flatten(2).transpose(1, 2)
+            table = nn.functional.interpolate(table, size=(side, side), mode="bicubic").flatten(2).transpose(1, 2)
         cls = (self.cls + self.position[:, :1]).expand(len(x), -1, -1)
         return self.norm(self.blocks(torch.cat([cls, x + table], dim=1)))
 
@@ -91,18 +90,18 @@ class Head(nn.Module):
         self.gain = nn.Parameter(torch.ones(prototypes, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.normalize(self.mlp(x), dim=-1) @ torch._weight_norm(self.direction, self.gain, 0).T
+        return nn.functional.normalize(self.mlp(x), dim=-1) @ torch._weight_norm(self.direction, self.gain, 0).T
 
 
 def cross_entropy(student: Tensor, teacher: Tensor) -> Tensor:
-    return -(teacher * F.log_softmax(student.float() / STUDENT_TEMPERATURE, dim=-1)).sum(-1)
+    return -(teacher * nn.functional.log_softmax(student.float() / STUDENT_TEMPERATURE, dim=-1)).sum(-1)
 
 
 def koleo(x: Tensor) -> Tensor:
-    x = F.normalize(x.float(), dim=-1)
+    x = nn.functional.normalize(x.float(), dim=-1)
     with torch.no_grad():
         neighbours = (x @ x.T).fill_diagonal_(-1).argmax(1)
-    return -torch.log(F.pairwise_distance(x, x[neighbours], eps=1e-8) + 1e-8).mean()
+    return -torch.log(nn.functional.pairwise_distance(x, x[neighbours], eps=1e-8) + 1e-8).mean()
 
 
 class Step(nn.Module):
@@ -119,7 +118,7 @@ class Step(nn.Module):
         self.optimizer = torch.optim.AdamW(self.student.parameters(), lr=1e-4, weight_decay=0.04)
 
     def targets(self, logits: Tensor, center: Tensor) -> Tensor:
-        targets = F.softmax((logits.float() - center) / TEACHER_TEMPERATURE, dim=-1)
+        targets = nn.functional.softmax((logits.float() - center) / TEACHER_TEMPERATURE, dim=-1)
         center.mul_(CENTER_MOMENTUM).add_(logits.float().mean(0), alpha=1 - CENTER_MOMENTUM)
         return targets
 
@@ -139,9 +138,7 @@ class Step(nn.Module):
         local_logits = self.student["head"](self.student["backbone"](locals_)[:, 0])
         pairs = 2 + 2 * self.work.locals
         local = sum(
-            cross_entropy(s, t).mean()
-            for s in local_logits.chunk(self.work.locals)
-            for t in dino_targets.chunk(2)
+            cross_entropy(s, t).mean() for s in local_logits.chunk(self.work.locals) for t in dino_targets.chunk(2)
         )
         global_ = 2 * cross_entropy(self.student["head"](cls), dino_targets).mean()
         ibot = (cross_entropy(self.student["head"](patches), ibot_targets) * weights).sum() / len(masks)

@@ -1,0 +1,231 @@
+"""How long a pretraining step takes and how much memory it needs, beside what else one could use.
+
+    python benchmarks/pretraining_step.py                  both rows on this CPU
+    python benchmarks/pretraining_step.py --row small      one row
+    python benchmarks/pretraining_step.py --device cuda    ViT-S, B and L at the paper's crops and prototypes
+
+Contenders, each in a process of its own, take turns step by step: dinomill in the precision that the hardware is fast
+in and in fp32, the official-style step (benchmarks/contenders/official_style_step.py), and LightlyTrain's
+`method=dinov2`, where its environment exists (benchmarks/contenders/install_lightly_train.sh makes it; LightlyTrain is
+under the AGPL and is never imported by dinomill). Same model, crops, prototypes, batch, stochastic depth, centering and
+shared head for all; `shipped` is LightlyTrain with the stochastic depth that it sets for a ViT-S by itself.
+Figures are medians. CPU-seconds are steadier than wall time where the machine is shared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+CONTENDERS = HERE / "contenders"
+PEER_PYTHON = HERE / ".venv-peers" / "bin" / "python"
+CROPS = {"global_size": 224, "local_size": 98, "locals": 8}
+ROWS = {
+    "small": {"model": "small", "batch": 16, "global_size": 112, "local_size": 42, "locals": 4, "prototypes": 4096},
+    "paper": {"model": "small", "batch": 8, "prototypes": 65_536, **CROPS},
+}
+GPU_ROWS = {
+    "vits14": {"model": "small", "batch": 64, "prototypes": 131_072, **CROPS},
+    "vitb14": {"model": "base", "batch": 48, "prototypes": 131_072, **CROPS},
+    "vitl14": {"model": "large", "batch": 24, "prototypes": 131_072, **CROPS},
+}
+SHAPES = {"small": (384, 12), "base": (768, 12), "large": (1024, 24)}
+H100_BF16_FLOPS = 989e12
+
+
+@dataclass
+class Contender:
+    """A process that steps when it is told to."""
+
+    name: str
+    command: list[str]
+    steps: list[dict[str, float]] = field(default_factory=list)
+
+    def start(self, log: Path) -> None:
+        # Threads that spin while another contender steps would be counted against it.
+        environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
+        self._log = log
+        self.process = subprocess.Popen(
+            self.command,
+            cwd=CONTENDERS,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log.open("w"),
+            text=True,
+        )
+        self._read()
+
+    def step(self) -> dict[str, float]:
+        assert self.process.stdin is not None
+        self.process.stdin.write("step\n")
+        self.process.stdin.flush()
+        return self._read()
+
+    def stop(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+    def _read(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            sys.exit(f"{self.name} ended early; the end of its messages:\n{self._log.read_text()[-2000:]}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def median(self, key: str) -> float:
+        return statistics.median(step[key] for step in self.steps)
+
+    @property
+    def peak(self) -> float:
+        return max(step["peak_bytes"] for step in self.steps) / 1e9
+
+
+def contenders(work: dict[str, Any], arguments: argparse.Namespace) -> list[Contender]:
+    def one(name: str, script: str, python: str = sys.executable, **changes: Any) -> Contender:
+        options = {
+            "precision": "fp32",
+            "compile": False,
+            "device": arguments.device,
+            "drop_path": 0.3,
+            **work,
+            **changes,
+        }
+        return Contender(name, [python, script, json.dumps(options), "--threads", str(arguments.threads)])
+
+    peers_precision = "bf16" if arguments.device == "cuda" else "fp32"
+    chosen = [
+        one("dinomill", "dinomill_step.py", precision="auto", compile=arguments.compile),
+        one("dinomill fp32", "dinomill_step.py"),
+        one("official-style", "official_style_step.py", precision=peers_precision),
+    ]
+    if PEER_PYTHON.is_file() and arguments.device == "cpu":
+        script, python = "lightly_train_step.py", str(PEER_PYTHON)
+        chosen += [
+            one("LightlyTrain", script, python),
+            one("LightlyTrain shipped", script, python, drop_path=0.1),
+        ]
+    else:
+        print(f"LightlyTrain is left out: there is no {PEER_PYTHON.relative_to(HERE.parent)}", file=sys.stderr)
+    if arguments.only:
+        chosen = [contender for contender in chosen if contender.name in ("dinomill", *arguments.only)]
+    return chosen
+
+
+def model_flops(work: dict[str, Any]) -> float:
+    """Operations that the recipe asks for in a step: student forward and backward, teacher forward; no heads."""
+    dim, depth = SHAPES[work["model"]]
+
+    def forward(crops: int, size: int) -> float:
+        tokens = 1 + (size // 14) ** 2
+        return crops * depth * (24 * tokens * dim**2 + 4 * tokens**2 * dim)
+
+    globals_ = forward(2 * work["batch"], work["global_size"])
+    locals_ = forward(work["locals"] * work["batch"], work["local_size"])
+    # Stochastic depth leaves out 30% of the student's branches: this is work that is not done, and not counted.
+    return 0.7 * 3 * (globals_ + locals_) + globals_
+
+
+def measure(name: str, work: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
+    teams = contenders(work, arguments)
+    for contender in teams:
+        contender.start(Path(arguments.logs) / f"{name}-{contender.name.replace(' ', '-')}.log")
+    try:
+        for turn in range(arguments.warmup + arguments.steps):
+            for contender in teams:
+                step = contender.step()
+                contender.steps.append(step)
+                if turn == arguments.warmup - 1:
+                    # The losses of the same data and weights, before the precisions drift apart.
+                    contender.steps = [{**step, "peak_bytes": max(s["peak_bytes"] for s in contender.steps)}]
+                shown = f"{step['wall']:.2f} s wall, {step['cpu']:.2f} CPU-s, loss {step['loss']:.4f}"
+                print(f"  {name} turn {turn + 1} {contender.name}: {shown}", file=sys.stderr, flush=True)
+    finally:
+        for contender in teams:
+            contender.stop()
+    first = {contender.name: contender.steps[0]["loss"] for contender in teams}
+    for contender in teams:
+        peak = contender.steps.pop(0)["peak_bytes"]
+        contender.steps[0]["peak_bytes"] = max(peak, contender.steps[0]["peak_bytes"])
+    return report(name, work, teams, first, arguments)
+
+
+def report(
+    name: str, work: dict[str, Any], teams: list[Contender], first: dict[str, float], arguments: argparse.Namespace
+) -> dict[str, Any]:
+    print(
+        f"\n{name}: ViT-{work['model']}/14, batch {work['batch']}, 2×{work['global_size']} + "
+        f"{work['locals']}×{work['local_size']}, {work['prototypes']:,} prototypes, {arguments.device}, "
+        f"{arguments.threads} threads, {arguments.steps} steps"
+    )
+    print(
+        f"{'contender':<22}{'wall s':>9}{'CPU s':>9}{'images/s':>10}{'peak GB':>9}"
+        f"{'faster by':>11}{'CPU by':>9}{'memory':>9}"
+    )
+    ours = teams[0]
+    for team in teams:
+        row = (team.median("wall"), team.median("cpu"), work["batch"] / team.median("wall"), team.peak)
+        ratios = (row[0] / ours.median("wall"), row[1] / ours.median("cpu"), ours.peak / team.peak)
+        print(
+            f"{team.name:<22}{row[0]:>9.3f}{row[1]:>9.2f}{row[2]:>10.1f}{row[3]:>9.2f}"
+            f"{ratios[0]:>10.2f}×{ratios[1]:>8.2f}×{ratios[2]:>9.2f}"
+        )
+    result: dict[str, Any] = {
+        team.name: {
+            "wall_s": round(team.median("wall"), 4),
+            "cpu_s": round(team.median("cpu"), 3),
+            "peak_gb": round(team.peak, 3),
+            "speed_ratio": round(team.median("wall") / ours.median("wall"), 2),
+            "cpu_ratio": round(team.median("cpu") / ours.median("cpu"), 2),
+            "memory_ratio": round(ours.peak / team.peak, 3),
+        }
+        for team in teams
+    }
+    if "dinomill fp32" in first:
+        difference = abs(first["dinomill"] - first["dinomill fp32"]) / abs(first["dinomill fp32"])
+        print(
+            f"loss after {arguments.warmup} steps: {first['dinomill']:.5f}, in fp32 {first['dinomill fp32']:.5f} "
+            f"({difference:.1e} apart)"
+        )
+        result["precision_loss_difference"] = difference
+    if arguments.device == "cuda":
+        result["utilisation"] = round(model_flops(work) / ours.median("wall") / H100_BF16_FLOPS, 4)
+        print(f"model FLOP utilisation, of an H100's 989 TFLOP/s: {result['utilisation']:.1%}")
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--row", action="append", choices=[*ROWS, *GPU_ROWS], help="default: all rows of the device")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=7, help="measured steps of each contender")
+    parser.add_argument("--warmup", type=int, default=2, help="steps before them")
+    parser.add_argument("--compile", action="store_true", help="compile dinomill's blocks")
+    parser.add_argument("--only", action="append", help="a contender besides dinomill, by name; default: all")
+    parser.add_argument("--logs", default="/tmp", help="folder for what the contenders print")
+    arguments = parser.parse_args()
+    rows = ROWS if arguments.device == "cpu" else GPU_ROWS
+    names = arguments.row or list(rows)
+    results = {name: measure(name, {**ROWS, **GPU_ROWS}[name], arguments) for name in names}
+    peer = "LightlyTrain" if all("LightlyTrain" in result for result in results.values()) else "official-style"
+    summary = {
+        name: {"speed_ratio": result[peer]["speed_ratio"], "memory_ratio": result[peer]["memory_ratio"], "peer": peer}
+        for name, result in results.items()
+        if peer in result
+    }
+    print(json.dumps({**summary, "device": arguments.device, "details": results}))
+
+
+if __name__ == "__main__":
+    main()
