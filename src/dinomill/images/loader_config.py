@@ -30,5 +30,5 @@ class LoaderConfig(Config):
     backend: Literal["auto", "opencv", "batched"] = Field(
         default="auto",
         description="batched: matrix products, on the training device; opencv: one by one on the CPU; "
-        "auto: batched on a GPU, for crops up to 64 pixels and for more than 4 channels, else opencv",
+        "auto: batched on a GPU, for images and crops up to 48 pixels, and for more than 4 channels; else opencv",
     )
