@@ -19,7 +19,7 @@ from dinomill.training.config import DistillationStepConfig
 from dinomill.training.job import TrainingJob
 from dinomill.training.network import Network
 from dinomill.training.optimizer import build_optimizer, train_step
-from dinomill.training.parallel import World, parallelise
+from dinomill.training.parallel import World, parallelise, release
 from dinomill.training.precision import compute_dtype
 from dinomill.training.schedules import Schedules
 from dinomill.training.self_distillation import SelfDistillation
@@ -51,7 +51,7 @@ class Engine:
         self.module = build_module(job).to(world.device)
         self.module.train()
         self._dtype = compute_dtype(job.step.precision, world.device)
-        self._wrapped = parallelise(self.module, world, job.runtime.parallel, self._dtype)
+        self._wrapped = parallelise(self.module, world, job.runtime.parallel, dtype=self._dtype, methods=("embed",))
         # After the wrapping, which under FSDP2 replaces the parameters by their shards.
         self.optimizer = build_optimizer(self.module, recipe.optimizer)
         self.schedules = Schedules(recipe.schedule, steps=recipe.steps, batch=recipe.batch_size)
@@ -80,17 +80,17 @@ class Engine:
     @torch.no_grad()
     def embed(self, images: Tensor) -> Tensor:
         """Class tokens ``[N, D]`` of what is kept (of the first student), on the host; every process must call it."""
-        network = self.module.average(next(iter(self._job.models)))
+        name = next(iter(self._job.models))
         size, rank = self._world.size, self._world.rank
         # Equal shares for all processes, or their collectives would not meet.
         share = -(-len(images) // size)
         padded = torch.cat([images, images[: share * size - len(images)]])
         mine = padded[rank * share : (rank + 1) * share]
-        parts = []
         with torch.autocast(self._world.device.type, self._dtype, enabled=self._dtype != torch.float32):
-            for part in torch.split(mine, _EMBED_BATCH):
-                features = network.backbone.forward_features(part.to(self._world.device))
-                parts.append(features["x_norm_clstoken"].float())
+            parts = [
+                self.module.embed(name, part.to(self._world.device)).float() for part in torch.split(mine, _EMBED_BATCH)
+            ]
+        release(self.module)
         return self._world.gather(torch.cat(parts))[: len(images)].cpu()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.nn.parallel import DistributedDataParallel
 
 from dinomill.errors import ConfigError, MachineError
@@ -90,7 +91,12 @@ def world(config: ParallelConfig, device: str = "auto") -> Iterator[World]:
 
 
 def parallelise(
-    module: nn.Module, world: World, config: ParallelConfig, dtype: torch.dtype = torch.float32
+    module: nn.Module,
+    world: World,
+    config: ParallelConfig,
+    *,
+    dtype: torch.dtype = torch.float32,
+    methods: tuple[str, ...] = (),
 ) -> nn.Module:
     """Wrap a module whose ``forward`` computes the loss; call what is returned instead of it.
 
@@ -98,7 +104,8 @@ def parallelise(
         module: Student and teacher; what needs no gradient is neither reduced nor, under DDP, touched.
         world: The processes.
         config: Which way.
-        dtype: Compute precision: FSDP2 gathers parameters in it. Reductions are fp32.
+        dtype: Compute precision: on a GPU, FSDP2 gathers the blocks' parameters in it. Reductions are fp32.
+        methods: Names of methods besides ``forward`` that read parameters; under FSDP2 call ``release`` after them.
     """
     kind = config.kind
     if kind == "auto":
@@ -113,24 +120,39 @@ def parallelise(
             )
         return module
     if kind == "ddp":
-        return DistributedDataParallel(
-            module,
-            device_ids=[world.device] if world.device.type == "cuda" else None,
-            # Centres are reduced where they are computed; everything else starts equal because the seed is.
-            broadcast_buffers=False,
-            gradient_as_bucket_view=True,
-        )
-    return _shard(module, world, dtype)
+        with warnings.catch_warnings():
+            # Its successor is missing from the older versions of PyTorch that this runs with.
+            warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
+            return DistributedDataParallel(
+                module,
+                device_ids=[world.device] if world.device.type == "cuda" else None,
+                # Centres are reduced where they are computed; everything else starts equal because the seed is.
+                broadcast_buffers=False,
+                gradient_as_bucket_view=True,
+            )
+    return _shard(module, world, dtype, methods)
 
 
-def _shard(module: nn.Module, world: World, dtype: torch.dtype) -> nn.Module:
+def release(module: nn.Module) -> None:
+    """Put gathered parameters away after a method that no backward pass follows; nothing but FSDP2 has any."""
+    if isinstance(module, FSDPModule):
+        module.reshard()
+
+
+def _shard(module: nn.Module, world: World, dtype: torch.dtype, methods: tuple[str, ...]) -> nn.Module:
     """FSDP2: each block is a unit, all that is left (tokens, norms, heads) one more, gathered for the whole step."""
     mesh = init_device_mesh(world.device.type, (world.size,))
-    policy = MixedPrecisionPolicy(param_dtype=dtype if dtype != torch.float32 else None, reduce_dtype=torch.float32)
+    # Half the communication, where the kernels take parameters of another precision than the tokens', which stay fp32
+    # between the blocks. Heads and prototypes, in the outer unit, stay fp32 altogether.
+    half = dtype if world.device.type == "cuda" and dtype != torch.float32 else None
+    inner = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    outer = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
     for part in module.modules():
         if isinstance(part, Block):
-            fully_shard(part, mesh=mesh, mp_policy=policy)
-    fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
+            fully_shard(part, mesh=mesh, mp_policy=inner)
+    fully_shard(module, mesh=mesh, mp_policy=outer, reshard_after_forward=False)
+    for method in methods:
+        register_fsdp_forward_method(module, method)
     return module
 
 

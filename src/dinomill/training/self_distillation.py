@@ -91,6 +91,11 @@ class SelfDistillation(nn.Module):
         assert isinstance(network, Network)
         return network
 
+    def embed(self, name: str, images: Tensor) -> Tensor:
+        """Class tokens [N, D] of images [N, C, H, W], by a student's moving average."""
+        tokens: Tensor = self.average(name).backbone.forward_features(images)["x_norm_clstoken"]
+        return tokens
+
     def forward(
         self, batch: StepBatch, values: ScheduleValues, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
