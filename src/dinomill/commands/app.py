@@ -122,7 +122,7 @@ def serve(
 
 @app.command(
     epilog="Examples: [bold]dinomill embed photos/ --output photos.parquet[/]   "
-    "[bold]dinomill embed a.jpg b.png -o two.npy --model models:/dinomill@champion[/]"
+    "[bold]dinomill embed a.jpg b.png -o two.npy --model models:/dinomill-backbone@candidate[/]"
 )
 def embed(
     sources: Annotated[list[Path], typer.Argument(help="Images, or folders that are searched recursively.")],
