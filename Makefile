@@ -45,6 +45,10 @@ run: $(READY) ## run every stage that is stale, then show what came out
 	@dvc repro
 	@dinomill summary
 
+# One thread a test process: threads that wait by spinning take the processors from the tests beside them.
+test test-all: export OMP_NUM_THREADS := 1
+test test-all: export OMP_WAIT_POLICY := PASSIVE
+
 test: $(READY) ## the test suite (under ten minutes on two cores)
 	@pytest -n $(JOBS) -m "not slow"
 
