@@ -14,6 +14,12 @@ INLINE = ExecutionConfig(executor="inline")
 TWO = ExecutionConfig(executor="processes", workers=2)
 
 
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers import this module by its name, and are given this process's path."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
+
+
 class Square(Task):
     number: int
     folder: Path

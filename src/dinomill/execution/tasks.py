@@ -124,7 +124,9 @@ def _execute(
 def _in_processes(
     function: Callable[[TaskT], ResultT], waiting: dict[Path, TaskT], workers: int
 ) -> Iterator[tuple[Path, ResultT]]:
-    pool = ProcessPoolExecutor(workers, mp_context=_context(function.__module__), initializer=_one_thread_each)
+    pool = ProcessPoolExecutor(
+        workers, mp_context=_context(function.__module__), initializer=_settle, initargs=(dict(os.environ),)
+    )
     try:
         futures: dict[Future[ResultT], Path] = {pool.submit(function, task): marker for marker, task in waiting.items()}
         for future in as_completed(futures):
@@ -160,6 +162,12 @@ def _context(module: str) -> BaseContext:
             else:
                 os.environ[variable] = value
     return context
+
+
+def _settle(environment: dict[str, str]) -> None:
+    """In a worker: this process's environment as it is now, not as it was when the server started."""
+    os.environ.update(environment)
+    _one_thread_each()
 
 
 def _one_thread_each() -> None:

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from dinomill.errors import InputError, StorageError
 
 _SCHEME = "s3://"
-_ATTEMPTS = 6
+_ATTEMPTS = 6  # of reading a body that was cut
+_REQUEST_ATTEMPTS = 4  # of each request, with growing pauses: some ten seconds until a dead server is said to be one
 _ACTIONS = {
     "InvalidAccessKeyId": "check AWS_ACCESS_KEY_ID, or the profile in AWS_PROFILE",
     "SignatureDoesNotMatch": "check AWS_SECRET_ACCESS_KEY: it does not belong to the access key",
@@ -113,7 +114,7 @@ def _client() -> Any:
     from botocore.config import Config
 
     settings = Config(
-        retries={"mode": "adaptive", "max_attempts": _ATTEMPTS},
+        retries={"mode": "adaptive", "total_max_attempts": _REQUEST_ATTEMPTS},
         connect_timeout=10,
         read_timeout=60,
         max_pool_connections=32,
