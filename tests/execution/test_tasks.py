@@ -61,6 +61,38 @@ def test_results_come_in_the_order_of_the_tasks(tmp_path: Path, config: Executio
     assert _run(tmp_path, _tasks(tmp_path, range(9)), config) == [number**2 for number in range(9)]
 
 
+def test_ray_gives_the_same_results_and_the_same_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray")
+    root = str(Path(__file__).parents[2])
+    monkeypatch.setenv("PYTHONPATH", root)  # Ray's workers are started afresh
+    ray = ExecutionConfig(executor="ray", workers=2)
+    assert _run(tmp_path, _tasks(tmp_path, range(5)), ray) == [number**2 for number in range(5)]
+    with pytest.raises(InputError, match="task 9 cannot"):
+        _run(tmp_path, _tasks(tmp_path, range(9, 10), behave="raise"), ray)
+
+
+def test_slurm_without_a_cluster_leaves_a_script_to_submit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    with pytest.raises(MachineError, match="no sbatch") as caught:
+        _run(tmp_path, _tasks(tmp_path, range(3)), ExecutionConfig(executor="slurm", workers=2))
+    script = tmp_path / "slurm" / "array.sh"
+    assert str(script) in str(caught.value)
+    assert "--array=0-2%2" in script.read_text()
+
+
+def test_the_elements_of_a_slurm_array_finish_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``sbatch`` here runs the generated script once an element, as SLURM would on its nodes."""
+    slurm = ExecutionConfig(executor="slurm", workers=2)
+    sbatch = tmp_path / "bin" / "sbatch"
+    write_text(sbatch, '#!/bin/bash\nfor i in 0 1 2; do SLURM_ARRAY_TASK_ID=$i bash "$2" || exit 1; done\n')
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", str(sbatch.parent), prepend=os.pathsep)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    assert _run(tmp_path, _tasks(tmp_path, range(3)), slurm) == [0, 1, 4]
+    assert _run(tmp_path, _tasks(tmp_path, range(3)), INLINE) == [0, 1, 4]
+    assert _calls(tmp_path) == [0, 1, 2]
+
+
 def test_a_finished_task_is_not_run_again(tmp_path: Path) -> None:
     _run(tmp_path, _tasks(tmp_path, range(3)), INLINE)
     assert _run(tmp_path, _tasks(tmp_path, range(5)), INLINE) == [0, 1, 4, 9, 16]

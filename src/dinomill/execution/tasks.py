@@ -83,7 +83,7 @@ def run_tasks(
     waiting = {marker: task for marker, task in zip(markers, tasks, strict=True) if marker not in results}
     with progress(name, sum(task.units for task in tasks), unit) as bar:
         bar.advance(sum(task.units for marker, task in zip(markers, tasks, strict=True) if marker in results))
-        for marker, finished in _execute(function, waiting, config):
+        for marker, finished in _execute(function, result, waiting, done, config):
             write_text(marker, finished.model_dump_json())
             results[marker] = finished
             bar.advance(waiting[marker].units)
@@ -108,7 +108,11 @@ def _read(marker: Path, result: type[ResultT]) -> ResultT | None:
 
 
 def _execute(
-    function: Callable[[TaskT], ResultT], waiting: dict[Path, TaskT], config: ExecutionConfig
+    function: Callable[[TaskT], ResultT],
+    result: type[ResultT],
+    waiting: dict[Path, TaskT],
+    done: Path,
+    config: ExecutionConfig,
 ) -> Iterator[tuple[Path, ResultT]]:
     """Yield the marker and the result of each task, in whatever order they end."""
     if not waiting:
@@ -117,6 +121,14 @@ def _execute(
     if config.executor == "inline" or (config.executor == "processes" and workers == 1):
         for marker, task in waiting.items():
             yield marker, function(task)
+    elif config.executor == "ray":
+        from dinomill.execution.on_ray import run_on_ray
+
+        yield from run_on_ray(function, waiting, workers)
+    elif config.executor == "slurm":
+        from dinomill.execution.on_slurm import run_on_slurm
+
+        yield from run_on_slurm(function, result, waiting, done.parent / "slurm", workers).items()
     else:
         yield from _in_processes(function, waiting, workers)
 
