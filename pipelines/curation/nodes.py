@@ -54,10 +54,11 @@ def select_images(
 def write_curated(
     scan: ScanHandle, embeddings: EmbeddingsHandle, selection: SelectionHandle, config: CurationConfig
 ) -> DatasetHandle:
-    """Shards and manifest."""
+    """Shards, manifest and the page about them."""
+    from dinomill.curation.report import write_report
     from dinomill.curation.write import write_dataset
 
-    return write_dataset(
+    dataset = write_dataset(
         scan,
         embeddings,
         selection,
@@ -66,3 +67,5 @@ def write_curated(
         work=config.work,
         execution=config.execution,
     )
+    write_report(scan, embeddings, selection, folder=config.folders.curated)
+    return dataset

@@ -99,6 +99,16 @@ def test_the_kept_images_are_in_the_shards_byte_for_byte(curated: Any) -> None:
     assert 0 < dataset.mean[0] < 1 and 0 < dataset.std[0] < 1
 
 
+def test_the_page_shows_pictures_of_every_fate(curated: Any) -> None:
+    dataset, _ = curated
+    html = (dataset.folder / "curation.html").read_text()
+    for fate in dataset.fates:
+        assert fate.replace("_", " ") in html
+    assert html.count("<img") > 50
+    for section in ("flow", "sheets", "pairs", "seeds", "balance", "map"):
+        assert f'id="{section}"' in html
+
+
 def test_data_docs_are_built(curated: Any) -> None:
     dataset, _ = curated
     quality = dataset.folder.parent / "quality"

@@ -9,6 +9,7 @@ from dinomill.curation.config import CurationConfig
 from dinomill.curation.contracts import EmbeddingsContract, ManifestContract
 from dinomill.curation.deduplicate import deduplicate
 from dinomill.curation.embed import embed_files
+from dinomill.curation.report import write_report
 from dinomill.curation.scan import LABELLED, POOL, SEEDS, scan
 from dinomill.curation.select import select
 from dinomill.curation.write import write_dataset
@@ -51,5 +52,6 @@ def curate(
     dataset = write_dataset(
         found, features, chosen, config.write, folder=folders.curated, work=work, execution=execution
     )
+    write_report(found, features, chosen, folder=folders.curated)
     ManifestContract(str(folders.quality), str(folders.work), docs=config.gate.docs).validate(dataset).save()
     return dataset
