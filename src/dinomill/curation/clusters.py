@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dinomill.curation.neighbours import Rows, Vectors, blocks
+from dinomill.curation.neighbours import InMemory, Rows, Vectors, blocks
 
+_NUMBERS_IN_MEMORY = 250_000_000  # a gigabyte
 _SPREAD_UP_TO = 2048  # cells; the cost grows with their square
 
 Floats = npt.NDArray[np.float32]
@@ -31,6 +32,8 @@ def kmeans(
     if len(rows) > rows_per_cell * cells:
         rows = np.sort(generator.choice(rows, rows_per_cell * cells, replace=False))
     cells = min(cells, len(rows))
+    if len(rows) * vectors.dimension <= _NUMBERS_IN_MEMORY:  # read once instead of once a pass
+        vectors, rows = InMemory(vectors.take(rows)), np.arange(len(rows))
     centres = _first_centres(vectors, rows, cells, generator)
     for _ in range(iterations):
         sums, counts = _sums(vectors, rows, centres)

@@ -91,11 +91,19 @@ def _prepare(images: list[npt.NDArray[np.uint8]], side: int) -> Floats:
 
     batch = np.empty((len(images), side, side, 3), dtype=np.float32)
     for index, image in enumerate(images):
-        shrink = min(image.shape[:2]) > side
-        batch[index] = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_CUBIC)
+        batch[index] = cv2.resize(image, (side, side), interpolation=_interpolation(min(image.shape[:2]), side))
     batch *= 1 / (255 * _IMAGENET_STD)
     batch -= _IMAGENET_MEAN / _IMAGENET_STD
     return batch.transpose(0, 3, 1, 2)  # channels last in memory: what convolutions on a CPU prefer
+
+
+def _interpolation(short: int, side: int) -> int:
+    """Averaging when it shrinks by much; up to a half, bilinear hardly aliases and takes a seventh of the time."""
+    import cv2
+
+    if short > 2 * side:
+        return int(cv2.INTER_AREA)
+    return int(cv2.INTER_LINEAR if short > side else cv2.INTER_CUBIC)
 
 
 @lru_cache(maxsize=2)

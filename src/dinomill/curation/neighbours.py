@@ -31,7 +31,7 @@ class Vectors(Protocol):
 class SearchConfig(Config):
     """How neighbours are found."""
 
-    exact_up_to: int = Field(default=200_000, ge=0, description="rows; above it, an inverted file (IVF) is used")
+    exact_up_to: int = Field(default=50_000, ge=0, description="rows; above it, an inverted file (IVF) is used")
     probes: int = Field(default=32, ge=1, description="cells of the inverted file that a query looks at")
     check_queries: int = Field(default=1_000, ge=0, description="queries whose recall is measured against exact search")
     seed: int = Field(default=0, ge=0)

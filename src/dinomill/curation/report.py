@@ -24,7 +24,7 @@ COLOURS = {
     Fate.IRRELEVANT.value: "#c2592b",
     Fate.BALANCED_OUT.value: "#b3422e",
 }
-_WIDTH, _HEIGHT, _GAP = 900.0, 360.0, 14.0
+_WIDTH, _HEIGHT, _GAP = 900.0, 360.0, 20.0
 
 
 @dataclass(frozen=True)
