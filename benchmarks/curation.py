@@ -127,7 +127,7 @@ def embed_efficiency(folder: Path, rounds: int, images: int = 128) -> tuple[floa
     torch.set_num_threads(1)
     config = EmbeddingConfig(embedder=EmbedderConfig(image_size=224))
     network = find_network(config.embedder)
-    forward = _load(network, config.embedder)
+    forward = _load(network, config.embedder).forward
     items = list_items(str(folder))[:images]
     layout = np.random.default_rng(0).standard_normal((config.embedder.batch, 224, 224, 3)).astype(np.float32)
     ready = layout.transpose(0, 3, 1, 2)

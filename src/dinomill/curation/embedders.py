@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from dinomill.config import Config
+from dinomill.curation.signatures import luminance
 from dinomill.errors import InputError
 from dinomill.storage.hashing import hash_bytes, hash_file
 
@@ -32,7 +33,9 @@ class EmbedderConfig(Config):
         "an exported backbone's folder, or models:/name@alias",
     )
     image_size: int = Field(
-        default=224, ge=16, description="pixels; the whole image is squeezed to a square of this side"
+        default=224,
+        ge=16,
+        description="pixels; the whole image is squeezed to a square of this side (an exported backbone knows its own)",
     )
     batch: int = Field(default=32, ge=1, description="images a forward pass")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
@@ -47,6 +50,13 @@ class Network(NamedTuple):
     name: str  # as configured
     place: str  # where its weights lie
     weights_hash: str  # of what it computes with: part of every task
+
+
+class Loaded(NamedTuple):
+    """A network ready to be used: pixels uint8 [H, W, 3] to its input, its input to features."""
+
+    prepare: Callable[[list[npt.NDArray[np.uint8]]], Floats]
+    forward: Forward
 
 
 def find_network(config: EmbedderConfig) -> Network:
@@ -79,9 +89,9 @@ def find_network(config: EmbedderConfig) -> Network:
 
 def embed(images: list[npt.NDArray[np.uint8]], network: Network, config: EmbedderConfig) -> Floats:
     """Features [N, D] of length one of images uint8 [H, W, 3]."""
-    forward = _load(network, config)
+    loaded = _load(network, config)
     batches = [images[start : start + config.batch] for start in range(0, len(images), config.batch)]
-    features = np.concatenate([forward(_prepare(batch, config.image_size)) for batch in batches])
+    features = np.concatenate([loaded.forward(loaded.prepare(batch)) for batch in batches])
     return np.asarray(features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12), dtype=np.float32)
 
 
@@ -107,16 +117,45 @@ def _interpolation(short: int, side: int) -> int:
 
 
 @lru_cache(maxsize=2)
-def _load(network: Network, config: EmbedderConfig) -> Forward:
+def _load(network: Network, config: EmbedderConfig) -> Loaded:
+    squeeze = partial(_prepare, side=config.image_size)
     if network.place.endswith(".onnx"):
-        return _load_onnx(network)
+        return Loaded(squeeze, _load_onnx(network))
     if network.name == EFFICIENTNET:
         module = _efficientnet(network.place)
-        return _torch_forward(module, module, config)
+        return Loaded(squeeze, _torch_forward(module, module, config))
     from dinomill.models import load
 
     module = load(network.place)
-    return _torch_forward(module, lambda images: module.forward_features(images)["x_norm_clstoken"], config)
+
+    def class_token(images: Any) -> Any:
+        return module.forward_features(images)["x_norm_clstoken"]
+
+    forward = _torch_forward(module, class_token, config)
+    if Path(network.place).is_dir():
+        return Loaded(_as_exported(Path(network.place)), forward)
+    patch = module.config.patch_size  # an official file: the configured size, in whole patches
+    return Loaded(partial(_prepare, side=max(1, round(config.image_size / patch)) * patch), forward)
+
+
+def _as_exported(folder: Path) -> Callable[[list[npt.NDArray[np.uint8]]], Floats]:
+    """Prepare images as the model's own export says: its size, its mean and deviation, grey or colour."""
+    from dinomill.images.preprocess import preprocess
+    from dinomill.serving.predictor import read_preprocessing
+
+    settings = read_preprocessing(folder)
+    if settings.channels not in (1, 3):
+        raise InputError(
+            f"The network in {folder} takes {settings.channels} channels.",
+            expected="1 or 3: curation looks at images as grey or colour pictures",
+            action="embed with another network",
+        )
+
+    def prepare(images: list[npt.NDArray[np.uint8]]) -> Floats:
+        pixels = images if settings.channels == 3 else [luminance(image)[..., None] for image in images]
+        return np.stack([preprocess(image, settings) for image in pixels])
+
+    return prepare
 
 
 def _torch_forward(module: Any, call: Callable[[Any], Any], config: EmbedderConfig) -> Forward:

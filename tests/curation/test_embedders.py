@@ -1,0 +1,79 @@
+"""Every kind of network that can be named, on real pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dinomill.curation.embedders import EmbedderConfig, embed, find_network
+from dinomill.errors import InputError
+from dinomill.images.decode import decode_image
+
+
+def _pixels(photographs: list[bytes]) -> list[np.ndarray]:
+    return [decode_image(data) for data in photographs]
+
+
+def test_efficientnet_gives_unit_features_whatever_the_batch(photographs: list[bytes]) -> None:
+    config = EmbedderConfig(image_size=64, precision="float32")
+    features = embed(_pixels(photographs), find_network(config), config)
+    assert features.shape == (len(photographs), 1280)
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)
+    single = EmbedderConfig(image_size=64, precision="float32", batch=1)
+    np.testing.assert_allclose(embed(_pixels(photographs), find_network(single), single), features, atol=1e-5)
+    alike = features @ features.T - np.eye(len(features))
+    assert alike[2, 5] > 0.99  # the cat is there twice, as PNG and as JPEG
+    alike[[2, 5], [5, 2]] = 0
+    assert alike.max() < 0.95
+
+
+def test_our_own_export_is_given_what_it_was_trained_on(backbone: Path, photographs: list[bytes]) -> None:
+    from dinomill.serving.predictor import Predictor
+
+    config = EmbedderConfig(network=str(backbone), image_size=224, precision="float32")
+    ours = embed(_pixels(photographs), find_network(config), config)
+    served = Predictor(backbone)(photographs)
+    served = served / np.linalg.norm(served, axis=1, keepdims=True)
+    assert ours.shape == served.shape
+    assert (ours * served).sum(axis=1).min() > 0.99
+
+
+def test_an_official_state_dict_sees_whole_patches(tmp_path: Path, photographs: list[bytes]) -> None:
+    import torch
+
+    from dinomill.models import build, variant
+
+    torch.manual_seed(0)
+    model = build(variant("small", patch_size=14, image_size=518, layerscale=1.0))
+    torch.save(model.state_dict(), tmp_path / "official.pth")
+    config = EmbedderConfig(network=str(tmp_path / "official.pth"), image_size=64, precision="float32")
+    assert embed(_pixels(photographs[:2]), find_network(config), config).shape == (2, 384)
+
+
+def test_an_onnx_file_is_a_network(tmp_path: Path, photographs: list[bytes]) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    from onnx import TensorProto, helper
+
+    pooled = helper.make_node("GlobalAveragePool", ["image"], ["features"])
+    sizes = ["batch", 3, "height", "width"]
+    graph = helper.make_graph(
+        [pooled],
+        "mean colour",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, sizes)],
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", 3, 1, 1])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 9
+    onnx.save(model, tmp_path / "mean.onnx")
+    config = EmbedderConfig(network=str(tmp_path / "mean.onnx"), image_size=32)
+    features = embed(_pixels(photographs), find_network(config), config)
+    assert features.shape == (len(photographs), 3)
+
+
+def test_an_unknown_network_says_what_there_is() -> None:
+    with pytest.raises(InputError, match="no network 'resnet'") as caught:
+        find_network(EmbedderConfig(network="resnet"))
+    assert "efficientnet-lite0" in str(caught.value)
