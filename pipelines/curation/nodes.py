@@ -39,7 +39,7 @@ def find_duplicates(scan: ScanHandle, embeddings: EmbeddingsHandle, config: Cura
     """Copies, and what is too close to the labelled images."""
     from dinomill.curation.deduplicate import deduplicate
 
-    return deduplicate(scan, embeddings, config.deduplication, folder=config.folders.duplicates)
+    return deduplicate(scan, embeddings, config.deduplication, config.filters, folder=config.folders.duplicates)
 
 
 def select_images(
@@ -48,7 +48,9 @@ def select_images(
     """The fate of every file."""
     from dinomill.curation.select import select
 
-    return select(scan, embeddings, duplicates, config.retrieval, config.balance, folder=config.folders.selection)
+    return select(
+        scan, embeddings, duplicates, config.retrieval, config.balance, config.filters, folder=config.folders.selection
+    )
 
 
 def write_curated(

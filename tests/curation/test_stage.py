@@ -134,6 +134,18 @@ def test_without_seeds_nothing_is_irrelevant(planted: Any, tmp_path: Path, confi
     assert dataset.fates["quarantined"] == 4
 
 
+def test_a_filter_leaves_out_with_its_figure_and_never_keeps_a_copy_of_what_it_left(
+    planted: Any, tmp_path: Path, configure: Configure
+) -> None:
+    config = configure(tmp_path, filters={"min_contrast": 0.3}, balance={"levels": ()})
+    dataset = curate([str(planted.pool)], None, None, config)
+    rows = pq.read_table(dataset.manifest).to_pylist()
+    out = [row for row in rows if row["fate"] == "filtered"]
+    assert out and dataset.fates["filtered"] == len(out)
+    assert all(row["contrast"] < 0.3 and row["reason"] == "too_flat" and "at least 0.3" in row["detail"] for row in out)
+    assert all(row["contrast"] >= 0.3 for row in rows if row["fate"] == "kept")
+
+
 def _run(settings: Path) -> subprocess.Popen[bytes]:
     script = Path(__file__).parent / "run_curation.py"
     return subprocess.Popen([sys.executable, str(script), str(settings)], start_new_session=True)

@@ -9,6 +9,7 @@ from pydantic import Field
 from dinomill.config import Config
 from dinomill.curation.balance import BalanceConfig
 from dinomill.curation.embed import EmbeddingConfig
+from dinomill.curation.filters import FilterConfig
 from dinomill.curation.gate import GateConfig
 from dinomill.curation.pairs import DeduplicationConfig
 from dinomill.curation.retrieve import RetrievalConfig
@@ -36,6 +37,7 @@ class CurationConfig(Config):
     execution: ExecutionConfig = ExecutionConfig()
     scan: ScanConfig = ScanConfig()
     gate: GateConfig = GateConfig()
+    filters: FilterConfig = FilterConfig()
     embedding: EmbeddingConfig = EmbeddingConfig()
     deduplication: DeduplicationConfig = DeduplicationConfig()
     retrieval: RetrievalConfig = RetrievalConfig()

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dinomill.curation.embed import Embeddings, embedding_rows, readable
+from dinomill.curation.filters import FILTER_COLUMNS, FilterConfig, apply_filters
 from dinomill.curation.handles import DuplicatesHandle, EmbeddingsHandle, ScanHandle
 from dinomill.curation.neighbours import InMemory, Rows, Vectors, exact_similarity
 from dinomill.curation.pairs import DeduplicationConfig, Edges, find_edges
@@ -42,11 +43,21 @@ Mask = npt.NDArray[np.bool_]
 
 
 def deduplicate(
-    scan: ScanHandle, embeddings: EmbeddingsHandle, config: DeduplicationConfig, *, folder: Path
+    scan: ScanHandle,
+    embeddings: EmbeddingsHandle,
+    config: DeduplicationConfig,
+    filters: FilterConfig,
+    *,
+    folder: Path,
 ) -> DuplicatesHandle:
-    """Find the copies in the pool, and what is too close to the labelled images."""
-    files = read_files(scan, ["group", "reason", "sha256", "pixels", "bytes", "width", "height"])
+    """Find the copies in the pool, and what is too close to the labelled images.
+
+    What a filter leaves out is no candidate: it must not be the one of its group that stays.
+    """
+    columns = ["group", "reason", "sha256", "pixels", "bytes", "width", "height", *FILTER_COLUMNS]
+    files = read_files(scan, columns)
     in_pool, labelled = (_equals(files["group"], name) for name in (POOL, LABELLED))
+    in_pool &= ~apply_filters(files, filters).out
     usable = readable(files) & (in_pool | labelled)
     rank = _rank(files)
     same = _first_of_equals(files["pixels"], usable, rank)
@@ -62,7 +73,7 @@ def deduplicate(
     fates = zip(table["fate"].to_pylist(), table["reason"].to_pylist(), strict=True)
     return DuplicatesHandle(
         folder=folder,
-        config_hash=hash_json([embeddings.config_hash, config.content_hash()]),
+        config_hash=hash_json([embeddings.config_hash, config.content_hash(), filters.content_hash()]),
         duplicates=folder / "duplicates.parquet",
         counts=dict(sorted(Counter(f"{fate}:{reason}" for fate, reason in fates).items())),
     )

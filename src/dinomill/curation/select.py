@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from dinomill.curation.balance import CLUSTERS_SCHEMA, BalanceConfig, cluster, cluster_table, share_out
 from dinomill.curation.embed import Embeddings, embedding_rows, readable
+from dinomill.curation.filters import FILTER_COLUMNS, FilterConfig, apply_filters
 from dinomill.curation.handles import DuplicatesHandle, EmbeddingsHandle, ScanHandle, SelectionHandle
 from dinomill.curation.neighbours import Rows
 from dinomill.curation.retrieve import RetrievalConfig, Retrieved, check_names, retrieve
@@ -85,6 +86,7 @@ def select(
     duplicates: DuplicatesHandle,
     config: RetrievalConfig,
     balance: BalanceConfig,
+    filters: FilterConfig,
     *,
     folder: Path,
 ) -> SelectionHandle:
@@ -94,13 +96,16 @@ def select(
         ConfigError: When a seed set is configured that there is not.
         InputError: When no seed can be read, or nothing would be kept.
     """
-    files = read_files(scan, ["group", "path", "reason", "detail"])
+    files = read_files(scan, ["group", "path", "reason", "detail", *FILTER_COLUMNS])
     group = np.asarray(files["group"].to_pylist(), dtype=object)
     row_of = embedding_rows(files)
     ledger = Ledger(len(files))
     pool = np.flatnonzero(group == POOL)
     bad = pool[~readable(files)[pool]]
     ledger.decide(bad, Fate.QUARANTINED, _at(files["reason"], bad), _at(files["detail"], bad))
+    filtered = apply_filters(files, filters)
+    out = pool[filtered.out[pool]]
+    ledger.decide(out, Fate.FILTERED, filtered.reason[out], filtered.detail[out])
     _decide_copies(ledger, duplicates)
     names = sorted({name for name in scan.groups if name.startswith(SEEDS)})
     check_names(config, [name.removeprefix(SEEDS) for name in names])

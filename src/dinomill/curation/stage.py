@@ -45,9 +45,9 @@ def curate(
     check_files(found, config.gate, config.scan, folder=folders.quality, work=work).save()
     features = embed_files(found, config.embedding, folder=folders.embeddings, work=work, execution=execution)
     EmbeddingsContract(str(folders.quality), str(folders.work), docs=config.gate.docs).validate(features).save()
-    copies = deduplicate(found, features, config.deduplication, folder=folders.duplicates)
+    copies = deduplicate(found, features, config.deduplication, config.filters, folder=folders.duplicates)
     copies.save()
-    chosen = select(found, features, copies, config.retrieval, config.balance, folder=folders.selection)
+    chosen = select(found, features, copies, config.retrieval, config.balance, config.filters, folder=folders.selection)
     chosen.save()
     dataset = write_dataset(
         found, features, chosen, config.write, folder=folders.curated, work=work, execution=execution
