@@ -22,4 +22,4 @@ def test_students_see_what_the_teacher_saw(environment: str) -> None:
     assert students.crops.sizes[:2] == teacher.crops.sizes[:2] == (teacher.model.image_size,) * 2
     for student in students.students.values():
         assert (student.patch_size, student.in_channels) == (teacher.model.patch_size, teacher.model.in_channels)
-        assert student.embed_dim < teacher.model.embed_dim
+        assert student.depth * student.embed_dim**2 < teacher.model.depth * teacher.model.embed_dim**2
