@@ -128,7 +128,7 @@ def embed_shard(task: EmbedTask) -> EmbedShard:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        images = [_read(source, item, task.embedder.image_size) for source, item in task.images]
+        images = (_read(source, item, task.embedder.image_size) for source, item in task.images)
         features = embed(images, task.network, task.embedder)
     finally:
         torch.set_num_threads(threads)
