@@ -233,3 +233,11 @@ def test_a_failing_expectation_names_the_rows(tmp_path: Path) -> None:
         check_table("manifest", rows, manifest_suite(), GateConfig(docs=False), folder=tmp_path, work=tmp_path / "w")
     assert "s/b.png" in str(caught.value) and "fate" in str(caught.value)
     assert "s/a.png" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_gives_the_same_bytes(curated: Any, planted: Any, tmp_path: Path, configure: Configure) -> None:
+    pytest.importorskip("ray")
+    config = configure(tmp_path, execution={"executor": "ray", "workers": 2})
+    again = curate([str(planted.pool)], {"digits": str(planted.seeds)}, str(planted.labelled), config)
+    assert again.manifest_sha256 == curated[0].manifest_sha256
