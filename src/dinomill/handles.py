@@ -90,7 +90,7 @@ class ModelHandle(Handle):
     name: str
     weights_sha256: str
     parameters: int
-    embed_dim: int
+    embed_dim: int = Field(description="width of an image's embedding")
     image_size: int = Field(description="side in pixels at which it was trained and is measured")
     mean: tuple[float, ...]
     std: tuple[float, ...]

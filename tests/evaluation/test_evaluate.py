@@ -127,17 +127,27 @@ def test_changed_images_are_measured_anew(labelled: Path, tmp_path: Path) -> Non
     assert content_hash(images, copy) != first
 
 
-def test_features_differ_as_configured(
-    place: Path, handle: EvaluationHandle, labelled: Path, teacher: ModelHandle, students: StudentsHandle
+def test_what_is_measured_is_what_the_export_embeds(
+    place: Path,
+    handle: EvaluationHandle,
+    labelled: Path,
+    teacher: ModelHandle,
+    students: StudentsHandle,
+    tmp_path: Path,
 ) -> None:
-    both = evaluate(
-        str(labelled),
-        teacher,
-        students,
-        configuration(place, feature="cls+mean_patch", output=place / "both", shown_queries=0),
-    )
+    folder = tmp_path / "pooled"
+    shutil.copytree(teacher.folder, folder)
+    description = json.loads((folder / "config.json").read_text())
+    description["model"]["pooling"] = "cls+mean_patch"
+    (folder / "config.json").write_text(json.dumps(description))
+    pooled = teacher.model_copy(update={"folder": folder})
+    both = evaluate(str(labelled), pooled, students, configuration(place, output=place / "both", shown_queries=0))
     dims = {score.kind: score.details["embed_dim"] for score in both.scores}
-    assert (dims["pixels"], dims["teacher"], dims["student"]) == (16 * 16 * 3, 128, 128)
+    assert (dims["pixels"], dims["teacher"], dims["student"]) == (16 * 16 * 3, 128, 64)
+    image = next((labelled / "test").rglob("*.png")).read_bytes()
+    served, plain = Predictor(folder)([image])[0], Predictor(teacher.folder)([image])[0]
+    assert served.shape == (128,)
+    np.testing.assert_array_equal(served[:64], plain)
     assert both.score("pixels") == handle.score("pixels")
     assert both.score("random") == handle.score("random")
     assert not (both.folder / "neighbours.parquet").exists()
@@ -158,7 +168,7 @@ def test_the_strongest_random_network_is_shown(
                 teacher,
                 students,
                 configuration(
-                    place, random={"seeds": 2, "features": [feature]}, output=place / feature, shown_queries=0
+                    place, random={"seeds": 2, "poolings": [feature]}, output=place / feature, shown_queries=0
                 ),
             )
         )

@@ -12,7 +12,6 @@ from dinomill.training.monitor import (
     Reading,
     Samples,
     effective_rank,
-    knn_accuracy,
     mean_similarity,
     require_finite,
 )
@@ -34,19 +33,6 @@ def test_mean_similarity_of_known_sets() -> None:
     assert mean_similarity(torch.ones(10, 4)) == pytest.approx(1)
     assert mean_similarity(torch.eye(6)) == pytest.approx(0, abs=1e-12)
     assert mean_similarity(torch.tensor([[1.0, 0], [-2.0, 0]])) == pytest.approx(-1)
-
-
-def test_knn_accuracy_agrees_with_a_loop() -> None:
-    torch.manual_seed(0)
-    bank, queries = torch.randn(60, 8), torch.randn(25, 8)
-    bank_labels, labels = torch.randint(0, 4, (60,)), torch.randint(0, 4, (25,))
-    right = 0
-    for query, label in zip(queries, labels, strict=True):
-        similarity = torch.nn.functional.cosine_similarity(query[None], bank)
-        best = similarity.argsort(descending=True)[:5]
-        votes = [float((similarity[best] / 0.07).exp()[bank_labels[best] == c].sum()) for c in range(4)]
-        right += votes.index(max(votes)) == int(label)
-    assert knn_accuracy(bank, bank_labels, queries, labels, k=5) == right / 25
 
 
 def test_reading_of_separable_images_and_its_best_measure() -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field, field_validator
 
 from dinomill.config import Config
-
-Feature = Literal["cls", "mean_patch", "cls+mean_patch"]
+from dinomill.models.config import Pooling
 
 
 class KnnConfig(Config):
@@ -57,10 +55,10 @@ class RandomConfig(Config):
     """The randomly initialised network of the teacher's shape: what the architecture alone is worth, at its best."""
 
     seeds: int = Field(default=3, ge=1, description="networks drawn")
-    features: tuple[Feature, ...] = Field(
+    poolings: tuple[Pooling, ...] = Field(
         default=("cls", "mean_patch", "cls+mean_patch"),
         min_length=1,
-        description="embeddings tried of each; the best network and embedding by kNN on the bank are what is shown",
+        description="embeddings tried of each; the best network and pooling by kNN on the bank are what is shown",
     )
     layerscale: float = Field(
         default=1.0,
@@ -78,10 +76,6 @@ class EvaluationConfig(Config):
     query_split: str = Field(default="test", description="labelled split that is scored")
     max_bank: int | None = Field(default=None, ge=10, description="bank images at most, evenly; null: all")
     max_queries: int | None = Field(default=None, ge=10, description="query images at most, evenly; null: all")
-    feature: Feature = Field(
-        default="cls",
-        description="embedding of teacher and students: class token, mean of patch tokens, or both side by side",
-    )
     knn: KnnConfig = Field(default_factory=KnnConfig)
     linear: LinearProbeConfig = Field(default_factory=LinearProbeConfig)
     random: RandomConfig = Field(default_factory=RandomConfig)

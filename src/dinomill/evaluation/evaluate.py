@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from dinomill.errors import InputError
-from dinomill.evaluation.config import EvaluationConfig, Feature
+from dinomill.evaluation.config import EvaluationConfig
 from dinomill.evaluation.features import Features, content_hash, extract
 from dinomill.evaluation.measure import Labels, choose_k, measure
 from dinomill.evaluation.networks import Network, compared
@@ -19,6 +19,7 @@ from dinomill.evaluation.statistics import Bootstrap, Interval, difference
 from dinomill.evaluation.write import write_results
 from dinomill.handles import EvaluationHandle, ModelHandle, StudentsHandle
 from dinomill.images.labelled import LabelledPaths, find_labelled
+from dinomill.models.config import Pooling
 
 log = logging.getLogger(__name__)
 
@@ -68,30 +69,30 @@ def _measure_all(
     labels: Labels,
     config: EvaluationConfig,
 ) -> tuple[Row, ...]:
-    strongest, its_feature = _strongest_random(networks, of_bank, labels, config)
+    strongest, its_pooling = _strongest_random(networks, of_bank, labels, config)
     rows = []
     for index, network in enumerate(networks):
         if network.kind == "random" and index != strongest:
             continue
-        feature = its_feature if index == strongest else config.feature
-        bank, queries = of_bank[index].choose(feature), of_queries[index].choose(feature)
+        pooling = its_pooling if index == strongest else network.pooling
+        bank, queries = of_bank[index].pooled(pooling), of_queries[index].pooled(pooling)
         rows.append(Row(network, bank, queries, measure(bank, queries, labels, config)))
     return tuple(rows)
 
 
 def _strongest_random(
     networks: list[Network], of_bank: list[Features], labels: Labels, config: EvaluationConfig
-) -> tuple[int, Feature]:
-    """The random network and its embedding with the best kNN on the bank: a gain over a weak draw would be no gain."""
+) -> tuple[int, Pooling]:
+    """The random network and its pooling with the best kNN on the bank: a gain over a weak draw would be no gain."""
     candidates = [
-        (index, feature)
+        (index, pooling)
         for index, network in enumerate(networks)
         if network.kind == "random"
-        for feature in config.random.features
+        for pooling in config.random.poolings
     ]
     return max(
         candidates,
-        key=lambda which: max(choose_k(of_bank[which[0]].choose(which[1]), labels.bank, config).values()),
+        key=lambda which: max(choose_k(of_bank[which[0]].pooled(which[1]), labels.bank, config).values()),
     )
 
 

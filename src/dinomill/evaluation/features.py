@@ -19,12 +19,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dinomill.errors import InputError
-from dinomill.evaluation.config import Feature
 from dinomill.evaluation.networks import Network, Tokens
 from dinomill.execution.progress import progress
 from dinomill.images.decode import DecodeError
 from dinomill.images.labelled import LabelledPaths
 from dinomill.images.preprocess import PreprocessingConfig, preprocess_bytes
+from dinomill.models.config import Pooling
+from dinomill.models.pooling import join
 from dinomill.storage.atomic import atomic_file
 from dinomill.storage.hashing import hash_file, hash_json
 
@@ -39,11 +40,9 @@ class Features:
     cls: Tensor  # [N, D]
     mean_patch: Tensor  # [N, D]; no columns for pixels
 
-    def choose(self, feature: Feature) -> Tensor:
-        """The embedding that is measured; pixels have only one."""
-        if feature == "cls" or not self.mean_patch.shape[1]:
-            return self.cls
-        return self.mean_patch if feature == "mean_patch" else torch.cat([self.cls, self.mean_patch], dim=1)
+    def pooled(self, pooling: Pooling) -> Tensor:
+        """The embedding that is measured."""
+        return join(self.cls, self.mean_patch, pooling)
 
 
 def content_hash(images: LabelledPaths, root: Path) -> str:

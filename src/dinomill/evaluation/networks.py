@@ -13,7 +13,7 @@ from torch.nn import functional
 from dinomill.evaluation.config import RandomConfig
 from dinomill.handles import ModelHandle, StudentsHandle
 from dinomill.images.preprocess import PreprocessingConfig
-from dinomill.models.config import VisionTransformerConfig
+from dinomill.models.config import Pooling, VisionTransformerConfig
 from dinomill.models.loading import load
 from dinomill.models.vision_transformer import VisionTransformer
 from dinomill.models.weights import read_config
@@ -34,6 +34,7 @@ class Network:
         parameters: Trainable numbers.
         preprocessing: From decoded image to input.
         identity: Hash of whatever makes its features what they are, preprocessing aside.
+        pooling: What its embedding is; of the random ones the evaluation tries several.
         build: Makes the function from inputs ``[B, C, S, S]`` to features; called only when features must be computed.
     """
 
@@ -42,6 +43,7 @@ class Network:
     parameters: int
     preprocessing: PreprocessingConfig
     identity: str
+    pooling: Pooling
     build: Callable[[torch.device], Callable[[Tensor], Tokens]]
 
 
@@ -70,6 +72,7 @@ def _trained(handle: ModelHandle, kind: str) -> Network:
         parameters=handle.parameters,
         preprocessing=read_preprocessing(handle.folder),
         identity=handle.weights_sha256,
+        pooling=load_shape(handle.folder).pooling,
         build=lambda device: _forward(load(handle.folder), device),
     )
 
@@ -90,7 +93,9 @@ def _random(teacher: ModelHandle, preprocessing: PreprocessingConfig, random: Ra
         kind="random",
         parameters=teacher.parameters,
         preprocessing=preprocessing,
-        identity=hash_json({"model": config.model_dump(mode="json"), "seed": seed}),
+        # The pooling is chosen afterwards, from the same features.
+        identity=hash_json({"model": config.model_dump(mode="json", exclude={"pooling"}), "seed": seed}),
+        pooling=config.pooling,
         build=build,
     )
 
@@ -119,6 +124,7 @@ def _pixels(preprocessing: PreprocessingConfig) -> Network:
         parameters=0,
         preprocessing=preprocessing,
         identity=hash_json({"normalised pixels": PIXEL_SIDE}),
+        pooling="cls",  # there is only one
         build=build,
     )
 

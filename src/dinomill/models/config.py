@@ -10,6 +10,9 @@ from pydantic import Field, model_validator
 from dinomill.config import Config
 from dinomill.errors import ConfigError
 
+# The class token, the mean of the patch tokens, or both side by side; all after the final norm.
+Pooling = Literal["cls", "mean_patch", "cls+mean_patch"]
+
 
 class VisionTransformerConfig(Config):
     """The shape of a backbone; the defaults are ViT-S/14 as released (Oquab et al. 2023, table 17)."""
@@ -39,6 +42,10 @@ class VisionTransformerConfig(Config):
         ge=1,
         le=4,
         description="in training, coordinates are stretched by up to this, or its inverse",
+    )
+
+    pooling: Pooling = Field(
+        default="cls", description="what an image's embedding is, wherever one is measured, registered or served"
     )
 
     @model_validator(mode="after")

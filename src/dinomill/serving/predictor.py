@@ -15,13 +15,14 @@ from torch import Tensor
 
 from dinomill.errors import InputError
 from dinomill.images.preprocess import SECTION, PreprocessingConfig, preprocess, preprocess_bytes
+from dinomill.models.config import Pooling
 from dinomill.models.loading import load
+from dinomill.models.pooling import pool, pooled_dim
 from dinomill.models.vision_transformer import VisionTransformer
 from dinomill.models.weights import CONFIG_NAME, read_config
 
 Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
-Pooling = Literal["cls", "mean_patch", "cls+mean_patch"]
 Item = TypeVar("Item")
 
 
@@ -33,7 +34,7 @@ class Predictor:
         device: Where to run: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         dtype: ``float32``, or ``bfloat16`` for products in half precision (embeddings stay float32).
         batch_size: Images a forward pass.
-        pooling: The class token, the mean of the patch tokens, or both side by side; all after the final norm.
+        pooling: The class token, the mean of the patch tokens, or both side by side; by default what the model says.
         preprocessing: Instead of the settings that the folder holds.
         workers: Threads that decode the next batches while the network runs; 0 decodes in between.
 
@@ -48,11 +49,11 @@ class Predictor:
         device: str | torch.device = "cpu",
         dtype: Literal["float32", "bfloat16"] = "float32",
         batch_size: int = 32,
-        pooling: Pooling = "cls",
+        pooling: Pooling | None = None,
         preprocessing: PreprocessingConfig | None = None,
         workers: int = 0,
     ) -> None:
-        if pooling not in get_args(Pooling):
+        if pooling is not None and pooling not in get_args(Pooling):
             raise InputError(f"There is no pooling {pooling!r}.", expected=", ".join(get_args(Pooling)))
         if isinstance(source, VisionTransformer):
             self.model = source
@@ -66,14 +67,14 @@ class Predictor:
         self.device = torch.device(device)
         self.dtype = dtype
         self.batch_size = batch_size
-        self.pooling: Pooling = pooling
+        self.pooling: Pooling = pooling or self.model.config.pooling
         self.workers = workers
         self.model.to(self.device).eval()
 
     @property
     def embed_dim(self) -> int:
         """Width of an embedding."""
-        return self.model.embed_dim * (2 if self.pooling == "cls+mean_patch" else 1)
+        return pooled_dim(self.model.embed_dim, self.pooling)
 
     def __call__(self, images: Sequence[bytes]) -> Floats:
         """Embed encoded images, ``[N, D]`` float32, in their order.
@@ -117,14 +118,6 @@ class Predictor:
     def _forward(self, inputs: Iterator[Floats]) -> Iterator[Floats]:
         while batch := list(islice(inputs, self.batch_size)):
             yield self.embed_batch(torch.from_numpy(np.stack(batch))).cpu().numpy()
-
-
-def pool(outputs: dict[str, Tensor], pooling: Pooling) -> Tensor:
-    """An embedding ``[B, D]`` (``[B, 2 D]`` for both) from the outputs of ``forward_features``."""
-    if pooling == "cls":
-        return outputs["x_norm_clstoken"]
-    mean = outputs["x_norm_patchtokens"].mean(dim=1)
-    return mean if pooling == "mean_patch" else torch.cat([outputs["x_norm_clstoken"], mean], dim=-1)
 
 
 def read_preprocessing(folder: Path) -> PreprocessingConfig:

@@ -79,7 +79,7 @@ class Engine:
 
     @torch.no_grad()
     def embed(self, images: Tensor) -> Tensor:
-        """Class tokens ``[N, D]`` of what is kept (of the first student), on the host; every process must call it."""
+        """Embeddings ``[N, D]`` by what is kept (of the first student), on the host; every process must call it."""
         name = next(iter(self._job.models))
         size, rank = self._world.size, self._world.rank
         # Equal shares for all processes, or their collectives would not meet.

@@ -15,13 +15,10 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from dinomill.errors import DinomillError
+from dinomill.models.neighbours import knn_accuracy
 from dinomill.training.config import MonitorConfig
 
-# The evaluation setting of DINO and DINOv2 (Wu et al. 2018).
-_TEMPERATURE = 0.07
-_NEIGHBOURS = 10
-# Rows compared at once: bounds the similarity matrix.
-_CHUNK = 1024
+_NEIGHBOURS = 10  # few: the bank has a few thousand images at most
 
 
 class CollapseError(DinomillError):
@@ -100,7 +97,9 @@ class Monitor:
             queries = max(len(self._labelled.labels) // 5, 1)
             embedded = self._embed(self._labelled.images)
             labels = self._labelled.labels
-            accuracy = knn_accuracy(embedded[queries:], labels[queries:], embedded[:queries], labels[:queries])
+            bank, bank_labels = embedded[queries:], labels[queries:]
+            by_k = knn_accuracy(embedded[:queries], labels[:queries], bank, bank_labels, ks=(_NEIGHBOURS,))
+            (accuracy,) = by_k.values()  # one k, clipped to the bank's size
         return Reading(effective_rank(features), mean_similarity(features), accuracy)
 
     def judge(self, reading: Reading, step: int) -> str:
@@ -146,26 +145,6 @@ def mean_similarity(features: Tensor) -> float:
     unit = normalize(features.double(), dim=1)
     count = len(unit)
     return float((unit.sum(0).square().sum() - count) / (count * (count - 1)))
-
-
-def knn_accuracy(bank: Tensor, bank_labels: Tensor, queries: Tensor, labels: Tensor, k: int = _NEIGHBOURS) -> float:
-    """Accuracy of the weighted vote of the k most similar rows (Wu et al. 2018).
-
-    Args:
-        bank: ``[N, D]``.
-        bank_labels: ``[N]`` int64.
-        queries: ``[Q, D]``.
-        labels: ``[Q]`` int64.
-        k: Neighbours that vote; at most N.
-    """
-    bank = normalize(bank.float(), dim=1)
-    classes = int(max(bank_labels.max(), labels.max())) + 1
-    right = 0
-    for part, truth in zip(torch.split(queries, _CHUNK), torch.split(labels, _CHUNK), strict=True):
-        similarity, nearest = (normalize(part.float(), dim=1) @ bank.T).topk(min(k, len(bank)), dim=1)
-        votes = torch.zeros(len(part), classes).scatter_add_(1, bank_labels[nearest], (similarity / _TEMPERATURE).exp())
-        right += int((votes.argmax(1) == truth).sum())
-    return right / len(labels)
 
 
 def require_finite(rows: Tensor, names: tuple[str, ...], first_step: int) -> None:

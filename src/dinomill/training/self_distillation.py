@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from dinomill.models import DropPath, VisionTransformer, draw_drop_path
+from dinomill.models.pooling import pool
 from dinomill.training.centering import Centering, Targets
 from dinomill.training.config import (
     DistillationStepConfig,
@@ -92,9 +93,9 @@ class SelfDistillation(nn.Module):
         return network
 
     def embed(self, name: str, images: Tensor) -> Tensor:
-        """Class tokens [N, D] of images [N, C, H, W], by a student's moving average."""
-        tokens: Tensor = self.average(name).backbone.forward_features(images)["x_norm_clstoken"]
-        return tokens
+        """Embeddings [N, D] of images [N, C, H, W], pooled as the model says, by a student's moving average."""
+        backbone = self.average(name).backbone
+        return pool(backbone.forward_features(images), backbone.config.pooling)
 
     def forward(
         self, batch: StepBatch, values: ScheduleValues, generator: torch.Generator | None = None

@@ -15,6 +15,7 @@ from dinomill import tracking
 from dinomill.errors import InputError
 from dinomill.execution.launch import LauncherConfig, launch
 from dinomill.handles import DatasetHandle, ModelHandle
+from dinomill.models.pooling import pooled_dim
 from dinomill.models.weights import WEIGHTS_NAME, load_backbone
 from dinomill.storage.atomic import atomic_folder
 from dinomill.storage.hashing import hash_file, hash_json
@@ -67,7 +68,7 @@ def adopt(job: TrainingJob, dataset: DatasetHandle, *, student: str, name: str, 
         name=name,
         weights_sha256=hash_file(output / WEIGHTS_NAME),
         parameters=sum(parameter.numel() for parameter in backbone.parameters()),
-        embed_dim=backbone.embed_dim,
+        embed_dim=pooled_dim(backbone.embed_dim, backbone.config.pooling),
         image_size=shown.image_size,
         mean=shown.mean,
         std=shown.std,
