@@ -8,15 +8,16 @@
   go on to their next. For seed sets that are large themselves.
 - ``cluster`` (paper, §3): k-means cells of the pool; a cell that holds enough seeds gives up to so many images, those
   closest to the seeds. For small seed sets and huge pools.
+- ``none``: it asks for nothing; for a set that is only taken whole (``as_is``; paper, appendix A.4).
 """
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dinomill.config import Config
 from dinomill.curation.clusters import assign, kmeans
@@ -29,7 +30,12 @@ Figures = npt.NDArray[np.float64]
 class SeedSetConfig(Config):
     """How one set of seeds asks for images."""
 
-    mode: Literal["similar", "sample", "cluster"] = Field(default="similar", description="see the module's docstring")
+    mode: Literal["similar", "sample", "cluster", "none"] = Field(
+        default="similar", description="how the set asks; see the module's docstring"
+    )
+    as_is: bool = Field(
+        default=False, description="the set's own images go into the dataset, whatever is retrieved and balanced"
+    )
     coverage: float = Field(
         default=0.95, gt=0, lt=1, description="similar: the share of what is like the seeds to keep"
     )
@@ -40,6 +46,12 @@ class SeedSetConfig(Config):
         default=10_000, ge=1, description="cluster: images a cell gives at most (paper: 10,000)"
     )
     limit: int | None = Field(default=None, ge=1, description="images that the set asks for at most (paper: 1,000,000)")
+
+    @model_validator(mode="after")
+    def _of_some_use(self) -> Self:
+        if self.mode == "none" and not self.as_is:
+            raise ValueError("a set in mode none asks for nothing: set as_is, or leave it out")
+        return self
 
 
 class RetrievalConfig(Config):
@@ -99,6 +111,7 @@ def retrieve(
     elif config.mode == "sample":
         wanted = _sample(vectors, candidates, seeds, config.neighbours, search)
     else:
+        assert config.mode == "cluster", "a set that asks for nothing is not asked"
         wanted = _cluster(vectors, candidates, seeds, similarity, config, seed)
     return Retrieved(_capped(wanted, similarity, config.limit), nearest, similarity, threshold)
 
