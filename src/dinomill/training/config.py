@@ -59,7 +59,7 @@ class DistillationStepConfig(StepConfig):
     """Distillation of a frozen teacher."""
 
     patch_share: float = Field(
-        1.0, gt=0, le=1, description="Share of each global crop's patches in the iBOT loss, evenly spaced"
+        1.0, gt=0, le=1, description="Share of each global crop's patches in the iBOT loss, other ones in each"
     )
 
 

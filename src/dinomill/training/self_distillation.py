@@ -210,8 +210,10 @@ class SelfDistillation(nn.Module):
         assert isinstance(self.config, DistillationStepConfig)
         crops, count = masks.shape
         chosen = max(round(count * self.config.patch_share), 1)
-        each = torch.arange(chosen, device=masks.device) * count // chosen
-        indices = (torch.arange(crops, device=masks.device)[:, None] * count + each).flatten()
+        crop = torch.arange(crops, device=masks.device)[:, None]
+        # Evenly spaced, and one place further in each crop: over a batch every place is learnt.
+        places = (torch.arange(chosen, device=masks.device) * count // chosen + crop) % count
+        indices = (crop * count + places).flatten()
         return indices, torch.full((len(indices),), 1 / chosen, device=masks.device)
 
     @torch.no_grad()
