@@ -12,10 +12,17 @@ def scan_files(
 ) -> ScanHandle:
     """Look at every file once."""
     from dinomill.curation.scan import scan
-    from dinomill.curation.stage import source_groups
+    from dinomill.curation.stage import source_groups, taken_whole
 
-    groups = source_groups(pool, seeds, labelled)
-    return scan(groups, config.scan, folder=config.folders.scan, work=config.work, execution=config.execution)
+    return scan(
+        source_groups(pool, seeds, labelled),
+        config.scan,
+        config.filters,
+        whole=taken_whole(seeds, pool, config),
+        folder=config.folders.scan,
+        work=config.work,
+        execution=config.execution,
+    )
 
 
 def check_quality(scan: ScanHandle, config: CurationConfig) -> QualityHandle:
@@ -65,6 +72,7 @@ def write_curated(
         embeddings,
         selection,
         config.write,
+        config.filters,
         folder=config.folders.curated,
         work=config.work,
         execution=config.execution,

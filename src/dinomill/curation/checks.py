@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pyarrow.compute as pc
-
 from dinomill.curation.gate import GateConfig, check_table
 from dinomill.curation.handles import QualityHandle, ScanHandle
-from dinomill.curation.scan import POOL, ScanConfig
+from dinomill.curation.scan import ScanConfig
 from dinomill.curation.suites import files_suite
 from dinomill.curation.tables import fresh_folder, read_files
 
 _COLUMNS = [
-    "group",
+    "candidate",
     "source",
     "path",
     "reason",
@@ -36,7 +34,7 @@ def check_files(
         QualityError: When an expectation fails, with the rows.
     """
     files = read_files(scan, _COLUMNS)
-    rows = files.filter(pc.equal(files["group"], POOL)).to_pandas()
+    rows = files.filter(files["candidate"]).to_pandas()
     rows["usable"] = rows.pop("reason").isna()
     fresh_folder(folder)  # the first gate of a run: what earlier runs found is no longer true
     fresh_folder(work / "gx")

@@ -4,6 +4,7 @@
 <folder>/signatures.npy    int8 [rows, 256]
 <folder>/quarantine.csv    path, reason and detail of every file that is left out
 <work>/scan/<hash>/        shards of the two, and done markers
+<work>/content/<hash>/     what content filters found, where one is on
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from pydantic import Field
 
 from dinomill.config import Config
 from dinomill.curation import signatures
+from dinomill.curation.content import CONTENT_SCHEMA, asked, examine
+from dinomill.curation.filters import FilterConfig
 from dinomill.curation.handles import ScanHandle
 from dinomill.curation.preflight import PreflightConfig, Rejected, look_at
 from dinomill.curation.sources import Item, list_items, read_item
@@ -29,13 +32,16 @@ from dinomill.curation.tables import fresh_folder
 from dinomill.errors import InputError
 from dinomill.execution.tasks import ExecutionConfig, Task, TaskResult, run_tasks
 from dinomill.storage.atomic import atomic_file, write_parquet
-from dinomill.storage.hashing import hash_bytes, hash_file
+from dinomill.storage.hashing import hash_bytes, hash_file, hash_json
 
 POOL, LABELLED, SEEDS = "pool", "labelled", "seeds:"
 
 FILES_SCHEMA = pa.schema(
     [
         pa.field("group", pa.string(), nullable=False),  # pool, labelled, seeds:<name>
+        pa.field(
+            "candidate", pa.bool_(), nullable=False
+        ),  # may become part of the dataset: the pool, and sets taken whole
         pa.field("source", pa.string(), nullable=False),
         pa.field("path", pa.string(), nullable=False),
         pa.field("start", pa.int64(), nullable=False),  # of the payload in the source's tar; -1: a file of its own
@@ -58,8 +64,14 @@ FILES_SCHEMA = pa.schema(
         pa.field("entropy", pa.float32()),
         pa.field("mean", pa.list_(pa.float64())),  # of each channel, in [0, 1]
         pa.field("square", pa.list_(pa.float64())),  # mean of the squares
+        *CONTENT_SCHEMA,
     ]
 )
+# What a scan task does not know.
+_LATER = frozenset({"group", "candidate", *CONTENT_SCHEMA.names})
+
+
+_NO_FILTERS = FilterConfig()
 
 
 class ScanConfig(Config):
@@ -96,20 +108,31 @@ class ScanShard(TaskResult):
 
 
 def scan(
-    groups: dict[str, list[str]], config: ScanConfig, *, folder: Path, work: Path, execution: ExecutionConfig
+    groups: dict[str, list[str]],
+    config: ScanConfig,
+    filters: FilterConfig = _NO_FILTERS,
+    *,
+    whole: Collection[str] = (),
+    folder: Path,
+    work: Path,
+    execution: ExecutionConfig,
 ) -> ScanHandle:
     """Scan every source of every group.
 
     Args:
         groups: Sources by group: ``pool``, ``labelled``, ``seeds:<name>``.
         config: How to look.
+        filters: What is asked of the pictures' content.
+        whole: Groups beside the pool whose images go into the dataset too: ``seeds:<name>``.
         folder: Where the result goes.
         work: Where unfinished work is kept.
         execution: Where tasks run.
 
     Raises:
         InputError: When a source is missing or empty, or too much of the pool cannot be used.
+        MachineError: When a network that a filter needs is not installed.
     """
+    content = asked(filters)  # what is missing is said before hours of work, not after them
     room = work / "scan" / config.preflight.content_hash()[:16]
     tasks, of_group = [], []
     for group, sources in groups.items():
@@ -119,25 +142,32 @@ def scan(
         tasks += found
         of_group += [group] * len(found)
     shards = run_tasks(scan_shard, tasks, ScanShard, done=room / "done", config=execution, name="curation: scan")
-    fresh_folder(folder)
-    tables = [_with_group(pq.read_table(shard.table), group) for shard, group in zip(shards, of_group, strict=True)]
+    tables = [
+        _with_group(pq.read_table(shard.table), group, candidate=group == POOL or group in whole)
+        for shard, group in zip(shards, of_group, strict=True)
+    ]
     files = pa.concat_tables(tables)
+    fresh_folder(folder)
+    _write_quarantine(folder / "quarantine.csv", files)
+    reasons, counts = _reasons(files), dict(Counter(files["group"].to_pylist()))
+    _refuse_a_broken_pool(reasons, counts[POOL], config, folder / "quarantine.csv")
+    seen = examine(files, filters, work=work, execution=execution)
+    files = pa.table([*files.columns, *seen.columns], schema=FILES_SCHEMA)
     write_parquet(folder / "files.parquet", files)
     _write_signatures(folder / "signatures.npy", shards, len(files))
-    _write_quarantine(folder / "quarantine.csv", files)
-    handle = ScanHandle(
+    return ScanHandle(
         folder=folder,
-        config_hash=config.content_hash(),
+        config_hash=hash_json([config.content_hash(), content, sorted(whole)]),
         files=folder / "files.parquet",
         files_sha256=hash_file(folder / "files.parquet"),
         signatures=folder / "signatures.npy",
         quarantine=folder / "quarantine.csv",
-        groups=dict(Counter(files["group"].to_pylist())),
-        quarantined=_reasons(files),
-        sources=tuple(groups[POOL]),
+        groups=counts,
+        quarantined=reasons,
+        sources=tuple(
+            source for group, sources in groups.items() if group == POOL or group in whole for source in sources
+        ),
     )
-    _refuse_a_broken_pool(handle, config)
-    return handle
 
 
 def scan_shard(task: ScanTask) -> ScanShard:
@@ -150,7 +180,7 @@ def scan_shard(task: ScanTask) -> ScanShard:
     for index, item in enumerate(task.items):
         row, marks[index] = _row(task, item)
         rows.append(row)
-    table = pa.Table.from_pylist(rows, schema=_without_group())
+    table = pa.Table.from_pylist(rows, schema=_task_schema())
     outputs = (task.folder / f"{name}.parquet", task.folder / f"{name}.npy")
     write_parquet(outputs[0], table)
     with atomic_file(outputs[1]) as temporary, temporary.open("wb") as file:
@@ -195,12 +225,14 @@ def _tasks(source: str, config: ScanConfig, room: Path) -> Iterator[ScanTask]:
         yield ScanTask(units=len(some), source=source, items=some, preflight=config.preflight, folder=room / "shards")
 
 
-def _without_group() -> pa.Schema:
-    return pa.schema([field for field in FILES_SCHEMA if field.name != "group"])
+def _task_schema() -> pa.Schema:
+    return pa.schema([field for field in FILES_SCHEMA if field.name not in _LATER])
 
 
-def _with_group(table: pa.Table, group: str) -> pa.Table:
-    return table.add_column(0, FILES_SCHEMA.field("group"), pa.array([group] * len(table))).cast(FILES_SCHEMA)
+def _with_group(table: pa.Table, group: str, *, candidate: bool) -> pa.Table:
+    count = len(table)
+    columns = [pa.array([group] * count), pa.array([candidate] * count), *table.columns]
+    return pa.table(columns, schema=pa.schema([field for field in FILES_SCHEMA if field not in CONTENT_SCHEMA]))
 
 
 def _write_signatures(path: Path, shards: list[ScanShard], rows: int) -> None:
@@ -231,16 +263,16 @@ def _reasons(files: pa.Table) -> dict[str, int]:
     return dict(sorted(Counter(reason for group, reason in pairs if group == POOL and reason).items()))
 
 
-def _refuse_a_broken_pool(handle: ScanHandle, config: ScanConfig) -> None:
-    bad, files = sum(handle.quarantined.values()), handle.groups[POOL]
+def _refuse_a_broken_pool(reasons: dict[str, int], files: int, config: ScanConfig, quarantine: Path) -> None:
+    bad = sum(reasons.values())
     if bad <= config.max_bad_fraction * files and bad < files:
         return
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in handle.quarantined.items())
+    found = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
     raise InputError(
         f"{bad:,} of the {files:,} files of the pool cannot be used.",
-        found=reasons,
+        found=found,
         expected=f"at most {config.max_bad_fraction:.0%} (curation.scan.max_bad_fraction)",
-        action=f"see {handle.quarantine}: each file is there with its reason; mend the pool or raise the limit",
+        action=f"see {quarantine}: each file is there with its reason; mend the pool or raise the limit",
     )
 
 

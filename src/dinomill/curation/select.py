@@ -1,6 +1,6 @@
-"""Decide what becomes of every file of the pool, and why.
+"""Decide what becomes of every file that may be in the dataset, and why.
 
-<folder>/selection.parquet    a row a file of the pool, in the scan's order
+<folder>/selection.parquet    a row a file of the pool and of the sets taken whole, in the scan's order
 <folder>/clusters.parquet     a row a cluster: how many images it held, how many stay
 """
 
@@ -90,17 +90,17 @@ def select(
     *,
     folder: Path,
 ) -> SelectionHandle:
-    """Give every file of the pool its fate.
+    """Give every file of the pool, and of the seed sets that are taken whole, its fate.
 
     Raises:
         ConfigError: When a seed set is configured that there is not.
         InputError: When no seed can be read, or nothing would be kept.
     """
-    files = read_files(scan, ["group", "path", "reason", "detail", *FILTER_COLUMNS])
+    files = read_files(scan, ["group", "candidate", "path", "reason", "detail", *FILTER_COLUMNS])
     group = np.asarray(files["group"].to_pylist(), dtype=object)
     row_of = embedding_rows(files)
     ledger = Ledger(len(files))
-    pool = np.flatnonzero(group == POOL)
+    pool = np.flatnonzero(files["candidate"].to_numpy(zero_copy_only=False))
     bad = pool[~readable(files)[pool]]
     ledger.decide(bad, Fate.QUARANTINED, _at(files["reason"], bad), _at(files["detail"], bad))
     filtered = apply_filters(files, filters)
@@ -111,6 +111,7 @@ def select(
     check_names(config, [name.removeprefix(SEEDS) for name in names])
     sets = {name: row_of[(group == name) & readable(files)] for name in names}
     vectors = Embeddings(embeddings.shards)
+    _keep_as_is(ledger, pool[group[pool] != POOL], group)
     retrieved = _decide_relevance(ledger, pool, vectors, row_of, sets, config)
     sizes = _decide_balance(ledger, pool, vectors, row_of, balance)
     left = pool[ledger.open()[pool]]
@@ -147,11 +148,19 @@ def _decide_copies(ledger: Ledger, duplicates: DuplicatesHandle) -> None:
     ledger.duplicate_of[rows] = table["kept"].to_numpy()
 
 
+def _keep_as_is(ledger: Ledger, rows: Rows, group: npt.NDArray[np.object_]) -> None:
+    """What is left of the sets that are taken whole stays: neither retrieval nor balance looks at it."""
+    left = rows[ledger.open()[rows]]
+    names = [f"of the seed set {name.removeprefix(SEEDS)!r}, which is taken whole" for name in group[left]]
+    ledger.decide(left, Fate.KEPT, "as_is", np.asarray(names, dtype=object))
+
+
 def _decide_relevance(
     ledger: Ledger, pool: Rows, vectors: Embeddings, row_of: Rows, sets: dict[str, Rows], config: RetrievalConfig
 ) -> dict[str, Retrieved]:
-    """Leave out what no seed set asks for; without seeds, everything stays."""
+    """Leave out what no seed set asks for; without sets that ask, everything stays."""
     left = pool[ledger.open()[pool]]
+    sets = {name: seeds for name, seeds in sets.items() if config.for_set(name.removeprefix(SEEDS)).mode != "none"}
     if not sets or not len(left):
         return {}
     back = np.full(len(vectors), -1, dtype=np.int64)

@@ -10,9 +10,11 @@ from dinomill.curation.contracts import EmbeddingsContract, ManifestContract
 from dinomill.curation.deduplicate import deduplicate
 from dinomill.curation.embed import embed_files
 from dinomill.curation.report import write_report
+from dinomill.curation.retrieve import check_names
 from dinomill.curation.scan import LABELLED, POOL, SEEDS, scan
 from dinomill.curation.select import select
 from dinomill.curation.write import write_dataset
+from dinomill.errors import ConfigError
 from dinomill.handles import DatasetHandle
 
 
@@ -22,6 +24,25 @@ def source_groups(pool: Sequence[str], seeds: Mapping[str, str] | None, labelled
     if labelled:
         groups[LABELLED] = [labelled]
     return groups | {SEEDS + name: [place] for name, place in sorted((seeds or {}).items())}
+
+
+def taken_whole(seeds: Mapping[str, str] | None, pool: Sequence[str], config: CurationConfig) -> list[str]:
+    """The groups of the seed sets whose own images go into the dataset.
+
+    Raises:
+        ConfigError: When the settings name a set that there is not, or a set's images are in the pool as well.
+    """
+    names = sorted(seeds or {})
+    check_names(config.retrieval, names)
+    whole = [name for name in names if config.retrieval.for_set(name).as_is]
+    for name in whole:
+        if seeds and seeds[name] in pool:
+            raise ConfigError(
+                f"The seed set {name!r} is to be taken whole (as_is), and its images are in the pool as well.",
+                found=seeds[name],
+                action="take it out of `pool` in conf/base/globals.yml: each image needs one way into the dataset",
+            )
+    return [SEEDS + name for name in whole]
 
 
 def curate(
@@ -40,7 +61,8 @@ def curate(
     """
     folders, work, execution = config.folders, config.work, config.execution
     groups = source_groups(pool, seeds, labelled)
-    found = scan(groups, config.scan, folder=folders.scan, work=work, execution=execution)
+    whole = taken_whole(seeds, pool, config)
+    found = scan(groups, config.scan, config.filters, whole=whole, folder=folders.scan, work=work, execution=execution)
     found.save()
     check_files(found, config.gate, config.scan, folder=folders.quality, work=work).save()
     features = embed_files(found, config.embedding, folder=folders.embeddings, work=work, execution=execution)
@@ -50,7 +72,7 @@ def curate(
     chosen = select(found, features, copies, config.retrieval, config.balance, config.filters, folder=folders.selection)
     chosen.save()
     dataset = write_dataset(
-        found, features, chosen, config.write, folder=folders.curated, work=work, execution=execution
+        found, features, chosen, config.write, config.filters, folder=folders.curated, work=work, execution=execution
     )
     write_report(found, features, chosen, folder=folders.curated)
     ManifestContract(str(folders.quality), str(folders.work), docs=config.gate.docs).validate(dataset).save()

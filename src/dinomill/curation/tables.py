@@ -50,3 +50,19 @@ def as_item(row: Mapping[str, Any]) -> Item:
 def read_row(row: Mapping[str, Any]) -> bytes:
     """The bytes of the file that a row of the table describes (columns source, path, bytes, start, place)."""
     return read_item(row["source"], as_item(row))
+
+
+def read_again(source: str, item: Item) -> bytes:
+    """The bytes of an item that was read before.
+
+    Raises:
+        InputError: When it is no longer readable.
+    """
+    try:
+        return read_item(source, item)
+    except OSError as error:
+        raise InputError(
+            f"{source}/{item.path} was readable a moment ago and no longer is.",
+            found=str(error),
+            action="keep the pool unchanged while curation runs, and run it again",
+        ) from None

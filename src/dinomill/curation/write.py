@@ -1,5 +1,8 @@
 """Write the curated dataset: the images that were kept, in shards, and a manifest of all.
 
+Images are written byte for byte, but for those whose faces are blurred: these are decoded, blurred and stored anew, and
+the manifest says so; its sha256 stays the original's. No original is ever changed.
+
 <folder>/manifest.parquet             a row a file of the pool, kept or not; images.manifest.MANIFEST_SCHEMA
 <folder>/shards/images-00000.tar …    the kept images by sha256: any shard is a fair draw of the whole
 <work>/shards/<hash>/                 the same shards as they are made, and done markers
@@ -20,12 +23,15 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from dinomill.config import Config
+from dinomill.curation.faces import Box, blur_faces, encode
+from dinomill.curation.filters import FilterConfig
 from dinomill.curation.handles import EmbeddingsHandle, ScanHandle, SelectionHandle
-from dinomill.curation.sources import Item, read_item
-from dinomill.curation.tables import as_item, fresh_folder, read_files
+from dinomill.curation.sources import Item
+from dinomill.curation.tables import as_item, fresh_folder, read_again, read_files
 from dinomill.errors import InputError
 from dinomill.execution.tasks import ExecutionConfig, Task, TaskResult, run_tasks
 from dinomill.handles import DatasetHandle
+from dinomill.images.decode import decode_image
 from dinomill.images.manifest import MANIFEST_SCHEMA, Fate
 from dinomill.images.shards import ShardWriter
 from dinomill.storage.atomic import storage_errors, write_parquet
@@ -33,6 +39,9 @@ from dinomill.storage.hashing import hash_bytes, hash_file, hash_json
 
 _EXTENSIONS = {"JPEG": "jpg", "TIFF": "tif"}
 _FEW_COLOURED = 0.05
+
+
+_NO_FILTERS = FilterConfig()
 
 
 class WriteConfig(Config):
@@ -50,7 +59,9 @@ class WriteTask(Task):
 
     images: tuple[tuple[str, Item], ...]  # source and item
     hashes: tuple[str, ...]  # their sha256
-    extensions: tuple[str, ...]
+    formats: tuple[str, ...]
+    faces: tuple[tuple[Box, ...], ...]  # to blur, of each
+    margin: float
     folder: Path
 
 
@@ -66,6 +77,7 @@ def write_dataset(
     embeddings: EmbeddingsHandle,
     selection: SelectionHandle,
     config: WriteConfig,
+    filters: FilterConfig = _NO_FILTERS,
     *,
     folder: Path,
     work: Path,
@@ -76,18 +88,20 @@ def write_dataset(
     chosen = pq.read_table(selection.selection)
     order = _shard_order(files, chosen)
     room = work / "shards" / selection.config_hash[:16]
-    tasks = _tasks(files.take(pa.array(order)), config, room / "shards")
+    kept = files.take(pa.array(order))
+    boxes = _faces_to_blur(kept, filters)
+    tasks = _tasks(kept, boxes, config, filters, room / "shards")
     written = run_tasks(write_shard, tasks, WrittenShard, done=room / "done", config=execution, name="curation: write")
     fresh_folder(folder)
     shards = tuple(
         _place(shard.outputs[0], folder / "shards" / f"images-{number:05d}.tar") for number, shard in enumerate(written)
     )
-    manifest = _manifest(files, chosen, order, written)
+    manifest = _manifest(files, chosen, order, written, [bool(some) for some in boxes])
     write_parquet(folder / "manifest.parquet", manifest)
-    channels, mean, std = channel_statistics(files.take(pa.array(order)), config.channels)
+    channels, mean, std = channel_statistics(kept, config.channels)
     return DatasetHandle(
         folder=folder,
-        config_hash=hash_json([selection.config_hash, config.content_hash()]),
+        config_hash=hash_json([selection.config_hash, config.content_hash(), filters.content_hash()]),
         manifest=folder / "manifest.parquet",
         manifest_sha256=hash_file(folder / "manifest.parquet"),
         shards=shards,
@@ -105,20 +119,24 @@ def write_dataset(
 def write_shard(task: WriteTask) -> WrittenShard:
     """Copy the images of one task into a tar."""
     prefix = f"part-{task.content_hash()[:16]}"
-    offsets = []
+    offsets, lengths = [], []
+    images = zip(task.images, task.hashes, task.formats, task.faces, strict=True)
     with ShardWriter(task.folder, prefix=prefix, max_bytes=1 << 62, max_images=1 << 62) as writer:
-        for (source, item), expected, extension in zip(task.images, task.hashes, task.extensions, strict=True):
-            data = read_item(source, item)
+        for (source, item), expected, kind, boxes in images:
+            data = read_again(source, item)
             if hash_bytes(data) != expected:
                 raise InputError(
                     f"{source}/{item.path} changed while curation ran.",
                     found="other bytes than when it was scanned",
                     action="keep the pool unchanged while curation runs, and run it again",
                 )
-            offsets.append(writer.add(data, extension).offset)
-    return WrittenShard(
-        outputs=tuple(writer.shards), offsets=tuple(offsets), lengths=tuple(item.size for _, item in task.images)
-    )
+            extension = _EXTENSIONS.get(kind, kind.lower())
+            if boxes:
+                data, extension = encode(blur_faces(decode_image(data), boxes, task.margin), kind)
+            place = writer.add(data, extension)
+            offsets.append(place.offset)
+            lengths.append(place.length)
+    return WrittenShard(outputs=tuple(writer.shards), offsets=tuple(offsets), lengths=tuple(lengths))
 
 
 def channel_statistics(
@@ -149,30 +167,39 @@ def _shard_order(files: pa.Table, chosen: pa.Table) -> npt.NDArray[np.int64]:
     return np.asarray(kept[np.lexsort((kept, hashes))], dtype=np.int64)
 
 
-def _tasks(kept: pa.Table, config: WriteConfig, folder: Path) -> list[WriteTask]:
+def _faces_to_blur(kept: pa.Table, filters: FilterConfig) -> list[tuple[Box, ...]]:
+    """The faces of each image that the shards must not show."""
+    if filters.faces is None or not filters.faces.blur:
+        return [()] * len(kept)
+    flat = kept["face_boxes"].to_pylist()
+    return [tuple(Box(*row[at : at + 4]) for at in range(0, len(row), 4)) for row in flat]
+
+
+def _tasks(
+    kept: pa.Table, boxes: list[tuple[Box, ...]], config: WriteConfig, filters: FilterConfig, folder: Path
+) -> list[WriteTask]:
     """One task a shard; where one ends depends on the images alone."""
     rows = kept.select(["source", "path", "bytes", "start", "place", "sha256", "format"]).to_pylist()
     tasks: list[WriteTask] = []
-    some: list[dict[str, Any]] = []
-    size = 0
-    for row in [*rows, None]:
-        full = len(some) >= config.images_per_shard or (
-            row and size + row["bytes"] > config.megabytes_per_shard * 2**20
-        )
-        if some and (row is None or full):
-            tasks.append(
-                WriteTask(
-                    units=len(some),
-                    images=tuple((one["source"], as_item(one)) for one in some),
-                    hashes=tuple(one["sha256"] for one in some),
-                    extensions=tuple(_EXTENSIONS.get(one["format"], one["format"].lower()) for one in some),
-                    folder=folder,
-                )
+    first, size = 0, 0
+    for number in range(1, len(rows) + 1):
+        size += rows[number - 1]["bytes"]
+        full = number - first >= config.images_per_shard
+        if number < len(rows) and not full and size + rows[number]["bytes"] <= config.megabytes_per_shard * 2**20:
+            continue
+        some = rows[first:number]
+        tasks.append(
+            WriteTask(
+                units=len(some),
+                images=tuple((one["source"], as_item(one)) for one in some),
+                hashes=tuple(one["sha256"] for one in some),
+                formats=tuple(one["format"] for one in some),
+                faces=tuple(boxes[first:number]),
+                margin=filters.faces.margin if filters.faces else 0.0,
+                folder=folder,
             )
-            some, size = [], 0
-        if row is not None:
-            some.append(row)
-            size += row["bytes"]
+        )
+        first, size = number, 0
     return tasks
 
 
@@ -190,7 +217,13 @@ def _place(made: Path, final: Path) -> Path:
     return final
 
 
-def _manifest(files: pa.Table, chosen: pa.Table, order: npt.NDArray[np.int64], written: list[WrittenShard]) -> pa.Table:
+def _manifest(
+    files: pa.Table,
+    chosen: pa.Table,
+    order: npt.NDArray[np.int64],
+    written: list[WrittenShard],
+    blurred: list[bool],
+) -> pa.Table:
     """All files of the pool with their fate, in the scan's order."""
     rows = chosen["row"].to_numpy()
     columns: dict[str, Any] = {
@@ -200,24 +233,29 @@ def _manifest(files: pa.Table, chosen: pa.Table, order: npt.NDArray[np.int64], w
         columns[name] = chosen[name]
     for name in ("duplicate_of", "seed"):
         columns[name] = files["path"].take(chosen[name])
-    columns |= _locations(len(files), rows, order, written)
+    columns |= _locations(len(files), rows, order, written, blurred)
     columns["label"] = pa.nulls(len(rows), pa.string())
     return pa.table([columns[name] for name in MANIFEST_SCHEMA.names], schema=MANIFEST_SCHEMA)
 
 
 def _locations(
-    count: int, rows: npt.NDArray[np.int64], order: npt.NDArray[np.int64], written: list[WrittenShard]
+    count: int,
+    rows: npt.NDArray[np.int64],
+    order: npt.NDArray[np.int64],
+    written: list[WrittenShard],
+    blurred: list[bool],
 ) -> dict[str, pa.Array]:
-    """Shard, offset and length of each row; null for what was left out."""
+    """Shard, offset and length of each row, and whether it was blurred; null for what was left out."""
     values = {
         "shard": [number for number, shard in enumerate(written) for _ in shard.offsets],
         "offset": [offset for shard in written for offset in shard.offsets],
         "length": [length for shard in written for length in shard.lengths],
+        "blurred": blurred,
     }
     located = {}
     for name, found in values.items():
         everywhere = np.full(count, -1, dtype=np.int64)
         everywhere[order] = found
         here = everywhere[rows]
-        located[name] = pa.array(here, MANIFEST_SCHEMA.field(name).type, mask=here < 0)
+        located[name] = pa.array(here, mask=here < 0).cast(MANIFEST_SCHEMA.field(name).type)
     return located

@@ -30,6 +30,7 @@ MANIFEST_SCHEMA = pa.schema(
     [
         pa.field("path", pa.string(), nullable=False),  # relative to its source; unique with `source`
         pa.field("source", pa.string(), nullable=False),  # folder or URI
+        pa.field("group", pa.string()),  # pool, or seeds:<name> of a set that is taken whole
         pa.field("sha256", pa.string()),  # of the file's bytes; null when unreadable
         pa.field("bytes", pa.int64()),
         pa.field("format", pa.string()),  # PNG, JPEG, …
@@ -42,6 +43,9 @@ MANIFEST_SCHEMA = pa.schema(
         pa.field("contrast", pa.float32()),  # standard deviation of the luminance
         pa.field("sharpness", pa.float32()),  # variance of the Laplacian of the luminance
         pa.field("entropy", pa.float32()),  # of the luminance histogram, in bits
+        pa.field("nsfw", pa.float32()),  # probability of unsafe content; null where no filter asks for it
+        pa.field("faces", pa.int32()),  # how many were found; null where they were not looked for
+        pa.field("blurred", pa.bool_()),  # the image in the shard has its faces blurred; null unless kept
         pa.field("shard", pa.int32()),  # index into DatasetHandle.shards; null unless kept
         pa.field("offset", pa.int64()),  # of the payload in the shard
         pa.field("length", pa.int64()),

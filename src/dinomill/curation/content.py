@@ -1,0 +1,145 @@
+"""What images show, as far as filters ask: a score of unsafe content, and where there are faces.
+
+<work>/content/<hash>/      tables of scores and boxes as they are made, and done markers
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from dinomill.curation import faces, nsfw
+from dinomill.curation.filters import FilterConfig
+from dinomill.curation.sources import Item
+from dinomill.curation.tables import as_item, read_again
+from dinomill.execution.tasks import ExecutionConfig, Task, TaskResult, run_tasks
+from dinomill.images.decode import decode_image
+from dinomill.storage.atomic import write_parquet
+from dinomill.storage.hashing import hash_file, hash_json
+
+CONTENT_SCHEMA = pa.schema(
+    [
+        pa.field("nsfw", pa.float32()),  # probability in [0, 1]; null: not asked for
+        pa.field("faces", pa.int32()),  # how many; null: not asked for
+        pa.field(
+            "face_boxes", pa.list_(pa.float32())
+        ),  # left, top, right, bottom of each, as shares of width and height
+    ]
+)
+_PER_TASK = 256  # images: ten to forty seconds
+
+
+class ContentTask(Task):
+    """Some images, and what is asked of them."""
+
+    images: tuple[tuple[str, Item], ...]  # source and item
+    sides: tuple[tuple[int, int], ...] = Field(description="width and height of each")
+    hashes: str = Field(description="of the images' contents: a changed file is another task")
+    nsfw: bool
+    face_score: float | None = Field(description="the least score of a face; None: faces are not looked for")
+    face_side: int
+    networks: str = Field(description="of the weights: other networks are another task")
+    folder: Path
+
+
+class ContentShard(TaskResult):
+    """A finished task: a Parquet table of CONTENT_SCHEMA is the only output."""
+
+
+def asked(config: FilterConfig) -> str | None:
+    """A hash of what the filters ask of the pictures' content and of the networks that answer; None: nothing.
+
+    Raises:
+        MachineError: When a network is not installed.
+    """
+    networks = {}
+    if config.max_nsfw is not None:
+        networks["nsfw"] = hash_file(nsfw.weights())
+    if config.faces is not None:
+        networks["faces"] = hash_file(faces.weights())
+        networks["search"] = f"{config.faces.min_score} {config.faces.side}"
+    return hash_json(networks) if networks else None
+
+
+def examine(files: pa.Table, config: FilterConfig, *, work: Path, execution: ExecutionConfig) -> pa.Table:
+    """Ask the networks about every readable image that may become part of the dataset.
+
+    Args:
+        files: The scan's table, in which ``candidate`` says what may become part of the dataset.
+        config: What is asked; nothing by default.
+        work: Where unfinished work is kept.
+        execution: Where tasks run.
+
+    Returns:
+        A table of CONTENT_SCHEMA with a row a row of ``files``, null where nothing was asked.
+
+    Raises:
+        MachineError: When a network is not installed.
+    """
+    networks = asked(config)
+    wanted = np.flatnonzero(pc.and_(files["candidate"], pc.is_null(files["reason"])).to_numpy(zero_copy_only=False))
+    if networks is None or not len(wanted):
+        return pa.table([pa.nulls(len(files), field.type) for field in CONTENT_SCHEMA], schema=CONTENT_SCHEMA)
+    room = work / "content" / networks[:16]
+    tasks = _tasks(files.take(pa.array(wanted)), config, networks, room / "shards")
+    shards = run_tasks(
+        examine_shard, tasks, ContentShard, done=room / "done", config=execution, name="curation: content"
+    )
+    found = pa.concat_tables(pq.read_table(shard.outputs[0]) for shard in shards)
+    place = np.full(len(files), -1, dtype=np.int64)
+    place[wanted] = np.arange(len(wanted))
+    return found.take(pa.array(place, mask=place < 0))
+
+
+def examine_shard(task: ContentTask) -> ContentShard:
+    """Ask about the images of one task, one at a time and with one thread, and write the answers."""
+    import cv2
+
+    cv2.setNumThreads(0)
+    rows = []
+    for (source, item), sides in zip(task.images, task.sides, strict=True):
+        data = read_again(source, item)
+        row: dict[str, Any] = {"nsfw": None, "faces": None, "face_boxes": None}
+        if task.nsfw:
+            row["nsfw"] = nsfw.nsfw_score(decode_image(data, min_side=nsfw.SIDE))
+        if task.face_score is not None:
+            boxes = faces.find_faces(_large_enough(data, sides, task.face_side), task.face_score, task.face_side)
+            row |= {"faces": len(boxes), "face_boxes": [share for box in boxes for share in box]}
+        rows.append(row)
+    path = task.folder / f"{task.content_hash()[:16]}.parquet"
+    write_parquet(path, pa.Table.from_pylist(rows, schema=CONTENT_SCHEMA))
+    return ContentShard(outputs=(path,))
+
+
+def _large_enough(data: bytes, sides: tuple[int, int], longer: int) -> npt.NDArray[np.uint8]:
+    """The picture, decoded so that its longer side is not below what is looked at."""
+    return decode_image(data, min_side=math.ceil(longer * min(sides) / max(sides)))
+
+
+def _tasks(files: pa.Table, config: FilterConfig, networks: str, folder: Path) -> list[ContentTask]:
+    columns = files.select(["source", "path", "bytes", "start", "place", "sha256", "width", "height"])
+    tasks = []
+    for start in range(0, len(columns), _PER_TASK):
+        some: list[dict[str, Any]] = columns.slice(start, _PER_TASK).to_pylist()
+        tasks.append(
+            ContentTask(
+                units=len(some),
+                images=tuple((row["source"], as_item(row)) for row in some),
+                sides=tuple((row["width"], row["height"]) for row in some),
+                hashes=hash_json([row["sha256"] for row in some]),
+                nsfw=config.max_nsfw is not None,
+                face_score=config.faces.min_score if config.faces else None,
+                face_side=config.faces.side if config.faces else 0,
+                networks=networks,
+                folder=folder,
+            )
+        )
+    return tasks
