@@ -146,6 +146,57 @@ def test_a_filter_leaves_out_with_its_figure_and_never_keeps_a_copy_of_what_it_l
     assert all(row["contrast"] >= 0.3 for row in rows if row["fate"] == "kept")
 
 
+def _as_is(planted: Any, root: Path) -> Path:
+    """Three good images, a copy of one in the pool, a leak, a broken file and one that no seed asks for."""
+    root.mkdir()
+    own = sorted(planted.seeds.glob("*.png"))
+    for number, source in enumerate(own[:3]):
+        (root / f"own-{number}.png").write_bytes(source.read_bytes())
+    (root / "copied.png").write_bytes((planted.pool / "a/0/0000.png").read_bytes())
+    leak = next(iter(sorted(planted.labelled.rglob("*.png"))))
+    (root / "leak.png").write_bytes(leak.read_bytes())
+    (root / "broken.png").write_bytes(own[0].read_bytes()[:-40])
+    (root / "other.jpg").write_bytes((planted.pool / "other/0.jpg").read_bytes())
+    return root
+
+
+def test_a_set_taken_whole_needs_no_seed_that_asks_for_it(planted: Any, tmp_path: Path, configure: Configure) -> None:
+    whole = _as_is(planted, tmp_path / "whole")
+    config = configure(
+        tmp_path / "out", retrieval={"sets": {"ours": {"mode": "none", "as_is": True}}}, balance={"target": 60}
+    )
+    seeds = {"digits": str(planted.seeds), "ours": str(whole)}
+    dataset = curate([str(planted.pool)], seeds, str(planted.labelled), config)
+    rows = pq.read_table(dataset.manifest).to_pylist()
+    ours = {row["path"]: row for row in rows if row["group"] == "seeds:ours"}
+    fates = {path: (row["fate"], row["reason"]) for path, row in ours.items()}
+    stays = ("kept", "as_is")
+    assert fates == {
+        **dict.fromkeys(("own-0.png", "own-1.png", "own-2.png", "copied.png", "other.jpg"), stays),
+        "leak.png": ("evaluation_overlap", "evaluation_overlap:same_bytes"),
+        "broken.png": ("quarantined", "truncated"),
+    }
+    assert "'ours'" in ours["own-0.png"]["detail"] and ours["own-0.png"]["shard"] is not None
+    pool = {row["path"]: row for row in rows if row["group"] == "pool"}
+    assert len(pool) + len(ours) == len(rows) == dataset.pool_images
+    # Of a copy in the pool and one in the set, the set's is the one that stays.
+    assert pool["a/0/0000.png"]["fate"] == pool["other/0.jpg"]["fate"] == "exact_duplicate"
+    assert pool["a/0/0000.png"]["duplicate_of"] == "copied.png"
+    assert sum(row["fate"] == "kept" for row in pool.values()) == 60  # the set does not count for the balance
+    assert not any(row["group"] == "seeds:digits" for row in rows)
+    assert str(whole) in dataset.sources
+
+
+def test_a_set_that_does_nothing_or_lies_in_the_pool_is_refused(
+    planted: Any, tmp_path: Path, configure: Configure
+) -> None:
+    with pytest.raises(ValueError, match="asks for nothing"):
+        configure(tmp_path, retrieval={"sets": {"ours": {"mode": "none"}}})
+    config = configure(tmp_path, retrieval={"sets": {"ours": {"as_is": True}}})
+    with pytest.raises(ConfigError, match="in the pool as well"):
+        curate([str(planted.pool)], {"ours": str(planted.pool)}, None, config)
+
+
 def _run(settings: Path) -> subprocess.Popen[bytes]:
     script = Path(__file__).parent / "run_curation.py"
     return subprocess.Popen([sys.executable, str(script), str(settings)], start_new_session=True)
