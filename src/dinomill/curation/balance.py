@@ -18,8 +18,9 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from dinomill.config import Config
-from dinomill.curation.clusters import Floats, assign, kmeans
-from dinomill.curation.neighbours import InMemory, Rows, Vectors
+from dinomill.curation.clusters import assign, kmeans
+from dinomill.curation.neighbours import InMemory
+from dinomill.curation.products import Floats, Rows, Vectors, nearest_of_all
 
 CLUSTERS_SCHEMA = pa.schema(
     [
@@ -129,14 +130,8 @@ def _level(points: Vectors, rows: Rows, count: int, config: BalanceConfig, seed:
 
 def _closest(points: Vectors, rows: Rows, centres: Floats, each: int) -> Rows:
     """The rows closest to the centre of each cluster, at most ``each``, in order."""
-    import faiss
-
-    index = faiss.IndexFlatIP(centres.shape[1])
-    index.add(np.ascontiguousarray(centres))
-    home, similarity = np.empty(len(rows), dtype=np.int64), np.empty(len(rows))
-    for start in range(0, len(rows), 65_536):
-        found, place = index.search(points.take(rows[start : start + 65_536]), 1)
-        home[start : start + 65_536], similarity[start : start + 65_536] = place[:, 0], np.round(found[:, 0], 5)
+    home, exact = nearest_of_all(points, rows, centres)
+    similarity = np.round(exact, 5)
     order = np.lexsort((np.arange(len(rows)), -similarity, home))
     starts = np.searchsorted(home[order], np.arange(len(centres)))
     place_in_cluster = np.arange(len(rows)) - starts[home[order]]

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
-from dinomill.curation.neighbours import InMemory, Rows, Vectors, blocks
+from dinomill.curation.neighbours import InMemory
+from dinomill.curation.products import Floats, Rows, Vectors, blocks, in_threads, nearest, nearest_of_all, one_thread
 
 _NUMBERS_IN_MEMORY = 250_000_000  # a gigabyte
-_SPREAD_UP_TO = 2048  # cells; the cost grows with their square
-
-Floats = npt.NDArray[np.float32]
+_SPREAD_UP_TO = 16_384  # cells; the cost of spreading the first centres grows with their square
+_AT_LEAST = 65_536  # rows that are trained on, if there are as many
 
 
 def kmeans(
-    vectors: Vectors, rows: Rows, cells: int, *, seed: int = 0, iterations: int = 15, rows_per_cell: int = 256
+    vectors: Vectors, rows: Rows, cells: int, *, seed: int = 0, iterations: int = 15, rows_per_cell: int = 64
 ) -> Floats:
     """Centres [cells, D] of length one (spherical k-means: cosine is what neighbours are compared by).
 
@@ -26,11 +24,12 @@ def kmeans(
         cells: Centres wanted; no more than there are rows.
         seed: Of the first centres and of the training sample.
         iterations: Passes over the training sample.
-        rows_per_cell: The training sample is at most this many rows a centre: more changes little.
+        rows_per_cell: The training sample is this many rows a centre, and at least 65,536: more changes little.
     """
     generator = np.random.default_rng(seed)
-    if len(rows) > rows_per_cell * cells:
-        rows = np.sort(generator.choice(rows, rows_per_cell * cells, replace=False))
+    trained_on = max(_AT_LEAST, rows_per_cell * cells)
+    if len(rows) > trained_on:
+        rows = np.sort(generator.choice(rows, trained_on, replace=False))
     cells = min(cells, len(rows))
     if len(rows) * vectors.dimension <= _NUMBERS_IN_MEMORY:  # read once instead of once a pass
         vectors, rows = InMemory(vectors.take(rows)), np.arange(len(rows))
@@ -45,56 +44,58 @@ def kmeans(
     return centres
 
 
-def _first_centres(vectors: Vectors, rows: Rows, cells: int, generator: np.random.Generator) -> Floats:
-    """Rows far from each other (k-means++) while that is quick, any rows beyond.
+def assign(vectors: Vectors, rows: Rows, centres: Floats) -> Rows:
+    """The nearest centre of each row, int64 [rows]."""
+    return nearest_of_all(vectors, rows, centres)[0]
 
-    A rare group of images has no centre of its own when the first ones are drawn blindly.
+
+def _first_centres(vectors: Vectors, rows: Rows, cells: int, generator: np.random.Generator) -> Floats:
+    """Rows far from each other (k-means++): a rare group has no centre of its own when the first are drawn blindly.
+
+    Each is drawn by its squared distance to those before; many cells are drawn some at a time by the same distances
+    (as in k-means‖, Bahmani et al. 2012), which needs fewer passes. Beyond ``_SPREAD_UP_TO``, any rows.
     """
     if cells > _SPREAD_UP_TO:
         return vectors.take(np.sort(generator.choice(rows, cells, replace=False)))
     some = vectors.take(np.sort(generator.choice(rows, min(len(rows), 32 * cells), replace=False)))
+    at_once = max(1, cells // 64)
     chosen = [int(generator.integers(len(some)))]
+    newest = chosen[:]
     distance = np.full(len(some), np.inf)
-    while len(chosen) < cells:
-        nearer = 1 - np.round((some @ some[chosen[-1]]).astype(np.float64), 4)
-        distance = np.minimum(distance, np.maximum(nearer, 0.0))
-        total = np.cumsum(distance)
-        if total[-1] <= 0:  # nothing but copies of what is chosen
-            left = np.setdiff1d(np.arange(len(some)), chosen)
-            chosen += left[: cells - len(chosen)].tolist()
-            break
-        chosen.append(int(np.searchsorted(total, generator.random() * total[-1], side="right")))
+    with one_thread():
+        while len(chosen) < cells:
+            closest = np.round((some @ some[newest].T).max(axis=1).astype(np.float64), 4)
+            distance = np.minimum(distance, np.maximum(1 - closest, 0.0))
+            total = np.cumsum(distance)
+            if total[-1] <= 0:  # nothing but copies of what is chosen
+                left = np.setdiff1d(np.arange(len(some)), chosen)
+                chosen += left[: cells - len(chosen)].tolist()
+                break
+            drawn = generator.random(min(at_once, cells - len(chosen))) * total[-1]
+            newest = np.unique(np.searchsorted(total, drawn, side="right")).tolist()
+            chosen += newest
     return np.asarray(some[np.sort(chosen)])
-
-
-def assign(vectors: Vectors, rows: Rows, centres: Floats) -> Rows:
-    """The nearest centre of each row, int64 [rows]."""
-    index = _flat(centres)
-    found = [index.search(vectors.take(block), 1)[1][:, 0] for block in blocks(rows)]
-    return np.concatenate([*found, np.empty(0, np.int64)])
 
 
 def _sums(vectors: Vectors, rows: Rows, centres: Floats) -> tuple[npt.NDArray[np.float64], Rows]:
     """Sum and number of the rows of each cell; in float64 and in a fixed order, so that threads change nothing."""
-    from scipy.sparse import csr_matrix
-
-    index = _flat(centres)
     sums, counts = np.zeros(centres.shape), np.zeros(len(centres), dtype=np.int64)
-    for block in blocks(rows):
-        some = vectors.take(block)
-        cell = index.search(some, 1)[1][:, 0]
-        ones = (np.ones(len(cell)), (cell, np.arange(len(cell))))
-        sums += csr_matrix(ones, shape=(len(centres), len(cell))) @ some.astype(np.float64)
+    for some, cell in in_threads(lambda block: _with_cell(vectors.take(block), centres), blocks(rows, 16_384)):
+        sums += _added(some, cell, len(centres))
         counts += np.bincount(cell, minlength=len(centres))
     return sums, counts
 
 
-def _flat(centres: Floats) -> Any:
-    import faiss
+def _with_cell(some: Floats, centres: Floats) -> tuple[Floats, Rows]:
+    return some, nearest(some, centres)[0]
 
-    index = faiss.IndexFlatIP(centres.shape[1])
-    index.add(np.ascontiguousarray(centres))
-    return index
+
+def _added(some: Floats, cell: Rows, cells: int) -> npt.NDArray[np.float64]:
+    """The sum of the rows of each cell, float64 [cells, D]."""
+    from scipy.sparse import csr_matrix
+
+    ones = (np.ones(len(cell)), (cell, np.arange(len(cell))))
+    return np.asarray(csr_matrix(ones, shape=(cells, len(cell))) @ some.astype(np.float64))
 
 
 def _unit(rows: npt.NDArray[np.float64]) -> Floats:

@@ -2,12 +2,13 @@
 
 <folder>/duplicates.parquet    a row a file that is left out: which one is kept instead, and how alike the two look
 
-Edges make connected components (paper, §3). The best file of a component stays: most pixels, then most bytes, then the
-first path. A component that touches a labelled image is dropped whole.
+Edges make connected components (paper, §3). The best file of a component stays: one of a set that is taken whole, then
+most pixels, then most bytes, then the first path. A component that touches a labelled image is dropped whole.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,18 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from dinomill.curation.components import best_of_each, connected_components
 from dinomill.curation.embed import Embeddings, embedding_rows, readable
 from dinomill.curation.filters import FILTER_COLUMNS, FilterConfig, apply_filters
 from dinomill.curation.handles import DuplicatesHandle, EmbeddingsHandle, ScanHandle
-from dinomill.curation.neighbours import InMemory, Rows, Vectors, exact_similarity
+from dinomill.curation.neighbours import exact_similarity
 from dinomill.curation.pairs import DeduplicationConfig, Edges, find_edges
+from dinomill.curation.products import Rows, Vectors
 from dinomill.curation.scan import LABELLED, POOL
-from dinomill.curation.signatures import unit
+from dinomill.curation.self_join import Scratch
+from dinomill.curation.signatures import Signatures
 from dinomill.curation.tables import read_files
-from dinomill.execution.progress import progress
+from dinomill.execution.tasks import ExecutionConfig
 from dinomill.images.manifest import Fate
 from dinomill.storage.atomic import write_parquet
 from dinomill.storage.hashing import hash_json
@@ -49,46 +53,63 @@ def deduplicate(
     filters: FilterConfig,
     *,
     folder: Path,
+    work: Path | None = None,
+    execution: ExecutionConfig | None = None,
 ) -> DuplicatesHandle:
     """Find the copies in the pool, and what is too close to the labelled images.
 
     What a filter leaves out is no candidate: it must not be the one of its group that stays.
+
+    Args:
+        scan: The files.
+        embeddings: Their features.
+        config: What is a copy.
+        filters: What is left out beforehand.
+        folder: Where the result goes.
+        work: Where the search of many rows leaves unfinished work, to go on after a kill; removed when it is done.
+            None: in ``folder``.
+        execution: Where that search runs; None: processes on this machine.
     """
-    columns = ["group", "reason", "sha256", "pixels", "bytes", "width", "height", *FILTER_COLUMNS]
+    columns = ["group", "candidate", "reason", "sha256", "pixels", "bytes", "width", "height", *FILTER_COLUMNS]
     files = read_files(scan, columns)
-    in_pool, labelled = (_equals(files["group"], name) for name in (POOL, LABELLED))
+    in_pool, labelled = _equals(files["candidate"], True), _equals(files["group"], LABELLED)
     in_pool &= ~apply_filters(files, filters).out
     usable = readable(files) & (in_pool | labelled)
-    rank = _rank(files)
+    rank = _rank(files, in_pool & ~_equals(files["group"], POOL))
     same = _first_of_equals(files["pixels"], usable, rank)
-    looks = InMemory(unit(np.load(scan.signatures)))
+    looks = Signatures(scan.signatures)
     single = np.flatnonzero(usable & (same == np.arange(len(same))))
-    with progress("curation: deduplicate", 2 * len(single)) as bar:
-        edges = find_edges(
-            looks, Embeddings(embeddings.shards), embedding_rows(files), single, labelled, config, bar.advance
-        )
-    component = _components(edges, same)
+    unfinished = (work or folder) / "neighbours"
+    made_of = hash_json([embeddings.config_hash, scan.files_sha256])
+    scratch = Scratch(unfinished, made_of, execution or ExecutionConfig())
+    edges = find_edges(looks, Embeddings(embeddings.shards), embedding_rows(files), single, labelled, config, scratch)
+    every = np.arange(len(same))
+    component = connected_components(
+        len(same), np.concatenate([edges.left, every]), np.concatenate([edges.right, same])
+    )
     table = _removed(files, in_pool & usable, labelled & usable, rank, component, same, edges, looks)
     write_parquet(folder / "duplicates.parquet", table)
+    shutil.rmtree(unfinished, ignore_errors=True)
     fates = zip(table["fate"].to_pylist(), table["reason"].to_pylist(), strict=True)
     return DuplicatesHandle(
         folder=folder,
         config_hash=hash_json([embeddings.config_hash, config.content_hash(), filters.content_hash()]),
         duplicates=folder / "duplicates.parquet",
         counts=dict(sorted(Counter(f"{fate}:{reason}" for fate, reason in fates).items())),
+        searches=edges.searches,
     )
 
 
-def _equals(column: pa.ChunkedArray, value: str) -> Mask:
+def _equals(column: pa.ChunkedArray, value: str | bool) -> Mask:
     import pyarrow.compute as pc
 
     return np.asarray(pc.equal(column, value).to_numpy(zero_copy_only=False), dtype=np.bool_)
 
 
-def _rank(files: pa.Table) -> Rows:
-    """The place of each file when the best comes first: most pixels, most bytes, first in the scan's order."""
+def _rank(files: pa.Table, as_is: Mask) -> Rows:
+    """The place of each file when the best comes first: of a set taken whole, most pixels, most bytes, first found."""
     width, height, size = (_numbers(files[name]) for name in ("width", "height", "bytes"))
-    order = np.lexsort((np.arange(len(files)), -size, -width * height))
+    order = np.lexsort((np.arange(len(files)), -size, -width * height, ~as_is))
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = np.arange(len(order))
     return rank
@@ -105,24 +126,12 @@ def _first_of_equals(column: pa.ChunkedArray, usable: Mask, rank: Rows) -> Rows:
     return best
 
 
-def _components(edges: Edges, same: Rows) -> Rows:
-    """The number of each row's connected component, equal pixels included."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    left = np.concatenate([edges.left, np.arange(len(same))])
-    right = np.concatenate([edges.right, same])
-    graph = coo_matrix((np.ones(len(left), dtype=np.bool_), (left, right)), shape=(len(same), len(same)))
-    return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
-
-
 def _removed(
     files: pa.Table, pool: Mask, labelled: Mask, rank: Rows, component: Rows, same: Rows, edges: Edges, looks: Vectors
 ) -> pa.Table:
     """A row for every file of the pool that is not the best of its component, or whose component is labelled."""
-    count = int(component.max()) + 1 if len(component) else 0
-    best = _best_of(component, np.flatnonzero(pool), rank, count)
-    reference = _best_of(component, np.flatnonzero(labelled), rank, count)
+    best = best_of_each(component, np.flatnonzero(pool), rank)
+    reference = best_of_each(component, np.flatnonzero(labelled), rank)
     overlap = reference[component] >= 0
     row = np.flatnonzero(pool & (overlap | (best[component] != np.arange(len(component)))))
     kept = np.where(overlap[row], reference[component[row]], best[component[row]])
@@ -147,14 +156,6 @@ def _removed(
     )
     distance = np.where(exact_pixels & (same[kept] == same[row]), 0.0, 1 - exact_similarity(looks, row, kept))
     return pa.table([row, kept, fate.tolist(), reason.tolist(), distance.astype(np.float32)], schema=DUPLICATES_SCHEMA)
-
-
-def _best_of(component: Rows, rows: Rows, rank: Rows, count: int) -> Rows:
-    """The best-ranked of ``rows`` in each component; -1 where there is none."""
-    best = np.full(count, -1, dtype=np.int64)
-    worst_first = rows[np.argsort(-rank[rows])]
-    best[component[worst_first]] = worst_first  # of repeated places the last assignment stays: the best
-    return best
 
 
 def _codes(column: pa.ChunkedArray) -> Rows:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from dinomill.curation.neighbours import SearchReport
 from dinomill.handles import Handle
 
 
@@ -45,6 +46,9 @@ class DuplicatesHandle(Handle):
 
     duplicates: Path
     counts: dict[str, int] = Field(description="files by fate and reason")
+    searches: dict[str, SearchReport] = Field(
+        default_factory=dict, description="how signatures and embeddings were searched, and the measured recall of that"
+    )
 
 
 class SelectionHandle(Handle):

@@ -11,7 +11,6 @@ against labelled images): right for a network made for copy detection, wrong for
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +18,9 @@ import numpy.typing as npt
 from pydantic import Field
 
 from dinomill.config import Config
-from dinomill.curation.neighbours import Index, Rows, SearchConfig, Vectors, blocks, exact_similarity
+from dinomill.curation.neighbours import SearchConfig, SearchReport, exact_similarity
+from dinomill.curation.products import Rows, Scored, Vectors
+from dinomill.curation.self_join import Question, Scratch, join
 
 Figures = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -57,6 +58,7 @@ class Edges(NamedTuple):
     left: Rows
     right: Rows
     by_embedding: Mask  # found by the embedding alone
+    searches: dict[str, SearchReport]  # how candidates were found: signatures, embeddings
 
 
 def find_edges(
@@ -66,7 +68,7 @@ def find_edges(
     rows: Rows,
     labelled: Mask,
     config: DeduplicationConfig,
-    advance: Callable[[int], None],
+    scratch: Scratch | None = None,
 ) -> Edges:
     """All edges among ``rows``.
 
@@ -74,76 +76,59 @@ def find_edges(
         looks: Signatures by scan row.
         features: Embeddings by embedding row.
         feature_row: The embedding row of each scan row.
-        rows: The scan rows to compare: one of each group of equal pixels.
+        rows: The scan rows to compare, in order: one of each group of equal pixels.
         labelled: Which scan rows are labelled, bool.
         config: When a pair is an edge.
-        advance: Told how many rows are done; twice the number of rows in all.
+        scratch: Where the search of many rows leaves unfinished work.
     """
     crowd = np.full(len(labelled), np.inf)
-    left, right = _signature_candidates(looks, rows, crowd, config, advance)
+    left, right, by_look = _signature_candidates(looks, rows, crowd, config, scratch)
     alike = _same_look(looks, left, right, crowd, config)
     found = [(left[alike], right[alike])]
-    left, right, cosine = _embedding_candidates(features, feature_row, rows, labelled, config, advance)
-    if config.trust_embedding:
-        limit = np.where(labelled[left] | labelled[right], config.labelled_cosine, config.cosine)
-        agreed = cosine >= limit
-    else:
-        agreed = _same_look(looks, left, right, crowd, config)
-    found.append((left[agreed], right[agreed]))
-    return _without_repeats(found, len(labelled))
+    searches = {"signatures": by_look}
+    if config.embedding_neighbours:
+        lowest = min(config.cosine, config.labelled_cosine) if labelled[rows].any() else config.cosine
+        left, right, searches["embeddings"] = embedding_candidates(features, feature_row[rows], lowest, config, scratch)
+        cosine = exact_similarity(features, left, right)
+        back = np.full(len(features), -1, dtype=np.int64)
+        back[feature_row[rows]] = rows
+        left, right = back[left], back[right]
+        if config.trust_embedding:
+            limit = np.where(labelled[left] | labelled[right], config.labelled_cosine, config.cosine)
+            agreed = cosine >= limit
+        else:
+            agreed = _same_look(looks, left, right, crowd, config)
+        found.append((left[agreed], right[agreed]))
+    return _without_repeats(found, len(labelled), searches)
+
+
+def embedding_candidates(
+    features: Vectors, rows: Rows, lowest: float, config: DeduplicationConfig, scratch: Scratch | None = None
+) -> tuple[Rows, Rows, SearchReport]:
+    """Pairs of embeddings whose cosine is about ``lowest`` or more; exact figures decide."""
+    question = Question(neighbours=config.embedding_neighbours, floor=lowest - _SLACK)
+    found = join(features, rows, question, config.search, name="curation: close embeddings", scratch=scratch)
+    return (*_pairs(found.pairs), found.report)
 
 
 def _signature_candidates(
-    looks: Vectors, rows: Rows, crowd: Figures, config: DeduplicationConfig, advance: Callable[[int], None]
-) -> tuple[Rows, Rows]:
+    looks: Vectors, rows: Rows, crowd: Figures, config: DeduplicationConfig, scratch: Scratch | None
+) -> tuple[Rows, Rows, SearchReport]:
     """Pairs of close signatures; fills in how far the crowd is from each row."""
-    index = Index(looks, rows, config.search)
-    lefts, rights = [], []
-    for block in blocks(rows, 16_384):
-        found = index.search(looks.take(block), max(config.signature_neighbours, config.crowd) + 1)
-        if found.row.shape[1] > config.crowd:
-            crowd[block] = np.round(1 - found.similarity[:, config.crowd].astype(np.float64), 4)
-        left, right, _ = _pairs(block, found.row, found.similarity, 1 - config.max_distance - _SLACK)
-        lefts.append(left)
-        rights.append(right)
-        advance(len(block))
-    return np.concatenate(lefts), np.concatenate(rights)
+    question = Question(
+        neighbours=max(config.signature_neighbours, config.crowd),
+        floor=1 - config.max_distance - _SLACK,
+        crowd=config.crowd,
+    )
+    found = join(looks, rows, question, config.search, name="curation: close signatures", scratch=scratch)
+    if len(rows) > config.crowd:
+        crowd[rows] = np.round(1 - found.crowd.astype(np.float64), 4)
+    return (*_pairs(found.pairs), found.report)
 
 
-def _embedding_candidates(
-    features: Vectors,
-    feature_row: Rows,
-    rows: Rows,
-    labelled: Mask,
-    config: DeduplicationConfig,
-    advance: Callable[[int], None],
-) -> tuple[Rows, Rows, Figures]:
-    """Pairs of close embeddings, and their exact cosine."""
-    if not config.embedding_neighbours:
-        advance(len(rows))
-        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
-    here = feature_row[rows]
-    back = np.full(len(features), -1, dtype=np.int64)
-    back[here] = rows
-    index = Index(features, here, config.search)
-    lowest = min(config.cosine, config.labelled_cosine) if labelled.any() else config.cosine
-    lefts, rights = [], []
-    for block in blocks(here, 16_384):
-        found = index.search(features.take(block), config.embedding_neighbours + 1)
-        left, right, _ = _pairs(block, found.row, found.similarity, lowest - _SLACK)
-        lefts.append(left)
-        rights.append(right)
-        advance(len(block))
-    left, right = np.concatenate(lefts), np.concatenate(rights)
-    return back[left], back[right], exact_similarity(features, left, right)
-
-
-def _pairs(block: Rows, neighbour: Rows, similarity: npt.NDArray[np.float32], limit: float) -> tuple[Rows, Rows, Mask]:
-    """Each pair once, smaller row first, whose similarity reaches the limit."""
-    own = np.broadcast_to(block[:, None], neighbour.shape)
-    close = (similarity >= limit) & (neighbour >= 0) & (neighbour != own)
-    left, right = np.minimum(own[close], neighbour[close]), np.maximum(own[close], neighbour[close])
-    return left, right, close
+def _pairs(found: Scored) -> tuple[Rows, Rows]:
+    """Each pair, smaller row first."""
+    return np.minimum(found.query, found.row), np.maximum(found.query, found.row)
 
 
 def _same_look(looks: Vectors, left: Rows, right: Rows, crowd: Figures, config: DeduplicationConfig) -> Mask:
@@ -153,10 +138,9 @@ def _same_look(looks: Vectors, left: Rows, right: Rows, crowd: Figures, config: 
     return np.asarray((distance <= config.certain) | close, dtype=np.bool_)
 
 
-def _without_repeats(found: list[tuple[Rows, Rows]], rows: int) -> Edges:
+def _without_repeats(found: list[tuple[Rows, Rows]], rows: int, searches: dict[str, SearchReport]) -> Edges:
     """Edges once each; those that only the second list has were found by the embedding."""
-    keys = [left * rows + right for left, right in found]
-    first, second = np.unique(keys[0]), np.setdiff1d(keys[1], keys[0])
-    key = np.concatenate([first, second])
-    by_embedding = np.arange(len(key)) >= len(first)
-    return Edges(key // rows, key % rows, by_embedding)
+    keys = [np.unique(left * rows + right) for left, right in found]
+    key = np.concatenate([keys[0], *(np.setdiff1d(more, keys[0]) for more in keys[1:])])
+    by_embedding = np.arange(len(key)) >= len(keys[0])
+    return Edges(key // rows, key % rows, by_embedding, searches)

@@ -8,7 +8,7 @@
   go on to their next. For seed sets that are large themselves.
 - ``cluster`` (paper, §3): k-means cells of the pool; a cell that holds enough seeds gives up to so many images, those
   closest to the seeds. For small seed sets and huge pools.
-- ``none``: it asks for nothing; for a set that is only taken whole (``as_is``; paper, appendix A.4).
+- ``none``: it asks for nothing; for a set that is only taken whole (``as_is``; paper, appendix A).
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from pydantic import Field, model_validator
 
 from dinomill.config import Config
 from dinomill.curation.clusters import assign, kmeans
-from dinomill.curation.neighbours import Index, InMemory, Rows, SearchConfig, Vectors, blocks, exact_similarity
+from dinomill.curation.neighbours import Index, InMemory, SearchConfig, SearchReport, exact_similarity
+from dinomill.curation.products import Rows, Vectors, blocks, nearest_of_all
 from dinomill.errors import ConfigError
 
 Figures = npt.NDArray[np.float64]
@@ -74,6 +75,7 @@ class Retrieved(NamedTuple):
     nearest: Rows  # [candidates]: the closest seed, a row of the embeddings
     similarity: Figures  # [candidates]: to it
     threshold: float | None  # similar: where it stops
+    search: SearchReport  # how the nearest were found
 
 
 def check_names(config: RetrievalConfig, names: list[str]) -> None:
@@ -103,24 +105,28 @@ def retrieve(
         search: How neighbours are found.
         seed: Of the k-means.
     """
-    nearest, similarity = _nearest_seed(vectors, candidates, seeds, search)
+    nearest, report = _nearest_seed(vectors, candidates, seeds, search)
+    similarity = exact_similarity(vectors, candidates, nearest)
     threshold = None
     if config.mode == "similar":
         threshold = _leave_one_out(vectors, seeds, config.coverage)
         wanted = similarity >= threshold
     elif config.mode == "sample":
-        wanted = _sample(vectors, candidates, seeds, config.neighbours, search)
+        wanted, report = _sample(vectors, candidates, seeds, config.neighbours, search)
     else:
         assert config.mode == "cluster", "a set that asks for nothing is not asked"
         wanted = _cluster(vectors, candidates, seeds, similarity, config, seed)
-    return Retrieved(_capped(wanted, similarity, config.limit), nearest, similarity, threshold)
+    return Retrieved(_capped(wanted, similarity, config.limit), nearest, similarity, threshold, report)
 
 
-def _nearest_seed(vectors: Vectors, candidates: Rows, seeds: Rows, search: SearchConfig) -> tuple[Rows, Figures]:
+def _nearest_seed(vectors: Vectors, candidates: Rows, seeds: Rows, search: SearchConfig) -> tuple[Rows, SearchReport]:
+    """The seed that each candidate is closest to."""
+    if len(seeds) <= search.exact_up_to:
+        place, _ = nearest_of_all(vectors, candidates, vectors.take(seeds))
+        return seeds[place], SearchReport(kind="exact", rows=len(seeds), recall=1.0)
     index = Index(vectors, seeds, search)
-    nearest = [index.search(vectors.take(block), 1).row[:, 0] for block in blocks(candidates)]
-    rows = np.concatenate([*nearest, np.empty(0, np.int64)])
-    return rows, exact_similarity(vectors, candidates, rows)
+    found = [index.search(vectors.take(block), 1).row[:, 0] for block in blocks(candidates)]
+    return np.concatenate([*found, np.empty(0, np.int64)]), index.report(1)
 
 
 def _leave_one_out(vectors: Vectors, seeds: Rows, coverage: float) -> float:
@@ -137,10 +143,13 @@ def _leave_one_out(vectors: Vectors, seeds: Rows, coverage: float) -> float:
     return float(np.round(closest[max(place, 0)], 4))
 
 
-def _sample(vectors: Vectors, candidates: Rows, seeds: Rows, k: int, search: SearchConfig) -> npt.NDArray[np.bool_]:
+def _sample(
+    vectors: Vectors, candidates: Rows, seeds: Rows, k: int, search: SearchConfig
+) -> tuple[npt.NDArray[np.bool_], SearchReport]:
     """The k nearest candidates of each seed; one counts for the closest seed that asks, the others ask further."""
-    index = Index(vectors, candidates, search)
-    found = index.search(vectors.take(seeds), min(4 * k, len(candidates)))
+    index = Index(vectors, candidates, search, queries=len(seeds))
+    wide = min(4 * k, len(candidates))
+    found = index.search(vectors.take(seeds), wide)
     place = np.searchsorted(candidates, found.row)  # candidates are in order
     asked = np.argsort(-found.similarity.ravel(), kind="stable")
     taken = np.zeros(len(candidates), dtype=np.bool_)
@@ -151,7 +160,7 @@ def _sample(vectors: Vectors, candidates: Rows, seeds: Rows, k: int, search: Sea
         if got[query] < k and not taken[target] and found.row.ravel()[one] >= 0:
             taken[target] = True
             got[query] += 1
-    return taken
+    return taken, index.report(wide)
 
 
 def _cluster(

@@ -8,6 +8,7 @@ brightened by 8%, JPEG quality 50) at a threshold that half a per cent of differ
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,6 +78,29 @@ def unit(signatures: npt.NDArray[Any]) -> Floats:
     rows = np.asarray(signatures, dtype=np.float32)
     length = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.asarray(rows / np.maximum(length, np.float32(1e-12)), dtype=np.float32)
+
+
+class Signatures:
+    """Signatures in a file, by row: read when they are asked for.
+
+    Args:
+        path: ``.npy``, int8 [N, 256].
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._stored = np.load(path, mmap_mode="r")
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    @property
+    def dimension(self) -> int:
+        """Numbers a row."""
+        return int(self._stored.shape[1])
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Floats:
+        """The rows asked for, float32 [n, 256], of length one (zero rows stay zero)."""
+        return unit(self._stored[rows])
 
 
 def measure(grey: Pixels) -> Quality:
