@@ -93,12 +93,23 @@ def test_a_pool_that_is_gone_leaves_gaps_not_errors(run: Any, output: Path, tmp_
     assert "not readable" in page
 
 
-def test_data_docs_are_linked_when_they_are_there(run: Any, tmp_path: Path) -> None:
-    docs = tmp_path / "quality" / "curated_manifest" / "docs" / "index.html"
-    docs.parent.mkdir(parents=True)
-    docs.touch()
-    page = render_page(run.handles, run.config(tmp_path / "report", quality=tmp_path / "quality"))
-    assert 'href="../quality/curated_manifest/docs/index.html"' in page
+def test_pages_of_other_stages_are_beside_the_report_when_they_are_there(run: Any, tmp_path: Path) -> None:
+    docs = tmp_path / "quality" / "docs"
+    docs.mkdir(parents=True)
+    (docs / "index.html").write_text("checked")
+    quality = {"raw_manifest": tmp_path / "quality", "evaluation": tmp_path / "nothing"}
+    config = run.config(tmp_path / "report", quality=quality)
+    page = render_page(run.handles, config)
+    assert 'href="data_docs/raw_manifest/index.html"' in page and "data_docs/evaluation" not in page
+    assert (config.output / "data_docs" / "raw_manifest" / "index.html").read_text() == "checked"
+    assert "curation.html" not in page
+    made = run.handles.curated.folder / "curation.html"
+    made.write_text("where they went")
+    try:
+        assert 'href="curation.html"' in render_page(run.handles, config)
+    finally:
+        made.unlink()
+    assert (config.output / "curation.html").read_text() == "where they went"
 
 
 @pytest.mark.parametrize("count", [0, 3])

@@ -16,6 +16,7 @@ from dinomill.curation.embed import Embeddings
 from dinomill.curation.gate import GateConfig, check_table
 from dinomill.curation.handles import EmbeddingsHandle
 from dinomill.curation.suites import embeddings_suite, evaluation_suite, manifest_suite
+from dinomill.curation.tables import fresh_folder
 from dinomill.handles import DatasetHandle, EvaluationHandle
 from dinomill.images.manifest import Fate
 
@@ -33,7 +34,7 @@ class Contract:
     """
 
     def __init__(self, quality: str, work: str, sample_above: int = 200_000, docs: bool = True) -> None:
-        self.folder, self.work = Path(quality), Path(work) / "curation"
+        self.folder, self.work = Path(quality), Path(work)
         self.config = GateConfig(sample_above=sample_above, docs=docs)
 
     def sample(self, total: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
@@ -96,7 +97,7 @@ class EmbeddingsContract(Contract):
 
 
 class EvaluationContract(Contract):
-    """Every score is a fraction, and every model has one row."""
+    """Every score is a fraction, and every model has one row; without labelled images there is no table."""
 
     def validate(self, evaluation: EvaluationHandle) -> EvaluationHandle:
         """Return the handle.
@@ -106,8 +107,12 @@ class EvaluationContract(Contract):
         """
         import pandas as pd
 
+        if not evaluation.bank_images:
+            return evaluation
+        fresh_folder(self.folder)  # the only gate that writes here
         columns = ("model", "kind", "knn", "linear")
-        rows = pd.DataFrame([{name: getattr(score, name) for name in columns} for score in evaluation.scores])
+        values = [[getattr(score, name) for name in columns] for score in evaluation.scores]
+        rows = pd.DataFrame(values, columns=list(columns))
         suite = evaluation_suite()
         check_table("evaluation", rows, suite, self.config, folder=self.folder, work=self.work, index=("model",))
         return evaluation

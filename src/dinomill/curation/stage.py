@@ -66,7 +66,7 @@ def curate(
     found.save()
     check_files(found, config.gate, config.scan, folder=folders.quality, work=work).save()
     features = embed_files(found, config.embedding, folder=folders.embeddings, work=work, execution=execution)
-    EmbeddingsContract(str(folders.quality), str(folders.work), docs=config.gate.docs).validate(features).save()
+    EmbeddingsContract(str(folders.quality), str(work), docs=config.gate.docs).validate(features).save()
     copies = deduplicate(found, features, config.deduplication, config.filters, folder=folders.duplicates)
     copies.save()
     chosen = select(found, features, copies, config.retrieval, config.balance, config.filters, folder=folders.selection)
@@ -75,5 +75,5 @@ def curate(
         found, features, chosen, config.write, config.filters, folder=folders.curated, work=work, execution=execution
     )
     write_report(found, features, chosen, folder=folders.curated)
-    ManifestContract(str(folders.quality), str(folders.work), docs=config.gate.docs).validate(dataset).save()
+    ManifestContract(str(folders.quality), str(work), docs=config.gate.docs).validate(dataset).save()
     return dataset

@@ -16,7 +16,9 @@ class ReportingConfig(Config):
     planted: Path | None = Field(
         default=None, description="Parquet of what was planted into the pool; scored when it is there"
     )
-    quality: Path | None = Field(default=None, description="where curation's gates leave their Data Docs, to link to")
+    quality: dict[str, Path] = Field(
+        default_factory=dict, description="where quality gates leave their Data Docs, by name; copied beside the page"
+    )
     kept_images: int = Field(default=60, ge=0, le=1000, description="kept images on the contact sheet")
     removed_images: int = Field(default=18, ge=0, le=1000, description="images on the contact sheet of each fate")
     duplicate_pairs: int = Field(default=12, ge=0, le=500, description="removed duplicates beside what was kept")

@@ -2,11 +2,11 @@
 
 <output>/handle.json
 <output>/index.html
+<output>/curation.html, <output>/data_docs/    see attached.py
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from dinomill.handles import (
     ReportHandle,
     StudentsHandle,
 )
+from dinomill.reporting.attached import attach_pages
 from dinomill.reporting.config import ReportingConfig
 from dinomill.reporting.curation import view_curation
 from dinomill.reporting.features import view_neighbours, view_patches
@@ -95,7 +96,7 @@ def render_page(run: RunHandles, config: ReportingConfig) -> str:
             champion=champion,
             registration=run.registration,
             package=run.package,
-            docs=_data_docs(config),
+            attached=attach_pages(run.curated, config.quality, config.output),
             **pictures,
         )
     )
@@ -125,11 +126,3 @@ def _millions(value: int) -> str:
     if value < 1e6:
         return f"{value / 1e3:.0f} k"
     return f"{value / 1e6:.1f} M" if value < 1e8 else f"{value / 1e6:,.0f} M"
-
-
-def _data_docs(config: ReportingConfig) -> list[tuple[str, str]]:
-    """Name of each gate and the link from the page to its Data Docs."""
-    if config.quality is None:
-        return []
-    pages = sorted(config.quality.glob("*/docs/index.html"))
-    return [(page.parts[-3].replace("_", " "), Path(os.path.relpath(page, config.output)).as_posix()) for page in pages]
