@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from dinomill.curation import report
 from dinomill.handles import ReportHandle
-from dinomill.reporting import build_report
+from dinomill.reporting import attached, build_report
 from dinomill.reporting.page import render_page
 from dinomill.storage.hashing import hash_file
 
@@ -103,7 +104,8 @@ def test_pages_of_other_stages_are_beside_the_report_when_they_are_there(run: An
     assert 'href="data_docs/raw_manifest/index.html"' in page and "data_docs/evaluation" not in page
     assert (config.output / "data_docs" / "raw_manifest" / "index.html").read_text() == "checked"
     assert "curation.html" not in page
-    made = run.handles.curated.folder / "curation.html"
+    assert attached.PAGE == report.PAGE
+    made = run.handles.curated.folder / attached.PAGE
     made.write_text("where they went")
     try:
         assert 'href="curation.html"' in render_page(run.handles, config)

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dinomill.curation.report import PAGE
 from dinomill.handles import DatasetHandle
 from dinomill.storage.atomic import atomic_file, storage_errors
+
+PAGE = "curation.html"  # what curation.report calls it; that module would bring half of curation with it
 
 
 @dataclass(frozen=True)
