@@ -61,16 +61,20 @@ def test_other_shapes_of_model(tmp_path: Path, form: Format, changes: dict[str, 
     assert result.max_difference < 1e-4
 
 
-def test_files_carry_their_preprocessing(exports: Callable[[Format], Export]) -> None:
+def test_files_carry_their_preprocessing_and_pooling(exports: Callable[[Format], Export]) -> None:
     onnx = pytest.importorskip("onnx")
     openvino = pytest.importorskip("openvino")
     paths = {form: exports(form).path for form in FORMATS}
-    extra = {"preprocessing.json": ""}
+    extra = {"preprocessing.json": "", "pooling.txt": ""}
     torch.export.load(paths["pt2"], extra_files=extra)
     metadata = {entry.key: entry.value for entry in onnx.load(paths["onnx"]).metadata_props}
-    runtime = openvino.Core().read_model(paths["openvino"]).get_rt_info(["dinomill", "preprocessing"]).astype(str)
-    for text in (extra["preprocessing.json"], metadata["preprocessing"], runtime):
+    read = openvino.Core().read_model(paths["openvino"])
+    runtime = {key: read.get_rt_info(["dinomill", key]).astype(str) for key in ("preprocessing", "pooling")}
+    for text in (extra["preprocessing.json"], metadata["preprocessing"], runtime["preprocessing"]):
         assert PreprocessingConfig.model_validate(json.loads(text)) == SETTINGS
+    # torch hands extra files that it reads as bytes or text, by version.
+    told = extra["pooling.txt"]
+    assert {told if isinstance(told, str) else told.decode(), metadata["pooling"], runtime["pooling"]} == {"cls"}
 
 
 def test_single_file_needs_no_keywords(tmp_path: Path) -> None:

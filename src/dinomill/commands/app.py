@@ -140,6 +140,25 @@ def embed(
     embed_files(sources, output, model=model, batch_size=batch_size)
 
 
+@app.command(
+    epilog="Examples: [bold]dinomill export onnx backbone.onnx[/]   "
+    "[bold]dinomill export pth vits14.pth --model models:/dinomill-backbone@champion[/]"
+)
+def export(
+    form: Annotated[str, typer.Argument(metavar="FORMAT", help="pth, safetensors, pt2, onnx or openvino.")],
+    output: Annotated[Path, typer.Argument(help="The file to write; its suffix becomes the format's.")],
+    model: Annotated[str | None, typer.Option("--model", "-m", help=_MODEL)] = None,
+) -> None:
+    """Write the model in a form that other runtimes read, after comparing it with the model itself."""
+    from dinomill.commands.export import export_model
+    from dinomill.commands.project import enter_project
+
+    output = output.absolute()
+    if model is None:
+        enter_project()
+    export_model(model, form, output)
+
+
 @app.command(epilog="Example: [bold]dinomill search query.jpg photos.parquet --count 5[/]")
 def search(
     query: Annotated[Path, typer.Argument(help="An image.")],

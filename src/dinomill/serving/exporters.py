@@ -1,10 +1,12 @@
 """A trained backbone in the forms that other runtimes read, each checked against the model itself.
 
     <name>.pth            state dict with the official names, weights only
-    <name>.safetensors    the same, with configuration and preprocessing in the header
-    <name>.pt2            torch.export program; preprocessing as an extra file
-    <name>.onnx           ONNX (extra `onnx`; weights over 2 GB in <name>.onnx.data); preprocessing as metadata
-    <name>.xml, .bin      OpenVINO (extra `openvino`); preprocessing as runtime information
+    <name>.safetensors    the same, with the configuration and the description in the header
+    <name>.pt2            torch.export program; the description as extra files
+    <name>.onnx           ONNX (extra `onnx`; weights over 2 GB in <name>.onnx.data); the description as metadata
+    <name>.xml, .bin      OpenVINO (extra `openvino`); the description as runtime information
+
+The description is the preprocessing, and the pooling that makes the tokens one embedding.
 
 The programs take ``images [B, C, S, S]`` float32, preprocessed, any B, and return ``cls_token [B, D]`` and
 ``patch_tokens [B, N, D]``, after the final norm.
@@ -34,7 +36,7 @@ from dinomill.storage.atomic import storage_errors
 Format = Literal["pth", "safetensors", "pt2", "onnx", "openvino"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 _SUFFIXES: dict[Format, str] = {"openvino": ".xml"}
-_PREPROCESSING_FILE = "preprocessing.json"
+_POOLING = "pooling"
 _ONNX_LIMIT = 1_900_000_000  # bytes of weights; one protobuf file cannot hold more than 2 GB
 
 
@@ -145,11 +147,13 @@ def _write_pth(model: VisionTransformer, _images: Tensor, _preprocessing: Prepro
 def _write_safetensors(
     model: VisionTransformer, _images: Tensor, preprocessing: PreprocessingConfig, path: Path
 ) -> None:
-    write_safetensors(path, model, {SECTION: preprocessing.model_dump_json()})
+    write_safetensors(path, model, _described(model, preprocessing))
 
 
 def _write_pt2(model: VisionTransformer, images: Tensor, preprocessing: PreprocessingConfig, path: Path) -> None:
-    torch.export.save(_trace(model, images), path, extra_files={_PREPROCESSING_FILE: preprocessing.model_dump_json()})
+    description = _described(model, preprocessing)
+    files = {f"{SECTION}.json": description[SECTION], f"{_POOLING}.txt": description[_POOLING]}
+    torch.export.save(_trace(model, images), path, extra_files=files)
 
 
 def _write_onnx(model: VisionTransformer, images: Tensor, preprocessing: PreprocessingConfig, path: Path) -> None:
@@ -163,7 +167,7 @@ def _write_onnx(model: VisionTransformer, images: Tensor, preprocessing: Preproc
         output_names=["cls_token", "patch_tokens"],
     )
     assert exported is not None
-    exported.model.metadata_props[SECTION] = preprocessing.model_dump_json()
+    exported.model.metadata_props.update(_described(model, preprocessing))
     exported.save(path, external_data=size > _ONNX_LIMIT)
 
 
@@ -177,8 +181,13 @@ def _write_openvino(model: VisionTransformer, images: Tensor, preprocessing: Pre
         (*converted.inputs, *converted.outputs), ("images", "cls_token", "patch_tokens"), strict=True
     ):
         port.get_tensor().set_names({name})
-    converted.set_rt_info(preprocessing.model_dump_json(), ["dinomill", SECTION])
+    for key, value in _described(model, preprocessing).items():
+        converted.set_rt_info(value, ["dinomill", key])
     openvino.save_model(converted, path, compress_to_fp16=False)
+
+
+def _described(model: VisionTransformer, preprocessing: PreprocessingConfig) -> dict[str, str]:
+    return {SECTION: preprocessing.model_dump_json(), _POOLING: model.config.pooling}
 
 
 def _trace(model: VisionTransformer, images: Tensor) -> torch.export.ExportedProgram:

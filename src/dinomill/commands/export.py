@@ -1,0 +1,36 @@
+"""`dinomill export`: a model as a file for another runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+from dinomill.commands.project import folder
+from dinomill.errors import InputError
+from dinomill.handles import RegistrationHandle
+
+
+def export_model(model: str | None, form: str, output: Path) -> None:
+    """Write one file (two for some formats), and say how closely it repeats the model.
+
+    Args:
+        model: A folder or ``models:/name@alias``; by default the version that the registration stage registered.
+        form: One of the exporters' formats.
+        output: The file.
+
+    Raises:
+        InputError: When there is no such format or model.
+        MachineError: When the format's extra is missing, or the export does not repeat the model.
+    """
+    from dinomill.serving.exporters import Format, export
+
+    for known in get_args(Format):
+        if form == known:
+            source = model or str(RegistrationHandle.load(folder("registration")).source)
+            done = export(source, known, output)
+            print(
+                f"{done.path}: {done.bytes / 1e6:.1f} MB, differs from the model by {done.max_difference:.1e} at most "
+                f"(cosine {done.cosine:.6f})"
+            )
+            return
+    raise InputError(f"There is no export format {form!r}.", expected=", ".join(get_args(Format)))
