@@ -1,6 +1,6 @@
 """Finding copies among 2,000 photographic JPEGs (see duplicate_pool.py), beside peers, and the cost of embedding.
 
-    benchmarks/peers/install_curation.sh /tmp/peers
+    benchmarks/contenders/install_curation_peers.sh /tmp/peers
     python benchmarks/curation.py --peers /tmp/peers/bin/python [--rounds 5]
 
 dinomill and the peers take turns, each in a warm process with two workers, from the files to the list of pairs; figures
@@ -26,7 +26,7 @@ import numpy as np
 import psutil
 
 from dinomill.curation.embed import EmbeddingConfig, EmbedTask, embed_shard
-from dinomill.curation.embedders import EmbedderConfig, _load, find_network
+from dinomill.curation.embedders import EmbedderConfig, _load, batch_size, find_network
 from dinomill.curation.neighbours import InMemory
 from dinomill.curation.pairs import DeduplicationConfig, find_edges
 from dinomill.curation.scan import ScanConfig, scan
@@ -84,7 +84,7 @@ class Peer:
     """A peer's process, asked again and again."""
 
     def __init__(self, python: str, name: str, folder: Path) -> None:
-        script = Path(__file__).parent / "peers" / "find_copies.py"
+        script = Path(__file__).parent / "contenders" / "find_copies.py"
         self.process = subprocess.Popen(
             [python, str(script), name, str(folder)],
             stdin=subprocess.PIPE,
@@ -121,7 +121,10 @@ def score(pairs: Pairs, planted: dict[frozenset[str], str]) -> dict[str, float]:
 
 
 def embed_efficiency(folder: Path, rounds: int, images: int = 128) -> tuple[float, float]:
-    """Embedding over the bare network, in turns; and images a CPU-second of embedding. One thread each."""
+    """Embedding over the bare network, in turns; and images a CPU-second of embedding.
+
+    Both in one thread, the same batches, precision and memory layout: a worker has one core.
+    """
     import torch
 
     torch.set_num_threads(1)
@@ -129,7 +132,8 @@ def embed_efficiency(folder: Path, rounds: int, images: int = 128) -> tuple[floa
     network = find_network(config.embedder)
     forward = _load(network, config.embedder).forward
     items = list_items(str(folder))[:images]
-    layout = np.random.default_rng(0).standard_normal((config.embedder.batch, 224, 224, 3)).astype(np.float32)
+    batch = batch_size(config.embedder)
+    layout = np.random.default_rng(0).standard_normal((batch, 224, 224, 3)).astype(np.float32)
     ready = layout.transpose(0, 3, 1, 2)
     whole, bare = [], []
     with tempfile.TemporaryDirectory() as room:
@@ -146,7 +150,7 @@ def embed_efficiency(folder: Path, rounds: int, images: int = 128) -> tuple[floa
             embed_shard(task)
             whole.append((time.process_time() - start) / images)
             start = time.process_time()
-            for _ in range(images // config.embedder.batch):
+            for _ in range(images // batch):
                 forward(ready)
             bare.append((time.process_time() - start) / images)
     return median(bare) / median(whole), 1 / median(whole)
