@@ -34,7 +34,8 @@ class Squared(TaskResult):
 def square(task: Square) -> Squared:
     if task.behave == "raise":
         raise InputError(f"task {task.number} cannot", action="nothing")
-    if task.behave == "die":
+    if task.behave == "die" or (task.behave == "die once" and not (task.folder / "died").exists()):
+        (task.folder / "died").touch()
         os.kill(os.getpid(), signal.SIGKILL)
     path = task.folder / f"{task.number}.txt"
     with (task.folder / "calls").open("a") as calls:
@@ -61,14 +62,37 @@ def test_results_come_in_the_order_of_the_tasks(tmp_path: Path, config: Executio
     assert _run(tmp_path, _tasks(tmp_path, range(9)), config) == [number**2 for number in range(9)]
 
 
-def test_ray_gives_the_same_results_and_the_same_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("ray")
+@pytest.mark.slow
+def test_ray_data_gives_the_same_results_and_errors_and_outlives_a_killed_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On one local cluster, which takes half a minute to start and stop when the machine is busy."""
+    ray = pytest.importorskip("ray")
     root = str(Path(__file__).parents[2])
     monkeypatch.setenv("PYTHONPATH", root)  # Ray's workers are started afresh
-    ray = ExecutionConfig(executor="ray", workers=2)
-    assert _run(tmp_path, _tasks(tmp_path, range(5)), ray) == [number**2 for number in range(5)]
-    with pytest.raises(InputError, match="task 9 cannot"):
-        _run(tmp_path, _tasks(tmp_path, range(9, 10), behave="raise"), ray)
+    on_ray = ExecutionConfig(executor="ray", workers=2)
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)  # run_tasks uses a cluster that is there
+    try:
+        assert _run(tmp_path, _tasks(tmp_path, range(5)), on_ray) == [number**2 for number in range(5)]
+        assert _run(tmp_path, _tasks(tmp_path, range(7)), on_ray) == [number**2 for number in range(7)]
+        assert _calls(tmp_path) == list(range(7))
+        with pytest.raises(InputError, match="task 9 cannot"):
+            _run(tmp_path, _tasks(tmp_path, range(9, 10), behave="raise"), on_ray)
+        _run(tmp_path, _tasks(tmp_path, range(11, 12), behave="die once"), on_ray)
+        with pytest.raises(MachineError, match="Ray lost a shard task"):
+            _run(tmp_path, _tasks(tmp_path, range(12, 13), behave="die"), on_ray)
+    finally:
+        ray.shutdown()
+
+
+def test_ray_starts_and_ends_a_cluster_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    tasks = _tasks(tmp_path, range(4))
+    on_ray = ExecutionConfig(executor="ray", workers=2)
+    found = run_tasks(square, tasks, Squared, done=tmp_path / "done", config=on_ray, name="squares")
+    assert {one.threads for one in found} == {"1"}
+    assert not ray.is_initialized()
 
 
 def test_slurm_without_a_cluster_leaves_a_script_to_submit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
