@@ -63,7 +63,9 @@ def select_images(
 def write_curated(
     scan: ScanHandle, embeddings: EmbeddingsHandle, selection: SelectionHandle, config: CurationConfig
 ) -> DatasetHandle:
-    """Shards, manifest and the page about them."""
+    """Shards, manifest, the page about them, and the stage's MLflow run."""
+    from dinomill import tracking
+    from dinomill.curation.record import record
     from dinomill.curation.report import write_report
     from dinomill.curation.write import write_dataset
 
@@ -77,5 +79,6 @@ def write_curated(
         work=config.work,
         execution=config.execution,
     )
-    write_report(scan, embeddings, selection, folder=config.folders.curated)
+    write_report(scan, embeddings, selection, config.filters, folder=config.folders.curated)
+    record(tracking.attach(), dataset)
     return dataset

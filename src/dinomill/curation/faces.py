@@ -58,6 +58,11 @@ class Box(NamedTuple):
     bottom: float
 
 
+def as_boxes(shares: Sequence[float]) -> tuple[Box, ...]:
+    """The faces of one image, from the flat list that a table holds."""
+    return tuple(Box(*shares[at : at + 4]) for at in range(0, len(shares), 4))
+
+
 def weights() -> Path:
     """The network's file.
 

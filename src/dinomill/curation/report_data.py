@@ -1,9 +1,7 @@
-"""What the curation page shows: seeded samples of the finished steps, so that a million images cost no more."""
+"""What the curation page shows: seeded samples of the finished steps, so that a million images cost little more."""
 
 from __future__ import annotations
 
-import base64
-import io
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,27 +9,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dinomill.curation.embed import Embeddings, embedding_rows
+from dinomill.curation.embed import Embeddings
+from dinomill.curation.filters import FilterConfig
 from dinomill.curation.handles import EmbeddingsHandle, ScanHandle, SelectionHandle
-from dinomill.curation.tables import read_files, read_row
-from dinomill.errors import DinomillError
-from dinomill.images.decode import decode_image
+from dinomill.curation.scan import SEEDS
+from dinomill.curation.tables import read_files
+from dinomill.curation.thumbnails import Pictures, Thumb
 from dinomill.images.manifest import Fate
 
-_THUMBNAIL = 72  # pixels
-_PER_SHEET, _PAIRS, _SEEDS, _PER_SEED, _CLUSTERS, _PER_CLUSTER, _POINTS = 24, 12, 8, 6, 12, 6, 3000
+_PER_SHEET, _PAIRS, _SEEDS, _SETS, _PER_SEED = 24, 8, 5, 8, 7
+_CLUSTERS, _PER_CLUSTER, _MEASURED, _POINTS = 16, 6, 500, 4000
 Rows = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Thumb:
-    """A small inlined picture, or its name alone when it cannot be read."""
-
-    uri: str
-    name: str
-    note: str = ""
+Counts = dict[tuple[str, str, str], int]
 
 
 @dataclass(frozen=True)
@@ -42,148 +34,199 @@ class Group:
     count: int
     thumbs: tuple[Thumb, ...]
     more: tuple[Thumb, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class SeedSet:
+    """One set of seeds: what it asked for, and some of its seeds, each with what is closest to it."""
+
+    name: str
+    asked: int
+    threshold: float | None
+    seeds: tuple[Group, ...]
 
 
 @dataclass
 class CurationPage:
     """Everything on the page."""
 
-    pool: int
-    fates: list[tuple[str, int, list[tuple[str, int]]]]  # fate, files, reasons
+    counts: Counts  # files by group, fate and reason
     sheets: list[Group] = field(default_factory=list)
-    pairs: list[tuple[Thumb, Thumb]] = field(default_factory=list)  # removed, kept
-    seeds: list[Group] = field(default_factory=list)  # a seed, then what is closest to it
+    pairs: dict[str, list[tuple[Thumb, Thumb]]] = field(default_factory=dict)  # by reason: removed, kept
+    seeds: list[SeedSet] = field(default_factory=list)
     clusters: list[Group] = field(default_factory=list)  # representative, random
     sizes: list[tuple[int, int, int]] = field(default_factory=list)  # cluster, before, after
     points: list[tuple[float, float, str]] = field(default_factory=list)  # x, y in [0, 1], fate
 
+    @property
+    def files(self) -> int:
+        """Files looked at."""
+        return sum(self.counts.values())
 
-class Pictures:
-    """Thumbnails of rows of the scan."""
+    def fates(self) -> list[tuple[str, int]]:
+        """Fates with their files, in the order in which they are decided."""
+        found = [(fate.value, sum(n for key, n in self.counts.items() if key[1] == fate)) for fate in Fate]
+        return [(fate, count) for fate, count in found if count]
 
-    def __init__(self, files: pa.Table) -> None:
-        self._files = files
-
-    def thumb(self, row: int, note: str = "") -> Thumb:
-        """The picture of a row."""
-        columns = self._files.slice(row, 1).to_pylist()[0]
-        name = columns["path"]
-        if columns["reason"] is not None:
-            return Thumb("", name, columns["detail"] or "")
-        try:
-            return Thumb(_data_uri(decode_image(read_row(columns), min_side=_THUMBNAIL)), name, note)
-        except (DinomillError, OSError) as error:
-            return Thumb("", name, str(error).splitlines()[0])
+    def reasons(self) -> list[tuple[str, str, int]]:
+        """Fate, reason and files; most frequent first within a fate."""
+        found: Counter[tuple[str, str]] = Counter()
+        for (_, fate, reason), count in self.counts.items():
+            found[fate, reason] += count
+        order = [fate.value for fate in Fate]
+        return [(*key, found[key]) for key in sorted(found, key=lambda key: (order.index(key[0]), -found[key], key[1]))]
 
 
-def gather(scan: ScanHandle, embeddings: EmbeddingsHandle, selection: SelectionHandle) -> CurationPage:
+class Decided:
+    """Columns of the selection as numbers; -1 stands for null."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+        self.row = _numbers(table["row"])
+        self.duplicate_of = _numbers(table["duplicate_of"])
+        self.seed = _numbers(table["seed"])
+        self.similarity = np.asarray(table["seed_similarity"].fill_null(np.nan).to_numpy(), dtype=np.float64)
+        self.embedding_row = _numbers(table["embedding_row"])
+        self.cluster = _numbers(table["cluster"])
+        self.fates, self.fate = _codes(table["fate"])
+        self.titles, self.title = _codes(pc.coalesce(table["reason"], table["fate"]))
+
+    def of_fate(self, *fates: Fate) -> npt.NDArray[np.bool_]:
+        """Which places have one of some fates."""
+        codes = [number for number, name in enumerate(self.fates) if name in fates]
+        return np.isin(self.fate, codes)
+
+    def details(self, places: Rows) -> list[str]:
+        """What the ledger says of some places."""
+        return [detail or "" for detail in self._table["detail"].take(pa.array(places)).to_pylist()]
+
+
+def gather(
+    scan: ScanHandle, embeddings: EmbeddingsHandle, selection: SelectionHandle, filters: FilterConfig
+) -> CurationPage:
     """Read the steps' tables and a sample of the pictures."""
-    files = read_files(scan, ["group", "source", "path", "bytes", "start", "place", "reason", "detail"])
-    chosen = pq.read_table(selection.selection)
-    columns = {name: np.asarray(chosen[name].to_pylist(), dtype=object) for name in chosen.column_names}
-    generator = np.random.default_rng(0)
-    pictures = Pictures(files)
-    page = CurationPage(pool=len(chosen), fates=_fates(columns))
-    page.sheets = _sheets(columns, pictures, generator)
-    page.pairs = _pairs(columns, pictures, generator)
-    page.seeds = _seeds(columns, pictures, generator)
+    files = read_files(scan, list(Pictures.COLUMNS))
+    table = pq.read_table(selection.selection)
+    chosen, pictures, generator = Decided(table), Pictures(files, filters), np.random.default_rng(0)
     vectors = Embeddings(embeddings.shards)
-    page.clusters = _clusters(columns, pictures, vectors, generator)
+    page = CurationPage(counts=_counts(files, table))
+    page.sheets = _sheets(chosen, pictures, generator)
+    page.pairs = _pairs(chosen, pictures, generator)
+    page.seeds = _seed_sets(files, chosen, pictures, selection, generator)
     sizes = pq.read_table(selection.clusters)
     page.sizes = sorted(zip(*(sizes[n].to_pylist() for n in ("cluster", "before", "after")), strict=True), key=_size)
-    page.points = _map(columns, vectors, embedding_rows(files), generator)
+    page.clusters = _clusters(chosen, page.sizes, pictures, vectors, generator)
+    page.points = _map(chosen, vectors, generator)
     return page
+
+
+def _numbers(column: pa.ChunkedArray) -> Rows:
+    return np.asarray(column.cast(pa.int64()).fill_null(-1).to_numpy(), dtype=np.int64)
+
+
+def _codes(column: pa.ChunkedArray) -> tuple[list[str], npt.NDArray[np.int32]]:
+    """The distinct values, and which of them each row has."""
+    coded = column.combine_chunks().dictionary_encode()
+    return coded.dictionary.to_pylist(), np.asarray(coded.indices.to_numpy(), dtype=np.int32)
 
 
 def _size(row: tuple[int, int, int]) -> tuple[int, int]:
     return -row[1], row[0]
 
 
-def _fates(columns: dict[str, Any]) -> list[tuple[str, int, list[tuple[str, int]]]]:
-    found = []
-    for fate in Fate:
-        here = columns["fate"] == fate.value
-        if here.any():
-            reasons = Counter(reason for reason in columns["reason"][here] if reason)
-            found.append((fate.value, int(here.sum()), sorted(reasons.items(), key=lambda item: (-item[1], item[0]))))
-    return found
+def _counts(files: pa.Table, table: pa.Table) -> Counts:
+    columns = [files["group"].take(table["row"]), table["fate"], pc.coalesce(table["reason"], "")]
+    together = pa.table(columns, names=["group", "fate", "reason"])
+    rows = together.group_by(together.column_names).aggregate([([], "count_all")]).to_pylist()
+    found = {(row["group"], row["fate"], row["reason"]): row["count_all"] for row in rows}
+    return {key: found[key] for key in sorted(found)}
 
 
 def _draw(places: Rows, count: int, generator: np.random.Generator) -> Rows:
-    return np.sort(generator.choice(places, min(count, len(places)), replace=False))
+    if len(places) <= count:
+        return places
+    return np.sort(places[generator.choice(len(places), count, replace=False)])
 
 
-def _sheets(columns: dict[str, Any], pictures: Pictures, generator: np.random.Generator) -> list[Group]:
-    """A sheet a reason; the kept ones first."""
-    titles = np.asarray([reason or fate for fate, reason in zip(columns["fate"], columns["reason"], strict=True)])
+def _sheets(chosen: Decided, pictures: Pictures, generator: np.random.Generator) -> list[Group]:
+    """A sheet a reason; what is kept first."""
+    counts = np.bincount(chosen.title, minlength=len(chosen.titles))
+    kept = np.bincount(chosen.title[chosen.of_fate(Fate.KEPT)], minlength=len(chosen.titles)) > 0
     sheets = []
-    for title, count in sorted(Counter(titles.tolist()).items(), key=lambda item: (item[0] != "kept", -item[1])):
-        places = _draw(np.flatnonzero(titles == title), _PER_SHEET, generator)
-        thumbs = tuple(pictures.thumb(columns["row"][place], columns["detail"][place] or "") for place in places)
-        sheets.append(Group(title, count, thumbs))
+    for number in sorted(range(len(counts)), key=lambda n: (not kept[n], -counts[n], chosen.titles[n])):
+        places = _draw(np.flatnonzero(chosen.title == number), _PER_SHEET, generator)
+        details = chosen.details(places)
+        # What is the same for all is said once.
+        note = details[0] if len(set(details)) == 1 and not kept[number] else ""
+        notes = [""] * len(details) if note else details
+        thumbs = tuple(pictures.thumb(row, text) for row, text in zip(chosen.row[places], notes, strict=True))
+        sheets.append(Group(chosen.titles[number], int(counts[number]), thumbs, note=note))
     return sheets
 
 
-def _pairs(columns: dict[str, Any], pictures: Pictures, generator: np.random.Generator) -> list[tuple[Thumb, Thumb]]:
-    copies = np.flatnonzero(
-        np.isin(columns["fate"].astype(str), [Fate.NEAR_DUPLICATE.value, Fate.EVALUATION_OVERLAP.value])
-    )
-    return [
-        (
-            pictures.thumb(columns["row"][place], columns["detail"][place]),
-            pictures.thumb(columns["duplicate_of"][place]),
-        )
-        for place in _draw(copies, _PAIRS, generator)
-    ]
+def _pairs(chosen: Decided, pictures: Pictures, generator: np.random.Generator) -> dict[str, list[tuple[Thumb, Thumb]]]:
+    """Some copies of each reason, and what stays instead."""
+    copies = chosen.of_fate(Fate.EXACT_DUPLICATE, Fate.NEAR_DUPLICATE, Fate.EVALUATION_OVERLAP)
+    copies &= chosen.duplicate_of >= 0
+    found = {}
+    for number in sorted(np.unique(chosen.title[copies]).tolist(), key=lambda n: chosen.titles[n], reverse=True):
+        places = _draw(np.flatnonzero(copies & (chosen.title == number)), _PAIRS, generator)
+        notes = chosen.details(places)
+        found[chosen.titles[number]] = [
+            (pictures.thumb(chosen.row[place], note), pictures.thumb(chosen.duplicate_of[place]))
+            for place, note in zip(places, notes, strict=True)
+        ]
+    return found
 
 
-def _seeds(columns: dict[str, Any], pictures: Pictures, generator: np.random.Generator) -> list[Group]:
-    """Some seeds, each with the kept images that are closest to it."""
-    kept = np.flatnonzero((columns["fate"] == Fate.KEPT.value) & (columns["seed"] != None))  # noqa: E711 (an array)
-    if not len(kept):
-        return []
-    of = columns["seed"][kept].astype(np.int64)
-    similarity = columns["seed_similarity"][kept].astype(np.float64)
-    groups = []
-    for seed in _draw(np.unique(of), _SEEDS, generator):
-        places = np.flatnonzero(of == seed)
-        best = places[np.argsort(-similarity[places], kind="stable")[:_PER_SEED]]
-        thumbs = [pictures.thumb(columns["row"][kept[p]], f"similarity {similarity[p]:.3f}") for p in best]
-        groups.append(Group("seed", len(places), (pictures.thumb(int(seed)),), tuple(thumbs)))
-    return groups
+def _seed_sets(
+    files: pa.Table, chosen: Decided, pictures: Pictures, selection: SelectionHandle, generator: np.random.Generator
+) -> list[SeedSet]:
+    """Some seeds of each set, each with the kept images that are closest to it."""
+    kept = np.flatnonzero(chosen.of_fate(Fate.KEPT) & (chosen.seed >= 0))
+    seeds = np.unique(chosen.seed[kept])
+    groups = np.asarray(files["group"].take(pa.array(seeds)).to_pylist(), dtype=object)
+    found = []
+    for name, asked in sorted(selection.retrieved.items(), key=lambda item: (-item[1], item[0]))[:_SETS]:
+        shown = []
+        for seed in _draw(seeds[groups == SEEDS + name], _SEEDS, generator):
+            places = kept[chosen.seed[kept] == seed]
+            best = places[np.argsort(-chosen.similarity[places], kind="stable")[:_PER_SEED]]
+            thumbs = tuple(pictures.thumb(chosen.row[p], f"{chosen.similarity[p]:.3f}") for p in best)
+            shown.append(Group("seed", len(places), (pictures.thumb(seed),), thumbs))
+        found.append(SeedSet(name, asked, selection.thresholds.get(name), tuple(shown)))
+    return found
 
 
 def _clusters(
-    columns: dict[str, Any], pictures: Pictures, vectors: Embeddings, generator: np.random.Generator
+    chosen: Decided,
+    sizes: list[tuple[int, int, int]],
+    pictures: Pictures,
+    vectors: Embeddings,
+    generator: np.random.Generator,
 ) -> list[Group]:
-    """The largest and the smallest clusters: images closest to the middle, and any images."""
-    named = np.flatnonzero(columns["cluster"] != None)  # noqa: E711 (an array)
-    cluster = columns["cluster"][named].astype(np.int64)
-    names, counts = np.unique(cluster, return_counts=True)
-    order = names[np.lexsort((names, -counts))]
-    shown = order if len(order) <= _CLUSTERS else np.concatenate([order[: _CLUSTERS // 2], order[-_CLUSTERS // 2 :]])
+    """Clusters from the largest to the smallest: images closest to the middle, and any images."""
+    places_shown = np.unique(np.linspace(0, len(sizes) - 1, min(len(sizes), _CLUSTERS)).round().astype(int))
     groups = []
-    for name in shown:
-        places = named[cluster == name]
-        some = _draw(places, 500, generator)
-        features = vectors.take(columns["embedding_row"][some].astype(np.int64))
+    for name, before, after in (sizes[place] for place in places_shown):
+        places = np.flatnonzero(chosen.cluster == name)
+        some = _draw(places, _MEASURED, generator)
+        features = vectors.take(chosen.embedding_row[some])
         closeness = np.round(features @ features.mean(axis=0), 4)
         central = some[np.argsort(-closeness, kind="stable")[:_PER_CLUSTER]]
         random = _draw(places, _PER_CLUSTER, generator)
-        first, second = (tuple(pictures.thumb(columns["row"][p]) for p in rows) for rows in (central, random))
-        groups.append(Group(f"cluster {name}", len(places), first, second))
+        first, second = (tuple(pictures.thumb(row) for row in chosen.row[some]) for some in (central, random))
+        groups.append(Group(f"cluster {name}", before, first, second, note=f"{after:,} stay"))
     return groups
 
 
-def _map(
-    columns: dict[str, Any], vectors: Embeddings, row_of: Rows, generator: np.random.Generator
-) -> list[tuple[float, float, str]]:
-    """The first two principal components of a sample of the pool."""
-    seen = np.flatnonzero(columns["embedding_row"] != None)  # noqa: E711 (an array)
-    some = _draw(seen, _POINTS, generator)
+def _map(chosen: Decided, vectors: Embeddings, generator: np.random.Generator) -> list[tuple[float, float, str]]:
+    """The first two principal components of a sample of the pool; what is kept comes first, to be drawn below."""
+    some = _draw(np.flatnonzero(chosen.embedding_row >= 0), _POINTS, generator)
     if len(some) < 3:
         return []
-    features = vectors.take(row_of[columns["row"][some].astype(np.int64)]).astype(np.float64)
+    features = vectors.take(chosen.embedding_row[some]).astype(np.float64)
     centred = features - features.mean(axis=0)
     _, directions = np.linalg.eigh(centred.T @ centred)
     axes = directions[:, [-1, -2]]
@@ -191,16 +234,15 @@ def _map(
     place = centred @ axes
     low, high = np.quantile(place, 0.005, axis=0), np.quantile(place, 0.995, axis=0)
     place = np.clip((place - low) / np.maximum(high - low, 1e-9), 0, 1)
-    fates = columns["fate"][some].tolist()
-    return [(round(float(x), 3), round(float(y), 3), fate) for (x, y), fate in zip(place, fates, strict=True)]
+    points: list[tuple[float, float, str]] = [
+        (round(float(x), 3), round(float(y), 3), chosen.fates[code])
+        for (x, y), code in zip(place, chosen.fate[some], strict=True)
+    ]
+    return sorted(points, key=lambda point: point[2] != Fate.KEPT)
 
 
-def _data_uri(pixels: npt.NDArray[np.uint8]) -> str:
-    from PIL import Image
-
-    image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])
-    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG" if max(pixels.shape[:2]) <= 40 else "JPEG")
-    kind = "png" if max(pixels.shape[:2]) <= 40 else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+def effective(sizes: list[tuple[int, int, int]], column: Any) -> float:
+    """How many equally large clusters are as varied: the exponential of the sizes' entropy."""
+    counts = np.asarray([row[column] for row in sizes], dtype=np.float64)
+    share = counts[counts > 0] / max(counts.sum(), 1)
+    return float(np.exp(-(share * np.log(share)).sum()))

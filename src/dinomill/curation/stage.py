@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from dinomill import tracking
 from dinomill.curation.checks import check_files
 from dinomill.curation.config import CurationConfig
 from dinomill.curation.contracts import EmbeddingsContract, ManifestContract
 from dinomill.curation.deduplicate import deduplicate
 from dinomill.curation.embed import embed_files
+from dinomill.curation.record import record
 from dinomill.curation.report import write_report
 from dinomill.curation.retrieve import check_names
 from dinomill.curation.scan import LABELLED, POOL, SEEDS, scan
@@ -74,6 +76,7 @@ def curate(
     dataset = write_dataset(
         found, features, chosen, config.write, config.filters, folder=folders.curated, work=work, execution=execution
     )
-    write_report(found, features, chosen, folder=folders.curated)
+    write_report(found, features, chosen, config.filters, folder=folders.curated)
+    record(tracking.attach(), dataset)
     ManifestContract(str(folders.quality), str(work), docs=config.gate.docs).validate(dataset).save()
     return dataset

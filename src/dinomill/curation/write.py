@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from dinomill.config import Config
-from dinomill.curation.faces import Box, blur_faces, encode
+from dinomill.curation.faces import Box, as_boxes, blur_faces, encode
 from dinomill.curation.filters import FilterConfig
 from dinomill.curation.handles import EmbeddingsHandle, ScanHandle, SelectionHandle
 from dinomill.curation.sources import Item
@@ -171,8 +171,7 @@ def _faces_to_blur(kept: pa.Table, filters: FilterConfig) -> list[tuple[Box, ...
     """The faces of each image that the shards must not show."""
     if filters.faces is None or not filters.faces.blur:
         return [()] * len(kept)
-    flat = kept["face_boxes"].to_pylist()
-    return [tuple(Box(*row[at : at + 4]) for at in range(0, len(row), 4)) for row in flat]
+    return [as_boxes(row) for row in kept["face_boxes"].to_pylist()]
 
 
 def _tasks(
