@@ -16,7 +16,7 @@ from dinomill.curation.filters import FilterConfig
 from dinomill.curation.flow import draw_flow
 from dinomill.curation.handles import EmbeddingsHandle, ScanHandle, SelectionHandle
 from dinomill.curation.report import render, write_report
-from dinomill.curation.report_data import CurationPage, Group, SeedSet, effective
+from dinomill.curation.report_data import CurationPage, Group, SeedSet, effective, said_once
 from dinomill.curation.scan import FILES_SCHEMA
 from dinomill.curation.select import SELECTION_SCHEMA
 from dinomill.curation.thumbnails import Pictures, Thumb
@@ -37,7 +37,7 @@ def _page() -> CurationPage:
     return CurationPage(
         counts=COUNTS,
         sheets=[Group("truncated", 10, (evil,))],
-        pairs={"near_duplicate:signature": [(evil, evil)]},
+        pairs=[Group("near_duplicate:signature", 20, (evil,), (evil,))],
         seeds=[SeedSet("ours", 3, 0.5, (Group("seed", 1, (evil,), (evil,)),))],
         clusters=[Group("cluster 0", 60, (evil,), (evil,), "30 stay")],
         sizes=[(0, 60, 30), (1, 30, 30)],
@@ -47,7 +47,7 @@ def _page() -> CurationPage:
 
 def test_every_file_flows_from_the_first_bar_to_one_fate() -> None:
     flow = draw_flow(COUNTS)
-    assert flow.lanes == ["the pool", "ours, taken whole"]
+    assert flow.lanes == [(1, "ours, taken whole"), (0, "the pool")]
     columns = sorted({bar.x for bar in flow.bars})
     assert (
         len(columns) == 4
@@ -85,6 +85,20 @@ def test_file_names_are_escaped_and_nothing_is_loaded_from_elsewhere() -> None:
     assert "a &lt;network&gt;" in html
     assert "http://" not in html and "https://" not in html
     assert html.count("<circle") == 2
+
+
+@pytest.mark.parametrize(
+    ("details", "common", "each"),
+    [
+        (["distance 0.0012", "distance 0.25"], "distance …", ["0.0012", "0.25"]),
+        (["contrast 0.04; at least 0.1", "contrast 0.02; at least 0.1"], "contrast …; at least 0.1", ["0.04", "0.02"]),
+        (["0 bytes", "0 bytes"], "0 bytes", ["", ""]),
+        (["cut off", "ends at 3 bytes"], "", ["cut off", "ends at 3 bytes"]),
+        (["1×9 pixels", "2×8 pixels"], "", ["1×9 pixels", "2×8 pixels"]),
+    ],
+)
+def test_what_all_pictures_have_in_common_is_said_once(details: list[str], common: str, each: list[str]) -> None:
+    assert said_once(details) == (common, each)
 
 
 def test_balance_is_told_in_one_figure() -> None:

@@ -26,7 +26,7 @@ _STEPS: tuple[tuple[str, tuple[Fate, ...]], ...] = (
     ("readable", (Fate.QUARANTINED,)),
     ("past the filters", (Fate.FILTERED,)),
     ("no copies", (Fate.EXACT_DUPLICATE, Fate.NEAR_DUPLICATE)),
-    ("apart from evaluation", (Fate.EVALUATION_OVERLAP,)),
+    ("not in evaluation", (Fate.EVALUATION_OVERLAP,)),
     ("asked for by seeds", (Fate.IRRELEVANT,)),
     ("in their cluster's share", (Fate.BALANCED_OUT,)),
 )
@@ -63,14 +63,13 @@ class Label:
     name: str
     count: str
     above: bool
-    end: bool = False  # right-aligned
 
 
 @dataclass
 class Flow:
     """What the template draws."""
 
-    lanes: list[str]
+    lanes: list[tuple[int, str]]  # number and name
     height: float = 0.0
     bars: list[Bar] = field(default_factory=list)
     ribbons: list[Ribbon] = field(default_factory=list)
@@ -83,26 +82,28 @@ def draw_flow(counts: Mapping[tuple[str, str, str], int]) -> Flow:
     Args:
         counts: Files by group (``pool``, ``seeds:<name>``), fate and reason.
     """
-    groups = sorted({group for group, _, _ in counts}, key=lambda name: (name != "pool", name))
+    # The pool runs at the bottom: what it loses then crosses nothing.
+    groups = sorted({group for group, _, _ in counts}, key=lambda name: (name == "pool", name))
+    lanes = {group: 0 if group == "pool" else 1 + number for number, group in enumerate(groups)}
     total = sum(counts.values())
     left = {group: sum(count for key, count in counts.items() if key[0] == group) for group in groups}
     taken = {fate for _, fate, _ in counts}
     steps = [(name, fates) for name, fates in _STEPS if taken & set(fates)]
-    flow = Flow([_lane_name(group) for group in groups])
+    flow = Flow([(lanes[group], _lane_name(group)) for group in groups])
     reach = (WIDTH - _LAST - _BAR) / max(len(steps), 1)
     scale = _HEIGHT / max(total, 1)
-    _caption(flow, 0.0, "looked at", total, total, last=not steps)
-    for lane, group in enumerate(groups):
-        flow.bars.append(
-            _lane_bar(0.0, _top_of(lane, left, groups, scale), left[group] * scale, lane, flow.lanes[lane])
-        )
+    _caption(flow, 0.0, "looked at", total, total)
+    for place, group in enumerate(groups):
+        title = f"{_lane_name(group)}: {left[group]:,} files"
+        top = _top_of(place, left, groups, scale)
+        flow.bars.append(Bar(0.0, top, left[group] * scale, lanes[group], "", title))
     for number, (name, fates) in enumerate(steps):
         x = number * reach
         out = _left_out(counts, fates)
         after = {group: left[group] - sum(out[key][group] for key in out) for group in groups}
-        _draw_step(flow, x, x + reach, groups, left, after, out, scale, total)
+        _draw_step(flow, x, x + reach, lanes, left, after, out, scale, total)
         last = number == len(steps) - 1
-        _caption(flow, x + reach, "kept" if last else name, sum(after.values()), total, last=last)
+        _caption(flow, x + reach, "kept" if last else name, sum(after.values()), total)
         left = after
     flow.height = max([_TOP + _HEIGHT, *(label.y + 20 for label in flow.labels)]) + 6
     return flow
@@ -139,7 +140,7 @@ def _draw_step(
     flow: Flow,
     x0: float,
     x1: float,
-    groups: list[str],
+    lanes: Mapping[str, int],
     before: Mapping[str, int],
     after: Mapping[str, int],
     out: Mapping[Key, Counter[str]],
@@ -147,13 +148,14 @@ def _draw_step(
     total: int,
 ) -> None:
     """What passes a step straight on, what does not down to bars of its own."""
-    start = {group: _top_of(lane, before, groups, scale) for lane, group in enumerate(groups)}
-    for lane, group in enumerate(groups):
+    groups = list(lanes)
+    start = {group: _top_of(place, before, groups, scale) for place, group in enumerate(groups)}
+    for place, group in enumerate(groups):
         height = after[group] * scale
-        top = _top_of(lane, after, groups, scale)
-        flow.bars.append(_lane_bar(x1, top, height, lane, flow.lanes[lane]))
-        title = f"{flow.lanes[lane]}: {after[group]:,} stay"
-        flow.ribbons.append(Ribbon(_band(x0, x1, start[group], top, height), lane, "", title))
+        top = _top_of(place, after, groups, scale)
+        title = f"{_lane_name(group)}: {after[group]:,} stay"
+        flow.bars.append(Bar(x1, top, height, lanes[group], "", title))
+        flow.ribbons.append(Ribbon(_band(x0, x1, start[group], top, height), lanes[group], "", title))
         start[group] += height
     y = _TOP + sum(after.values()) * scale + _GAP
     for (fate, reason), by_group in out.items():
@@ -175,17 +177,12 @@ def _lane_name(group: str) -> str:
     return "the pool" if group == "pool" else f"{group.split(':', 1)[-1]}, taken whole"
 
 
-def _top_of(lane: int, counts: Mapping[str, int], groups: list[str], scale: float) -> float:
-    return _TOP + sum(counts[group] for group in groups[:lane]) * scale
+def _top_of(place: int, counts: Mapping[str, int], groups: list[str], scale: float) -> float:
+    return _TOP + sum(counts[group] for group in groups[:place]) * scale
 
 
-def _lane_bar(x: float, y: float, height: float, lane: int, name: str) -> Bar:
-    return Bar(x, y, height, lane, "", name)
-
-
-def _caption(flow: Flow, x: float, name: str, count: int, total: int, *, last: bool) -> None:
-    at = x + _BAR if last and x else x
-    flow.labels.append(Label(at, _TOP - 24, name, _share(count, total), above=True, end=bool(last and x)))
+def _caption(flow: Flow, x: float, name: str, count: int, total: int) -> None:
+    flow.labels.append(Label(x, _TOP - 24, name, _share(count, total), above=True))
 
 
 def _share(count: int, total: int) -> str:

@@ -32,6 +32,10 @@ def write_report(
     return path
 
 
+def _readable(name: str) -> str:
+    return name.replace("_", " ").replace(":", ": ")
+
+
 def render(page: CurationPage, embedder: str) -> str:
     """The page as HTML; everything that comes from files' names is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -40,7 +44,7 @@ def render(page: CurationPage, embedder: str) -> str:
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"count": lambda value: f"{value:,}", "readable": lambda name: name.replace("_", " ")}
+    environment.filters |= {"count": lambda value: f"{value:,}", "readable": _readable, "zip": zip}
     template = environment.get_template("curation.html")
     return template.render(
         page=page,

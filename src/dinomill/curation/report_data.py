@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,8 +21,9 @@ from dinomill.curation.tables import read_files
 from dinomill.curation.thumbnails import Pictures, Thumb
 from dinomill.images.manifest import Fate
 
-_PER_SHEET, _PAIRS, _SEEDS, _SETS, _PER_SEED = 24, 8, 5, 8, 7
+_PER_SHEET, _PAIRS, _SEEDS, _SETS, _PER_SEED = 22, 10, 5, 8, 7
 _CLUSTERS, _PER_CLUSTER, _MEASURED, _POINTS = 16, 6, 500, 4000
+_FIGURE = re.compile(r"\d[\d.,]*\d|\d")
 Rows = npt.NDArray[np.int64]
 Counts = dict[tuple[str, str, str], int]
 
@@ -53,7 +55,7 @@ class CurationPage:
 
     counts: Counts  # files by group, fate and reason
     sheets: list[Group] = field(default_factory=list)
-    pairs: dict[str, list[tuple[Thumb, Thumb]]] = field(default_factory=dict)  # by reason: removed, kept
+    pairs: list[Group] = field(default_factory=list)  # left out, what stays instead
     seeds: list[SeedSet] = field(default_factory=list)
     clusters: list[Group] = field(default_factory=list)  # representative, random
     sizes: list[tuple[int, int, int]] = field(default_factory=list)  # cluster, before, after
@@ -91,6 +93,17 @@ class Decided:
         self.cluster = _numbers(table["cluster"])
         self.fates, self.fate = _codes(table["fate"])
         self.titles, self.title = _codes(pc.coalesce(table["reason"], table["fate"]))
+        self.count = np.bincount(self.title, minlength=len(self.titles))
+        self.reasons = self._in_order()
+
+    def _in_order(self) -> list[int]:
+        """The codes of the titles: what is kept, then as it is decided, and last what cannot be shown."""
+        order = [Fate.KEPT, *(fate for fate in Fate if fate not in (Fate.KEPT, Fate.QUARANTINED)), Fate.QUARANTINED]
+        codes, places = np.unique(self.title, return_index=True)
+        rank = {
+            code: order.index(Fate(self.fates[self.fate[place]])) for code, place in zip(codes, places, strict=True)
+        }
+        return sorted(rank, key=lambda code: (rank[code], -self.count[code], self.titles[code]))
 
     def of_fate(self, *fates: Fate) -> npt.NDArray[np.bool_]:
         """Which places have one of some fates."""
@@ -150,33 +163,42 @@ def _draw(places: Rows, count: int, generator: np.random.Generator) -> Rows:
 
 
 def _sheets(chosen: Decided, pictures: Pictures, generator: np.random.Generator) -> list[Group]:
-    """A sheet a reason; what is kept first."""
-    counts = np.bincount(chosen.title, minlength=len(chosen.titles))
-    kept = np.bincount(chosen.title[chosen.of_fate(Fate.KEPT)], minlength=len(chosen.titles)) > 0
+    """A sheet a reason."""
     sheets = []
-    for number in sorted(range(len(counts)), key=lambda n: (not kept[n], -counts[n], chosen.titles[n])):
-        places = _draw(np.flatnonzero(chosen.title == number), _PER_SHEET, generator)
-        details = chosen.details(places)
-        # What is the same for all is said once.
-        note = details[0] if len(set(details)) == 1 and not kept[number] else ""
-        notes = [""] * len(details) if note else details
+    for code in chosen.reasons:
+        places = _draw(np.flatnonzero(chosen.title == code), _PER_SHEET, generator)
+        note, notes = said_once(chosen.details(places))
         thumbs = tuple(pictures.thumb(row, text) for row, text in zip(chosen.row[places], notes, strict=True))
-        sheets.append(Group(chosen.titles[number], int(counts[number]), thumbs, note=note))
+        sheets.append(Group(chosen.titles[code], int(chosen.count[code]), thumbs, note=note))
     return sheets
 
 
-def _pairs(chosen: Decided, pictures: Pictures, generator: np.random.Generator) -> dict[str, list[tuple[Thumb, Thumb]]]:
+def said_once(details: list[str]) -> tuple[str, list[str]]:
+    """What all details have in common, and the one figure in which they differ: the words need not stand 22 times."""
+    if len(set(details)) == 1:
+        return details[0], [""] * len(details)
+    if len({_FIGURE.sub("…", detail) for detail in details}) != 1:
+        return "", details
+    figures = [_FIGURE.findall(detail) for detail in details]
+    differ = [place for place, column in enumerate(zip(*figures, strict=True)) if len(set(column)) > 1]
+    if len(differ) != 1:
+        return "", details
+    common = iter([*figures[0][: differ[0]], "…", *figures[0][differ[0] + 1 :]])
+    return _FIGURE.sub(lambda _: next(common), details[0]), [found[differ[0]] for found in figures]
+
+
+def _pairs(chosen: Decided, pictures: Pictures, generator: np.random.Generator) -> list[Group]:
     """Some copies of each reason, and what stays instead."""
     copies = chosen.of_fate(Fate.EXACT_DUPLICATE, Fate.NEAR_DUPLICATE, Fate.EVALUATION_OVERLAP)
     copies &= chosen.duplicate_of >= 0
-    found = {}
-    for number in sorted(np.unique(chosen.title[copies]).tolist(), key=lambda n: chosen.titles[n], reverse=True):
-        places = _draw(np.flatnonzero(copies & (chosen.title == number)), _PAIRS, generator)
-        notes = chosen.details(places)
-        found[chosen.titles[number]] = [
-            (pictures.thumb(chosen.row[place], note), pictures.thumb(chosen.duplicate_of[place]))
-            for place, note in zip(places, notes, strict=True)
-        ]
+    found = []
+    for code in chosen.reasons:
+        places = _draw(np.flatnonzero(copies & (chosen.title == code)), _PAIRS, generator)
+        if len(places):
+            note, notes = said_once(chosen.details(places))
+            removed = tuple(pictures.thumb(row, text) for row, text in zip(chosen.row[places], notes, strict=True))
+            stays = tuple(pictures.thumb(row) for row in chosen.duplicate_of[places])
+            found.append(Group(chosen.titles[code], int(chosen.count[code]), removed, stays, note))
     return found
 
 

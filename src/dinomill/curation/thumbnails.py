@@ -56,7 +56,7 @@ class Pictures:
     def _make(self, row: int) -> tuple[str, str, str]:
         columns = self._files.slice(row, 1).to_pylist()[0]
         if columns["reason"] is not None:
-            return "", columns["path"], columns["detail"] or ""
+            return "", columns["path"], ""  # it has no picture; what is wrong the ledger says
         try:
             pixels = decode_image(read_row(columns), min_side=_SIDE)
         except (DinomillError, OSError) as error:
