@@ -8,15 +8,19 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import yaml
 from kedro.io import DataCatalog
 from kedro.pipeline import Node, Pipeline
 from kedro.runner import SequentialRunner
 
+from dinomill.curation.checks import check_files
 from dinomill.curation.contracts import EmbeddingsContract, EvaluationContract, ManifestContract
-from dinomill.curation.gate import QualityError
-from dinomill.curation.handles import EmbeddingsHandle
+from dinomill.curation.gate import GateConfig, QualityError
+from dinomill.curation.handles import EmbeddingsHandle, ScanHandle
+from dinomill.curation.scan import FILES_SCHEMA, ScanConfig
+from dinomill.curation.summaries import count_repeated
 from dinomill.handles import DatasetHandle, EvaluationHandle, ModelScore
 from dinomill.images.manifest import MANIFEST_SCHEMA
 from dinomill.storage.atomic import write_parquet
@@ -183,14 +187,75 @@ def test_a_long_table_is_sampled_with_a_fixed_seed(tmp_path: Path) -> None:
     sample = contract.sample(1000)
     assert len(set(sample.tolist())) == 40 and (np.diff(sample) > 0).all()
     assert (sample == contract.sample(1000)).all()
-    # What is in the sample is found, what is not is not: a sample is no proof.
-    seen, unseen = int(sample[5]), int(np.setdiff1d(np.arange(1000), sample)[0])
-    for number, refused in ((seen, True), (unseen, False)):
-        rows = [_kept(n) for n in range(1000)]
-        rows[number] |= {"fate": "lost"}
-        dataset = _dataset(tmp_path, rows)
-        if refused:
-            with pytest.raises(QualityError, match=f"pool/{number}.png"):
-                contract.validate(dataset)
-        else:
-            contract.validate(dataset)
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        ({"fate": "lost", "reason": "x", "shard": None}, "a fate that there is not"),
+        ({"shard": None}, "kept, and in no shard"),
+        ({"length": 0}, "kept, and of no length"),
+        ({"fate": "irrelevant", "shard": None}, "left out, and no reason"),
+        ({"fate": "irrelevant", "reason": "x"}, "left out, and in a shard"),
+        ({"sha256": f"{3:064x}"}, "kept twice, with the same bytes"),
+        ({"sha256": None}, "kept, and without a hash"),
+    ],
+)
+def test_a_row_outside_the_sample_is_found_by_the_counts(tmp_path: Path, change: dict[str, Any], rule: str) -> None:
+    contract = ManifestContract(str(tmp_path / "q"), str(tmp_path / "w"), sample_above=40, docs=False)
+    unseen = int(np.setdiff1d(np.arange(1000), contract.sample(1000))[9])
+    rows = [_kept(number) for number in range(1000)]
+    rows[unseen] |= change
+    dataset = _dataset(tmp_path, rows)
+    if change.get("fate"):
+        dataset = dataset.model_copy(update={"images": 999})
+    with pytest.raises(QualityError, match="manifest_summary") as caught:
+        contract.validate(dataset)
+    assert f"{rule}/pool/{unseen}.png: broken=1" in str(caught.value)
+
+
+def test_a_handle_that_counts_otherwise_than_its_table_is_refused(tmp_path: Path) -> None:
+    contract = ManifestContract(str(tmp_path / "q"), str(tmp_path / "w"), sample_above=40, docs=False)
+    dataset = _dataset(tmp_path, [_kept(number) for number in range(100)]).model_copy(update={"images": 90})
+    with pytest.raises(QualityError, match="kept images that the handle and the table disagree on"):
+        contract.validate(dataset)
+
+
+def test_hashes_that_only_begin_alike_are_no_copies(tmp_path: Path) -> None:
+    rows = [_kept(0, sha256="ab" * 8 + "0" * 48), _kept(1, sha256="ab" * 8 + "1" * 48), _kept(2)]
+    dataset = _dataset(tmp_path, rows)
+    assert count_repeated(dataset.manifest, pc.field("fate") == "kept")[1] == 0
+
+
+def test_the_scan_of_many_files_is_sampled_and_counted(tmp_path: Path) -> None:
+    names = ("group", "source", "path", "place")
+    files = [
+        dict.fromkeys(names, "pool") | {"path": f"{n}.png", "candidate": n % 10 > 0, "start": -1} for n in range(500)
+    ]
+    for number, row in enumerate(files):
+        row |= {"sha256": f"{number:064x}", "pixels": "p", "width": 20, "height": 20, "channels": 3}
+        row |= {"brightness": 0.5, "entropy": 3.0}
+    scan = _scan(tmp_path, files)
+    config, limits = GateConfig(sample_above=50, docs=False), ScanConfig()
+    handle = check_files(scan, config, limits, folder=tmp_path / "q", work=tmp_path / "w")
+    assert (handle.rows, handle.total_rows) == (50, 450)
+    files[490]["width"] = 3  # no candidate: it is no matter
+    check_files(_scan(tmp_path, files), config, limits, folder=tmp_path / "q", work=tmp_path / "w")
+    files[487]["width"] = 3
+    with pytest.raises(QualityError, match="usable, and too small/pool/487.png: broken=1"):
+        check_files(_scan(tmp_path, files), config, limits, folder=tmp_path / "q", work=tmp_path / "w")
+
+
+def _scan(root: Path, rows: list[dict[str, Any]]) -> ScanHandle:
+    write_parquet(root / "files.parquet", pa.Table.from_pylist(rows, schema=FILES_SCHEMA))
+    return ScanHandle(
+        folder=root,
+        config_hash="0" * 64,
+        files=root / "files.parquet",
+        files_sha256="0" * 64,
+        signatures=root / "none",
+        quarantine=root / "none",
+        groups={"pool": len(rows)},
+        quarantined={},
+        sources=("pool",),
+    )

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow.compute as pc
+
 from dinomill.curation.gate import GateConfig, check_table
 from dinomill.curation.handles import QualityHandle, ScanHandle
 from dinomill.curation.scan import ScanConfig
-from dinomill.curation.suites import files_suite
-from dinomill.curation.tables import fresh_folder, read_files
+from dinomill.curation.suites import files_suite, summary_suite
+from dinomill.curation.summaries import count_broken, files_rules, sample_rows
+from dinomill.curation.tables import fresh_folder
 
 _COLUMNS = [
     "candidate",
@@ -33,10 +36,16 @@ def check_files(
     Raises:
         QualityError: When an expectation fails, with the rows.
     """
-    files = read_files(scan, _COLUMNS)
-    rows = files.filter(files["candidate"]).to_pandas()
+    candidate = pc.field("candidate")
+    table, total = sample_rows(scan.files, _COLUMNS, config.sample_above, candidate)
+    rows = table.to_pandas()
     rows["usable"] = rows.pop("reason").isna()
     fresh_folder(folder)  # the first gate of a run: what earlier runs found is no longer true
     fresh_folder(work / "gx")
+    if len(rows) < total:
+        counts = count_broken(scan.files, files_rules(scan_config.preflight.min_side), candidate)
+        check_table(
+            "files_summary", counts, summary_suite(), config, folder=folder, work=work, index=("rule", "examples")
+        )
     suite = files_suite(scan_config.preflight, scan_config.max_bad_fraction)
-    return check_table("files", rows, suite, config, folder=folder, work=work)
+    return check_table("files", rows, suite, config, folder=folder, work=work, total=total)

@@ -9,13 +9,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
 
 from dinomill.curation.embed import Embeddings
 from dinomill.curation.gate import GateConfig, check_table
 from dinomill.curation.handles import EmbeddingsHandle
-from dinomill.curation.suites import embeddings_suite, evaluation_suite, manifest_suite
+from dinomill.curation.suites import embeddings_suite, evaluation_suite, manifest_suite, summary_suite
+from dinomill.curation.summaries import count_broken, count_repeated, manifest_rules, sample_rows
 from dinomill.curation.tables import fresh_folder
 from dinomill.handles import DatasetHandle, EvaluationHandle
 from dinomill.images.manifest import Fate
@@ -53,13 +54,34 @@ class ManifestContract(Contract):
         Raises:
             QualityError: When the manifest does not meet its suite.
         """
-        table = pq.read_table(dataset.manifest, columns=_MANIFEST_COLUMNS)
-        rows = table.take(pa.array(self.sample(len(table)))).to_pandas()
+        table, total = sample_rows(dataset.manifest, _MANIFEST_COLUMNS, self.config.sample_above)
+        rows = table.to_pandas()
         rows["kept"] = rows["fate"] == Fate.KEPT.value
-        check_table(
-            "manifest", rows, manifest_suite(), self.config, folder=self.folder, work=self.work, total=len(table)
-        )
+        if len(rows) < total:
+            self._count(dataset)
+        check_table("manifest", rows, manifest_suite(), self.config, folder=self.folder, work=self.work, total=total)
         return dataset
+
+    def _count(self, dataset: DatasetHandle) -> None:
+        """What a sample cannot show: that no row of all breaks a rule, and that the handle's counts are the table's."""
+        counts = count_broken(dataset.manifest, manifest_rules())
+        kept = pc.field("fate") == Fate.KEPT.value
+        counts.loc[len(counts)] = count_repeated(dataset.manifest, kept)
+        table = ds.dataset(dataset.manifest, format="parquet")
+        for name, told, found in (
+            ("files", dataset.pool_images, table.count_rows()),
+            ("kept images", dataset.images, table.count_rows(filter=kept)),
+        ):
+            counts.loc[len(counts)] = (f"{name} that the handle and the table disagree on", abs(told - found), "")
+        check_table(
+            "manifest_summary",
+            counts,
+            summary_suite(),
+            self.config,
+            folder=self.folder,
+            work=self.work,
+            index=("rule", "examples"),
+        )
 
 
 class EmbeddingsContract(Contract):

@@ -55,6 +55,16 @@ def manifest_suite() -> list[Any]:
     ]
 
 
+def summary_suite() -> list[Any]:
+    """Counts over a whole table, a row a rule: columns of summaries.count_broken."""
+    gxe = _expectations()
+
+    return [
+        gxe.ExpectTableRowCountToBeBetween(min_value=1),
+        gxe.ExpectColumnValuesToBeInSet(column="broken", value_set=[0]),
+    ]
+
+
 def embeddings_suite() -> list[Any]:
     """Summaries of embeddings, a row an image: columns ``norm``, ``finite`` and ``spread`` (standard deviation)."""
     gxe = _expectations()

@@ -1,0 +1,129 @@
+"""Tables too long to be looked at row by row: counts over the whole table, read in pieces, and a seeded sample of rows.
+
+What a suite asks of each row is asked of a sample only; what can be counted is counted everywhere, in Arrow. Never are more
+than a few columns of one piece in memory (for the search of repeated hashes: eight bytes a row).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from dinomill.images.manifest import Fate
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_NAMED = 5  # rows that a broken rule names
+_PREFIX = 16  # hexadecimal digits of a hash that are compared first: eight bytes
+
+
+class Rule(NamedTuple):
+    """What no row may be."""
+
+    name: str
+    broken: pc.Expression
+
+
+def manifest_rules() -> list[Rule]:
+    """Of the curated manifest."""
+    kept = pc.field("fate") == Fate.KEPT.value
+    return [
+        Rule("a fate that there is not", ~pc.field("fate").isin([fate.value for fate in Fate])),
+        Rule("kept, and in no shard", kept & pc.field("shard").is_null()),
+        Rule("kept, and of no length", kept & ~(pc.coalesce(pc.field("length"), pc.scalar(0)) > 0)),
+        Rule("kept, and without a hash", kept & pc.field("sha256").is_null()),
+        Rule("left out, and no reason", ~kept & pc.field("reason").is_null()),
+        Rule("left out, and in a shard", ~kept & pc.field("shard").is_valid()),
+    ]
+
+
+def files_rules(min_side: int) -> list[Rule]:
+    """Of the scan."""
+    usable = pc.field("reason").is_null()
+    sides = [pc.coalesce(pc.field(name).cast(pa.int64()), pc.scalar(0)) for name in ("width", "height")]
+    return [
+        Rule("usable, and without a hash", usable & (pc.field("sha256").is_null() | pc.field("pixels").is_null())),
+        Rule("usable, and too small", usable & ((sides[0] < min_side) | (sides[1] < min_side))),
+        Rule("usable, and not measured", usable & (pc.field("brightness").is_null() | pc.field("entropy").is_null())),
+    ]
+
+
+def count_broken(path: Path, rules: list[Rule], keep: pc.Expression | None = None) -> pd.DataFrame:
+    """How many rows break each rule: columns ``rule``, ``broken`` and ``examples``.
+
+    Args:
+        path: A Parquet table with columns ``source`` and ``path``.
+        rules: What no row may be.
+        keep: Rows that are looked at; None: all.
+    """
+    import pandas as pd
+
+    table = ds.dataset(path, format="parquet")
+    rows = []
+    for rule in rules:
+        broken = rule.broken if keep is None else rule.broken & keep
+        count = table.count_rows(filter=broken)
+        rows.append((rule.name, count, _examples(table, broken) if count else ""))
+    return pd.DataFrame(rows, columns=["rule", "broken", "examples"])
+
+
+def count_repeated(path: Path, keep: pc.Expression) -> tuple[str, int, str]:
+    """Rows whose ``sha256`` an earlier one has, as a row of `count_broken`'s table."""
+    table = ds.dataset(path, format="parquet")
+    prefixes = np.sort(np.concatenate([*_prefixes(table, keep), np.empty(0, dtype=">u8")]))
+    twice = np.unique(prefixes[1:][prefixes[1:] == prefixes[:-1]])
+    name = "kept twice, with the same bytes"
+    if not len(twice):
+        return name, 0, ""
+    # The beginnings are equal; are the hashes?
+    suspects = [f"{int(value):0{_PREFIX}x}" for value in twice]
+    same = keep & pc.utf8_slice_codeunits(pc.field("sha256"), 0, _PREFIX).isin(suspects)
+    found = table.to_table(columns=["sha256", "source", "path"], filter=same).to_pylist()
+    seen: set[str] = set()
+    again = [row for row in found if row["sha256"] in seen or seen.add(row["sha256"])]  # type: ignore[func-returns-value]
+    return name, len(again), _named(again[:_NAMED])
+
+
+def sample_rows(path: Path, columns: list[str], count: int, keep: pc.Expression | None = None) -> tuple[pa.Table, int]:
+    """A seeded sample of a table's rows, in order, and how many there are in all; all of them when they are few.
+
+    Args:
+        path: A Parquet table.
+        columns: Those that are wanted.
+        count: Rows wanted.
+        keep: Rows that count; None: all.
+    """
+    table = ds.dataset(path, format="parquet")
+    total = table.count_rows(filter=keep)
+    if total <= count:
+        return table.to_table(columns=columns, filter=keep), total
+    wanted = np.sort(np.random.default_rng(0).choice(total, count, replace=False))
+    pieces, start = [], 0
+    for batch in table.to_batches(columns=columns, filter=keep):
+        first, last = np.searchsorted(wanted, [start, start + len(batch)])
+        pieces.append(batch.take(pa.array(wanted[first:last] - start)))
+        start += len(batch)
+    return pa.Table.from_batches(pieces), total
+
+
+def _prefixes(table: ds.Dataset, keep: pc.Expression) -> Iterator[npt.NDArray[Any]]:
+    """The beginnings of all hashes as numbers, piece by piece."""
+    for batch in table.to_batches(columns=["sha256"], filter=keep):
+        short = pc.utf8_slice_codeunits(batch["sha256"].drop_null(), 0, _PREFIX)
+        yield np.frombuffer(bytes.fromhex("".join(short.to_pylist())), dtype=">u8")
+
+
+def _examples(table: ds.Dataset, broken: pc.Expression) -> str:
+    return _named(table.head(_NAMED, columns=["source", "path"], filter=broken).to_pylist())
+
+
+def _named(rows: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{row['source']}/{row['path']}" for row in rows)
