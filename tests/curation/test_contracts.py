@@ -229,12 +229,10 @@ def test_hashes_that_only_begin_alike_are_no_copies(tmp_path: Path) -> None:
 
 def test_the_scan_of_many_files_is_sampled_and_counted(tmp_path: Path) -> None:
     names = ("group", "source", "path", "place")
-    files = [
-        dict.fromkeys(names, "pool") | {"path": f"{n}.png", "candidate": n % 10 > 0, "start": -1} for n in range(500)
-    ]
+    files = [dict.fromkeys(names, "pool") | {"path": f"{number}.png", "start": -1} for number in range(500)]
     for number, row in enumerate(files):
         row |= {"sha256": f"{number:064x}", "pixels": "p", "width": 20, "height": 20, "channels": 3}
-        row |= {"brightness": 0.5, "entropy": 3.0}
+        row |= {"brightness": 0.5, "entropy": 3.0, "candidate": number % 10 > 0}
     scan = _scan(tmp_path, files)
     config, limits = GateConfig(sample_above=50, docs=False), ScanConfig()
     handle = check_files(scan, config, limits, folder=tmp_path / "q", work=tmp_path / "w")
@@ -242,7 +240,7 @@ def test_the_scan_of_many_files_is_sampled_and_counted(tmp_path: Path) -> None:
     files[490]["width"] = 3  # no candidate: it is no matter
     check_files(_scan(tmp_path, files), config, limits, folder=tmp_path / "q", work=tmp_path / "w")
     files[487]["width"] = 3
-    with pytest.raises(QualityError, match="usable, and too small/pool/487.png: broken=1"):
+    with pytest.raises(QualityError, match=r"usable, and too small/pool/487\.png: broken=1"):
         check_files(_scan(tmp_path, files), config, limits, folder=tmp_path / "q", work=tmp_path / "w")
 
 

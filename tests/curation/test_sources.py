@@ -6,9 +6,11 @@ import io
 import os
 import struct
 import tarfile
+import tempfile
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +108,56 @@ def test_path_tricks_in_a_tar_never_touch_the_disk(tmp_path: Path) -> None:
     assert all(path.is_relative_to(tmp_path / "out") for path in new)
 
 
+def test_every_kind_of_picture_is_looked_at_as_it_is_seen(tmp_path: Path) -> None:
+    """16 bits, grey, palette, transparency, CMYK, rotation, animation: the same picture, whatever holds it."""
+    from skimage import data
+
+    colour = Image.fromarray(data.coffee()).resize((90, 60))
+    grey = colour.convert("L")
+    sixteen = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    upside = Image.Exif()
+    upside[0x0112] = 8
+    turned = colour.transpose(Image.Transpose.ROTATE_270)  # EXIF 8: turn it back by 270 degrees clockwise
+    alpha = colour.copy()
+    alpha.putalpha(Image.new("L", colour.size, 255))
+    blank = Image.new("RGBA", colour.size, (0, 0, 0, 0))  # black, and transparent: white when it is seen
+    frames = [colour, Image.new("RGB", colour.size)]
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    colour.save(pool / "plain.png")
+    grey.save(pool / "grey.png")
+    sixteen.save(pool / "sixteen.png")
+    sixteen.save(pool / "sixteen.tif")
+    colour.quantize(256).save(pool / "palette.png")
+    alpha.save(pool / "alpha.png")
+    blank.save(pool / "blank.png")
+    colour.convert("CMYK").save(pool / "cmyk.jpg", quality=95)
+    turned.save(pool / "turned.jpg", quality=95, exif=upside)
+    grey.convert("1").save(pool / "one_bit.png")
+    frames[0].save(pool / "moving.gif", save_all=True, append_images=frames[1:])
+    frames[0].save(pool / "moving.webp", save_all=True, append_images=frames[1:], lossless=True)
+    frames[0].save(pool / "moving.png", save_all=True, append_images=frames[1:])
+    rows = {row["path"]: row for row in _scan(pool, tmp_path / "out")}
+    assert {row["reason"] for row in rows.values()} == {None}
+    assert {(row["width"], row["height"]) for row in rows.values()} == {(90, 60)}
+    brightness = {name: row["brightness"] for name, row in rows.items()}
+    assert brightness.pop("blank.png") == pytest.approx(1)
+    assert brightness == pytest.approx(dict.fromkeys(brightness, brightness["plain.png"]), abs=0.02)
+    assert {name for name, row in rows.items() if row["channels"] == 1} == {
+        *("grey.png", "sixteen.png", "sixteen.tif", "one_bit.png", "blank.png")
+    }
+    assert {name: row["frames"] for name, row in rows.items() if row["frames"] > 1} == {
+        "moving.gif": 2,
+        "moving.webp": 2,
+        "moving.png": 2,
+    }
+    modes = {"sixteen.png": "I;16", "palette.png": "P", "alpha.png": "RGBA", "cmyk.jpg": "CMYK", "one_bit.png": "1"}
+    assert {name: rows[name]["mode"] for name in modes} == modes
+    look = {name: row["phash"] for name, row in rows.items()}
+    near = [name for name in look if bin(look[name] ^ look["plain.png"]).count("1") <= 6]
+    assert set(look) - set(near) <= {"blank.png", "one_bit.png"}
+
+
 def _bomb() -> bytes:
     """A PNG of a few bytes that says it is 60,000 pixels wide and high."""
 
@@ -193,11 +245,27 @@ def test_five_hundred_hostile_files_are_all_in_the_ledger(tmp_path: Path) -> Non
     assert "new\nline" in ledger
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_an_unreadable_file_is_in_the_ledger(tmp_path: Path) -> None:
-    (tmp_path / "pool").mkdir()
-    (tmp_path / "pool" / "a.png").write_bytes(_png(1))
-    (tmp_path / "pool" / "b.png").write_bytes(_png(2))
-    (tmp_path / "pool" / "a.png").chmod(0)
-    rows = {row["path"]: row["reason"] for row in _scan(tmp_path / "pool", tmp_path / "out")}
-    assert rows == {"a.png": "unreadable", "b.png": None}
+    with tempfile.TemporaryDirectory() as root, _somebody(Path(root)):
+        pool = Path(root) / "pool"
+        pool.mkdir()
+        for number, name in enumerate("ab"):
+            (pool / f"{name}.png").write_bytes(_png(number))
+        (pool / "a.png").chmod(0)
+        rows = {row["path"]: (row["reason"], row["detail"]) for row in _scan(pool, Path(root) / "out")}
+    assert rows == {"a.png": ("unreadable", "Permission denied"), "b.png": (None, None)}
+
+
+@contextmanager
+def _somebody(folder: Path) -> Iterator[None]:
+    """As a user to whom files can be forbidden, which they cannot be to root."""
+    if os.geteuid() != 0:
+        yield
+        return
+    nobody = 65534
+    os.chown(folder, nobody, nobody)
+    os.seteuid(nobody)
+    try:
+        yield
+    finally:
+        os.seteuid(0)

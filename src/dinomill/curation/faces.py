@@ -164,4 +164,4 @@ def _cover(width: int, height: int) -> npt.NDArray[np.float64]:
     """How much of each pixel is blurred: a rounded box, 1 inside and falling to 0 at its border."""
     x, y = (np.abs((np.arange(size) + 0.5) / size * 2 - 1) ** 4 for size in (width, height))
     radius = (y[:, None] + x[None, :]) ** 0.25
-    return np.clip((1 - radius) / _SOFT, 0, 1)
+    return np.asarray(np.clip((1 - radius) / _SOFT, 0, 1), dtype=np.float64)

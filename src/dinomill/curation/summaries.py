@@ -1,7 +1,7 @@
 """Tables too long to be looked at row by row: counts over the whole table, read in pieces, and a seeded sample of rows.
 
-What a suite asks of each row is asked of a sample only; what can be counted is counted everywhere, in Arrow. Never are more
-than a few columns of one piece in memory (for the search of repeated hashes: eight bytes a row).
+What a suite asks of each row is asked of a sample only; what can be counted is counted everywhere, in Arrow. Never are
+more than a few columns of one piece in memory (for the search of repeated hashes: eight bytes a row).
 """
 
 from __future__ import annotations

@@ -245,7 +245,7 @@ def _locations(
     blurred: list[bool],
 ) -> dict[str, pa.Array]:
     """Shard, offset and length of each row, and whether it was blurred; null for what was left out."""
-    values = {
+    values: dict[str, list[int] | list[bool]] = {
         "shard": [number for number, shard in enumerate(written) for _ in shard.offsets],
         "offset": [offset for shard in written for offset in shard.offsets],
         "length": [length for shard in written for length in shard.lengths],
