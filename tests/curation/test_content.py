@@ -71,6 +71,19 @@ def test_a_face_is_found_where_it_is_at_every_size() -> None:
         assert 0.10 < face.top < 0.17 < 0.32 < face.bottom < 0.38
 
 
+def test_faces_of_many_people_are_found_and_what_is_none_is_not() -> None:
+    """Labeled Faces in the Wild as scikit-image ships it: 25 pixels a side, 100 faces, then 100 pieces of background."""
+    pieces = (np.load(Path(photographs.__file__).parent / "lfw_subset.npy") * 255).astype(np.uint8)
+    found = []
+    for piece in [*pieces[:40], *pieces[-40:]]:
+        canvas = np.full((192, 192, 3), 128, dtype=np.uint8)
+        enlarged = Image.fromarray(piece).resize((50, 50), Image.Resampling.BICUBIC)
+        canvas[71:121, 71:121] = np.asarray(enlarged)[..., None]
+        found.append(bool(find_faces(canvas, 0.3, 192)))
+    assert np.mean(found[:40]) >= 0.95
+    assert np.mean(found[40:]) <= 0.05
+
+
 @pytest.mark.parametrize("name", ["coffee", "chelsea", "rocket", "brick", "hubble_deep_field"])
 def test_no_face_is_found_where_there_is_none(name: str) -> None:
     pixels = getattr(photographs, name)()

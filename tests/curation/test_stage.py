@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -207,11 +207,17 @@ def _kill_and_restart(planted: Any, config: CurationConfig, root: Path, kills: i
     places = {"pool": str(planted.pool), "seeds": str(planted.seeds), "labelled": str(planted.labelled)}
     settings.write_text(json.dumps(places | {"config": config.model_dump(mode="json")}))
     moment = random.Random(seed)
-    for _ in range(kills):
+    killed = 0
+    while killed < kills:
         process = _run(settings)
-        time.sleep(moment.uniform(1.0, 8.0))
-        os.killpg(process.pid, signal.SIGKILL)  # the workers too, as the machine's own killer would
-        process.wait()
+        try:
+            process.wait(timeout=moment.uniform(1.0, 8.0))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # the workers too, as the machine's own killer would
+            process.wait()
+            killed += 1
+        else:  # it was done before its moment came: from the beginning, so that each kill interrupts something
+            shutil.rmtree(config.folders.work)
     process = _run(settings)
     assert process.wait(timeout=300) == 0
     return DatasetHandle.load(config.folders.curated)
