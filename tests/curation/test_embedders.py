@@ -77,3 +77,41 @@ def test_an_unknown_network_says_what_there_is() -> None:
     with pytest.raises(InputError, match="no network 'resnet'") as caught:
         find_network(EmbedderConfig(network="resnet"))
     assert "efficientnet-lite0" in str(caught.value)
+
+
+def test_a_registered_model_is_found_by_its_alias_and_pooled_as_it_says(
+    tmp_path: Path, photographs: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a local SQLite registry; the embedding is what the served model would answer."""
+    import torch
+
+    from dinomill import tracking
+    from dinomill.images.preprocess import PreprocessingConfig
+    from dinomill.models import build, save_backbone, variant
+    from dinomill.registration.register import example_table
+    from dinomill.serving.predictor import Predictor
+
+    torch.manual_seed(0)
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+    folder = tmp_path / "export"
+    model = build(variant("nano", patch_size=8, image_size=64, layerscale=1.0, pooling="cls+mean_patch"))
+    save_backbone(folder, model, PreprocessingConfig.square(64, (0.5,) * 3, (0.25,) * 3).section())
+    with tracking.open_run("a test", tracking_uri=store) as run:
+        card = tracking.ModelCard(
+            loader="dinomill.serving.pyfunc",
+            example=example_table(3, 64),
+            embed_dim=2 * model.embed_dim,
+            requirements=(),
+            metrics={},
+            tags={},
+            description="",
+            summary="",
+        )
+        version = tracking.register(run, "mill", folder, card)
+    tracking.set_alias(store, "mill", "candidate", version.version)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    config = EmbedderConfig(network="models:/mill@candidate", precision="float32")
+    ours = embed(_pixels(photographs), find_network(config), config)
+    served = Predictor(folder)(photographs)
+    assert ours.shape == served.shape == (len(photographs), 2 * model.embed_dim)
+    assert (ours * served / np.linalg.norm(served, axis=1, keepdims=True)).sum(axis=1).min() > 0.99

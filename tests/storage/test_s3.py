@@ -14,11 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dinomill.curation.config import CurationConfig
 from dinomill.curation.scan import ScanConfig, scan
+from dinomill.curation.stage import curate
 from dinomill.curation.tables import read_files
 from dinomill.errors import InputError, StorageError
 from dinomill.execution.tasks import ExecutionConfig
 from dinomill.storage import s3
+from dinomill.storage.hashing import hash_file
 from tests.seaweedfs import ACCESS_KEY, SECRET, free_ports, s3_server
 
 BUCKET = "s3://pool-of-images"
@@ -170,3 +173,55 @@ def test_a_prefix_is_scanned_like_a_folder(credentials: pytest.MonkeyPatch, tmp_
     assert reasons == {f"{n}.png": None for n in range(6)} | {"bad.png": "not_an_image"}
     left = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert SECRET.encode() not in left
+
+
+def _curation(root: Path) -> CurationConfig:
+    names = ("scan", "quality", "embeddings", "duplicates", "selection", "curated", "work")
+    settings = {
+        "folders": {name: root / name for name in names},
+        "execution": {"executor": "inline"},
+        "scan": {"files_per_task": 5},
+        "gate": {"docs": False},
+        "embedding": {"embedder": {"image_size": 32, "precision": "float32"}, "images_per_task": 10},
+    }
+    return CurationConfig.model_validate(settings)
+
+
+def _written(root: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in root.rglob("*") if path.is_file())
+
+
+def test_curation_of_a_prefix_with_cut_connections_is_that_of_the_folder(
+    credentials: pytest.MonkeyPatch, port: int, tmp_path: Path
+) -> None:
+    (tmp_path / "pool").mkdir()
+    for number in range(20):
+        file = io.BytesIO()
+        pixels = np.random.default_rng(number % 18).integers(0, 255, (160, 160, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(file, "PNG")  # 77 kB: longer than what passes before a cut
+        (tmp_path / "pool" / f"{number}.png").write_bytes(file.getvalue())
+        s3.write_object(f"{BUCKET}/curated/{number}.png", file.getvalue())
+    local = curate([str(tmp_path / "pool")], None, None, _curation(tmp_path / "local"))
+    proxy = CuttingProxy(port, cuts=4)
+    try:
+        _use(credentials, proxy.endpoint, SECRET)
+        remote = curate([f"{BUCKET}/curated"], None, None, _curation(tmp_path / "remote"))
+    finally:
+        proxy.close()
+    assert proxy.cut == 4
+    assert remote.fates == local.fates == {"kept": 18, "exact_duplicate": 2}
+    assert [hash_file(shard) for shard in remote.shards] == [hash_file(shard) for shard in local.shards]
+    assert SECRET.encode() not in _written(tmp_path / "remote")
+
+
+def test_curation_with_a_wrong_secret_says_so_and_keeps_it_to_itself(
+    credentials: pytest.MonkeyPatch, port: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    s3.write_object(f"{BUCKET}/secret/1.png", _png(1))
+    _use(credentials, f"http://127.0.0.1:{port}", "wrong-secret-here")
+    with pytest.raises(StorageError, match=f"Cannot list {BUCKET}/secret") as caught:
+        curate([f"{BUCKET}/secret"], None, None, _curation(tmp_path))
+    assert "the server answered SignatureDoesNotMatch" in str(caught.value)
+    assert "AWS_SECRET_ACCESS_KEY" in str(caught.value)
+    said = str(caught.value) + "".join(capfd.readouterr())
+    assert "wrong-secret-here" not in said and b"wrong-secret-here" not in _written(tmp_path)

@@ -173,6 +173,31 @@ def search(
     show(find(query, index, count=count, model=model))
 
 
+@app.command(
+    epilog="Examples: [bold]dinomill bootstrap[/]   "
+    "[bold]dinomill bootstrap --model models:/dinomill-backbone@champion[/]"
+)
+def bootstrap(
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="models:/name@alias or models:/name/version; by default what is stale is run up to the registration "
+            "stage, and the version that it registered is taken.",
+        ),
+    ] = None,
+    env: Annotated[
+        str | None, typer.Option(help="Kedro environment that the stages run in: a folder of conf/.")
+    ] = None,
+) -> None:
+    """Curate, pretrain and register, then curate again with the features of the registered model."""
+    from dinomill.commands.bootstrap import bootstrap as curate_again
+    from dinomill.commands.project import enter_project
+
+    curate_again(enter_project(), model=model, env=env)
+
+
 @dvc_app.command("sync", epilog="Examples: [bold]dinomill dvc sync[/]   [bold]dinomill dvc sync --check[/]")
 def dvc_sync(
     check: Annotated[

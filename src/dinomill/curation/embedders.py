@@ -167,13 +167,14 @@ def _load(network: Network, config: EmbedderConfig) -> Loaded:
         module = _efficientnet(network.place)
         return Loaded(squeeze, _torch_forward(module, module, config))
     from dinomill.models import load
+    from dinomill.models.pooling import pool
 
     module = load(network.place)
 
-    def class_token(images: Any) -> Any:
-        return module.forward_features(images)["x_norm_clstoken"]
+    def pooled(images: Any) -> Any:
+        return pool(module.forward_features(images), module.config.pooling)
 
-    forward = _torch_forward(module, class_token, config)
+    forward = _torch_forward(module, pooled, config)
     if Path(network.place).is_dir():
         return Loaded(_as_exported(Path(network.place)), forward)
     patch = module.config.patch_size  # an official file: the configured size, in whole patches
