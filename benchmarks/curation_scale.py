@@ -1,11 +1,14 @@
-"""Copies, retrieval and balance on synthetic embeddings with planted components, at two sizes.
+"""Copies, retrieval and balance on synthetic embeddings with planted components, at two sizes, against brute force.
 
-    python benchmarks/curation_scale.py [--rows 100000 1000000] [--dimension 384]
+    OMP_NUM_THREADS=2 python benchmarks/curation_scale.py [--rows 100000 1000000] [--dimension 384]
 
-A tenth of the rows are copies (cosine about 0.97) of others. What is timed is what curation runs on embeddings, with
-``trust_embedding``: neighbours (k = 64), components; retrieval by clusters from 1,000 seeds; hierarchical balance down
-to a tenth. Recall of the index is measured against brute force on 1,000 rows, recall of the planted pairs on all of
-them. Prints a table and, last, JSON with the growth exponent of the CPU time.
+What is timed is what curation runs on embeddings (``trust_embedding``): the 64 nearest above cosine 0.9, components,
+the best of each; retrieval of 1,000 seeds by clusters and by sampling; hierarchical balance down to a tenth. Every step
+gets all rows, so its input is larger than it would be in a run.
+
+Recall is measured against brute force on sampled rows, besides what the search measures itself. CPU-seconds are those
+of the process and its workers; peak memory is the largest sum of their proportional set sizes, looked at twice a second
+(mapped files count). Prints a line a step and, last, JSON. Each size runs in a process of its own.
 """
 
 from __future__ import annotations
@@ -13,99 +16,301 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import resource
+import subprocess
+import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
-from dinomill.curation.balance import BalanceConfig, cluster, share_out
-from dinomill.curation.deduplicate import _components
+from dinomill.curation.balance import BalanceConfig, cluster, cluster_table, share_out
+from dinomill.curation.components import best_of_each, connected_components
 from dinomill.curation.embed import Embeddings
-from dinomill.curation.neighbours import Index, SearchConfig
-from dinomill.curation.pairs import DeduplicationConfig, Edges, _embedding_candidates
+from dinomill.curation.neighbours import Index, SearchConfig, exact_similarity
+from dinomill.curation.pairs import DeduplicationConfig, embedding_candidates
+from dinomill.curation.products import brute_force
 from dinomill.curation.retrieve import SeedSetConfig, retrieve
+from dinomill.curation.self_join import Question, Scratch, join
+from dinomill.execution.tasks import ExecutionConfig
 
 SHARD = 50_000
+GROUPS = 1_000
+COSINE = 0.9
+Array = np.ndarray[Any, Any]
 
 
-def lay_out(folder: Path, rows: int, dimension: int) -> tuple[list[Path], np.ndarray[Any, Any]]:
-    """Shards of embeddings in 1,000 groups of very unequal size, and the planted pairs [P, 2]."""
+def lay_out(folder: Path, rows: int, dimension: int, spread: str) -> tuple[list[Path], Array]:
+    """Shards of embeddings, and the number of the original that each row is a copy of (or its own).
+
+    Nine tenths are originals in 1,000 groups of very unequal size (1/rank), a tenth are copies of some of them: one copy
+    as a rule, up to 200, at cosine 0.97 to the original and 0.94 to each other. A hundredth are look-alikes of others,
+    at 0.85, which are no copies. ``spread`` says how the images of a group differ: in every direction alike
+    (``isotropic``: nearest neighbours then hardly differ from any others, the hardest case for an index), or mostly in
+    24 directions of falling weight, as features of real images do (``natural``).
+    """
     generator = np.random.default_rng(0)
-    groups = generator.standard_normal((1000, dimension)).astype(np.float32)
-    weights = 1 / np.arange(1, 1001)
+    groups = _normal(generator, (GROUPS, dimension))
+    bases = _normal(generator, (GROUPS, 24, dimension)) * (1 / np.sqrt(np.arange(1, 25, dtype=np.float32)))[:, None]
+    share = 1 / np.arange(1, GROUPS + 1)
     originals = rows * 9 // 10
-    source = np.sort(generator.choice(originals, rows - originals, replace=False))
-    paths, taken = [], np.empty((len(source), dimension), dtype=np.float16)
+    copies = np.minimum(generator.zipf(2.0, rows), 200)
+    copies = copies[: int(np.searchsorted(np.cumsum(copies), rows - originals)) + 1]
+    source = np.repeat(generator.choice(originals, len(copies), replace=False), copies)[: rows - originals]
+    component = np.concatenate([np.arange(originals), source])
+    place = generator.permutation(rows)  # copies anywhere, as in a pool
+    originals_first = np.empty((originals, dimension), dtype=np.float16)
+    for start in range(0, originals, SHARD):
+        home = generator.choice(GROUPS, min(SHARD, originals - start), p=share / share.sum())
+        if spread == "isotropic":
+            own = _normal(generator, (len(home), dimension))
+        else:
+            own = 0.3 * _normal(generator, (len(home), dimension))
+            weight = _normal(generator, (len(home), 24)) / np.float32(math.sqrt(4))
+            for group in np.unique(home):
+                here = home == group
+                own[here] += weight[here] @ bases[group]
+        originals_first[start : start + len(home)] = _unit(groups[home] + own)
+    alike = generator.choice(originals // 2, rows // 100, replace=False)  # look-alikes: close, but no copies
+    noise = _normal(generator, (len(alike), dimension)) * np.float32(0.62 / math.sqrt(dimension))
+    originals_first[-len(alike) :] = _unit(originals_first[alike].astype(np.float32) + noise)
+    every = np.empty((rows, dimension), dtype=np.float16)
     for start in range(0, rows, SHARD):
-        stop = min(start + SHARD, rows)
-        fresh = max(0, min(stop, originals) - start)
-        home = generator.choice(1000, fresh, p=weights / weights.sum())
-        some = groups[home] + generator.standard_normal((fresh, dimension)).astype(np.float32)
-        some /= np.linalg.norm(some, axis=1, keepdims=True)
-        here = np.flatnonzero((source >= start) & (source < start + fresh))
-        taken[here] = some[source[here] - start]
-        if start + fresh < stop:
-            first = start + fresh - originals
-            copied = taken[first : stop - originals].astype(np.float32)
-            noise = generator.standard_normal(copied.shape).astype(np.float32) * (0.25 / math.sqrt(dimension))
-            some = np.concatenate([some, copied + noise])
-        some /= np.linalg.norm(some, axis=1, keepdims=True)
-        paths.append(folder / f"{start}.npy")
-        np.save(paths[-1], some.astype(np.float16))
-    return paths, np.stack([source, np.arange(originals, rows)], axis=1)
+        some = originals_first[component[start : start + SHARD]].astype(np.float32)
+        copied = np.arange(start, start + len(some)) >= originals
+        noise = _normal(generator, (int(copied.sum()), dimension)) * np.float32(0.25 / math.sqrt(dimension))
+        some[copied] += noise
+        every[place[start : start + SHARD]] = _unit(some)
+    moved = np.empty(rows, dtype=np.int64)
+    moved[place] = component
+    paths = []
+    for start in range(0, rows, SHARD):
+        paths.append(folder / f"{start:010d}.npy")
+        np.save(paths[-1], every[start : start + SHARD])
+    return paths, moved
 
 
-def measure(rows: int, dimension: int) -> dict[str, float]:
-    """Seconds of each step, recalls and peak memory at one size."""
-    found: dict[str, float] = {"rows": rows}
-    with tempfile.TemporaryDirectory() as room:
-        paths, planted = lay_out(Path(room), rows, dimension)
-        vectors = Embeddings(paths)
-        every = np.arange(rows)
-        config = DeduplicationConfig(trust_embedding=True, cosine=0.9)
-        start, cpu = time.perf_counter(), time.process_time()
-        left, right, cosine = _embedding_candidates(
-            vectors, every, every, np.zeros(rows, dtype=np.bool_), config, lambda _: None
-        )
-        close = cosine >= config.cosine
-        edges = Edges(left[close], right[close], np.ones(int(close.sum()), dtype=np.bool_))
-        component = _components(edges, every)
-        found["deduplicate_s"] = time.perf_counter() - start
-        found["pair_recall"] = float((component[planted[:, 0]] == component[planted[:, 1]]).mean())
-        start = time.perf_counter()
-        seeds, candidates = every[:1000], every[1000:]
-        asked = SeedSetConfig(mode="cluster", cells=max(64, round(math.sqrt(rows))), minimum_seeds=2)
-        found["retrieved"] = int(retrieve(vectors, candidates, seeds, asked, SearchConfig(), 0).wanted.sum())
-        found["retrieve_s"] = time.perf_counter() - start
-        start = time.perf_counter()
-        levels = (max(256, round(2 * math.sqrt(rows))), max(64, round(math.sqrt(rows) / 4)))
-        clusters = cluster(vectors, every, BalanceConfig(levels=levels))
-        found["balanced"] = int(share_out(clusters, rows // 10, 0).sum())
-        found["balance_s"] = time.perf_counter() - start
-        found["cpu_s"] = time.process_time() - cpu
-        found["total_s"] = found["deduplicate_s"] + found["retrieve_s"] + found["balance_s"]
-        found["peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-        found["index_recall"] = Index(vectors, every, SearchConfig()).measure_recall(10)
+def _normal(generator: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    return generator.standard_normal(shape, dtype=np.float32)
+
+
+def _unit(rows: Array) -> Array:
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+class Meter:
+    """CPU-seconds, seconds and peak memory of steps, workers included."""
+
+    def __init__(self) -> None:
+        self.steps: dict[str, dict[str, float]] = {}
+        self._peak = 0.0
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        wall, cpu, self._peak = time.perf_counter(), _cpu_seconds(), 0.0
+        yield
+        self.steps[name] = {
+            "wall_s": time.perf_counter() - wall,
+            "cpu_s": _cpu_seconds() - cpu,
+            "peak_gb": max(self._peak, _memory()) / 1e9,
+        }
+        print(f"  {name}: " + ", ".join(f"{key} {value:,.2f}" for key, value in self.steps[name].items()), flush=True)
+
+    def _watch(self) -> None:
+        while True:
+            self._peak = max(self._peak, _memory())
+            time.sleep(0.5)
+
+
+def _cpu_seconds() -> float:
+    """Of this process, its children and all that those have waited for (the workers are children of a server)."""
+    total = time.process_time()
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            total += sum(child.cpu_times()[:4])
+    return total
+
+
+def _memory() -> float:
+    total = 0.0
+    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+        with suppress(psutil.Error):
+            total += process.memory_full_info().pss
+    return total
+
+
+def measure(folder: Path, extras: set[str]) -> dict[str, Any]:
+    """All steps on the shards in a folder."""
+    paths = sorted(folder.glob("*.npy"))
+    vectors, planted = Embeddings(paths), np.load(folder / "planted" / "component.npy")
+    rows = len(vectors)
+    every = np.arange(rows)
+    sample = np.sort(np.random.default_rng(123).choice(rows, 2_000, replace=False))
+    scratch = Scratch(folder / "work", folder.name, ExecutionConfig())
+    meter = Meter()
+    truth = brute_force(vectors.take(sample), vectors, every, 65)
+    others = truth.only(truth.row != sample[truth.query])
+    found: dict[str, Any] = {"rows": rows}
+
+    config = DeduplicationConfig(trust_embedding=True, cosine=COSINE)
+    with meter.step("copies"):
+        left, right, search = embedding_candidates(vectors, every, COSINE, config, scratch)
+        close = exact_similarity(vectors, left, right) >= COSINE
+        component = connected_components(rows, left[close], right[close])
+        best = best_of_each(component, every, every)
+    found["search"] = search.model_dump()
+    found["planted_recall"] = _planted_recall(component, planted)
+    mixed = np.unique(component * rows + planted) // rows
+    found["wrongly_joined"] = int((np.bincount(mixed) > 1).sum())
+    found["kept"] = len(best)
+    found["pair_recall"], found["pairs_checked"] = _pair_recall(vectors, sample, others, left, right)
+
+    seeds, candidates = every[:1000], every[1000:]
+    cells = max(64, round(math.sqrt(rows)))
+    with meter.step("retrieval"):
+        clusters = SeedSetConfig(mode="cluster", cells=cells, minimum_seeds=2)
+        by_cluster = retrieve(vectors, candidates, seeds, clusters, SearchConfig(), 0)
+        by_sample = retrieve(vectors, candidates, seeds, SeedSetConfig(mode="sample"), SearchConfig(), 0)
+    found["retrieved"] = [int(by_cluster.wanted.sum()), int(by_sample.wanted.sum())]
+    found["retrieval_agreement"] = _retrieval_agreement(
+        vectors, candidates, seeds, by_cluster.nearest, by_sample.wanted
+    )
+
+    levels = (max(256, round(2 * math.sqrt(rows))), max(64, round(math.sqrt(rows) / 4)))
+    with meter.step("balance"):
+        levels_of = cluster(vectors, every, BalanceConfig(levels=levels))
+        chosen = share_out(levels_of, rows // 10, 0)
+    sizes = cluster_table(levels_of, chosen)
+    found["clusters"] = list(levels)
+    for when in ("before", "after"):
+        found[f"sizes_{when}"] = np.quantile(sizes[when].to_numpy(), [0, 0.1, 0.5, 0.9, 1]).astype(int).tolist()
+        found[f"entropy_{when}"] = _entropy(sizes[when].to_numpy())
+
+    timed = list(meter.steps.values())
+    found["wall_s"], found["cpu_s"] = (sum(step[key] for step in timed) for key in ("wall_s", "cpu_s"))
+    if "neighbours" in extras:
+        with meter.step("neighbours"):
+            everything = join(
+                vectors, every, Question(neighbours=64, crowd=64), SearchConfig(), name="neighbours", scratch=scratch
+            )
+        found["neighbours"] = everything.report.model_dump()
+        found |= {f"recall_at_{k}": _recall_at(k, sample, others, everything.pairs) for k in (10, 64)}
+    if "index" in extras:
+        with meter.step("index"):
+            found["index"] = Index(vectors, every, SearchConfig(exact_up_to=0)).report(10).model_dump()
+    found["steps"] = meter.steps
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    found["peak_gb"] = max(own, *(step["peak_gb"] for step in meter.steps.values()))
     return found
+
+
+def _planted_recall(component: Array, planted: Array) -> float:
+    """The share of planted copies that are in their original's component."""
+    order = np.argsort(planted, kind="stable")
+    same = planted[order[1:]] == planted[order[:-1]]
+    return float((component[order[1:]] == component[order[:-1]])[same].mean())
+
+
+def _pair_recall(vectors: Embeddings, sample: Array, others: Any, left: Array, right: Array) -> tuple[float, int]:
+    """The share of the pairs above the threshold that brute force finds for the sampled rows, and their number."""
+    query, row = sample[others.query], others.row
+    close = exact_similarity(vectors, query, row) >= COSINE
+    query, row = query[close], row[close]
+    keys = left * len(vectors) + right
+    hits = np.isin(np.minimum(query, row) * len(vectors) + np.maximum(query, row), keys)
+    return float(hits.mean()), len(hits)
+
+
+def _recall_at(k: int, sample: Array, others: Any, pairs: Any) -> float:
+    """The share of the k nearest by brute force that are among the k nearest found."""
+    best = [_first(k, some.query, some.row) for some in (others, pairs.only(np.isin(pairs.query, sample)))]
+    size = int(sample.max()) + 1
+    true = sample[best[0][0]] + size * best[0][1]
+    return float(np.isin(true, best[1][0] + size * best[1][1]).mean())
+
+
+def _first(k: int, query: Array, row: Array) -> tuple[Array, Array]:
+    """The first k of each query; a query's rows lie together, best first."""
+    starts = np.flatnonzero(np.diff(query, prepend=-1))
+    rank = np.arange(len(query)) - np.repeat(starts, np.diff(starts, append=len(query)))
+    return query[rank < k], row[rank < k]
+
+
+def _retrieval_agreement(
+    vectors: Embeddings, candidates: Array, seeds: Array, nearest: Array, wanted: Array
+) -> list[float]:
+    """Share of sampled candidates whose nearest seed is brute force's; share of the seeds' nearest that are wanted."""
+    some = np.sort(np.random.default_rng(5).choice(len(candidates), 2_000, replace=False))
+    exact = vectors.take(candidates[some]).astype(np.float64) @ vectors.take(seeds).astype(np.float64).T
+    chosen = exact[np.arange(len(some)), nearest[some] - seeds[0]]
+    few = brute_force(vectors.take(seeds[:200]), vectors, candidates, 1)
+    return [float((chosen >= exact.max(axis=1) - 1e-6).mean()), float(wanted[few.row - candidates[0]].mean())]
+
+
+def _entropy(sizes: Array) -> float:
+    share = sizes[sizes > 0] / sizes.sum()
+    return float(-(share * np.log2(share)).sum())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--dimension", type=int, default=384)
+    parser.add_argument("--spread", choices=["isotropic", "natural"], default="isotropic")
+    parser.add_argument("--neighbours", action="store_true", help="also all 64 neighbours of every row")
+    parser.add_argument("--index", action="store_true", help="also the recall of the FAISS index")
+    parser.add_argument("--folder", type=Path, help="for the data; as a rule a temporary folder")
+    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--lay-out", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    results = []
-    for rows in arguments.rows:
-        results.append(measure(rows, arguments.dimension))
-        print("  ".join(f"{name} {value:,.3f}" for name, value in results[-1].items()), flush=True)
+    extras = {name for name in ("neighbours", "index") if getattr(arguments, name)}
+    if arguments.lay_out:
+        _, component = lay_out(arguments.lay_out, arguments.rows[0], arguments.dimension, arguments.spread)
+        (arguments.lay_out / "planted").mkdir()
+        np.save(arguments.lay_out / "planted" / "component.npy", component)
+        return
+    if arguments.measure:
+        print(json.dumps(measure(arguments.measure, extras)))
+        return
+    results = [_one_size(rows, arguments, extras) for rows in arguments.rows]
     last = dict(results[-1])
     if len(results) > 1:
-        small, large = results[0], results[-1]
-        last["growth_exponent"] = math.log(large["cpu_s"] / small["cpu_s"]) / math.log(large["rows"] / small["rows"])
-    print(json.dumps({name: round(value, 3) for name, value in last.items()}))
+        last["growth_exponent"] = _growth(results[0], results[-1], "cpu_s")
+        for name, step in last["steps"].items():
+            step["growth_exponent"] = _growth(
+                results[0]["steps"][name], step, "cpu_s", results[-1]["rows"] / results[0]["rows"]
+            )
+    print(json.dumps(last))
+
+
+def _growth(small: dict[str, Any], large: dict[str, Any], key: str, factor: float | None = None) -> float:
+    return math.log(large[key] / small[key]) / math.log(factor or large["rows"] / small["rows"])
+
+
+def _one_size(rows: int, arguments: argparse.Namespace, extras: set[str]) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as room:
+        common = [sys.executable, __file__, "--rows", str(rows), "--dimension", str(arguments.dimension)]
+        subprocess.run([*common, "--spread", arguments.spread, "--lay-out", room], check=True)
+        print(f"{rows:,} rows, {arguments.spread}, load {os.getloadavg()[0]:.1f}", flush=True)
+        flags = [f"--{name}" for name in sorted(extras)]
+        process = subprocess.Popen([*common, *flags, "--measure", room], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            print(line, end="", flush=True)
+        if process.wait():
+            raise SystemExit(process.returncode)
+    result: dict[str, Any] = json.loads(lines[-1])
+    return result
 
 
 if __name__ == "__main__":

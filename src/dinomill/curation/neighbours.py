@@ -23,10 +23,13 @@ class SearchConfig(Config):
         default=50_000, ge=0, description="rows that are all compared with all; more are looked for in cells"
     )
     cell_rows: int = Field(default=256, ge=16, description="rows a cell when all rows are compared with themselves")
-    probes: int = Field(default=32, ge=1, description="cells that are looked at for a row; more if `recall` needs them")
     recall: float = Field(
-        default=0.998, gt=0, le=1, description="share of the neighbours in question that the cells looked at must hold"
+        default=0.998,
+        gt=0,
+        le=1,
+        description="… and so many of them are looked at that this share of a sample is found",
     )
+    probes: int = Field(default=32, ge=1, description="cells of a FAISS index that are looked at for a query")
     compress_above: int = Field(
         default=20_000_000, ge=0, description="rows above which FAISS holds them as product-quantised codes"
     )
@@ -155,5 +158,5 @@ def exact_similarity(vectors: Vectors, left: Rows, right: Rows) -> npt.NDArray[n
 
 
 def _code_bytes(dimension: int) -> int:
-    """Bytes of a product-quantised row: one for eight numbers, or as near to that as divides the dimension."""
-    return next(count for count in range(max(1, dimension // 8), 0, -1) if dimension % count == 0)
+    """Bytes of a product-quantised row: one for four numbers, or as near to that as divides the dimension."""
+    return next(count for count in range(max(1, dimension // 4), 0, -1) if dimension % count == 0)

@@ -100,15 +100,21 @@ def may_be_best(scores: Floats, k: int, floor: npt.NDArray[Any] | float) -> tupl
 
     The maxima of groups of columns bound the k-th best from below, at a fraction of the price of sorting.
     """
+    limit = np.maximum(np.asarray(floor, dtype=np.float32), about_best(scores, k))
+    place = np.flatnonzero(scores >= limit[:, None])  # ten times as fast as np.nonzero
+    return place // scores.shape[1], place % scores.shape[1]
+
+
+def about_best(scores: Floats, k: int) -> Floats:
+    """No more than the k-th best of each row of scores [n, m], and hardly less when there are many; float32 [n]."""
     width = scores.shape[1] // _GROUPS
-    limit = np.broadcast_to(np.asarray(floor, dtype=np.float32), len(scores))
-    if width >= k:
-        peaks = scores[:, :width].copy()
-        for group in range(1, _GROUPS):
-            np.maximum(peaks, scores[:, group * width : (group + 1) * width], out=peaks)
-        limit = np.maximum(limit, np.partition(peaks, width - k, axis=1)[:, width - k])
-    query, column = np.nonzero(scores >= limit[:, None])
-    return query, column
+    if width < k:
+        return np.full(len(scores), -2, dtype=np.float32)
+    peaks = scores[:, :width].copy()
+    for group in range(1, _GROUPS):
+        np.maximum(peaks, scores[:, group * width : (group + 1) * width], out=peaks)
+    bound: Floats = np.partition(peaks, width - k, axis=1)[:, width - k]
+    return bound
 
 
 class Best:
@@ -129,7 +135,7 @@ class Best:
         """Take in the similarities [queries, m] of ``rows`` [m]."""
         query, column = may_be_best(scores, self.k, self._limit)
         scored = Scored(query, rows[column], scores[query, column])
-        self.found = _best(joined([self.found, scored]) if len(self.found.query) else scored, self.k)
+        self.found = best(joined([self.found, scored]) if len(self.found.query) else scored, self.k)
         count = np.bincount(self.found.query, minlength=len(self._limit))
         full = count >= self.k
         self._limit[full] = np.maximum(self._limit[full], self.found.similarity[np.cumsum(count)[full] - 1])
@@ -148,7 +154,7 @@ def joined(parts: list[Scored]) -> Scored:
     return Scored(*(np.concatenate(column) for column in zip(empty, *parts, strict=True)))
 
 
-def _best(scored: Scored, k: int) -> Scored:
+def best(scored: Scored, k: int) -> Scored:
     """The k most similar rows of each query, best first; of equals, the first rows."""
     order = np.lexsort((scored.row, -scored.similarity, scored.query))
     query = scored.query[order]
@@ -165,10 +171,10 @@ def _pieces(queries: Floats, size: int = 1024) -> Iterator[tuple[int, Floats]]:
 
 def _brute_force(some: tuple[int, Floats], vectors: Vectors, rows: Rows, k: int, floor: float) -> tuple[int, Scored]:
     start, queries = some
-    best = Best(len(queries), k, floor)
+    nearest = Best(len(queries), k, floor)
     for block in blocks(rows, 8_192):
-        best.add(queries @ vectors.take(block).T, block)
-    return start, best.found
+        nearest.add(queries @ vectors.take(block).T, block)
+    return start, nearest.found
 
 
 def _threads() -> int:

@@ -1,11 +1,13 @@
 """All rows against themselves: the neighbours of every row, by looking only where they can be.
 
 <scratch>/<hash>/cells/     rows by cell (cells.py)
-<scratch>/<hash>/parts/     neighbours of the rows of some cells; done markers beside them
+<scratch>/<hash>/visits/    which rows look at which cells (visits.py)
+<scratch>/<hash>/floors/    for questions about the crowd: what each row need not look at
+<scratch>/<hash>/parts/     pairs found in some cells; done markers beside them
 
-An index answers one question after the other. Here all questions are known, so those of one cell are asked together:
-its rows times the rows of the cells around it are one matrix product, what a processor does best. Which cells count as
-around it is set by a sample that is compared with all rows; how much that finds is measured on another sample.
+An index answers one question after the other. Here all questions are known, so a cell is asked once by all rows that
+look at it: one matrix product, what a processor does best. How far a row looks is set by a sample that is compared with
+all rows; how much that finds is measured on another sample.
 """
 
 from __future__ import annotations
@@ -16,20 +18,34 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from dinomill.config import Config
-from dinomill.curation.cells import Cells, open_cells, write_cells
+from dinomill.curation.cells import UNIT, Cells, near_cells, open_cells, write_cells
 from dinomill.curation.neighbours import SearchConfig, SearchReport
-from dinomill.curation.products import Best, Floats, Rows, Scored, Vectors, blocks, brute_force, joined, one_thread
+from dinomill.curation.products import (
+    Floats,
+    Rows,
+    Scored,
+    Vectors,
+    about_best,
+    best,
+    blocks,
+    brute_force,
+    joined,
+    one_thread,
+)
+from dinomill.curation.visits import cells_needed, write_visits
 from dinomill.execution.progress import progress
 from dinomill.execution.tasks import ExecutionConfig, Task, TaskResult, run_tasks
 from dinomill.storage.atomic import atomic_file
 from dinomill.storage.hashing import hash_bytes, hash_json
 
 _ROWS_PER_TASK = 16_384
-_COLUMNS = 16_384  # rows that a cell is compared with at once: 32 MB of similarities
-_ROUNDING = 5e-4  # what float16 rows may change a similarity by, amply
+_ROWS_AT_ONCE = 8_192  # that a cell is compared with: 8 MB of similarities
+_CELLS_OF_CROWD = 8
+_ROUNDING = 5e-4  # what 16-bit rows may change a similarity by, amply
 
 
 class Question(Config):
@@ -57,22 +73,22 @@ class Joined(NamedTuple):
 
 
 class JoinTask(Task):
-    """The rows of some cells, to be compared with the cells around each."""
+    """Some cells, to be compared with the rows that look at them."""
 
     cells: Path
+    visits: Path | None = Field(description="none: a task of `bound_crowd`, which looks at the nearest cells")
+    floors: Path | None = Field(description="by place: similarity below which a row's neighbours are of no interest")
     key: str
     first: int
     last: int
     question: Question
-    probes: int
-    closeness: float = Field(description="cells are looked at whose centre is at least as similar to the cell's own")
     folder: Path
 
 
 class JoinPart(TaskResult):
-    """One ``.npz``: query, row, similarity; crowd of each row of the cells."""
+    """One file: ``.npz`` (query, row, similarity), or ``.npy`` (each row's floor)."""
 
-    compared: int = Field(description="pairs of rows compared")
+    compared: int = Field(default=0, description="pairs of rows compared")
 
 
 def join(
@@ -102,7 +118,8 @@ def _exact(vectors: Vectors, rows: Rows, question: Question, name: str) -> Joine
         for block in blocks(rows, 16_384):
             found = _of_others(vectors, block, rows, question)
             crowds.append(_crowd(found, len(block), question))
-            pairs.append(_named(found, block, question))
+            close = found.only(found.similarity >= question.floor)
+            pairs.append(Scored(block[close.query], close.row, close.similarity))
             bar.advance(len(block))
     report = SearchReport(kind="exact", rows=len(rows), recall=1.0)
     return Joined(joined(pairs), np.concatenate([*crowds, np.empty(0, np.float32)]), report)
@@ -111,7 +128,7 @@ def _exact(vectors: Vectors, rows: Rows, question: Question, name: str) -> Joine
 def _of_others(vectors: Vectors, queries: Rows, rows: Rows, question: Question) -> Scored:
     """The neighbours of some of the rows by brute force, the row itself left out; ``query`` counts the queries."""
     k = question.neighbours
-    found = brute_force(vectors.take(queries), vectors, rows, k + 1, _floor(question))
+    found = brute_force(vectors.take(queries), vectors, rows, k + 1, question.floor if question.crowd is None else -2.0)
     others = found.row != queries[found.query]
     found = found.only(others)
     count = np.bincount(found.query, minlength=len(queries))
@@ -130,115 +147,89 @@ def _in_cells(
     generator = np.random.default_rng(config.seed + 1)
     asked = np.sort(generator.choice(rows, min(config.check_queries, len(rows)), replace=False))
     truth = _of_others(vectors, asked, rows, question) if len(asked) else joined([])
+    truth = truth.only(truth.similarity >= question.floor)
     setting = truth.query % 2 == 0  # one half sets how far to look, the other measures what that finds
-    closeness = _closeness(cells, asked, truth.only(setting), config)
-    tasks = _tasks(cells, key, question, config, closeness, folder)
+    with one_thread():
+        looked_at = cells_needed(cells, vectors.take(asked), asked, truth.only(setting), config.recall)
+    visits = folder / "visits" / str(looked_at)
+    if not visits.exists():
+        write_visits(cells, looked_at, folder=visits)
+    floors = _floors(cells, key, question, name, folder, scratch.execution) if question.crowd else None
+    tasks = _tasks(cells, key, question, folder, visits, floors)
     parts = run_tasks(join_cells, tasks, JoinPart, done=folder / "done", config=scratch.execution, name=name)
-    pairs, crowd = _collected(parts, cells, rows)
+    pairs, crowd = _collected(parts, rows, question)
     recall, checked = _recall(pairs, asked, truth.only(~setting), question)
     share = sum(part.compared for part in parts) / len(rows) ** 2
-    kind = f"in {len(cells.centres):,} cells; {share:.2%} of all pairs compared"
+    kind = f"{len(cells.centres):,} cells, {looked_at} looked at; {share:.2%} of all pairs compared"
     return Joined(pairs, crowd, SearchReport(kind=kind, rows=len(rows), recall=recall, checked=checked))
 
 
 def join_cells(task: JoinTask) -> JoinPart:
-    """Compare the rows of some cells with the cells around them."""
+    """Compare the rows of some cells with the rows that look at them."""
+    assert task.visits is not None, "a task of bound_crowd"
     cells = open_cells(task.cells)
-    held: dict[int, Floats] = {}
-    found, crowds, compared = [], [], 0
+    queries, offsets = np.load(task.visits / "queries.npy", mmap_mode="r"), np.load(task.visits / "offsets.npy")
+    floors = np.load(task.floors, mmap_mode="r") if task.floors else None
+    found, compared = [], 0
     with one_thread():
-        closeness = cells.centres[task.first : task.last] @ cells.centres.T
         for cell in range(task.first, task.last):
-            near = _around(closeness[cell - task.first], cell, task.probes, task.closeness)
-            held = {one: held[one] if one in held else _read(cells, one) for one in near.tolist()}
-            queries = _members(cells, cell)
-            here = _compare(cells, queries, held[cell], held, task.question)
-            crowds.append(_crowd(here, len(queries), task.question))
-            found.append(_named(here, queries, task.question))
-            compared += len(queries) * sum(len(rows) for rows in held.values())
+            asking = queries[offsets[cell] : offsets[cell + 1]]
+            compared += len(asking) * (cells.members(cell).stop - cells.members(cell).start)
+            pieces = np.array_split(asking, -(-len(asking) // _ROWS_AT_ONCE))
+            found += [_compare(cells, cell, some, floors, task.question) for some in pieces]
     pairs = joined(found)
     path = task.folder / f"{task.content_hash()[:16]}.npz"
     with atomic_file(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, query=pairs.query, row=pairs.row, similarity=pairs.similarity, crowd=np.concatenate(crowds))
+        np.savez(file, query=cells.order[pairs.query], row=cells.order[pairs.row], similarity=pairs.similarity)
     return JoinPart(outputs=(path,), compared=compared)
 
 
-def _around(closeness: Floats, cell: int, probes: int, limit: float) -> Rows:
-    """The cells to look at: the closest ``probes``, and all that are as close as the limit; the cell itself too."""
-    probes = min(probes, len(closeness))
-    nearest = np.argpartition(-closeness, probes - 1)[:probes]
-    return np.unique(np.concatenate([nearest, np.flatnonzero(closeness >= limit), [cell]]))
+def bound_crowd(task: JoinTask) -> JoinPart:
+    """For each row of some cells a similarity that its crowd reaches: looked for in the few nearest cells."""
+    cells = open_cells(task.cells)
+    assert task.question.crowd is not None, "nothing was asked about the crowd"
+    bounds = []
+    with one_thread():
+        near = near_cells(cells.centres, task.first, task.last, _CELLS_OF_CROWD)
+        for cell in range(task.first, task.last):
+            own = cells.rows[cells.members(cell)].astype(np.float32) / np.float32(UNIT**2)
+            rows = np.concatenate([cells.rows[cells.members(one)] for one in near[cell - task.first]])
+            # The row itself is among them: hence one more.
+            bounds.append(about_best(own @ rows.astype(np.float32).T, task.question.crowd + 1))
+    path = task.folder / f"{task.content_hash()[:16]}.npy"
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
+        np.save(file, np.minimum(np.concatenate(bounds), np.float32(task.question.floor)))
+    return JoinPart(outputs=(path,))
 
 
-def _members(cells: Cells, cell: int) -> Rows:
-    return cells.order[cells.starts[cell] : cells.starts[cell + 1]]
+def _compare(
+    cells: Cells, cell: int, asking: Rows, floors: npt.NDArray[np.float32] | None, question: Question
+) -> Scored:
+    """The pairs of some rows and a cell's rows that are of interest, by their places."""
+    here = cells.members(cell)
+    rows = cells.rows[here].astype(np.float32) / np.float32(UNIT**2)
+    scores = cells.rows[asking].astype(np.float32) @ rows.T
+    limit = np.float32(question.floor) if floors is None else floors[asking][:, None]
+    place = np.flatnonzero(scores >= limit)
+    query, row = asking[place // len(rows)].astype(np.int64), here.start + place % len(rows)
+    found = Scored(query, row, scores.ravel()[place]).only(query != row)
+    if len(found.query) > question.neighbours:  # many copies of one picture: no more of them than are wanted
+        return best(found, question.neighbours)
+    return found
 
 
-def _read(cells: Cells, cell: int) -> Floats:
-    return cells.rows[cells.starts[cell] : cells.starts[cell + 1]].astype(np.float32)
-
-
-def _compare(cells: Cells, queries: Rows, own: Floats, around: dict[int, Floats], question: Question) -> Scored:
-    """The nearest rows of a cell's rows in the cells around it."""
-    best = Best(len(queries), question.neighbours, _floor(question))
-    waiting: list[int] = []
-    width = 0
-    for cell in [*around, -1]:
-        size = 0 if cell < 0 else len(around[cell])
-        if waiting and (cell < 0 or width + size > _COLUMNS):
-            scores = np.empty((len(queries), width), dtype=np.float32)
-            start = 0
-            for one in waiting:
-                stop = start + len(around[one])
-                np.matmul(own, around[one].T, out=scores[:, start:stop])
-                if around[one] is own:
-                    np.fill_diagonal(scores[:, start:stop], -2)  # a row is no neighbour of itself
-                start = stop
-            best.add(scores, np.concatenate([_members(cells, one) for one in waiting]))
-            waiting, width = [], 0
-        waiting.append(cell)
-        width += size
-    return best.found
-
-
-def _floor(question: Question) -> float:
-    return question.floor if question.crowd is None else -1.0
-
-
-def _crowd(found: Scored, queries: int, question: Question) -> Floats:
-    """The similarity of each query's neighbour of the rank asked for."""
-    crowd = np.full(queries, -1, dtype=np.float32)
-    if question.crowd is not None:
-        count = np.bincount(found.query, minlength=queries)
-        enough = count >= question.crowd
-        crowd[enough] = found.similarity[(np.cumsum(count) - count)[enough] + question.crowd - 1]
-    return crowd
-
-
-def _named(found: Scored, queries: Rows, question: Question) -> Scored:
-    """What reaches the floor, by rows instead of numbers of queries."""
-    close = found.similarity >= question.floor
-    return Scored(queries[found.query[close]], found.row[close], found.similarity[close])
-
-
-def _closeness(cells: Cells, asked: Rows, truth: Scored, config: SearchConfig) -> float:
-    """How close centres must be for a cell to be looked at, so that the neighbours in ``truth`` are found."""
-    cell_of = np.empty(int(cells.order.max()) + 1, dtype=np.int64)
-    cell_of[cells.order] = np.repeat(np.arange(len(cells.centres)), np.diff(cells.starts))
-    own, other = cell_of[asked[truth.query]], cell_of[truth.row]
-    missed = []
-    for home in np.unique(own):
-        closeness = cells.centres @ cells.centres[home]
-        wanted = other[own == home]
-        near = np.isin(wanted, _around(closeness, home, config.probes, 2.0))
-        missed.append(closeness[wanted[~near]])
-    further = np.sort(np.concatenate([*missed, np.empty(0, np.float32)]))[::-1]
-    needed = len(further) - int((1 - config.recall) * len(own))
-    return float(np.floor(further[needed - 1] * 1e5) / 1e5) if needed > 0 else 2.0
+def _floors(cells: Cells, key: str, question: Question, name: str, folder: Path, execution: ExecutionConfig) -> Path:
+    """The file of each row's floor, by place."""
+    tasks = _tasks(cells, key, question, folder, None, None)
+    parts = run_tasks(bound_crowd, tasks, JoinPart, done=folder / "done", config=execution, name=f"{name}, the crowd")
+    path = folder / "floors" / f"{question.content_hash()[:16]}.npy"
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
+        np.save(file, np.concatenate([np.load(part.outputs[0]) for part in parts]))
+    return path
 
 
 def _tasks(
-    cells: Cells, key: str, question: Question, config: SearchConfig, closeness: float, folder: Path
+    cells: Cells, key: str, question: Question, folder: Path, visits: Path | None, floors: Path | None
 ) -> list[JoinTask]:
     """Some cells each, about 16,384 rows."""
     tasks, first = [], 0
@@ -249,12 +240,12 @@ def _tasks(
             JoinTask(
                 units=int(cells.starts[last] - cells.starts[first]),
                 cells=folder / "cells",
+                visits=visits,
+                floors=floors,
                 key=key,
                 first=first,
                 last=last,
                 question=question,
-                probes=config.probes,
-                closeness=closeness,
                 folder=folder / "parts",
             )
         )
@@ -262,13 +253,22 @@ def _tasks(
     return tasks
 
 
-def _collected(parts: list[JoinPart], cells: Cells, rows: Rows) -> tuple[Scored, Floats]:
-    """All pairs, and each row's crowd in the order of ``rows``."""
+def _collected(parts: list[JoinPart], rows: Rows, question: Question) -> tuple[Scored, Floats]:
+    """Each row's nearest, and its crowd in the order of ``rows``."""
     loaded = [np.load(part.outputs[0]) for part in parts]
-    pairs = joined([Scored(one["query"], one["row"], one["similarity"]) for one in loaded])
-    crowd = np.empty(len(rows), dtype=np.float32)
-    crowd[np.searchsorted(rows, cells.order)] = np.concatenate([one["crowd"] for one in loaded])
-    return pairs, crowd
+    found = best(joined([Scored(one["query"], one["row"], one["similarity"]) for one in loaded]), question.neighbours)
+    counted = Scored(np.searchsorted(rows, found.query), found.row, found.similarity)
+    return found.only(found.similarity >= question.floor), _crowd(counted, len(rows), question)
+
+
+def _crowd(found: Scored, queries: int, question: Question) -> Floats:
+    """The similarity of each query's neighbour of the rank asked for."""
+    crowd = np.full(queries, -1, dtype=np.float32)
+    if question.crowd is not None:
+        count = np.bincount(found.query, minlength=queries)
+        enough = count >= question.crowd
+        crowd[enough] = found.similarity[(np.cumsum(count) - count)[enough] + question.crowd - 1]
+    return crowd
 
 
 def _recall(pairs: Scored, asked: Rows, truth: Scored, question: Question) -> tuple[float | None, int]:
