@@ -6,13 +6,15 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from PIL import Image
 
 from dinomill.handles import DatasetHandle
 from dinomill.images.manifest import Fate, read_manifest
 from dinomill.reporting.config import ReportingConfig
-from dinomill.reporting.pictures import Originals, Picture
+from dinomill.reporting.pictures import Originals, Picture, Pixels
 
 FATE_NAMES = {
     Fate.KEPT: "kept",
@@ -26,8 +28,9 @@ FATE_NAMES = {
 }
 _COLUMNS = [
     *("path", "source", "fate", "reason", "detail", "duplicate_of", "shard", "offset", "length"),
-    *("seed_similarity", "cluster"),
+    *("seed_similarity", "cluster", "nsfw", "faces", "blurred"),
 ]
+_PATCHES = 4  # of colour a side, in place of a picture that the page must not show
 _QUARANTINE_ROWS = 40
 
 
@@ -81,7 +84,7 @@ class CurationView:
 def view_curation(curated: DatasetHandle, config: ReportingConfig) -> CurationView:
     """Read the manifest and a sample of its images."""
     table = read_manifest(curated.manifest, _COLUMNS)
-    originals = Originals(curated, config.thumbnail)
+    originals = _Discreet(curated, config.thumbnail, blurred=bool(pc.any(table["blurred"]).as_py()))
     removed = [fate for fate in Fate if fate not in (Fate.KEPT, Fate.QUARANTINED)]
     sheets = [_sheet(table, Fate.KEPT, config.kept_images, originals)]
     sheets += [_sheet(table, fate, config.removed_images, originals) for fate in removed]
@@ -94,6 +97,30 @@ def view_curation(curated: DatasetHandle, config: ReportingConfig) -> CurationVi
         quarantined=_quarantined(table),
         embedder=curated.embedder,
     )
+
+
+class _Discreet(Originals):
+    """Pictures, but only patches of colour of what the dataset must not show.
+
+    Args:
+        curated: The dataset.
+        side: Longer side of the pictures in pixels.
+        blurred: Faces are blurred in the dataset; outside of its shards they are not.
+    """
+
+    def __init__(self, curated: DatasetHandle, side: int, *, blurred: bool) -> None:
+        super().__init__(curated, side)
+        self._blurred = blurred
+
+    def pixels(self, row: dict[str, Any]) -> Pixels:
+        """The decoded picture of a manifest row, or what may be shown of it."""
+        pixels = super().pixels(row)
+        face = self._blurred and row["faces"] and row["shard"] is None
+        if row["reason"] != "nsfw" and not face:
+            return pixels
+        few = Image.fromarray(pixels.squeeze()).resize((_PATCHES, _PATCHES), Image.Resampling.BOX)
+        smooth = np.asarray(few.resize(pixels.shape[1::-1], Image.Resampling.BILINEAR))
+        return smooth.reshape(pixels.shape)
 
 
 def count_fates(table: pa.Table) -> tuple[FateCount, ...]:

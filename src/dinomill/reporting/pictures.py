@@ -75,13 +75,16 @@ class Originals:
             return bytes(self._reader.read(Location(row["shard"], row["offset"], row["length"])))
         return read_item(row["source"], self._item(row["source"], row["path"]))
 
+    def pixels(self, row: dict[str, Any]) -> Pixels:
+        """The decoded picture of a manifest row, no smaller than it is shown."""
+        return decode_image(self.read(row), channels=self._channels, min_side=self._side)
+
     def picture(self, row: dict[str, Any], note: str = "") -> Picture:
         """A small picture of a manifest row; without an image when it cannot be read."""
         name = Path(row["path"]).name
         title = " · ".join(str(part) for part in (row["path"], row.get("reason"), row.get("detail")) if part)
         try:
-            pixels = decode_image(self.read(row), channels=self._channels, min_side=self._side)
-            return Picture(data_uri(pixels, self._side), name, title, note)
+            return Picture(data_uri(self.pixels(row), self._side), name, title, note)
         except (OSError, DinomillError):
             return Picture("", name, title, note)
 
