@@ -4,9 +4,9 @@
 
 Google's emoji of animals, food and flags ask, as three seed sets; the pool holds the emoji of two other makers, clip
 art, stamps and photographs of every kind. Each row is a real curation of the whole pool by one setting; scan and
-embeddings are taken over from the row before. Copies and broken files are left out of the count: of what retrieval decided on,
-precision is the share of the kept that is of a wanted category, recall the share of the wanted that is kept. Chance is
-the precision of keeping everything. The last line is JSON.
+embeddings are taken over from the row before. Copies and broken files are left out of the count: of what retrieval
+decided on, precision is the share of the kept that is of a wanted category, recall the share of the wanted that is
+kept. Chance is the precision of keeping everything. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -45,13 +45,16 @@ MODES: dict[str, dict[str, Any]] = {
 }
 
 
-def configure(folder: Path, retrieval: dict[str, Any], network: str, image_size: int) -> CurationConfig:
-    """Everything as it is by default, but for the retrieval and the size of the images."""
+def configure(folder: Path, retrieval: dict[str, Any], arguments: argparse.Namespace) -> CurationConfig:
+    """Everything as it is by default, but for the retrieval and how images are embedded."""
     names = ("scan", "quality", "embeddings", "duplicates", "selection", "curated", "work")
     return CurationConfig.model_validate(
         {
             "folders": {name: folder / "curation" / name for name in names},
-            "embedding": {"embedder": {"network": network, "image_size": image_size}},
+            "embedding": {
+                "embedder": {"network": arguments.network, "image_size": arguments.image_size},
+                "whiten": arguments.whiten,
+            },
             "retrieval": retrieval,
             "gate": {"docs": False},
         }
@@ -86,6 +89,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="where packages, pool and results go (1.5 GB)")
     parser.add_argument("--network", default="efficientnet-lite0", help="what curation embeds with")
     parser.add_argument("--image-size", type=int, default=128, help="pixels; emoji have 64 to 256")
+    parser.add_argument("--whiten", type=float, help="spread the features evenly, with this damping (0.01)")
     parser.add_argument("--only", nargs="+", help="rows whose name begins with one of these")
     arguments = parser.parse_args()
     sources = lay_out(arguments.folder)
@@ -96,7 +100,7 @@ def main() -> None:
         if arguments.only and not name.startswith(tuple(arguments.only)):
             continue
         start = time.perf_counter()
-        config = configure(arguments.folder, retrieval, arguments.network, arguments.image_size)
+        config = configure(arguments.folder, retrieval, arguments)
         dataset = curate([str(arguments.folder / "pool")], seeds, None, config)
         if not results:
             print("fates: " + ", ".join(f"{count:,} {fate}" for fate, count in sorted(dataset.fates.items())))
@@ -111,7 +115,16 @@ def main() -> None:
         print(f"{name:56}{one['kept']:7,}{one['precision']:11.3f}{one['recall']:8.3f}{parts}{spent:9.0f}", flush=True)
     chance = next(iter(results.values()))["chance"]
     print(f"{'everything':56}{'':7}{chance:11.3f}{1:8.3f}\n")
-    print(json.dumps({"images": sum(sources.values()), "image_size": arguments.image_size, "modes": results}))
+    print(
+        json.dumps(
+            {
+                "images": sum(sources.values()),
+                "image_size": arguments.image_size,
+                "whiten": arguments.whiten,
+                "modes": results,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

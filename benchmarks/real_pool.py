@@ -6,8 +6,9 @@
 <folder>/pool/photographs/               tiles of photographs that show nothing of what is wanted
 <folder>/seeds/{animals,food,flags}/     emoji in a third style: what is wanted
 
-What a picture shows is known by its folder, which is right for emoji and roughly right for clip art. Needs ``npm``, ``apt-get`` and ``dpkg-deb``, none of them as root; hosts are those that these tools are set up for. The
-packages' licences: MIT (emoji), public domain (openclipart), GPL-2 and others (stamps).
+What a picture shows is known by its folder, which is right for emoji and roughly right for clip art. Needs ``npm``,
+``apt-get`` and ``dpkg-deb``, none of them as root; hosts are those that these tools are set up for. The packages'
+licences: MIT (emoji), public domain (openclipart), GPL-2 and others (stamps).
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from dinomill.curation.handles import EmbeddingsHandle, ScanHandle
 from dinomill.curation.signatures import unit
 from dinomill.curation.sources import Item, read_item
 from dinomill.curation.tables import as_item, fresh_folder, read_files
+from dinomill.curation.whiten import fit
 from dinomill.errors import InputError
 from dinomill.execution.tasks import ExecutionConfig, Task, TaskResult, run_tasks
 from dinomill.images.decode import decode_image
@@ -37,6 +38,13 @@ class EmbeddingConfig(Config):
 
     embedder: EmbedderConfig = EmbedderConfig()
     images_per_task: int = Field(default=1024, ge=1, description="images that one task embeds: one shard")
+    whiten: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="spread the features evenly (see whiten.py), with this damping: 0.01 for pools of many kinds of "
+        "images and seeds of many kinds; null leaves them as the network gives them",
+    )
 
 
 class EmbedTask(Task):
@@ -103,20 +111,32 @@ def embed_files(
     tasks = _tasks(scan, config, network, room)
     shards = run_tasks(embed_shard, tasks, EmbedShard, done=room / "done", config=execution, name="curation: embed")
     fresh_folder(folder)
-    paths = []
-    for number, shard in enumerate(shards):
-        path = folder / f"{number:05d}.npy"
-        with atomic_file(path) as temporary:
-            shutil.copyfile(shard.outputs[0], temporary)
-        paths.append(path)
+    paths = _write_shards(folder, [shard.outputs[0] for shard in shards], config.whiten)
     return EmbeddingsHandle(
         folder=folder,
-        config_hash=hash_json([scan.config_hash, scan.files_sha256, settings]),
-        shards=tuple(paths),
+        config_hash=hash_json([scan.config_hash, scan.files_sha256, settings, config.whiten]),
+        shards=paths,
         rows=sum(shard.rows for shard in shards),
         dimension=shards[0].dimension,
         network=config.embedder.network,
     )
+
+
+def _write_shards(folder: Path, made: Sequence[Path], damping: float | None) -> tuple[Path, ...]:
+    """The finished shards: as they were made, or whitened."""
+    everything = Embeddings(made)
+    whitening = None if damping is None else fit(everything.stored, len(everything), damping)
+    paths = []
+    for number, source in enumerate(made):
+        path = folder / f"{number:05d}.npy"
+        with atomic_file(path) as temporary:
+            if whitening is None:
+                shutil.copyfile(source, temporary)
+            else:
+                with temporary.open("wb") as file:
+                    np.save(file, whitening(np.load(source).astype(np.float32)).astype(np.float16))
+        paths.append(path)
+    return tuple(paths)
 
 
 def embed_shard(task: EmbedTask) -> EmbedShard:
