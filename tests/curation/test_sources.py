@@ -108,6 +108,40 @@ def test_path_tricks_in_a_tar_never_touch_the_disk(tmp_path: Path) -> None:
     assert all(path.is_relative_to(tmp_path / "out") for path in new)
 
 
+def test_a_tar_full_of_traps_is_read_in_place(tmp_path: Path) -> None:
+    """Every kind of member and of name, with good and bad pictures: all in the ledger, nothing on the disk."""
+    kinds = [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, b"Z"]
+    climbing = ["../../{n}.png", "/tmp/{n}.png", "a/../../{n}.png", "/../{n}.png"]
+    good = ["deep/{n}/" + "x/" * 60 + "{n}.png", "new\nline {n}.png", "日本 {n}.png", "-rf {n}.png", "a\\..\\{n}.png"]
+    members: list[tuple[tarfile.TarInfo, bytes]] = []
+    for number in range(120):
+        name = (climbing + good)[number % 9].format(n=number)
+        member = tarfile.TarInfo(name)
+        data = [_png(number), b"", _bomb(), _png(number)[:50]][number % 4]
+        if number % 6 == 5:
+            member.type, member.linkname, data = kinds[number // 6 % 6], "/etc/passwd", b""
+        members.append((member, data))
+    (tmp_path / "in").mkdir()
+    _tar(tmp_path / "in" / "traps.tar", members)
+    before = set(tmp_path.rglob("*"))
+    rows = _scan(tmp_path / "in" / "traps.tar", tmp_path / "out")
+    assert len(rows) == len(members)
+    reasons = Counter(row["reason"] for row in rows)
+    assert set(reasons) <= {
+        None,
+        "unsafe_path",
+        "not_a_file",
+        "empty",
+        "decompression_bomb",
+        "truncated",
+        "not_an_image",
+    }
+    assert reasons["unsafe_path"] >= 40 and reasons["not_a_file"] >= 15 and reasons[None] >= 5
+    usable = [row["path"] for row in rows if row["reason"] is None]
+    assert not any(path.startswith("/") or ".." in path.split("/") for path in usable)
+    assert all(path.is_relative_to(tmp_path / "out") for path in set(tmp_path.rglob("*")) - before)
+
+
 def test_every_kind_of_picture_is_looked_at_as_it_is_seen(tmp_path: Path) -> None:
     """16 bits, grey, palette, transparency, CMYK, rotation, animation: the same picture, whatever holds it."""
     from skimage import data
