@@ -46,7 +46,15 @@ def find_duplicates(scan: ScanHandle, embeddings: EmbeddingsHandle, config: Cura
     """Copies, and what is too close to the labelled images."""
     from dinomill.curation.deduplicate import deduplicate
 
-    return deduplicate(scan, embeddings, config.deduplication, config.filters, folder=config.folders.duplicates)
+    return deduplicate(
+        scan,
+        embeddings,
+        config.deduplication,
+        config.filters,
+        folder=config.folders.duplicates,
+        work=config.work,
+        execution=config.execution,
+    )
 
 
 def select_images(

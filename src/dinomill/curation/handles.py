@@ -59,3 +59,6 @@ class SelectionHandle(Handle):
     fates: dict[str, int]
     retrieved: dict[str, int] = Field(description="files that each seed set asked for, before balance")
     thresholds: dict[str, float] = Field(description="similarity at which each seed set stops; sets in mode `similar`")
+    searches: dict[str, SearchReport] = Field(
+        default_factory=dict, description="how each seed set was searched for, and the measured recall of that"
+    )

@@ -132,6 +132,7 @@ def select(
             for name, found in retrieved.items()
             if found.threshold is not None
         },
+        searches={name.removeprefix(SEEDS): found.search for name, found in retrieved.items()},
     )
 
 

@@ -69,7 +69,15 @@ def curate(
     check_files(found, config.gate, config.scan, folder=folders.quality, work=work).save()
     features = embed_files(found, config.embedding, folder=folders.embeddings, work=work, execution=execution)
     EmbeddingsContract(str(folders.quality), str(work), docs=config.gate.docs).validate(features).save()
-    copies = deduplicate(found, features, config.deduplication, config.filters, folder=folders.duplicates)
+    copies = deduplicate(
+        found,
+        features,
+        config.deduplication,
+        config.filters,
+        folder=folders.duplicates,
+        work=work,
+        execution=execution,
+    )
     copies.save()
     chosen = select(found, features, copies, config.retrieval, config.balance, config.filters, folder=folders.selection)
     chosen.save()
