@@ -194,7 +194,7 @@ def bound_crowd(task: JoinTask) -> JoinPart:
         for cell in range(task.first, task.last):
             own = cells.rows[cells.members(cell)].astype(np.float32) / np.float32(UNIT**2)
             rows = np.concatenate([cells.rows[cells.members(one)] for one in near[cell - task.first]])
-            scores: Floats = own @ rows.astype(np.float32).T
+            scores = (own @ rows.astype(np.float32).T).astype(np.float32, copy=False)
             bounds.append(about_best(scores, task.question.crowd + 1))  # the row itself is among them: one more
     path = task.folder / f"{task.content_hash()[:16]}.npy"
     with atomic_file(path) as temporary, temporary.open("wb") as file:
