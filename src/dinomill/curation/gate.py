@@ -81,11 +81,12 @@ def check_table(
     lines = [_line(result) for result in results]
     summary = {"suite": name, "rows": len(rows), "total_rows": total, "checks": lines}
     write_text(folder / f"{name}.json", json.dumps(summary, indent=2) + "\n")
+    shown = folder / "docs" / "index.html" if config.docs else folder / f"{name}.json"
     if failed := [result for result in results if not result.success]:
         raise QualityError(
             f"The table {name!r} does not meet {len(failed)} of its {len(results)} expectations.",
             found="\n    ".join(["", *(line for one in failed for line in _failure(one, index))]),
-            action=f"see {folder / 'docs' / 'index.html'}, mend the named files, then run curation again",
+            action=f"see {shown}, mend what is named above, then run the stage again",
         )
     return QualityHandle(
         folder=folder,
