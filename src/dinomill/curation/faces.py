@@ -27,6 +27,7 @@ _OUTPUTS = (
     "538",
     "539",
 )  # the weights' names for heat [1, 1, h, w], log size and offset [1, 2, h, w], y before x
+_SQUARES = (128, 256, 512)  # into the smallest that holds it a picture is put
 _OVERLAP = 0.3  # of two boxes: intersection over union above which they are one face
 _LEFT = 4  # what a blurred face is made of: so many patches of colour a side
 _SOFT = 0.15  # of the radius: where the blur fades into the picture
@@ -86,17 +87,17 @@ def find_faces(pixels: Pixels, min_score: float, side: int) -> list[Box]:
     Args:
         pixels: RGB.
         min_score: The least score of a face.
-        side: The square of so many pixels into which the picture is put: one size for all, since OpenCV's networks keep
-            buffers of the first.
+        side: Pixels to which the longer side is shrunk.
     """
     import cv2
 
     height, width = pixels.shape[:2]
     scale = min(side / max(height, width), 1.0)
     small = (max(1, round(width * scale)), max(1, round(height * scale)))
-    canvas = np.zeros((side, side, 3), dtype=np.uint8)
+    square = next((size for size in _SQUARES if max(small) <= size < side), side)
+    canvas = np.zeros((square, square, 3), dtype=np.uint8)
     canvas[: small[1], : small[0]] = cv2.resize(pixels, small, interpolation=cv2.INTER_AREA) if scale < 1 else pixels
-    network = _network(side)
+    network = _network(square)
     network.setInput(cv2.dnn.blobFromImage(canvas))
     heat, size, offset = network.forward(_OUTPUTS)
     y, x = np.nonzero(heat[0, 0] >= min_score)
@@ -153,7 +154,7 @@ def encode(pixels: Pixels, kind: str) -> tuple[bytes, str]:
 
 @functools.cache
 def _network(side: int) -> Any:
-    """The network for one size of input."""
+    """The network for one size of input: given another one, OpenCV's would go on with buffers of the first."""
     import cv2
 
     assert side % 32 == 0, "the network halves its input five times"
