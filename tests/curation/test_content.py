@@ -72,7 +72,7 @@ def test_a_face_is_found_where_it_is_at_every_size() -> None:
 
 
 def test_faces_of_many_people_are_found_and_what_is_none_is_not() -> None:
-    """Labeled Faces in the Wild as scikit-image ships it: 25 pixels a side, 100 faces, then 100 pieces of background."""
+    """Labeled Faces in the Wild as scikit-image ships it: 25 pixels a side, 100 faces, 100 pieces of background."""
     pieces = (np.load(Path(photographs.__file__).parent / "lfw_subset.npy") * 255).astype(np.uint8)
     found = []
     for piece in [*pieces[:40], *pieces[-40:]]:
