@@ -90,7 +90,7 @@ def _cluster(workers: int) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    ours = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers, "include_dashboard": False}
+    ours: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers, "include_dashboard": False}
     # Of the whole job: given to single tasks, every worker would be started twice.
     environment = {"env_vars": _ONE_THREAD}
     ray.init(runtime_env=environment, log_to_driver=False, logging_level=logging.ERROR, **ours)
