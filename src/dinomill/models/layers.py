@@ -10,14 +10,8 @@ from torch import Tensor, nn
 from dinomill.models.attention import SelfAttention, Sequences
 from dinomill.models.config import VisionTransformerConfig
 from dinomill.models.ffn import Mlp, SwiGlu
-from dinomill.models.fused_block import (
-    AttentionWeights,
-    FeedForwardWeights,
-    Shape,
-    compute_dtype,
-    fused_attention,
-    fused_feed_forward,
-)
+from dinomill.models.fused_block import compute_dtype, fused_attention, fused_feed_forward
+from dinomill.models.fused_branches import AttentionWeights, FeedForwardWeights, Shape
 from dinomill.models.stochastic_depth import Subset, add_back, take
 
 NORM_EPS = 1e-6
