@@ -111,3 +111,13 @@ def test_edges_are_the_same_as_by_comparing_all(pool: InMemory) -> None:
     assert set(found.searches) == {"signatures", "embeddings"}
     true, ours = (set(zip(e.left.tolist(), e.right.tolist(), strict=True)) for e in (exact, found))
     assert len(true) > 1_000 and ours <= true and len(ours) >= 0.99 * len(true)
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_gives_the_same_bytes(pool: InMemory, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    first = _join(pool, COPIES, tmp_path / "a")
+    again = _join(pool, COPIES, tmp_path / "b", ExecutionConfig(executor="ray", workers=2))
+    for ours, theirs in zip(first.pairs, again.pairs, strict=True):
+        assert ours.tobytes() == theirs.tobytes()
+    assert again.report == first.report
