@@ -11,7 +11,10 @@ from typing import Any
 
 from kedro.config import OmegaConfigLoader
 
+from dinomill.execution.threads import wait_asleep
 from dinomill.hooks import ProjectHooks
+
+wait_asleep()
 
 HOOKS = (ProjectHooks(),)
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from dinomill.commands.failures import shown_to_the_user
+from dinomill.execution.threads import wait_asleep
 
 app = typer.Typer(
     name="dinomill",
@@ -27,6 +28,7 @@ _MODEL = "An exported folder or models:/name@alias; by default the version that 
 
 def run() -> None:
     """Entry point: runs a verb, and shows a failure as one screen."""
+    wait_asleep()
     with shown_to_the_user(" ".join(["dinomill", *sys.argv[1:2]])):
         app()
 
