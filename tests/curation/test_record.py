@@ -49,4 +49,5 @@ def test_the_page_the_counts_and_the_dataset_are_in_the_run(tmp_path: Path, monk
 
 
 def test_without_a_run_nothing_is_written_or_asked_for(tmp_path: Path) -> None:
-    record(Run(None, None, ""), _dataset(tmp_path))  # there is no page either
+    record(Run(None, None, ""), _dataset(tmp_path))  # there is no page either: asking for it would fail
+    assert list(tmp_path.iterdir()) == []

@@ -113,6 +113,21 @@ def test_edges_are_the_same_as_by_comparing_all(pool: InMemory) -> None:
     assert len(true) > 1_000 and ours <= true and len(ours) >= 0.99 * len(true)
 
 
+def test_signatures_and_embeddings_of_the_same_rows_do_not_share_cells(pool: InMemory, tmp_path: Path) -> None:
+    # Every file readable: row n of the one is row n of the other, in the same scratch folder.
+    every, none = np.arange(ROWS), np.zeros(ROWS, dtype=np.bool_)
+    looks = InMemory(np.ascontiguousarray(pool.rows[::-1]))
+    settings = {"trust_embedding": True, "cosine": 0.9, "max_distance": 0.0, "certain": 0.0, "ratio": 0.0}
+    exact = find_edges(looks, pool, every, every, none, DeduplicationConfig.model_validate(settings))
+    in_cells = DeduplicationConfig.model_validate({**settings, "search": IN_CELLS.model_dump()})
+    scratch = Scratch(tmp_path, "both", INLINE)
+    found = find_edges(looks, pool, every, every, none, in_cells, scratch)
+    assert exact.by_embedding.any()
+    wanted = set(zip(exact.left.tolist(), exact.right.tolist(), strict=True))
+    shared = wanted & set(zip(found.left.tolist(), found.right.tolist(), strict=True))
+    assert len(shared) >= 0.99 * len(wanted)
+
+
 @pytest.mark.slow
 def test_a_ray_cluster_gives_the_same_bytes(pool: InMemory, tmp_path: Path) -> None:
     pytest.importorskip("ray")

@@ -21,10 +21,9 @@ from dinomill.config import Config
 from dinomill.curation.embedders import EmbedderConfig, Network, embed, find_network
 from dinomill.curation.handles import EmbeddingsHandle, ScanHandle
 from dinomill.curation.signatures import unit
-from dinomill.curation.sources import Item, read_item
-from dinomill.curation.tables import as_item, fresh_folder, read_files
+from dinomill.curation.sources import Item
+from dinomill.curation.tables import as_item, fresh_folder, read_again, read_files
 from dinomill.curation.whiten import fit
-from dinomill.errors import InputError
 from dinomill.execution.tasks import ExecutionConfig, Task, TaskResult, run_tasks
 from dinomill.images.decode import decode_image
 from dinomill.storage.atomic import atomic_file
@@ -170,14 +169,7 @@ def embedding_rows(files: pa.Table) -> Rows:
 
 
 def _read(source: str, item: Item, side: int) -> npt.NDArray[np.uint8]:
-    try:
-        return decode_image(read_item(source, item), min_side=side)
-    except OSError as error:
-        raise InputError(
-            f"{source}/{item.path} was readable a moment ago and no longer is.",
-            found=str(error),
-            action="keep the pool unchanged while curation runs, and run it again",
-        ) from None
+    return decode_image(read_again(source, item), min_side=side)
 
 
 def _tasks(scan: ScanHandle, config: EmbeddingConfig, network: Network, room: Path) -> list[EmbedTask]:

@@ -107,7 +107,9 @@ def embedding_candidates(
 ) -> tuple[Rows, Rows, SearchReport]:
     """Pairs of embeddings whose cosine is about ``lowest`` or more; exact figures decide."""
     question = Question(neighbours=config.embedding_neighbours, floor=lowest - _SLACK)
-    found = join(features, rows, question, config.search, name="curation: close embeddings", scratch=scratch)
+    found = join(
+        features, rows, question, config.search, name="curation: close embeddings", scratch=_of(scratch, "embeddings")
+    )
     return (*_pairs(found.pairs), found.report)
 
 
@@ -120,10 +122,17 @@ def _signature_candidates(
         floor=1 - config.max_distance - _SLACK,
         crowd=config.crowd,
     )
-    found = join(looks, rows, question, config.search, name="curation: close signatures", scratch=scratch)
+    found = join(
+        looks, rows, question, config.search, name="curation: close signatures", scratch=_of(scratch, "signatures")
+    )
     if len(rows) > config.crowd:
         crowd[rows] = np.round(1 - found.crowd.astype(np.float64), 4)
     return (*_pairs(found.pairs), found.report)
+
+
+def _of(scratch: Scratch | None, vectors: str) -> Scratch | None:
+    """The same place for other vectors: where every file is readable, both searches are over the same rows."""
+    return scratch and scratch._replace(key=f"{scratch.key} {vectors}")
 
 
 def _pairs(found: Scored) -> tuple[Rows, Rows]:
