@@ -23,6 +23,7 @@ import numpy.typing as npt
 from dinomill.curation.clusters import assign, kmeans
 from dinomill.curation.neighbours import InMemory
 from dinomill.curation.products import Floats, Rows, Vectors, blocks, in_threads, nearest
+from dinomill.storage.arrays import write_rows
 from dinomill.storage.atomic import atomic_folder
 
 UNIT = 32767
@@ -148,15 +149,15 @@ def near_cells(centres: Floats, first: int, last: int, count: int) -> Rows:
 
 def _write_rows(vectors: Vectors, order: Rows, starts: Rows, path: Path) -> Floats:
     """Write the rows by cell; returns the cells' centres."""
-    shape = (len(order), vectors.dimension)
-    written = np.lib.format.open_memmap(path, mode="w+", dtype=np.int16, shape=shape)
     centres = []
-    for first in _firsts(starts):
-        last = _last(starts, first)
-        some, means = _centres(vectors, order, starts, first, last)
-        written[starts[first] : starts[last]] = np.rint(some * np.float32(UNIT))
-        centres.append(means)
-    written.flush()
+
+    def rows() -> Iterator[Floats]:
+        for first in _firsts(starts):
+            some, means = _centres(vectors, order, starts, first, _last(starts, first))
+            centres.append(means)
+            yield np.rint(some * np.float32(UNIT))
+
+    write_rows(path, rows(), shape=(len(order), vectors.dimension), dtype=np.int16)
     return np.concatenate(centres)
 
 

@@ -31,6 +31,7 @@ from dinomill.curation.sources import Item, list_items, read_item
 from dinomill.curation.tables import fresh_folder
 from dinomill.errors import InputError
 from dinomill.execution.tasks import ExecutionConfig, Task, TaskResult, run_tasks
+from dinomill.storage.arrays import write_rows
 from dinomill.storage.atomic import atomic_file, write_parquet
 from dinomill.storage.hashing import hash_bytes, hash_file, hash_json
 
@@ -237,15 +238,8 @@ def _with_group(table: pa.Table, group: str, *, candidate: bool) -> pa.Table:
 
 def _write_signatures(path: Path, shards: list[ScanShard], rows: int) -> None:
     with atomic_file(path) as temporary:
-        everything = np.lib.format.open_memmap(
-            temporary, mode="w+", dtype=np.int8, shape=(rows, signatures.SIGNATURE_LENGTH)
-        )
-        start = 0
-        for shard in shards:
-            some = np.load(shard.signatures)
-            everything[start : start + len(some)] = some
-            start += len(some)
-        everything.flush()
+        parts = (np.load(shard.signatures) for shard in shards)
+        write_rows(temporary, parts, shape=(rows, signatures.SIGNATURE_LENGTH), dtype=np.int8)
 
 
 def _write_quarantine(path: Path, files: pa.Table) -> None:
