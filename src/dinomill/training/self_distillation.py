@@ -10,6 +10,7 @@ The module knows nothing of parallelism: everything that reads a parameter happe
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -32,6 +33,8 @@ from dinomill.training.losses.koleo import koleo_loss
 from dinomill.training.network import Network, frozen_copy, prototypes
 from dinomill.training.precision import compute_dtype
 from dinomill.training.schedules import ScheduleValues
+
+log = logging.getLogger(__name__)
 
 
 class StepBatch(Protocol):
@@ -250,11 +253,26 @@ class SelfDistillation(nn.Module):
         return self
 
     def _compile_blocks(self) -> None:
+        if not _can_compile():
+            log.warning("step.compile: this machine has no C++ compiler (CXX, g++, clang++); the blocks run as they are")
+            return
         # Blocks, not networks: one graph serves all blocks of a backbone, so that depth costs no compilation.
         for module in self.modules():
             if isinstance(module, VisionTransformer):
                 for block in module.blocks:
                     block.compile(dynamic=False)
+
+
+def _can_compile() -> bool:
+    # The generated code is C++ on a CPU; on a GPU Triton builds its launchers with a compiler too.
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        return False
+    return True
 
 
 @torch.no_grad()
