@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -77,3 +79,11 @@ def test_memory_is_this_processs_peak() -> None:
     before = memory_gb(torch.device("cpu"))
     held = torch.ones(80_000_000)
     assert memory_gb(torch.device("cpu")) >= max(before, held.numel() * 4 / 1e9)
+
+
+def test_memory_of_the_process_that_started_it_does_not_count() -> None:
+    held = torch.ones(150_000_000)
+    own = memory_gb(torch.device("cpu"))
+    code = "import torch; from dinomill.training.progress import memory_gb; print(memory_gb(torch.device('cpu')))"
+    started = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert 0.01 < float(started.stdout) < own - 0.5 * held.numel() * 4 / 1e9

@@ -6,7 +6,9 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -139,6 +141,11 @@ def memory_gb(device: torch.device) -> float:
     """The peak memory in GB (1e9 bytes): of the device when it is a GPU, of this process otherwise."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # macOS counts bytes, Linux kilobytes.
-    return kilobytes / 1e9 if sys.platform == "darwin" else kilobytes * 1024 / 1e9
+    # On Linux the figure of getrusage is inherited from whoever started the process, if that was larger.
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024 / 1e9
+    # macOS counts bytes, the others kilobytes.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e9 if sys.platform == "darwin" else peak * 1024 / 1e9

@@ -254,7 +254,7 @@ class SelfDistillation(nn.Module):
 
     def _compile_blocks(self) -> None:
         if not _can_compile():
-            log.warning("step.compile: this machine has no C++ compiler (CXX, g++, clang++); the blocks run as they are")
+            log.warning("step.compile: there is no C++ compiler (CXX, g++, clang++); the blocks run uncompiled")
             return
         # Blocks, not networks: one graph serves all blocks of a backbone, so that depth costs no compilation.
         for module in self.modules():
