@@ -57,7 +57,7 @@ def draw_drop_path(
         depth: Number of blocks.
         rate: Share of the samples left out, in [0, 1).
         generator: A CPU generator; the draws are a function of its state.
-        device: Where the network runs; everything is copied there at once.
+        device: Where the network runs.
 
     Returns:
         None when the rate is 0.
@@ -84,22 +84,22 @@ def subset(layout: Sequence[Sequences], choice: Sequence[Tensor], device: torch.
 def _subsets(
     layout: Sequence[Sequences], choices: Sequence[Sequence[Tensor]], device: torch.device | str
 ) -> list[Subset]:
-    total = sum(part.samples * part.length for part in layout)
-    rows, scales = [], []
-    for choice in choices:
-        start, pieces, ratios = 0, [], []
-        for part, samples in zip(layout, choice, strict=True):
-            pieces.append((start + samples[:, None] * part.length + torch.arange(part.length)).flatten())
-            ratios.append(torch.full((pieces[-1].numel(), 1), part.samples / len(samples)))
-            start += part.samples * part.length
-        rows.append(torch.cat(pieces))
-        scales.append(torch.cat(ratios))
-    all_rows = torch.stack(rows)
-    source = torch.full((len(choices), total), -1)
-    source.scatter_(1, all_rows, torch.arange(all_rows.shape[1]).expand_as(all_rows))
-    kept = tuple(Sequences(len(samples), part.length) for part, samples in zip(layout, choices[0], strict=True))
-    on_device = [tensor.to(device, non_blocking=True).unbind(0) for tensor in (all_rows, source, torch.stack(scales))]
-    return [Subset(rows, source, scale, kept) for rows, source, scale in zip(*on_device, strict=True)]
+    # Only the samples' numbers travel; what follows from them is worked out where the network runs.
+    samples = torch.stack([torch.cat(list(choice)) for choice in choices])
+    if torch.device(device).type == "cuda":
+        samples = samples.pin_memory()  # from pageable memory the copy would wait for the steps before it
+    samples = samples.to(device, non_blocking=True)
+    kept = tuple(Sequences(len(chosen), part.length) for part, chosen in zip(layout, choices[0], strict=True))
+    start, rows, scales = 0, [], []
+    for part, chosen in zip(layout, torch.split(samples, [keep.samples for keep in kept], dim=1), strict=True):
+        within = torch.arange(part.length, device=device)
+        rows.append((start + chosen[:, :, None] * part.length + within).flatten(1))
+        scales.append(torch.full((rows[-1].shape[1], 1), part.samples / chosen.shape[1], device=device))
+        start += part.samples * part.length
+    all_rows, scale = torch.cat(rows, dim=1), torch.cat(scales)
+    source = torch.full((len(choices), start), -1, device=device)
+    source.scatter_(1, all_rows, torch.arange(all_rows.shape[1], device=device).expand_as(all_rows))
+    return [Subset(row, place, scale, kept) for row, place in zip(all_rows, source, strict=True)]
 
 
 def take(x: Tensor, chosen: Subset) -> Tensor:
