@@ -99,3 +99,15 @@ def test_the_gram_loss_starts_at_its_step_with_the_teacher_of_then():
     for kept, teacher in zip(anchor, module.teacher.backbone.parameters(), strict=True):
         assert torch.equal(kept, teacher)
     assert module(batch(), values(2))["gram"] > 0
+
+
+def test_without_a_compiler_the_blocks_run_uncompiled(monkeypatch, caplog):
+    import torch._inductor.config
+
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, "/nowhere/c++"))
+    plain = PretrainingStepConfig(head=HEAD, precision="fp32", drop_path=0.0)
+    (expected,) = steps(SelfDistillation({"student": network(16)}, plain))
+    torch.manual_seed(0)
+    (actual,) = steps(SelfDistillation({"student": network(16)}, plain.model_copy(update={"compile": True})))
+    assert "no C++ compiler" in caplog.text
+    assert torch.equal(actual["total"], expected["total"])
