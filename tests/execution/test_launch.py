@@ -58,10 +58,12 @@ def run(work: Path, what: str, **config: object) -> None:
     launch("a_worker", job, work=work, config=LauncherConfig(**config), environment={"EXTRA": "told"})
 
 
-def signal_when(path: Path, *numbers: int) -> threading.Thread:
+def signal_when(ready: list[Path], *numbers: int) -> threading.Thread:
+    """Signals this process once every worker listens: one that does not yet would die of it without a word."""
+
     def send() -> None:
         deadline = time.monotonic() + 60
-        while not path.exists() and time.monotonic() < deadline:
+        while not all(path.exists() for path in ready) and time.monotonic() < deadline:
             time.sleep(0.05)
         for number in numbers:
             os.kill(os.getpid(), number)
@@ -110,7 +112,7 @@ def test_old_failures_are_forgotten(work: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_reaches_the_worker_which_saves(work: Path, number: int) -> None:
     before = signal.getsignal(number)
-    thread = signal_when(work / "ready_0", number)
+    thread = signal_when([work / "ready_0"], number)
     with pytest.raises(Interrupted, match="Stopped at step 3"):
         run(work, "wait")
     thread.join()
@@ -118,7 +120,7 @@ def test_signal_reaches_the_worker_which_saves(work: Path, number: int) -> None:
 
 
 def test_signal_reaches_all_workers_of_torchrun(work: Path) -> None:
-    thread = signal_when(work / "ready_1", signal.SIGTERM)
+    thread = signal_when([work / "ready_0", work / "ready_1"], signal.SIGTERM)
     with pytest.raises(Interrupted, match="Stopped at step 3"):
         run(work, "wait", kind="torchrun", processes=2)
     thread.join()
@@ -126,7 +128,7 @@ def test_signal_reaches_all_workers_of_torchrun(work: Path) -> None:
 
 
 def test_second_signal_ends_a_deaf_worker(work: Path) -> None:
-    thread = signal_when(work / "ready_0", signal.SIGINT, signal.SIGINT)
+    thread = signal_when([work / "ready_0"], signal.SIGINT, signal.SIGINT)
     with pytest.raises(Interrupted, match="before it could save"):
         run(work, "deaf")
     thread.join()
