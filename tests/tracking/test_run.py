@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -137,6 +138,21 @@ def test_a_file_that_is_no_database_is_said(tmp_path: Path) -> None:
         open_run("x", tracking_uri=f"sqlite:///{tmp_path}/mlflow.db"),
     ):
         pass
+
+
+def test_two_stores_in_one_process_keep_their_own_models(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+        monkeypatch.delenv(name, raising=False)
+    connect(store).create_registered_model("only-here")
+    other = connect(f"sqlite:///{tmp_path}/mlflow.db")
+    assert other.search_registered_models() == []
+    assert "MLFLOW_TRACKING_URI" not in os.environ
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", store)
+    assert [model.name for model in connect(f"sqlite:///{tmp_path}/mlflow.db").search_registered_models()] == [
+        "only-here"
+    ]
 
 
 def test_a_copied_database_is_refused(store: str, tmp_path: Path) -> None:

@@ -45,7 +45,9 @@ class VisionTransformerConfig(Config):
     )
 
     pooling: Pooling = Field(
-        default="cls", description="what an image's embedding is, wherever one is measured, registered or served"
+        default="cls",
+        description="what an image's embedding is, wherever one is measured, registered or served: the class token, "
+        "the mean patch token, or both side by side, each of length 1",
     )
 
     @model_validator(mode="after")

@@ -95,10 +95,26 @@ def connect(uri: str, *, create: bool = True) -> MlflowClient:
         import mlflow
         from mlflow import MlflowClient
 
-        mlflow.set_tracking_uri(uri)
-        # The registry is the tracking store's unless told otherwise; a leftover setting would split the two.
-        mlflow.set_registry_uri(os.environ.get("MLFLOW_REGISTRY_URI", uri))
-        return MlflowClient(uri)
+        # The registry is the tracking store's unless the user says otherwise.
+        registry = os.environ.get("MLFLOW_REGISTRY_URI") or uri
+        with _kept_environment("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+            mlflow.set_tracking_uri(uri)
+            mlflow.set_registry_uri(registry)
+        return MlflowClient(uri, registry)
+
+
+@contextmanager
+def _kept_environment(*names: str) -> Iterator[None]:
+    """MLflow writes its addresses into the environment, where they would pass for the user's own at the next store."""
+    before = {name: os.environ.get(name) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
