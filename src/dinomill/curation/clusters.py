@@ -80,7 +80,7 @@ def _first_centres(vectors: Vectors, rows: Rows, cells: int, generator: np.rando
 def _sums(vectors: Vectors, rows: Rows, centres: Floats) -> tuple[npt.NDArray[np.float64], Rows]:
     """Sum and number of the rows of each cell; in float64 and in a fixed order, so that threads change nothing."""
     sums, counts = np.zeros(centres.shape), np.zeros(len(centres), dtype=np.int64)
-    for some, cell in in_threads(lambda block: _with_cell(vectors.take(block), centres), blocks(rows, 16_384)):
+    for some, cell in in_threads(lambda block: _with_cell(vectors.take(block), centres), blocks(rows)):
         sums += _added(some, cell, len(centres))
         counts += np.bincount(cell, minlength=len(centres))
     return sums, counts

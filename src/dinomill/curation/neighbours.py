@@ -12,8 +12,10 @@ import numpy.typing as npt
 from pydantic import Field
 
 from dinomill.config import Config
-from dinomill.curation.products import Floats, Vectors, blocks, brute_force
+from dinomill.curation.products import Floats, Vectors, blocks, brute_force, in_threads
 from dinomill.curation.products import Rows as Rows
+
+_PAIRS_AT_ONCE = 1_024
 
 
 class SearchConfig(Config):
@@ -149,12 +151,14 @@ class Index:
 
 def exact_similarity(vectors: Vectors, left: Rows, right: Rows) -> npt.NDArray[np.float64]:
     """The similarity of pairs of rows, the same on every machine and for any number of threads, to six digits."""
-    found = np.empty(len(left))
-    for start in range(0, len(left), 65_536):
-        piece = slice(start, start + 65_536)
-        a, b = vectors.take(left[piece]).astype(np.float64), vectors.take(right[piece]).astype(np.float64)
-        found[piece] = np.round((a * b).sum(axis=1), 6)
-    return found
+
+    def of_some(some: slice) -> npt.NDArray[np.float64]:
+        a, b = vectors.take(left[some]).astype(np.float64), vectors.take(right[some]).astype(np.float64)
+        return np.asarray(np.round((a * b).sum(axis=1), 6))
+
+    # A row is read once for every pair that it is in: few at a time, or they would fill more memory than all rows do.
+    pieces = (slice(start, start + _PAIRS_AT_ONCE) for start in range(0, len(left), _PAIRS_AT_ONCE))
+    return np.concatenate([*in_threads(of_some, pieces), np.empty(0)])
 
 
 def _code_bytes(dimension: int) -> int:

@@ -51,7 +51,7 @@ class Scored(NamedTuple):
         return Scored(self.query[chosen], self.row[chosen], self.similarity[chosen])
 
 
-def blocks(rows: Rows, size: int = 65_536) -> Iterator[Rows]:
+def blocks(rows: Rows, size: int = 16_384) -> Iterator[Rows]:
     """Rows in pieces that fit in memory."""
     for start in range(0, len(rows), size):
         yield rows[start : start + size]
@@ -90,7 +90,7 @@ def nearest(rows: Floats, centres: Floats) -> tuple[Rows, Floats]:
 
 def nearest_of_all(vectors: Vectors, rows: Rows, centres: Floats) -> tuple[Rows, Floats]:
     """``nearest`` of many rows, block by block."""
-    found = list(in_threads(lambda block: nearest(vectors.take(block), centres), blocks(rows, 16_384)))
+    found = list(in_threads(lambda block: nearest(vectors.take(block), centres), blocks(rows)))
     place = np.concatenate([*(one[0] for one in found), np.empty(0, np.int64)])
     return place, np.concatenate([*(one[1] for one in found), np.empty(0, np.float32)])
 

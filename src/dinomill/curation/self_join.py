@@ -115,7 +115,7 @@ def join(
 def _exact(vectors: Vectors, rows: Rows, question: Question, name: str) -> Joined:
     pairs, crowds = [], []
     with progress(name, len(rows)) as bar:
-        for block in blocks(rows, 16_384):
+        for block in blocks(rows):
             found = _of_others(vectors, block, rows, question)
             crowds.append(_crowd(found, len(block), question))
             close = found.only(found.similarity >= question.floor)
