@@ -38,8 +38,8 @@ class World:
         """Whether the flag is set in any process. Host to host: it never waits for a GPU."""
         if self.size == 1:
             return flag
-        number = torch.tensor(int(flag))
-        dist.all_reduce(number, op=dist.ReduceOp.MAX, group=_host_group())
+        number = torch.tensor(int(flag))  # on the host: the default group carries it over gloo
+        dist.all_reduce(number, op=dist.ReduceOp.MAX)
         return bool(number)
 
     def mean(self, values: Tensor) -> Tensor:
@@ -154,10 +154,6 @@ def _shard(module: nn.Module, world: World, dtype: torch.dtype, methods: tuple[s
     for method in methods:
         register_fsdp_forward_method(module, method)
     return module
-
-
-def _host_group() -> dist.ProcessGroup | None:
-    return None  # the default group carries host tensors over gloo
 
 
 def _device(name: str, local_rank: int) -> torch.device:
