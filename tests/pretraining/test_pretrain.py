@@ -50,7 +50,7 @@ def config(values: dict[str, Any], **changes: Any) -> PretrainingConfig:
 
 
 def test_teacher_is_handed_on_and_a_second_run_does_not_train(
-    values: dict[str, Any], digits_dataset: DatasetHandle, digits_labelled: Path
+    values: dict[str, Any], digits_dataset: DatasetHandle, digits_labelled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runtime = values["runtime"] | {"monitor": {"every": 4, "images": 64}}
     chosen = config(values, runtime=runtime)
@@ -71,9 +71,8 @@ def test_teacher_is_handed_on_and_a_second_run_does_not_train(
     # DVC deletes outs before a stage starts. What is finished is taken from the work folder, without a process.
     for path in handle.folder.iterdir():
         path.unlink()
-    begun = time.monotonic()
+    monkeypatch.setattr(sys, "executable", "/no/process/is/to/be/started")
     assert pretrain(digits_dataset, str(digits_labelled), chosen) == handle
-    assert time.monotonic() - begun < 3
     assert handle.history.exists()
 
 

@@ -69,9 +69,10 @@ def test_trains_and_exports_a_backbone_that_loads(make_job: MakeJob, digits_labe
 
 
 def test_killed_run_continues_exactly(make_job: MakeJob, start_worker: StartWorker, tmp_path: Path) -> None:
-    whole = make_job(work_root=tmp_path / "whole")
+    steps = {"steps": 60}  # seconds, so that the signal comes before the end on a busy machine too
+    whole = make_job(work_root=tmp_path / "whole", recipe=steps)
     train(whole, HERE)
-    killed = make_job(work_root=tmp_path / "killed", runtime={"loader": {"workers": 2}})
+    killed = make_job(work_root=tmp_path / "killed", recipe=steps, runtime={"loader": {"workers": 2}})
     process = start_worker(killed)
     wait_for(killed.work / "checkpoints" / "step_00000004", process)
     process.send_signal(signal.SIGKILL)
@@ -88,7 +89,7 @@ def test_told_to_stop_it_saves_and_says_how_to_go_on(
     make_job: MakeJob, start_worker: StartWorker, tmp_path: Path
 ) -> None:
     # No checkpoint but the one that the signal causes; no row of the curve falls on that step.
-    changes = {"recipe": {"steps": 80}, "runtime": {"checkpoint_every": 1000, "log_every": 7}}
+    changes = {"recipe": {"steps": 300}, "runtime": {"checkpoint_every": 1000, "log_every": 7}}
     job = make_job(work_root=tmp_path / "stopped", **changes)
     process = start_worker(job)
     wait_for(job.work / "history.jsonl", process)
