@@ -20,7 +20,7 @@ from torch import Tensor
 
 from dinomill.evaluation.config import EvaluationConfig
 from dinomill.evaluation.measure import Labels, measure
-from dinomill.models import VisionTransformer
+from dinomill.evaluation.networks import random_backbone, random_shape
 from dinomill.sample.fashion_mnist import fetch_full, read_split
 from dinomill.serving.predictor import Predictor
 
@@ -38,9 +38,10 @@ def main() -> None:
 
     trained = Predictor(arguments.model)
     mean, std = trained.preprocessing.mean[0], trained.preprocessing.std[0]
+    random = random_backbone(random_shape(trained.model.config, config.random), seed=0)
     rows: dict[str, Callable[[Tensor], Tensor]] = {
         "raw pixels": lambda batch: batch.flatten(1),
-        "random initialisation": _random(trained).embed_batch,
+        "random initialisation": Predictor(random, preprocessing=trained.preprocessing).embed_batch,
         "trained": trained.embed_batch,
     }
     figures = {}
@@ -56,14 +57,6 @@ def main() -> None:
         figures[name] = {"knn": knn, "linear": linear}
         print(f"{name:24}{knn:8.2f}{scores.k:5}{linear:9.2f}", flush=True)
     print(json.dumps(figures))
-
-
-def _random(trained: Predictor) -> Predictor:
-    # At training's initial LayerScale a random class token would hardly depend on the image: the gain is 1.
-    gain = None if trained.model.config.layerscale is None else 1.0
-    model = VisionTransformer(trained.model.config.model_copy(update={"layerscale": gain}))
-    model.reset_parameters(torch.Generator().manual_seed(0))
-    return Predictor(model, preprocessing=trained.preprocessing)
 
 
 if __name__ == "__main__":

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import os
-from contextlib import AbstractContextManager
+from contextlib import ExitStack
 from typing import Any
 
 from kedro.framework.hooks import hook_impl
 
 from dinomill import tracking
 from dinomill.config import Config
+from dinomill.environment import kept_environment
 from dinomill.errors import ConfigError
 
 # The sample is the demo's input, not an experiment.
@@ -87,27 +88,21 @@ class StageRuns:
 
     def __init__(self) -> None:
         self.stage: str | None = None
-        self._open: AbstractContextManager[tracking.Run] | None = None
-        self._variables: dict[str, str] = {}
+        self._open: ExitStack | None = None
 
     def begin(self, stage: str, *, tracking_uri: str, params: dict[str, Any]) -> None:
         """Open a run and put its address where `dinomill.tracking.attach` looks."""
-        opened = tracking.open_run(stage, tracking_uri=tracking_uri, params=params)
-        run = opened.__enter__()
-        self._open, self.stage = opened, stage
-        self._variables = {name: os.environ.get(name, "") for name in run.environment()}
+        opened = ExitStack()
+        run = opened.enter_context(tracking.open_run(stage, tracking_uri=tracking_uri, params=params))
+        opened.enter_context(kept_environment(*run.environment()))
         os.environ.update(run.environment())
+        self._open, self.stage = opened, stage
 
     def end(self, error: BaseException | None = None) -> None:
         """Close the open run, if there is one, as finished or by what ended it."""
         if self._open is None:
             return
         opened, self._open, self.stage = self._open, None, None
-        for name, value in self._variables.items():
-            if value:
-                os.environ[name] = value
-            else:
-                os.environ.pop(name, None)
         opened.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
 
 

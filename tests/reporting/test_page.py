@@ -29,14 +29,14 @@ class _Reader(HTMLParser):
         assert not self.open
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        values = dict(attrs)
-        self.links += [str(values[name]) for name in ("src", "href") if name in values]
-        self.ids.add(str(values.get("id")))
+        self.handle_startendtag(tag, attrs)
         if tag not in _VOID:
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """A self-closing element, as SVG has them."""
+        values = dict(attrs)
+        self.links += [str(values[name]) for name in ("src", "href") if name in values]
+        self.ids.add(str(values.get("id")))
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag

@@ -78,15 +78,10 @@ def _trained(handle: ModelHandle, kind: str) -> Network:
 
 
 def _random(teacher: ModelHandle, preprocessing: PreprocessingConfig, random: RandomConfig, seed: int) -> Network:
-    shape = load_shape(teacher.folder)
-    # A network trained without LayerScale stays without: its gain is 1 already.
-    gain = None if shape.layerscale is None else random.layerscale
-    config = shape.model_copy(update={"layerscale": gain})
+    config = random_shape(load_shape(teacher.folder), random)
 
     def build(device: torch.device) -> Callable[[Tensor], Tokens]:
-        model = VisionTransformer(config)
-        model.reset_parameters(torch.Generator().manual_seed(seed))
-        return _forward(model.eval(), device)
+        return _forward(random_backbone(config, seed).eval(), device)
 
     return Network(
         name="random initialisation",
@@ -98,6 +93,19 @@ def _random(teacher: ModelHandle, preprocessing: PreprocessingConfig, random: Ra
         pooling=config.pooling,
         build=build,
     )
+
+
+def random_shape(shape: VisionTransformerConfig, random: RandomConfig) -> VisionTransformerConfig:
+    """The shape of a random network to compare one of this shape with."""
+    # A network trained without LayerScale stays without: its gain is 1 already.
+    return shape.model_copy(update={"layerscale": None if shape.layerscale is None else random.layerscale})
+
+
+def random_backbone(shape: VisionTransformerConfig, seed: int) -> VisionTransformer:
+    """A randomly initialised backbone, a function of the seed alone."""
+    model = VisionTransformer(shape)
+    model.reset_parameters(torch.Generator().manual_seed(seed))
+    return model
 
 
 def load_shape(folder: Path) -> VisionTransformerConfig:

@@ -20,6 +20,7 @@ from typing import Literal, TypeVar
 from pydantic import Field
 
 from dinomill.config import Config
+from dinomill.environment import kept_environment
 from dinomill.errors import MachineError
 from dinomill.execution.progress import progress
 from dinomill.storage.atomic import write_text
@@ -163,16 +164,9 @@ def _context(module: str) -> BaseContext:
         return get_context("spawn")
     context = get_context("forkserver")
     context.set_forkserver_preload([module])  # read when the server starts; it lives as long as this process
-    kept = {variable: os.environ.get(variable) for variable in _THREADS}
-    _one_thread_each()
-    try:
+    with kept_environment(*_THREADS):
+        _one_thread_each()
         forkserver.ensure_running()
-    finally:
-        for variable, value in kept.items():
-            if value is None:
-                del os.environ[variable]
-            else:
-                os.environ[variable] = value
     return context
 
 

@@ -199,12 +199,13 @@ def _formats() -> tuple[str, ...]:
 def _pillow_error(error: Exception) -> DecodeError:
     """Pillow's decoders raise many types on damaged input; the message tells them apart."""
     message = str(error) or type(error).__name__
+    said = message.lower()
     if isinstance(error, Image.DecompressionBombError):
         return DecodeError(Reason.DECOMPRESSION_BOMB, message)
-    if isinstance(error, NotImplementedError) or "not supported" in message or "unsupported" in message.lower():
+    if isinstance(error, NotImplementedError) or "not supported" in said or "unsupported" in said:
         return DecodeError(Reason.UNSUPPORTED, message)
     truncated = ("truncated", "unexpected end", "incomplete", "not enough", "broken png file", "buffer")
-    if isinstance(error, EOFError) or any(word in message.lower() for word in truncated):
+    if isinstance(error, EOFError) or any(word in said for word in truncated):
         return DecodeError(Reason.TRUNCATED, message)
     return DecodeError(Reason.CORRUPT, message)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from dinomill.environment import kept_environment
 from dinomill.errors import MachineError
 from dinomill.storage.atomic import storage_errors
 
@@ -97,24 +98,11 @@ def connect(uri: str, *, create: bool = True) -> MlflowClient:
 
         # The registry is the tracking store's unless the user says otherwise.
         registry = os.environ.get("MLFLOW_REGISTRY_URI") or uri
-        with _kept_environment("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+        # MLflow writes both into the environment, where they would pass for the user's own at the next store.
+        with kept_environment("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
             mlflow.set_tracking_uri(uri)
             mlflow.set_registry_uri(registry)
         return MlflowClient(uri, registry)
-
-
-@contextmanager
-def _kept_environment(*names: str) -> Iterator[None]:
-    """MLflow writes its addresses into the environment, where they would pass for the user's own at the next store."""
-    before = {name: os.environ.get(name) for name in names}
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
