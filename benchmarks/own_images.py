@@ -5,10 +5,10 @@
         --seeds animals=FOLDER/colour/seeds/animals --seeds food=FOLDER/colour/seeds/food --hours 0.3
     dinomill init solar --pool FOLDER/solar/pool --labelled FOLDER/solar/labelled --hours 0.3
 
-FOLDER/colour/pool, seeds, labelled    emoji in two styles, clip art, stamps, tiles of photographs: a third of the pool
-                                       of `real_pool.py`, from 64 pixels upwards; labelled: emoji by category
-FOLDER/solar/pool, labelled            electroluminescence photographs of solar cells, grey, 300 x 300, aligned, from the
-                                       wheel `elpv-dataset` (images CC-BY-NC-SA); labelled: kind of cell and defect
+FOLDER/colour/pool, seeds, labelled    emoji in two styles, clip art, stamps, tiles of photographs: a third of the
+                                       pool of `real_pool.py`, from 64 pixels upwards; labelled: emoji by category
+FOLDER/solar/pool, labelled            electroluminescence photographs of solar cells, grey, 300 x 300, aligned, from
+                                       the wheel `elpv-dataset` (images CC-BY-NC-SA); labelled: kind of cell and defect
 """
 
 from __future__ import annotations
