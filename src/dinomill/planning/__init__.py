@@ -1,1 +1,1 @@
-"""Looking at images, machine and weights before anything runs: what to configure, what it will take, what cannot work."""
+"""Before anything runs: images, machine and weights; what to configure, what it will take, what cannot work."""

@@ -1,0 +1,271 @@
+"""What the images are: all are counted, some hundreds are looked at.
+
+The sample is a function of the sorted list of files and a seed, so that the same pool gives the same plan.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from dinomill.config import Config
+from dinomill.curation.preflight import PreflightConfig, Rejected
+from dinomill.curation.signatures import luminance, signature, thumbnail, unit
+from dinomill.curation.sources import Item, list_items, read_item
+from dinomill.errors import DinomillError, InputError
+from dinomill.execution.progress import progress
+from dinomill.images.decode import DecodeError, ImageInfo, decode_image, probe_image
+
+SAMPLE = 384
+_COLOUR = 12  # grey levels between a pixel's channels: JPEG's rounding and a scanner's noise stay below
+_COLOURED_PIXELS = 0.002  # share of a picture's pixels that must have colour
+_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
+_EIGHT_BITS = ("1", "L", "P", "RGB", "YCbCr", "CMYK", "LAB", "HSV", "uint8", *_ALPHA)
+
+Pixels = npt.NDArray[np.uint8]
+
+
+class Spread(Config):
+    """How a figure is spread over the images."""
+
+    smallest: float
+    low: float = Field(description="a twentieth of the images lies below")
+    quarter: float = Field(description="a quarter of the images lies below")
+    median: float
+    high: float = Field(description="a twentieth of the images lies above")
+    largest: float
+
+
+class Pool(Config):
+    """What was seen of the images of some locations."""
+
+    locations: tuple[str, ...] = Field(description="folders, tars, manifests, s3:// prefixes")
+    files: int = Field(ge=0, description="files found, whatever they are")
+    bytes: int = Field(ge=0, description="of them all")
+    sampled: int = Field(ge=1, description="files that were looked at")
+    unreadable: dict[str, int] = Field(default_factory=dict, description="of the sampled ones, by reason")
+    short_side: Spread = Field(description="pixels")
+    long_side: Spread = Field(description="pixels")
+    aspect: Spread = Field(description="width over height")
+    coloured: float = Field(ge=0, le=1, description="share of the images that show colour, whatever their format says")
+    alpha: float = Field(ge=0, le=1, description="share of the images with a transparency channel")
+    bits: dict[int, int] = Field(description="of the sampled images, by bits a channel")
+    formats: dict[str, int] = Field(description="of the sampled images, by file format")
+    alignment: float = Field(
+        description="mean correlation of two images, squeezed to 32 × 32, at equal brightness and contrast: 0 where "
+        "anything may be anywhere, towards 1 where the same thing is always at the same place"
+    )
+    alikeness: float = Field(description="median correlation of an image's signature with its nearest in the sample")
+    crowd: float = Field(description="median signature distance to the 16th nearest of the sample; small: all alike")
+    contrast: float = Field(description="median standard deviation of luminance, 0 to 1: near 0 where nothing shows")
+    seconds_an_image: float = Field(ge=0, description="to read and decode one, on one processor")
+    seconds: float = Field(ge=0, description="that this survey took")
+
+    @property
+    def unreadable_share(self) -> float:
+        """Share of the files that are no usable image."""
+        return sum(self.unreadable.values()) / self.sampled
+
+    @property
+    def images(self) -> int:
+        """Usable images, counted where all were looked at, else estimated from the sample."""
+        return round(self.files * (1 - self.unreadable_share))
+
+    @property
+    def bytes_an_image(self) -> float:
+        """Of a file, in the mean."""
+        return self.bytes / max(self.files, 1)
+
+    @property
+    def channels(self) -> int:
+        """3 where more than a twentieth of the images show colour, as curation decides it; else 1."""
+        return 3 if self.coloured > 0.05 else 1
+
+
+@dataclass(frozen=True)
+class _Look:
+    """One image."""
+
+    info: ImageInfo
+    coloured: bool
+    contrast: float
+    small: npt.NDArray[np.float32]  # [32, 32]
+    mark: npt.NDArray[np.int8]  # [256]
+    seconds: float
+
+
+def survey(locations: Sequence[str], *, sample: int = SAMPLE, seed: int = 0, workers: int = 1) -> Pool:
+    """Look at the images of some locations.
+
+    Args:
+        locations: Folders, tars, manifests, ``s3://`` prefixes.
+        sample: How many files are looked at, at most.
+        seed: Of the draw.
+        workers: Threads that decode.
+
+    Raises:
+        InputError: When a location is missing, or there is no usable image.
+        StorageError: When S3 does not answer or refuses.
+    """
+    start = time.monotonic()
+    found = list_all(locations)
+    chosen = draw(found, sample, seed)
+    looks: list[_Look] = []
+    unreadable: Counter[str] = Counter()
+    with ThreadPoolExecutor(max(workers, 1)) as threads, progress("looking at images", len(chosen)) as bar:
+        for seen in threads.map(lambda place: _look(*place), chosen):
+            bar.advance(1)
+            if isinstance(seen, str):
+                unreadable[seen] += 1
+            else:
+                looks.append(seen)
+    if not looks:
+        raise _nothing(locations, len(found), unreadable)
+    return Pool(
+        locations=tuple(locations),
+        files=len(found),
+        bytes=sum(item.size for _, item in found),
+        sampled=len(chosen),
+        unreadable=dict(sorted(unreadable.items())),
+        **_figures(looks),
+        seconds=time.monotonic() - start,
+    )
+
+
+def list_all(locations: Sequence[str]) -> list[tuple[str, Item]]:
+    """Every file of the locations, sorted.
+
+    Raises:
+        InputError: When a location is missing.
+    """
+    return [(location, item) for location in sorted(locations) for item in list_items(location)]
+
+
+def draw(found: Sequence[tuple[str, Item]], count: int, seed: int = 0) -> list[tuple[str, Item]]:
+    """Some of the files, drawn at random but the same each time, in their order."""
+    if len(found) <= count:
+        return list(found)
+    rows = np.random.default_rng(seed).choice(len(found), count, replace=False)
+    return [found[row] for row in np.sort(rows)]
+
+
+def _look(source: str, item: Item) -> _Look | str:
+    """One image, or why it is none."""
+    config = PreflightConfig()
+    if item.fault:
+        return item.fault
+    start = time.thread_time()
+    try:
+        data = read_item(source, item)
+        info = probe_image(data, max_pixels=config.max_pixels)
+        _require_shape(info, config)
+        pixels = decode_image(data, min_side=config.look_side, max_pixels=config.max_pixels)
+    except DecodeError as error:
+        return str(error.reason)
+    except Rejected as rejected:
+        return rejected.reason
+    except OSError:
+        return "unreadable"
+    grey = luminance(pixels)
+    small = thumbnail(grey)
+    spread = pixels.max(axis=2) - pixels.min(axis=2)
+    return _Look(
+        info=info,
+        coloured=bool((spread > _COLOUR).mean() > _COLOURED_PIXELS),
+        contrast=float(grey.std()) / 255,
+        small=small,
+        mark=signature(small),
+        seconds=time.thread_time() - start,
+    )
+
+
+def _require_shape(info: ImageInfo, config: PreflightConfig) -> None:
+    """What curation's first look leaves out for its shape."""
+    if min(info.width, info.height) < config.min_side:
+        raise Rejected("too_small", "")
+    if max(info.width, info.height) > config.max_aspect * min(info.width, info.height):
+        raise Rejected("absurd_aspect", "")
+
+
+def _figures(looks: Sequence[_Look]) -> dict[str, Any]:
+    """The fields of a Pool that come from the images looked at."""
+    sides = np.array([(look.info.width, look.info.height) for look in looks], dtype=np.float64)
+    alikeness, crowd = _neighbourhood(np.stack([look.mark for look in looks]))
+    count = len(looks)
+    return {
+        "short_side": _spread(sides.min(axis=1)),
+        "long_side": _spread(sides.max(axis=1)),
+        "aspect": _spread(sides[:, 0] / sides[:, 1]),
+        "coloured": sum(look.coloured for look in looks) / count,
+        "alpha": sum(look.info.mode in _ALPHA for look in looks) / count,
+        "bits": dict(sorted(Counter(bits_of(look.info.mode) for look in looks).items())),
+        "formats": dict(Counter(look.info.format for look in looks).most_common()),
+        "alignment": alignment(np.stack([look.small for look in looks])),
+        "alikeness": alikeness,
+        "crowd": crowd,
+        "contrast": float(np.median([look.contrast for look in looks])),
+        "seconds_an_image": sum(look.seconds for look in looks) / count,
+    }
+
+
+def bits_of(mode: str) -> int:
+    """Bits a channel of a Pillow mode or a NumPy type."""
+    if mode in _EIGHT_BITS:
+        return 8
+    return 16 if "16" in mode else 32
+
+
+def alignment(thumbnails: npt.NDArray[np.float32]) -> float:
+    """Mean correlation of two different images ``[N, 32, 32]`` pixel by pixel; 0 for a single one."""
+    rows = thumbnails.reshape(len(thumbnails), -1).astype(np.float64)
+    rows = rows - rows.mean(axis=1, keepdims=True)
+    lengths = np.linalg.norm(rows, axis=1)
+    rows = rows[lengths > 1e-6] / lengths[lengths > 1e-6, None]
+    count = len(rows)
+    if count < 2:
+        return 0.0
+    return float((np.square(rows.sum(axis=0)).sum() - count) / (count * (count - 1)))
+
+
+def _neighbourhood(marks: npt.NDArray[np.int8]) -> tuple[float, float]:
+    """Median correlation with the nearest other signature, and median distance to the 16th nearest."""
+    if len(marks) < 2:
+        return 0.0, 1.0
+    rows = unit(marks)
+    similar = rows @ rows.T
+    np.fill_diagonal(similar, -np.inf)
+    ordered = np.sort(similar, axis=1)[:, ::-1]
+    far = min(15, len(marks) - 2)
+    return float(np.median(ordered[:, 0])), float(1 - np.median(ordered[:, far]))
+
+
+def _spread(values: npt.NDArray[np.float64]) -> Spread:
+    low, quarter, median, high = np.quantile(values, [0.05, 0.25, 0.5, 0.95])
+    return Spread(
+        smallest=float(values.min()),
+        low=float(low),
+        quarter=float(quarter),
+        median=float(median),
+        high=float(high),
+        largest=float(values.max()),
+    )
+
+
+def _nothing(locations: Sequence[str], files: int, unreadable: Counter[str]) -> DinomillError:
+    shown = ", ".join(str(Path(place)) if "://" not in place else place for place in locations)
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in unreadable.most_common(4))
+    return InputError(
+        f"There is no usable image in {shown}.",
+        found=f"{files:,} files; of those looked at: {reasons}" if files else "no file at all",
+        expected="a folder of images (searched recursively), a .tar, a .parquet or .csv manifest, or s3://bucket/prefix",
+        action="name the place that holds the images",
+    )
