@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dinomill.errors import ConfigError, InputError
+from dinomill.errors import InputError
 from dinomill.images.batches import Batch
 from dinomill.models import HeadConfig, VisionTransformer, VisionTransformerConfig, load, load_backbone
 from dinomill.models.position import resize_positions
@@ -23,6 +23,7 @@ from dinomill.training.parallel import World, parallelise, release
 from dinomill.training.precision import compute_dtype
 from dinomill.training.schedules import Schedules
 from dinomill.training.self_distillation import SelfDistillation
+from dinomill.training.starting import local_address, refuse_contradictions
 
 log = logging.getLogger(__name__)
 
@@ -159,41 +160,32 @@ def _only(job: TrainingJob) -> VisionTransformerConfig:
     return model
 
 
-def _start_from(backbone: VisionTransformer, path: Path) -> None:
-    """Copy weights of the same shape, from an export or an official file; the table of positions is resized."""
-    source = load(path)
+def _start_from(backbone: VisionTransformer, address: str) -> None:
+    """Copy weights of the same shape, from an export or an official file; the table of positions may be resized."""
+    source = load(local_address(address))
+    model = backbone.config
+    refuse_contradictions(model, VisionTransformerConfig.model_fields, source.config, address=address)
     tensors = source.state_dict()
-    own = backbone.state_dict()
-    if source.pos_embed is not None:
-        tensors["pos_embed"] = _resized(source.pos_embed, backbone.config)
-    if "register_tokens" in own:
-        # They say nothing about images: what the source lacks stays freshly drawn.
-        tensors.setdefault("register_tokens", own["register_tokens"])
-    wrong = [name for name in own if name not in tensors or tensors[name].shape != own[name].shape]
-    if wrong:
-        raise ConfigError(
-            f"The weights in {path} do not fit pretraining.model.",
-            found=f"{len(wrong)} tensors are missing or of another shape: {', '.join(wrong[:3])}",
-            expected=f"embed_dim {source.embed_dim}, depth {source.n_blocks}, patch_size {source.patch_size}",
-            action="set pretraining.model to the shape of the weights",
-        )
-    backbone.load_state_dict({name: tensors[name] for name in own})
+    if source.pos_embed is not None and model.grid != source.config.grid:
+        log.info("The position table of %s is resized to %d x %d patches.", address, model.grid, model.grid)
+        tensors["pos_embed"] = _resized(source.pos_embed, model)
+    backbone.load_state_dict(tensors)
 
 
 def _heads(network: Network) -> nn.ModuleDict:
     return nn.ModuleDict({name: part for name, part in network.parts().items() if name != "backbone"})
 
 
-def _start_heads_from(network: Network, path: Path) -> None:
+def _start_heads_from(network: Network, address: str) -> None:
     """Take the heads over too, where the export has them in the same shape; official files have none."""
-    file = path / HEADS_NAME
+    file = Path(local_address(address)) / HEADS_NAME
     if not file.is_file():
         return
     heads, tensors = _heads(network), read_safetensors(file)
     if {name: t.shape for name, t in heads.state_dict().items()} == {name: t.shape for name, t in tensors.items()}:
         heads.load_state_dict(tensors)
     else:
-        log.warning("The heads of %s have another shape than the configured ones, which start afresh.", path)
+        log.warning("The heads of %s have another shape than the configured ones, which start afresh.", address)
 
 
 def _resized(table: Tensor, config: VisionTransformerConfig) -> Tensor:

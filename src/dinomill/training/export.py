@@ -37,7 +37,8 @@ _MARGIN = 256 / 224
 def preprocessing(job: TrainingJob, dataset: DatasetHandle) -> PreprocessingConfig:
     """How an image becomes the input of the trained networks."""
     side = job.recipe.crops.global_size
-    return PreprocessingConfig.square(side, dataset.mean, dataset.std, margin=1.0 if side <= _SMALL else _MARGIN)
+    mean, std = job.mean or dataset.mean, job.std or dataset.std
+    return PreprocessingConfig.square(side, mean, std, margin=1.0 if side <= _SMALL else _MARGIN)
 
 
 def export(job: TrainingJob, dataset: DatasetHandle, engine: Engine, history: History, *, step: int) -> None:

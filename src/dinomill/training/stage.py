@@ -12,7 +12,6 @@ import shutil
 from pathlib import Path
 
 from dinomill import tracking
-from dinomill.errors import InputError
 from dinomill.execution.launch import LauncherConfig, launch
 from dinomill.handles import DatasetHandle, ModelHandle
 from dinomill.models.pooling import pooled_dim
@@ -86,15 +85,3 @@ def local_labelled(location: str | None) -> Path | None:
     if location is None or "://" in location:
         return None
     return Path(location)
-
-
-def file_sha256(path: Path) -> str:
-    """The hash of a weights file, or of the weights in the folder of an export.
-
-    Raises:
-        InputError: When it is not there.
-    """
-    file = path / WEIGHTS_NAME if path.is_dir() else path
-    if not file.is_file():
-        raise InputError(f"There is no {file} to start from.", action="set `initial` to a backbone's folder or file")
-    return hash_file(file)

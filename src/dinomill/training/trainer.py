@@ -102,6 +102,8 @@ def build_loader(job: TrainingJob, dataset: DatasetHandle, world: World, *, star
         start_step=start_step,
         steps=recipe.steps - start_step,
         device=world.device,
+        mean=job.mean,
+        std=job.std,
     )
 
 
