@@ -24,7 +24,7 @@ SMALL = VisionTransformerConfig(image_size=56, embed_dim=48, depth=2, num_heads=
 
 def weights(**changes: Any) -> StartingWeights:
     model = VisionTransformerConfig.model_validate(SMALL.model_dump() | changes)
-    return StartingWeights("some/weights", model, MEAN, STD, "0" * 64)
+    return StartingWeights("some/weights", "some/weights", model, MEAN, STD, "0" * 64)
 
 
 def stated(**keys: Any) -> StatedModel:

@@ -5,6 +5,7 @@
 <output>/model.safetensors     the teacher's backbone: the moving average of the student
 <output>/heads.safetensors     its heads, which distillation learns from
 <output>/history.parquet       the curve
+<output>/start/                the backbone that it started from, where it started from weights: an export as well
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def pretrain(dataset: DatasetHandle, labelled: str | None, config: PretrainingCo
     """
     job = pretraining_job(dataset, labelled, config)
     run_job(job, config.launcher, dataset)
-    return adopt(job, dataset, student=_STUDENT, name=config.name, output=config.output)
+    return adopt(job, dataset, student=_STUDENT, name=config.name, output=config.output, initial=config.initial)
 
 
 def pretraining_job(dataset: DatasetHandle, labelled: str | None, config: PretrainingConfig) -> TrainingJob:
@@ -48,7 +49,7 @@ def pretraining_job(dataset: DatasetHandle, labelled: str | None, config: Pretra
         runtime=config.runtime,
         dataset=dataset.folder,
         dataset_sha256=dataset.manifest_sha256,
-        initial=config.initial,
+        initial=weights and weights.local,
         initial_sha256=weights and weights.sha256,
         mean=weights and weights.mean,
         std=weights and weights.std,

@@ -14,7 +14,7 @@ from dinomill.errors import InputError
 from dinomill.images.batches import Batch
 from dinomill.models import HeadConfig, VisionTransformer, VisionTransformerConfig, load, load_backbone
 from dinomill.models.position import resize_positions
-from dinomill.models.weights import check_fit, read_safetensors
+from dinomill.models.weights import check_fit, from_tensors, read_safetensors
 from dinomill.training.config import DistillationStepConfig
 from dinomill.training.job import TrainingJob
 from dinomill.training.network import Network
@@ -99,9 +99,10 @@ def build_module(job: TrainingJob) -> SelfDistillation:
     """The networks of a job, freshly initialised or from the weights that it names."""
     step = job.step
     if job.teacher is None:
-        network = Network(VisionTransformer(_only(job)), step.head, separate_heads=step.separate_heads)
+        backbone = VisionTransformer(_only(job))
+        network = Network(backbone, step.head, separate_heads=step.separate_heads)
         if job.initial is not None:
-            _start_from(network.backbone, job.initial)
+            backbone.load_state_dict(starting_backbone(backbone.config, job.initial).state_dict())
             _start_heads_from(network, job.initial)
         return SelfDistillation({"student": network}, step)
     assert isinstance(step, DistillationStepConfig)
@@ -160,16 +161,19 @@ def _only(job: TrainingJob) -> VisionTransformerConfig:
     return model
 
 
-def _start_from(backbone: VisionTransformer, address: str) -> None:
-    """Copy weights of the same shape, from an export or an official file; the table of positions may be resized."""
+def starting_backbone(model: VisionTransformerConfig, address: str) -> VisionTransformer:
+    """The weights at an address as a backbone of this configuration; the table of positions may be resized.
+
+    Raises:
+        ConfigError: When the configuration contradicts the weights.
+    """
     source = load(local_address(address))
-    model = backbone.config
     refuse_contradictions(model, VisionTransformerConfig.model_fields, source.config, address=address)
     tensors = source.state_dict()
     if source.pos_embed is not None and model.grid != source.config.grid:
         log.info("The position table of %s is resized to %d x %d patches.", address, model.grid, model.grid)
         tensors["pos_embed"] = _resized(source.pos_embed, model)
-    backbone.load_state_dict(tensors)
+    return from_tensors(model, tensors, where=address)
 
 
 def _heads(network: Network) -> nn.ModuleDict:

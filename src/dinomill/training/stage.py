@@ -1,6 +1,7 @@
 """What the pretraining and distillation stages share: run a job if it is not done, and take over its result.
 
 <output>/config.json  model.safetensors  heads.safetensors  history.parquet    of one network
+<output>/start/       the backbone that it started from, where it started from weights
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from dinomill import tracking
 from dinomill.execution.launch import LauncherConfig, launch
-from dinomill.handles import DatasetHandle, ModelHandle
+from dinomill.handles import START_NAME, DatasetHandle, ModelHandle
 from dinomill.models.pooling import pooled_dim
 from dinomill.models.weights import WEIGHTS_NAME, load_backbone
 from dinomill.storage.atomic import atomic_folder
@@ -45,7 +46,9 @@ def run_job(job: TrainingJob, launcher: LauncherConfig, dataset: DatasetHandle) 
     launch(_WORKER, job.save(), work=job.work, config=launcher, environment={})
 
 
-def adopt(job: TrainingJob, dataset: DatasetHandle, *, student: str, name: str, output: Path) -> ModelHandle:
+def adopt(
+    job: TrainingJob, dataset: DatasetHandle, *, student: str, name: str, output: Path, initial: str | None = None
+) -> ModelHandle:
     """Copy a trained network from the work folder to a stage's output, whole or not at all.
 
     Args:
@@ -54,10 +57,13 @@ def adopt(job: TrainingJob, dataset: DatasetHandle, *, student: str, name: str, 
         student: Its name in the job.
         name: Its name from now on.
         output: The folder to write.
+        initial: What the weights that it started from are called; None for random ones.
     """
     with atomic_folder(output) as folder:
         for path in sorted((job.exported / student).iterdir()):
             shutil.copyfile(path, folder / path.name)
+        if initial is not None:
+            shutil.copytree(job.work / START_NAME, folder / START_NAME)
     step = int(json.loads((job.exported / SUMMARY_NAME).read_text(encoding="utf-8"))["step"])
     backbone = load_backbone(output)
     shown = preprocessing(job, dataset)
@@ -76,6 +82,8 @@ def adopt(job: TrainingJob, dataset: DatasetHandle, *, student: str, name: str, 
         history=output / HISTORY_NAME,
         dataset_sha256=job.dataset_sha256,
         teacher_sha256=job.teacher_sha256,
+        initial=initial,
+        initial_sha256=job.initial_sha256,
         run_id=os.environ.get("MLFLOW_RUN_ID"),
     )
 

@@ -33,6 +33,7 @@ class StartingWeights:
 
     Args:
         address: As it was given.
+        local: The same on this machine: a name in the registry may mean other weights tomorrow.
         model: Their shape, pooling included.
         mean: Per channel in [0, 1]: what their images were normalised with.
         std: Per channel.
@@ -40,6 +41,7 @@ class StartingWeights:
     """
 
     address: str
+    local: str
     model: VisionTransformerConfig
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -58,7 +60,7 @@ def starting_weights(address: str) -> StartingWeights:
     sha256 = content_sha256(local)
     model = load(local).config
     mean, std = _normalisation(local, model)
-    return StartingWeights(address, model, mean, std, sha256)
+    return StartingWeights(address, local, model, mean, std, sha256)
 
 
 def local_address(address: str) -> str:
