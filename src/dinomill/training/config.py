@@ -3,13 +3,40 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from dinomill.config import Config
-from dinomill.models.config import HeadConfig
+from dinomill.models.config import HeadConfig, VisionTransformerConfig
 from dinomill.training.losses.config import LossConfig
+
+
+def _text(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+# Where weights lie: whatever `dinomill.load` takes, of which some are no paths.
+Address = Annotated[str, BeforeValidator(_text), Field(min_length=1)]
+
+
+class StatedModel(VisionTransformerConfig):
+    """A backbone as a configuration states it: what follows from the dataset or from starting weights may stay open.
+
+    ``training.starting.resolve_model`` makes the model of it.
+    """
+
+    in_channels: int | Literal["auto"] = Field(  # type: ignore[assignment]
+        default=3, description="channels of an image; auto: the dataset's"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        # Keys that are not stated may come from weights: what fits together is known when the model is resolved.
+        if self.in_channels != "auto" and self.in_channels < 1:
+            raise ValueError(f"in_channels must be auto or at least 1, not {self.in_channels}")
+        return self
 
 
 class Precision(StrEnum):

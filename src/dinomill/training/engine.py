@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dinomill.errors import ConfigError, InputError
+from dinomill.errors import InputError
 from dinomill.images.batches import Batch
 from dinomill.models import HeadConfig, VisionTransformer, VisionTransformerConfig, load, load_backbone
 from dinomill.models.position import resize_positions
-from dinomill.models.weights import check_fit, read_safetensors
+from dinomill.models.weights import check_fit, from_tensors, read_safetensors
 from dinomill.training.config import DistillationStepConfig
 from dinomill.training.job import TrainingJob
 from dinomill.training.network import Network
@@ -23,6 +23,7 @@ from dinomill.training.parallel import World, parallelise, release
 from dinomill.training.precision import compute_dtype
 from dinomill.training.schedules import Schedules
 from dinomill.training.self_distillation import SelfDistillation
+from dinomill.training.starting import local_address, refuse_contradictions
 
 log = logging.getLogger(__name__)
 
@@ -98,9 +99,10 @@ def build_module(job: TrainingJob) -> SelfDistillation:
     """The networks of a job, freshly initialised or from the weights that it names."""
     step = job.step
     if job.teacher is None:
-        network = Network(VisionTransformer(_only(job)), step.head, separate_heads=step.separate_heads)
+        backbone = VisionTransformer(_only(job))
+        network = Network(backbone, step.head, separate_heads=step.separate_heads)
         if job.initial is not None:
-            _start_from(network.backbone, job.initial)
+            backbone.load_state_dict(starting_backbone(backbone.config, job.initial).state_dict())
             _start_heads_from(network, job.initial)
         return SelfDistillation({"student": network}, step)
     assert isinstance(step, DistillationStepConfig)
@@ -159,41 +161,35 @@ def _only(job: TrainingJob) -> VisionTransformerConfig:
     return model
 
 
-def _start_from(backbone: VisionTransformer, path: Path) -> None:
-    """Copy weights of the same shape, from an export or an official file; the table of positions is resized."""
-    source = load(path)
+def starting_backbone(model: VisionTransformerConfig, address: str) -> VisionTransformer:
+    """The weights at an address as a backbone of this configuration; the table of positions may be resized.
+
+    Raises:
+        ConfigError: When the configuration contradicts the weights.
+    """
+    source = load(local_address(address))
+    refuse_contradictions(model, VisionTransformerConfig.model_fields, source.config, address=address)
     tensors = source.state_dict()
-    own = backbone.state_dict()
-    if source.pos_embed is not None:
-        tensors["pos_embed"] = _resized(source.pos_embed, backbone.config)
-    if "register_tokens" in own:
-        # They say nothing about images: what the source lacks stays freshly drawn.
-        tensors.setdefault("register_tokens", own["register_tokens"])
-    wrong = [name for name in own if name not in tensors or tensors[name].shape != own[name].shape]
-    if wrong:
-        raise ConfigError(
-            f"The weights in {path} do not fit pretraining.model.",
-            found=f"{len(wrong)} tensors are missing or of another shape: {', '.join(wrong[:3])}",
-            expected=f"embed_dim {source.embed_dim}, depth {source.n_blocks}, patch_size {source.patch_size}",
-            action="set pretraining.model to the shape of the weights",
-        )
-    backbone.load_state_dict({name: tensors[name] for name in own})
+    if source.pos_embed is not None and model.grid != source.config.grid:
+        log.info("The position table of %s is resized to %d x %d patches.", address, model.grid, model.grid)
+        tensors["pos_embed"] = _resized(source.pos_embed, model)
+    return from_tensors(model, tensors, where=address)
 
 
 def _heads(network: Network) -> nn.ModuleDict:
     return nn.ModuleDict({name: part for name, part in network.parts().items() if name != "backbone"})
 
 
-def _start_heads_from(network: Network, path: Path) -> None:
+def _start_heads_from(network: Network, address: str) -> None:
     """Take the heads over too, where the export has them in the same shape; official files have none."""
-    file = path / HEADS_NAME
+    file = Path(local_address(address)) / HEADS_NAME
     if not file.is_file():
         return
     heads, tensors = _heads(network), read_safetensors(file)
     if {name: t.shape for name, t in heads.state_dict().items()} == {name: t.shape for name, t in tensors.items()}:
         heads.load_state_dict(tensors)
     else:
-        log.warning("The heads of %s have another shape than the configured ones, which start afresh.", path)
+        log.warning("The heads of %s have another shape than the configured ones, which start afresh.", address)
 
 
 def _resized(table: Tensor, config: VisionTransformerConfig) -> Tensor:

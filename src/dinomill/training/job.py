@@ -20,6 +20,7 @@ from dinomill.models import VisionTransformerConfig
 from dinomill.storage.atomic import write_text
 from dinomill.storage.hashing import hash_json
 from dinomill.training.config import (
+    Address,
     DistillationStepConfig,
     MonitorConfig,
     OptimizerConfig,
@@ -74,10 +75,14 @@ class TrainingJob(Config):
     dataset_sha256: str = Field(description="of its manifest")
     teacher: Path | None = Field(default=None, description="folder of the exported teacher of a distillation")
     teacher_sha256: str | None = Field(default=None, description="of its weights")
-    initial: Path | None = Field(
+    initial: Address | None = Field(
         default=None, description="weights that the student starts from, with its heads where they fit"
     )
-    initial_sha256: str | None = Field(default=None, description="of that file")
+    initial_sha256: str | None = Field(default=None, description="of their content")
+    mean: tuple[float, ...] | None = Field(
+        default=None, description="what crops are normalised with, per channel; null: the dataset's"
+    )
+    std: tuple[float, ...] | None = Field(default=None, description="the same")
     labelled: Path | None = Field(default=None, description="<split>/<class>/<image> for the monitor's kNN accuracy")
     work_root: Path = Field(description="the stage's work folder; the job has one of its own in it")
 
@@ -86,7 +91,9 @@ class TrainingJob(Config):
         kept = {"recipe", "models", "dataset_sha256", "teacher_sha256", "initial_sha256"}
         # Compiling and recomputing change rounding at most; precision changes more.
         step = self.step.model_dump(mode="json", exclude={"compile", "recomputed_blocks"})
-        return {**self.model_dump(mode="json", include=kept), "step": step}
+        # What is off is left out, so that a new kind of training leaves the folders of the others where they are.
+        optional = self.model_dump(mode="json", include={"mean", "std"}, exclude_none=True)
+        return {**self.model_dump(mode="json", include=kept), "step": step, **optional}
 
     @property
     def work(self) -> Path:

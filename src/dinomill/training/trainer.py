@@ -15,7 +15,7 @@ from dinomill.handles import DatasetHandle
 from dinomill.images.loader import TrainingLoader
 from dinomill.training.checkpoint import Checkpoints
 from dinomill.training.engine import Engine
-from dinomill.training.export import export, preprocessing
+from dinomill.training.export import export, keep_start, preprocessing
 from dinomill.training.history import History, Recorder
 from dinomill.training.job import TrainingJob
 from dinomill.training.monitor import Monitor
@@ -41,6 +41,8 @@ def train(job: TrainingJob, world: World) -> None:
     recipe, runtime = job.recipe, job.runtime
     dataset = DatasetHandle.load(job.dataset)
     engine = Engine(job, world)
+    if world.is_main:
+        keep_start(job, dataset)
     checkpoints = Checkpoints(job.work / "checkpoints", keep=runtime.keep, identity=job.identity())
     done, kept = checkpoints.load(engine.module, engine.optimizer)
     checkpoints.forget_after(done)
@@ -102,6 +104,8 @@ def build_loader(job: TrainingJob, dataset: DatasetHandle, world: World, *, star
         start_step=start_step,
         steps=recipe.steps - start_step,
         device=world.device,
+        mean=job.mean,
+        std=job.std,
     )
 
 
