@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, cast
 
 from kedro.framework.hooks import hook_impl
 
@@ -13,6 +14,8 @@ from dinomill import tracking
 from dinomill.config import Config
 from dinomill.environment import kept_environment
 from dinomill.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 # The sample is the demo's input, not an experiment.
 UNTRACKED = frozenset({"sample"})
@@ -40,11 +43,12 @@ class ProjectHooks:
         check_parameters(self._parameters, TypeExtractor(dict(pipelines)).extract_types_from_pipelines())
 
     @hook_impl
-    def before_pipeline_run(self, run_params: dict[str, Any]) -> None:
-        """Refuse the runners in which hooks would be lost or stages would run at once.
+    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Any) -> None:
+        """Refuse the runners in which hooks would be lost or stages would run at once, then check everything.
 
         Raises:
             ConfigError: For any runner but the sequential one.
+            ChecksFailed: With everything that has to be put right before anything runs.
         """
         runner = str(run_params.get("runner"))
         if "None" not in runner and "SequentialRunner" not in runner:
@@ -54,6 +58,8 @@ class ProjectHooks:
                 action="leave out --runner; each stage uses all processors by itself. "
                 "(ParallelRunner runs no hooks: tracking and checks would vanish without a word.)",
             )
+        stages = {stage_of(node) for node in pipeline.nodes} - {None}
+        check_all(self._parameters, self._globals, cast("set[str]", stages))
 
     @hook_impl
     def before_node_run(self, node: Any) -> None:
@@ -110,6 +116,24 @@ def stage_of(node: Any) -> str | None:
     """The stage that a Kedro node belongs to: the folder of ``pipelines/`` that its function comes from."""
     parts = str(getattr(node.func, "__module__", "")).split(".")
     return parts[2] if parts[:2] == ["dinomill", "pipelines"] and len(parts) > 2 else None
+
+
+def check_all(parameters: dict[str, Any], settings: dict[str, Any], stages: set[str]) -> None:
+    """Check all that will run, together and with the facts of images and machine; warnings are only said.
+
+    Raises:
+        ChecksFailed: With everything that has to be put right.
+    """
+    from dinomill.planning.checks import Request, check, failure
+    from dinomill.planning.checks.scope import scope
+
+    request = Request(scope(stages), parameters, settings)
+    problems = check(request)
+    for problem in problems:
+        if problem.warning:
+            log.warning("warning: %s", problem.text(request.origin))
+    if error := failure(problems, request.origin):
+        raise error
 
 
 def check_parameters(parameters: dict[str, Any], types: dict[str, Any]) -> None:
