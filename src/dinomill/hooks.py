@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, cast
 
 from kedro.framework.hooks import hook_impl
 
@@ -15,6 +16,8 @@ from dinomill.config import Config
 from dinomill.environment import kept_environment
 from dinomill.errors import ConfigError
 from dinomill.stages import STAGES
+
+log = logging.getLogger(__name__)
 
 # The sample is the demo's input, not an experiment.
 UNTRACKED = frozenset({"sample"})
@@ -29,6 +32,7 @@ class ProjectHooks:
     def __init__(self) -> None:
         self._parameters: dict[str, Any] = {}
         self._globals: dict[str, Any] = {}
+        self._origin: Callable[[str], str] = str
         self._runs = StageRuns()
 
     @hook_impl
@@ -38,17 +42,19 @@ class ProjectHooks:
         from kedro.validation.type_extractor import TypeExtractor
 
         loader = context.config_loader
+        self._origin = loader.layers.origin
         self._globals = loader["globals"]
         self._parameters = loader["parameters"]
         types = TypeExtractor(dict(pipelines)).extract_types_from_pipelines()
-        check_parameters(self._parameters, types, loader.layers.origin)
+        check_parameters(self._parameters, types, self._origin)
 
     @hook_impl
-    def before_pipeline_run(self, run_params: dict[str, Any]) -> None:
-        """Refuse the runners in which hooks would be lost or stages would run at once.
+    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Any) -> None:
+        """Refuse the runners in which hooks would be lost or stages would run at once, then check everything.
 
         Raises:
             ConfigError: For any runner but the sequential one.
+            ChecksFailed: With everything that has to be put right before anything runs.
         """
         runner = str(run_params.get("runner"))
         if "None" not in runner and "SequentialRunner" not in runner:
@@ -58,6 +64,8 @@ class ProjectHooks:
                 action="leave out --runner; each stage uses all processors by itself. "
                 "(ParallelRunner runs no hooks: tracking and checks would vanish without a word.)",
             )
+        stages = {stage_of(node) for node in pipeline.nodes} - {None}
+        check_all(self._parameters, self._globals, cast("set[str]", stages), self._origin)
 
     @hook_impl
     def before_node_run(self, node: Any) -> None:
@@ -117,6 +125,26 @@ def stage_of(node: Any) -> str | None:
     """The stage that a Kedro node belongs to: the folder of ``pipelines/`` that its function comes from."""
     parts = str(getattr(node.func, "__module__", "")).split(".")
     return parts[2] if parts[:2] == ["dinomill", "pipelines"] and len(parts) > 2 else None
+
+
+def check_all(
+    parameters: dict[str, Any], settings: dict[str, Any], stages: set[str], origin: Callable[[str], str]
+) -> None:
+    """Check all that will run, together and with the facts of images and machine; warnings are only said.
+
+    Raises:
+        ChecksFailed: With everything that has to be put right.
+    """
+    from dinomill.planning.checks import Request, check, failure
+    from dinomill.planning.checks.scope import scope
+
+    request = Request(scope(stages), parameters, settings, origin)
+    problems = check(request)
+    for problem in problems:
+        if problem.warning:
+            log.warning("warning: %s", problem.text(request.origin))
+    if error := failure(problems, request.origin):
+        raise error
 
 
 def check_parameters(parameters: dict[str, Any], types: dict[str, Any], origin: Callable[[str], str]) -> None:

@@ -1,0 +1,174 @@
+"""Where things lie: sources that exist and hold something, results that can be written, and none of them in another.
+
+What a stage writes is replaced whole: a source below such a folder would be deleted, and a result below a source would
+be taken for a picture.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from dinomill.curation.sources import Item, list_items
+from dinomill.errors import DinomillError
+from dinomill.planning.checks.problems import Problem, count, some
+from dinomill.planning.checks.request import Request
+
+# DVC hashes a folder's content before any stage runs, and stops at these; curation alone writes them down and goes on.
+_STOPS_DVC = {
+    "broken_link": "link to nothing",
+    "not_a_file": "pipe, socket or device",
+    "name_not_utf8": "name that is not UTF-8",
+}
+# Folders in globals.yml that a stage writes, and whose content is therefore lost when it runs again.
+_NOT_WRITTEN = ("sample",)
+
+
+def check_places(request: Request) -> Iterator[Problem]:
+    """Sources and results."""
+    if request.runs("curation"):
+        yield from _sources(request)
+    yield from _nesting(request)
+    yield from _writable(request)
+
+
+def listing(places: Sequence[str]) -> list[Item]:
+    """Everything in some sources, in the order of the sources.
+
+    Raises:
+        InputError: When there is no such source.
+        StorageError: When S3 does not answer or refuses.
+    """
+    return [item for place in places for item in list_items(place)]
+
+
+def _sources(request: Request) -> Iterator[Problem]:
+    if not request.pool:
+        yield Problem(
+            "pool",
+            "No pool of images is configured.",
+            found=f"pool: {request.settings.get('pool')}",
+            expected="folders, tar archives, manifests or s3:// prefixes",
+            action="set `pool` to where your images lie",
+        )
+    given = request.settings.get("seeds")
+    if given and not request.seeds:
+        yield Problem(
+            "seeds",
+            "The seeds are no mapping from a name to a place.",
+            found=repr(given)[:200],
+            expected="seeds: {examples: path/to/good/images}",
+            action="give each set of seeds a name",
+        )
+    for key, places in {
+        "pool": request.pool,
+        **{f"seeds.{name}": (place,) for name, place in request.seeds.items()},
+    }.items():
+        for place in places:
+            yield from _source(key, place)
+    if request.curation:
+        yield from _seed_sets(request)
+
+
+def _source(key: str, place: str) -> Iterator[Problem]:
+    """One folder, archive, manifest or prefix."""
+    try:
+        items = listing((place,))
+    except DinomillError as error:
+        action = "run `dinomill sample` to lay out the sample, or name your own images" if "sample" in place else None
+        yield Problem(key, error.problem, error.found, error.expected, action or "correct the path")
+        return
+    except (OSError, ValueError) as error:  # a damaged Parquet or CSV file says so in its reader's own words
+        yield Problem(key, f"{place} cannot be read.", found=str(error).splitlines()[0], action="write it again")
+        return
+    if not items:
+        yield Problem(
+            key,
+            f"{place} is empty.",
+            found="no file in it",
+            expected="image files, in any sub-folders",
+            action="put images there, or name another place",
+        )
+    stops = Counter(_STOPS_DVC[item.fault] for item in items if item.fault in _STOPS_DVC)
+    if stops and "://" not in place and Path(place).is_dir():
+        names = [item.path for item in items if item.fault in _STOPS_DVC]
+        yield Problem(
+            key,
+            f"{place} holds what DVC cannot read: `dvc repro` and `dinomill plan` would stop at it.",
+            found=", ".join(f"{many:,} × {what}" for what, many in stops.items()) + f": {some(names)}",
+            action="remove or rename it; `kedro run` alone leaves it out and goes on",
+            warning=True,
+        )
+
+
+def _seed_sets(request: Request) -> Iterator[Problem]:
+    """Settings for sets that there are; sets that are taken whole and are not in the pool as well."""
+    from dinomill.curation.stage import taken_whole
+
+    assert request.curation is not None
+    try:
+        taken_whole(request.seeds, request.pool, request.curation)
+    except DinomillError as error:
+        yield Problem.of(error, "curation.retrieval.sets")
+
+
+def _nesting(request: Request) -> Iterator[Problem]:
+    sources = [("pool", place) for place in request.pool]
+    sources += [(f"seeds.{name}", place) for name, place in request.seeds.items()]
+    sources += [("labelled", request.labelled)] if request.labelled else []
+    written = {name: path.absolute() for name, path in request.folders.items() if name not in _NOT_WRITTEN}
+    for key, place in sources:
+        if "://" in place:
+            continue
+        path = Path(place).absolute()
+        for name, folder in written.items():
+            if path == folder or path.is_relative_to(folder):
+                yield Problem(
+                    key,
+                    f"{place} lies in a folder that a stage replaces whole: your images would be deleted.",
+                    found=f"folders.{name}: {request.folders[name]}",
+                    action="keep your images elsewhere, such as data/01_raw, or set the folder to another place",
+                )
+            elif folder.is_relative_to(path) and key != "labelled":
+                yield Problem(
+                    key,
+                    f"A stage writes into {place}: its results would be taken for images.",
+                    found=f"folders.{name}: {request.folders[name]}",
+                    action="name the folder that holds the images alone, or write elsewhere",
+                )
+    names = list(written)
+    for place_in_list, one in enumerate(names):
+        for other in names[place_in_list + 1 :]:
+            if (
+                written[one] == written[other]
+                or written[other].is_relative_to(written[one])
+                or written[one].is_relative_to(written[other])
+            ):
+                yield Problem(
+                    f"folders.{other}",
+                    f"The folders of {one} and {other} lie in each other: one stage would delete what the other wrote.",
+                    found=f"{request.folders[one]} and {request.folders[other]}",
+                    action="give each a folder of its own",
+                )
+
+
+def _writable(request: Request) -> Iterator[Problem]:
+    """Every folder can be made and written; the nearest part of it that exists says so."""
+    refused: dict[Path, list[str]] = {}
+    for name, folder in request.folders.items():
+        here = folder.absolute()
+        nearest = next((path for path in (here, *here.parents) if path.exists() or path.is_symlink()), here)
+        if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+            refused.setdefault(nearest, []).append(name)
+    for nearest, names in refused.items():
+        is_folder = nearest.is_dir()
+        yield Problem(
+            f"folders.{names[0]}",
+            f"{count(len(names), 'folder')} of results cannot be written.",
+            found=f"{nearest} {'may not be written by this user' if is_folder else 'is no folder'} (for {some(names)})",
+            action="give this user the right to write there, or set another folder"
+            if is_folder
+            else "move that file away, or set another folder",
+        )
