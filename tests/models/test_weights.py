@@ -14,7 +14,7 @@ import torch
 import dinomill
 from dinomill.errors import InputError
 from dinomill.models import HeadConfig, ProjectionHead, VisionTransformer, read_config, save_backbone, variant
-from dinomill.models.official import add_chunks
+from dinomill.models.prefixes import add_chunks
 
 
 def fresh(**changes: object) -> VisionTransformer:
