@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_INITIAL = 2.0**16
+# A sixteenth of the usual: the prototypes' gradient sums over all rows of a batch, and overflows first.
+_INITIAL = 2.0**12
 _GROWTH_INTERVAL = 2000
 # Below this, nothing was left to gain by halving: the gradients are not finite for another reason.
 _SMALLEST = 1.0
