@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from dinomill.execution.launch import LauncherConfig
-from dinomill.training.config import Address, PretrainingStepConfig, StatedModel
+from dinomill.training.config import AdaptationConfig, Address, PretrainingStepConfig, StatedModel
 from dinomill.training.job import Recipe, Runtime
 
 
@@ -32,6 +32,11 @@ class PretrainingConfig(Recipe):
         default=None,
         description="weights to start from: an exported folder, with its heads where they fit, an official .pth, "
         "models:/name@alias, or what else dinomill.load takes",
+    )
+    adaptation: AdaptationConfig | None = Field(
+        default=None,
+        description="how weights to start from are treated: heads first, then the backbone at a lower rate; null: as "
+        "random ones are",
     )
     runtime: Runtime = Field(default_factory=Runtime, description="how it is computed")
     launcher: LauncherConfig = Field(default_factory=LauncherConfig, description="how many processes, started by what")

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+from dinomill.errors import ConfigError
 from dinomill.handles import DatasetHandle, ModelHandle
 from dinomill.pretraining.config import PretrainingConfig
 from dinomill.training.job import Recipe, TrainingJob
@@ -40,6 +41,12 @@ def pretrain(dataset: DatasetHandle, labelled: str | None, config: PretrainingCo
 def pretraining_job(dataset: DatasetHandle, labelled: str | None, config: PretrainingConfig) -> TrainingJob:
     """The resolved job of a configuration."""
     weights = None if config.initial is None else starting_weights(config.initial)
+    if config.adaptation is not None and weights is None and config.model != "from_weights":
+        raise ConfigError(
+            "pretraining.adaptation is set, and there are no weights to adapt.",
+            found="pretraining.initial: null",
+            action="name the weights in pretraining.initial, or set pretraining.adaptation to null",
+        )
     model = resolve_model(config.model, weights, dataset.channels, dataset=f"the dataset {dataset.folder}")
     return TrainingJob(
         stage="pretraining",
@@ -53,6 +60,7 @@ def pretraining_job(dataset: DatasetHandle, labelled: str | None, config: Pretra
         initial_sha256=weights and weights.sha256,
         mean=weights and weights.mean,
         std=weights and weights.std,
+        adaptation=config.adaptation,
         labelled=local_labelled(labelled),
         work_root=config.work,
     )

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from dinomill.config import Config
 from dinomill.models.config import HeadConfig, VisionTransformerConfig
 from dinomill.training.losses.config import LossConfig
+from dinomill.training.schedules import Span
 
 
 def _text(value: Any) -> Any:
@@ -45,6 +46,7 @@ class Precision(StrEnum):
     AUTO = "auto"  # bf16 where the hardware multiplies it, else fp32
     FP32 = "fp32"
     BF16 = "bf16"
+    FP16 = "fp16"  # with loss scaling, for GPUs without bf16
 
 
 class CenteringKind(StrEnum):
@@ -60,6 +62,11 @@ class CenteringConfig(Config):
     kind: CenteringKind = Field(CenteringKind.SINKHORN_KNOPP, description="sinkhorn_knopp, or softmax with EMA centre")
     iterations: int = Field(3, ge=1, description="Sinkhorn-Knopp iterations")
     center_momentum: float = Field(0.9, ge=0, lt=1, description="EMA momentum of the softmax centre")
+    over: Literal["step", "micro_batch"] = Field(
+        "step",
+        description="With `accumulate`: the images whose targets are made together. step: as without, all targets are "
+        "held at once; micro_batch: less memory, other targets",
+    )
 
 
 class StepConfig(Config):
@@ -88,6 +95,24 @@ class DistillationStepConfig(StepConfig):
     patch_share: float = Field(
         1.0, gt=0, le=1, description="Share of each global crop's patches in the iBOT loss, other ones in each"
     )
+
+
+class LoraConfig(Config):
+    """Low-rank adaptation of the blocks' projections; everything else of the backbone keeps the starting weights."""
+
+    rank: int = Field(8, ge=1, description="Rank of what is added to each projection")
+    alpha: float = Field(16.0, gt=0, description="The addition is multiplied by alpha / rank")
+
+
+class AdaptationConfig(Config):
+    """How starting weights are treated: fresh heads first, then the backbone, gently."""
+
+    frozen: Span = Field(0.1, description="So long only the heads learn: no gradient passes through the backbone")
+    ramp: Span = Field(0.2, description="Over so long after that the backbone's rate rises linearly from 0")
+    backbone_rate: float = Field(
+        0.1, gt=0, le=1, description="The backbone's learning rate after the ramp, as a factor on the schedule's"
+    )
+    lora: LoraConfig | None = Field(None, description="Train low-rank additions only; null: all weights")
 
 
 class OptimizerConfig(Config):

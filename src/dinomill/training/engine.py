@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dinomill.errors import InputError
+from dinomill.errors import ConfigError, InputError
 from dinomill.images.batches import Batch
 from dinomill.models import HeadConfig, VisionTransformer, VisionTransformerConfig, load, load_backbone
 from dinomill.models.position import resize_positions
 from dinomill.models.weights import check_fit, from_tensors, read_safetensors
 from dinomill.training.config import DistillationStepConfig
 from dinomill.training.job import TrainingJob
+from dinomill.training.lora import add_lora
+from dinomill.training.loss_scaler import LossScaler
 from dinomill.training.network import Network
-from dinomill.training.optimizer import build_optimizer, train_step
+from dinomill.training.optimizer import accumulated_step, build_optimizer
 from dinomill.training.parallel import World, parallelise, release
 from dinomill.training.precision import compute_dtype
 from dinomill.training.schedules import Schedules
@@ -52,31 +55,53 @@ class Engine:
         self.module = build_module(job).to(world.device)
         self.module.train()
         self._dtype = compute_dtype(job.step.precision, world.device)
-        self._wrapped = parallelise(self.module, world, job.runtime.parallel, dtype=self._dtype, methods=("embed",))
+        adapts = job.adaptation is not None
+        _refuse_sharded_lora(job)
+        self._wrapped = parallelise(
+            self.module,
+            world,
+            job.runtime.parallel,
+            dtype=self._dtype,
+            methods=("embed", "teacher_view", "assign"),
+            unused=adapts,
+        )
         # After the wrapping, which under FSDP2 replaces the parameters by their shards.
-        self.optimizer = build_optimizer(self.module, recipe.optimizer)
-        self.schedules = Schedules(recipe.schedule, steps=recipe.steps, batch=recipe.batch_size)
+        self.optimizer = build_optimizer(self.module, recipe.optimizer, adaptation=adapts)
+        self.schedules = Schedules(
+            recipe.schedule, steps=recipe.steps, batch=recipe.batch_size, adaptation=job.adaptation
+        )
+        self.scaler = LossScaler() if self._dtype == torch.float16 else None
 
     @property
     def is_main(self) -> bool:
         """Whether this process writes."""
         return self._world.is_main
 
-    def step(self, batch: Batch) -> dict[str, Tensor]:
-        """Train on a batch.
+    def step(self, step: int, batches: Sequence[Batch]) -> dict[str, Tensor]:
+        """Train on the micro-batches of a step.
+
+        Args:
+            step: Counted from 0.
+            batches: As many as the recipe accumulates.
 
         Returns:
             Scalars on the device: loss terms, ``total``, gradient norms. Reading them waits for the device.
         """
-        return train_step(
+        recipe = self._job.recipe
+        return accumulated_step(
             self.module,
             self._wrapped,
             self.optimizer,
-            batch,
-            self.schedules.at(batch.step),
-            clip_gradient=self._job.recipe.optimizer.clip_gradient,
-            generator=step_generator(self._job.recipe.seed, batch.step, self._world.rank),
+            batches,
+            self.schedules.at(step),
+            clip_gradient=recipe.optimizer.clip_gradient,
+            generators=[step_generator(recipe.seed, batch.step, self._world.rank) for batch in batches],
+            scaler=self.scaler,
         )
+
+    def state(self) -> dict[str, Any]:
+        """Small plain values that a checkpoint keeps besides networks and optimiser."""
+        return {} if self.scaler is None else {"scaler": self.scaler.state()}
 
     @torch.no_grad()
     def embed(self, images: Tensor) -> Tensor:
@@ -104,7 +129,11 @@ def build_module(job: TrainingJob) -> SelfDistillation:
         if job.initial is not None:
             backbone.load_state_dict(starting_backbone(backbone.config, job.initial).state_dict())
             _start_heads_from(network, job.initial)
-        return SelfDistillation({"student": network}, step)
+        module = SelfDistillation({"student": network}, step)
+        if job.adaptation is not None and job.adaptation.lora is not None:
+            # After the averages were made: they are plain, and follow the sums.
+            add_lora(network.backbone, job.adaptation.lora)
+        return module
     assert isinstance(step, DistillationStepConfig)
     teacher = load_teacher(job.teacher)
     head, separate = teacher.dino_head.config, teacher.ibot_head is not None
@@ -153,6 +182,15 @@ def step_generator(seed: int, step: int, rank: int) -> torch.Generator:
 def count_parameters(module: nn.Module) -> int:
     """How many numbers the module learns."""
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _refuse_sharded_lora(job: TrainingJob) -> None:
+    if job.runtime.parallel.kind == "fsdp2" and job.adaptation is not None and job.adaptation.lora is not None:
+        raise ConfigError(
+            "Low-rank additions are not trained sharded.",
+            found=f"{job.stage}.adaptation.lora, with runtime.parallel.kind fsdp2",
+            action="set runtime.parallel.kind to ddp: what is optimised is small",
+        )
 
 
 def _only(job: TrainingJob) -> VisionTransformerConfig:
