@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -13,6 +14,7 @@ from dinomill import tracking
 from dinomill.config import Config
 from dinomill.environment import kept_environment
 from dinomill.errors import ConfigError
+from dinomill.stages import STAGES
 
 # The sample is the demo's input, not an experiment.
 UNTRACKED = frozenset({"sample"})
@@ -35,9 +37,11 @@ class ProjectHooks:
         from kedro.framework.project import pipelines
         from kedro.validation.type_extractor import TypeExtractor
 
-        self._globals = context.config_loader["globals"]
-        self._parameters = context.config_loader["parameters"]
-        check_parameters(self._parameters, TypeExtractor(dict(pipelines)).extract_types_from_pipelines())
+        loader = context.config_loader
+        self._globals = loader["globals"]
+        self._parameters = loader["parameters"]
+        types = TypeExtractor(dict(pipelines)).extract_types_from_pipelines()
+        check_parameters(self._parameters, types, loader.layers.origin)
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any]) -> None:
@@ -65,6 +69,7 @@ class ProjectHooks:
                 self._runs.begin(
                     stage,
                     tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or self._globals["tracking_uri"],
+                    experiment=self._globals["experiment"],
                     params={stage: self._parameters.get(stage, {})},
                 )
 
@@ -90,10 +95,12 @@ class StageRuns:
         self.stage: str | None = None
         self._open: ExitStack | None = None
 
-    def begin(self, stage: str, *, tracking_uri: str, params: dict[str, Any]) -> None:
+    def begin(self, stage: str, *, tracking_uri: str, experiment: str, params: dict[str, Any]) -> None:
         """Open a run and put its address where `dinomill.tracking.attach` looks."""
         opened = ExitStack()
-        run = opened.enter_context(tracking.open_run(stage, tracking_uri=tracking_uri, params=params))
+        run = opened.enter_context(
+            tracking.open_run(stage, tracking_uri=tracking_uri, experiment=experiment, params=params)
+        )
         opened.enter_context(kept_environment(*run.environment()))
         os.environ.update(run.environment())
         self._open, self.stage = opened, stage
@@ -112,25 +119,25 @@ def stage_of(node: Any) -> str | None:
     return parts[2] if parts[:2] == ["dinomill", "pipelines"] and len(parts) > 2 else None
 
 
-def check_parameters(parameters: dict[str, Any], types: dict[str, Any]) -> None:
+def check_parameters(parameters: dict[str, Any], types: dict[str, Any], origin: Callable[[str], str]) -> None:
     """Validate the parameters that nodes take as a `Config`.
 
     Args:
         parameters: As Kedro merged them, ``--params`` included.
         types: Parameter name, dotted, to the type that a node declares for it.
+        origin: From a dotted key to the file that set it, or ``--params``.
 
     Raises:
-        ConfigError: For a key that no stage has, or a value that its configuration refuses.
+        ConfigError: For a key that no stage has, or a value that its configuration refuses; names the file.
     """
-    from dinomill.pipeline_registry import STAGES
-
     for key in parameters:
         if key not in STAGES:
             close = difflib.get_close_matches(str(key), STAGES, n=1, cutoff=0.4)
             raise ConfigError(
                 f"Unknown parameter {key!r}" + (f"; did you mean {close[0]!r}?" if close else "."),
+                found=f"in {origin(str(key))}",
                 expected=f"one of the stages: {', '.join(STAGES)}",
-                action="correct the key in conf/<environment>/…/parameters.yml, or the one given with --params",
+                action="correct the key there",
             )
     for name, kind in types.items():
         if not (isinstance(kind, type) and issubclass(kind, Config)):
@@ -143,6 +150,6 @@ def check_parameters(parameters: dict[str, Any], types: dict[str, Any]) -> None:
             raise ConfigError(
                 f"There are no parameters {name!r}.",
                 expected=f"a top-level key `{stage}`",
-                action=f"restore conf/base/{stage}/parameters.yml",
+                action=f"restore it in {origin(name)}",
             )
-        kind.parse(values, where=f"conf/base/{stage}/parameters.yml")
+        kind.parse(values, where=origin, prefix=name)
