@@ -56,6 +56,7 @@ class Pool(Config):
     short_side: Spread = Field(description="pixels")
     long_side: Spread = Field(description="pixels")
     aspect: Spread = Field(description="width over height")
+    pixels_an_image: float = Field(default=0.0, ge=0, description="width times height, in the mean")
     coloured: float = Field(ge=0, le=1, description="share of the images that show colour, whatever their format says")
     alpha: float = Field(ge=0, le=1, description="share of the images with a transparency channel")
     bits: dict[int, int] = Field(description="of the sampled images, by bits a channel")
@@ -85,6 +86,10 @@ class Pool(Config):
         """Of a file, in the mean."""
         return self.bytes / max(self.files, 1)
 
+    def decoded_bytes(self, channels: int) -> float:
+        """Of all images in memory, with so many channels."""
+        return self.images * self.pixels_an_image * channels
+
     @property
     def channels(self) -> int:
         """3 where more than a twentieth of the images show colour, as curation decides it; else 1."""
@@ -92,7 +97,7 @@ class Pool(Config):
 
 
 @dataclass(frozen=True)
-class _Look:
+class Look:
     """One image."""
 
     info: ImageInfo
@@ -119,10 +124,10 @@ def survey(locations: Sequence[str], *, sample: int = SAMPLE, seed: int = 0, wor
     start = time.monotonic()
     found = list_all(locations)
     chosen = draw(found, sample, seed)
-    looks: list[_Look] = []
+    looks: list[Look] = []
     unreadable: Counter[str] = Counter()
     with ThreadPoolExecutor(max(workers, 1)) as threads, progress("looking at images", len(chosen)) as bar:
-        for seen in threads.map(lambda place: _look(*place), chosen):
+        for seen in threads.map(lambda place: look(*place), chosen):
             bar.advance(1)
             if isinstance(seen, str):
                 unreadable[seen] += 1
@@ -158,7 +163,7 @@ def draw(found: Sequence[tuple[str, Item]], count: int, seed: int = 0) -> list[t
     return [found[row] for row in np.sort(rows)]
 
 
-def _look(source: str, item: Item) -> _Look | str:
+def look(source: str, item: Item) -> Look | str:
     """One image, or why it is none."""
     config = PreflightConfig()
     if item.fault:
@@ -178,7 +183,7 @@ def _look(source: str, item: Item) -> _Look | str:
     grey = luminance(pixels)
     small = thumbnail(grey)
     spread = pixels.max(axis=2) - pixels.min(axis=2)
-    return _Look(
+    return Look(
         info=info,
         coloured=bool((spread > _COLOUR).mean() > _COLOURED_PIXELS),
         contrast=float(grey.std()) / 255,
@@ -196,7 +201,7 @@ def _require_shape(info: ImageInfo, config: PreflightConfig) -> None:
         raise Rejected("absurd_aspect", "")
 
 
-def _figures(looks: Sequence[_Look]) -> dict[str, Any]:
+def _figures(looks: Sequence[Look]) -> dict[str, Any]:
     """The fields of a Pool that come from the images looked at."""
     sides = np.array([(look.info.width, look.info.height) for look in looks], dtype=np.float64)
     alikeness, crowd = _neighbourhood(np.stack([look.mark for look in looks]))
@@ -205,6 +210,7 @@ def _figures(looks: Sequence[_Look]) -> dict[str, Any]:
         "short_side": _spread(sides.min(axis=1)),
         "long_side": _spread(sides.max(axis=1)),
         "aspect": _spread(sides[:, 0] / sides[:, 1]),
+        "pixels_an_image": float(sides.prod(axis=1).mean()),
         "coloured": sum(look.coloured for look in looks) / count,
         "alpha": sum(look.info.mode in _ALPHA for look in looks) / count,
         "bits": dict(sorted(Counter(bits_of(look.info.mode) for look in looks).items())),

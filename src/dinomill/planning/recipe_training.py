@@ -9,10 +9,9 @@ from dinomill.planning.choices import Choice, Choices, Wish
 from dinomill.planning.machine import Machine
 from dinomill.planning.pool import Pool
 from dinomill.planning.prediction import Steps
-from dinomill.planning.shape import SMALL_SIDE, Shape, power_of_two
+from dinomill.planning.shape import SMALL_SIDE, Shape, cache_megabytes, power_of_two
 
 _LONG = 20_000  # steps from which the published constants fit better than those of short runs
-_CACHE_SHARE = 0.15  # of the memory
 
 
 def pretraining(wish: Wish, pool: Pool, machine: Machine, shape: Shape, steps: Steps, bound: str) -> Choices:
@@ -268,8 +267,7 @@ def _optimizer(wish: Wish, shape: Shape, count: int) -> Choices:
 
 def _runtime(wish: Wish, pool: Pool, machine: Machine, shape: Shape, steps: Steps, count: int) -> Choices:
     every = max(count // max(steps.looks, 1), 1)
-    decoded = pool.images * pool.short_side.median * pool.long_side.median * shape.channels
-    cache = int(min(max(512e6, decoded * 1.3), _CACHE_SHARE * machine.memory_bytes) / 1e6)
+    decoded, cache = pool.decoded_bytes(shape.channels), cache_megabytes(pool, machine, shape)
     values: dict[str, tuple[Any, str]] = {
         "runtime.log_every": (max(1, min(50, count // 40)), "steps between two rows of the curve"),
         "runtime.checkpoint_every": (every, "steps; a killed run loses no more"),

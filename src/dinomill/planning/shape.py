@@ -20,6 +20,7 @@ TINY_SIDE = 48  # below it images are of the kind of the sample's: four patches 
 SMALL_SIDE = 96  # below it of the kind of icons
 _SIZES = {"tiny": "tiny", "S": "small", "B": "base", "L": "large"}
 _STUDENTS = {"tiny": "mini", "small": "tiny", "base": "small", "large": "base"}
+_CACHE_SHARE = 0.15  # of the memory, for decoded images
 _STARTED_GRID = 6  # patches a side at least, for weights that know images of 16 a side and more
 
 
@@ -175,6 +176,12 @@ def _batch(
     while wanted > max(pool.images // 4, 2) and wanted >= 2 * processes and wanted > 2:
         wanted //= 2
     return max(wanted // processes, 1) * processes
+
+
+def cache_megabytes(pool: Pool, machine: Machine, shape: Shape) -> int:
+    """Memory for decoded images: for all of them where that is a small share of what there is."""
+    needed = 1.3 * pool.decoded_bytes(shape.channels)  # the sample may have drawn small ones
+    return int(min(max(512e6, needed), max(512e6, _CACHE_SHARE * machine.memory_bytes)) / 1e6)
 
 
 def power_of_two(number: float) -> int:
