@@ -149,7 +149,7 @@ def _curation(
     return StagePrediction(
         images=files,
         seconds=fixed + scan + embed + tables,
-        memory_bytes=_PARENT + processes * measured.curation_memory,
+        memory_bytes=int(_PARENT + processes * measured.curation_memory + pool.largest_bytes),
         disk_bytes=pool.bytes * 2 + images * (2 * 1280 + 256 + 400),  # shards, hard links aside; features, signatures
     )
 
@@ -163,10 +163,12 @@ def _training(
     rate = measured.teacher_rate if first else measured.student_rate
     # Every image is decoded once, and kept; a large one is decoded whenever it is seen, which the steps show.
     decoding = min(pool.images, count * shape.batch) * pool.seconds_an_image / machine.cores
-    kept = min(pool.pixels_an_image, (2 * shape.image_size) ** 2) * pool.images * shape.channels
+    shown = 1.5 * pool.short_side.median * pool.long_side.median
+    kept = min(shown, (2 * shape.image_size) ** 2) * pool.images * shape.channels
     held = kept if pool.decoded_bytes(shape.channels) <= 1e6 * cache_megabytes(pool, machine, shape) else 0.0
     seen = steps.look_images + (steps.look_labelled if wish.labelled else 0)
     looking = steps.looks * seen / rate + seen * measured.scan_seconds
+    held += 0.0 if wish.seeds else pool.largest_bytes  # among what seeds ask for there is seldom such a picture
     held += seen * 4 * shape.channels * shape.image_size**2
     started = measured.pretraining_fixed if first else measured.distillation_fixed
     memory = measured.pretraining_memory if first else measured.distillation_memory
