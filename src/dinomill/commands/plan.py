@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dinomill.commands.dvc_stages import CONFIGURATION
 from dinomill.errors import InputError
 
 _WORDS = {
@@ -31,8 +32,11 @@ class Step:
     inputs: str
 
 
-def make_plan() -> list[Step]:
-    """A step for each stage of dvc.yaml, in the order in which they run.
+def make_plan(file: Path = Path("dvc.yaml")) -> list[Step]:
+    """A step for each stage of a dvc.yaml and those of another that it waits for, in the order in which they run.
+
+    Args:
+        file: An environment's dvc.yaml, relative to the project's root.
 
     Raises:
         InputError: When there is no dvc.yaml or no DVC project here.
@@ -40,12 +44,14 @@ def make_plan() -> list[Step]:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    if not Path("dvc.yaml").is_file():
-        raise InputError("There is no dvc.yaml here.", action="run `dinomill dvc sync`")
+    if not file.is_file():
+        raise InputError(f"There is no {file} here.", action="run `dinomill dvc sync`")
     try:
         with Repo() as repo:
-            status = repo.status()
-            order = [stage for stage in _in_order(repo.index.graph) if stage.name]
+            status = repo.status(targets=[str(file)], with_deps=True)
+            mine = set(repo.stage.collect(str(file), with_deps=True))
+            # The check of dvc.yaml itself always runs and changes nothing; the command makes it before.
+            order = [stage for stage in _in_order(repo.index.graph) if stage in mine and stage.name != CONFIGURATION]
     except DvcException as error:
         raise InputError("DVC cannot read this project.", found=str(error), action="see `dvc doctor`") from None
     steps: list[Step] = []
@@ -65,8 +71,8 @@ def make_plan() -> list[Step]:
     return steps
 
 
-def show(steps: list[Step]) -> None:
-    """Print the plan as a table, with the free space on the disk that it would fill."""
+def show(steps: list[Step], file: Path = Path("dvc.yaml")) -> None:
+    """Print the plan as a table, with the free space on the disk, and the command that does it."""
     from rich.console import Console
     from rich.table import Table
 
@@ -79,9 +85,10 @@ def show(steps: list[Step]) -> None:
     console.print(table)
     stale = [step for step in steps if step.verdict != "up to date"]
     free = shutil.disk_usage(Path.cwd()).free / 1e9
+    command = "dvc repro" if file.parent == Path() else f"dvc repro {file}"
     console.print()
     console.print(
-        f"{len(stale)} of {len(steps)} stages to run with `dvc repro` ({free:,.0f} GB free)."
+        f"{len(stale)} of {len(steps)} stages to run with `{command}` ({free:,.0f} GB free)."
         if stale
         else "Nothing to do: every stage is up to date."
     )
