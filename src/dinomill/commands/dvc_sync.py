@@ -179,7 +179,7 @@ def confirm(root: Path, env: str | None) -> None:
         print("\n".join(difference))
         raise ConfigError(
             f"The configuration or the code has changed since {path} was made, so that DVC watches the wrong things.",
-            found=f"the {len([line for line in difference if line[:1] in '+-']) - 2} lines that are shown above",
+            found=f"{sum(line[:1] in '+-' for line in difference) - 2} lines that differ, shown above",
             action=f"run `{sync_command(env)}` and then the same command again; `make run` and `dinomill plan` do so",
         )
     write_text(root / EnvironmentStages(Layers(env), root).stamp, AGREES)

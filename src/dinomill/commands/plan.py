@@ -54,10 +54,11 @@ def make_plan(file: Path = Path("dvc.yaml")) -> list[Step]:
             order = [stage for stage in _in_order(repo.index.graph) if stage in mine and stage.name != CONFIGURATION]
     except DvcException as error:
         raise InputError("DVC cannot read this project.", found=str(error), action="see `dvc doctor`") from None
+    stamps = {str(out) for stage in mine if stage.name == CONFIGURATION for out in stage.outs}
     steps: list[Step] = []
     will_run: set[str] = set()
     for stage in order:
-        reasons = tuple(_reasons(status.get(stage.addressing, [])))
+        reasons = tuple(_reasons(status.get(stage.addressing, []), stamps))
         if not any(dep.hash_info for dep in stage.deps):
             reasons = ("has not run yet",)
         waits_for = [str(above) for above in _above(stage, order) if str(above) in will_run]
@@ -111,14 +112,16 @@ def _above(stage: Any, order: list[Any]) -> list[str]:
     ]
 
 
-def _reasons(changes: list[Any]) -> Iterator[str]:
-    """DVC reports ``[{"changed deps": {path: what}}, …, "changed command"]``."""
+def _reasons(changes: list[Any], stamps: set[str]) -> Iterator[str]:
+    """DVC reports ``[{"changed deps": {path: what}}, …, "changed command"]``; a stamp is always made anew."""
     for change in changes:
         if isinstance(change, str):
             yield change
             continue
         for kind, items in change.items():
             for path, what in items.items():
+                if path in stamps:
+                    continue
                 if isinstance(what, dict):  # parameters: {file: {key: what}}
                     yield from (f"{key} in {path} {_WORDS.get(state, state)}" for key, state in what.items())
                 else:
