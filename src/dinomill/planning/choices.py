@@ -55,6 +55,7 @@ class Wish(Config):
 class Measured(Config):
     """What the probe measured on this machine with these images, or what is guessed before."""
 
+    curation_memory: int = Field(ge=0, description="peak of a process that looks and embeds, bytes")
     scan_seconds: float = Field(gt=0, description="to look at one image, one process")
     embed_seconds: float = Field(gt=0, description="to embed one image for curation, one process")
     pretraining_step: float = Field(gt=0, description="seconds of a step")
