@@ -30,7 +30,7 @@ import real_pool
 SKIN_TONES = ("1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff")
 # Of a source of the colour pool, one file in so many is taken.
 SHARES = {"twitter": 3, "fluent": 2, "openclipart": 4, "stamps": 1, "photographs": 1}
-TRAIN, TEST = 90, 60  # labelled emoji of a category, at most
+LABELLED = 150  # emoji of a category, at most; three fifths of them to learn from
 SOLAR_WHEEL = "elpv-dataset==1.0.0.post1"
 SOLAR_LABELLED = 0.4  # of the cells; half of them to learn from
 
@@ -42,7 +42,9 @@ def lay_out_colour(folder: Path, fetched: Path) -> Counter[str]:
     counts: Counter[str] = Counter()
     for category in sorted((fetched / "pool" / "fluent").iterdir()):
         plain = sorted((p for p in category.iterdir() if not any(tone in p.stem for tone in SKIN_TONES)), key=_draw)
-        for split, chosen in (("train", plain[:TRAIN]), ("test", plain[TRAIN : TRAIN + TEST])):
+        plain = plain[:LABELLED]
+        half = len(plain) * 3 // 5
+        for split, chosen in (("train", plain[:half]), ("test", plain[half:])):
             for path in chosen:
                 _link(path, folder / "labelled" / split / category.name / path.name)
                 counts[f"labelled/{split}"] += 1
