@@ -118,5 +118,10 @@ def test_weights_of_any_kind_embed(tmp_path: Path, images: Path) -> None:
     embed_files([images], tmp_path / "large.npy", model=str(tmp_path / "vit.pth"), batch_size=4, image_size=56)
     small, large = (Embeddings.load(tmp_path / f"{name}.npy").vectors for name in ("vit.pth", "large"))
     assert np.abs(small - large).max() > 1e-3
+    for form in ("npy", "parquet"):
+        index = tmp_path / f"large.{form}"
+        embed_files([images], index, model=str(tmp_path / "vit.pth"), batch_size=4, image_size=56)
+        assert Embeddings.load(index).image_size == 56
+        assert search(images / "deep" / "2.png", index, count=1, model=None)[0][0] == pytest.approx(1, abs=1e-5)
     with pytest.raises(InputError, match="patches of 7 pixels, and 30 is no multiple"):
         embed_files([images], tmp_path / "odd.npy", model=str(tmp_path / "vit.pth"), batch_size=4, image_size=30)

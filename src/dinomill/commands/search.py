@@ -29,7 +29,8 @@ def search(query: Path, index: Path, *, count: int, model: str | None) -> list[t
     known = Embeddings.load(index)
     if not query.is_file():
         raise InputError(f"There is no image {query}.")
-    name, embed = load_predictor(model or known.model or None)
+    # At the size at which the file was made, or the same picture would not be like itself.
+    name, embed = load_predictor(model or known.model or None, known.image_size)
     vector = embed([query.read_bytes()])[0]
     if vector.shape[0] != known.vectors.shape[1]:
         raise InputError(
