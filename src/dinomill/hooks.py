@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import logging
 import os
+import sys
 from contextlib import ExitStack
 from typing import Any, cast
 
@@ -14,8 +14,6 @@ from dinomill import tracking
 from dinomill.config import Config
 from dinomill.environment import kept_environment
 from dinomill.errors import ConfigError
-
-log = logging.getLogger(__name__)
 
 # The sample is the demo's input, not an experiment.
 UNTRACKED = frozenset({"sample"})
@@ -131,7 +129,7 @@ def check_all(parameters: dict[str, Any], settings: dict[str, Any], stages: set[
     problems = check(request)
     for problem in problems:
         if problem.warning:
-            log.warning("warning: %s", problem.text(request.origin))
+            print(f"warning: {problem.text(request.origin)}", file=sys.stderr)
     if error := failure(problems, request.origin):
         raise error
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from kedro.config import OmegaConfigLoader
 from PIL import Image
 
@@ -82,10 +81,8 @@ def ask(root: Path, base: tuple[dict[str, Any], dict[str, Any]]) -> Callable[...
             "seeds": {"examples": "raw/seeds"},
             "labelled": "raw/labelled",
         }
-        small = {
-            "pretraining": {"batch_size": 16, "step": {"head": {"prototypes": 64}}},
-            "distillation": {"batch_size": 16},
-        }
+        small: dict[str, Any] = {"pretraining": {"batch_size": 16, "step": {"head": {"prototypes": 64}}}}
+        small |= {"distillation": {"batch_size": 16}}
         return Request(
             stages=stages,
             parameters=merged(merged(base[1], small), parameters),
@@ -103,7 +100,3 @@ def found(ask: Callable[..., Request]) -> Callable[..., list[Problem]]:
 
 def stopping(problems: list[Problem]) -> list[Problem]:
     return [problem for problem in problems if not problem.warning]
-
-
-def dump(values: Any) -> str:
-    return str(yaml.safe_dump(values))

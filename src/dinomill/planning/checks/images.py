@@ -7,18 +7,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from dinomill.config import Config
 from dinomill.errors import DinomillError
+from dinomill.planning.checks.memory import recall, remember
 from dinomill.planning.checks.places import listing
 from dinomill.planning.checks.problems import Problem, count
 from dinomill.planning.checks.request import Request
 from dinomill.planning.checks.shapes import far_off, shape_of
 from dinomill.planning.pool import Pool, survey
-from dinomill.storage.atomic import write_text
 from dinomill.storage.hashing import hash_json
 
 _LOOKED_AT = 96  # images of which more than the name is read
@@ -61,17 +62,15 @@ def _survey(places: Sequence[str], key: str, remembered: Path) -> Pool | Problem
     if not items:
         return None
     mark = hash_json([sorted(places), [[item.path, item.size, item.stamp] for item in items]])
-    try:
-        kept = _Kept.model_validate_json(remembered.read_bytes())
+    with suppress(ValidationError):
+        kept = _Kept.model_validate_json(recall(remembered) or "")
         if kept.listing == mark:
             return kept.pool
-    except (OSError, ValidationError):
-        pass
     try:
         found = survey(list(places), sample=_LOOKED_AT, workers=4)
     except DinomillError as error:
         return Problem.of(error, key)
-    write_text(remembered, _Kept(listing=mark, pool=found).model_dump_json() + "\n")
+    remember(remembered, _Kept(listing=mark, pool=found).model_dump_json() + "\n")
     return found
 
 
@@ -79,11 +78,8 @@ def _pool(request: Request, pool: Pool) -> Iterator[Problem]:
     """What curation will look at, and the trainings after it."""
     assert request.runs("curation")
     config = request.curation
-    seeds = (
-        _survey(tuple(request.seeds.values()), "seeds", request.work / "checks" / "seeds.json")
-        if request.seeds
-        else None
-    )
+    places = tuple(request.seeds.values())
+    seeds = _survey(places, "seeds", request.work / "checks" / "seeds.json") if places else None
     if isinstance(seeds, Problem):
         yield seeds
         seeds = None
@@ -97,9 +93,8 @@ def _pool(request: Request, pool: Pool) -> Iterator[Problem]:
     shares = sorted({pool.coloured, like.coloured})
     if config.write.channels == "auto":
         certain = shares[0] >= _SURE or shares[-1] <= _SURELY_GREY
-        yield from _channels(
-            request, like.channels, f"{like.coloured:.0%} of {like.sampled} looked at have colour", certain=certain
-        )
+        why = f"{like.coloured:.0%} of {like.sampled} looked at have colour"
+        yield from _channels(request, like.channels, why, certain=certain)
     else:
         yield from _channels(request, config.write.channels, f"curation.write.channels: {config.write.channels}")
         if config.write.channels == 3 and shares[-1] <= _SURELY_GREY:
@@ -146,7 +141,7 @@ def _few_images(request: Request, images: int, *, exact: bool) -> Iterator[Probl
                 f"{stage}.batch_size",
                 f"A step of {stage} takes more images than there are: each comes several times in it.",
                 found=f"{config.batch_size:,} images a step, {about}{images:,} in all",
-                action=f"set it to {max(images // 8, 2):,} or less, or add images",
+                action=f"set it to {_power(images // 4):,} or less, or add images",
                 warning=True,
             )
     if request.runs("pretraining") and (teacher := request.pretraining) and teacher.step.head.prototypes > images:
@@ -154,9 +149,14 @@ def _few_images(request: Request, images: int, *, exact: bool) -> Iterator[Probl
             "pretraining.step.head.prototypes",
             "There are more prototypes than images.",
             found=f"{teacher.step.head.prototypes:,} prototypes, {about}{images:,} images",
-            action=f"set it to {max(images // 8, 16):,} or so: several images should share one",
+            action=f"set it to {_power(images // 8):,} or so: several images should share one",
             warning=True,
         )
+
+
+def _power(most: int) -> int:
+    """The largest power of two up to this, and at least 2."""
+    return int(2 ** max(most.bit_length() - 1, 1))
 
 
 def _sides(request: Request, side: float) -> Iterator[Problem]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 from pathlib import Path
 
 from dinomill.curation.sources import Item, list_items
@@ -62,12 +63,10 @@ def _sources(request: Request) -> Iterator[Problem]:
             expected="seeds: {examples: path/to/good/images}",
             action="give each set of seeds a name",
         )
-    for key, places in {
-        "pool": request.pool,
-        **{f"seeds.{name}": (place,) for name, place in request.seeds.items()},
-    }.items():
-        for place in places:
-            yield from _source(key, place)
+    for place in request.pool:
+        yield from _source("pool", place)
+    for name, place in request.seeds.items():
+        yield from _source(f"seeds.{name}", place)
     if request.curation:
         yield from _seed_sets(request)
 
@@ -138,20 +137,14 @@ def _nesting(request: Request) -> Iterator[Problem]:
                     found=f"folders.{name}: {request.folders[name]}",
                     action="name the folder that holds the images alone, or write elsewhere",
                 )
-    names = list(written)
-    for place_in_list, one in enumerate(names):
-        for other in names[place_in_list + 1 :]:
-            if (
-                written[one] == written[other]
-                or written[other].is_relative_to(written[one])
-                or written[one].is_relative_to(written[other])
-            ):
-                yield Problem(
-                    f"folders.{other}",
-                    f"The folders of {one} and {other} lie in each other: one stage would delete what the other wrote.",
-                    found=f"{request.folders[one]} and {request.folders[other]}",
-                    action="give each a folder of its own",
-                )
+    for (one, first), (other, second) in combinations(written.items(), 2):
+        if first.is_relative_to(second) or second.is_relative_to(first):
+            yield Problem(
+                f"folders.{other}",
+                f"The folders of {one} and {other} lie in each other: one stage would delete what the other wrote.",
+                found=f"{request.folders[one]} and {request.folders[other]}",
+                action="give each a folder of its own",
+            )
 
 
 def _writable(request: Request) -> Iterator[Problem]:

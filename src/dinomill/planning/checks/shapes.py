@@ -1,4 +1,4 @@
-"""Sizes that have to agree: crops with patches, students with their teacher, masks with the grid, models with images."""
+"""Sizes that have to agree: crops with patches, masks with the grid, students with their teacher."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _FAR = 4  # times larger or smaller than the images: a warning
 _MASKED_CROPS = 64
+_HALF, _NOTHING = 0.5, 0.1  # of the patches that are to be masked
 
 
 def check_shapes(request: Request) -> Iterator[Problem]:
@@ -95,16 +96,21 @@ def _masks(recipe: Recipe, patch: int, weight: float) -> Iterator[Problem]:
     if not weight or recipe.crops.global_size % patch or not config.fraction or config.ratio[1] <= 0:
         return
     masks = draw_masks(config, _MASKED_CROPS, grid, seed=recipe.seed, step=0)
-    if len(masks.indices):
+    asked = int(_MASKED_CROPS * config.fraction) * grid * grid * sum(config.ratio) / 2
+    share = len(masks.indices) / max(asked, 1)
+    if share >= _HALF:
         return
+    nothing = share < _NOTHING
     yield Problem(
         "pretraining.masking.min_patches",
-        "Nothing would be masked: the blocks do not fit into the crops' grid, and the patch loss would learn nothing.",
+        f"{'Next to nothing' if nothing else 'Less than half of what is asked for'} would be masked: the blocks hardly "
+        "fit into the crops' grid, and the patch loss would have little to learn from.",
         found=f"a grid of {grid} × {grid} patches, blocks of at least {config.min_patches} patches, "
         f"at most {config.ratio[1]:.0%} masked",
         expected=f"blocks of fewer than {max(int(grid * grid * config.ratio[1]), 1) + 1} patches",
         action="lower pretraining.masking.min_patches, use smaller patches or larger crops, or set "
         "pretraining.step.losses.ibot_weight to 0",
+        warning=not nothing,
     )
 
 
