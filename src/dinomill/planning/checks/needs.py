@@ -93,7 +93,7 @@ def _curation(request: Request) -> Iterator[Problem]:
     ):
         if wanted:
             try:
-                module.weights()  # type: ignore[attr-defined]
+                module.weights()
             except DinomillError as error:
                 yield Problem.of(error, f"curation.filters.{name}")
     executor = config.execution.executor
