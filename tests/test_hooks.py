@@ -28,9 +28,8 @@ TYPES: dict[str, Any] = {"curation": Outer}
 
 
 def test_good_parameters_pass() -> None:
-    check_parameters(
-        {"curation": {"batch_size": 8, "inner": {"threshold": 0.1}}, "pretraining": {"anything": 1}}, TYPES
-    )
+    parameters = {"curation": {"batch_size": 8, "inner": {"threshold": 0.1}}, "pretraining": {"anything": 1}}
+    check_parameters(parameters, TYPES, "conf/of/{}".format)
 
 
 @pytest.mark.parametrize(
@@ -38,19 +37,22 @@ def test_good_parameters_pass() -> None:
     [
         (
             {"curation": {"batchsize": 8}},
-            ["batchsize", "did you mean 'batch_size'", "conf/base/curation/parameters.yml"],
+            ["batchsize", "did you mean 'batch_size'", "conf/of/curation.batchsize"],
         ),
         ({"curation": {"batch_size": 0}}, ["curation.batch_size", "greater than or equal to 1", "found 0"]),
-        ({"curation": {"batch_size": 8, "inner": {"treshold": 1}}}, ["inner", "did you mean 'threshold'"]),
-        ({"curaton": {}}, ["Unknown parameter 'curaton'", "did you mean 'curation'"]),
-        ({"pretraining": {}}, ["There are no parameters 'curation'", "conf/base/curation/parameters.yml"]),
+        (
+            {"curation": {"batch_size": 8, "inner": {"treshold": 1}}},
+            ["inner", "did you mean 'threshold'", "conf/of/curation.inner.treshold"],
+        ),
+        ({"curaton": {}}, ["Unknown parameter 'curaton'", "did you mean 'curation'", "conf/of/curaton"]),
+        ({"pretraining": {}}, ["There are no parameters 'curation'", "conf/of/curation"]),
     ],
 )
 def test_a_wrong_parameter_is_named(parameters: dict[str, Any], said: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
-        check_parameters(parameters, TYPES)
+        check_parameters(parameters, TYPES, "conf/of/{}".format)
     for text in said:
-        assert text.removeprefix("curation.") in str(caught.value)
+        assert text in str(caught.value)
 
 
 @pytest.mark.parametrize("runner", ["ParallelRunner", "<kedro.runner.thread_runner.ThreadRunner object at 0x7f>"])
@@ -79,16 +81,17 @@ def test_a_stage_has_a_run_that_its_workers_find(tmp_path: Any, monkeypatch: pyt
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     runs = StageRuns()
-    runs.begin("curation", tracking_uri=uri, params={"curation": {"batch_size": 8}})
+    runs.begin("curation", tracking_uri=uri, experiment="mine", params={"curation": {"batch_size": 8}})
     first = os.environ["MLFLOW_RUN_ID"]
     runs.end()
     assert "MLFLOW_RUN_ID" not in os.environ
-    runs.begin("pretraining", tracking_uri=uri, params={})
+    runs.begin("pretraining", tracking_uri=uri, experiment="mine", params={})
     second = os.environ["MLFLOW_RUN_ID"]
     runs.end(ValueError("broken"))
     runs.end()
     client = MlflowClient(uri)
     assert client.get_run(first).info.status == "FINISHED"
+    assert client.get_experiment(client.get_run(first).info.experiment_id).name == "mine"
     assert client.get_run(first).data.params == {"curation.batch_size": "8"}
     assert client.get_run(second).info.status == "FAILED"
 
@@ -118,6 +121,8 @@ def test_nothing_runs_before_everything_is_checked(own_images: Path) -> None:
     assert "2 things have to be put right; nothing was run" in shown
     assert "raw/labelled/test" in shown
     assert "my model" in shown
+    assert "labelled in conf/local/globals.yml" in shown
+    assert "registration.name in --params" in shown
     assert "Traceback" not in shown
     assert not (own_images / "data/02_intermediate").exists()
 

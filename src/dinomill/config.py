@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from dinomill.errors import ConfigError
 from dinomill.storage.hashing import hash_json
+
+UNKNOWN_KEY = "unknown_key"
 
 
 class Config(BaseModel):
@@ -30,16 +33,21 @@ class Config(BaseModel):
             if key not in known:
                 close = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
                 hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
-                raise ValueError(f"unknown key {key!r}; {hint}")
+                # A kind of its own, so that whoever shows it can say where that key was written.
+                raise PydanticCustomError(UNKNOWN_KEY, "unknown key {shown}; {hint}", {
+                    "key": str(key), "shown": repr(key), "hint": hint
+                })  # fmt: skip
         return values
 
     @classmethod
-    def parse(cls, values: Mapping[str, Any], *, where: str) -> Self:
+    def parse(cls, values: Mapping[str, Any], *, where: str | Callable[[str], str], prefix: str = "") -> Self:
         """Validate a plain mapping.
 
         Args:
             values: The mapping, as read from YAML or JSON.
-            where: What the mapping was read from, for the message: ``conf/base/curation/parameters.yml``.
+            where: What the mapping was read from, for the message: ``conf/base/curation/parameters.yml``. When it was
+                put together from several files, a function from a wrong key, dotted, to its file.
+            prefix: The dotted key that the mapping itself has, to name its keys in full.
 
         Raises:
             ConfigError: With one line for each wrong key: its dotted path, what was found and what was expected.
@@ -47,23 +55,29 @@ class Config(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise config_error(error, where=where) from None
+            raise config_error(error, where=where, prefix=prefix) from None
 
     def content_hash(self) -> str:
         """The sha256 of the configuration's canonical JSON: equal configurations have equal hashes."""
         return hash_json(self.model_dump(mode="json"))
 
 
-def config_error(error: ValidationError, *, where: str) -> ConfigError:
-    """Turn pydantic's error into one line a wrong key, with its dotted path."""
-    lines = []
+def config_error(error: ValidationError, *, where: str | Callable[[str], str], prefix: str = "") -> ConfigError:
+    """Turn pydantic's error into one line a wrong key, with its dotted path, under the file that it stands in."""
+    lines: dict[str, list[str]] = {}
     for item in error.errors(include_url=False):
-        path = ".".join(str(part) for part in item["loc"]) or "(top level)"
+        path = ".".join([*([prefix] if prefix else []), *(str(part) for part in item["loc"])])
         message = item["msg"].removeprefix("Value error, ")
         # For a missing or misspelt key the input is the whole mapping, which says nothing.
         shown = "" if isinstance(item["input"], Mapping) else f" (found {item['input']!r})"
-        lines.append(f"{path}: {message}{shown}")
-    return ConfigError(
-        f"The configuration in {where} is not valid:\n    " + "\n    ".join(lines),
-        action="correct the key in that file, or the value given with --params",
-    )
+        wrong = f"{path}.{item['ctx']['key']}".lstrip(".") if item["type"] == UNKNOWN_KEY else path
+        file = where if isinstance(where, str) else where(wrong)
+        lines.setdefault(file, []).append(f"    {path or '(top level)'}: {message}{shown}")
+    problem = (line for file, keys in lines.items() for line in (f"The configuration in {file} is not valid:", *keys))
+    return ConfigError("\n".join(problem), action=_what_to_do(list(lines)))
+
+
+def _what_to_do(files: list[str]) -> str:
+    if files == ["--params"]:
+        return "correct the value given with --params"
+    return "correct the key in that file, or the value given with --params" if len(files) == 1 else "correct these keys"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, cast
 
@@ -14,6 +15,7 @@ from dinomill import tracking
 from dinomill.config import Config
 from dinomill.environment import kept_environment
 from dinomill.errors import ConfigError
+from dinomill.stages import STAGES
 
 # The sample is the demo's input, not an experiment.
 UNTRACKED = frozenset({"sample"})
@@ -28,6 +30,7 @@ class ProjectHooks:
     def __init__(self) -> None:
         self._parameters: dict[str, Any] = {}
         self._globals: dict[str, Any] = {}
+        self._origin: Callable[[str], str] = str
         self._runs = StageRuns()
 
     @hook_impl
@@ -36,9 +39,12 @@ class ProjectHooks:
         from kedro.framework.project import pipelines
         from kedro.validation.type_extractor import TypeExtractor
 
-        self._globals = context.config_loader["globals"]
-        self._parameters = context.config_loader["parameters"]
-        check_parameters(self._parameters, TypeExtractor(dict(pipelines)).extract_types_from_pipelines())
+        loader = context.config_loader
+        self._globals = loader["globals"]
+        self._parameters = loader["parameters"]
+        types = TypeExtractor(dict(pipelines)).extract_types_from_pipelines()
+        self._origin = loader.layers.origin
+        check_parameters(self._parameters, types, self._origin)
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Any) -> None:
@@ -57,7 +63,8 @@ class ProjectHooks:
                 "(ParallelRunner runs no hooks: tracking and checks would vanish without a word.)",
             )
         stages = {stage_of(node) for node in pipeline.nodes} - {None}
-        check_all(self._parameters, self._globals, cast("set[str]", stages))
+        if stages:
+            check_all(self._parameters, self._globals, cast("set[str]", stages), self._origin)
 
     @hook_impl
     def before_node_run(self, node: Any) -> None:
@@ -69,6 +76,7 @@ class ProjectHooks:
                 self._runs.begin(
                     stage,
                     tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or self._globals["tracking_uri"],
+                    experiment=self._globals["experiment"],
                     params={stage: self._parameters.get(stage, {})},
                 )
 
@@ -94,10 +102,12 @@ class StageRuns:
         self.stage: str | None = None
         self._open: ExitStack | None = None
 
-    def begin(self, stage: str, *, tracking_uri: str, params: dict[str, Any]) -> None:
+    def begin(self, stage: str, *, tracking_uri: str, experiment: str, params: dict[str, Any]) -> None:
         """Open a run and put its address where `dinomill.tracking.attach` looks."""
         opened = ExitStack()
-        run = opened.enter_context(tracking.open_run(stage, tracking_uri=tracking_uri, params=params))
+        run = opened.enter_context(
+            tracking.open_run(stage, tracking_uri=tracking_uri, experiment=experiment, params=params)
+        )
         opened.enter_context(kept_environment(*run.environment()))
         os.environ.update(run.environment())
         self._open, self.stage = opened, stage
@@ -116,7 +126,9 @@ def stage_of(node: Any) -> str | None:
     return parts[2] if parts[:2] == ["dinomill", "pipelines"] and len(parts) > 2 else None
 
 
-def check_all(parameters: dict[str, Any], settings: dict[str, Any], stages: set[str]) -> None:
+def check_all(
+    parameters: dict[str, Any], settings: dict[str, Any], stages: set[str], origin: Callable[[str], str]
+) -> None:
     """Check all that will run, together and with the facts of images and machine; warnings are only said.
 
     Raises:
@@ -125,7 +137,7 @@ def check_all(parameters: dict[str, Any], settings: dict[str, Any], stages: set[
     from dinomill.planning.checks import Request, check, failure
     from dinomill.planning.checks.scope import scope
 
-    request = Request(scope(stages), parameters, settings)
+    request = Request(scope(stages), parameters, settings, origin)
     problems = check(request)
     for problem in problems:
         if problem.warning:
@@ -134,25 +146,25 @@ def check_all(parameters: dict[str, Any], settings: dict[str, Any], stages: set[
         raise error
 
 
-def check_parameters(parameters: dict[str, Any], types: dict[str, Any]) -> None:
+def check_parameters(parameters: dict[str, Any], types: dict[str, Any], origin: Callable[[str], str]) -> None:
     """Validate the parameters that nodes take as a `Config`.
 
     Args:
         parameters: As Kedro merged them, ``--params`` included.
         types: Parameter name, dotted, to the type that a node declares for it.
+        origin: From a dotted key to the file that set it, or ``--params``.
 
     Raises:
-        ConfigError: For a key that no stage has, or a value that its configuration refuses.
+        ConfigError: For a key that no stage has, or a value that its configuration refuses; names the file.
     """
-    from dinomill.pipeline_registry import STAGES
-
     for key in parameters:
         if key not in STAGES:
             close = difflib.get_close_matches(str(key), STAGES, n=1, cutoff=0.4)
             raise ConfigError(
                 f"Unknown parameter {key!r}" + (f"; did you mean {close[0]!r}?" if close else "."),
+                found=f"in {origin(str(key))}",
                 expected=f"one of the stages: {', '.join(STAGES)}",
-                action="correct the key in conf/<environment>/…/parameters.yml, or the one given with --params",
+                action="correct the key there",
             )
     for name, kind in types.items():
         if not (isinstance(kind, type) and issubclass(kind, Config)):
@@ -165,6 +177,6 @@ def check_parameters(parameters: dict[str, Any], types: dict[str, Any]) -> None:
             raise ConfigError(
                 f"There are no parameters {name!r}.",
                 expected=f"a top-level key `{stage}`",
-                action=f"restore conf/base/{stage}/parameters.yml",
+                action=f"restore it in {origin(name)}",
             )
-        kind.parse(values, where=f"conf/base/{stage}/parameters.yml")
+        kind.parse(values, where=origin, prefix=name)

@@ -9,19 +9,9 @@ from kedro.framework.project import find_pipelines
 from kedro.pipeline import Pipeline
 
 from dinomill.errors import MachineError
+from dinomill.stages import DEFAULT_STAGES, STAGES
 
-# In the order in which they run. `sample` lays out the demo's images and is no part of a run on one's own.
-STAGES = (
-    "sample",
-    "curation",
-    "pretraining",
-    "distillation",
-    "evaluation",
-    "registration",
-    "packaging",
-    "reporting",
-)
-DEFAULT_STAGES = STAGES[1:]
+__all__ = ["DEFAULT_STAGES", "STAGES", "register_pipelines"]
 
 
 def register_pipelines() -> dict[str, Pipeline]:

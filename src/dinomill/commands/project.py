@@ -6,9 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from dinomill.errors import ConfigError, InputError
+from dinomill.layers import Layers
 
 GLOBALS = Path("conf/base/globals.yml")
 
@@ -31,35 +30,25 @@ def enter_project() -> Path:
     )
 
 
-def read_globals(env: str = "local") -> dict[str, Any]:
-    """``conf/base/globals.yml`` with another environment's laid over it, top-level key by key, as Kedro does.
+def read_globals(env: str | None = None) -> dict[str, Any]:
+    """The globals of an environment, merged and resolved as Kedro gets them.
 
     Args:
-        env: The environment: a folder of ``conf``.
+        env: A folder of ``conf``; None: the base with what is local.
 
     Raises:
-        ConfigError: When one of them is no YAML mapping.
+        ConfigError: When there is no such environment, or a file is no YAML mapping.
     """
-    values: dict[str, Any] = {}
-    for path in (GLOBALS, Path("conf", env, "globals.yml")):
-        if path.is_file():
-            try:
-                read = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-            except yaml.YAMLError as error:
-                raise ConfigError(f"{path} is not valid YAML.", found=" ".join(str(error).split())) from None
-            if not isinstance(read, dict):
-                raise ConfigError(f"{path} is not a mapping.", found=type(read).__name__, expected="`key: value` lines")
-            values |= read
-    return values
+    return Layers(env).globals
 
 
-def folder(name: str) -> Path:
-    """One of ``folders`` in globals.yml, relative to the project's root.
+def folder(name: str, env: str | None = None) -> Path:
+    """One of an environment's ``folders``, relative to the project's root.
 
     Raises:
         ConfigError: When it is not there.
     """
-    folders = read_globals().get("folders", {})
+    folders = read_globals(env).get("folders", {})
     if name not in folders:
         raise ConfigError(f"globals.yml names no folder {name!r}.", action=f"add `folders.{name}` to {GLOBALS}")
     return Path(folders[name])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from dinomill.commands.project import folder, read_globals
 from dinomill.errors import ConfigError
+from dinomill.layers import Layers
 
 if TYPE_CHECKING:
     from dinomill.sample import SampleConfig
@@ -45,18 +46,15 @@ def sample_config() -> SampleConfig:
     Raises:
         ConfigError: When they are missing or not valid.
     """
-    from kedro.config import OmegaConfigLoader
-
     from dinomill.sample import SampleConfig
-    from dinomill.settings import CONFIG_LOADER_ARGS
 
-    parameters = OmegaConfigLoader("conf", **CONFIG_LOADER_ARGS)["parameters"]
-    if "sample" not in parameters:
+    layers = Layers()
+    if "sample" not in layers.parameters:
         raise ConfigError("There are no parameters 'sample'.", action=f"restore {PARAMETERS}")
-    return SampleConfig.parse(parameters["sample"], where=PARAMETERS)
+    return SampleConfig.parse(layers.parameters["sample"], where=layers.origin, prefix="sample")
 
 
-def show_summary(env: str) -> None:
+def show_summary(env: str | None) -> None:
     """Print what the last run in an environment left, from the handles on disk."""
     from dinomill.reporting.summary import render
 

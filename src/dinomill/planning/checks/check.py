@@ -35,4 +35,4 @@ def _configurations(request: Request) -> Iterator[Problem]:
     for stage in request.stages:
         config = request.config_of(stage)
         if isinstance(config, DinomillError):
-            yield Problem.of(config, stage)
+            yield Problem.of(config, "")  # its message names keys and files itself

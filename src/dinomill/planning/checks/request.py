@@ -15,6 +15,7 @@ from dinomill.config import Config, config_error
 from dinomill.errors import DinomillError
 from dinomill.handles import DatasetHandle
 from dinomill.planning.checks.problems import Origin
+from dinomill.stages import STAGES
 
 if TYPE_CHECKING:
     from dinomill.curation.config import CurationConfig
@@ -35,7 +36,6 @@ _CLASSES = {
     "packaging": "dinomill.packaging.config.PackagingConfig",
     "reporting": "dinomill.reporting.config.ReportingConfig",
 }
-STAGES = tuple(_CLASSES)
 
 
 def _base_file(key: str) -> str:
@@ -102,7 +102,7 @@ class Request:
             try:
                 self._configs[stage] = kind.model_validate(self.parameters.get(stage) or {})
             except ValidationError as error:
-                self._configs[stage] = config_error(error, where=self.origin(stage))
+                self._configs[stage] = config_error(error, where=self.origin, prefix=stage)
         return self._configs[stage]
 
     def _config(self, stage: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 
-from dinomill.planning.checks.request import STAGES
+from dinomill.stages import STAGES
 
 
 def scope(

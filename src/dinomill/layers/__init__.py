@@ -1,0 +1,6 @@
+"""Environments, and the layers of the configuration that they are made of; nothing here needs Kedro."""
+
+from dinomill.layers.environments import CONF, check_environment, environments
+from dinomill.layers.merged import PARAMS, SOURCES, Layer, Layers, merge
+
+__all__ = ["CONF", "PARAMS", "SOURCES", "Layer", "Layers", "check_environment", "environments", "merge"]
