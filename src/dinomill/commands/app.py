@@ -58,6 +58,61 @@ def doctor() -> None:
     raise typer.Exit(show(examine()))
 
 
+@app.command(
+    epilog="Examples: [bold]dinomill init photos --pool /data/photos[/]   "
+    "[bold]dinomill init photos --pool /data/a --pool s3://team/b --seeds cats=/data/cats --labelled /data/labelled "
+    "--hours 8[/]   [bold]dinomill init photos --pool /data/photos --from vits14.pth --force[/]"
+)
+def init(
+    name: Annotated[str, typer.Argument(help="Of the environment: it becomes conf/NAME and data/NAME.")],
+    pool: Annotated[
+        list[str],
+        typer.Option("--pool", help="Where the images lie: a folder, .tar, manifest or s3:// prefix. May be repeated."),
+    ],
+    seeds: Annotated[
+        list[str] | None,
+        typer.Option("--seeds", help="Good, unlabelled examples of what is wanted: name=place. May be repeated."),
+    ] = None,
+    labelled: Annotated[
+        str | None, typer.Option("--labelled", help="<split>/<class>/<image>, splits train and test.")
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="WEIGHTS", help="Weights to start from: whatever `embed` takes.")
+    ] = None,
+    hours: Annotated[float, typer.Option("--hours", help="What the whole run may take.")] = 1.0,
+    size: Annotated[
+        str | None, typer.Option("--size", help="Of the model: tiny, S, B or L; by default as large as is sensible.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace what conf/NAME holds.")] = False,
+    probe: Annotated[
+        bool, typer.Option("--probe/--no-probe", help="Try some steps and measure them; else times are guessed.")
+    ] = True,
+) -> None:
+    """Look at images, machine and time, and write an environment with all values and their reasons.
+
+    Run again with other options it shows the difference, and writes it with --force only.
+    """
+    from dinomill.commands.init import from_here, known_size
+    from dinomill.commands.init import init as make_environment
+    from dinomill.commands.project import enter_project
+
+    here = Path.cwd()
+    enter_project()
+    raise typer.Exit(
+        make_environment(
+            name,
+            pool=[from_here(place, here) for place in pool],
+            seeds=[from_here(text, here) for text in seeds or ()],
+            labelled=None if labelled is None else from_here(labelled, here),
+            start=None if start is None else from_here(start, here),
+            hours=hours,
+            size=known_size(size),
+            force=force,
+            probe=probe,
+        )
+    )
+
+
 @app.command(epilog="Example: [bold]dinomill plan[/]")
 def plan() -> None:
     """Show which stages `dvc repro` would run, and why, without running any."""

@@ -1,0 +1,71 @@
+"""What a plan is made from and what it is made of: wishes and measurements in, values with reasons out."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+from pydantic import Field
+
+from dinomill.config import Config
+
+Size = Literal["tiny", "S", "B", "L"]
+
+
+class Choice(NamedTuple):
+    """A value and why it is that one."""
+
+    value: Any
+    reason: str
+
+
+# By dotted key, `pretraining.crops.global_size`, in the order in which they are written.
+Choices = dict[str, Choice]
+
+
+class Start(Config):
+    """Weights to start from, as far as a plan needs to know them."""
+
+    address: str = Field(description="as it goes into the configuration")
+    family: str = Field(description="for people: dinov2, dinov3 …")
+    image_size: int = Field(ge=1, description="pixels a side that they were trained with")
+    patch_size: int = Field(ge=1, description="pixels")
+    in_channels: int = Field(ge=1, description="channels that they take")
+    embed_dim: int = Field(ge=1, description="width of a token")
+    depth: int = Field(ge=1, description="blocks")
+    parameters: int = Field(ge=1, description="numbers")
+    licence: str | None = Field(default=None, description="what their file says of it")
+
+
+class Wish(Config):
+    """What the user asks for."""
+
+    name: str = Field(description="of the environment")
+    pool: tuple[str, ...] = Field(min_length=1, description="where the images lie")
+    seeds: dict[str, str] = Field(default_factory=dict, description="sets of good examples, by name")
+    seed_images: int = Field(default=0, ge=0, description="files in them")
+    labelled: str | None = Field(default=None, description="<split>/<class>/<image>")
+    bank: int = Field(default=0, ge=0, description="labelled images of the split train")
+    queries: int = Field(default=0, ge=0, description="labelled images of the split test")
+    classes: int = Field(default=0, ge=0, description="of the labelled images")
+    hours: float = Field(default=1.0, gt=0, description="that the whole run may take")
+    size: Size | None = Field(default=None, description="of the model; null: by images, machine and hours")
+    start: Start | None = Field(default=None, description="weights to start from")
+
+
+class Measured(Config):
+    """What the probe measured on this machine with these images, or what is guessed before."""
+
+    scan_seconds: float = Field(gt=0, description="to look at one image, one process")
+    embed_seconds: float = Field(gt=0, description="to embed one image for curation, one process")
+    pretraining_step: float = Field(gt=0, description="seconds of a step")
+    distillation_step: float = Field(gt=0, description="seconds of a step")
+    pretraining_fixed: float = Field(ge=0, description="seconds of a training process besides its steps")
+    distillation_fixed: float = Field(ge=0, description="seconds of a training process besides its steps")
+    pretraining_memory: int = Field(ge=0, description="peak of the training process, bytes")
+    distillation_memory: int = Field(ge=0, description="peak of the training process, bytes")
+    teacher_rate: float = Field(gt=0, description="images a second through the teacher, all cores")
+    student_rate: float = Field(gt=0, description="images a second through the student, all cores")
+    import_seconds: float = Field(gt=0, description="to start Python and import what every stage imports")
+    pretraining_disk: int = Field(ge=0, description="of one checkpoint and the export, bytes")
+    distillation_disk: int = Field(ge=0, description="of one checkpoint and the export, bytes")
+    guessed: bool = Field(default=False, description="true: nothing was measured")

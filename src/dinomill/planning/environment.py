@@ -1,0 +1,198 @@
+"""A plan as a Kedro environment: what differs from conf/base, each value with its reason.
+
+conf/NAME/globals.yml                sources and places
+conf/NAME/<stage>/parameters.yml     one file a stage, laid over conf/base key by key
+conf/NAME/plan.json                  the prediction, and what each file was like when it was written
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import textwrap
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from dinomill.errors import InputError
+from dinomill.planning.choices import Choice, Choices
+from dinomill.planning.prediction import PLAN_NAME, Prediction
+from dinomill.planning.recipe import Plan
+from dinomill.storage.atomic import write_text
+from dinomill.storage.hashing import hash_bytes
+
+CONF = Path("conf")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_RESERVED = ("base", "local", "paper")
+_WIDTH = 120
+_COMMENT_COLUMN = 44
+
+_TITLES = {
+    "curation": "What is kept of the pool.",
+    "pretraining": "The teacher.",
+    "distillation": "The student, which learns from the finished teacher.",
+    "evaluation": "How much is measured.",
+    "registration": "What becomes the champion.",
+}
+
+
+class Change(NamedTuple):
+    """What writing a file would do."""
+
+    path: Path
+    before: str | None  # None: it is not there
+    after: str | None  # None: it would be removed
+    by_hand: bool  # it is not as this tool left it
+
+    @property
+    def diff(self) -> str:
+        """Unified; empty when nothing changes."""
+        lines = difflib.unified_diff(
+            (self.before or "").splitlines(keepends=True),
+            (self.after or "").splitlines(keepends=True),
+            "/dev/null" if self.before is None else str(self.path),
+            "/dev/null" if self.after is None else str(self.path),
+            n=1,
+        )
+        return "".join(lines)
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that is no folder's, or another thing's.
+
+    Raises:
+        InputError: With what is allowed.
+    """
+    if name in _RESERVED or not _NAME.fullmatch(name):
+        raise InputError(
+            f"{name!r} cannot be the name of an environment.",
+            found="a name that Kedro and this project use" if name in _RESERVED else "other characters, or too many",
+            expected="letters, digits, - and _, beginning with a letter or digit, at most 64",
+            action="choose another name: it becomes the folders conf/NAME and data/NAME",
+        )
+
+
+def render(plan: Plan, command: str) -> dict[Path, str]:
+    """The text of every file, by its path from the project's root.
+
+    Args:
+        plan: What was decided.
+        command: What was typed, for the first line.
+    """
+    folder = CONF / plan.wish.name
+    files = {folder / "globals.yml": _globals(plan, command)}
+    for stage, title in _TITLES.items():
+        own = {key.removeprefix(f"{stage}."): c for key, c in plan.choices.items() if key.startswith(f"{stage}.")}
+        if own:
+            head = f"# {title} Laid over conf/base/{stage}/parameters.yml: what is not written here is as there.\n\n"
+            files[folder / stage / "parameters.yml"] = head + f"{stage}:\n" + "".join(_lines(nested(own), 1))
+    return files
+
+
+def nested(choices: Choices) -> dict[str, Any]:
+    """Dotted keys as a tree with Choices for leaves."""
+    tree: dict[str, Any] = {}
+    for dotted, choice in choices.items():
+        *parents, last = dotted.split(".")
+        here = tree
+        for parent in parents:
+            here = here.setdefault(parent, {})
+        here[last] = choice
+    return tree
+
+
+def changes(files: Mapping[Path, str], root: Path = Path()) -> list[Change]:
+    """What writing the files would change of those that are there; files written before and not now would go.
+
+    Args:
+        files: Texts by path, as `render` gives them; all in one environment.
+        root: The project.
+    """
+    folder = next(iter(files)).parent
+    known = _written(root / folder / PLAN_NAME)
+    found = []
+    for path in dict.fromkeys([*files, *(folder / name for name in known)]):
+        place = root / path
+        before = place.read_text(encoding="utf-8") if place.is_file() else None
+        by_hand = before is not None and known.get(path.relative_to(folder).as_posix()) != hash_bytes(before.encode())
+        change = Change(path, before, files.get(path), by_hand)
+        if change.before != change.after:
+            found.append(change)
+    return found
+
+
+def write(files: Mapping[Path, str], prediction: Prediction, root: Path = Path()) -> None:
+    """Write every file, each whole or not at all, and the prediction last."""
+    folder = next(iter(files)).parent
+    for change in changes(files, root):
+        if change.after is None:
+            (root / change.path).unlink()
+    for path, text in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        write_text(root / path, text)
+    hashes = {path.relative_to(folder).as_posix(): hash_bytes(text.encode()) for path, text in files.items()}
+    prediction.model_copy(update={"files": hashes}).save(root / folder / PLAN_NAME)
+
+
+def _written(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    try:
+        return Prediction.load(path).files
+    except InputError:
+        return {}
+
+
+def _globals(plan: Plan, command: str) -> str:
+    wish, name = plan.wish, plan.wish.name
+    several = f"{plan.pool.files:,} files, about {plan.pool.images:,} usable images"
+    choices: Choices = {
+        "pool": Choice(list(wish.pool), several),
+        "seeds": Choice(dict(wish.seeds) or None, "good examples" if wish.seeds else "none: nothing is irrelevant"),
+        "labelled": Choice(
+            wish.labelled,
+            f"{wish.bank:,} to learn from and {wish.queries:,} to score, {wish.classes} classes; never trained on"
+            if wish.labelled
+            else "none: nothing is measured",
+        ),
+        "data": Choice(f"data/{name}", "results of this environment alone"),
+        "work": Choice(f"data/work/{name}", "checkpoints, outside DVC"),
+        "experiment": Choice(name, "in MLflow"),
+        "model": Choice(f"dinomill-{name}", "in the registry"),
+    }
+    head = f"# Made by `{command}`\n# on {plan.machine}.\n#\n#   make run ENV={name}\n\n"
+    return head + "".join(_lines(nested(choices), 0))
+
+
+def _lines(tree: Mapping[str, Any], depth: int) -> Iterator[str]:
+    """The lines of a mapping, a reason beside each value, or above it where the line would be too long."""
+    indent = "  " * depth
+    for key, value in tree.items():
+        if not isinstance(value, Choice):
+            yield f"{indent}{_scalar(key)}:\n"
+            yield from _lines(value, depth + 1)
+            continue
+        block = _block(key, value.value, indent)
+        line = f"{block[0]:<{_COMMENT_COLUMN}}# {value.reason}"
+        if len(line) > _WIDTH:
+            wrapped = textwrap.wrap(value.reason, _WIDTH - len(indent) - 2)
+            yield from (f"{indent}# {part}\n" for part in wrapped)
+            line = block[0]
+        yield line.rstrip() + "\n"
+        yield from (f"{part}\n" for part in block[1:])
+
+
+def _block(key: str, value: Any, indent: str) -> list[str]:
+    """``key: value``, in one line where it is short; paths and names of sets a line each."""
+    if isinstance(value, list) and any(isinstance(item, str) for item in value):
+        return [f"{indent}{key}:", *(f"{indent}  - {_scalar(item)}" for item in value)]
+    if isinstance(value, dict):
+        return [f"{indent}{key}:", *(f"{indent}  {_scalar(name)}: {_scalar(item)}" for name, item in value.items())]
+    return [f"{indent}{key}: {_scalar(value)}"]
+
+
+def _scalar(value: Any) -> str:
+    text: str = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000)
+    return text.removesuffix("\n").removesuffix("\n...")

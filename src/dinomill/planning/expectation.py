@@ -1,0 +1,83 @@
+"""What a run of this size can be expected to reach, in words that nobody is disappointed by afterwards."""
+
+from __future__ import annotations
+
+from dinomill.planning.recipe import Plan
+
+# Below so many views of so many images nothing that is published was learnt from nothing.
+_FEW_VIEWS = 50_000_000
+_FEW_IMAGES = 500_000
+
+
+def expectation(plan: Plan) -> list[str]:
+    """Some sentences, the most important first."""
+    wish, shape = plan.wish, plan.shape
+    views = plan.steps.pretraining * shape.batch
+    what = f"{plan.pool.images:,} images and {_time(wish.hours)} on {_on(plan)}"
+    found = []
+    if wish.start is not None:
+        found.append(
+            f"{what} adapt the weights to your images, they do not make new ones: expect a few points where they "
+            "differ from what the weights have seen, and none elsewhere. Evaluation shows the starting weights "
+            "as a row of their own."
+        )
+    elif views < _FEW_VIEWS or plan.pool.images < _FEW_IMAGES:
+        found.append(
+            f"{what} are too little to learn from nothing: the model will see {views:,} images, published ones saw a "
+            "hundred million and more. Expect it well above a random network, and about at the level of raw pixels "
+            "where images are aligned. To have good features, start from released weights (--from WEIGHTS): they are "
+            "adapted and distilled."
+        )
+    else:
+        found.append(f"{what}: {views:,} images will be seen, a size at which features are learnt from nothing.")
+    if plan.prediction.seconds > 1.1 * 3600 * wish.hours:
+        found.append(
+            f"It will take {plan.prediction.seconds / 60:.0f} minutes rather than the {60 * wish.hours:.0f} asked for: "
+            "the stages beside training need most of them."
+        )
+    elif plan.prediction.seconds < 0.7 * 3600 * wish.hours:
+        found.append("The hours are not used up: seeing so few images still more often would teach them by heart.")
+    if not wish.labelled:
+        found.append("Without labelled images nothing can be measured; the monitor watches for a collapse alone.")
+    if not wish.seeds:
+        found.append("Without seeds nothing counts as irrelevant: curation takes out copies and broken files.")
+    return found + warnings(plan)
+
+
+def warnings(plan: Plan) -> list[str]:
+    """What is likely to go wrong."""
+    pool, machine, prediction = plan.pool, plan.machine, plan.prediction
+    found = []
+    if prediction.memory_bytes > 0.85 * machine.memory_bytes:
+        found.append(
+            f"Memory: {prediction.memory_bytes / 2**30:.1f} GB of {machine.memory_bytes / 2**30:.1f} GB would be used; "
+            "a smaller --size is safer."
+        )
+    if prediction.disk_bytes > 0.8 * machine.disk_free_bytes:
+        found.append(
+            f"Disk: {prediction.disk_bytes / 2**30:.1f} GB would be written, "
+            f"{machine.disk_free_bytes / 2**30:.1f} GB are free."
+        )
+    deep = sum(count for bits, count in pool.bits.items() if bits > 8) / max(sum(pool.bits.values()), 1)
+    if deep > 0.05 and pool.contrast < 0.02:
+        found.append(
+            f"{deep:.0%} of the images have more than 8 bits and look almost black (contrast {pool.contrast:.3f}): "
+            "whatever uses only a part of the 16 bits should be stretched before."
+        )
+    if pool.unreadable_share > 0.1:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in pool.unreadable.items())
+        found.append(f"{pool.unreadable_share:.0%} of the files looked at cannot be used: {reasons}.")
+    return found
+
+
+def _time(hours: float) -> str:
+    if hours < 1:
+        return f"{60 * hours:.0f} minutes"
+    return "one hour" if hours == 1 else f"{hours:g} hours"
+
+
+def _on(plan: Plan) -> str:
+    gpus = len(plan.machine.gpus)
+    if gpus:
+        return f"{gpus} GPU{'s' if gpus > 1 else ''}"
+    return {1: "one core", 2: "two cores"}.get(plan.machine.cores, f"{plan.machine.cores} cores")

@@ -1,0 +1,197 @@
+"""Trying what is planned: some images of the pool through the real scan, embedder, training steps and networks.
+
+Everything that is timed runs in a process of its own, started as the stages start theirs, so that its memory is its
+own and the time to start it is seen too.
+
+<work>/probe/    images, a dataset of them, checkpoints; removed at the end
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from dinomill.errors import DinomillError, MachineError
+from dinomill.execution.progress import progress
+from dinomill.planning.choices import Choices, Measured
+from dinomill.planning.environment import nested
+from dinomill.planning.recipe import Plan
+
+STEPS = 5  # of training; the first one sets things up and does not count
+IMAGES = 160  # that are looked at and embedded
+_STAGES = ("curation", "pretraining", "distillation")
+_WORKER = "dinomill.planning.probe_worker"
+
+
+class Run(NamedTuple):
+    """A process that has ended."""
+
+    seconds: float
+    peak_bytes: int
+
+
+def probe(plan: Plan, root: Path) -> Measured:
+    """Measure what a plan needs to know of this machine and these images.
+
+    Args:
+        plan: Made from guessed rates; its shapes are what is tried.
+        root: The project's folder.
+
+    Raises:
+        DinomillError: What went wrong: the run itself would have failed in the same way.
+    """
+    room = root / "data" / "work" / plan.wish.name / "probe"
+    shutil.rmtree(room, ignore_errors=True)
+    room.mkdir(parents=True)
+    try:
+        with progress("trying what is planned", 4, "parts") as bar:
+            stages = configurations(plan, room, root)
+            seen = _ask("curation", {"locations": list(plan.wish.pool), "stages": stages, "room": str(room)}, room)
+            bar.advance(1)
+            first = _train("pretraining", stages, room)
+            bar.advance(1)
+            second = _train("distillation", stages, room)
+            bar.advance(1)
+            rates = _ask("networks", {"stages": stages, "room": str(room)}, room)
+            bar.advance(1)
+        return Measured(
+            scan_seconds=seen["scan_seconds"],
+            embed_seconds=seen["embed_seconds"],
+            import_seconds=seen["import_seconds"],
+            pretraining_step=first["step"],
+            distillation_step=second["step"],
+            pretraining_fixed=first["fixed"],
+            distillation_fixed=second["fixed"],
+            pretraining_memory=first["memory"],
+            distillation_memory=second["memory"],
+            pretraining_disk=first["disk"],
+            distillation_disk=second["disk"],
+            teacher_rate=rates["teacher"],
+            student_rate=rates["student"],
+        )
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
+
+
+def configurations(plan: Plan, room: Path, root: Path) -> dict[str, Any]:
+    """The plan's stages laid over conf/base as Kedro does it, with their folders in ``room`` and few steps."""
+    merged: dict[str, Any] = {}
+    for stage in _STAGES:
+        text = (root / "conf" / "base" / stage / "parameters.yml").read_text(encoding="utf-8")
+        base = yaml.safe_load(text)[stage]
+        own = {key.removeprefix(f"{stage}."): c for key, c in plan.choices.items() if key.startswith(f"{stage}.")}
+        merged[stage] = overlaid(base, values(own))
+    names = ("scan", "quality", "embeddings", "duplicates", "selection", "curated", "work")
+    merged["curation"]["folders"] = {name: str(room / name) for name in names}
+    merged["curation"]["execution"] = {"executor": "inline"}
+    for stage in ("pretraining", "distillation"):
+        settings: dict[str, Any] = merged[stage]
+        settings |= {"work": str(room / "work" / stage), "output": str(room / stage), "steps": STEPS}
+        settings["runtime"] |= {"log_every": 1, "checkpoint_every": STEPS, "monitor": {"every": 0}}
+        settings["launcher"] = {"kind": "inline"}
+    return merged
+
+
+def overlaid(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """A mapping laid over another, key by key and all the way down."""
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        both = isinstance(below, Mapping) and isinstance(value, Mapping)
+        merged[key] = overlaid(below, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def values(choices: Choices) -> dict[str, Any]:
+    """Choices by dotted key as a tree of plain values."""
+    return _plain(nested(choices))
+
+
+def _plain(tree: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _plain(value) if isinstance(value, dict) else value.value for key, value in tree.items()}
+
+
+def _ask(what: str, request: Mapping[str, Any], room: Path) -> dict[str, Any]:
+    """Have a part measured in a process of its own."""
+    asked, answered = room / f"{what}.json", room / f"{what}_answer.json"
+    asked.write_text(json.dumps({"what": what, "answer": str(answered), **request}), encoding="utf-8")
+    _run(_WORKER, asked, room, what)
+    answer: dict[str, Any] = json.loads(answered.read_text(encoding="utf-8"))
+    if "problem" in answer:
+        raise DinomillError(answer.pop("problem"), **answer)
+    return answer
+
+
+def _train(stage: str, stages: Mapping[str, Any], room: Path) -> dict[str, Any]:
+    """Some steps by the real worker: seconds of one, and of all the rest; memory; bytes left."""
+    job = Path(_ask(f"{stage}_job", {"stages": stages, "room": str(room)}, room)["job"])
+    run = _run("dinomill.training.worker", job, room, stage)
+    rows = [json.loads(line) for line in (job.parent / "history.jsonl").read_text(encoding="utf-8").splitlines()]
+    batch = int(stages[stage]["batch_size"])
+    each = [batch / row["images_per_second"] for row in rows if row.get("images_per_second")]
+    left = [path for path in job.parent.rglob("*") if path.is_file()]
+    return {
+        # The lower half of the steps after the first: other work on the machine only ever adds.
+        "step": lower_half(each[1:] or each),
+        "fixed": max(run.seconds - sum(each), 0.0),
+        "memory": run.peak_bytes,
+        "disk": sum(path.stat().st_size for path in left),
+    }
+
+
+def lower_half(seconds: Sequence[float]) -> float:
+    """The mean of the shorter half."""
+    kept = sorted(seconds)[: max((len(seconds) + 1) // 2, 1)]
+    return sum(kept) / len(kept)
+
+
+def _run(module: str, argument: Path, room: Path, what: str) -> Run:
+    """Run ``python -m module argument`` and see how long it took and how much memory it had at most."""
+    variables = {**os.environ}
+    variables.setdefault("OMP_NUM_THREADS", str(_allowed()))
+    variables.pop("MLFLOW_RUN_ID", None)
+    log = room / f"{what}.log"
+    start = time.monotonic()
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, str(argument)], env=variables, stdout=output, stderr=output
+        )
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+            raise
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise _failed(what, process.returncode, log)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return Run(time.monotonic() - start, usage.ru_maxrss * unit)
+
+
+def _allowed() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _failed(what: str, code: int, log: Path) -> DinomillError:
+    said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    if code == -9:
+        return MachineError(
+            f"The trial of the {what} was killed by the system, most likely because memory ran out.",
+            action="ask for a smaller model: --size tiny",
+        )
+    return DinomillError(
+        f"The trial of the {what} failed (exit code {code}), as the run itself would.",
+        found=" / ".join(line.strip() for line in said[-4:]) or "nothing was said",
+        action="mend what is named there; `--no-probe` plans without a trial",
+    )

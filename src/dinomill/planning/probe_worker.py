@@ -1,0 +1,189 @@
+"""The process in which a part of a plan is tried: ``python -m dinomill.planning.probe_worker request.json``."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dinomill.errors import DinomillError
+
+_IMAGES = 160
+_FORWARD_SECONDS = 1.5
+
+Request = dict[str, Any]
+
+
+def main(arguments: list[str]) -> int:
+    """Answer one request."""
+    request: Request = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
+    parts: dict[str, Callable[[Request], dict[str, Any]]] = {
+        "curation": curation,
+        "pretraining_job": pretraining_job,
+        "distillation_job": distillation_job,
+        "networks": networks,
+    }
+    try:
+        answer = parts[request["what"]](request)
+    except DinomillError as error:
+        kept = ("problem", "found", "expected", "action")
+        answer = {name: getattr(error, name) for name in kept}
+    Path(request["answer"]).write_text(json.dumps(answer), encoding="utf-8")
+    return 0
+
+
+def curation(request: Request) -> dict[str, Any]:
+    """Look at some images, embed them and make a dataset of them, by the stage's own code; seconds an image."""
+    start = time.perf_counter()
+    imported = import_seconds()
+    from dinomill.curation.config import CurationConfig
+    from dinomill.curation.embed import embed_files
+    from dinomill.curation.scan import POOL, scan
+    from dinomill.planning.pool import draw, list_all
+
+    config = CurationConfig.parse(request["stages"]["curation"], where="the plan")
+    room = Path(request["room"])
+    chosen = draw(list_all(request["locations"]), _IMAGES, seed=1)
+    folder = _copied(chosen, room / "images")
+    lenient = config.scan.model_copy(update={"max_bad_fraction": 1.0})
+    started = time.perf_counter()
+    work, execution = config.work, config.execution
+    found = scan({POOL: [str(folder)]}, lenient, folder=config.folders.scan, work=work, execution=execution)
+    scanned = time.perf_counter() - started
+    _warm(config)
+    started = time.perf_counter()
+    features = embed_files(found, config.embedding, folder=config.folders.embeddings, work=work, execution=execution)
+    embedded = time.perf_counter() - started
+    _dataset(config, found, features)
+    return {
+        "scan_seconds": scanned / max(len(chosen), 1),
+        "embed_seconds": embedded / max(features.rows, 1),
+        "import_seconds": imported,
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def import_seconds() -> float:
+    """Seconds to import what every stage imports: Kedro, MLflow, torch."""
+    import importlib
+
+    start = time.perf_counter()
+    for name in ("kedro.framework.session", "mlflow", "torch", "pyarrow.parquet", "pandas"):
+        importlib.import_module(name)
+    return time.perf_counter() - start
+
+
+def _copied(chosen: list[tuple[str, Any]], folder: Path) -> Path:
+    """The bytes of the drawn files, under names of ours."""
+    from dinomill.curation.sources import read_item
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, (source, item) in enumerate(chosen):
+        try:
+            data = b"" if item.fault else read_item(source, item)
+        except OSError:
+            data = b""
+        (folder / f"{number:05d}").write_bytes(data)
+    return folder
+
+
+def _warm(config: Any) -> None:
+    """Load the embedder and let it see two pictures: its start is no part of an image's time."""
+    import numpy as np
+
+    from dinomill.curation.embedders import embed, find_network
+
+    side = config.embedding.embedder.image_size
+    pictures = [np.full((side, side, 3), 127, np.uint8)] * 2
+    embed(pictures, find_network(config.embedding.embedder), config.embedding.embedder)
+
+
+def _dataset(config: Any, found: Any, features: Any) -> None:
+    """A dataset of everything that can be read: copies and relevance are not what is tried here."""
+    from dinomill.curation.balance import BalanceConfig
+    from dinomill.curation.deduplicate import deduplicate
+    from dinomill.curation.filters import FilterConfig
+    from dinomill.curation.retrieve import RetrievalConfig
+    from dinomill.curation.select import select
+    from dinomill.curation.write import write_dataset
+
+    none = FilterConfig()
+    folders, work, execution = config.folders, config.work, config.execution
+    copies = deduplicate(
+        found, features, config.deduplication, none, folder=folders.duplicates, work=work, execution=execution
+    )
+    chosen = select(
+        found, features, copies, RetrievalConfig(), BalanceConfig(levels=()), none, folder=folders.selection
+    )
+    written = write_dataset(
+        found, features, chosen, config.write, none, folder=folders.curated, work=work, execution=execution
+    )
+    written.save()
+
+
+def pretraining_job(request: Request) -> dict[str, Any]:
+    """The job file of the pretraining's trial."""
+    from dinomill.handles import DatasetHandle
+    from dinomill.pretraining.config import PretrainingConfig
+    from dinomill.pretraining.pretrain import pretraining_job as resolved
+
+    config = PretrainingConfig.parse(request["stages"]["pretraining"], where="the plan")
+    dataset = DatasetHandle.load(Path(request["room"]) / "curated")
+    return {"job": str(resolved(dataset, None, config).save())}
+
+
+def distillation_job(request: Request) -> dict[str, Any]:
+    """The job file of the distillation's trial, with the teacher that the other trial left."""
+    from dinomill.distillation.config import DistillationConfig
+    from dinomill.distillation.distil import distillation_job as resolved
+    from dinomill.handles import DatasetHandle
+
+    config = DistillationConfig.parse(request["stages"]["distillation"], where="the plan")
+    dataset = DatasetHandle.load(Path(request["room"]) / "curated")
+    return {"job": str(resolved(dataset, _teacher(request, dataset), None, config).save())}
+
+
+def networks(request: Request) -> dict[str, Any]:
+    """Images a second through the teacher and the student, as evaluation puts them through."""
+    import torch
+
+    from dinomill.handles import DatasetHandle
+    from dinomill.models import load
+
+    dataset = DatasetHandle.load(Path(request["room"]) / "curated")
+    teacher = _teacher(request, dataset)
+    (student,) = sorted((Path(request["room"]) / "work" / "distillation").glob("*/exported-last/small"))
+    batch = torch.randn(32, dataset.channels, teacher.image_size, teacher.image_size)
+    rates = {}
+    for name, folder in (("teacher", teacher.folder), ("student", student)):
+        model = load(folder).eval()
+        with torch.inference_mode():
+            model.forward_features(batch)
+            start, done = time.perf_counter(), 0
+            while time.perf_counter() - start < _FORWARD_SECONDS:
+                model.forward_features(batch)
+                done += len(batch)
+        rates[name] = done / (time.perf_counter() - start)
+    return rates
+
+
+def _teacher(request: Request, dataset: Any) -> Any:
+    """The teacher of the pretraining's trial, taken over as the stage does it."""
+    from dinomill.handles import ModelHandle
+    from dinomill.pretraining.config import PretrainingConfig
+    from dinomill.pretraining.pretrain import pretraining_job as resolved
+    from dinomill.training.stage import adopt
+
+    config = PretrainingConfig.parse(request["stages"]["pretraining"], where="the plan")
+    if (config.output / "handle.json").is_file():
+        return ModelHandle.load(config.output)
+    handle = adopt(resolved(dataset, None, config), dataset, student="student", name="teacher", output=config.output)
+    handle.save()
+    return handle
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,151 @@
+"""From images, machine and hours to every value of a run, each with its reason.
+
+A pure function: the same pool, machine and measurements give the same plan. The reasons rest on what was measured with
+this engine (docs/pretraining.md, docs/performance.md) and on the published recipe.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dinomill.errors import InputError
+from dinomill.planning.choices import Choices, Measured, Wish
+from dinomill.planning.machine import Machine
+from dinomill.planning.pool import Pool
+from dinomill.planning.prediction import Prediction, Steps, guess, predict
+from dinomill.planning.shape import SMALL_SIDE, Shape, decide
+
+MIN_IMAGES = 8
+# How often each image may be seen. More teaches a small set by heart.
+MAX_EPOCHS = 100
+MAX_EPOCHS_STARTED = 30
+_RESERVE = 0.95  # of the hours are shared out: machines have other things to do
+_LEAST_STEPS = 10
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is decided, and what it will take."""
+
+    wish: Wish
+    pool: Pool
+    machine: Machine
+    shape: Shape
+    measured: Measured
+    steps: Steps
+    bound: str  # what ends pretraining: time or epochs
+    choices: Choices
+    prediction: Prediction
+
+    @property
+    def epochs(self) -> float:
+        """How often pretraining sees each image."""
+        return self.steps.pretraining * self.shape.batch / max(self.pool.images, 1)
+
+
+def plan(wish: Wish, pool: Pool, machine: Machine, measured: Measured | None = None) -> Plan:
+    """Decide everything.
+
+    Args:
+        wish: What the user asks for.
+        pool: The images.
+        machine: What is there to compute with.
+        measured: What the probe measured; None: rates are guessed, to have something to probe.
+
+    Raises:
+        InputError: When there are too few images to learn from.
+    """
+    from dinomill.planning import recipe_stages, recipe_training
+
+    if pool.images < MIN_IMAGES:
+        raise InputError(
+            f"{', '.join(pool.locations)} holds too few images to learn from.",
+            found=f"{pool.images} usable of {pool.files} files",
+            expected=f"at least {MIN_IMAGES}; some thousands to learn anything",
+            action="name the folder that holds all your images",
+        )
+    shape = decide(wish, pool, machine)
+    measured = measured or guess(pool, machine, shape)
+    steps, bound = _steps(wish, pool, machine, shape, measured)
+    choices: Choices = {}
+    for part in (recipe_stages.curation, recipe_training.pretraining, recipe_training.distillation):
+        choices |= part(wish, pool, machine, shape, steps, bound)
+    for part in (recipe_stages.evaluation, recipe_stages.registration):
+        choices |= part(wish, pool, machine, shape, steps, bound)
+    prediction = predict(wish, pool, machine, shape, measured, steps)
+    return Plan(wish, pool, machine, shape, measured, steps, bound, choices, prediction)
+
+
+def _steps(wish: Wish, pool: Pool, machine: Machine, shape: Shape, measured: Measured) -> tuple[Steps, str]:
+    """Numbers of steps: the hours that the other stages leave, bounded by epochs; and which of the two it was."""
+    budget = wish.hours * 3600
+    small = Steps(
+        pretraining=0,
+        distillation=0,
+        random_networks=_random_networks(measured),
+        images_per_task=max(64, min(1024, pool.images // (4 * machine.cores))),
+        **_labelled(wish, measured, budget),
+    )
+    looked = _looks(wish, measured, budget)
+    small = small.model_copy(update=looked)
+    others = predict(wish, pool, machine, shape, measured, small).seconds
+    left = max(budget * _RESERVE - others, 0.0)
+    share = 0.5 if wish.start is not None else 0.65
+    epochs = MAX_EPOCHS_STARTED if wish.start is not None else MAX_EPOCHS
+    per_epoch = max(pool.images / shape.batch, 1.0)
+    affordable = int(left * share / measured.pretraining_step)
+    bounded = int(epochs * per_epoch)
+    distil = min(int(left * (1 - share) / measured.distillation_step), int(MAX_EPOCHS * per_epoch))
+    steps = small.model_copy(
+        update={
+            "pretraining": max(_LEAST_STEPS, _rounded(min(affordable, bounded))),
+            "distillation": max(_LEAST_STEPS, _rounded(distil)),
+        }
+    )
+    return steps, _bound(wish, affordable, bounded, epochs, others)
+
+
+def _bound(wish: Wish, affordable: int, bounded: int, epochs: int, others: float) -> str:
+    if affordable < _LEAST_STEPS:
+        return (
+            f"the other stages alone take about {others / 60:.0f} minutes of the {60 * wish.hours:.0f} asked for: "
+            "the fewest steps that can be called a run"
+        )
+    if affordable > bounded:
+        return f"{epochs} epochs, no more: more would teach the images by heart; the hours are not used up"
+    return f"what {wish.hours:g} hours leave beside the other stages"
+
+
+def _rounded(steps: int) -> int:
+    """Down to two figures: nobody measures better."""
+    if steps < 100:
+        return steps
+    unit = 10 ** (len(str(steps)) - 2)
+    return int(steps // unit * unit)
+
+
+def _random_networks(measured: Measured) -> int:
+    """Three draws where they cost nothing, else one."""
+    return 3 if measured.teacher_rate > 150 else 1
+
+
+def _labelled(wish: Wish, measured: Measured, budget: float) -> dict[str, int]:
+    """Labelled images that may be measured on: at most a twelfth of the hours goes into features."""
+    if not wish.labelled:
+        return {"bank": 0, "queries": 0}
+    networks = 6
+    affordable = max(int(budget / 12 * measured.teacher_rate / networks), 200)
+    queries = min(wish.queries, max(affordable // 3, 100))
+    return {"queries": queries, "bank": min(wish.bank, max(affordable - queries, 100))}
+
+
+def _looks(wish: Wish, measured: Measured, budget: float) -> dict[str, int]:
+    """How the monitor looks: at most two hundredths of the hours."""
+    looks = 4
+    affordable = int(0.01 * budget / looks * min(measured.teacher_rate, measured.student_rate))
+    images = max(64, min(512, affordable // 3))
+    labelled = max(100, min(2000, affordable - images)) if wish.labelled else 0
+    return {"looks": looks, "look_images": images, "look_labelled": min(labelled, max(wish.bank, 20))}
+
+
+__all__ = ["MAX_EPOCHS", "MAX_EPOCHS_STARTED", "MIN_IMAGES", "SMALL_SIDE", "Plan", "plan"]

@@ -1,0 +1,293 @@
+"""The values of pretraining and distillation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dinomill.models.config import VisionTransformerConfig
+from dinomill.planning.choices import Choice, Choices, Wish
+from dinomill.planning.machine import Machine
+from dinomill.planning.pool import Pool
+from dinomill.planning.prediction import Steps
+from dinomill.planning.shape import SMALL_SIDE, Shape, power_of_two
+
+_LONG = 20_000  # steps from which the published constants fit better than those of short runs
+_CACHE_SHARE = 0.15  # of the memory
+
+
+def pretraining(wish: Wish, pool: Pool, machine: Machine, shape: Shape, steps: Steps, bound: str) -> Choices:
+    """The teacher."""
+    count = steps.pretraining
+    epochs = count * shape.batch / max(pool.images, 1)
+    choices: Choices = {
+        "steps": Choice(count, f"{epochs:.1f} epochs of {pool.images:,} images: {bound}"),
+        "batch_size": Choice(shape.batch, _batch_reason(pool, machine, shape)),
+        **_model(wish, pool, machine, shape, count),
+        "step.head.hidden_dim": Choice(_hidden(shape.teacher), "the heads' width goes with the model's"),
+        "step.head.bottleneck_dim": Choice(_bottleneck(shape.teacher), "the paper's 256 is for networks from S on"),
+        "step.head.prototypes": Choice(prototypes(pool.images), f"about one for eight of {pool.images:,} images"),
+        "step.separate_heads": Choice(True, "a head of its own for patches, as in the long recipe"),
+        "step.drop_path": Choice(*_drop_path(wish, shape, count)),
+        **_compile(machine, wish),
+        **_crops(wish, pool, shape),
+        "masking.min_patches": Choice(2 if shape.grid < 10 else 4, f"patches of a block, of {shape.grid**2} in a crop"),
+        **(_short_schedule(shape, count) if wish.start is None else _started_schedule(shape)),
+        **_optimizer(wish, shape, count),
+        **_runtime(wish, pool, machine, shape, steps, count),
+    }
+    return {f"pretraining.{key}": choice for key, choice in choices.items()}
+
+
+def distillation(wish: Wish, pool: Pool, machine: Machine, shape: Shape, steps: Steps, bound: str) -> Choices:
+    """The student."""
+    del bound
+    count = steps.distillation
+    epochs = count * shape.batch / max(pool.images, 1)
+    student = shape.student
+    values: dict[str, tuple[Any, str]] = {
+        "champion": ("small", "the only student"),
+        "steps": (count, f"{epochs:.1f} epochs: the rest of the hours, a third of the training"),
+        "batch_size": (shape.batch, "as in pretraining"),
+        **_student(student),
+        "step.head.hidden_dim": (_hidden(student), "the heads' width goes with the model's"),
+        "step.head.bottleneck_dim": (_bottleneck(student), "as in pretraining"),
+        "step.patch_share": (0.25, "of the patches in the loss; the rest would cost more than it teaches"),
+        "crops.global_size": (shape.image_size, "as in pretraining"),
+        "crops.global_scale": ([0.6, 1.0], "milder than in pretraining: the teacher says what is to be seen"),
+        "crops.local_size": (shape.local_size, "as in pretraining"),
+        "crops.local_scale": ([0.3, 0.8], "as above"),
+        "crops.local_crops": (2, "a student learns from the teacher's views: more cost and teach little"),
+        "crops.aspect": ([0.83, 1.2], "as above"),
+        "crops.brightness": (0.3, "as above"),
+        "crops.contrast": (0.3, "as above"),
+        "crops.blur": ([0, 0, 0], "none: what the teacher sees is what is learnt"),
+        "crops.solarise": (0, "none, as above"),
+        "schedule.learning_rate": (
+            4e-3 if student.embed_dim <= 192 else 2e-3,
+            "at 1,024 images a step, by square root",
+        ),
+        "schedule.momentum": (_momentum(count), f"of the average that is kept, over {count:,} steps"),
+        "schedule.teacher_temperature_start": (0.06, "no warmup: the teacher is finished"),
+        "schedule.teacher_temperature": (0.06, "as in pretraining"),
+        "schedule.weight_decay_end": (0.2, "as in the long recipe"),
+        "optimizer.layerwise_decay": (1.0, "the student starts from nothing"),
+        "optimizer.patch_embed_multiplier": (1.0, "as above"),
+    }
+    choices = {key: Choice(*pair) for key, pair in values.items()}
+    choices |= _runtime(wish, pool, machine, shape, steps, count) | _compile(machine, wish)
+    return {f"distillation.{key}": choice for key, choice in choices.items()}
+
+
+def prototypes(images: int) -> int:
+    """Directions that images are assigned to."""
+    return min(max(power_of_two(images / 8), 256), 65_536)
+
+
+def _batch_reason(pool: Pool, machine: Machine, shape: Shape) -> str:
+    if shape.batch * 2 > max(pool.images // 4, 2):
+        return f"images a step; more than a quarter of {pool.images:,} would be too alike from step to step"
+    if machine.gpus:
+        return f"images a step on {len(machine.gpus)} GPU(s) of {machine.gpus[0].memory_bytes / 2**30:.0f} GB"
+    return "images a step; many small steps teach more than few large ones in short runs"
+
+
+def _model(wish: Wish, pool: Pool, machine: Machine, shape: Shape, count: int) -> Choices:
+    if wish.start is not None:
+        start = wish.start
+        return {
+            "initial": Choice(start.address, f"{start.family}, {start.parameters / 1e6:.0f} M parameters"),
+            "model": Choice("from_weights", "shape, normalisation and pooling come from the weights"),
+        }
+    teacher = shape.teacher
+    why = f"{shape.teacher_size}: {_asked(wish, pool, machine)}"
+    return {
+        "model.image_size": Choice(shape.image_size, _size_reason(pool, shape)),
+        "model.patch_size": Choice(shape.patch, f"{shape.grid} × {shape.grid} patches"),
+        "model.in_channels": Choice(shape.channels, "the dataset's"),
+        "model.embed_dim": Choice(teacher.embed_dim, why),
+        "model.depth": Choice(teacher.depth, "as above"),
+        "model.num_heads": Choice(teacher.num_heads, "64 numbers a head"),
+        "model.registers": Choice(0, "they pay for large networks trained for long"),
+        "model.layerscale": Choice(*_layerscale(count)),
+        "model.interpolate_offset": Choice(0, "positions are resized by size alone"),
+        "model.pooling": Choice("cls+mean_patch", "what an image's embedding is, from here to the server"),
+    }
+
+
+def _asked(wish: Wish, pool: Pool, machine: Machine) -> str:
+    if wish.size is not None:
+        return f"--size {wish.size}"
+    return f"for {pool.images:,} images and {wish.hours:g} hours on {len(machine.gpus) or machine.cores} " + (
+        "GPU(s)" if machine.gpus else "cores"
+    )
+
+
+def _size_reason(pool: Pool, shape: Shape) -> str:
+    side = pool.short_side.median
+    if shape.image_size + shape.patch > side:
+        return f"pixels, in whole patches: half of the images are {side:.0f} or less on their shorter side"
+    return f"pixels; the images show {side:.0f}, but this machine can afford no more in the time"
+
+
+def _layerscale(count: int) -> tuple[float, str]:
+    if count < _LONG:
+        return 1.0, "1e-5, made for hundred thousands of steps, would take most of a short run to grow"
+    return 1e-5, "as published, for long runs"
+
+
+def _student(student: VisionTransformerConfig) -> dict[str, tuple[Any, str]]:
+    values: dict[str, tuple[Any, str]] = {
+        "image_size": (student.image_size, "the teacher's crops"),
+        "patch_size": (student.patch_size, "the teacher's: both learn from the same patches"),
+        "in_channels": (student.in_channels, "the teacher's"),
+        "embed_dim": (student.embed_dim, "well below the teacher's size: made to be served"),
+        "depth": (student.depth, "as above"),
+        "num_heads": (student.num_heads, "64 numbers a head"),
+        "layerscale": (1.0, "a short run starts with open gains"),
+        "interpolate_offset": (0, "positions are resized by size alone"),
+        "pooling": ("cls+mean_patch", "what an image's embedding is"),
+    }
+    return {f"students.small.{key}": pair for key, pair in values.items()}
+
+
+def _hidden(model: VisionTransformerConfig) -> int:
+    return 2048 if model.embed_dim >= 384 else max(512, 4 * model.embed_dim)
+
+
+def _bottleneck(model: VisionTransformerConfig) -> int:
+    return 256 if model.embed_dim >= 384 else 128
+
+
+def _drop_path(wish: Wish, shape: Shape, count: int) -> tuple[float, str]:
+    if wish.start is not None or count < _LONG or shape.teacher.embed_dim < 384:
+        return 0, "none: it spares networks that are large and trained for long"
+    return (
+        0.3 if shape.teacher.embed_dim > 384 else 0.1,
+        "share of images that skip a branch, as published for long runs",
+    )
+
+
+def _compile(machine: Machine, wish: Wish) -> Choices:
+    if machine.gpus and wish.hours >= 2:
+        return {"step.compile": Choice(True, "minutes at the start, then faster steps")}
+    return {}
+
+
+def _crops(wish: Wish, pool: Pool, shape: Shape) -> Choices:
+    small = shape.image_size < SMALL_SIDE
+    floor = (shape.local_size / 2 / max(pool.short_side.median, 1)) ** 2
+    least = round(min(max(0.08 if shape.tiny else 0.05, floor), 0.25), 3)
+    values: dict[str, tuple[Any, str]] = {
+        "global_size": (shape.image_size, _crop_reason(wish, pool, shape)),
+        "local_size": (shape.local_size, "half of it or a little less, in whole patches"),
+        "local_crops": (shape.local_crops, "the paper's eight" if shape.local_crops == 8 else "half of the paper's"),
+    }
+    if shape.aligned:
+        why = f"aligned (images correlate by {pool.alignment:.2f}): milder crops keep where things are"
+        values |= {
+            "global_scale": ([0.9, 1.0], f"share of the area; {why}"),
+            "local_scale": ([0.15, 0.6], "as above"),
+            "aspect": ([0.9, 1.11], "as above: hardly stretched"),
+        }
+    else:
+        why = f"not aligned (images correlate by {pool.alignment:.2f}): the paper's crops"
+        values |= {
+            "global_scale": ([0.3 if shape.tiny else 0.32, 1.0], f"share of the area; {why}"),
+            "local_scale": ([least, 0.35], f"no less, or a crop of {shape.local_size} pixels would show a blur"),
+            "aspect": ([0.75, 1.3333], "width over height, the paper's"),
+        }
+    if small:
+        values["blur"] = ([0, 0, 0], f"none: at {shape.image_size} pixels it takes away what is there")
+        values["solarise"] = (0, "none: gained nothing at these sizes")
+    else:
+        kernel = 9 if shape.image_size >= 160 else 5
+        values["blur"] = ("official", "as the released weights were trained: 0, 0.9, 0.5")
+        values["blur_kernel"] = (kernel, f"pixels; the paper's 9 are for 224, this is {shape.image_size}")
+        values["blur_sigma"] = ([0.1, 2.0 if kernel == 9 else 1.0], "as above")
+        values["solarise"] = (
+            0.2 if shape.channels == 3 else 0,
+            "the paper's" if shape.channels == 3 else "none on grey",
+        )
+    return {f"crops.{key}": Choice(*pair) for key, pair in values.items()}
+
+
+def _crop_reason(wish: Wish, pool: Pool, shape: Shape) -> str:
+    if wish.start is None:
+        return "the model's image size"
+    if shape.image_size > pool.short_side.median:
+        return f"pixels, more than the images' {pool.short_side.median:.0f}: the weights know no coarser grid"
+    return f"pixels, {shape.grid} patches a side: what this machine can afford of the weights' {wish.start.image_size}"
+
+
+def _momentum(count: int) -> float:
+    return 0.98 if count < 1000 else 0.99 if count < 5000 else 0.992 if count < 50_000 else 0.994
+
+
+def _short_schedule(shape: Shape, count: int) -> Choices:
+    rate = 4e-3 if shape.tiny else 3e-3 if shape.teacher.embed_dim <= 192 else 2e-3
+    if count >= _LONG and shape.teacher.embed_dim >= 768:
+        rate = 1e-3
+    values: dict[str, tuple[Any, str]] = {
+        "learning_rate": (rate, "at 1,024 images a step, by square root; too high costs more than too low"),
+        "momentum": (_momentum(count), f"of the teacher, over {count:,} steps"),
+        "teacher_temperature": (0.06 if count < _LONG else 0.07, "a short run" if count < _LONG else "as published"),
+        "weight_decay_end": (0.2, "as in the long recipe"),
+    }
+    return {f"schedule.{key}": Choice(*pair) for key, pair in values.items()}
+
+
+def _started_schedule(shape: Shape) -> Choices:
+    rate = 4e-4 if shape.teacher.embed_dim <= 384 else 2e-4
+    values: dict[str, tuple[Any, str]] = {
+        "schedule.learning_rate": (rate, "at 1,024 images a step, by square root: the weights are good already"),
+        "schedule.warmup": (0.1, "share of the run"),
+        "schedule.momentum": (0.996, "the teacher is good from the first step: it moves slowly"),
+        "schedule.teacher_temperature": (0.06, "a short run"),
+        "schedule.weight_decay_end": (0.04, "no more at the end than at the start: nothing is to be unlearnt"),
+        "adaptation.frozen": (0.15, "share of the run in which the new heads learn alone"),
+        "adaptation.ramp": (0.15, "share of the run in which the backbone's rate rises"),
+        "adaptation.backbone_rate": (0.25, "of the heads' rate"),
+    }
+    return {key: Choice(*pair) for key, pair in values.items()}
+
+
+def _optimizer(wish: Wish, shape: Shape, count: int) -> Choices:
+    if wish.start is not None:
+        decay, patches = 0.8, 0.2
+        why = "early layers, which know the most general things, move least"
+    elif count < _LONG:
+        decay, patches = 1.0, 1.0
+        why = "the paper's 0.9 and 0.2 spare weights that are trained for long"
+    else:
+        decay, patches, why = 0.9, 0.2, f"as published, for {shape.teacher.depth} blocks"
+    return {
+        "optimizer.layerwise_decay": Choice(decay, why),
+        "optimizer.patch_embed_multiplier": Choice(patches, "as above"),
+    }
+
+
+def _runtime(wish: Wish, pool: Pool, machine: Machine, shape: Shape, steps: Steps, count: int) -> Choices:
+    every = max(count // max(steps.looks, 1), 1)
+    decoded = pool.images * pool.short_side.median * pool.long_side.median * shape.channels
+    cache = int(min(max(512e6, decoded * 1.3), _CACHE_SHARE * machine.memory_bytes) / 1e6)
+    values: dict[str, tuple[Any, str]] = {
+        "runtime.log_every": (max(1, min(50, count // 40)), "steps between two rows of the curve"),
+        "runtime.checkpoint_every": (every, "steps; a killed run loses no more"),
+        "runtime.monitor.every": (every, f"steps: {steps.looks} looks, a hundredth of the time"),
+        "runtime.monitor.images": (max(16, min(steps.look_images, pool.images)), "images a look"),
+        "runtime.monitor.labelled_images": (
+            max(20, steps.look_labelled or 20),
+            "labelled images a look, where there are",
+        ),
+        "runtime.loader.cache_mb": (cache, f"decoded images stay in memory; all of them are {decoded / 1e6:,.0f} MB"),
+        "launcher.kind": (
+            "torchrun" if shape.processes > 1 else "inline",
+            f"{shape.processes} GPUs, a process each" if shape.processes > 1 else "one process uses all of the machine",
+        ),
+    }
+    if shape.processes > 1:
+        values["launcher.processes"] = (shape.processes, "one a GPU")
+    if shape.processes > 1 and shape.teacher.embed_dim >= 768:
+        values["runtime.parallel.kind"] = ("fsdp2", "parameters sharded block by block")
+    del wish
+    return {key: Choice(*pair) for key, pair in values.items()}
