@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from kedro.framework.hooks import hook_impl
 
@@ -16,6 +16,9 @@ from dinomill.config import Config
 from dinomill.environment import kept_environment
 from dinomill.errors import ConfigError
 from dinomill.stages import STAGES
+
+if TYPE_CHECKING:
+    from dinomill.planning.measured import Stopwatch
 
 # The sample is the demo's input, not an experiment.
 UNTRACKED = frozenset({"sample"})
@@ -32,6 +35,8 @@ class ProjectHooks:
         self._globals: dict[str, Any] = {}
         self._origin: Callable[[str], str] = str
         self._runs = StageRuns()
+        self._stage: str | None = None
+        self._watch: Stopwatch | None = None
 
     @hook_impl
     def after_context_created(self, context: Any) -> None:
@@ -70,8 +75,9 @@ class ProjectHooks:
     def before_node_run(self, node: Any) -> None:
         """Open the stage's MLflow run when its first node starts, and end the stage's before it."""
         stage = stage_of(node)
-        if stage != self._runs.stage:
-            self._runs.end()
+        if stage != self._stage:
+            self._end()
+            self._begin(stage)
             if stage is not None and stage not in UNTRACKED:
                 self._runs.begin(
                     stage,
@@ -83,15 +89,29 @@ class ProjectHooks:
     @hook_impl
     def after_pipeline_run(self) -> None:
         """End the last stage's run."""
-        self._runs.end()
+        self._end()
 
     @hook_impl
     def on_pipeline_error(self, error: Exception) -> None:
         """Mark the current stage's run as failed."""
-        self._runs.end(error)
+        self._end(error)
 
     def interrupted(self, error: BaseException) -> None:
         """Mark the current stage's run as killed: Kedro calls no hook for Ctrl-C."""
+        self._end(error)
+
+    def _begin(self, stage: str | None) -> None:
+        from dinomill.planning.measured import Stopwatch
+
+        self._stage = stage
+        if stage is not None:
+            self._watch = Stopwatch(self._globals.get("folders") or {})
+            self._watch.begin(stage)
+
+    def _end(self, error: BaseException | None = None) -> None:
+        if self._watch is not None:
+            self._watch.end(finished=error is None)
+        self._watch = self._stage = None
         self._runs.end(error)
 
 
