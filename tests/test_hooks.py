@@ -118,7 +118,7 @@ def test_nothing_runs_before_everything_is_checked(own_images: Path) -> None:
     done = kedro_run(own_images, "--params", "distillation.batch_size=16,registration.name=my model")
     assert done.returncode == 1
     shown = done.stdout + done.stderr
-    assert "2 things have to be put right; nothing was run" in shown
+    assert "2 things have to be put right before anything runs" in shown
     assert "raw/labelled/test" in shown
     assert "my model" in shown
     assert "labelled in conf/local/globals.yml" in shown

@@ -116,11 +116,16 @@ def init(
 @app.command(epilog="Example: [bold]dinomill plan[/]")
 def plan() -> None:
     """Show which stages `dvc repro` would run, and why, without running any."""
+    from dinomill.commands.ahead import look_ahead, require_fit_for_dvc
     from dinomill.commands.plan import make_plan, show
     from dinomill.commands.project import enter_project
 
     enter_project()
-    show(make_plan())
+    require_fit_for_dvc(None)
+    steps = make_plan()
+    ahead = look_ahead(None, tuple(step.stage for step in steps if step.verdict != "up to date"))
+    show(steps, ahead)
+    raise typer.Exit(1 if ahead.stopping else 0)
 
 
 @app.command(

@@ -7,9 +7,12 @@ import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dinomill.errors import InputError
+
+if TYPE_CHECKING:
+    from dinomill.commands.ahead import Ahead
 
 _WORDS = {
     "deleted": "is missing",
@@ -65,26 +68,50 @@ def make_plan() -> list[Step]:
     return steps
 
 
-def show(steps: list[Step]) -> None:
-    """Print the plan as a table, with the free space on the disk that it would fill."""
+def show(steps: list[Step], ahead: Ahead | None = None) -> None:
+    """Print the plan as a table, with the free space on the disk that it would fill, and what is wrong.
+
+    Args:
+        steps: The stages.
+        ahead: What lies ahead of those that would run.
+    """
     from rich.console import Console
     from rich.table import Table
 
+    from dinomill.commands.ahead import show_problems
+    from dinomill.planning.outlook import Outlook, size, total
+
     table = Table("stage", "what", "why", "reads", box=None, pad_edge=False)
+    for name in ("images", "time", "memory"):
+        table.add_column(name, justify="right")
+    outlooks = ahead.outlooks if ahead else {}
     for step in steps:
         colour = {"run": "yellow", "up to date": "green"}.get(step.verdict, "cyan")
         shown = [*step.reasons[:4], *([f"and {len(step.reasons) - 4} more"] if len(step.reasons) > 4 else [])]
-        table.add_row(step.stage, f"[{colour}]{step.verdict}[/]", "\n".join(shown), step.inputs)
+        will = outlooks.get(step.stage, Outlook())
+        table.add_row(
+            step.stage,
+            f"[{colour}]{step.verdict}[/]",
+            "\n".join(shown),
+            step.inputs,
+            f"{will.images:,}" if will.images else "",
+            will.shown_time if step.stage in outlooks else "",
+            size(will.memory_bytes) if will.memory_bytes else "",
+        )
     console = Console()
     console.print(table)
     stale = [step for step in steps if step.verdict != "up to date"]
     free = shutil.disk_usage(Path.cwd()).free / 1e9
+    time = total({step.stage: outlooks[step.stage] for step in stale if step.stage in outlooks})
     console.print()
+    takes = f": {time}" if time else ""
     console.print(
-        f"{len(stale)} of {len(steps)} stages to run with `dvc repro` ({free:,.0f} GB free)."
+        f"{len(stale)} of {len(steps)} stages to run with `dvc repro`{takes} ({free:,.0f} GB free)."
         if stale
         else "Nothing to do: every stage is up to date."
     )
+    if ahead:
+        show_problems(ahead, console)
 
 
 def _in_order(graph: Any) -> list[Any]:

@@ -50,6 +50,8 @@ def check_labelled(request: Request) -> Iterator[Problem]:
     splits = _splits(request)
     if not splits or not request.runs("curation", "pretraining", "distillation", "evaluation"):
         return
+    if request.will_be_made(request.labelled):
+        return
     if "://" in request.labelled:
         if request.runs("evaluation"):
             yield Problem(

@@ -35,6 +35,13 @@ def check_places(request: Request) -> Iterator[Problem]:
     yield from _writable(request)
 
 
+def _named(request: Request) -> list[tuple[str, str]]:
+    """Every source with the key that names it."""
+    named = [("pool", place) for place in request.pool]
+    named += [(f"seeds.{name}", place) for name, place in request.seeds.items()]
+    return named + ([("labelled", request.labelled)] if request.labelled else [])
+
+
 def listing(places: Sequence[str]) -> list[Item]:
     """Everything in some sources, in the order of the sources.
 
@@ -63,10 +70,9 @@ def _sources(request: Request) -> Iterator[Problem]:
             expected="seeds: {examples: path/to/good/images}",
             action="give each set of seeds a name",
         )
-    for place in request.pool:
-        yield from _source("pool", place)
-    for name, place in request.seeds.items():
-        yield from _source(f"seeds.{name}", place)
+    for key, place in _named(request):
+        if key != "labelled" and not request.will_be_made(place):
+            yield from _source(key, place)
     if request.curation:
         yield from _seed_sets(request)
 
@@ -90,15 +96,31 @@ def _source(key: str, place: str) -> Iterator[Problem]:
             expected="image files, in any sub-folders",
             action="put images there, or name another place",
         )
-    stops = Counter(_STOPS_DVC[item.fault] for item in items if item.fault in _STOPS_DVC)
-    if stops and "://" not in place and Path(place).is_dir():
-        names = [item.path for item in items if item.fault in _STOPS_DVC]
+    yield from _unfit(key, place, items, warning=True)
+
+
+def unfit_for_dvc(request: Request) -> Iterator[Problem]:
+    """What would stop DVC, or make it wait for ever, in the folders that it watches: to be asked before DVC is."""
+    for key, place in _named(request):
+        if "://" in place or not Path(place).is_dir():
+            continue
+        try:
+            yield from _unfit(key, place, listing((place,)), warning=False)
+        except DinomillError as error:
+            yield Problem.of(error, key)
+
+
+def _unfit(key: str, place: str, items: Sequence[Item], *, warning: bool) -> Iterator[Problem]:
+    bad = [item for item in items if item.fault in _STOPS_DVC]
+    if bad and "://" not in place and Path(place).is_dir():
+        kinds = Counter(_STOPS_DVC[item.fault] for item in bad)
         yield Problem(
             key,
-            f"{place} holds what DVC cannot read: `dvc repro` and `dinomill plan` would stop at it.",
-            found=", ".join(f"{many:,} × {what}" for what, many in stops.items()) + f": {some(names)}",
+            f"{place} holds what DVC cannot read: `dvc repro` would stop at it, or wait for ever.",
+            found=", ".join(f"{many:,} × {what}" for what, many in kinds.items())
+            + f": {some([item.path for item in bad])}",
             action="remove or rename it; `kedro run` alone leaves it out and goes on",
-            warning=True,
+            warning=warning,
         )
 
 
@@ -114,11 +136,8 @@ def _seed_sets(request: Request) -> Iterator[Problem]:
 
 
 def _nesting(request: Request) -> Iterator[Problem]:
-    sources = [("pool", place) for place in request.pool]
-    sources += [(f"seeds.{name}", place) for name, place in request.seeds.items()]
-    sources += [("labelled", request.labelled)] if request.labelled else []
     written = {name: path.absolute() for name, path in request.folders.items() if name not in _NOT_WRITTEN}
-    for key, place in sources:
+    for key, place in _named(request):
         if "://" in place:
             continue
         path = Path(place).absolute()

@@ -85,6 +85,11 @@ class Request:
         """Where stages write, by the names in globals.yml."""
         return {str(name): Path(str(place)) for name, place in (self.settings.get("folders") or {}).items()}
 
+    def will_be_made(self, place: str) -> bool:
+        """Whether a source is a part of the sample, which the first stage will lay out."""
+        sample = self.folders.get("sample")
+        return self.runs("sample") and sample is not None and Path(place).absolute().is_relative_to(sample.absolute())
+
     @property
     def work(self) -> Path:
         """Where unfinished work lies, and what checks remember."""
