@@ -20,6 +20,7 @@ from dinomill.errors import InputError
 from dinomill.storage.atomic import write_text
 
 HANDLE_NAME = "handle.json"
+START_NAME = "start"
 
 
 class Handle(BaseModel):
@@ -99,7 +100,14 @@ class ModelHandle(Handle):
     history: Path = Field(description="Parquet: a row a logged step: step, images, loss and its terms, lr, …")
     dataset_sha256: str = Field(description="the manifest that it was trained on")
     teacher_sha256: str | None = Field(default=None, description="weights of the teacher it was distilled from")
+    initial: str | None = Field(default=None, description="address of the weights that it started from; null: random")
+    initial_sha256: str | None = Field(default=None, description="of their content")
     run_id: str | None = Field(default=None, description="the MLflow run")
+
+    @property
+    def start(self) -> Path | None:
+        """The backbone that it started from, an export like its own; None when it started from random weights."""
+        return None if self.initial is None else self.folder / START_NAME
 
 
 class StudentsHandle(Handle):
@@ -115,17 +123,33 @@ class ModelScore(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str
-    kind: str = Field(description="pixels, random, teacher or student")
+    kind: str = Field(description="pixels, random, start, teacher or student")
     parameters: int
     knn: float
     linear: float
     details: dict[str, float] = Field(default_factory=dict, description="accuracy for every k and learning rate tried")
 
 
+class Difference(BaseModel):
+    """How much more often one model is right than another on the same images, with its interval; fractions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{100 * self.value:+.1f} points [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
+
+
 class EvaluationHandle(Handle):
     """The evaluation table; ``metrics.json`` in the folder holds it for DVC."""
 
     scores: tuple[ModelScore, ...]
+    gains: dict[str, dict[str, Difference]] = Field(
+        default_factory=dict, description="paired differences: teacher_over_start: {knn, linear}, …"
+    )
     bank_images: int
     query_images: int
     classes: tuple[str, ...]
@@ -134,6 +158,25 @@ class EvaluationHandle(Handle):
     def score(self, kind: str) -> ModelScore | None:
         """The best row of a kind by kNN, or None."""
         return max((s for s in self.scores if s.kind == kind), key=lambda s: s.knn, default=None)
+
+    def helped(self, model: str = "teacher") -> str | None:
+        """Whether a model is better than the weights that training started from, as a sentence; None without any.
+
+        Args:
+            model: ``teacher``, or a student's name.
+        """
+        start, found = self.score("start"), self.gains.get(f"{model}_over_start")
+        if start is None or found is None:
+            return None
+        knn = found["knn"]
+        verdict = (
+            "is better than" if knn.low > 0 else "is worse than" if knn.high < 0 else "does not surely differ from"
+        )
+        name = "The adapted model" if model == "teacher" else f"The student {model}"
+        return (
+            f"{name} {verdict} the weights that it started from: kNN {knn} (they have {100 * start.knn:.1f}%), "
+            f"linear probe {found['linear']} ({100 * start.linear:.1f}%)."
+        )
 
 
 class RegistrationHandle(Handle):

@@ -17,10 +17,11 @@ from dinomill.evaluation.evaluate import evaluate
 from dinomill.evaluation.features import content_hash
 from dinomill.evaluation.networks import compared
 from dinomill.evaluation.record import record
-from dinomill.handles import EvaluationHandle, ModelHandle, StudentsHandle
+from dinomill.handles import Difference, EvaluationHandle, ModelHandle, StudentsHandle
 from dinomill.images.labelled import find_labelled
 from dinomill.serving.predictor import Predictor
 from dinomill.tracking import open_run
+from tests.exported import export
 
 
 def configuration(folder: Path, **changes: object) -> EvaluationConfig:
@@ -232,3 +233,84 @@ def test_an_evaluation_is_recorded(handle: EvaluationHandle, labelled: Path, tmp
     assert json.loads(data.dataset.profile)["images"] == 420
     names = {item.path for item in MlflowClient(store).list_artifacts(str(run.run_id))}
     assert names == {"scores.csv", "results.json", "plots"}
+
+
+@pytest.fixture(scope="module")
+def adapted(teacher: ModelHandle, tmp_path_factory: pytest.TempPathFactory) -> ModelHandle:
+    """The teacher as if it had started from another network of its shape."""
+    folder = tmp_path_factory.mktemp("adapted")
+    shutil.copytree(teacher.folder, folder, dirs_exist_ok=True)
+    start = export(folder / "start", "start", depth=3, seed=7)
+    return teacher.model_copy(
+        update={"folder": folder, "initial": "some/weights", "initial_sha256": start.weights_sha256}
+    )
+
+
+def test_the_starting_weights_are_a_row_with_paired_differences(
+    place: Path, handle: EvaluationHandle, labelled: Path, adapted: ModelHandle, students: StudentsHandle
+) -> None:
+    found = evaluate(str(labelled), adapted, students, configuration(place, output=place / "adapted"))
+    assert [score.kind for score in found.scores] == ["pixels", "random", "start", "teacher", "student"]
+    assert found.score("teacher") == handle.score("teacher")
+    start, teacher, student = (found.score(kind) for kind in ("start", "teacher", "student"))
+    assert start is not None and teacher is not None and student is not None
+    assert start.model == "starting weights"
+    results = json.loads((found.folder / "results.json").read_text())
+    metrics = json.loads(found.metrics.read_text())
+    for name, score in (("teacher", teacher), ("small", student)):
+        gain = found.gains[f"{name}_over_start"]
+        assert gain["knn"].value == pytest.approx(score.knn - start.knn, abs=1e-6)
+        assert gain["linear"].low <= gain["linear"].value <= gain["linear"].high
+        assert results["gain"][f"{name}_over_start"]["knn"] == gain["knn"].model_dump()
+        assert metrics[f"{name}_over_start"]["knn_low"] == pytest.approx(100 * gain["knn"].low, abs=0.01)
+    assert metrics["start"]["knn"] == pytest.approx(100 * start.knn, abs=0.01)
+    sentence = found.helped()
+    assert sentence is not None
+    assert f"{100 * start.knn:.1f}%" in sentence
+    assert str(found.gains["teacher_over_start"]["knn"]) in sentence
+    assert handle.helped() is None
+    assert "teacher over start" in (found.folder / "plots" / "differences.svg").read_text()
+    assert EvaluationHandle.load(found.folder) == found
+
+
+@pytest.mark.parametrize(
+    ("interval", "verdict"),
+    [((0.02, 0.01, 0.03), "better"), ((-0.02, -0.03, -0.01), "worse"), ((0.0, -0.01, 0.01), "not surely differ")],
+)
+def test_whether_it_helped_is_said_by_the_interval(
+    handle: EvaluationHandle, interval: tuple[float, float, float], verdict: str
+) -> None:
+    difference = Difference(**dict(zip(("value", "low", "high"), interval, strict=True)))
+    start = handle.scores[0].model_copy(update={"kind": "start"})
+    gains = {"small_over_start": {"knn": difference, "linear": difference}}
+    found = handle.model_copy(update={"scores": (*handle.scores, start), "gains": gains})
+    assert verdict in str(found.helped("small"))
+    assert found.helped() is None
+
+
+def test_random_networks_can_be_left_out(
+    place: Path, handle: EvaluationHandle, labelled: Path, adapted: ModelHandle, students: StudentsHandle
+) -> None:
+    changes = {"random": {"seeds": 0}, "output": place / "without", "shown_queries": 0}
+    found = evaluate(str(labelled), adapted, students, configuration(place, **changes))
+    assert [score.kind for score in found.scores] == ["pixels", "start", "teacher", "student"]
+    assert "teacher_over_start" in found.gains
+    assert not [name for name in found.gains if name.endswith("over_random")]
+    assert found.score("teacher") == handle.score("teacher")
+
+
+def test_half_precision_moves_features_within_its_rounding(
+    labelled: Path, teacher: ModelHandle, students: StudentsHandle, tmp_path: Path
+) -> None:
+    found = {}
+    for precision in ("float32", "bfloat16"):
+        changes = {"precision": precision, "random": {"seeds": 0}, "output": tmp_path / precision, "shown_queries": 0}
+        found[precision] = evaluate(str(labelled), teacher, students, configuration(tmp_path, **changes))
+    whole, half = (torch.from_numpy(np.load(found[name].folder / "features" / "teacher.npy")).float() for name in found)
+    assert not torch.equal(whole, half)
+    assert torch.nn.functional.cosine_similarity(whole, half).min() > 0.999
+    scores = [found[name].score("teacher") for name in found]
+    assert scores[0] is not None and scores[1] is not None
+    assert scores[0].knn == pytest.approx(scores[1].knn, abs=0.02)
+    # Each precision keeps features of its own, or they would be read for each other.
+    assert len(list((tmp_path / "work" / "features").iterdir())) == 2 * 2 * 3

@@ -143,3 +143,40 @@ def test_wrong_channels_and_missing_weights_are_said_before_anything_starts(
     with pytest.raises(ConfigError, match="batch_size"):
         pretrain(digits_dataset, None, config(values, batch_size=15, launcher={"kind": "torchrun", "processes": 2}))
     assert not (tmp_path / "teacher").exists()
+
+
+def test_continuing_takes_everything_from_the_weights_and_keeps_them(
+    values: dict[str, Any], digits_dataset: DatasetHandle, tmp_path: Path
+) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    from dinomill.models import read_config
+
+    first = pretrain(digits_dataset, None, config(values, model=values["model"] | {"pooling": "cls+mean_patch"}))
+    assert first.start is None
+    # Another dataset of the same images: what they are normalised with stays the weights'.
+    other = digits_dataset.model_copy(update={"mean": (0.9,), "std": (0.1,)})
+    changed = config(values, model="from_weights", initial=str(first.folder), output=str(tmp_path / "adapted"))
+    second = pretrain(other, None, changed)
+    second.save()
+    assert ModelHandle.load(second.folder) == second
+    assert (second.initial, second.initial_sha256) == (str(first.folder), first.weights_sha256)
+    assert (second.mean, second.std) == (first.mean, first.std) == (digits_dataset.mean, digits_dataset.std)
+    assert read_config(second.folder)["model"] == read_config(first.folder)["model"]
+    assert second.start == second.folder / "start"
+    assert read_config(second.start) == read_config(second.folder)
+    before, start, after = (load_file(f / "model.safetensors") for f in (first.folder, second.start, second.folder))
+    assert all(torch.equal(before[name], start[name]) for name in before)
+    assert not all(torch.equal(after[name], start[name]) for name in start)
+
+    # The weights' content is part of the job, their address is not.
+    moved = (tmp_path / "teacher").rename(tmp_path / "moved")
+    again = config(values, model="from_weights", initial=str(moved))
+    assert pretraining_job(other, None, again).identity()["initial_sha256"] == first.weights_sha256
+    assert (pretraining_job(other, None, again).work / "start").is_dir()
+    colour = digits_dataset.model_copy(update={"channels": 3})
+    with pytest.raises(ConfigError, match=r"curation\.write\.channels to 1"):
+        pretrain(colour, None, again)
+    with pytest.raises(ConfigError, match=r"pretraining\.model\.num_heads is 4, theirs is 2"):
+        pretrain(other, None, config(values, model=values["model"] | {"num_heads": 4}, initial=str(moved)))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from dinomill.handles import EvaluationHandle
+from dinomill.handles import Difference, EvaluationHandle
 from dinomill.registration.config import GateConfig
 from dinomill.registration.gate import Champion, Check, judge
 
@@ -57,3 +57,28 @@ def test_without_labels_the_configuration_decides(evaluated, choice: str, passed
     (check,) = judge(None, evaluated(), None, None, GateConfig.model_validate({"without_labels": choice}))
     assert check.passed == passed
     assert "nothing was measured" in check.sentence
+
+
+def test_no_worse_than_what_it_started_from(evaluated) -> None:
+    asked = {"max_drop_from_start": 0, "max_drop_from_champion": None}
+    plain = evaluated(student=0.8)
+    assert "started from random weights" in verdicts(plain, **asked)[2].sentence
+    start = plain.scores[0].model_copy(update={"kind": "start", "knn": 0.805})
+    gain = {"knn": Difference(value=-0.005, low=-0.012, high=0.003), "linear": Difference(value=0, low=0, high=0)}
+    found = plain.model_copy(update={"scores": (*plain.scores, start), "gains": {"small_over_start": gain}})
+    check = verdicts(found, **asked)[2]
+    assert not check.passed
+    assert check.sentence == (
+        "kNN of small is -0.5 points [-1.2, +0.3] from the weights that training started from (80.5%); "
+        "at most 0.0 below is allowed"
+    )
+    assert verdicts(found, max_drop_from_start=1)[2].passed
+    assert len(verdicts(found)) == 3  # nothing is asked by default
+
+
+def test_without_a_random_network_its_requirement_is_left_out_with_a_word(evaluated) -> None:
+    plain = evaluated()
+    found = plain.model_copy(update={"scores": tuple(score for score in plain.scores if score.kind != "random")})
+    check = verdicts(found)[0]
+    assert check.passed
+    assert "evaluation.random.seeds" in check.sentence

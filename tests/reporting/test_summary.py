@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 from pathlib import Path
 from typing import Any
@@ -41,3 +42,23 @@ def test_what_is_not_there_yet_is_left_out(run: Any, tmp_path: Path) -> None:
     assert "kept" in text
     assert "Accuracy" not in text
     assert "No stage has run yet" in _print({"curated": tmp_path})
+
+
+def test_did_it_help_is_said_first(run: Any, output: Path, tmp_path: Path) -> None:
+    from dinomill.handles import Difference
+    from dinomill.reporting.page import render_page
+
+    plain = run.handles.evaluation
+    start = plain.scores[0].model_copy(update={"kind": "start", "model": "starting weights", "knn": 0.5})
+    gain = {name: Difference(value=0.031, low=0.012, high=0.05) for name in ("knn", "linear")}
+    evaluation = plain.model_copy(
+        update={"scores": (*plain.scores, start), "gains": {"teacher_over_start": gain}, "folder": tmp_path}
+    )
+    evaluation.save()
+    sentence = "The adapted model is better than the weights that it started from: kNN +3.1 points [+1.2, +5.0]"
+    text = " ".join(_print({"evaluation": tmp_path}, width=200).split())
+    assert sentence in text
+    assert "starting weights" in text
+    page = render_page(dataclasses.replace(run.handles, evaluation=evaluation), run.config(output))
+    assert page.index(sentence) < page.index("<nav>")
+    assert sentence not in render_page(run.handles, run.config(output))

@@ -162,11 +162,11 @@ def test_loss_that_is_no_number_ends_with_a_verdict(make_job: MakeJob, monkeypat
     job = make_job()
     original = Engine.step
 
-    def poisoned(self: Engine, batch: Any) -> dict[str, torch.Tensor]:
-        if batch.step == 5:
+    def poisoned(self: Engine, step: int, batches: Any) -> dict[str, torch.Tensor]:
+        if step == 5:
             with torch.no_grad():
                 self.module.student("student").backbone.norm.weight.fill_(torch.nan)
-        return original(self, batch)
+        return original(self, step, batches)
 
     monkeypatch.setattr(Engine, "step", poisoned)
     with pytest.raises(DivergedError) as caught:

@@ -8,8 +8,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from dinomill.execution.launch import LauncherConfig
-from dinomill.models.config import VisionTransformerConfig
-from dinomill.training.config import DistillationStepConfig
+from dinomill.training.config import DistillationStepConfig, StatedModel
 from dinomill.training.job import Recipe, Runtime
 
 
@@ -20,8 +19,8 @@ class DistillationConfig(Recipe):
         description="folder of checkpoints and curves, outside DVC; each configuration has its own in it"
     )
     output: Path = Field(description="folder of the finished students; DVC's out")
-    students: dict[str, VisionTransformerConfig] = Field(
-        min_length=1, description="shapes by name; patch size and channels are the teacher's"
+    students: dict[str, StatedModel] = Field(
+        min_length=1, description="shapes by name; patch size and channels are the teacher's (in_channels: auto)"
     )
     champion: str | None = Field(
         default=None, description="the student that later stages register and package; null: the first"

@@ -6,14 +6,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from dinomill.distillation.config import DistillationConfig
 from dinomill.errors import ConfigError
 from dinomill.handles import DatasetHandle, ModelHandle, StudentsHandle
-from dinomill.models import read_config
+from dinomill.models import VisionTransformerConfig, read_config
 from dinomill.storage.atomic import atomic_folder
 from dinomill.storage.hashing import hash_json
 from dinomill.training.job import Recipe, TrainingJob
 from dinomill.training.stage import adopt, local_labelled, run_job
+from dinomill.training.starting import resolve_model
 
 
 def distil(
@@ -58,34 +62,49 @@ def distillation_job(
             found=f"{dataset.channels} in {dataset.folder}, {len(teacher.mean)} in {teacher.folder}",
             action="distil on a dataset of the teacher's kind",
         )
-    check_shapes(config, teacher)
+    # The teacher must see what it was trained on; what it was trained on is usually this dataset.
+    own = (tuple(teacher.mean), tuple(teacher.std))
+    mean, std = (None, None) if own == (dataset.mean, dataset.std) else own
     return TrainingJob(
         stage="distillation",
         recipe=Recipe(**{name: getattr(config, name) for name in Recipe.model_fields}),
-        models=config.students,
+        models=resolve_students(config, read_config(teacher.folder)["model"], teacher.name),
         step=config.step,
         runtime=config.runtime,
         dataset=dataset.folder,
         dataset_sha256=dataset.manifest_sha256,
         teacher=teacher.folder,
         teacher_sha256=teacher.weights_sha256,
+        mean=mean,
+        std=std,
         labelled=local_labelled(labelled),
         work_root=config.work,
     )
 
 
-def check_shapes(config: DistillationConfig, teacher: ModelHandle) -> None:
-    """Refuse students that do not see the teacher's patches.
+def resolve_students(
+    config: DistillationConfig, teacher: Mapping[str, Any], name: str
+) -> dict[str, VisionTransformerConfig]:
+    """The students' models, which see the teacher's patches.
+
+    Args:
+        config: The stage's configuration.
+        teacher: The teacher's model, as its ``config.json`` has it.
+        name: What the teacher is called in messages.
 
     Raises:
         ConfigError: Naming the student and the key.
     """
-    shape = read_config(teacher.folder)["model"]
-    for name, student in config.students.items():
+    for student, model in config.students.items():
         for key in ("patch_size", "in_channels"):
-            if getattr(student, key) != shape[key]:
+            stated = getattr(model, key)
+            if stated not in (teacher[key], "auto"):
                 raise ConfigError(
-                    f"distillation.students.{name}.{key} is not the teacher's.",
-                    found=f"{getattr(student, key)}; the teacher {teacher.name} has {shape[key]}",
-                    action=f"set it to {shape[key]}: both learn from the same patches of the same images",
+                    f"distillation.students.{student}.{key} is not the teacher's.",
+                    found=f"{stated}; the teacher {name} has {teacher[key]}",
+                    action=f"set it to {teacher[key]}: both learn from the same patches of the same images",
                 )
+    return {
+        student: resolve_model(model, None, teacher["in_channels"], key=f"distillation.students.{student}")
+        for student, model in config.students.items()
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, field_validator
 
@@ -54,7 +55,9 @@ class LinearProbeConfig(Config):
 class RandomConfig(Config):
     """The randomly initialised network of the teacher's shape: what the architecture alone is worth, at its best."""
 
-    seeds: int = Field(default=3, ge=1, description="networks drawn")
+    seeds: int = Field(
+        default=3, ge=0, description="networks drawn; 0 shows none: they cost as much as trained ones of their size"
+    )
     poolings: tuple[Pooling, ...] = Field(
         default=("cls", "mean_patch", "cls+mean_patch"),
         min_length=1,
@@ -80,6 +83,9 @@ class EvaluationConfig(Config):
     linear: LinearProbeConfig = Field(default_factory=LinearProbeConfig)
     random: RandomConfig = Field(default_factory=RandomConfig)
     batch_size: int = Field(default=64, ge=1, description="images in one forward pass")
+    precision: Literal["float32", "bfloat16", "auto"] = Field(
+        default="float32", description="of the networks' products; auto: bfloat16 where the hardware is fast in it"
+    )
     bootstrap: int = Field(default=2000, ge=100, description="resamples of the queries for confidence intervals")
     confidence: float = Field(default=0.95, gt=0.5, lt=1, description="of the intervals")
     shown_queries: int = Field(

@@ -11,7 +11,7 @@ import torch
 
 from dinomill.errors import InputError
 from dinomill.evaluation.config import EvaluationConfig
-from dinomill.evaluation.features import Features, content_hash, extract
+from dinomill.evaluation.features import Extraction, Features, compute_dtype, content_hash, extract
 from dinomill.evaluation.measure import Labels, choose_k, measure
 from dinomill.evaluation.networks import Network, compared
 from dinomill.evaluation.results import Results, Row
@@ -52,9 +52,9 @@ def evaluate(
     _check(bank, root / config.bank_split)
     networks = compared(teacher, students, config.random, seed=config.seed)
     bank_hash, query_hash = content_hash(bank, root), content_hash(queries, root)
-    work, batch = config.work, config.batch_size
-    of_bank = extract(bank, networks, data_hash=bank_hash, split=config.bank_split, work=work, batch_size=batch)
-    of_queries = extract(queries, networks, data_hash=query_hash, split=config.query_split, work=work, batch_size=batch)
+    settings = Extraction(config.work, config.batch_size, compute_dtype(config.precision))
+    of_bank = extract(bank, networks, bank_hash, config.bank_split, settings)
+    of_queries = extract(queries, networks, query_hash, config.query_split, settings)
     rows = _measure_all(networks, of_bank, of_queries, _labels(bank, queries), config)
     for row in rows:
         log.info("%s: kNN %s %%, linear probe %s %%", row.network.name, row.measured.knn, row.measured.linear)
@@ -69,12 +69,12 @@ def _measure_all(
     labels: Labels,
     config: EvaluationConfig,
 ) -> tuple[Row, ...]:
-    strongest, its_pooling = _strongest_random(networks, of_bank, labels, config)
+    strongest = _strongest_random(networks, of_bank, labels, config)
     rows = []
     for index, network in enumerate(networks):
-        if network.kind == "random" and index != strongest:
+        if network.kind == "random" and index != strongest[0]:
             continue
-        pooling = its_pooling if index == strongest else network.pooling
+        pooling = strongest[1] if index == strongest[0] else network.pooling
         bank, queries = of_bank[index].pooled(pooling), of_queries[index].pooled(pooling)
         rows.append(Row(network, bank, queries, measure(bank, queries, labels, config)))
     return tuple(rows)
@@ -82,14 +82,19 @@ def _measure_all(
 
 def _strongest_random(
     networks: list[Network], of_bank: list[Features], labels: Labels, config: EvaluationConfig
-) -> tuple[int, Pooling]:
-    """The random network and its pooling with the best kNN on the bank: a gain over a weak draw would be no gain."""
+) -> tuple[int | None, Pooling]:
+    """The random network and its pooling with the best kNN on the bank: a gain over a weak draw would be no gain.
+
+    None where none was drawn.
+    """
     candidates = [
         (index, pooling)
         for index, network in enumerate(networks)
         if network.kind == "random"
         for pooling in config.random.poolings
     ]
+    if not candidates:
+        return None, "cls"
     return max(
         candidates,
         key=lambda which: max(choose_k(of_bank[which[0]].pooled(which[1]), labels.bank, config).values()),
@@ -99,14 +104,13 @@ def _strongest_random(
 def _gains(rows: tuple[Row, ...], queries: LabelledPaths, config: EvaluationConfig) -> dict[str, dict[str, Interval]]:
     """Paired differences that decide something: does training help, and what does distillation cost?"""
     by_kind = {row.network.kind: row for row in rows if row.network.kind != "student"}
-    pairs = {
-        "teacher_over_pixels": (by_kind["teacher"], by_kind["pixels"]),
-        "teacher_over_random": (by_kind["teacher"], by_kind["random"]),
-    }
+    pairs: dict[str, tuple[Row, Row]] = {}
     for row in rows:
-        if row.network.kind == "student":
-            pairs[f"{row.network.name}_over_random"] = (row, by_kind["random"])
-            pairs[f"{row.network.name}_over_teacher"] = (row, by_kind["teacher"])
+        of_student = row.network.kind == "student"
+        if of_student or row.network.kind == "teacher":
+            name = row.network.name if of_student else "teacher"
+            others = ("start", "random", "teacher") if of_student else ("start", "pixels", "random")
+            pairs |= {f"{name}_over_{kind}": (row, by_kind[kind]) for kind in others if kind in by_kind}
     settings = Bootstrap(config.bootstrap, config.confidence, config.seed)
 
     def right(predicted: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from dinomill.models.config import Pooling
 from dinomill.models.pooling import join
 from dinomill.storage.atomic import atomic_file
 from dinomill.storage.hashing import hash_file, hash_json
+from dinomill.training.precision import has_fast_bf16
 
 # Part of every key: to be raised when the code gives other features for the same weights and images.
 _VERSION = 1
@@ -53,8 +55,30 @@ def content_hash(images: LabelledPaths, root: Path) -> str:
     return hash_json(list(zip(names, images.labels.tolist(), hashes, strict=True)))
 
 
+@dataclass(frozen=True)
+class Extraction:
+    """How features are computed.
+
+    Args:
+        work: Where they are kept.
+        batch_size: Images in a forward pass.
+        dtype: Of the networks' products; features are kept in fp32.
+    """
+
+    work: Path
+    batch_size: int
+    dtype: torch.dtype = torch.float32
+
+
+def compute_dtype(precision: Literal["float32", "bfloat16", "auto"]) -> torch.dtype:
+    """The precision of the networks' products on this machine."""
+    if precision == "auto":
+        return torch.bfloat16 if has_fast_bf16(device()) else torch.float32
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
 def extract(
-    images: LabelledPaths, networks: Sequence[Network], *, data_hash: str, work: Path, batch_size: int, split: str
+    images: LabelledPaths, networks: Sequence[Network], data_hash: str, split: str, settings: Extraction
 ) -> list[Features]:
     """Features of every image by every network, from the kept ones where there are any.
 
@@ -62,9 +86,8 @@ def extract(
         images: The files.
         networks: In any order; those with the same preprocessing share the decoded batches.
         data_hash: Of the images, by `content_hash`.
-        work: Where features are kept.
-        batch_size: Images in a forward pass.
         split: For the progress bar.
+        settings: Precision, batches, and where features are kept.
 
     Returns:
         One entry a network, in their order.
@@ -72,14 +95,14 @@ def extract(
     Raises:
         InputError: When an image cannot be decoded; it is named.
     """
-    targets = [_kept_path(network, data_hash, work) for network in networks]
+    targets = [_kept_path(network, data_hash, settings) for network in networks]
     by_preprocessing: dict[PreprocessingConfig, list[int]] = {}
     for index, (network, target) in enumerate(zip(networks, targets, strict=True)):
         if not target.exists():
             by_preprocessing.setdefault(network.preprocessing, []).append(index)
     for preprocessing, indices in by_preprocessing.items():
         group = [networks[index] for index in indices]
-        computed = _run(images, group, preprocessing, batch_size, split)
+        computed = _run(images, group, preprocessing, split, settings)
         for index, features in zip(indices, computed, strict=True):
             with atomic_file(targets[index]) as temporary:
                 save_file({"cls": features.cls, "mean_patch": features.mean_patch}, temporary)
@@ -106,22 +129,28 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _kept_path(network: Network, data_hash: str, work: Path) -> Path:
-    key = hash_json([_VERSION, network.identity, network.preprocessing.model_dump(mode="json"), data_hash])
-    return work / "features" / f"{key[:32]}.safetensors"
+def _kept_path(network: Network, data_hash: str, settings: Extraction) -> Path:
+    rounded = [] if settings.dtype == torch.float32 else [str(settings.dtype)]
+    key = hash_json([_VERSION, network.identity, network.preprocessing.model_dump(mode="json"), data_hash, *rounded])
+    return settings.work / "features" / f"{key[:32]}.safetensors"
 
 
 def _run(
-    images: LabelledPaths, networks: Sequence[Network], preprocessing: PreprocessingConfig, batch_size: int, split: str
+    images: LabelledPaths,
+    networks: Sequence[Network],
+    preprocessing: PreprocessingConfig,
+    split: str,
+    settings: Extraction,
 ) -> list[Features]:
     target = device()
     forwards = [network.build(target) for network in networks]
     parts: list[list[Tokens]] = [[] for _ in networks]
     with torch.inference_mode(), progress(f"evaluation: features of {split}", len(images)) as bar:
-        for batch in _batches(images.paths, preprocessing, batch_size):
+        for batch in _batches(images.paths, preprocessing, settings.batch_size):
             on_device = batch.to(target, non_blocking=True)
             for forward, collected in zip(forwards, parts, strict=True):
-                tokens = forward(on_device)
+                with torch.autocast(target.type, settings.dtype, enabled=settings.dtype != torch.float32):
+                    tokens = forward(on_device)
                 collected.append(Tokens(tokens.cls.float().cpu(), tokens.mean_patch.float().cpu(), None))
             bar.advance(len(batch))
     return [

@@ -1,4 +1,4 @@
-"""What is compared: raw pixels, randomly initialised networks, the teacher and the students."""
+"""What is compared: raw pixels, randomly initialised networks, the starting weights, the teacher and the students."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from dinomill.images.preprocess import PreprocessingConfig
 from dinomill.models.config import Pooling, VisionTransformerConfig
 from dinomill.models.loading import load
 from dinomill.models.vision_transformer import VisionTransformer
-from dinomill.models.weights import read_config
+from dinomill.models.weights import WEIGHTS_NAME, read_config
 from dinomill.serving.predictor import read_preprocessing
-from dinomill.storage.hashing import hash_json
+from dinomill.storage.hashing import hash_file, hash_json
 
 # Images above this side are averaged down for the pixel baseline: more would drown its neighbours in detail.
 PIXEL_SIDE = 32
@@ -30,7 +30,7 @@ class Network:
 
     Args:
         name: Shown to people.
-        kind: pixels, random, teacher or student.
+        kind: pixels, random, start, teacher or student.
         parameters: Trainable numbers.
         preprocessing: From decoded image to input.
         identity: Hash of whatever makes its features what they are, preprocessing aside.
@@ -62,7 +62,8 @@ def compared(teacher: ModelHandle, students: StudentsHandle, random: RandomConfi
     rows += [_trained(handle, "student") for handle in students.students.values()]
     shown = rows[0].preprocessing
     initial = [_random(teacher, shown, random, seed + index) for index in range(random.seeds)]
-    return [_pixels(shown), *initial, *rows]
+    start = [] if teacher.start is None else [_start(teacher, teacher.start)]
+    return [_pixels(shown), *initial, *start, *rows]
 
 
 def _trained(handle: ModelHandle, kind: str) -> Network:
@@ -74,6 +75,19 @@ def _trained(handle: ModelHandle, kind: str) -> Network:
         identity=handle.weights_sha256,
         pooling=load_shape(handle.folder).pooling,
         build=lambda device: _forward(load(handle.folder), device),
+    )
+
+
+def _start(teacher: ModelHandle, folder: Path) -> Network:
+    """The weights that the teacher started from, seen as the teacher is seen."""
+    return Network(
+        name="starting weights",
+        kind="start",
+        parameters=teacher.parameters,
+        preprocessing=read_preprocessing(folder),
+        identity=hash_file(folder / WEIGHTS_NAME),
+        pooling=load_shape(folder).pooling,
+        build=lambda device: _forward(load(folder), device),
     )
 
 

@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from dinomill.evaluation.results import Results
 
 # Colour-blind safe (Okabe & Ito 2008).
-_COLOURS = {"pixels": "#999999", "random": "#E69F00", "teacher": "#0072B2", "student": "#009E73"}
+_COLOURS = {"pixels": "#999999", "random": "#E69F00", "start": "#CC79A7", "teacher": "#0072B2", "student": "#009E73"}
 _CELLS_WITH_FIGURES = 20
 
 
 def write_plots(folder: Path, results: Results) -> None:
-    """Write ``scores.svg``, ``knn_by_k.svg`` and ``confusion.svg``."""
+    """Write ``scores.svg``, ``differences.svg``, ``knn_by_k.svg`` and ``confusion.svg``."""
     import matplotlib as mpl
 
     # Text stays text; without the salt and the date left out, every file would differ from the last.
@@ -30,6 +30,7 @@ def write_plots(folder: Path, results: Results) -> None:
     folder.mkdir()
     with mpl.rc_context(settings):
         _save(_scores(results), folder / "scores.svg")
+        _save(_differences(results), folder / "differences.svg")
         _save(_by_k(results), folder / "knn_by_k.svg")
         _save(_confusion(results), folder / "confusion.svg")
 
@@ -61,6 +62,25 @@ def _scores(results: Results) -> Any:
     axes.invert_yaxis()
     axes.set_xlim(0, 1.06)
     axes.set_xlabel("accuracy on the queries (dark: weighted kNN, pale: linear probe)")
+    return figure
+
+
+def _differences(results: Results) -> Any:
+    """Paired differences with their intervals: what lies right of the line is better."""
+    names = list(results.gains)
+    figure, axes = _figure(6.5, 0.9 + 0.45 * max(len(names), 1))
+    axes.axvline(0, color="#333333", lw=0.8)
+    for place, name in enumerate(names):
+        for offset, probe, alpha in ((-0.12, "knn", 1.0), (0.12, "linear", 0.5)):
+            interval = results.gains[name][probe]
+            reach = [[100 * (interval.value - interval.low)], [100 * (interval.high - interval.value)]]
+            axes.errorbar(
+                100 * interval.value, place + offset, xerr=reach, fmt="o", ms=4, capsize=2, color="#0072B2", alpha=alpha
+            )
+    axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
+    axes.set_ylim(-0.6, max(len(names), 1) - 0.4)
+    axes.invert_yaxis()
+    axes.set_xlabel("points on the same queries (dark: weighted kNN, pale: linear probe)")
     return figure
 
 

@@ -6,10 +6,10 @@
 <output>/scores.csv               the table, a row a model
 <output>/images.parquet           a row a query: path, label, predicted class by each model and probe
 <output>/neighbours.parquet       shown queries: model, query, rank, neighbour, similarity, whether of the same class
-<output>/features/<label>.npy     [Q, D] float16, a row a query; labels: pixels, random, teacher, student-<name>
-<output>/patches/<label>.npy      [M, h, w, D] float16, patch tokens of the shown queries, of teacher and students
+<output>/features/<label>.npy     [Q, D] float16, a row a query; labels: pixels, random, start, teacher, student-<name>
+<output>/patches/<label>.npy      [M, h, w, D] float16, patch tokens of the shown queries, of start, teacher, students
 <output>/patches/images.json      their paths, in order
-<output>/plots/*.svg              scores, accuracy by k, confusion of the teacher
+<output>/plots/*.svg              scores, differences, accuracy by k, confusion of the teacher
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dinomill.evaluation.features import patch_tokens
 from dinomill.evaluation.plots import write_plots
 from dinomill.evaluation.results import Results, Row
 from dinomill.evaluation.statistics import Interval
-from dinomill.handles import EvaluationHandle
+from dinomill.handles import Difference, EvaluationHandle
 from dinomill.models.neighbours import nearest
 from dinomill.storage.atomic import atomic_folder, write_parquet, write_text
 
@@ -51,6 +51,7 @@ def write_results(results: Results | None, config: EvaluationConfig) -> Evaluati
             folder=config.output,
             config_hash=config.content_hash(),
             scores=tuple(row.score for row in results.rows) if results else (),
+            gains=_differences(results) if results else {},
             bank_images=len(results.bank) if results else 0,
             query_images=len(results.queries) if results else 0,
             classes=results.bank.classes if results else (),
@@ -61,10 +62,19 @@ def write_results(results: Results | None, config: EvaluationConfig) -> Evaluati
 
 
 def metrics(results: Results | None) -> dict[str, dict[str, float]]:
-    """What `dvc metrics` shows side by side: few numbers with short names."""
+    """What `dvc metrics` shows side by side: few numbers with short names; points, where models are compared."""
     if results is None:
         return {}
-    return {
+    over_start = {
+        name: {
+            f"{probe}{end}": round(100 * getattr(interval, part), 2)
+            for probe, interval in probes.items()
+            for end, part in (("", "value"), ("_low", "low"), ("_high", "high"))
+        }
+        for name, probes in results.gains.items()
+        if name.endswith("_over_start")
+    }
+    return over_start | {
         row.label: {
             "knn": round(100 * row.measured.knn.value, 2),
             "linear": round(100 * row.measured.linear.value, 2),
@@ -91,6 +101,13 @@ def figures(results: Results | None) -> dict[str, object]:
     }
     found["images"] = {"bank": len(results.bank), "queries": len(results.queries), "sha256": results.data_sha256}
     return found
+
+
+def _differences(results: Results) -> dict[str, dict[str, Difference]]:
+    return {
+        name: {probe: Difference(**_leaf(interval)) for probe, interval in probes.items()}
+        for name, probes in results.gains.items()
+    }
 
 
 def _leaf(interval: Interval) -> dict[str, float]:
@@ -150,7 +167,7 @@ def _write_shown(folder: Path, results: Results, config: EvaluationConfig) -> No
     names = [path.relative_to(results.root).as_posix() for path in paths]
     write_text(patches / "images.json", json.dumps(names, indent=2, ensure_ascii=False) + "\n")
     for row in results.rows:
-        if row.network.kind in ("teacher", "student"):
+        if row.network.kind in ("start", "teacher", "student"):
             tokens, side = patch_tokens(paths, row.network, config.batch_size)
             np.save(patches / f"{row.label}.npy", tokens.reshape(count, side, side, -1), allow_pickle=False)
 

@@ -133,5 +133,7 @@ class Block(nn.Module):
         return add_back(x, self.ls1(self.attn(self.norm1(take(x, chosen)), chosen.layout, angles)), chosen)
 
 
-def _parameters(*layers: nn.Module) -> list[nn.Parameter]:
-    return [parameter for layer in layers for parameter in layer.parameters()]
+def _parameters(*layers: nn.Module) -> list[Tensor]:
+    # By name: what a layer computes with need not be a parameter of its own (low-rank additions).
+    names = ("weight", "bias", "gamma")
+    return [getattr(layer, name) for layer in layers for name in names if hasattr(layer, name)]

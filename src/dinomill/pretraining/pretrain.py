@@ -5,6 +5,7 @@
 <output>/model.safetensors     the teacher's backbone: the moving average of the student
 <output>/heads.safetensors     its heads, which distillation learns from
 <output>/history.parquet       the curve
+<output>/start/                the backbone that it started from, where it started from weights: an export as well
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from dinomill.errors import ConfigError
 from dinomill.handles import DatasetHandle, ModelHandle
 from dinomill.pretraining.config import PretrainingConfig
 from dinomill.training.job import Recipe, TrainingJob
-from dinomill.training.stage import adopt, file_sha256, local_labelled, run_job
+from dinomill.training.stage import adopt, local_labelled, run_job
+from dinomill.training.starting import resolve_model, starting_weights
 
 _STUDENT = "student"
 
@@ -33,28 +35,32 @@ def pretrain(dataset: DatasetHandle, labelled: str | None, config: PretrainingCo
     """
     job = pretraining_job(dataset, labelled, config)
     run_job(job, config.launcher, dataset)
-    return adopt(job, dataset, student=_STUDENT, name=config.name, output=config.output)
+    return adopt(job, dataset, student=_STUDENT, name=config.name, output=config.output, initial=config.initial)
 
 
 def pretraining_job(dataset: DatasetHandle, labelled: str | None, config: PretrainingConfig) -> TrainingJob:
     """The resolved job of a configuration."""
-    if config.model.in_channels != dataset.channels:
+    weights = None if config.initial is None else starting_weights(config.initial)
+    if config.adaptation is not None and weights is None and config.model != "from_weights":
         raise ConfigError(
-            "pretraining.model.in_channels is not the dataset's number of channels.",
-            found=f"{config.model.in_channels}; the dataset {dataset.folder} has {dataset.channels}",
-            action=f"set pretraining.model.in_channels to {dataset.channels}, or curation.write.channels to "
-            f"{config.model.in_channels}",
+            "pretraining.adaptation is set, and there are no weights to adapt.",
+            found="pretraining.initial: null",
+            action="name the weights in pretraining.initial, or set pretraining.adaptation to null",
         )
+    model = resolve_model(config.model, weights, dataset.channels, dataset=f"the dataset {dataset.folder}")
     return TrainingJob(
         stage="pretraining",
         recipe=Recipe(**{name: getattr(config, name) for name in Recipe.model_fields}),
-        models={_STUDENT: config.model},
+        models={_STUDENT: model},
         step=config.step,
         runtime=config.runtime,
         dataset=dataset.folder,
         dataset_sha256=dataset.manifest_sha256,
-        initial=config.initial,
-        initial_sha256=None if config.initial is None else file_sha256(config.initial),
+        initial=weights and weights.local,
+        initial_sha256=weights and weights.sha256,
+        mean=weights and weights.mean,
+        std=weights and weights.std,
+        adaptation=config.adaptation,
         labelled=local_labelled(labelled),
         work_root=config.work,
     )

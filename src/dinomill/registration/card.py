@@ -39,6 +39,7 @@ def version_card(
     parts = [
         f"{_headline(model, evaluation)}{model.parameters / 1e6:.2f} M parameters, {model.embed_dim}-d embeddings of "
         f"{model.image_size} px images.",
+        _helped(model, evaluation),
         _scores(model, evaluation),
         "### Gate\n\n" + "\n".join(f"- **{check.word}**: {check.sentence}" for check in checks),
         _lineage(model, curated, tags),
@@ -53,6 +54,14 @@ def _headline(model: ModelHandle, evaluation: EvaluationHandle) -> str:
         if score.model == model.name and score.kind in ("teacher", "student"):
             return f"{model.name}: kNN {100 * score.knn:.1f}%, linear probe {100 * score.linear:.1f}%; "
     return f"{model.name}: "
+
+
+def _helped(model: ModelHandle, evaluation: EvaluationHandle) -> str:
+    """What adaptation brought, for the teacher and, where a student is registered, for the student."""
+    sentences = [evaluation.helped()]
+    if any(score.model == model.name and score.kind == "student" for score in evaluation.scores):
+        sentences.append(evaluation.helped(model.name))
+    return " ".join(sentence for sentence in sentences if sentence)
 
 
 def _scores(model: ModelHandle, evaluation: EvaluationHandle) -> str:
@@ -91,6 +100,7 @@ def _lineage(model: ModelHandle, curated: DatasetHandle, tags: Mapping[str, str]
     rows = {
         "weights": f"`{model.weights_sha256}`",
         "distilled from": f"`{model.teacher_sha256}`" if model.teacher_sha256 else None,
+        "started from": f"`{model.initial}`, content `{model.initial_sha256}`" if model.initial else None,
         "trained for": f"{model.steps:,} steps, {model.images_seen:,} images",
         "dataset": f"`{model.dataset_sha256}`",
         "curated": f"{curated.images:,} images kept of {curated.pool_images:,} looked at",

@@ -24,6 +24,9 @@ class GateConfig(Config):
     max_drop_from_teacher: float | None = Field(
         default=5.0, ge=0, description="points below the teacher, at most: what distillation may cost"
     )
+    max_drop_from_start: float | None = Field(
+        default=None, ge=0, description="points below the weights that training started from, at most; 0: no worse"
+    )
     max_drop_from_champion: float | None = Field(
         default=1.0, ge=0, description="points below the present champion, at most, on the same labelled images"
     )

@@ -57,7 +57,9 @@ def judge(
     own = _points(score, gate)
     checks = []
     random, teacher = evaluation.score("random"), evaluation.score("teacher")
-    if gate.min_gain_over_random is not None and random is not None:
+    if gate.min_gain_over_random is not None and random is None:
+        checks.append(Check(True, "no random network was measured (evaluation.random.seeds: 0): not compared with one"))
+    elif gate.min_gain_over_random is not None and random is not None:
         gain = own - _points(random, gate)
         checks.append(
             Check(
@@ -75,9 +77,29 @@ def judge(
                 f"at most {gate.max_drop_from_teacher:.1f} below is allowed",
             )
         )
+    if gate.max_drop_from_start is not None:
+        checks.append(_against_start(score, name, evaluation, gate))
     if gate.max_drop_from_champion is not None:
         checks.append(_against_champion(own, name, champion, labelled_sha256, gate))
     return tuple(checks)
+
+
+def _against_start(score: ModelScore, name: str, evaluation: EvaluationHandle, gate: GateConfig) -> Check:
+    start = evaluation.score("start")
+    if start is None:
+        return Check(True, "training started from random weights: there are no starting weights to compare with")
+    assert gate.max_drop_from_start is not None
+    drop = _points(score, gate) - _points(start, gate)
+    paired = evaluation.gains.get(f"{'teacher' if score.kind == 'teacher' else score.model}_over_start")
+    interval = ""
+    if paired is not None:
+        one = paired[gate.measure]
+        interval = f" [{100 * one.low:+.1f}, {100 * one.high:+.1f}]"
+    return Check(
+        drop >= -gate.max_drop_from_start,
+        f"{name} of {score.model} is {_signed(drop)}{interval} from the weights that training started from "
+        f"({_points(start, gate):.1f}%); at most {gate.max_drop_from_start:.1f} below is allowed",
+    )
 
 
 def _against_champion(

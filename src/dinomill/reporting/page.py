@@ -74,7 +74,7 @@ def build_report(run: RunHandles, config: ReportingConfig) -> ReportHandle:
 
 def render_page(run: RunHandles, config: ReportingConfig) -> str:
     """The page's HTML."""
-    models = ["teacher", run.label_of_champion()]
+    models = [*(["start"] if run.teacher.start else []), "teacher", run.label_of_champion()]
     labelled = Path(run.labelled) if run.labelled and "://" not in run.labelled else None
     pictures: dict[str, Sequence[Any]] = {"neighbours": (), "patches": ()}
     if labelled is not None and labelled.is_dir():

@@ -10,7 +10,7 @@ from dinomill.handles import EvaluationHandle, ModelScore
 from dinomill.reporting.charts import Interval, dot_plot
 
 _TONES = {"knn": 1, "linear": 2}
-_KINDS = {"pixels": "raw pixels", "random": "random weights"}
+_KINDS = {"pixels": "raw pixels", "random": "random weights", "start": "starting weights"}
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class ScoresView:
     bank_images: int
     query_images: int
     classes: tuple[str, ...]
+    helped: str | None  # a sentence on the weights that training started from
 
 
 def view_scores(evaluation: EvaluationHandle) -> ScoresView | None:
@@ -57,6 +58,7 @@ def view_scores(evaluation: EvaluationHandle) -> ScoresView | None:
         evaluation.bank_images,
         evaluation.query_images,
         evaluation.classes,
+        evaluation.helped(),
     )
 
 
@@ -84,5 +86,10 @@ def _gains(evaluation: EvaluationHandle) -> tuple[Gain, ...]:
     results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return tuple(
         Gain(name.replace("_", " "), Interval(**probes["knn"]), Interval(**probes["linear"]))
-        for name, probes in sorted(results.get("gain", {}).items(), key=lambda item: not item[0].startswith("teacher"))
+        for name, probes in sorted(results.get("gain", {}).items(), key=_first)
     )
+
+
+def _first(gain: tuple[str, Any]) -> tuple[bool, bool]:
+    """What a user asks first: did it help? Then what is said of the teacher."""
+    return not gain[0].endswith("_over_start"), not gain[0].startswith("teacher")

@@ -109,8 +109,10 @@ def _scores(evaluation: EvaluationHandle) -> Group:
         table.add_row(Text(row.name, style), size, Text(f"{score.knn:.1%}", style), f"{score.linear:.1%}", bar)
     teacher, random = evaluation.score("teacher"), evaluation.score("random")
     lines = Text()
+    if helped := evaluation.helped():
+        lines.append(helped + "\n", "bold")
     if teacher and random:
-        lines = Text.assemble(
+        lines += Text.assemble(
             "teacher minus random weights: ",
             (f"{100 * (teacher.knn - random.knn):+.1f} points kNN", "bold"),
             f", {100 * (teacher.linear - random.linear):+.1f} points linear",

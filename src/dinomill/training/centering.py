@@ -8,6 +8,7 @@ Sources: Caron et al., SwAV, 2020 (Sinkhorn-Knopp); Caron et al., DINO, 2021 (ce
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -45,6 +46,11 @@ class Targets:
     def dense(self) -> Tensor:
         """[R, K] the assignments in fp32."""
         return self.tile(slice(None)) * self.row[:, None]
+
+    def split(self, counts: Sequence[int]) -> list[Targets]:
+        """The targets of consecutive samples, without a copy of the scores."""
+        parts = zip(torch.split(self.scores, list(counts)), torch.split(self.row, list(counts)), strict=True)
+        return [Targets(scores, row, self.column) for scores, row in parts]
 
     @classmethod
     def from_dense(cls, assignments: Tensor) -> Self:

@@ -3,13 +3,41 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from dinomill.config import Config
-from dinomill.models.config import HeadConfig
+from dinomill.models.config import HeadConfig, VisionTransformerConfig
 from dinomill.training.losses.config import LossConfig
+from dinomill.training.schedules import Span
+
+
+def _text(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+# Where weights lie: whatever `dinomill.load` takes, of which some are no paths.
+Address = Annotated[str, BeforeValidator(_text), Field(min_length=1)]
+
+
+class StatedModel(VisionTransformerConfig):
+    """A backbone as a configuration states it: what follows from the dataset or from starting weights may stay open.
+
+    ``training.starting.resolve_model`` makes the model of it.
+    """
+
+    in_channels: int | Literal["auto"] = Field(  # type: ignore[assignment]
+        default=3, description="channels of an image; auto: the dataset's"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        # Keys that are not stated may come from weights: what fits together is known when the model is resolved.
+        if self.in_channels != "auto" and self.in_channels < 1:
+            raise ValueError(f"in_channels must be auto or at least 1, not {self.in_channels}")
+        return self
 
 
 class Precision(StrEnum):
@@ -18,6 +46,7 @@ class Precision(StrEnum):
     AUTO = "auto"  # bf16 where the hardware multiplies it, else fp32
     FP32 = "fp32"
     BF16 = "bf16"
+    FP16 = "fp16"  # with loss scaling, for GPUs without bf16
 
 
 class CenteringKind(StrEnum):
@@ -33,6 +62,11 @@ class CenteringConfig(Config):
     kind: CenteringKind = Field(CenteringKind.SINKHORN_KNOPP, description="sinkhorn_knopp, or softmax with EMA centre")
     iterations: int = Field(3, ge=1, description="Sinkhorn-Knopp iterations")
     center_momentum: float = Field(0.9, ge=0, lt=1, description="EMA momentum of the softmax centre")
+    over: Literal["step", "micro_batch"] = Field(
+        "step",
+        description="With `accumulate`: the images whose targets are made together. step: as without, all targets are "
+        "held at once; micro_batch: less memory, other targets",
+    )
 
 
 class StepConfig(Config):
@@ -61,6 +95,24 @@ class DistillationStepConfig(StepConfig):
     patch_share: float = Field(
         1.0, gt=0, le=1, description="Share of each global crop's patches in the iBOT loss, other ones in each"
     )
+
+
+class LoraConfig(Config):
+    """Low-rank adaptation of the blocks' projections; everything else of the backbone keeps the starting weights."""
+
+    rank: int = Field(8, ge=1, description="Rank of what is added to each projection")
+    alpha: float = Field(16.0, gt=0, description="The addition is multiplied by alpha / rank")
+
+
+class AdaptationConfig(Config):
+    """How starting weights are treated: fresh heads first, then the backbone, gently."""
+
+    frozen: Span = Field(0.1, description="So long only the heads learn: no gradient passes through the backbone")
+    ramp: Span = Field(0.2, description="Over so long after that the backbone's rate rises linearly from 0")
+    backbone_rate: float = Field(
+        0.1, gt=0, le=1, description="The backbone's learning rate after the ramp, as a factor on the schedule's"
+    )
+    lora: LoraConfig | None = Field(None, description="Train low-rank additions only; null: all weights")
 
 
 class OptimizerConfig(Config):

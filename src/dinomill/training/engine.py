@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,15 +15,18 @@ from dinomill.errors import ConfigError, InputError
 from dinomill.images.batches import Batch
 from dinomill.models import HeadConfig, VisionTransformer, VisionTransformerConfig, load, load_backbone
 from dinomill.models.position import resize_positions
-from dinomill.models.weights import check_fit, read_safetensors
+from dinomill.models.weights import check_fit, from_tensors, read_safetensors
 from dinomill.training.config import DistillationStepConfig
 from dinomill.training.job import TrainingJob
+from dinomill.training.lora import add_lora
+from dinomill.training.loss_scaler import LossScaler
 from dinomill.training.network import Network
-from dinomill.training.optimizer import build_optimizer, train_step
+from dinomill.training.optimizer import accumulated_step, build_optimizer
 from dinomill.training.parallel import World, parallelise, release
 from dinomill.training.precision import compute_dtype
 from dinomill.training.schedules import Schedules
 from dinomill.training.self_distillation import SelfDistillation
+from dinomill.training.starting import local_address, refuse_contradictions
 
 log = logging.getLogger(__name__)
 
@@ -51,31 +55,53 @@ class Engine:
         self.module = build_module(job).to(world.device)
         self.module.train()
         self._dtype = compute_dtype(job.step.precision, world.device)
-        self._wrapped = parallelise(self.module, world, job.runtime.parallel, dtype=self._dtype, methods=("embed",))
+        adapts = job.adaptation is not None
+        _refuse_sharded_lora(job)
+        self._wrapped = parallelise(
+            self.module,
+            world,
+            job.runtime.parallel,
+            dtype=self._dtype,
+            methods=("embed", "teacher_view", "assign"),
+            unused=adapts,
+        )
         # After the wrapping, which under FSDP2 replaces the parameters by their shards.
-        self.optimizer = build_optimizer(self.module, recipe.optimizer)
-        self.schedules = Schedules(recipe.schedule, steps=recipe.steps, batch=recipe.batch_size)
+        self.optimizer = build_optimizer(self.module, recipe.optimizer, adaptation=adapts)
+        self.schedules = Schedules(
+            recipe.schedule, steps=recipe.steps, batch=recipe.batch_size, adaptation=job.adaptation
+        )
+        self.scaler = LossScaler() if self._dtype == torch.float16 else None
 
     @property
     def is_main(self) -> bool:
         """Whether this process writes."""
         return self._world.is_main
 
-    def step(self, batch: Batch) -> dict[str, Tensor]:
-        """Train on a batch.
+    def step(self, step: int, batches: Sequence[Batch]) -> dict[str, Tensor]:
+        """Train on the micro-batches of a step.
+
+        Args:
+            step: Counted from 0.
+            batches: As many as the recipe accumulates.
 
         Returns:
             Scalars on the device: loss terms, ``total``, gradient norms. Reading them waits for the device.
         """
-        return train_step(
+        recipe = self._job.recipe
+        return accumulated_step(
             self.module,
             self._wrapped,
             self.optimizer,
-            batch,
-            self.schedules.at(batch.step),
-            clip_gradient=self._job.recipe.optimizer.clip_gradient,
-            generator=step_generator(self._job.recipe.seed, batch.step, self._world.rank),
+            batches,
+            self.schedules.at(step),
+            clip_gradient=recipe.optimizer.clip_gradient,
+            generators=[step_generator(recipe.seed, batch.step, self._world.rank) for batch in batches],
+            scaler=self.scaler,
         )
+
+    def state(self) -> dict[str, Any]:
+        """Small plain values that a checkpoint keeps besides networks and optimiser."""
+        return {} if self.scaler is None else {"scaler": self.scaler.state()}
 
     @torch.no_grad()
     def embed(self, images: Tensor) -> Tensor:
@@ -98,11 +124,16 @@ def build_module(job: TrainingJob) -> SelfDistillation:
     """The networks of a job, freshly initialised or from the weights that it names."""
     step = job.step
     if job.teacher is None:
-        network = Network(VisionTransformer(_only(job)), step.head, separate_heads=step.separate_heads)
+        backbone = VisionTransformer(_only(job))
+        network = Network(backbone, step.head, separate_heads=step.separate_heads)
         if job.initial is not None:
-            _start_from(network.backbone, job.initial)
+            backbone.load_state_dict(starting_backbone(backbone.config, job.initial).state_dict())
             _start_heads_from(network, job.initial)
-        return SelfDistillation({"student": network}, step)
+        module = SelfDistillation({"student": network}, step)
+        if job.adaptation is not None and job.adaptation.lora is not None:
+            # After the averages were made: they are plain, and follow the sums.
+            add_lora(network.backbone, job.adaptation.lora)
+        return module
     assert isinstance(step, DistillationStepConfig)
     teacher = load_teacher(job.teacher)
     head, separate = teacher.dino_head.config, teacher.ibot_head is not None
@@ -153,47 +184,50 @@ def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
+def _refuse_sharded_lora(job: TrainingJob) -> None:
+    if job.runtime.parallel.kind == "fsdp2" and job.adaptation is not None and job.adaptation.lora is not None:
+        raise ConfigError(
+            "Low-rank additions are not trained sharded.",
+            found=f"{job.stage}.adaptation.lora, with runtime.parallel.kind fsdp2",
+            action="set runtime.parallel.kind to ddp: what is optimised is small",
+        )
+
+
 def _only(job: TrainingJob) -> VisionTransformerConfig:
     models: Iterable[VisionTransformerConfig] = job.models.values()
     (model,) = models
     return model
 
 
-def _start_from(backbone: VisionTransformer, path: Path) -> None:
-    """Copy weights of the same shape, from an export or an official file; the table of positions is resized."""
-    source = load(path)
+def starting_backbone(model: VisionTransformerConfig, address: str) -> VisionTransformer:
+    """The weights at an address as a backbone of this configuration; the table of positions may be resized.
+
+    Raises:
+        ConfigError: When the configuration contradicts the weights.
+    """
+    source = load(local_address(address))
+    refuse_contradictions(model, VisionTransformerConfig.model_fields, source.config, address=address)
     tensors = source.state_dict()
-    own = backbone.state_dict()
-    if source.pos_embed is not None:
-        tensors["pos_embed"] = _resized(source.pos_embed, backbone.config)
-    if "register_tokens" in own:
-        # They say nothing about images: what the source lacks stays freshly drawn.
-        tensors.setdefault("register_tokens", own["register_tokens"])
-    wrong = [name for name in own if name not in tensors or tensors[name].shape != own[name].shape]
-    if wrong:
-        raise ConfigError(
-            f"The weights in {path} do not fit pretraining.model.",
-            found=f"{len(wrong)} tensors are missing or of another shape: {', '.join(wrong[:3])}",
-            expected=f"embed_dim {source.embed_dim}, depth {source.n_blocks}, patch_size {source.patch_size}",
-            action="set pretraining.model to the shape of the weights",
-        )
-    backbone.load_state_dict({name: tensors[name] for name in own})
+    if source.pos_embed is not None and model.grid != source.config.grid:
+        log.info("The position table of %s is resized to %d x %d patches.", address, model.grid, model.grid)
+        tensors["pos_embed"] = _resized(source.pos_embed, model)
+    return from_tensors(model, tensors, where=address)
 
 
 def _heads(network: Network) -> nn.ModuleDict:
     return nn.ModuleDict({name: part for name, part in network.parts().items() if name != "backbone"})
 
 
-def _start_heads_from(network: Network, path: Path) -> None:
+def _start_heads_from(network: Network, address: str) -> None:
     """Take the heads over too, where the export has them in the same shape; official files have none."""
-    file = path / HEADS_NAME
+    file = Path(local_address(address)) / HEADS_NAME
     if not file.is_file():
         return
     heads, tensors = _heads(network), read_safetensors(file)
     if {name: t.shape for name, t in heads.state_dict().items()} == {name: t.shape for name, t in tensors.items()}:
         heads.load_state_dict(tensors)
     else:
-        log.warning("The heads of %s have another shape than the configured ones, which start afresh.", path)
+        log.warning("The heads of %s have another shape than the configured ones, which start afresh.", address)
 
 
 def _resized(table: Tensor, config: VisionTransformerConfig) -> Tensor:

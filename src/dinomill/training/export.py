@@ -6,6 +6,8 @@
   <name>/config.json              shape and preprocessing; <name> is a student's, `student` in pretraining
   <name>/model.safetensors        its moving average
   <name>/heads.safetensors        its DINO and iBOT heads, for a distillation that has it as its teacher
+
+<work>/start/                     the backbone that training started from, with the trained one's preprocessing
 """
 
 from __future__ import annotations
@@ -18,12 +20,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-from dinomill.handles import DatasetHandle
+from dinomill.handles import START_NAME, DatasetHandle
 from dinomill.images.preprocess import PreprocessingConfig
 from dinomill.models import save_backbone
 from dinomill.models.weights import from_tensors
 from dinomill.storage.atomic import atomic_file, atomic_folder, write_text
-from dinomill.training.engine import HEADS_NAME, Engine
+from dinomill.training.engine import HEADS_NAME, Engine, starting_backbone
 from dinomill.training.history import HISTORY_NAME, History
 from dinomill.training.job import TrainingJob
 
@@ -37,7 +39,20 @@ _MARGIN = 256 / 224
 def preprocessing(job: TrainingJob, dataset: DatasetHandle) -> PreprocessingConfig:
     """How an image becomes the input of the trained networks."""
     side = job.recipe.crops.global_size
-    return PreprocessingConfig.square(side, dataset.mean, dataset.std, margin=1.0 if side <= _SMALL else _MARGIN)
+    mean, std = job.mean or dataset.mean, job.std or dataset.std
+    return PreprocessingConfig.square(side, mean, std, margin=1.0 if side <= _SMALL else _MARGIN)
+
+
+def keep_start(job: TrainingJob, dataset: DatasetHandle) -> None:
+    """Write the backbone that a training starts from, as an export of its own; nothing for random weights.
+
+    Evaluation shows it beside the trained one: at the same preprocessing and pooling, so that what differs is training.
+    """
+    if job.initial is None or (job.work / START_NAME).is_dir():
+        return
+    (model,) = job.models.values()
+    with atomic_folder(job.work / START_NAME) as folder:
+        save_backbone(folder, starting_backbone(model, job.initial), extra=preprocessing(job, dataset).section())
 
 
 def export(job: TrainingJob, dataset: DatasetHandle, engine: Engine, history: History, *, step: int) -> None:

@@ -20,6 +20,8 @@ from dinomill.models import VisionTransformerConfig
 from dinomill.storage.atomic import write_text
 from dinomill.storage.hashing import hash_json
 from dinomill.training.config import (
+    AdaptationConfig,
+    Address,
     DistillationStepConfig,
     MonitorConfig,
     OptimizerConfig,
@@ -36,7 +38,10 @@ class Recipe(Config):
         default=0, ge=0, description="of the weights, the order of images, crops, masks, stochastic depth"
     )
     steps: int = Field(ge=1, description="optimiser steps")
-    batch_size: int = Field(ge=1, description="images a step, over all processes")
+    batch_size: int = Field(ge=1, description="images a step, over all processes and micro-batches")
+    accumulate: int = Field(
+        default=1, ge=1, description="micro-batches of which a step is made, one after the other: memory for time"
+    )
     crops: MultiCropConfig = Field(default_factory=MultiCropConfig, description="what is seen of an image")
     masking: MaskingConfig = Field(default_factory=MaskingConfig, description="what is hidden of the global crops")
     schedule: ScheduleConfig = Field(default_factory=ScheduleConfig, description="values that change with the step")
@@ -74,10 +79,17 @@ class TrainingJob(Config):
     dataset_sha256: str = Field(description="of its manifest")
     teacher: Path | None = Field(default=None, description="folder of the exported teacher of a distillation")
     teacher_sha256: str | None = Field(default=None, description="of its weights")
-    initial: Path | None = Field(
+    initial: Address | None = Field(
         default=None, description="weights that the student starts from, with its heads where they fit"
     )
-    initial_sha256: str | None = Field(default=None, description="of that file")
+    initial_sha256: str | None = Field(default=None, description="of their content")
+    mean: tuple[float, ...] | None = Field(
+        default=None, description="what crops are normalised with, per channel; null: the dataset's"
+    )
+    std: tuple[float, ...] | None = Field(default=None, description="the same")
+    adaptation: AdaptationConfig | None = Field(
+        default=None, description="how the starting weights are treated; null: as random ones are"
+    )
     labelled: Path | None = Field(default=None, description="<split>/<class>/<image> for the monitor's kNN accuracy")
     work_root: Path = Field(description="the stage's work folder; the job has one of its own in it")
 
@@ -86,7 +98,12 @@ class TrainingJob(Config):
         kept = {"recipe", "models", "dataset_sha256", "teacher_sha256", "initial_sha256"}
         # Compiling and recomputing change rounding at most; precision changes more.
         step = self.step.model_dump(mode="json", exclude={"compile", "recomputed_blocks"})
-        return {**self.model_dump(mode="json", include=kept), "step": step}
+        # What is off is left out, so that a new kind of training leaves the folders of the others where they are.
+        optional = self.model_dump(mode="json", include={"mean", "std", "adaptation"}, exclude_none=True)
+        values = {**self.model_dump(mode="json", include=kept), "step": step, **optional}
+        if self.recipe.accumulate == 1:
+            del values["recipe"]["accumulate"], values["step"]["centering"]["over"]
+        return values
 
     @property
     def work(self) -> Path:
@@ -110,18 +127,20 @@ class TrainingJob(Config):
         return next(iter(sizes.values()))
 
     def batch_per_process(self, processes: int) -> int:
-        """Images a step for each of so many processes.
+        """Images of a micro-batch for each of so many processes; without accumulation, of a step.
 
         Raises:
             ConfigError: When they cannot be shared evenly.
         """
-        if self.recipe.batch_size % processes:
+        shares = processes * self.recipe.accumulate
+        if self.recipe.batch_size % shares:
+            more = f" times {self.recipe.accumulate} micro-batches" if self.recipe.accumulate > 1 else ""
             raise ConfigError(
-                f"{self.stage}.batch_size is no multiple of the number of processes.",
-                found=f"{self.recipe.batch_size} images for {processes} processes",
-                action=f"set it to {max(self.recipe.batch_size // processes, 1) * processes}",
+                f"{self.stage}.batch_size is no multiple of the number of processes{more}.",
+                found=f"{self.recipe.batch_size} images for {processes} processes{more}",
+                action=f"set it to {max(self.recipe.batch_size // shares, 1) * shares}",
             )
-        return self.recipe.batch_size // processes
+        return self.recipe.batch_size // shares
 
     def save(self) -> Path:
         """Write ``<work>/job.json`` and return its path."""

@@ -97,6 +97,7 @@ def parallelise(
     *,
     dtype: torch.dtype = torch.float32,
     methods: tuple[str, ...] = (),
+    unused: bool = False,
 ) -> nn.Module:
     """Wrap a module whose ``forward`` computes the loss; call what is returned instead of it.
 
@@ -106,6 +107,7 @@ def parallelise(
         config: Which way.
         dtype: Compute precision: on a GPU, FSDP2 gathers the blocks' parameters in it. Reductions are fp32.
         methods: Names of methods besides ``forward`` that read parameters; under FSDP2 call ``release`` after them.
+        unused: Whether some parameters get no gradient in some steps, for which DDP would wait.
     """
     kind = config.kind
     if kind == "auto":
@@ -128,9 +130,23 @@ def parallelise(
                 device_ids=[world.device] if world.device.type == "cuda" else None,
                 # Centres are reduced where they are computed; everything else starts equal because the seed is.
                 broadcast_buffers=False,
+                find_unused_parameters=unused,
                 gradient_as_bucket_view=True,
             )
     return _shard(module, world, dtype, methods)
+
+
+@contextlib.contextmanager
+def reduced_at_the_end(wrapped: nn.Module, *, last: bool) -> Iterator[None]:
+    """Add up gradients in each process, and reduce them over the processes with the last micro-batch only."""
+    if isinstance(wrapped, FSDPModule):
+        wrapped.set_requires_gradient_sync(last)
+        yield
+    elif isinstance(wrapped, DistributedDataParallel) and not last:
+        with wrapped.no_sync():
+            yield
+    else:
+        yield
 
 
 def release(module: nn.Module) -> None:

@@ -15,7 +15,7 @@ def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     """
     if precision is Precision.AUTO:
         return torch.bfloat16 if has_fast_bf16(device) else torch.float32
-    return torch.bfloat16 if precision is Precision.BF16 else torch.float32
+    return {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}.get(precision, torch.float32)
 
 
 def has_fast_bf16(device: torch.device) -> bool:

@@ -46,7 +46,7 @@ class Reporter:
             DivergedError: When a term is not finite.
         """
         recorder.read(self.world, step)
-        scheduled = {name: value for name, value in dataclasses.asdict(values).items() if name != "step"}
+        scheduled = {k: v for k, v in dataclasses.asdict(values).items() if k != "step" and v is not None}
         seconds, data_wait = self.clock.read()
         speed = {
             "images_per_second": (step - self._last) * self.batch_size / seconds,

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from dinomill.config import Config
 from dinomill.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dinomill.training.config import AdaptationConfig
 
 Span = Annotated[
     Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)],
@@ -64,6 +67,12 @@ class ScheduleValues:
     weight_decay: float
     momentum: float
     teacher_temperature: float
+    backbone_rate: float | None = None  # factor on the backbone's learning rate; 0: frozen; None: as everything else
+
+    @property
+    def frozen(self) -> bool:
+        """Whether no gradient is to pass through the backbone."""
+        return self.backbone_rate == 0
 
 
 @dataclass(frozen=True)
@@ -104,12 +113,15 @@ class Schedules:
         config: The schedules' configuration.
         steps: Length of the run in optimiser steps; None for a constant schedule without a planned end.
         batch: Images a step over all ranks and accumulation.
+        adaptation: How long the backbone is frozen, and how its rate rises; None for a backbone like the heads.
 
     Raises:
         ConfigError: A cosine, or a share of the run, without a length; or a warmup longer than the run.
     """
 
-    def __init__(self, config: ScheduleConfig, *, steps: int | None, batch: int) -> None:
+    def __init__(
+        self, config: ScheduleConfig, *, steps: int | None, batch: int, adaptation: AdaptationConfig | None = None
+    ) -> None:
         self.config = config
         self.steps = steps
         constant = config.kind is ScheduleKind.CONSTANT
@@ -137,6 +149,18 @@ class Schedules:
             self._steps("teacher_temperature_warmup", config.teacher_temperature_warmup),
             None,
         )
+        self.adaptation = adaptation
+        if adaptation is not None:
+            self.frozen = self._steps("adaptation.frozen", adaptation.frozen)
+            self.ramp = self._steps("adaptation.ramp", adaptation.ramp)
+
+    def _backbone_rate(self, step: int) -> float | None:
+        if self.adaptation is None:
+            return None
+        if step < self.frozen:
+            return 0.0
+        risen = (step - self.frozen + 1) / self.ramp if self.ramp else 1.0
+        return self.adaptation.backbone_rate * min(risen, 1.0)
 
     def _steps(self, key: str, span: int | float) -> int:
         if isinstance(span, float) and span > 0:
@@ -165,6 +189,7 @@ class Schedules:
             weight_decay=self.weight_decay(step),
             momentum=self.momentum(step),
             teacher_temperature=self.teacher_temperature(step),
+            backbone_rate=self._backbone_rate(step),
         )
 
 

@@ -11,7 +11,8 @@ The module knows nothing of parallelism: everything that reads a parameter happe
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Protocol
 
 import torch
@@ -101,7 +102,11 @@ class SelfDistillation(nn.Module):
         return pool(backbone.forward_features(images), backbone.config.pooling)
 
     def forward(
-        self, batch: StepBatch, values: ScheduleValues, generator: torch.Generator | None = None
+        self,
+        batch: StepBatch,
+        values: ScheduleValues,
+        generator: torch.Generator | None = None,
+        targets: tuple[Targets, Targets] | None = None,
     ) -> dict[str, Tensor]:
         """The losses of a batch, as they enter the total.
 
@@ -109,6 +114,7 @@ class SelfDistillation(nn.Module):
             batch: Crops and masks.
             values: This step's schedule values.
             generator: A CPU generator for stochastic depth and position rescaling; the default one if None.
+            targets: Of class tokens and patches, where they were made together with other batches'.
 
         Returns:
             Scalars ``dino_local``, ``dino_global``, ``ibot``, ``koleo`` (and ``gram``), each under ``<name>/…`` if
@@ -117,12 +123,11 @@ class SelfDistillation(nn.Module):
         device = batch.global_crops.device
         dtype = compute_dtype(self.config.precision, device)
         with torch.autocast(device.type, dtype=dtype, enabled=dtype is not torch.float32):
-            if self.frozen_teacher is None:
-                patches, weights, masks = batch.mask_indices, batch.mask_weights, batch.masks
-            else:
-                patches, weights = self._every_patch(batch.masks)
-                masks = None
-            targets = self._targets(batch.global_crops, patches, values.teacher_temperature, dtype)
+            patches, weights = self._learnt_patches(batch)
+            masks = batch.masks if self.frozen_teacher is None else None
+            if targets is None:
+                view = self.teacher_view(batch)
+                targets = self._assign(*view, values.teacher_temperature, dtype)
             losses: dict[str, Tensor] = {}
             for name in self.students:
                 terms = self._student_losses(name, batch, masks, patches, weights, targets, values, generator, dtype)
@@ -131,13 +136,41 @@ class SelfDistillation(nn.Module):
         losses["total"] = torch.stack(list(losses.values())).sum()
         return losses
 
+    def targets_of_step(
+        self, batches: Sequence[StepBatch], values: ScheduleValues
+    ) -> Sequence[tuple[Targets, Targets] | None]:
+        """Targets of all micro-batches of a step, made together as those of one large batch would be.
+
+        None for each where ``centering.over`` leaves every micro-batch to itself.
+        """
+        if self.config.centering.over == "micro_batch":
+            return [None] * len(batches)
+        views = [self.teacher_view(batch) for batch in batches]
+        return self.assign(views, values)
+
     @torch.no_grad()
-    def _targets(
-        self, global_crops: Tensor, patches: Tensor, temperature: float, dtype: torch.dtype
+    def teacher_view(self, batch: StepBatch) -> tuple[Tensor, Tensor]:
+        """The teacher's bottleneck features of class tokens [2B, D] and of the patches that are learnt [M, D]."""
+        device = batch.global_crops.device
+        dtype = compute_dtype(self.config.precision, device)
+        patches, _ = self._learnt_patches(batch)
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not torch.float32):
+            tokens = self.teacher.backbone.forward_packed([batch.global_crops], patch_indices=[patches])[0]
+            return self.teacher.project(tokens["x_norm_clstoken"], tokens["x_norm_patchtokens"])
+
+    @torch.no_grad()
+    def assign(self, views: Sequence[tuple[Tensor, Tensor]], values: ScheduleValues) -> list[tuple[Targets, Targets]]:
+        """Targets of several batches' teacher views together, batch by batch."""
+        dtype = compute_dtype(self.config.precision, views[0][0].device)
+        classes, patches = ([view[part] for view in views] for part in (0, 1))
+        dino, ibot = self._assign(torch.cat(classes), torch.cat(patches), values.teacher_temperature, dtype)
+        return list(zip(dino.split([len(c) for c in classes]), ibot.split([len(p) for p in patches]), strict=True))
+
+    @torch.no_grad()
+    def _assign(
+        self, cls_features: Tensor, patch_features: Tensor, temperature: float, dtype: torch.dtype
     ) -> tuple[Targets, Targets]:
         teacher = self.teacher
-        tokens = teacher.backbone.forward_packed([global_crops], patch_indices=[patches])[0]
-        cls_features, patch_features = teacher.project(tokens["x_norm_clstoken"], tokens["x_norm_patchtokens"])
         dino = self.dino_centering(cls_features, prototypes(teacher.dino_head), temperature=temperature, dtype=dtype)
         ibot = self.ibot_centering(patch_features, prototypes(teacher.patch_head), temperature=temperature, dtype=dtype)
         return dino, ibot
@@ -158,14 +191,16 @@ class SelfDistillation(nn.Module):
         crops = [batch.global_crops, batch.local_crops] if len(batch.local_crops) else [batch.global_crops]
         # Only the Gram loss looks at all patches; without it the last block's feed-forward layer can leave most out.
         gram = config.gram if config.gram is not None and values.step >= config.gram.start else None
-        outputs = student.backbone.forward_packed(
-            crops,
-            [masks, None][: len(crops)],
-            patch_indices=[patches, None][: len(crops)] if gram is None else None,
-            drop_path=self._draw_drop_path(student.backbone, crops, generator),
-            rope_scales=[student.backbone.draw_rope_scale(generator) for _ in crops],
-            checkpoint=self._recomputed(student.backbone),
-        )
+        # While only the heads learn, the backbone runs forward alone, and whole: its features are to be learnt from.
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not values.frozen):
+            outputs = student.backbone.forward_packed(
+                crops,
+                [masks, None][: len(crops)],
+                patch_indices=[patches, None][: len(crops)] if gram is None else None,
+                drop_path=None if values.frozen else self._draw_drop_path(student.backbone, crops, generator),
+                rope_scales=[student.backbone.draw_rope_scale(generator) for _ in crops],
+                checkpoint=self._recomputed(student.backbone),
+            )
         class_tokens = [output["x_norm_clstoken"] for output in outputs]
         all_patches = outputs[0]["x_norm_patchtokens"]
         rows = all_patches if gram is None else all_patches.flatten(0, 1).index_select(0, patches)
@@ -207,6 +242,12 @@ class SelfDistillation(nn.Module):
     def _recomputed(self, backbone: VisionTransformer) -> list[bool]:
         count = round(self.config.recomputed_blocks * backbone.n_blocks)
         return [index < count for index in range(backbone.n_blocks)]
+
+    def _learnt_patches(self, batch: StepBatch) -> tuple[Tensor, Tensor]:
+        """Indices [M] and weights [M] of the patches in the iBOT loss: the masked ones, or where none are, all."""
+        if self.frozen_teacher is None:
+            return batch.mask_indices, batch.mask_weights
+        return self._every_patch(batch.masks)
 
     def _every_patch(self, masks: Tensor) -> tuple[Tensor, Tensor]:
         """Indices and weights for the iBOT loss where nothing is masked: all patches, or an even share of them."""
@@ -277,8 +318,11 @@ def _can_compile() -> bool:
 
 @torch.no_grad()
 def move_average(average: nn.Module, source: nn.Module, momentum: float) -> None:
-    """Set average to momentum · average + (1 − momentum) · source, all parameters at once; local shards under FSDP2."""
-    pairs = [(_local(a), _local(s)) for a, s in zip(average.parameters(), source.parameters(), strict=True)]
+    """Set average to momentum · average + (1 − momentum) · source, all parameters at once; local shards under FSDP2.
+
+    The average follows the weights that the source computes with: with low-rank additions, the sums.
+    """
+    pairs = [(_local(a), _local(attrgetter(name)(source))) for name, a in average.named_parameters()]
     torch._foreach_lerp_([a for a, _ in pairs], [s for _, s in pairs], 1 - momentum)
 
 

@@ -1,6 +1,7 @@
 """What the pretraining and distillation stages share: run a job if it is not done, and take over its result.
 
 <output>/config.json  model.safetensors  heads.safetensors  history.parquet    of one network
+<output>/start/       the backbone that it started from, where it started from weights
 """
 
 from __future__ import annotations
@@ -12,9 +13,8 @@ import shutil
 from pathlib import Path
 
 from dinomill import tracking
-from dinomill.errors import InputError
 from dinomill.execution.launch import LauncherConfig, launch
-from dinomill.handles import DatasetHandle, ModelHandle
+from dinomill.handles import START_NAME, DatasetHandle, ModelHandle
 from dinomill.models.pooling import pooled_dim
 from dinomill.models.weights import WEIGHTS_NAME, load_backbone
 from dinomill.storage.atomic import atomic_folder
@@ -46,7 +46,9 @@ def run_job(job: TrainingJob, launcher: LauncherConfig, dataset: DatasetHandle) 
     launch(_WORKER, job.save(), work=job.work, config=launcher, environment={})
 
 
-def adopt(job: TrainingJob, dataset: DatasetHandle, *, student: str, name: str, output: Path) -> ModelHandle:
+def adopt(
+    job: TrainingJob, dataset: DatasetHandle, *, student: str, name: str, output: Path, initial: str | None = None
+) -> ModelHandle:
     """Copy a trained network from the work folder to a stage's output, whole or not at all.
 
     Args:
@@ -55,10 +57,13 @@ def adopt(job: TrainingJob, dataset: DatasetHandle, *, student: str, name: str, 
         student: Its name in the job.
         name: Its name from now on.
         output: The folder to write.
+        initial: What the weights that it started from are called; None for random ones.
     """
     with atomic_folder(output) as folder:
         for path in sorted((job.exported / student).iterdir()):
             shutil.copyfile(path, folder / path.name)
+        if initial is not None:
+            shutil.copytree(job.work / START_NAME, folder / START_NAME)
     step = int(json.loads((job.exported / SUMMARY_NAME).read_text(encoding="utf-8"))["step"])
     backbone = load_backbone(output)
     shown = preprocessing(job, dataset)
@@ -77,6 +82,8 @@ def adopt(job: TrainingJob, dataset: DatasetHandle, *, student: str, name: str, 
         history=output / HISTORY_NAME,
         dataset_sha256=job.dataset_sha256,
         teacher_sha256=job.teacher_sha256,
+        initial=initial,
+        initial_sha256=job.initial_sha256,
         run_id=os.environ.get("MLFLOW_RUN_ID"),
     )
 
@@ -86,15 +93,3 @@ def local_labelled(location: str | None) -> Path | None:
     if location is None or "://" in location:
         return None
     return Path(location)
-
-
-def file_sha256(path: Path) -> str:
-    """The hash of a weights file, or of the weights in the folder of an export.
-
-    Raises:
-        InputError: When it is not there.
-    """
-    file = path / WEIGHTS_NAME if path.is_dir() else path
-    if not file.is_file():
-        raise InputError(f"There is no {file} to start from.", action="set `initial` to a backbone's folder or file")
-    return hash_file(file)

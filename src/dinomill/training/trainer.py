@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from types import FrameType
 
 from dinomill import tracking
 from dinomill.execution.launch import Interrupted
 from dinomill.handles import DatasetHandle
+from dinomill.images.batches import Batch
 from dinomill.images.loader import TrainingLoader
 from dinomill.training.checkpoint import Checkpoints
 from dinomill.training.engine import Engine
-from dinomill.training.export import export, preprocessing
+from dinomill.training.export import export, keep_start, preprocessing
 from dinomill.training.history import History, Recorder
 from dinomill.training.job import TrainingJob
 from dinomill.training.monitor import Monitor
@@ -41,11 +43,15 @@ def train(job: TrainingJob, world: World) -> None:
     recipe, runtime = job.recipe, job.runtime
     dataset = DatasetHandle.load(job.dataset)
     engine = Engine(job, world)
+    if world.is_main:
+        keep_start(job, dataset)
     checkpoints = Checkpoints(job.work / "checkpoints", keep=runtime.keep, identity=job.identity())
     done, kept = checkpoints.load(engine.module, engine.optimizer)
     checkpoints.forget_after(done)
     history = History(job.work / "history.jsonl", steps=done, writes=world.is_main)
     recorder = Recorder(kept.get("recorder"))
+    if engine.scaler is not None:
+        engine.scaler.load(kept.get("scaler"))
     monitor = build_monitor(job, dataset, engine)
     clock = Clock()
     bar = ProgressBar(job.stage, steps=recipe.steps, done=done, enabled=world.is_main)
@@ -54,13 +60,13 @@ def train(job: TrainingJob, world: World) -> None:
     with stop_signals() as stop, bar, build_loader(job, dataset, world, start_step=done) as loader:
         if done:
             bar.say(f"{job.stage} continues after step {done:,} of {recipe.steps:,}")
-        for batch in clock.waiting(loader):
-            recorder.add(engine.step(batch))
-            done = batch.step + 1
+        for batches in clock.waiting(grouped(loader, recipe.accumulate)):
+            recorder.add(engine.step(done, batches))
+            done += 1
             last, stopping = done == recipe.steps, world.any(stop.requested)
             bar.advance(done)
             if last or done % runtime.log_every == 0:
-                reporter.steps(recorder, engine.schedules.at(batch.step), done)
+                reporter.steps(recorder, engine.schedules.at(done - 1), done)
 
             paused, best = time.monotonic(), None
             if monitor.due(done, last):
@@ -69,7 +75,8 @@ def train(job: TrainingJob, world: World) -> None:
                 best = reading if checkpoints.is_best(*reading.measure) else None
             if last or stopping or best or done % runtime.checkpoint_every == 0:
                 recorder.read(world, done)  # what is not finite is never saved
-                checkpoints.save(done, engine.module, engine.optimizer, {"recorder": recorder.state()})
+                kept = {"recorder": recorder.state(), **engine.state()}
+                checkpoints.save(done, engine.module, engine.optimizer, kept)
             if best:
                 checkpoints.mark_best(done, *best.measure)
             if stopping and not last:
@@ -87,7 +94,7 @@ def train(job: TrainingJob, world: World) -> None:
 
 
 def build_loader(job: TrainingJob, dataset: DatasetHandle, world: World, *, start_step: int) -> TrainingLoader:
-    """This process's share of the batches that are left."""
+    """This process's share of the micro-batches that are left; their images are those of whole batches."""
     recipe = job.recipe
     return TrainingLoader(
         dataset,
@@ -99,10 +106,19 @@ def build_loader(job: TrainingJob, dataset: DatasetHandle, world: World, *, star
         seed=recipe.seed,
         rank=world.rank,
         world=world.size,
-        start_step=start_step,
-        steps=recipe.steps - start_step,
+        start_step=start_step * recipe.accumulate,
+        steps=(recipe.steps - start_step) * recipe.accumulate,
         device=world.device,
+        mean=job.mean,
+        std=job.std,
     )
+
+
+def grouped(batches: Iterable[Batch], count: int) -> Iterator[list[Batch]]:
+    """The micro-batches of each step together."""
+    iterator = iter(batches)
+    while group := list(islice(iterator, count)):
+        yield group
 
 
 def build_monitor(job: TrainingJob, dataset: DatasetHandle, engine: Engine) -> Monitor:
