@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from dinomill.models import Sequences, VisionTransformer, draw_drop_path, variant
-from dinomill.models.official import infer_config
+from dinomill.models.infer import infer_config
+from dinomill.models.official import recognise
 from dinomill.models.stochastic_depth import add_back, subset, take
 from dinomill.models.weights import from_tensors
 
@@ -28,7 +29,7 @@ def reference(request: pytest.FixtureRequest, numeric_reference: Callable[[str],
 @pytest.fixture
 def model(reference: Reference) -> VisionTransformer:
     tensors = {k[3:]: torch.from_numpy(reference[k]) for k in reference if k.startswith("sd/")}
-    return from_tensors(infer_config(tensors, "reference", num_heads=3), tensors, "reference")
+    return from_tensors(infer_config(recognise(tensors, "reference"), "reference", num_heads=3), tensors, "reference")
 
 
 def close(actual: Tensor, expected: np.ndarray[Any, Any]) -> None:

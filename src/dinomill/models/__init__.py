@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     from dinomill.models.attention import Sequences
     from dinomill.models.config import VARIANTS, HeadConfig, VisionTransformerConfig, variant
     from dinomill.models.heads import ProjectionHead
-    from dinomill.models.loading import load
+    from dinomill.models.loading import load, read_weights
     from dinomill.models.stochastic_depth import DropPath, Subset, draw_drop_path
     from dinomill.models.vision_transformer import VisionTransformer, build
-    from dinomill.models.weights import load_backbone, load_official, read_config, save_backbone
+    from dinomill.models.weights import load_backbone, read_config, save_backbone
 
 _HOMES = {
     "attention": ("Sequences",),
     "config": ("VARIANTS", "HeadConfig", "VisionTransformerConfig", "variant"),
     "heads": ("ProjectionHead",),
-    "loading": ("load",),
+    "loading": ("load", "read_weights"),
     "stochastic_depth": ("DropPath", "Subset", "draw_drop_path"),
     "vision_transformer": ("VisionTransformer", "build"),
-    "weights": ("load_backbone", "load_official", "read_config", "save_backbone"),
+    "weights": ("load_backbone", "read_config", "save_backbone"),
 }
 
 __all__ = [
@@ -41,8 +41,8 @@ __all__ = [
     "draw_drop_path",
     "load",
     "load_backbone",
-    "load_official",
     "read_config",
+    "read_weights",
     "save_backbone",
     "variant",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,12 +24,19 @@ class Sequences(NamedTuple):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention; every projection sees all sequences as one matrix."""
+    """Multi-head self-attention; every projection sees all sequences as one matrix.
 
-    def __init__(self, dim: int, num_heads: int) -> None:
+    Args:
+        dim: Width of a token.
+        num_heads: Divides it.
+        bias: Which of queries, keys and values have one. Without keys' the parameter keeps its place for them, unused.
+    """
+
+    def __init__(self, dim: int, num_heads: int, bias: Literal["full", "query_value", "none"] = "full") -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.qkv = nn.Linear(dim, 3 * dim)
+        self.bias = bias
+        self.qkv = nn.Linear(dim, 3 * dim, bias=bias != "none")
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, layout: Sequence[Sequences], angles: Sequence[Tensor | None]) -> Tensor:
@@ -43,7 +50,7 @@ class SelfAttention(nn.Module):
         Returns:
             ``[T, D]``.
         """
-        parts = torch.split(self.qkv(x), [part.samples * part.length for part in layout])
+        parts = torch.split(self._project(x), [part.samples * part.length for part in layout])
         mixed = []
         for part, qkv, turn in zip(layout, parts, angles, strict=True):
             heads = qkv.view(part.samples, part.length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
@@ -53,6 +60,14 @@ class SelfAttention(nn.Module):
             mixed.append(attend(q, k, v).transpose(1, 2).reshape(part.samples * part.length, -1))
         y: Tensor = self.proj(mixed[0] if len(mixed) == 1 else torch.cat(mixed))
         return y
+
+    def _project(self, x: Tensor) -> Tensor:
+        if self.bias != "query_value":
+            y: Tensor = self.qkv(x)
+            return y
+        # Without positions a bias of the keys would change nothing (it is the same for all keys); turned, it would.
+        query, key, value = self.qkv.bias.chunk(3)
+        return nn.functional.linear(x, self.qkv.weight, torch.cat([query, torch.zeros_like(key), value]))
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

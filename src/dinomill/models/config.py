@@ -25,6 +25,14 @@ class VisionTransformerConfig(Config):
     num_heads: int = Field(default=6, ge=1, description="attention heads; divides embed_dim")
     mlp_ratio: float = Field(default=4.0, gt=0, description="hidden width of the feed-forward layer over embed_dim")
     ffn: Literal["mlp", "swiglu"] = Field(default="mlp", description="feed-forward layer: GELU MLP or SwiGLU")
+    qkv_bias: Literal["full", "query_value", "none"] = Field(
+        default="full", description="biases of queries, keys and values; DINOv3 has none for keys"
+    )
+    norm_eps: float = Field(default=1e-6, gt=0, description="epsilon of every norm; DINOv3's is 1e-5")
+    cls_norm: bool = Field(
+        default=False, description="the class and register tokens have a final norm of their own, beside the patches'"
+    )
+    local_cls_norm: bool = Field(default=False, description="and another one for local crops, used in training alone")
     registers: int = Field(default=0, ge=0, description="register tokens after the class token")
     layerscale: float | None = Field(default=1e-5, description="initial gain after each branch; null leaves it out")
     position: Literal["learned", "rope"] = Field(
@@ -37,6 +45,9 @@ class VisionTransformerConfig(Config):
     )
     interpolate_antialias: bool = Field(default=False, description="low-pass the table when it is made smaller")
     rope_base: float = Field(default=100.0, gt=1, description="longest period of the rotary angles, in half images")
+    rope_periods: Literal["exact", "bfloat16"] = Field(
+        default="exact", description="the periods in fp32, or rounded to bfloat16 as DINOv3's released files hold them"
+    )
     rope_rescale: float = Field(
         default=2.0,
         ge=1,

@@ -14,8 +14,6 @@ from dinomill.models.fused_block import compute_dtype, fused_attention, fused_fe
 from dinomill.models.fused_branches import AttentionWeights, FeedForwardWeights, Shape
 from dinomill.models.stochastic_depth import Subset, add_back, take
 
-NORM_EPS = 1e-6
-
 
 class PatchEmbed(nn.Module):
     """Cut an image into patches and project each: a convolution whose stride is its kernel."""
@@ -59,10 +57,10 @@ class Block(nn.Module):
     def __init__(self, config: VisionTransformerConfig) -> None:
         super().__init__()
         dim, gain = config.embed_dim, config.layerscale
-        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.attn = SelfAttention(dim, config.num_heads)
+        self.norm1 = nn.LayerNorm(dim, eps=config.norm_eps)
+        self.attn = SelfAttention(dim, config.num_heads, config.qkv_bias)
         self.ls1 = nn.Identity() if gain is None else LayerScale(dim, gain)
-        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.norm2 = nn.LayerNorm(dim, eps=config.norm_eps)
         self.mlp = (SwiGlu if config.ffn == "swiglu" else Mlp)(dim, config.hidden_dim)
         self.ls2 = nn.Identity() if gain is None else LayerScale(dim, gain)
 
@@ -114,11 +112,12 @@ class Block(nn.Module):
             and not torch.compiler.is_compiling()
             and isinstance(self.mlp, Mlp)
             and isinstance(self.ls1, LayerScale)
+            and self.attn.bias == "full"
             and all(turn is None for turn in angles)
         )
 
     def _shape(self, x: Tensor, layout: Sequence[Sequences], subset: Subset | None) -> Shape:
-        return Shape(self.attn.num_heads, NORM_EPS, compute_dtype(x), tuple(layout), subset)
+        return Shape(self.attn.num_heads, self.norm1.eps, compute_dtype(x), tuple(layout), subset)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         branch: Tensor = self.ls2(self.mlp(self.norm2(x)))

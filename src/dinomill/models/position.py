@@ -78,13 +78,23 @@ def _cubic(x: Tensor, a: float) -> Tensor:
     return torch.where(x <= 1, near, torch.where(x < 2, far, 0.0))
 
 
-def rotary_angles(grid: tuple[int, int], head_dim: int, base: float, device: torch.device) -> Tensor:
+def rope_periods(head_dim: int, base: float, device: torch.device | None = None) -> Tensor:
+    """The periods of the rotary angles, ``[head_dim / 4]`` in fp32: from 1 to ``base``."""
+    return base ** (torch.arange(head_dim // 4, device=device, dtype=torch.float32) / (head_dim // 4))
+
+
+def rotary_angles(
+    grid: tuple[int, int], head_dim: int, base: float, device: torch.device, *, rounded: bool = False
+) -> Tensor:
     """Axial rotary angles of a grid of patches, ``[rows * columns, head_dim / 2]`` in fp32.
 
     Coordinates run from -1 to 1 on each side, whatever the grid, so that a model keeps its sense of place at another
-    resolution. Half of the angles turn with the row, half with the column, with periods from 1 to ``base``.
+    resolution. Half of the angles turn with the row, half with the column, with periods from 1 to ``base``; `rounded`
+    to bfloat16 for weights that were trained so.
     """
-    periods = base ** (torch.arange(head_dim // 4, device=device, dtype=torch.float32) / (head_dim // 4))
+    periods = rope_periods(head_dim, base, device)
+    if rounded:
+        periods = periods.bfloat16().float()
     frequencies = 2 * math.pi / periods
     rows, columns = ((torch.arange(n, device=device, dtype=torch.float32) + 0.5) * (2 / n) - 1 for n in grid)
     angles = torch.cat(

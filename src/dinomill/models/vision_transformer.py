@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from dinomill.models.attention import Sequences
 from dinomill.models.config import VisionTransformerConfig
-from dinomill.models.layers import NORM_EPS, Block, PatchEmbed
+from dinomill.models.layers import Block, PatchEmbed
 from dinomill.models.position import resize_positions, rotary_angles
 from dinomill.models.stochastic_depth import DropPath
 
@@ -46,7 +46,9 @@ class VisionTransformer(nn.Module):
         self.register_tokens = nn.Parameter(torch.zeros(1, config.registers, dim)) if config.registers else None
         self.mask_token = nn.Parameter(torch.zeros(1, dim))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.norm = nn.LayerNorm(dim, eps=config.norm_eps)
+        self.cls_norm = nn.LayerNorm(dim, eps=config.norm_eps) if config.cls_norm else None
+        self.local_cls_norm = nn.LayerNorm(dim, eps=config.norm_eps) if config.local_cls_norm else None
         # There is nothing to draw on the meta device, where normal_ would import torch._dynamo: 1.2 s of every load.
         if not self.cls_token.is_meta:
             self.reset_parameters()
@@ -56,7 +58,8 @@ class VisionTransformer(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02, generator=generator)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
         # The official code leaves the convolution at PyTorch's default, which for 588 inputs is a uniform of ±1/√588.
         bound = self.patch_embed.proj.weight[0].numel() ** -0.5
         for parameter in self.patch_embed.proj.parameters():
@@ -89,7 +92,7 @@ class VisionTransformer(nn.Module):
         packed = tokens.flatten(0, 1)
         for block in self.blocks:
             packed = block(packed, layout, angles)
-        outputs = self._named(self.norm(packed).view_as(tokens))
+        outputs = self._named(self._normed(packed.view_as(tokens)))
         outputs["x_prenorm"] = packed.view_as(tokens)
         # As in the official code, the masks are passed through; that they may be None is left out of the annotation.
         outputs["masks"] = masks  # type: ignore[assignment]
@@ -140,16 +143,23 @@ class VisionTransformer(nn.Module):
                 packed = recompute(block, *arguments, use_reentrant=False, preserve_rng_state=False)
             else:
                 packed = block(*arguments)
+        tied = self.cls_norm is None and self.local_cls_norm is None
         if patch_indices is None:
-            packed = self.norm(packed)
+            packed = self.norm(packed) if tied else packed
             parts = torch.split(packed, [part.samples * part.length for part in layout])
-            return [self._named(part.view(*shape, -1)) for part, shape in zip(parts, layout, strict=True)]
+            views = [part.view(*shape, -1) for part, shape in zip(parts, layout, strict=True)]
+            return [self._named(x if tied else self._normed(x, local=size > 0)) for size, x in enumerate(views)]
         counts = [0 if indices is None else indices.shape[0] for indices in patch_indices]
-        packed = self.norm(packed[: sum(part.samples for part in layout) + sum(counts)])
-        pieces = iter(
-            torch.split(packed, [n for part, m in zip(layout, counts, strict=True) for n in (part.samples, m)])
-        )
-        return [{"x_norm_clstoken": next(pieces), "x_norm_patchtokens": next(pieces)} for _ in layout]
+        packed = packed[: sum(part.samples for part in layout) + sum(counts)]
+        packed = self.norm(packed) if tied else packed
+        pieces = torch.split(packed, [n for part, m in zip(layout, counts, strict=True) for n in (part.samples, m)])
+        return [
+            {
+                "x_norm_clstoken": cls if tied else self._cls_norm(local=size > 0)(cls),
+                "x_norm_patchtokens": patches if tied else self.norm(patches),
+            }
+            for size, (cls, patches) in enumerate(zip(pieces[0::2], pieces[1::2], strict=True))
+        ]
 
     def _wanted_rows(
         self, layout: Sequence[Sequences], patch_indices: Sequence[Tensor | None], device: torch.device
@@ -195,7 +205,7 @@ class VisionTransformer(nn.Module):
                 kept.append(packed.view_as(tokens))
         if len(kept) != len(wanted):
             raise ValueError(f"layers {list(wanted)} asked for, but the model has layers 0 to {self.n_blocks - 1}")
-        named = [self._named(self.norm(layer) if norm else layer) for layer in kept]
+        named = [self._named(self._normed(layer) if norm else layer) for layer in kept]
         patches = [outputs["x_norm_patchtokens"] for outputs in named]
         if reshape:
             rows, columns = self._grid(x)
@@ -245,8 +255,24 @@ class VisionTransformer(nn.Module):
         config = self.config
         if config.position != "rope":
             return None
-        angles = rotary_angles(self._grid(x), config.head_dim, config.rope_base, x.device)
+        angles = rotary_angles(
+            self._grid(x), config.head_dim, config.rope_base, x.device, rounded=config.rope_periods == "bfloat16"
+        )
         return angles if scale is None else angles * scale
+
+    def _normed(self, tokens: Tensor, *, local: bool = False) -> Tensor:
+        """The final norm of ``[B, N, D]``; class and register tokens have another where the weights do."""
+        first = self._cls_norm(local=local)
+        if first is self.norm:
+            normed: Tensor = self.norm(tokens)
+            return normed
+        prefix = 1 + self.num_register_tokens
+        return torch.cat([first(tokens[:, :prefix]), self.norm(tokens[:, prefix:])], dim=1)
+
+    def _cls_norm(self, *, local: bool) -> nn.LayerNorm:
+        if local and self.training and self.local_cls_norm is not None:
+            return self.local_cls_norm
+        return self.norm if self.cls_norm is None else self.cls_norm
 
     def _named(self, tokens: Tensor) -> dict[str, Tensor]:
         first = 1 + self.num_register_tokens

@@ -7,20 +7,17 @@
 from __future__ import annotations
 
 import json
-import pickle
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dinomill.errors import InputError
 from dinomill.models.config import VisionTransformerConfig
-from dinomill.models.official import find_backbone, infer_config
+from dinomill.models.files import read_safetensors
 from dinomill.models.vision_transformer import VisionTransformer
 from dinomill.storage.atomic import atomic_file, write_text
 
@@ -84,6 +81,18 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def is_export(folder: Path) -> bool:
+    """Whether a folder's ``config.json`` is that of an exported backbone, of this or another version."""
+    path = folder / CONFIG_NAME
+    if not path.is_file():
+        return False
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return isinstance(config, dict) and "format" in config and "model_type" not in config
+
+
 def load_backbone(folder: Path) -> VisionTransformer:
     """Read a backbone that ``save_backbone`` wrote; it is in evaluation mode.
 
@@ -94,46 +103,32 @@ def load_backbone(folder: Path) -> VisionTransformer:
     return from_tensors(config, read_safetensors(folder / WEIGHTS_NAME), where=str(folder / WEIGHTS_NAME))
 
 
-def load_official(path: Path, **keywords: Any) -> VisionTransformer:
-    """Read a state dict or training checkpoint of the official code, or a single exported ``.safetensors`` file.
-
-    Args:
-        path: The file. When its header holds a configuration, nothing has to be inferred.
-        **keywords: As in ``infer_config``.
-
-    Raises:
-        InputError: When the file is not such a checkpoint; a tensor that is missing, left over or of a wrong shape is
-            named.
-    """
-    if path.suffix == ".safetensors":
-        checkpoint: Mapping[str, Any] = read_safetensors(path)
-        with safe_open(path, framework="pt") as file:
-            described = (file.metadata() or {}).get(MODEL)
-        if described is not None and not keywords:
-            config = VisionTransformerConfig.parse(json.loads(described), where=str(path))
-            return from_tensors(config, checkpoint, where=str(path))
-    else:
-        checkpoint = read_pickle_safely(path)
-    tensors = find_backbone(checkpoint, str(path))
-    return from_tensors(infer_config(tensors, str(path), **keywords), tensors, where=str(path))
-
-
 def from_tensors(config: VisionTransformerConfig, tensors: Mapping[str, Tensor], where: str) -> VisionTransformer:
     """A model of this configuration with these weights, in evaluation mode and fp32.
 
     Raises:
         InputError: When names or shapes do not fit; the first few are named.
     """
-    # Without this, a giant model would be initialised only to be overwritten.
-    with torch.device("meta"):
-        model = VisionTransformer(config)
-    check_fit(model, tensors, where)
+    model = check_shape(config, tensors, where)
     # Copied, because the tensors may be a mapped file's, which somebody may write to.
     own = {name: tensor.detach().to(torch.float32, copy=True) for name, tensor in tensors.items()}
     model.load_state_dict(own, assign=True)
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     return model.eval()
+
+
+def check_shape(config: VisionTransformerConfig, tensors: Mapping[str, Tensor], where: str) -> VisionTransformer:
+    """Check tensors against a configuration; returns a model without data, on the meta device.
+
+    Raises:
+        InputError: Names what does not fit.
+    """
+    # On a real device, a giant model would be initialised only to be overwritten.
+    with torch.device("meta"):
+        model = VisionTransformer(config)
+    check_fit(model, tensors, where)
+    return model
 
 
 def check_fit(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
@@ -151,57 +146,6 @@ def check_fit(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> No
         raise InputError(
             f"The weights in {where} do not fit the model.",
             found="; ".join(problems[:4]) + more,
-            expected=f"the {len(wanted)} tensors of a DINOv2-style backbone",
+            expected=f"the {len(wanted)} tensors of such a model",
             action="give a complete backbone, or the keywords (num_heads, …) that it was trained with",
         )
-
-
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on the CPU.
-
-    Raises:
-        InputError: When the file is missing, cut off or of another kind.
-    """
-    if not path.is_file():
-        raise InputError(f"There is no {path}.", action="give the file of a backbone's weights")
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise InputError(
-            f"{path} is not a complete safetensors file.", found=str(error), action="copy or export it again"
-        ) from None
-
-
-def read_pickle_safely(path: Path) -> Mapping[str, Any]:
-    """A ``.pth`` file's mapping, read so that nothing in it can execute.
-
-    Raises:
-        InputError: When the file is missing, broken, holds anything but tensors and plain containers, or is no mapping.
-    """
-    if not path.is_file():
-        raise InputError(f"There is no {path}.", action="give the file of a backbone's weights")
-    try:
-        with warnings.catch_warnings():
-            # A plain pickle is warned of before it is refused.
-            warnings.simplefilter("ignore", UserWarning)
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
-    except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"{path} holds more than tensors, or is not a PyTorch file, and is not loaded.",
-            found=reason,
-            expected="a state dict: names and tensors; objects could run code when loaded",
-            action="save the model's state_dict() alone, with torch.save, and give that file",
-        ) from None
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise InputError(
-            f"{path} cannot be read as a PyTorch file.", found=str(error).splitlines()[0] if str(error) else None
-        ) from None
-    if not isinstance(checkpoint, Mapping):
-        raise InputError(f"{path} holds no state dict.", found=type(checkpoint).__name__, expected="names and tensors")
-    return checkpoint
-
-
-def _is_zip(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(4) == b"PK\x03\x04"

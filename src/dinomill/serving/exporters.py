@@ -26,10 +26,12 @@ from torch import Tensor, nn
 
 from dinomill.errors import InputError, MachineError
 from dinomill.images.preprocess import SECTION, PreprocessingConfig
+from dinomill.models.files import read_file
 from dinomill.models.loading import load
 from dinomill.models.position import resize_positions
+from dinomill.models.prefixes import find_backbone
 from dinomill.models.vision_transformer import VisionTransformer
-from dinomill.models.weights import from_tensors, load_official, write_safetensors
+from dinomill.models.weights import from_tensors, write_safetensors
 from dinomill.serving.predictor import read_preprocessing
 from dinomill.storage.atomic import storage_errors
 
@@ -213,17 +215,13 @@ def _at_size(model: VisionTransformer, image_size: int) -> VisionTransformer:
 
 def _run_pth(path: Path, model: VisionTransformer) -> Run:
     config = model.config
-    again = load_official(
-        path,
-        num_heads=config.num_heads,
-        interpolate_offset=config.interpolate_offset,
-        interpolate_antialias=config.interpolate_antialias,
-    )
+    # What a state dict cannot say is taken from the model.
+    again = from_tensors(config, find_backbone(read_file(path).tensors, str(path)), where=str(path))
     return lambda images: _Program(again)(images)
 
 
 def _run_safetensors(path: Path, _: VisionTransformer) -> Run:
-    again = load_official(path)
+    again = load(path)
     return lambda images: _Program(again)(images)
 
 

@@ -1,0 +1,40 @@
+"""Where a model lies: every address becomes a path once, here; `models:/name@alias` may move between two looks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dinomill.errors import InputError
+
+REGISTRY = "models:/"
+
+
+def is_registered(address: str | Path) -> bool:
+    """Whether an address names a model of the registry."""
+    return str(address).startswith(REGISTRY)
+
+
+def locate(address: str | Path) -> Path:
+    """The local file or folder of an address; a registered model is downloaded, unless it lies on this machine.
+
+    Raises:
+        InputError: When nothing is there.
+    """
+    if is_registered(address):
+        from dinomill.tracking import download
+
+        return Path(download(str(address)))
+    path = Path(address).expanduser()
+    if not path.exists():
+        raise InputError(
+            f"There is no {path}.",
+            expected="a folder of an exported backbone or of Hugging Face, a .pth or .safetensors file, or "
+            "models:/name@alias",
+            action="check the path, or run the stage that writes it",
+        )
+    return path
+
+
+def absolute(address: str | Path) -> str:
+    """An address that means the same from every working directory."""
+    return str(address) if is_registered(address) else str(Path(address).expanduser().absolute())
