@@ -104,7 +104,13 @@ def resolve_students(
                     found=f"{stated}; the teacher {name} has {teacher[key]}",
                     action=f"set it to {teacher[key]}: both learn from the same patches of the same images",
                 )
+    follows = {"image_size": config.crops.global_size, "patch_size": teacher["patch_size"]}
     return {
-        student: resolve_model(model, None, teacher["in_channels"], key=f"distillation.students.{student}")
+        student: resolve_model(
+            model.model_copy(update={key: value for key, value in follows.items() if getattr(model, key) == "auto"}),
+            None,
+            teacher["in_channels"],
+            key=f"distillation.students.{student}",
+        )
         for student, model in config.students.items()
     }

@@ -26,7 +26,6 @@ def test_the_projects_own_settings_need_nothing_more(ask: Ask) -> None:
 @pytest.mark.parametrize(
     ("changes", "key"),
     [
-        ({"pretraining": {"initial": "vits14.pth"}}, "pretraining.initial"),
         ({"curation": NETWORK}, "curation.embedding.embedder.network"),
         ({"pretraining": {"launcher": {"kind": "torchrun", "processes": 3}}}, "pretraining.batch_size"),
         (

@@ -39,10 +39,13 @@ def test_the_projects_own_sizes_agree(ask: Ask) -> None:
             "set it to 7",
         ),
         (
-            {"distillation": {"students": {"small": {"in_channels": 3}}}},
+            {"pretraining": {"model": {"in_channels": 1}}, "distillation": {"students": {"small": {"in_channels": 3}}}},
             "distillation.students.small.in_channels",
             "set it to 1",
         ),
+        ({"pretraining": {"model": {"num_heads": 3}}}, "pretraining.model", "correct the key"),
+        ({"pretraining": {"model": {"image_size": 30}}}, "pretraining.model", "correct the key"),
+        ({"pretraining": {"model": "from_weights"}}, "pretraining.model", "name them"),
     ],
 )
 def test_sizes_that_do_not_agree_are_refused(ask: Ask, changes: dict[str, Any], key: str, said: str) -> None:
@@ -76,7 +79,10 @@ def test_students_are_held_against_the_teacher_that_is_there(root: Path, ask: As
     shape = {"patch_size": 4, "in_channels": 1, "embed_dim": 512, "depth": 6}
     (folder / "config.json").write_text(json.dumps({"model": shape}), encoding="utf-8")
     problems = stopping(list(check_shapes(ask(stages=("distillation",)))))
-    assert problems[0].found == "7; the teacher has 4"
+    assert [problem.key for problem in problems] == ["distillation.crops.local_size"]
+    students = {"small": {"patch_size": 7}}
+    problems = stopping(list(check_shapes(ask(("distillation",), distillation={"students": students}))))
+    assert problems[0].found == "7; the teacher there has 4"
     (folder / "config.json").write_text("damaged", encoding="utf-8")
     assert list(check_shapes(ask(stages=("distillation",)))) == []
 

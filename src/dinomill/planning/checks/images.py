@@ -18,8 +18,9 @@ from dinomill.planning.checks.memory import recall, remember
 from dinomill.planning.checks.places import listing
 from dinomill.planning.checks.problems import Problem, count
 from dinomill.planning.checks.request import Request
-from dinomill.planning.checks.shapes import far_off, shape_of
+from dinomill.planning.checks.shapes import far_off, teacher_model
 from dinomill.planning.pool import Pool, survey
+from dinomill.pretraining.config import PretrainingConfig
 from dinomill.storage.hashing import hash_json
 
 _LOOKED_AT = 96  # images of which more than the name is read
@@ -192,22 +193,28 @@ def _embedder(request: Request, pool: Pool) -> Iterator[Problem]:
 
 def _channels(request: Request, channels: int, why: str, *, certain: bool = True) -> Iterator[Problem]:
     """The dataset's number of channels against the teacher's and the students'."""
-    asked = []
-    if request.runs("pretraining") and request.pretraining:
-        asked.append(("pretraining.model", shape_of(request.pretraining.model)))
+    asked: list[tuple[str, int]] = []
+    if request.runs("pretraining") and request.pretraining and not _auto(request.pretraining):
+        model = teacher_model(request)
+        asked += [("pretraining.model", model.in_channels)] if not isinstance(model, Problem) and model else []
     if request.runs("distillation") and request.distillation:
-        asked += [(f"distillation.students.{name}", one) for name, one in request.distillation.students.items()]
-    for place, model in asked:
-        own = getattr(model, "in_channels", None)
-        if not isinstance(own, int) or own == channels:
+        for name, student in request.distillation.students.items():
+            asked += [(f"distillation.students.{name}", student.in_channels)] if student.in_channels != "auto" else []
+    for place, own in asked:
+        if own == channels:
             continue
         yield Problem(
             f"{place}.in_channels",
             f"{place}.in_channels is not the images' number of channels.",
             found=f"{own}; the dataset {'has' if certain else 'will probably have'} {channels} ({why})",
-            action=f"set {place}.in_channels to {channels}, or curation.write.channels to {own}",
+            action=f"set {place}.in_channels to auto or {channels}, or curation.write.channels to {own}",
             warning=not certain,
         )
+
+
+def _auto(config: PretrainingConfig) -> bool:
+    """Whether the model takes whatever number of channels the dataset has."""
+    return config.initial is None and getattr(config.model, "in_channels", None) == "auto"
 
 
 def _dataset(request: Request, channels: int, images: int) -> Iterator[Problem]:

@@ -119,18 +119,19 @@ def _no_slurm(key: str, instead: str) -> Problem:
 
 
 def _training(request: Request, stage: str) -> Iterator[Problem]:
-    """Launcher, device, batches for all processes, weights to start from."""
+    """Launcher, device, batches for all processes."""
     config = getattr(request, stage)
     launcher, runtime = config.launcher, config.runtime
     if launcher.kind == "slurm" and not shutil.which("sbatch"):
         yield _no_slurm(f"{stage}.launcher.kind", "inline or torchrun")
     processes = launcher.world_size
-    if config.batch_size % processes:
+    parts = processes * config.accumulate
+    if config.batch_size % parts:
         yield Problem(
             f"{stage}.batch_size",
-            f"{stage}.batch_size is no multiple of the number of processes.",
-            found=f"{config.batch_size} images for {processes} processes",
-            action=f"set it to {max(config.batch_size // processes, 1) * processes}",
+            f"{stage}.batch_size is no multiple of the processes and their micro-batches.",
+            found=f"{config.batch_size} images for {processes} processes of {config.accumulate} micro-batches",
+            action=f"set it to {max(config.batch_size // parts, 1) * parts}, or change accumulate",
         )
     if runtime.parallel.kind == "none" and processes > 1:
         yield Problem(
@@ -142,9 +143,6 @@ def _training(request: Request, stage: str) -> Iterator[Problem]:
         )
     if launcher.kind != "slurm":
         yield from _device(stage, runtime.device, processes)
-    initial = getattr(config, "initial", None)
-    if initial is not None:
-        yield from _weights(f"{stage}.initial", str(initial))
 
 
 def _device(stage: str, device: str, processes: int) -> Iterator[Problem]:
