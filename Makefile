@@ -5,6 +5,13 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 JOBS   ?= 2
 
+# The environment that a verb works in, from the command line alone: a shell may have an ENV of its own.
+ifeq ($(origin ENV),command line)
+NAME := $(filter-out base local,$(patsubst conf/%,%,$(patsubst %/,%,$(ENV))))
+endif
+IN   := $(if $(NAME),--env $(NAME))
+FILE := $(if $(NAME),conf/$(NAME)/dvc.yaml,dvc.yaml)
+
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export TORCH TORCH_INDEX PYTHON
 
@@ -18,13 +25,14 @@ export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all check format lock ui viz report fashion doctor plan clean clean-results force
+.PHONY: help setup run test test-all check format lock ui viz serve report fashion doctor plan clean clean-results force
 
 help: ## this list
 	@echo "make VERB, where VERB is one of"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "%-15s %s\n", $$1, $$2}'
 	@echo
-	@echo "Variables: PYTHON=python3.12        the interpreter that .venv is made with"
+	@echo "Variables: ENV=fashion              for run, plan, report, ui, viz, serve, doctor: a folder of conf/"
+	@echo "           PYTHON=python3.12        the interpreter that .venv is made with"
 	@echo "           TORCH=torch==2.13.0      another build of torch, or a wheel; remembered in .venv"
 	@echo "           TORCH_INDEX=URL          where it comes from: https://download.pytorch.org/whl/cpu (small, no GPU),"
 	@echo "                                    …/whl/cu130, …/whl/rocm…"
@@ -41,9 +49,9 @@ endif
 setup: $(READY) ## make .venv and install everything (the other verbs do it by themselves)
 
 run: $(READY) ## run every stage that is stale, then show what came out
-	@dinomill dvc sync --quiet
-	@dvc repro
-	@dinomill summary
+	@dinomill dvc sync --quiet $(IN)
+	@dvc repro $(FILE)
+	@dinomill summary $(IN)
 
 # One thread a test process: threads that wait by spinning take the processors from the tests beside them.
 test test-all: export OMP_NUM_THREADS := 1
@@ -72,28 +80,37 @@ lock: $(READY) ## resolve the dependencies anew into requirements/lock.txt
 	    --no-annotate --no-header -o requirements/lock.txt
 
 ui: $(READY) ## the MLflow page on this machine (Ctrl-C ends it)
-	@dinomill ui
+	@dinomill ui $(IN)
 
 viz: $(READY) ## the pipelines as a picture (Ctrl-C ends it)
-	@kedro viz run --host 127.0.0.1 --no-browser
+	@kedro viz run $(IN) --host 127.0.0.1 --no-browser
+
+serve: $(READY) ## serve the packaged model on this machine (Ctrl-C ends it)
+	@dinomill serve $(IN)
 
 report: $(READY) ## open the report of the last run
-	@python -m webbrowser -t "file://$(CURDIR)/data/08_reporting/index.html"
+	@dinomill report $(IN)
 
 fashion: $(READY) ## curate and train on the full Fashion-MNIST (conf/fashion) and print its accuracy; takes long
 	@dinomill sample --full
-	@kedro run --env fashion --pipelines curation,pretraining,distillation,evaluation
+	@dinomill dvc sync --quiet --env fashion
+	@dvc repro conf/fashion/dvc.yaml:evaluation
 	@dinomill summary --env fashion
 
 doctor: $(READY) ## what is there, what is missing, what to do
-	@dinomill doctor
+	@dinomill doctor $(IN)
 
 plan: $(READY) ## which stages `make run` would run, and why
-	@dinomill plan
+	@dinomill plan $(IN)
 
 clean: ## remove caches and logs
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist *.egg-info logs
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 clean-results: clean ## remove every result too: data, models, runs, registered versions (asks nothing)
-	@rm -rf data/01_raw/sample data/0[2-8]_* data/work data/mlflow .dvc/cache .dvc/tmp dvc.lock
+	@rm -rf data/01_raw/sample data/0[2-8]_* data/configuration.txt data/work data/mlflow .dvc/cache .dvc/tmp dvc.lock
+	@find conf -name dvc.yaml | while read -r file; do \
+	    folder=$$(sed -n 's|^    - \(.*\)/configuration.txt:$$|\1|p' "$$file" | head -n 1); \
+	    [ -z "$$folder" ] || rm -rf "$$folder"/0[2-8]_* "$$folder/configuration.txt"; \
+	    rm -f "$${file%.yaml}.lock"; \
+	done

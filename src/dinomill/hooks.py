@@ -155,13 +155,13 @@ def check_all(
         ChecksFailed: With everything that has to be put right.
     """
     from dinomill.planning.checks import Request, check, failure
-    from dinomill.planning.checks.scope import scope
+    from dinomill.planning.checks.scope import scope, unsaid
 
     request = Request(scope(stages), parameters, settings, origin)
     problems = check(request)
-    for problem in problems:
-        if problem.warning:
-            print(f"warning: {problem.text(request.origin)}", file=sys.stderr)
+    warnings = [problem.text(origin) for problem in problems if problem.warning]
+    for sentence in unsaid(warnings, request.work / "checks" / "said.json"):
+        print(f"warning: {sentence}", file=sys.stderr)
     if error := failure(problems, request.origin):
         raise error
 

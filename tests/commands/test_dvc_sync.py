@@ -7,12 +7,30 @@ from typing import Any
 import pytest
 import yaml
 
-from dinomill.commands.dvc_sync import generate, synchronise
+from dinomill.commands.dvc_sync import confirm, generate, synchronise
+from dinomill.errors import ConfigError
+from dinomill.stages import STAGES
 
 PROJECT = Path(__file__).parents[2]
-ORDER = ["sample", "curation", "pretraining", "distillation", "evaluation", "registration", "packaging", "reporting"]
+ORDER = [
+    "configuration",
+    "sample",
+    "curation",
+    "pretraining",
+    "distillation",
+    "evaluation",
+    "registration",
+    "packaging",
+    "reporting",
+]
 
 Sync = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture(autouse=True)
+def in_the_project(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    own = "project" in request.fixturenames
+    monkeypatch.chdir(request.getfixturevalue("project") if own else PROJECT)
 
 
 @pytest.fixture
@@ -24,8 +42,8 @@ def sync(capsys: pytest.CaptureFixture[str]) -> Sync:
     return run
 
 
-def stages(root: Path) -> dict[str, Any]:
-    read = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))
+def stages(root: Path, name: str = "dvc.yaml") -> dict[str, Any]:
+    read = yaml.safe_load((root / name).read_text(encoding="utf-8"))
     return dict(read["stages"])
 
 
@@ -46,13 +64,26 @@ def committed() -> dict[str, Any]:
 
 def test_every_stage_is_there_in_order(committed: dict[str, Any]) -> None:
     assert list(committed) == ORDER
-    assert all(committed[name]["cmd"] == f"kedro run --pipelines {name}" for name in ORDER)
+    assert all(committed[name]["cmd"] == f"kedro run --pipelines {name}" for name in ORDER[1:])
+
+
+def results(stage: dict[str, Any]) -> list[str]:
+    return [next(iter(out)) if isinstance(out, dict) else out for out in stage["outs"]]
+
+
+def test_the_check_of_the_file_itself_comes_before_every_stage(committed: dict[str, Any]) -> None:
+    first = committed["configuration"]
+    assert first["cmd"] == "dinomill dvc check"
+    assert first["always_changed"]
+    (stamp,) = results(first)
+    assert all(stamp in committed[name]["deps"] for name in ORDER[1:])
 
 
 def test_every_dependency_is_there_and_every_result_has_one_owner(committed: dict[str, Any]) -> None:
-    outs = [Path(out) for stage in committed.values() for out in stage["outs"]]
+    outs = [Path(out) for stage in committed.values() for out in results(stage)]
     assert not [(a, b) for a in outs for b in outs if a is not b and a.is_relative_to(b)]
-    for name, stage in committed.items():
+    for name in ORDER[1:]:
+        stage = committed[name]
         assert f"pipelines/{name}" in stage["deps"]
         assert f"src/dinomill/{name}" in stage["deps"]
         for dep in map(Path, stage["deps"]):
@@ -60,10 +91,10 @@ def test_every_dependency_is_there_and_every_result_has_one_owner(committed: dic
 
 
 def test_one_stages_code_is_no_other_stages_business(committed: dict[str, Any]) -> None:
-    for name, stage in committed.items():
+    for name in ORDER[1:]:
         rooms = ("pipelines",) if name == "reporting" else ("pipelines", "src/dinomill")  # reporting speaks of all
         others = {f"{room}/{other}" for other in ORDER if other != name for room in rooms}
-        assert not others & set(stage["deps"]), name
+        assert not others & set(committed[name]["deps"]), name
     assert not {"README.md", "dvc.yaml", "src/dinomill/commands", "src/dinomill/__init__.py"} & set(
         committed["curation"]["deps"]
     )
@@ -71,7 +102,15 @@ def test_one_stages_code_is_no_other_stages_business(committed: dict[str, Any]) 
 
 def test_unfinished_work_and_runs_are_nobodys_result(committed: dict[str, Any]) -> None:
     for stage in committed.values():
-        assert not [path for path in stage["outs"] + stage["deps"] if path.startswith(("data/work", "data/mlflow"))]
+        paths = [*results(stage), *stage.get("deps", ())]
+        assert not [path for path in paths if path.startswith(("data/work", "data/mlflow"))]
+
+
+def test_globals_that_globals_refer_to_are_watched_too(committed: dict[str, Any]) -> None:
+    (keys,) = (
+        file["conf/base/globals.yml"] for file in committed["curation"]["params"] if "conf/base/globals.yml" in file
+    )
+    assert {"folders.curated", "dataset", "data", "pool"} <= set(keys)
 
 
 def test_ones_own_images_take_the_samples_place(project: Path, sync: Sync) -> None:
@@ -88,7 +127,7 @@ def test_ones_own_images_take_the_samples_place(project: Path, sync: Sync) -> No
     assert sync(project, check=True)[0] == 0
 
 
-def test_a_local_file_and_an_environment_are_seen(project: Path, sync: Sync) -> None:
+def test_a_local_file_is_seen(project: Path, sync: Sync) -> None:
     local = project / "conf/local/curation/parameters.yml"
     local.parent.mkdir(parents=True)
     local.write_text("curation:\n  scan:\n    max_bad_fraction: 0.9\n", encoding="utf-8")
@@ -97,12 +136,74 @@ def test_a_local_file_and_an_environment_are_seen(project: Path, sync: Sync) -> 
     assert {"conf/local/curation/parameters.yml": ["curation"]} in made["curation"]["params"]
     assert not [file for file in made["pretraining"]["params"] if "conf/local" in str(file)]
 
-    (project / "conf/trial").mkdir()
-    (project / "conf/trial/parameters.yml").write_text("sample:\n  seed: 7\n", encoding="utf-8")
+
+def say(project: Path, name: str, text: str) -> None:
+    path = project / "conf" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+OWN = "data: data/{0}\nwork: data/work/{0}\nexperiment: {0}\n"
+
+
+@pytest.mark.parametrize("name", ["trial", "paper/vitx"])
+def test_an_environment_has_a_file_of_its_own(project: Path, sync: Sync, name: str) -> None:
+    say(project, f"{name}/globals.yml", OWN.format(name))
+    say(project, f"{name}/curation/parameters.yml", "curation:\n  scan:\n    max_bad_fraction: 0.9\n")
+    assert sync(project, env=name)[0] == 0
+    made = stages(project, f"conf/{name}/dvc.yaml")
+    # The sample is the base's: raw images are not copied for each environment.
+    assert list(made) == ["configuration", *ORDER[2:]]
+    above = "/".join([".."] * (1 + len(name.split("/"))))
+    assert {stage["wdir"] for stage in made.values()} == {above}
+    assert made["curation"]["cmd"] == f"kedro run --env {name} --pipelines curation"
+    assert {f"conf/{name}/curation/parameters.yml": ["curation"]} in made["curation"]["params"]
+    assert {f"conf/{name}/globals.yml": ["data", "work"]} in made["curation"]["params"]
+    assert all(out.startswith(f"data/{name}/") for stage in made.values() for out in results(stage))
+    read = yaml.safe_load((project / f"conf/{name}/dvc.yaml").read_text(encoding="utf-8"))
+    assert read["metrics"] == [f"{above}/data/{name}/07_model_output/evaluation/metrics.json"]
+    assert stages(project)["sample"]["cmd"] == "kedro run --pipelines sample"
+    assert sync(project, env=name, check=True)[0] == 0
+
+
+def test_two_recipes_may_share_the_bases_dataset(project: Path, sync: Sync) -> None:
+    assert sync(project, env="paper/vitl14")[0] == 0
+    made = stages(project, "conf/paper/vitl14/dvc.yaml")
+    assert "curation" not in made
+    assert "data/05_model_input/curated" in made["pretraining"]["deps"]
+    assert made["pretraining"]["outs"] == ["data/paper/vitl14/06_models/teacher"]
+
+
+def test_an_environment_may_lay_out_a_sample_of_its_own(project: Path, sync: Sync) -> None:
+    say(
+        project,
+        "trial/globals.yml",
+        OWN.format("trial") + "folders: {sample: data/trial/raw}\npool: [data/trial/raw/pool]\n",
+    )
+    say(project, "trial/sample/parameters.yml", "sample:\n  seed: 7\n")
     assert sync(project, env="trial")[0] == 0
-    made = stages(project)
-    assert made["sample"]["cmd"] == "kedro run --env trial --pipelines sample"
-    assert {"conf/trial/parameters.yml": ["sample"]} in made["sample"]["params"]
+    made = stages(project, "conf/trial/dvc.yaml")
+    assert made["sample"]["outs"] == ["data/trial/raw"]
+    assert made["curation"]["deps"][1] == "data/01_raw/sample/labelled"
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"trial/parameters.yml": "pretraining: {steps: 7}\n"}, "changes the stage pretraining"),
+        ({"trial/globals.yml": OWN, "trial/parameters.yml": "sample: {seed: 7}\n"}, "changes the stage sample"),
+        ({"trial/globals.yml": "data: data/trial\ndataset: data\npool: [own]\n"}, "changes the stage curation"),
+        ({"trial/globals.yml": OWN, "other/globals.yml": OWN}, "conf/trial/dvc.yaml would have results where those of"),
+    ],
+)
+def test_environments_do_not_write_over_each_other(project: Path, sync: Sync, files: dict[str, str], said: str) -> None:
+    for name, text in files.items():
+        say(project, name, text.replace("{0}", "trial"))
+    if "other/globals.yml" in files:
+        sync(project, env="other")
+    with pytest.raises(ConfigError, match=said) as caught:
+        sync(project, env="trial")
+    assert "data/trial" in str(caught.value)
 
 
 def test_a_difference_is_shown_and_fails(project: Path, sync: Sync) -> None:
@@ -113,3 +214,18 @@ def test_a_difference_is_shown_and_fails(project: Path, sync: Sync) -> None:
     assert "+    cmd: kedro run --pipelines curation" in shown
     assert "dinomill dvc sync" in shown
     assert "curatoin" in (project / "dvc.yaml").read_text(encoding="utf-8")
+
+
+def test_the_first_stage_refuses_a_stale_file(project: Path, sync: Sync, capsys: pytest.CaptureFixture[str]) -> None:
+    say(project, "trial/globals.yml", OWN.format("trial"))
+    for env, stamp in ((None, "data/configuration.txt"), ("trial", "data/trial/configuration.txt")):
+        with pytest.raises(ConfigError, match="has changed"):
+            confirm(project, env)
+        assert not (project / stamp).exists()
+        sync(project, env=env)
+        confirm(project, env)
+        assert (project / stamp).is_file()
+    say(project, "local/globals.yml", "pool: [own]\n")
+    with pytest.raises(ConfigError, match="dvc sync --env trial"):
+        confirm(project, "trial")
+    assert "+    - own" in capsys.readouterr().out

@@ -41,17 +41,17 @@ def require_fit_for_dvc(env: str | None) -> None:
         raise error
 
 
-def look_ahead(env: str | None, stages: tuple[str, ...]) -> Ahead:
-    """What the stages will take, and what is wrong with them.
+def look_ahead(env: str | None, stages: dict[str, bool]) -> Ahead:
+    """What stages take, and what is wrong with those that will run.
 
     Args:
         env: A folder of conf/; None: base with local.
-        stages: All that are shown; only these are checked.
+        stages: All that are shown, and whether they will run.
     """
-    request = _request(env, stages)
-    known = tuple(stage for stage in stages if stage in STAGES)
-    outlooks = outlook(known, work=request.work, environment=CONF / (env or "local"))
-    return Ahead(request, outlooks, tuple(check(request)) if known else ())
+    request = _request(env, tuple(stage for stage, will_run in stages.items() if will_run))
+    shown = tuple(stage for stage in stages if stage in STAGES)
+    outlooks = outlook(shown, work=request.work, environment=CONF / (env or "local"))
+    return Ahead(request, outlooks, tuple(check(request)))
 
 
 def _request(env: str | None, stages: tuple[str, ...]) -> Request:

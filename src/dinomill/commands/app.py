@@ -23,6 +23,11 @@ app = typer.Typer(
 dvc_app = typer.Typer(help="Keep dvc.yaml in step with the stages.", no_args_is_help=True)
 app.add_typer(dvc_app, name="dvc")
 
+Env = Annotated[
+    str | None,
+    typer.Option("--env", "-e", metavar="NAME", help="A folder of conf/; by default base with local."),
+]
+
 _MODEL = "An exported folder or models:/name@alias; by default the version that the registration stage registered."
 
 
@@ -51,11 +56,11 @@ def main(
 
 
 @app.command(epilog="Example: [bold]dinomill doctor[/]")
-def doctor() -> None:
+def doctor(env: Env = None) -> None:
     """Say what is there, what is missing and what to do. The exit code is 1 when something needed is missing."""
     from dinomill.commands.doctor import examine, show
 
-    raise typer.Exit(show(examine()))
+    raise typer.Exit(show(examine(env)))
 
 
 @app.command(
@@ -113,18 +118,23 @@ def init(
     )
 
 
-@app.command(epilog="Example: [bold]dinomill plan[/]")
-def plan() -> None:
-    """Show which stages `dvc repro` would run, and why, without running any."""
+@app.command(epilog="Examples: [bold]dinomill plan[/]   [bold]dinomill plan --env fashion[/]")
+def plan(env: Env = None) -> None:
+    """Show which stages `make run` would run, and why, without running any. Brings dvc.yaml up to date before.
+
+    Says how long it will take, and what has to be put right first; the exit code is then 1.
+    """
     from dinomill.commands.ahead import look_ahead, require_fit_for_dvc
+    from dinomill.commands.dvc_sync import dvc_file, synchronise
     from dinomill.commands.plan import make_plan, show
     from dinomill.commands.project import enter_project
 
-    enter_project()
-    require_fit_for_dvc(None)
-    steps = make_plan()
-    ahead = look_ahead(None, tuple(step.stage for step in steps if step.verdict != "up to date"))
-    show(steps, ahead)
+    root = enter_project()
+    require_fit_for_dvc(env)
+    synchronise(root, env=env, quiet=True)
+    steps = make_plan(dvc_file(env))
+    ahead = look_ahead(env, {step.stage: step.verdict != "up to date" for step in steps})
+    show(steps, dvc_file(env), ahead)
     raise typer.Exit(1 if ahead.stopping else 0)
 
 
@@ -145,9 +155,7 @@ def sample(
 
 
 @app.command(epilog="Examples: [bold]dinomill summary[/]   [bold]dinomill summary --env fashion[/]")
-def summary(
-    env: Annotated[str, typer.Option(help="Kedro environment whose results are shown: a folder of conf/.")] = "local",
-) -> None:
+def summary(env: Env = None) -> None:
     """Show what the last run left: kept and removed images, accuracy by model, version, served answer."""
     from dinomill.commands.project import enter_project
     from dinomill.commands.stages import show_summary
@@ -156,16 +164,27 @@ def summary(
     show_summary(env)
 
 
+@app.command(epilog="Examples: [bold]dinomill report[/]   [bold]dinomill report --env fashion[/]")
+def report(env: Env = None) -> None:
+    """Open the page of the last run in the browser, and say where it lies."""
+    from dinomill.commands.project import enter_project
+    from dinomill.commands.stages import open_report
+
+    enter_project()
+    open_report(env)
+
+
 @app.command(epilog="Examples: [bold]dinomill ui[/]   [bold]dinomill ui --port 5050[/]")
 def ui(
     port: Annotated[int, typer.Option(help="Port on this machine.", min=1, max=65535)] = 5000,
+    env: Env = None,
 ) -> None:
     """Serve the MLflow page on 127.0.0.1: runs, curves and registered models. Ctrl-C ends it."""
     from dinomill.commands.project import enter_project
     from dinomill.commands.ui import serve_ui
 
     enter_project()
-    serve_ui(port)
+    serve_ui(port, env)
 
 
 @app.command(epilog="Examples: [bold]dinomill serve[/]   [bold]dinomill serve --port 9000[/]")
@@ -173,13 +192,14 @@ def serve(
     port: Annotated[
         int, typer.Option(help="Port of the predictions; the next two are used as well.", min=1, max=65533)
     ] = 8080,
+    env: Env = None,
 ) -> None:
     """Serve the packaged model with TorchServe on 127.0.0.1. Ctrl-C ends it."""
     from dinomill.commands.project import enter_project, folder
     from dinomill.serving.torchserve.serve import serve as serve_package
 
     enter_project()
-    serve_package(folder("package"), port=port, run=folder("work") / "serve")
+    serve_package(folder("package", env), port=port, run=folder("work", env) / "serve")
 
 
 @app.command(
@@ -191,6 +211,7 @@ def embed(
     output: Annotated[Path, typer.Option("--output", "-o", help="A .parquet or .npy file.")],
     model: Annotated[str | None, typer.Option("--model", "-m", help=_MODEL)] = None,
     batch_size: Annotated[int, typer.Option(help="Images computed at once.", min=1)] = 64,
+    env: Env = None,
 ) -> None:
     """Compute one embedding an image."""
     from dinomill.commands.embed import embed_files
@@ -199,7 +220,7 @@ def embed(
     sources, output = [path.absolute() for path in sources], output.absolute()
     if model is None:
         enter_project()
-    embed_files(sources, output, model=model, batch_size=batch_size)
+    embed_files(sources, output, model=model, batch_size=batch_size, env=env)
 
 
 @app.command(
@@ -210,6 +231,7 @@ def export(
     form: Annotated[str, typer.Argument(metavar="FORMAT", help="pth, safetensors, pt2, onnx or openvino.")],
     output: Annotated[Path, typer.Argument(help="The file to write; its suffix becomes the format's.")],
     model: Annotated[str | None, typer.Option("--model", "-m", help=_MODEL)] = None,
+    env: Env = None,
 ) -> None:
     """Write the model in a form that other runtimes read, after comparing it with the model itself."""
     from dinomill.commands.export import export_model
@@ -218,7 +240,7 @@ def export(
     output = output.absolute()
     if model is None:
         enter_project()
-    export_model(model, form, output)
+    export_model(model, form, output, env=env)
 
 
 @app.command(epilog="Example: [bold]dinomill search query.jpg photos.parquet --count 5[/]")
@@ -227,12 +249,13 @@ def search(
     index: Annotated[Path, typer.Argument(help="A file that `dinomill embed` wrote.")],
     count: Annotated[int, typer.Option("--count", "-k", help="How many to show.", min=1)] = 10,
     model: Annotated[str | None, typer.Option("--model", "-m", help="By default the model that made the file.")] = None,
+    env: Env = None,
 ) -> None:
     """Show the images nearest to a query: cosine and path, a line each."""
     from dinomill.commands.search import search as find
     from dinomill.commands.search import show
 
-    show(find(query, index, count=count, model=model))
+    show(find(query, index, count=count, model=model, env=env))
 
 
 @app.command(
@@ -249,9 +272,7 @@ def bootstrap(
             "stage, and the version that it registered is taken.",
         ),
     ] = None,
-    env: Annotated[
-        str | None, typer.Option(help="Kedro environment that the stages run in: a folder of conf/.")
-    ] = None,
+    env: Env = None,
 ) -> None:
     """Curate, pretrain and register, then curate again with the features of the registered model."""
     from dinomill.commands.bootstrap import bootstrap as curate_again
@@ -265,13 +286,20 @@ def dvc_sync(
     check: Annotated[
         bool, typer.Option("--check", help="Only compare; exit code 1 when dvc.yaml is out of date.")
     ] = False,
-    env: Annotated[
-        str | None, typer.Option(help="Kedro environment that the stages run in: a folder of conf/.")
-    ] = None,
+    env: Env = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing when nothing changes.")] = False,
 ) -> None:
-    """Write dvc.yaml from the registered stages, the catalog and the parameter files."""
+    """Write dvc.yaml, or conf/NAME/dvc.yaml, from the stages, the catalog and the parameter files."""
     from dinomill.commands.dvc_sync import synchronise
     from dinomill.commands.project import enter_project
 
     raise typer.Exit(synchronise(enter_project(), env=env, check=check, quiet=quiet))
+
+
+@dvc_app.command("check", epilog="Example: [bold]dinomill dvc check[/]")
+def dvc_check(env: Env = None) -> None:
+    """The first stage of dvc.yaml: fail unless DVC watches what the configuration says."""
+    from dinomill.commands.dvc_sync import confirm
+    from dinomill.commands.project import enter_project
+
+    confirm(enter_project(), env)

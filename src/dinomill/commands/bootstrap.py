@@ -13,13 +13,22 @@ import sys
 from pathlib import Path
 
 from dinomill import tracking
-from dinomill.commands.dvc_sync import synchronise
+from dinomill.commands.dvc_sync import dvc_file, synchronise
 from dinomill.commands.project import read_globals
 from dinomill.errors import ConfigError, DinomillError, InputError, MachineError
 from dinomill.handles import DatasetHandle, RegistrationHandle
+from dinomill.layers import Layers
 from dinomill.storage.atomic import write_text
 
 PARAMETERS = "curation/parameters.yml"
+_NEW = """\
+# Written by `dinomill bootstrap`: the features that curation compares images with.
+
+curation:
+  embedding:
+    embedder:
+      network: {address}
+"""
 
 # The one line `network: …` below `embedder:`; what stands behind it stays.
 _NETWORK = re.compile(r"(\n(?P<indent> +)embedder:[^\n]*\n(?:(?P=indent) +[^\n]*\n)*?(?P=indent) +network: *)([^\s#]+)")
@@ -42,23 +51,28 @@ def bootstrap(root: Path, *, model: str | None = None, env: str | None = None) -
         ConfigError: When the parameter file does not have the setting.
         DinomillError: When a stage fails; the parameter file is then as it was.
     """
-    settings = read_globals(env or "local")
+    settings = read_globals(env)
     places = {name: Path(place) for name, place in settings["folders"].items()}
     synchronise(root, env=env, quiet=True)
     if model is None:
-        _reproduce("registration")
+        _reproduce("registration", env)
         address = _registered(RegistrationHandle.load(places["registration"]))
     else:
         address = _pinned(model, os.environ.get("MLFLOW_TRACKING_URI") or settings["tracking_uri"])
     before = _kept(places["curated"])
     path = _parameter_file(env)
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8") if path.is_file() else None
     print(f"{path}: curation.embedding.embedder.network is now {address}.", flush=True)
-    write_text(path, _with_network(text, address, path))
+    write_text(path, _NEW.format(address=address) if text is None else _with_network(text, address, path))
     try:
-        _reproduce("curation")
+        synchronise(root, env=env, quiet=True)
+        _reproduce("curation", env)
     except BaseException:
-        write_text(path, text)
+        if text is None:
+            path.unlink()
+        else:
+            write_text(path, text)
+        synchronise(root, env=env, quiet=True)
         raise
     _show(before, _kept(places["curated"]), address)
 
@@ -83,9 +97,12 @@ def _pinned(model: str, store: str) -> str:
 
 
 def _parameter_file(env: str | None) -> Path:
-    """The file that sets the network: the environment's, where it does, else the base's."""
-    places = [Path("conf", env or "local", PARAMETERS), Path("conf/base", PARAMETERS)]
-    return next((path for path in places if path.is_file() and _NETWORK.search(path.read_text("utf-8"))), places[-1])
+    """The file to write the network to: the one that sets it, or for an environment a new one over the base's."""
+    layers = Layers(env)
+    found = Path(layers.origin("curation.embedding.embedder.network"))
+    if layers.env is not None and found.is_relative_to(layers.conf / "base"):
+        return layers.conf / layers.env / "curation" / "parameters_embedder.yml"
+    return found if found.is_file() else layers.conf / "base" / PARAMETERS
 
 
 def _with_network(text: str, address: str, path: Path) -> str:
@@ -99,17 +116,18 @@ def _with_network(text: str, address: str, path: Path) -> str:
     return changed
 
 
-def _reproduce(stage: str) -> None:
+def _reproduce(stage: str, env: str | None) -> None:
     """Run a stage and what it waits for, where they are stale; they say themselves what goes wrong."""
+    target = f"{dvc_file(env)}:{stage}" if dvc_file(env).parent != Path() else stage
     programs = Path(sys.executable).parent
     environment = {**os.environ, "PATH": os.pathsep.join([str(programs), os.environ.get("PATH", "")])}
     try:
-        code = subprocess.run([programs / "dvc", "repro", stage], env=environment, check=False).returncode
+        code = subprocess.run([programs / "dvc", "repro", target], env=environment, check=False).returncode
     except FileNotFoundError:
         raise MachineError("There is no dvc beside this Python.", action="run `make setup`") from None
     if code:
         raise DinomillError(
-            f"`dvc repro {stage}` failed; its own message stands above.",
+            f"`dvc repro {target}` failed; its own message stands above.",
             action="when the cause is removed, run the same command again: what is finished is kept",
         )
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from dinomill.commands.project import enter_project, read_globals
+from dinomill.commands.project import enter_project
 from dinomill.commands.ui import port_is_free
 from dinomill.errors import DinomillError, InputError
+from dinomill.layers import Layers
 
 # What the demo needs: results, MLflow's copies and DVC's cache; and the largest stage's memory.
 DISK_GB = 2.0
@@ -46,10 +47,10 @@ class Check:
     action: str = ""
 
 
-def examine() -> list[Check]:
-    """Look at everything; no check raises."""
-    groups: tuple[Callable[[], Iterator[Check]], ...] = (_project, _python, _torch, _machine, _java, _extras, _ports)
-    return [check for group in groups for check in group()]
+def examine(env: str | None = None) -> list[Check]:
+    """Look at everything, with the sources of an environment; no check raises."""
+    groups: tuple[Callable[[], Iterator[Check]], ...] = (_python, _torch, _machine, _java, _extras, _ports)
+    return [*_project(env), *(check for group in groups for check in group())]
 
 
 def show(checks: list[Check]) -> int:
@@ -69,7 +70,7 @@ def show(checks: list[Check]) -> int:
     return 1 if missing else 0
 
 
-def _project() -> Iterator[Check]:
+def _project(env: str | None) -> Iterator[Check]:
     try:
         root = enter_project()
     except InputError as error:
@@ -83,20 +84,22 @@ def _project() -> Iterator[Check]:
         "" if installed else "run `make setup`",
     )
     try:
-        values = read_globals()
+        layers = Layers(env)
+        values = layers.globals
     except DinomillError as error:
-        yield Check("configuration", State.MISSING, error.problem, error.action or "")
+        found = ": ".join(filter(None, (error.problem.rstrip("."), error.found)))
+        yield Check("configuration", State.MISSING, found, error.action or "")
         return
     for name in ("pool", "seeds", "labelled"):
-        yield _source(name, values.get(name))
+        yield _source(name, values.get(name), layers.origin(name))
 
 
-def _source(name: str, locations: object) -> Check:
+def _source(name: str, locations: object, file: str) -> Check:
     from dinomill.datasets import SourceDataset
 
     if not locations:
         needed = name == "pool"
-        return Check(name, State.MISSING if needed else State.NOTE, "none", f"set `{name}` in conf/base/globals.yml")
+        return Check(name, State.MISSING if needed else State.NOTE, "none", f"set `{name}` in {file}")
     source = SourceDataset(name, locations)  # type: ignore[arg-type]
     try:
         source.check()

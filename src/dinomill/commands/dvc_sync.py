@@ -1,173 +1,185 @@
-"""dvc.yaml, made from the Kedro registry, the catalog and the parameter files, so that nobody keeps it by hand.
+"""dvc.yaml, made from the stages and the configuration, so that nobody keeps it by hand.
 
-A stage is a registered pipeline:
-
-    cmd      kedro run --pipelines <stage>
-    deps     its free inputs, what its entries name under `metadata.dvc.deps`, `pipelines/<stage>` and the areas of the
-             code that it imports
-    params   its key in every parameter file that applies, and the globals that its files refer to
-    outs     the folders of the handles that it writes
-    metrics, plots   what a catalog entry names under `metadata.dvc`
+dvc.yaml                   the stages on the base with what is local
+conf/<name>/dvc.yaml       the stages in an environment; its dvc.lock lies beside it
 """
 
 from __future__ import annotations
 
 import difflib
-import json
-import re
-import sys
-from collections.abc import Iterable, Mapping
+import os
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from dinomill.commands.imports import code_of
-from dinomill.datasets import HandleDataset, SourceDataset
-from dinomill.pipeline_registry import STAGES
+from dinomill.commands.dvc_stages import AGREES, EnvironmentStages
+from dinomill.errors import ConfigError
+from dinomill.layers import Layers, check_environment
 from dinomill.storage.atomic import write_text
 
 HEADER = """\
-# Made by `dinomill dvc sync` from the Kedro registry, the catalog and the parameter files: do not edit.
-# `dvc repro` runs what is stale, `dvc dag` draws it, `dvc metrics show` and `dvc plots show` read the results.
+# Made by `dinomill dvc sync{option}` from the stages, the catalog and the parameter files: do not edit.
+# `dvc repro{file}` runs what is stale, `dvc dag{file}` draws it, `dvc metrics show` and `dvc plots show` read results.
 
 """
-_GLOBAL = re.compile(r"\$\{globals:\s*([\w.]+)")
+
+
+def dvc_file(env: str | None) -> Path:
+    """Where an environment's stages are written down for DVC, relative to the project's root.
+
+    Raises:
+        ConfigError: When there is no such environment.
+    """
+    name = check_environment(env)
+    return Path("conf", name, "dvc.yaml") if name else Path("dvc.yaml")
 
 
 def generate(root: Path, env: str | None = None) -> str:
-    """The text of dvc.yaml.
+    """The text of an environment's dvc.yaml.
 
     Args:
-        root: The project's folder.
-        env: The Kedro environment to run in; its files are laid over ``conf/base``. By default ``local``.
-    """
-    from kedro.framework.project import pipelines
-    from kedro.framework.session import KedroSession
-    from kedro.framework.startup import bootstrap_project
+        root: The project's folder, which is the working directory.
+        env: The environment to run in: a folder of ``conf``. By default the base with what is local.
 
-    bootstrap_project(root)
-    session = KedroSession.create(project_path=root, env=env)
-    catalog = session.load_context().catalog
-    folders = [root / "conf" / "base", root / "conf" / (env or "local")]
-    needed = _needed(catalog, pipelines)
-    left_out = [catalog[entry].folder for entry in pipelines["sample"].outputs() if "sample" not in needed]
-    stages: dict[str, Any] = {}
-    metrics: list[str] = []
-    plots: list[Any] = []
-    for name in needed:
-        pipeline = pipelines[name]
-        entries = sorted(entry for entry in pipeline.datasets() if entry in catalog and not entry.startswith("params:"))
-        written = sorted(pipeline.all_outputs() & set(entries))
-        sources = [entry for entry in entries if isinstance(catalog[entry], SourceDataset)]
-        stages[name] = {
-            "cmd": f"kedro run {f'--env {env} ' if env else ''}--pipelines {name}",
-            "deps": _paths(catalog[entry] for entry in sorted(pipeline.inputs() & set(entries)))
-            + [path for entry in written for path in _extra_deps(catalog[entry], left_out)]
-            + [path.as_posix() for path in code_of(name, root)],
-            "params": _params(name, [*sources, *written], folders, root),
-            "outs": _paths(catalog[entry] for entry in written),
-        }
-        for entry in written:
-            _declare(catalog[entry], metrics, plots)
-    document = {"stages": stages, "metrics": metrics, "plots": plots}
+    Raises:
+        ConfigError: When there is no such environment, or its results would lie where another environment's do.
+    """
+    return _text(EnvironmentStages(Layers(env), root), env)
+
+
+def _text(found: EnvironmentStages, env: str | None) -> str:
+    path = dvc_file(env)
+    stages = found.stages()
+    above = os.path.relpath(".", path.parent)
+    if above != ".":
+        # Everything in a stage is relative to its working directory, but metrics and plots are to the file.
+        stages = {name: {"wdir": above, **stage} for name, stage in stages.items()}
+    _refuse_shared_results(stages, path)
+    metrics, plots = found.declared()
+    document = {"stages": stages, "metrics": _beside(metrics, path), "plots": _beside(plots, path)}
     body = {key: value for key, value in document.items() if value}
-    return HEADER + yaml.safe_dump(body, sort_keys=False, width=120)
+    header = HEADER.format(
+        option=f" --env {_name(path)}" if above != "." else "",
+        file=f" {path.as_posix()}" if above != "." else "",
+    )
+    return header + yaml.dump(body, sort_keys=False, width=120, Dumper=_Dumper)
 
 
-def _needed(catalog: Any, pipelines: Mapping[str, Any]) -> list[str]:
-    """The stages in their order; the sample's only when a source lies in its folder."""
-    sample = [Path(path) for path in _paths(catalog[entry] for entry in pipelines["sample"].outputs())]
-    entries = set().union(*(pipelines[name].inputs() for name in STAGES))
-    sources = (catalog[entry] for entry in entries if entry in catalog)
-    places = [path for source in sources if isinstance(source, SourceDataset) for path in source.local_paths]
-    used = any(path.is_relative_to(folder) for path in places for folder in sample)
-    return [name for name in STAGES if name != "sample" or used]
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
+        return True
 
 
-def _paths(datasets: Iterable[Any]) -> list[str]:
-    found: list[Path] = []
-    for dataset in datasets:
-        if isinstance(dataset, HandleDataset):
-            found.append(dataset.folder)
-        elif isinstance(dataset, SourceDataset):
-            found.extend(dataset.local_paths)
-    return [path.as_posix() for path in dict.fromkeys(found)]
+def _beside(declared: list[Any], path: Path) -> list[Any]:
+    def moved(name: str) -> str:
+        return Path(os.path.relpath(name, path.parent)).as_posix()
+
+    return [
+        {moved(name): axes for name, axes in one.items()} if isinstance(one, dict) else moved(one) for one in declared
+    ]
 
 
-def _params(stage: str, entries: list[str], folders: list[Path], root: Path) -> list[dict[str, list[str]]]:
-    """The stage's own keys, file by file, then the globals that its parameters and catalog entries refer to.
-
-    A handle that the stage only reads is a dependency by its content; where it lies does not matter.
-    """
-    params: list[dict[str, list[str]]] = []
-    text = ""
-    for folder in folders:
-        for path in sorted(folder.glob("**/parameters*.yml")):
-            values = _read(path)
-            if stage in values:
-                params.append({path.relative_to(root).as_posix(): [stage]})
-                text += json.dumps(values[stage])
-        for path in sorted(folder.glob("**/catalog*.yml")):
-            values = _read(path)
-            text += json.dumps([values[entry] for entry in entries if entry in values])
-    wanted = sorted(set(_GLOBAL.findall(text)))
-    for folder in folders:
-        path = folder / "globals.yml"
-        if path.is_file():
-            keys = [key for key in wanted if key.split(".")[0] in _read(path)]
-            if keys:
-                params.append({path.relative_to(root).as_posix(): keys})
-    return params
+def _refuse_shared_results(stages: dict[str, Any], path: Path) -> None:
+    """Two environments that write to the same folder would destroy each other's results; DVC refuses such a project."""
+    mine = {out for stage in stages.values() for out in _outs(stage)}
+    for other in (Path("dvc.yaml"), *sorted(Path("conf").glob("**/dvc.yaml"))):
+        if other == path or not other.is_file():
+            continue
+        theirs = {out for stage in _stages_of(other).values() for out in _outs(stage)}
+        common = sorted(out for out in mine if any(_overlap(Path(out), Path(one)) for one in theirs))
+        if common:
+            own, theirs_too = _name(path), _name(other)
+            raise ConfigError(
+                f"{path} would have results where those of {other} lie.",
+                found=", ".join(common[:3]) + (f" and {len(common) - 3} more" if len(common) > 3 else ""),
+                expected="folders of its own for each environment's results",
+                action=f"set `data: data/{own}` and `work: data/work/{own}` in conf/{own}/globals.yml"
+                if own
+                else f"correct conf/{theirs_too}/globals.yml, then `{sync_command(theirs_too)}`",
+            )
 
 
-def _read(path: Path) -> dict[str, Any]:
-    return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+def _name(path: Path) -> str | None:
+    """The environment of a dvc.yaml."""
+    return path.parent.relative_to("conf").as_posix() if path.parent != Path() else None
 
 
-def _declare(dataset: Any, metrics: list[str], plots: list[Any]) -> None:
-    declared = _declared(dataset)
-    metrics += [(dataset.folder / name).as_posix() for name in declared.get("metrics", ())]
-    for name, axes in declared.get("plots", {}).items():
-        path = (dataset.folder / name).as_posix()
-        plots.append({path: dict(axes)} if axes else path)
+def _outs(stage: dict[str, Any]) -> list[str]:
+    return [next(iter(out)) if isinstance(out, dict) else str(out) for out in stage.get("outs", ())]
 
 
-def _extra_deps(dataset: Any, left_out: list[Path]) -> list[str]:
-    """What a stage reads besides its handles, unless it is a part of a stage that is left out."""
-    paths = map(Path, _declared(dataset).get("deps", ()))
-    return [path.as_posix() for path in paths if not any(path.is_relative_to(folder) for folder in left_out)]
+def _overlap(one: Path, other: Path) -> bool:
+    return one.is_relative_to(other) or other.is_relative_to(one)
 
 
-def _declared(dataset: Any) -> dict[str, Any]:
-    """What a catalog entry says to DVC: ``metadata: {dvc: {deps, metrics, plots}}``."""
-    found = (dataset.metadata or {}).get("dvc", {}) if isinstance(dataset, HandleDataset) else {}
-    return dict(found)
+def _stages_of(path: Path) -> dict[str, Any]:
+    try:
+        read = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.YAMLError:
+        return {}  # DVC itself says what is wrong with it
+    return dict((read or {}).get("stages") or {})
 
 
 def synchronise(root: Path, *, env: str | None = None, check: bool = False, quiet: bool = False) -> int:
-    """Bring dvc.yaml up to date, or only compare.
+    """Bring an environment's dvc.yaml up to date, and the base's with it, or only compare.
+
+    The base's may lay out the sample for the environment: DVC follows what a stage reads from one file into the other.
 
     Returns:
         The exit code: 1 when ``check`` finds a difference, which is printed.
 
     Raises:
+        ConfigError: See `generate`.
         StorageError: When dvc.yaml cannot be written.
     """
-    path = root / "dvc.yaml"
-    wanted = generate(root, env)
-    present = path.read_text(encoding="utf-8") if path.is_file() else ""
-    if wanted == present:
+    names = [None] if check_environment(env) is None else [None, env]
+    return max([_synchronise(root, name, check=check, quiet=quiet) for name in names])
+
+
+def _synchronise(root: Path, env: str | None, *, check: bool, quiet: bool) -> int:
+    path = dvc_file(env)
+    difference = compare(root, env)
+    if not difference:
         if not quiet:
-            print("dvc.yaml is up to date.")
+            print(f"{path} is up to date.")
         return 0
     if check:
-        lines = difflib.unified_diff(
-            present.splitlines(), wanted.splitlines(), "dvc.yaml", "dvc.yaml, made anew", lineterm=""
-        )
-        print("\n".join(lines))
-        print("\ndvc.yaml is out of date: run `dinomill dvc sync`.", file=sys.stderr)
+        print("\n".join(difference))
+        print(f"\n{path} is out of date: run `{sync_command(env)}`.")
         return 1
-    write_text(path, wanted)
-    print("dvc.yaml was brought up to date with the stages; commit it.")
+    write_text(root / path, generate(root, env))
+    print(f"{path} was brought up to date with the stages; commit it.")
     return 0
+
+
+def compare(root: Path, env: str | None) -> list[str]:
+    """The lines in which an environment's dvc.yaml is not what it should be; none when all is well."""
+    path = dvc_file(env)
+    present = (root / path).read_text(encoding="utf-8") if (root / path).is_file() else ""
+    wanted = generate(root, env).splitlines()
+    return list(difflib.unified_diff(present.splitlines(), wanted, str(path), f"{path}, made anew", lineterm=""))
+
+
+def sync_command(env: str | None) -> str:
+    """What to type to bring an environment's dvc.yaml up to date."""
+    name = check_environment(env)
+    return f"dinomill dvc sync --env {name}" if name else "dinomill dvc sync"
+
+
+def confirm(root: Path, env: str | None) -> None:
+    """The first stage of every dvc.yaml: let the others run only when it is what the configuration says.
+
+    Raises:
+        ConfigError: When it is not.
+    """
+    path = dvc_file(env)
+    difference = compare(root, env)
+    if difference:
+        print("\n".join(difference))
+        raise ConfigError(
+            f"The configuration or the code has changed since {path} was made, so that DVC watches the wrong things.",
+            found=f"{sum(line[:1] in '+-' for line in difference) - 2} lines that differ, shown above",
+            action=f"run `{sync_command(env)}` and then the same command again; `make run` and `dinomill plan` do so",
+        )
+    write_text(root / EnvironmentStages(Layers(env), root).stamp, AGREES)

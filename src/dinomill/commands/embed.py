@@ -101,7 +101,9 @@ def check_format(path: Path) -> None:
         raise InputError(f"{path} has no known format.", found=f"suffix {path.suffix!r}", expected=".parquet or .npy")
 
 
-def embed_files(sources: Sequence[Path], output: Path, *, model: str | None, batch_size: int) -> None:
+def embed_files(
+    sources: Sequence[Path], output: Path, *, model: str | None, batch_size: int, env: str | None = None
+) -> None:
     """Embed every image in the sources; files that are no images are counted and named, not fatal.
 
     Args:
@@ -109,6 +111,7 @@ def embed_files(sources: Sequence[Path], output: Path, *, model: str | None, bat
         output: Where the embeddings go; see the module's head.
         model: A folder or ``models:/name@alias``; by default the version that the registration stage registered.
         batch_size: Images computed at once.
+        env: The environment whose registered version is meant.
 
     Raises:
         InputError: When a source is missing, or no file can be read as an image.
@@ -120,7 +123,7 @@ def embed_files(sources: Sequence[Path], output: Path, *, model: str | None, bat
     files = list(image_files(sources))
     if not files:
         raise InputError(f"There are no files in {', '.join(map(str, sources))}.")
-    name, embed = load_predictor(model)
+    name, embed = load_predictor(model, env)
     console = Console(stderr=True)
     paths: list[str] = []
     vectors: list[npt.NDArray[np.float32]] = []
@@ -159,7 +162,7 @@ def image_files(sources: Sequence[Path]) -> Iterator[Path]:
             raise InputError(f"There is no file or folder {source}.")
 
 
-def load_predictor(model: str | None) -> tuple[str, Embed]:
+def load_predictor(model: str | None, env: str | None = None) -> tuple[str, Embed]:
     """The model's address and the function that embeds with it.
 
     Raises:
@@ -168,7 +171,7 @@ def load_predictor(model: str | None) -> tuple[str, Embed]:
     from dinomill.serving.predictor import Predictor
 
     if model is None:
-        model = str(RegistrationHandle.load(folder("registration")).source)
+        model = str(RegistrationHandle.load(folder("registration", env)).source)
     if not model.startswith("models:/"):
         model = str(Path(model).absolute())
     return model, Predictor(model)

@@ -10,13 +10,14 @@ from dinomill.errors import InputError
 from dinomill.handles import RegistrationHandle
 
 
-def export_model(model: str | None, form: str, output: Path) -> None:
+def export_model(model: str | None, form: str, output: Path, *, env: str | None = None) -> None:
     """Write one file (two for some formats), and say how closely it repeats the model.
 
     Args:
         model: A folder or ``models:/name@alias``; by default the version that the registration stage registered.
         form: One of the exporters' formats.
         output: The file.
+        env: The environment whose registered version is meant.
 
     Raises:
         InputError: When there is no such format or model.
@@ -26,7 +27,7 @@ def export_model(model: str | None, form: str, output: Path) -> None:
 
     for known in get_args(Format):
         if form == known:
-            source = model or str(RegistrationHandle.load(folder("registration")).source)
+            source = model or str(RegistrationHandle.load(folder("registration", env)).source)
             done = export(source, known, output)
             print(
                 f"{done.path}: {done.bytes / 1e6:.1f} MB, differs from the model by {done.max_difference:.1e} at most "

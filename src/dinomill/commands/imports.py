@@ -56,9 +56,15 @@ def _area(path: Path, root: Path) -> Path:
     return Path(*relative.parts[:depth])
 
 
-def _imported(path: Path, module: str, root: Path) -> Iterator[str]:
+@cache
+def _imported(path: Path, module: str, root: Path) -> tuple[str, ...]:
+    """The modules of this project that a module imports; asked by every stage that uses it."""
+    return tuple(dict.fromkeys(_found(path, module, root)))
+
+
+def _found(path: Path, module: str, root: Path) -> Iterator[str]:
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(_tree(path)):
+    for node in _statements(ast.parse(path.read_text(encoding="utf-8"), filename=str(path))):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -82,6 +88,13 @@ def _packages_above(name: str) -> Iterator[str]:
         yield ".".join(parts[:length])
 
 
-@cache
-def _tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+def _statements(tree: ast.Module) -> Iterator[ast.stmt]:
+    """Every statement, however deep; expressions, most of a tree, hold no import."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        for name in ("body", "orelse", "finalbody", "handlers", "cases"):
+            below = getattr(node, name, ())
+            waiting.extend(below if isinstance(below, list) else ())  # a lambda's body is an expression
+        if isinstance(node, ast.stmt):
+            yield node

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dinomill.commands.dvc_stages import CONFIGURATION
 from dinomill.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,8 +35,11 @@ class Step:
     inputs: str
 
 
-def make_plan() -> list[Step]:
-    """A step for each stage of dvc.yaml, in the order in which they run.
+def make_plan(file: Path = Path("dvc.yaml")) -> list[Step]:
+    """A step for each stage of a dvc.yaml and those of another that it waits for, in the order in which they run.
+
+    Args:
+        file: An environment's dvc.yaml, relative to the project's root.
 
     Raises:
         InputError: When there is no dvc.yaml or no DVC project here.
@@ -43,18 +47,21 @@ def make_plan() -> list[Step]:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    if not Path("dvc.yaml").is_file():
-        raise InputError("There is no dvc.yaml here.", action="run `dinomill dvc sync`")
+    if not file.is_file():
+        raise InputError(f"There is no {file} here.", action="run `dinomill dvc sync`")
     try:
         with Repo() as repo:
-            status = repo.status()
-            order = [stage for stage in _in_order(repo.index.graph) if stage.name]
+            status = repo.status(targets=[str(file)], with_deps=True)
+            mine = set(repo.stage.collect(str(file), with_deps=True))
+            # The check of dvc.yaml itself always runs and changes nothing; the command makes it before.
+            order = [stage for stage in _in_order(repo.index.graph) if stage in mine and stage.name != CONFIGURATION]
     except DvcException as error:
         raise InputError("DVC cannot read this project.", found=str(error), action="see `dvc doctor`") from None
+    stamps = {str(out) for stage in mine if stage.name == CONFIGURATION for out in stage.outs}
     steps: list[Step] = []
     will_run: set[str] = set()
     for stage in order:
-        reasons = tuple(_reasons(status.get(stage.addressing, [])))
+        reasons = tuple(_reasons(status.get(stage.addressing, []), stamps))
         if not any(dep.hash_info for dep in stage.deps):
             reasons = ("has not run yet",)
         waits_for = [str(above) for above in _above(stage, order) if str(above) in will_run]
@@ -68,11 +75,12 @@ def make_plan() -> list[Step]:
     return steps
 
 
-def show(steps: list[Step], ahead: Ahead | None = None) -> None:
-    """Print the plan as a table, with the free space on the disk that it would fill, and what is wrong.
+def show(steps: list[Step], file: Path = Path("dvc.yaml"), ahead: Ahead | None = None) -> None:
+    """Print the plan as a table, with the free space on the disk, the command that does it, and what is wrong.
 
     Args:
         steps: The stages.
+        file: Of DVC.
         ahead: What lies ahead of those that would run.
     """
     from rich.console import Console
@@ -83,7 +91,7 @@ def show(steps: list[Step], ahead: Ahead | None = None) -> None:
 
     table = Table("stage", "what", "why", "reads", box=None, pad_edge=False)
     for name in ("images", "time", "memory"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     outlooks = ahead.outlooks if ahead else {}
     for step in steps:
         colour = {"run": "yellow", "up to date": "green"}.get(step.verdict, "cyan")
@@ -103,10 +111,11 @@ def show(steps: list[Step], ahead: Ahead | None = None) -> None:
     stale = [step for step in steps if step.verdict != "up to date"]
     free = shutil.disk_usage(Path.cwd()).free / 1e9
     time = total({step.stage: outlooks[step.stage] for step in stale if step.stage in outlooks})
+    command = "dvc repro" if file.parent == Path() else f"dvc repro {file}"
     console.print()
     takes = f": {time}" if time else ""
     console.print(
-        f"{len(stale)} of {len(steps)} stages to run with `dvc repro`{takes} ({free:,.0f} GB free)."
+        f"{len(stale)} of {len(steps)} stages to run with `{command}`{takes} ({free:,.0f} GB free)."
         if stale
         else "Nothing to do: every stage is up to date."
     )
@@ -131,14 +140,16 @@ def _above(stage: Any, order: list[Any]) -> list[str]:
     ]
 
 
-def _reasons(changes: list[Any]) -> Iterator[str]:
-    """DVC reports ``[{"changed deps": {path: what}}, …, "changed command"]``."""
+def _reasons(changes: list[Any], stamps: set[str]) -> Iterator[str]:
+    """DVC reports ``[{"changed deps": {path: what}}, …, "changed command"]``; a stamp is always made anew."""
     for change in changes:
         if isinstance(change, str):
             yield change
             continue
         for kind, items in change.items():
             for path, what in items.items():
+                if path in stamps:
+                    continue
                 if isinstance(what, dict):  # parameters: {file: {key: what}}
                     yield from (f"{key} in {path} {_WORDS.get(state, state)}" for key, state in what.items())
                 else:

@@ -11,7 +11,9 @@ from dinomill.commands.embed import Embeddings, load_predictor
 from dinomill.errors import InputError
 
 
-def search(query: Path, index: Path, *, count: int, model: str | None) -> list[tuple[float, str]]:
+def search(
+    query: Path, index: Path, *, count: int, model: str | None, env: str | None = None
+) -> list[tuple[float, str]]:
     """Find the nearest images.
 
     Args:
@@ -19,6 +21,7 @@ def search(query: Path, index: Path, *, count: int, model: str | None) -> list[t
         index: A file that `dinomill embed` wrote.
         count: How many to return at most.
         model: The model to embed the query with; by default the one that made the file.
+        env: The environment whose registered version is meant, where the file does not say what made it.
 
     Returns:
         Cosine and path, the nearest first.
@@ -29,7 +32,7 @@ def search(query: Path, index: Path, *, count: int, model: str | None) -> list[t
     known = Embeddings.load(index)
     if not query.is_file():
         raise InputError(f"There is no image {query}.")
-    name, embed = load_predictor(model or known.model or None)
+    name, embed = load_predictor(model or known.model or None, env)
     vector = embed([query.read_bytes()])[0]
     if vector.shape[0] != known.vectors.shape[1]:
         raise InputError(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from dinomill.commands.project import folder, read_globals
 from dinomill.errors import ConfigError
+from dinomill.handles import ReportHandle
 from dinomill.layers import Layers
 
 if TYPE_CHECKING:
@@ -59,3 +60,16 @@ def show_summary(env: str | None) -> None:
     from dinomill.reporting.summary import render
 
     render({name: Path(place) for name, place in read_globals(env)["folders"].items()})
+
+
+def open_report(env: str | None) -> None:
+    """Open the page that the reporting stage drew.
+
+    Raises:
+        InputError: When there is none yet.
+    """
+    import webbrowser
+
+    page = ReportHandle.load(folder("report", env)).page
+    print(page)
+    webbrowser.open(page.absolute().as_uri())

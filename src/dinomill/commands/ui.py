@@ -13,13 +13,13 @@ from dinomill.tracking import redact, resolve_uri
 HOST = "127.0.0.1"
 
 
-def serve_ui(port: int) -> None:
+def serve_ui(port: int, env: str | None = None) -> None:
     """Become the MLflow server; returns only when the store is somewhere else and has a page of its own.
 
     Raises:
         MachineError: When the port is in use.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or read_globals()["tracking_uri"]
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or read_globals(env)["tracking_uri"]
     if uri.startswith(("http://", "https://")):
         print(f"The runs are on the server {redact(uri)}: open that address.")
         return

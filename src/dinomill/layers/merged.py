@@ -59,7 +59,7 @@ class Layers:
         self.env = check_environment(env, conf)
         self.conf = conf
         self._params = dict(params or {})
-        self._read: dict[str, list[list[Layer]]] = {}
+        self._known: dict[str, list[list[Layer]]] = {}
 
     @cached_property
     def globals(self) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class Layers:
             ConfigError: When a file is no YAML mapping, or refers to what is not there.
         """
         merged: dict[str, Any] = {}
-        for layer in self._flat("globals"):
+        for layer in self.read("globals"):
             merged = merge(merged, layer.values, whole=SOURCES)
         return self._resolved(merged, "globals")
 
@@ -81,14 +81,14 @@ class Layers:
             ConfigError: When a file is no YAML mapping or refers to what is not there, or two of a layer set one key.
         """
         merged: dict[str, Any] = {}
-        for layer in self._flat("parameters"):
+        for layer in self.read("parameters"):
             merged = merge(merged, layer.values)
         return self._resolved(merged, "parameters")
 
     def entries(self, kind: str) -> dict[str, Any]:
         """``catalog`` or ``credentials``, entry by entry; keys with a leading ``_`` are the files' own."""
         merged: dict[str, Any] = {}
-        for layer in self._flat(kind):
+        for layer in self.read(kind):
             merged |= layer.values
         return {key: value for key, value in self._resolved(merged, kind).items() if not key.startswith("_")}
 
@@ -115,12 +115,12 @@ class Layers:
 
     def _origin(self, key: str, kinds: tuple[str, ...]) -> str:
         parts = key.split(".")
-        found = [_deepest(self._flat(kind), parts) for kind in kinds]
+        found = [_deepest(self.read(kind), parts) for kind in kinds]
         _, name, value = max(found, key=lambda item: item[0])
         reference = _REFERENCE.fullmatch(value) if isinstance(value, str) else None
         if reference:
             taken = reference[1].split(".")
-            depth, file, _ = _deepest(self._flat("globals"), taken)
+            depth, file, _ = _deepest(self.read("globals"), taken)
             return file if depth == len(taken) else name
         return name or self._expected(parts[0])
 
@@ -129,8 +129,13 @@ class Layers:
         own = self.conf / "base" / top / "parameters.yml"
         return (own if own.parent.is_dir() else self.conf / "base" / "globals.yml").as_posix()
 
-    def _flat(self, kind: str) -> Iterator[Layer]:
-        if kind not in self._read:
+    def read(self, kind: str) -> Iterator[Layer]:
+        """What each file of a kind says, the lowest layer first.
+
+        Raises:
+            ConfigError: When one is no YAML mapping, or two files of a layer set one key.
+        """
+        if kind not in self._known:
             read = []
             for folder in self.folders:
                 layers = [Layer(path.as_posix(), read_mapping(path)) for path in files_of(folder, kind)]
@@ -138,8 +143,8 @@ class Layers:
                 read.append(layers)
             if kind == "parameters" and self._params:
                 read.append([Layer(PARAMS, self._params)])
-            self._read[kind] = read
-        for layers in self._read[kind]:
+            self._known[kind] = read
+        for layers in self._known[kind]:
             yield from layers
 
     def _resolved(self, merged: dict[str, Any], kind: str) -> dict[str, Any]:

@@ -1,0 +1,233 @@
+"""The stages of a dvc.yaml, made from the pipelines, the catalog and the parameter files of an environment.
+
+A stage is a pipeline:
+
+    cmd      kedro run --pipelines <stage>
+    deps     its free inputs, what its entries name under `metadata.dvc.deps`, `pipelines/<stage>` and the areas of the
+             code that it imports
+    params   its key in every parameter file that applies, and the globals that its files refer to
+    outs     the folders of the handles that it writes
+    metrics, plots   what a catalog entry names under `metadata.dvc`
+
+Before them all stands `configuration`, which fails when dvc.yaml is not what the configuration says.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from dinomill.commands.imports import code_of
+from dinomill.datasets import HandleDataset, SourceDataset
+from dinomill.errors import ConfigError
+from dinomill.layers import Layers
+from dinomill.stages import STAGES
+
+CONFIGURATION = "configuration"
+AGREES = "dvc.yaml agrees with the configuration.\n"
+
+_GLOBAL = re.compile(r"\$\{globals:\s*([\w.]+)")
+_WITHIN_GLOBALS = re.compile(r"\$\{\s*([\w.]+)\s*\}")
+_NOTHING = object()
+
+
+@dataclass(frozen=True)
+class _Handle:
+    """A catalog entry that is a stage's handle: where it lies, without the class that Kedro would import."""
+
+    folder: Path
+    metadata: dict[str, Any]
+
+
+class EnvironmentStages:
+    """The stages of one environment, as mappings for dvc.yaml; paths are relative to the project's root.
+
+    Args:
+        layers: The environment's configuration.
+        root: The project's folder, which is the working directory.
+
+    Raises:
+        ConfigError: When the environment changes a stage whose results lie where the base's do.
+    """
+
+    def __init__(self, layers: Layers, root: Path) -> None:
+        self._layers = layers
+        self._root = root
+        entries = layers.entries("catalog")
+        self._catalog = {name: dataset for name, entry in entries.items() if (dataset := _dataset(entry))}
+        self._pipelines = {
+            stage: importlib.import_module(f"dinomill.pipelines.{stage}").create_pipeline() for stage in STAGES
+        }
+        self.names = self._needed()
+
+    def stages(self) -> dict[str, dict[str, Any]]:
+        """Every stage that this environment has, in the order in which they run."""
+        return {CONFIGURATION: self._configuration()} | {name: self._stage(name) for name in self.names}
+
+    def declared(self) -> tuple[list[str], list[str | dict[str, Any]]]:
+        """The files of metrics and of plots that the catalog names."""
+        metrics: list[str] = []
+        plots: list[str | dict[str, Any]] = []
+        written = (self._catalog[entry] for name in self.names for entry in self._written(name))
+        for dataset in (dataset for dataset in written if isinstance(dataset, _Handle)):
+            said = _dvc_metadata(dataset)
+            metrics += [(dataset.folder / file).as_posix() for file in said.get("metrics", ())]
+            for file, axes in said.get("plots", {}).items():
+                path = (dataset.folder / file).as_posix()
+                plots.append({path: dict(axes)} if axes else path)
+        return metrics, plots
+
+    @property
+    def stamp(self) -> str:
+        """The file that stands for a dvc.yaml that agrees with the configuration."""
+        return (Path(self._layers.globals["data"]) / "configuration.txt").as_posix()
+
+    def _configuration(self) -> dict[str, Any]:
+        # DVC reads dvc.yaml before anything of ours runs, and knows neither of a file of configuration that is new nor
+        # of a pool that lies elsewhere since. Every stage waits for this one; what it writes is always the same, so
+        # that it makes none of them stale.
+        return {
+            "cmd": f"dinomill dvc check{self._option}",
+            "outs": [{self.stamp: {"cache": False}}],
+            "always_changed": True,
+        }
+
+    def _stage(self, name: str) -> dict[str, Any]:
+        written = self._written(name)
+        sources = [entry for entry in self._entries(name) if isinstance(self._catalog[entry], SourceDataset)]
+        return {
+            "cmd": f"kedro run{self._option} --pipelines {name}",
+            "deps": [self.stamp]
+            + self._paths(sorted(self._inputs(name)))
+            + [path for entry in written for path in self._extra_deps(entry)]
+            + [path.as_posix() for path in code_of(name, self._root)],
+            "params": self._params(name, [*sources, *written]),
+            "outs": self._paths(written),
+        }
+
+    @property
+    def _option(self) -> str:
+        return f" --env {self._layers.env}" if self._layers.env else ""
+
+    def _entries(self, stage: str) -> list[str]:
+        return sorted(self._pipelines[stage].datasets() & set(self._catalog))
+
+    def _written(self, stage: str) -> list[str]:
+        return sorted(self._pipelines[stage].all_outputs() & set(self._catalog))
+
+    def _needed(self) -> list[str]:
+        """All stages but those that the base runs for this environment; the sample's only when a source lies in it."""
+        sample = self._sample_folder
+        sources = (dataset for dataset in self._catalog.values() if isinstance(dataset, SourceDataset))
+        used = any(path.is_relative_to(sample) for source in sources for path in source.local_paths)
+        return [name for name in STAGES if (name != "sample" or used) and not self._of_the_base(name)]
+
+    def _of_the_base(self, stage: str) -> bool:
+        """Whether the base runs this stage for the environment: DVC follows from one dvc.yaml into another."""
+        base = self._base
+        if base is None or stage not in base.names:
+            return False
+        outs, ins = self._places(stage)
+        if (outs, ins) == base._places(stage) and stage not in self._own_parameters():
+            return True
+        if outs == base._places(stage)[0]:
+            raise ConfigError(
+                f"The environment {self._layers.env} changes the stage {stage}, but not where its results lie.",
+                found=f"{', '.join(outs[:3])}, as in the base",
+                expected="folders of its own for what it changes",
+                action=f"set `data: data/{self._layers.env}` and `work: data/work/{self._layers.env}` in "
+                f"conf/{self._layers.env}/globals.yml (for the sample `folders: {{sample: …}}` and the sources in it)",
+            )
+        return False
+
+    def _places(self, stage: str) -> tuple[list[str], list[str]]:
+        """Where a stage's results and its inputs lie."""
+        return self._paths(self._written(stage)), self._paths(sorted(self._inputs(stage)))
+
+    def _inputs(self, stage: str) -> set[str]:
+        return set(self._pipelines[stage].inputs()) & set(self._catalog)
+
+    @cached_property
+    def _base(self) -> EnvironmentStages | None:
+        return EnvironmentStages(Layers(conf=self._layers.conf), self._root) if self._layers.env else None
+
+    @property
+    def _sample_folder(self) -> Path:
+        sample = self._catalog["sample"]
+        assert isinstance(sample, _Handle), "the sample is a stage's result"
+        return sample.folder
+
+    def _own_parameters(self) -> set[str]:
+        folder = f"{self._layers.conf.as_posix()}/{self._layers.env}/"
+        return {key for file in self._layers.read("parameters") if file.name.startswith(folder) for key in file.values}
+
+    def _paths(self, entries: Iterable[str]) -> list[str]:
+        found: list[Path] = []
+        for dataset in (self._catalog[entry] for entry in entries):
+            found += [dataset.folder] if isinstance(dataset, _Handle) else dataset.local_paths
+        return [path.as_posix() for path in dict.fromkeys(found)]
+
+    def _extra_deps(self, entry: str) -> list[str]:
+        """What a stage reads besides its handles, unless it is a part of a sample that nobody lays out."""
+        paths = [Path(path) for path in _dvc_metadata(self._catalog[entry]).get("deps", ())]
+        made = "sample" in self.names or self._of_the_base("sample")
+        return [path.as_posix() for path in paths if made or not path.is_relative_to(self._sample_folder)]
+
+    def _params(self, stage: str, entries: list[str]) -> list[dict[str, list[str]]]:
+        """The stage's own keys, file by file, then the globals that its parameters and catalog entries refer to.
+
+        A handle that the stage only reads is a dependency by its content; where it lies does not matter.
+        """
+        params: list[dict[str, list[str]]] = []
+        text = ""
+        for file in self._layers.read("parameters"):
+            if stage in file.values:
+                params.append({file.name: [stage]})
+                text += json.dumps(file.values[stage])
+        for file in self._layers.read("catalog"):
+            text += json.dumps([file.values[entry] for entry in entries if entry in file.values])
+        wanted = sorted(self._with_theirs(set(_GLOBAL.findall(text))))
+        for file in self._layers.read("globals"):
+            keys = [key for key in wanted if _find(file.values, key) is not _NOTHING]
+            if keys:
+                params.append({file.name: keys})
+        return params
+
+    def _with_theirs(self, keys: set[str]) -> set[str]:
+        """Globals, and those that they refer to themselves."""
+        seen: set[str] = set()
+        while keys:
+            key = keys.pop()
+            seen.add(key)
+            said = [_find(file.values, key) for file in self._layers.read("globals")]
+            keys |= set(_WITHIN_GLOBALS.findall(json.dumps([value for value in said if value is not _NOTHING]))) - seen
+        return seen
+
+
+def _dataset(entry: Mapping[str, Any]) -> _Handle | SourceDataset | None:
+    """What DVC has to know of a catalog entry; None for one of another type."""
+    kind = str(entry.get("type", "")).rpartition(".")[2]
+    if kind == HandleDataset.__name__:
+        return _Handle(Path(entry["folder"]), entry.get("metadata") or {})
+    if kind == SourceDataset.__name__:
+        return SourceDataset(entry["name"], entry.get("locations"))
+    return None
+
+
+def _dvc_metadata(dataset: _Handle | SourceDataset) -> dict[str, Any]:
+    """What a catalog entry says to DVC: ``metadata: {dvc: {deps, metrics, plots}}``."""
+    return dict(dataset.metadata.get("dvc", {})) if isinstance(dataset, _Handle) else {}
+
+
+def _find(values: Any, key: str) -> Any:
+    for part in key.split("."):
+        if not isinstance(values, Mapping) or part not in values:
+            return _NOTHING
+        values = values[part]
+    return values
