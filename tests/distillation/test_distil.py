@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from dinomill.distillation.config import DistillationConfig
-from dinomill.distillation.distil import distil, resolve_students
+from dinomill.distillation.distil import distil
+from dinomill.distillation.students import resolve_students
 from dinomill.errors import ConfigError
 from dinomill.handles import DatasetHandle, ModelHandle, StudentsHandle
 from dinomill.models import load

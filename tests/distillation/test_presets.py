@@ -8,7 +8,7 @@ import pytest
 from kedro.config import OmegaConfigLoader
 
 from dinomill.distillation.config import DistillationConfig
-from dinomill.distillation.distil import resolve_students
+from dinomill.distillation.students import resolve_students
 from dinomill.pretraining.config import PretrainingConfig
 from dinomill.settings import CONFIG_LOADER_ARGS
 from dinomill.training.starting import resolve_model

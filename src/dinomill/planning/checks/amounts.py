@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
-from dinomill.distillation.distil import resolve_students
+from dinomill.distillation.students import resolve_students
 from dinomill.errors import DinomillError
 from dinomill.models.config import HeadConfig, VisionTransformerConfig
 from dinomill.planning.checks.images import look_at_pool

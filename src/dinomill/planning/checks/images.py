@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
 
 from pydantic import ValidationError
 
 from dinomill.config import Config
 from dinomill.errors import DinomillError
 from dinomill.planning.checks.memory import recall, remember
-from dinomill.planning.checks.places import listing
 from dinomill.planning.checks.problems import Problem, count
 from dinomill.planning.checks.request import Request
 from dinomill.planning.checks.shapes import far_off, teacher_model
@@ -54,16 +52,17 @@ def check_images(request: Request) -> Iterator[Problem]:
 
 def look_at_pool(request: Request) -> Pool | Problem | None:
     """The pool's survey; what is wrong with all of it; None where a location is missing, which `places` reports."""
-    return _survey(request.pool, "pool", request.work / "checks" / "pool.json")
+    return _survey(request, request.pool, "pool")
 
 
-def _survey(places: Sequence[str], key: str, remembered: Path) -> Pool | Problem | None:
+def _survey(request: Request, places: Sequence[str], key: str) -> Pool | Problem | None:
     try:
-        items = listing(places)
+        items = [item for place in places for item in request.listing(place)]
     except (DinomillError, OSError, ValueError):
         return None
     if not items:
         return None
+    remembered = request.work / "checks" / f"{key}.json"
     mark = hash_json([sorted(places), [[item.path, item.size, item.stamp] for item in items]])
     with suppress(ValidationError):
         kept = _Kept.model_validate_json(recall(remembered) or "")
@@ -82,7 +81,7 @@ def _pool(request: Request, pool: Pool) -> Iterator[Problem]:
     assert request.runs("curation")
     config = request.curation
     places = tuple(request.seeds.values())
-    seeds = _survey(places, "seeds", request.work / "checks" / "seeds.json") if places else None
+    seeds = _survey(request, places, "seeds") if places else None
     if isinstance(seeds, Problem):
         yield seeds
         seeds = None

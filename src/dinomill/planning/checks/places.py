@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 
-from dinomill.curation.sources import Item, list_items
+from dinomill.curation.sources import Item
 from dinomill.errors import DinomillError
 from dinomill.planning.checks.problems import Problem, count, some
 from dinomill.planning.checks.request import Request
@@ -42,16 +42,6 @@ def _named(request: Request) -> list[tuple[str, str]]:
     return named + ([("labelled", request.labelled)] if request.labelled else [])
 
 
-def listing(places: Sequence[str]) -> list[Item]:
-    """Everything in some sources, in the order of the sources.
-
-    Raises:
-        InputError: When there is no such source.
-        StorageError: When S3 does not answer or refuses.
-    """
-    return [item for place in places for item in list_items(place)]
-
-
 def _sources(request: Request) -> Iterator[Problem]:
     if not request.pool:
         yield Problem(
@@ -72,15 +62,15 @@ def _sources(request: Request) -> Iterator[Problem]:
         )
     for key, place in _named(request):
         if key != "labelled" and not request.will_be_made(place):
-            yield from _source(key, place)
+            yield from _source(request, key, place)
     if request.curation:
         yield from _seed_sets(request)
 
 
-def _source(key: str, place: str) -> Iterator[Problem]:
+def _source(request: Request, key: str, place: str) -> Iterator[Problem]:
     """One folder, archive, manifest or prefix."""
     try:
-        items = listing((place,))
+        items = request.listing(place)
     except DinomillError as error:
         action = "run `dinomill sample` to lay out the sample, or name your own images" if "sample" in place else None
         yield Problem(key, error.problem, error.found, error.expected, action or "correct the path")
@@ -105,7 +95,7 @@ def unfit_for_dvc(request: Request) -> Iterator[Problem]:
         if "://" in place or not Path(place).is_dir():
             continue
         try:
-            yield from _unfit(key, place, listing((place,)), warning=False)
+            yield from _unfit(key, place, request.listing(place), warning=False)
         except DinomillError as error:
             yield Problem.of(error, key)
 
@@ -126,9 +116,12 @@ def _unfit(key: str, place: str, items: Sequence[Item], *, warning: bool) -> Ite
 
 def _seed_sets(request: Request) -> Iterator[Problem]:
     """Settings for sets that there are; sets that are taken whole and are not in the pool as well."""
+    assert request.curation is not None
+    retrieval = request.curation.retrieval
+    if not (retrieval.sets or retrieval.default.as_is):
+        return  # nothing to get wrong, and the stage takes a second to import
     from dinomill.curation.stage import taken_whole
 
-    assert request.curation is not None
     try:
         taken_whole(request.seeds, request.pool, request.curation)
     except DinomillError as error:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from dinomill.config import Config, config_error
+from dinomill.curation.sources import Item, list_items
 from dinomill.errors import DinomillError
 from dinomill.handles import DatasetHandle
 from dinomill.planning.checks.problems import Origin
@@ -94,6 +95,21 @@ class Request:
     def work(self) -> Path:
         """Where unfinished work lies, and what checks remember."""
         return self.folders.get("work", Path("data/work"))
+
+    @cached_property
+    def _listings(self) -> dict[str, list[Item]]:
+        return {}
+
+    def listing(self, place: str) -> list[Item]:
+        """Everything in a source; read once.
+
+        Raises:
+            InputError: When there is no such source.
+            StorageError: When S3 does not answer or refuses.
+        """
+        if place not in self._listings:
+            self._listings[place] = list_items(place)
+        return self._listings[place]
 
     @cached_property
     def _configs(self) -> dict[str, Config | DinomillError]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dinomill.distillation.config import DistillationConfig
-from dinomill.distillation.distil import resolve_students
+from dinomill.distillation.students import resolve_students
 from dinomill.errors import DinomillError
 from dinomill.images.masks import draw_masks
 from dinomill.models.config import VisionTransformerConfig
