@@ -28,7 +28,11 @@ Env = Annotated[
     typer.Option("--env", "-e", metavar="NAME", help="A folder of conf/; by default base with local."),
 ]
 
-_MODEL = "An exported folder or models:/name@alias; by default the version that the registration stage registered."
+_MODEL = (
+    "An exported folder, models:/name@alias, or weights of DINOv2 or DINOv3 in any form (see `dinomill weights`); "
+    "by default the version that the registration stage registered."
+)
+_SIZE = "Pixels, a whole number of patches; by default what the model was made for."
 
 
 def run() -> None:
@@ -204,13 +208,14 @@ def serve(
 
 @app.command(
     epilog="Examples: [bold]dinomill embed photos/ --output photos.parquet[/]   "
-    "[bold]dinomill embed a.jpg b.png -o two.npy --model models:/dinomill-backbone@candidate[/]"
+    "[bold]dinomill embed a.jpg b.png -o two.npy --model dinov2_vits14_pretrain.pth[/]"
 )
 def embed(
     sources: Annotated[list[Path], typer.Argument(help="Images, or folders that are searched recursively.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="A .parquet or .npy file.")],
     model: Annotated[str | None, typer.Option("--model", "-m", help=_MODEL)] = None,
     batch_size: Annotated[int, typer.Option(help="Images computed at once.", min=1)] = 64,
+    image_size: Annotated[int | None, typer.Option(help=_SIZE, min=1)] = None,
     env: Env = None,
 ) -> None:
     """Compute one embedding an image."""
@@ -220,7 +225,7 @@ def embed(
     sources, output = [path.absolute() for path in sources], output.absolute()
     if model is None:
         enter_project()
-    embed_files(sources, output, model=model, batch_size=batch_size, env=env)
+    embed_files(sources, output, model=model, batch_size=batch_size, image_size=image_size, env=env)
 
 
 @app.command(
@@ -241,6 +246,22 @@ def export(
     if model is None:
         enter_project()
     export_model(model, form, output, env=env)
+
+
+@app.command(epilog="Examples: [bold]dinomill weights[/]   [bold]dinomill weights dinov3_vits16_pretrain.pth[/]")
+def weights(
+    address: Annotated[
+        str | None, typer.Argument(metavar="[FILE]", help="A file, a folder, or models:/name@alias to look at.")
+    ] = None,
+    image_size: Annotated[int | None, typer.Option(help=_SIZE, min=1)] = None,
+) -> None:
+    """List the released weights that can be loaded, or say what a file holds: family, shape, licence, hash."""
+    from dinomill.commands.weights import check, list_known
+
+    if address is None:
+        list_known()
+    else:
+        check(address, image_size)
 
 
 @app.command(epilog="Example: [bold]dinomill search query.jpg photos.parquet --count 5[/]")

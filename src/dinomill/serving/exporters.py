@@ -28,6 +28,7 @@ from dinomill.errors import InputError, MachineError
 from dinomill.features.backbone import BackboneFeatures
 from dinomill.features.door import open as open_features
 from dinomill.images.preprocess import SECTION, PreprocessingConfig
+from dinomill.models.config import VisionTransformerConfig
 from dinomill.models.files import read_file
 from dinomill.models.loading import load
 from dinomill.models.position import resize_positions
@@ -80,11 +81,8 @@ def export(source: Path | str, form: Format, output: Path, *, tolerance: float =
     output = output.with_suffix(_SUFFIXES.get(form, f".{form}"))
     output.parent.mkdir(parents=True, exist_ok=True)
     write, run = _FORMS[form]
-    if form == "pth" and model.config.position == "rope":
-        raise InputError(
-            "The official .pth form cannot hold a model with rotary positions.",
-            action="export to safetensors, which carries the configuration",
-        )
+    if form == "pth":
+        _check_names_suffice(model.config)
     images = torch.randn(2, preprocessing.channels, *2 * [preprocessing.image_size])
     with storage_errors(output), tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
         draft = Path(folder) / output.name
@@ -103,6 +101,20 @@ def export(source: Path | str, form: Format, output: Path, *, tolerance: float =
         for path in files:
             path.replace(output.parent / path.name)
     return Export(output, form, size, difference, cosine)
+
+
+def _check_names_suffice(config: VisionTransformerConfig) -> None:
+    """Refuse what a state dict with DINOv2's names alone would not say: it would be read as another model."""
+    known = {"position": "learned", "norm_eps": 1e-6, "cls_norm": False, "local_cls_norm": False}
+    other = [f"{name} {getattr(config, name)}" for name, value in known.items() if getattr(config, name) != value]
+    if config.qkv_bias == "query_value":
+        other.append("keys without biases")
+    if other:
+        raise InputError(
+            "The official .pth form cannot hold this model.",
+            found=", ".join(other).replace("position rope", "rotary positions"),
+            action="export to safetensors, which carries the configuration",
+        )
 
 
 class _Program(nn.Module):
