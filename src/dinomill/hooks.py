@@ -13,6 +13,7 @@ from kedro.framework.hooks import hook_impl
 
 from dinomill import tracking
 from dinomill.config import Config
+from dinomill.datasets import SourceDataset
 from dinomill.environment import kept_environment
 from dinomill.errors import ConfigError
 from dinomill.stages import STAGES
@@ -33,7 +34,7 @@ class ProjectHooks:
     def __init__(self) -> None:
         self._parameters: dict[str, Any] = {}
         self._globals: dict[str, Any] = {}
-        self._origin: Callable[[str], str] = str
+        self._origin: Callable[[str], str] = "the configuration of {}".format
         self._runs = StageRuns()
         self._stage: str | None = None
         self._watch: Stopwatch | None = None
@@ -50,6 +51,13 @@ class ProjectHooks:
         types = TypeExtractor(dict(pipelines)).extract_types_from_pipelines()
         self._origin = loader.layers.origin
         check_parameters(self._parameters, types, self._origin)
+
+    @hook_impl
+    def after_catalog_created(self, catalog: Any) -> None:
+        """Tell the sources which file they were read from."""
+        for name in catalog:
+            if not name.startswith("params:") and isinstance(source := catalog.get(name), SourceDataset):
+                source.said_in = self._origin(source.name)
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Any) -> None:
