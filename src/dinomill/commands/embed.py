@@ -102,16 +102,23 @@ def check_format(path: Path) -> None:
 
 
 def embed_files(
-    sources: Sequence[Path], output: Path, *, model: str | None, batch_size: int, env: str | None = None
+    sources: Sequence[Path],
+    output: Path,
+    *,
+    model: str | None,
+    batch_size: int,
+    env: str | None = None,
+    image_size: int | None = None,
 ) -> None:
     """Embed every image in the sources; files that are no images are counted and named, not fatal.
 
     Args:
         sources: Files and folders, the latter searched recursively.
         output: Where the embeddings go; see the module's head.
-        model: A folder or ``models:/name@alias``; by default the version that the registration stage registered.
+        model: Any address of a network, see ``dinomill.features``; by default the registered version.
         batch_size: Images computed at once.
         env: The environment whose registered version is meant.
+        image_size: Pixels, a whole number of patches; by default what the model was made for.
 
     Raises:
         InputError: When a source is missing, or no file can be read as an image.
@@ -123,7 +130,7 @@ def embed_files(
     files = list(image_files(sources))
     if not files:
         raise InputError(f"There are no files in {', '.join(map(str, sources))}.")
-    name, embed = load_predictor(model, env)
+    name, embed = load_predictor(model, env, image_size)
     console = Console(stderr=True)
     paths: list[str] = []
     vectors: list[npt.NDArray[np.float32]] = []
@@ -162,19 +169,21 @@ def image_files(sources: Sequence[Path]) -> Iterator[Path]:
             raise InputError(f"There is no file or folder {source}.")
 
 
-def load_predictor(model: str | None, env: str | None = None) -> tuple[str, Embed]:
+def load_predictor(model: str | None, env: str | None = None, image_size: int | None = None) -> tuple[str, Embed]:
     """The model's address and the function that embeds with it.
 
     Raises:
         InputError: When there is no such model.
     """
+    from dinomill.features.base import EFFICIENTNET
+    from dinomill.models.address import absolute
     from dinomill.serving.predictor import Predictor
 
     if model is None:
         model = str(RegistrationHandle.load(folder("registration", env)).source)
-    if not model.startswith("models:/"):
-        model = str(Path(model).absolute())
-    return model, Predictor(model)
+    if model != EFFICIENTNET:
+        model = absolute(model)
+    return model, Predictor(model, image_size=image_size)
 
 
 def _embed_batch(embed: Embed, batch: list[Path]) -> list[Any]:

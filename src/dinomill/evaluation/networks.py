@@ -11,14 +11,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from dinomill.evaluation.config import RandomConfig
+from dinomill.features.base import Tokens
+from dinomill.features.door import describe
+from dinomill.features.door import open as open_features
 from dinomill.handles import ModelHandle, StudentsHandle
 from dinomill.images.preprocess import PreprocessingConfig
 from dinomill.models.config import Pooling, VisionTransformerConfig
-from dinomill.models.loading import load
 from dinomill.models.vision_transformer import VisionTransformer
-from dinomill.models.weights import WEIGHTS_NAME, read_config
-from dinomill.serving.predictor import read_preprocessing
-from dinomill.storage.hashing import hash_file, hash_json
+from dinomill.storage.hashing import hash_json
 
 # Images above this side are averaged down for the pixel baseline: more would drown its neighbours in detail.
 PIXEL_SIDE = 32
@@ -47,15 +47,6 @@ class Network:
     build: Callable[[torch.device], Callable[[Tensor], Tokens]]
 
 
-@dataclass(frozen=True)
-class Tokens:
-    """Features of a batch, after the final norm."""
-
-    cls: Tensor  # [B, D]
-    mean_patch: Tensor  # [B, D]
-    patches: Tensor | None  # [B, N, D]; None for pixels
-
-
 def compared(teacher: ModelHandle, students: StudentsHandle, random: RandomConfig, *, seed: int) -> list[Network]:
     """All rows, in the order of the table; several of kind ``random``, of which one will be shown."""
     rows = [_trained(teacher, "teacher")]
@@ -67,27 +58,29 @@ def compared(teacher: ModelHandle, students: StudentsHandle, random: RandomConfi
 
 
 def _trained(handle: ModelHandle, kind: str) -> Network:
+    description = describe(handle.folder)
     return Network(
         name=handle.name,
         kind=kind,
         parameters=handle.parameters,
-        preprocessing=read_preprocessing(handle.folder),
+        preprocessing=description.preprocessing,
         identity=handle.weights_sha256,
-        pooling=load_shape(handle.folder).pooling,
-        build=lambda device: _forward(load(handle.folder), device),
+        pooling=description.pooling,
+        build=lambda device: open_features(handle.folder, device=str(device)),
     )
 
 
 def _start(teacher: ModelHandle, folder: Path) -> Network:
     """The weights that the teacher started from, seen as the teacher is seen."""
+    description = describe(folder)
     return Network(
         name="starting weights",
         kind="start",
         parameters=teacher.parameters,
-        preprocessing=read_preprocessing(folder),
-        identity=hash_file(folder / WEIGHTS_NAME),
-        pooling=load_shape(folder).pooling,
-        build=lambda device: _forward(load(folder), device),
+        preprocessing=description.preprocessing,
+        identity=description.weights_sha256,
+        pooling=description.pooling,
+        build=lambda device: open_features(folder, device=str(device)),
     )
 
 
@@ -124,7 +117,9 @@ def random_backbone(shape: VisionTransformerConfig, seed: int) -> VisionTransfor
 
 def load_shape(folder: Path) -> VisionTransformerConfig:
     """The configuration of an exported backbone."""
-    return VisionTransformerConfig.parse(read_config(folder)["model"], where=str(folder))
+    shape = describe(folder).model
+    assert shape is not None
+    return shape
 
 
 def _pixels(preprocessing: PreprocessingConfig) -> Network:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dinomill.errors import InputError
 from dinomill.models.config import VisionTransformerConfig
-from dinomill.models.files import read_safetensors
+from dinomill.models.files import read_safetensors as read_safetensors  # the stages read heads with it
 from dinomill.models.vision_transformer import VisionTransformer
 from dinomill.storage.atomic import atomic_file, write_text
 

@@ -25,6 +25,8 @@ import torch
 from torch import Tensor, nn
 
 from dinomill.errors import InputError, MachineError
+from dinomill.features.backbone import BackboneFeatures
+from dinomill.features.door import open as open_features
 from dinomill.images.preprocess import SECTION, PreprocessingConfig
 from dinomill.models.files import read_file
 from dinomill.models.loading import load
@@ -32,7 +34,6 @@ from dinomill.models.position import resize_positions
 from dinomill.models.prefixes import find_backbone
 from dinomill.models.vision_transformer import VisionTransformer
 from dinomill.models.weights import from_tensors, write_safetensors
-from dinomill.serving.predictor import read_preprocessing
 from dinomill.storage.atomic import storage_errors
 
 Format = Literal["pth", "safetensors", "pt2", "onnx", "openvino"]
@@ -57,7 +58,7 @@ def export(source: Path | str, form: Format, output: Path, *, tolerance: float =
     """Export a backbone to one format and check it.
 
     Args:
-        source: An exported folder, an official file, or ``models:/name@alias``.
+        source: Any address of a vision transformer; see ``dinomill.load``.
         form: One of ``FORMATS``.
         output: The file to write; its suffix is set to the format's.
         tolerance: Largest allowed difference to the model; outputs are of the order of 1.
@@ -68,8 +69,14 @@ def export(source: Path | str, form: Format, output: Path, *, tolerance: float =
     """
     if form not in FORMATS:
         raise InputError(f"There is no export format {form!r}.", expected=", ".join(FORMATS))
-    model = load(source)
-    preprocessing = _preprocessing(source, model)
+    features = open_features(source)
+    if not isinstance(features, BackboneFeatures):
+        raise InputError(
+            f"{source} cannot be exported.",
+            found=features.description.family,
+            expected="the weights of a vision transformer",
+        )
+    model, preprocessing = features.model, features.preprocessing
     output = output.with_suffix(_SUFFIXES.get(form, f".{form}"))
     output.parent.mkdir(parents=True, exist_ok=True)
     write, run = _FORMS[form]
@@ -112,21 +119,6 @@ class _Program(nn.Module):
 
 Write = Callable[[VisionTransformer, Tensor, PreprocessingConfig, Path], None]
 Run = Callable[[Tensor], tuple[Tensor, Tensor]]
-
-
-def _preprocessing(source: Path | str, model: VisionTransformer) -> PreprocessingConfig:
-    if Path(source).is_file():
-        # Official models were trained on ImageNet's statistics, and are evaluated at 224 for patches of 14.
-        side = 16 * model.patch_size
-        if model.config.in_channels == 3:
-            return PreprocessingConfig(image_size=side, resize=round(side * 256 / 224))
-        channels = model.config.in_channels
-        return PreprocessingConfig.square(side, [0.5] * channels, [0.25] * channels)
-    if str(source).startswith("models:/"):
-        from dinomill.tracking import download
-
-        source = download(str(source))
-    return read_preprocessing(Path(source))
 
 
 @torch.no_grad()

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from dinomill.errors import InputError
-from dinomill.images.preprocess import SECTION, PreprocessingConfig, preprocess, preprocess_bytes
+from dinomill.features.backbone import BackboneFeatures, describe_model
+from dinomill.features.base import Features
+from dinomill.features.door import open as open_features
+from dinomill.images.preprocess import PreprocessingConfig, preprocess, preprocess_bytes
 from dinomill.models.config import Pooling
-from dinomill.models.loading import load
-from dinomill.models.pooling import pool, pooled_dim
+from dinomill.models.pooling import pooled_dim
 from dinomill.models.vision_transformer import VisionTransformer
-from dinomill.models.weights import CONFIG_NAME, read_config
 
 Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
@@ -27,54 +28,61 @@ Item = TypeVar("Item")
 
 
 class Predictor:
-    """A backbone ready to embed images.
+    """A network ready to embed images.
 
     Args:
-        source: The folder of an exported backbone, ``models:/name@alias``, or a model (then with ``preprocessing``).
+        source: Any address that ``dinomill.features.open`` takes (an exported folder, official, Hugging Face or timm
+            weights, ``models:/name@alias``, an ONNX file …), features, or a model (then with ``preprocessing``).
         device: Where to run: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         dtype: ``float32``, or ``bfloat16`` for products in half precision (embeddings stay float32).
         batch_size: Images a forward pass.
         pooling: The class token, the mean of the patch tokens, or both side by side; by default what the model says.
-        preprocessing: Instead of the settings that the folder holds.
+        preprocessing: Instead of the settings that the network comes with.
+        image_size: Pixels, instead of the network's own; a whole number of patches.
         workers: Threads that decode the next batches while the network runs; 0 decodes in between.
 
     Raises:
-        InputError: When the folder is not an export, or holds no preprocessing and none is given.
+        InputError: When there is no such network, or it has no preprocessing and none is given.
     """
 
     def __init__(
         self,
-        source: Path | str | VisionTransformer,
+        source: Path | str | VisionTransformer | Features,
         *,
         device: str | torch.device = "cpu",
         dtype: Literal["float32", "bfloat16"] = "float32",
         batch_size: int = 32,
         pooling: Pooling | None = None,
         preprocessing: PreprocessingConfig | None = None,
+        image_size: int | None = None,
         workers: int = 0,
     ) -> None:
         if pooling is not None and pooling not in get_args(Pooling):
             raise InputError(f"There is no pooling {pooling!r}.", expected=", ".join(get_args(Pooling)))
-        if isinstance(source, VisionTransformer):
-            self.model = source
-        else:
-            source = _local(source)
-            self.model = load(source)
-            preprocessing = preprocessing or read_preprocessing(source)
-        if preprocessing is None:
-            raise InputError("A model without a folder needs its preprocessing.", action="give preprocessing=…")
-        self.preprocessing = preprocessing
-        self.device = torch.device(device)
+        self.features = _features(source, preprocessing, image_size).to(device)
+        self.preprocessing = self.features.preprocessing
+        self.device = self.features.device
         self.dtype = dtype
         self.batch_size = batch_size
-        self.pooling: Pooling = pooling or self.model.config.pooling
+        self.pooling: Pooling = pooling or self.features.pooling
         self.workers = workers
-        self.model.to(self.device).eval()
+
+    @property
+    def model(self) -> VisionTransformer:
+        """The vision transformer.
+
+        Raises:
+            InputError: When the network is another one.
+        """
+        if not isinstance(self.features, BackboneFeatures):
+            description = self.features.description
+            raise InputError(f"{description.address} is no vision transformer here.", found=description.family)
+        return self.features.model
 
     @property
     def embed_dim(self) -> int:
         """Width of an embedding."""
-        return pooled_dim(self.model.embed_dim, self.pooling)
+        return pooled_dim(self.features.dim, self.pooling)
 
     def __call__(self, images: Sequence[bytes]) -> Floats:
         """Embed encoded images, ``[N, D]`` float32, in their order.
@@ -97,8 +105,7 @@ class Predictor:
         """Embed a preprocessed batch ``[B, C, H, W]``: ``[B, D]`` float32, on the predictor's device."""
         batch = batch.to(self.device, non_blocking=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == "bfloat16"):
-            outputs = self.model.forward_features(batch)
-            return pool(outputs, self.pooling).float()
+            return self.features(batch).pooled(self.pooling).float()
 
     def _collect(self, images: Sequence[Item], prepare: Callable[[Item, PreprocessingConfig], Floats]) -> Floats:
         batches = list(self._batches(images, prepare))
@@ -120,27 +127,16 @@ class Predictor:
             yield self.embed_batch(torch.from_numpy(np.stack(batch))).cpu().numpy()
 
 
-def read_preprocessing(folder: Path) -> PreprocessingConfig:
-    """The preprocessing that an exported backbone was trained for.
-
-    Raises:
-        InputError: When the export says nothing of it.
-    """
-    section = read_config(folder).get(SECTION)
-    if section is None:
-        raise InputError(
-            f"{folder / CONFIG_NAME} has no section {SECTION!r}.",
-            action="export the model with its preprocessing, or give preprocessing=…",
-        )
-    return PreprocessingConfig.parse(section, where=str(folder / CONFIG_NAME))
-
-
-def _local(source: Path | str) -> Path:
-    if str(source).startswith("models:/"):
-        from dinomill.tracking import download
-
-        return Path(download(str(source)))
-    return Path(source)
+def _features(
+    source: Path | str | VisionTransformer | Features, preprocessing: PreprocessingConfig | None, image_size: int | None
+) -> Features:
+    if isinstance(source, Features):
+        return source
+    if not isinstance(source, VisionTransformer):
+        return open_features(source, preprocessing=preprocessing, image_size=image_size)
+    if preprocessing is None:
+        raise InputError("A model without a folder needs its preprocessing.", action="give preprocessing=…")
+    return BackboneFeatures(describe_model(source, preprocessing), source)
 
 
 def _ahead(

@@ -12,8 +12,11 @@ _ROOT = Path(dinomill.__file__).parent
 _ENTRY = "dinomill.serving.predictor"
 # Prediction needs nothing above these layers. What they import lazily from elsewhere (the model registry, a bucket)
 # is for loading by address, and an archive has its weights in it.
-_LAYERS = ("serving", "models", "images", "storage", "config", "errors", "telemetry")
-_NOT_NEEDED = ("dinomill.storage.s3", "dinomill.serving.torchserve")
+_LAYERS = ("serving", "features", "models", "images", "storage", "config", "errors", "telemetry")
+_NOT_NEEDED = (
+    *("dinomill.storage.s3", "dinomill.serving.torchserve"),
+    *("dinomill.features.onnx", "dinomill.features.openvino", "dinomill.features.efficientnet"),
+)
 
 
 def carried_files() -> list[Path]:

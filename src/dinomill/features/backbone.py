@@ -1,0 +1,88 @@
+"""A vision transformer as features."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from dinomill.features.base import Description, Features, Tokens
+from dinomill.features.licence import licence_of
+from dinomill.features.preprocessing import preprocessing_of, says_itself
+from dinomill.images.preprocess import PreprocessingConfig
+from dinomill.models.loading import OURS, Weights, read_weights
+from dinomill.models.vision_transformer import VisionTransformer
+
+
+class BackboneFeatures(Features):
+    """A vision transformer of any family.
+
+    Args:
+        description: What it is.
+        model: The network, which is put into evaluation mode.
+    """
+
+    def __init__(self, description: Description, model: VisionTransformer) -> None:
+        super().__init__(description)
+        self.model = model.eval()
+
+    @property
+    def grid(self) -> int:
+        """Patches a side."""
+        return self.preprocessing.image_size // self.model.patch_size
+
+    def __call__(self, batch: Tensor) -> Tokens:
+        """Tokens of ``[B, C, H, W]``."""
+        outputs = self.model.forward_features(batch)
+        patches = outputs["x_norm_patchtokens"]
+        return Tokens(outputs["x_norm_clstoken"], patches.mean(dim=1), patches)
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the network."""
+        self.device = torch.device(device)
+        self.model.to(self.device)
+        return self
+
+
+def describe_model(model: VisionTransformer, preprocessing: PreprocessingConfig) -> Description:
+    """What a model in memory is; it lies nowhere."""
+    return Description(
+        address="a model in memory",
+        place=Path(),
+        family=OURS,
+        model=model.config,
+        preprocessing=preprocessing,
+        pooling=model.config.pooling,
+        dim=model.embed_dim,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        paths=(),
+        trained_so=True,
+    )
+
+
+def describe_weights(
+    address: str, place: Path, preprocessing: PreprocessingConfig | None, *, shapes_only: bool, **keywords: Any
+) -> tuple[Description, Weights]:
+    """What a file or folder of a vision transformer's weights holds.
+
+    Raises:
+        InputError: Says what it is instead.
+    """
+    weights = read_weights(place, shapes_only=shapes_only, **keywords)
+    told = preprocessing is None and says_itself(weights)
+    description = Description(
+        address=address,
+        place=weights.place,
+        family=weights.family,
+        model=weights.config,
+        preprocessing=preprocessing or preprocessing_of(weights),
+        pooling=weights.config.pooling,
+        dim=weights.config.embed_dim,
+        parameters=sum(tensor.numel() for tensor in weights.tensors.values()),
+        paths=weights.paths,
+        licence=licence_of(weights),
+        trained_so=told,
+    )
+    return description, weights

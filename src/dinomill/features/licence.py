@@ -1,0 +1,44 @@
+"""Under which licence some weights are, where anything says so."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from dinomill.models.known import Known, named
+from dinomill.models.loading import OURS, Weights
+from dinomill.models.weights import read_config
+
+_FRONT = re.compile(r"\A---\s*\n(.*?)\n---", re.DOTALL)
+
+
+def licence_of(weights: Weights) -> str | None:
+    """Its short name, or None when nothing says it.
+
+    Weights are known by the name of their file or folder, if they have the shape of that name; a model card says it in
+    its head; an export of ours in its configuration.
+    """
+    if weights.family == OURS:
+        told = read_config(weights.place).get("licence") if weights.place.is_dir() else weights.metadata.get("licence")
+        return None if told is None else str(told)
+    known = recognised_name(weights)
+    return known.licence if known is not None else _of_card(weights.paths[0].parent / "README.md")
+
+
+def recognised_name(weights: Weights) -> Known | None:
+    """The released weights that these are by name, if they have that shape."""
+    known = named(weights.place)
+    shape = (weights.config.embed_dim, weights.config.depth, weights.config.registers)
+    if known is None or shape != (known.embed_dim, known.depth, known.registers):
+        return None
+    return known if weights.family.startswith(known.family) else None
+
+
+def _of_card(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    head = _FRONT.match(path.read_text(encoding="utf-8", errors="replace"))
+    if head is None:
+        return None
+    found = dict(re.findall(r"^(license\w*):[ \t]*(\S.*?)\s*$", head[1], re.MULTILINE))
+    return found.get("license_name") or found.get("license")

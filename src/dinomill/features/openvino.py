@@ -1,0 +1,88 @@
+"""An OpenVINO model (.xml and .bin) as features: one of our exports, or any with one image input."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dinomill.errors import InputError
+from dinomill.features.base import Description, Features, Tokens
+from dinomill.features.programs import POOLING, describe_program, tokens
+from dinomill.images.preprocess import SECTION, PreprocessingConfig
+
+
+class OpenVinoFeatures(Features):
+    """A program that OpenVINO runs on the CPU.
+
+    Args:
+        description: What it is.
+        compiled: The compiled model.
+    """
+
+    def __init__(self, description: Description, compiled: Any) -> None:
+        super().__init__(description)
+        self._compiled = compiled
+        self._outputs = [port.get_any_name() if port.get_names() else "" for port in compiled.outputs]
+
+    @property
+    def grid(self) -> int:
+        """Places a side; 1 for a program that gives one vector an image."""
+        settings = self.preprocessing
+        patches = self(torch.zeros(1, settings.channels, settings.image_size, settings.image_size)).patches
+        return 1 if patches is None else math.isqrt(patches.shape[1])
+
+    def __call__(self, batch: Tensor) -> Tokens:
+        """Tokens of ``[B, C, S, S]``."""
+        answers = self._compiled(batch.detach().cpu().numpy())
+        return tokens(self._outputs, list(answers.values()))
+
+
+def open_openvino(
+    address: str, place: Path, preprocessing: PreprocessingConfig | None, image_size: int | None = None
+) -> OpenVinoFeatures:
+    """Compile the model.
+
+    Raises:
+        InputError: When OpenVINO is not installed, or cannot read the file.
+    """
+    try:
+        import openvino
+    except ImportError:
+        raise InputError(
+            f"openvino is not installed, and {address} needs it.", action="pip install 'dinomill[openvino]'"
+        ) from None
+    core = openvino.Core()
+    try:
+        network = core.read_model(place)
+    except RuntimeError as error:
+        raise InputError(f"{place} is no OpenVINO model.", found=str(error).strip().splitlines()[-1]) from None
+    told = {
+        key: network.get_rt_info(["dinomill", key]).astype(str)
+        for key in (SECTION, POOLING)
+        if network.has_rt_info(["dinomill", key])
+    }
+    shape = [side.get_length() if side.is_static else -1 for side in network.inputs[0].get_partial_shape()]
+    output = network.outputs[0].get_partial_shape()
+    width = output[1] if len(output) == 4 else output[len(output) - 1]
+    binary = place.with_suffix(".bin")
+    description = describe_program(
+        address,
+        place,
+        family="OpenVINO",
+        told=told,
+        input_shape=shape,
+        dim=width.get_length() if width.is_static else 0,
+        parameters=sum(math.prod(node.shape) for node in network.get_ops() if _is_weight(node)),
+        paths=(place, binary) if binary.is_file() else (place,),
+        preprocessing=preprocessing,
+        image_size=image_size,
+    )
+    return OpenVinoFeatures(description, core.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}))
+
+
+def _is_weight(node: Any) -> bool:
+    return bool(node.get_type_name() == "Constant" and node.get_element_type().is_real())
