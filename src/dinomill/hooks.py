@@ -12,6 +12,7 @@ from kedro.framework.hooks import hook_impl
 
 from dinomill import tracking
 from dinomill.config import Config
+from dinomill.datasets import SourceDataset
 from dinomill.environment import kept_environment
 from dinomill.errors import ConfigError
 from dinomill.stages import STAGES
@@ -29,6 +30,7 @@ class ProjectHooks:
     def __init__(self) -> None:
         self._parameters: dict[str, Any] = {}
         self._globals: dict[str, Any] = {}
+        self._origin: Callable[[str], str] = "the configuration of {}".format
         self._runs = StageRuns()
 
     @hook_impl
@@ -41,7 +43,15 @@ class ProjectHooks:
         self._globals = loader["globals"]
         self._parameters = loader["parameters"]
         types = TypeExtractor(dict(pipelines)).extract_types_from_pipelines()
-        check_parameters(self._parameters, types, loader.layers.origin)
+        self._origin = loader.layers.origin
+        check_parameters(self._parameters, types, self._origin)
+
+    @hook_impl
+    def after_catalog_created(self, catalog: Any) -> None:
+        """Tell the sources which file they were read from."""
+        for name in catalog:
+            if not name.startswith("params:") and isinstance(source := catalog.get(name), SourceDataset):
+                source.said_in = self._origin(source.name)
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any]) -> None:
