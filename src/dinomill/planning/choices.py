@@ -55,6 +55,7 @@ class Wish(Config):
 class Measured(Config):
     """What the probe measured on this machine with these images, or what is guessed before."""
 
+    curation_memory: int = Field(ge=0, description="peak of a process that looks and embeds, bytes")
     scan_seconds: float = Field(gt=0, description="to look at one image, one process")
     embed_seconds: float = Field(gt=0, description="to embed one image for curation, one process")
     pretraining_step: float = Field(gt=0, description="seconds of a step")
@@ -68,4 +69,5 @@ class Measured(Config):
     import_seconds: float = Field(gt=0, description="to start Python and import what every stage imports")
     pretraining_disk: int = Field(ge=0, description="of one checkpoint and the export, bytes")
     distillation_disk: int = Field(ge=0, description="of one checkpoint and the export, bytes")
+    busy: bool = Field(default=False, description="other work took much of the machine meanwhile")
     guessed: bool = Field(default=False, description="true: nothing was measured")

@@ -6,6 +6,7 @@ The sample is a function of the sorted list of files and a seed, so that the sam
 from __future__ import annotations
 
 import time
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 from pydantic import Field
 
 from dinomill.config import Config
@@ -23,9 +25,11 @@ from dinomill.curation.signatures import luminance, signature, thumbnail, unit
 from dinomill.curation.sources import Item, list_items, read_item
 from dinomill.errors import DinomillError, InputError
 from dinomill.execution.progress import progress
-from dinomill.images.decode import DecodeError, ImageInfo, decode_image, probe_image
+from dinomill.images.decode import MAX_PIXELS, DecodeError, ImageInfo, decode_image, probe_image
+from dinomill.storage import s3
 
 SAMPLE = 384
+HEADERS = 20_000  # whose size is looked at: one huge picture decides the memory, and is in no sample of hundreds
 _COLOUR = 12  # grey levels between a pixel's channels: JPEG's rounding and a scanner's noise stay below
 _COLOURED_PIXELS = 0.002  # share of a picture's pixels that must have colour
 _ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
@@ -56,6 +60,8 @@ class Pool(Config):
     short_side: Spread = Field(description="pixels")
     long_side: Spread = Field(description="pixels")
     aspect: Spread = Field(description="width over height")
+    pixels_an_image: float = Field(default=0.0, ge=0, description="width times height, in the mean")
+    largest_pixels: int = Field(default=0, ge=0, description="of the largest usable image")
     coloured: float = Field(ge=0, le=1, description="share of the images that show colour, whatever their format says")
     alpha: float = Field(ge=0, le=1, description="share of the images with a transparency channel")
     bits: dict[int, int] = Field(description="of the sampled images, by bits a channel")
@@ -85,6 +91,16 @@ class Pool(Config):
         """Of a file, in the mean."""
         return self.bytes / max(self.files, 1)
 
+    def decoded_bytes(self, channels: int) -> float:
+        """Of all images in memory, with so many channels."""
+        return self.images * self.pixels_an_image * channels
+
+    @property
+    def largest_bytes(self) -> float:
+        """What decoding the largest image takes: a JPEG is made smaller meanwhile, transparency needs copies."""
+        only_jpeg = set(self.formats) == {"JPEG"}
+        return self.largest_pixels * (3 if only_jpeg else 15 if self.alpha > 0.05 else 8)
+
     @property
     def channels(self) -> int:
         """3 where more than a twentieth of the images show colour, as curation decides it; else 1."""
@@ -92,7 +108,7 @@ class Pool(Config):
 
 
 @dataclass(frozen=True)
-class _Look:
+class Look:
     """One image."""
 
     info: ImageInfo
@@ -119,10 +135,10 @@ def survey(locations: Sequence[str], *, sample: int = SAMPLE, seed: int = 0, wor
     start = time.monotonic()
     found = list_all(locations)
     chosen = draw(found, sample, seed)
-    looks: list[_Look] = []
+    looks: list[Look] = []
     unreadable: Counter[str] = Counter()
     with ThreadPoolExecutor(max(workers, 1)) as threads, progress("looking at images", len(chosen)) as bar:
-        for seen in threads.map(lambda place: _look(*place), chosen):
+        for seen in threads.map(lambda place: look(*place), chosen):
             bar.advance(1)
             if isinstance(seen, str):
                 unreadable[seen] += 1
@@ -130,13 +146,15 @@ def survey(locations: Sequence[str], *, sample: int = SAMPLE, seed: int = 0, wor
                 looks.append(seen)
     if not looks:
         raise _nothing(locations, len(found), unreadable)
+    figures = _figures(looks)
+    figures |= _corrected(figures, looks, header_pixels(draw(found, HEADERS, seed), workers))
     return Pool(
         locations=tuple(locations),
         files=len(found),
         bytes=sum(item.size for _, item in found),
         sampled=len(chosen),
         unreadable=dict(sorted(unreadable.items())),
-        **_figures(looks),
+        **figures,
         seconds=time.monotonic() - start,
     )
 
@@ -158,7 +176,45 @@ def draw(found: Sequence[tuple[str, Item]], count: int, seed: int = 0) -> list[t
     return [found[row] for row in np.sort(rows)]
 
 
-def _look(source: str, item: Item) -> _Look | str:
+def header_pixels(found: Sequence[tuple[str, Item]], workers: int = 1) -> npt.NDArray[np.float64]:
+    """Width times height of local files, by their headers; what is no image, or too large, is left out."""
+
+    def read(place: tuple[str, Item]) -> int:
+        source, item = place
+        if item.fault or item.offset >= 0 or s3.is_uri(source):
+            return 0
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+                with Image.open(item.place or Path(source) / item.path) as image:
+                    width, height = image.size
+        except Exception:  # Pillow's readers raise many types on what is no image
+            return 0
+        return width * height if width * height <= MAX_PIXELS else 0
+
+    with ThreadPoolExecutor(max(workers, 1)) as threads:
+        pixels = np.array(list(threads.map(read, found)), dtype=np.float64)
+    return pixels[pixels > 0]
+
+
+def _corrected(figures: dict[str, Any], looks: Sequence[Look], pixels: npt.NDArray[np.float64]) -> dict[str, Any]:
+    """What the headers of all files know better than the sample: sizes, and the time that large pictures take."""
+    sizes = np.array([look.info.width * look.info.height for look in looks], dtype=np.float64)
+    if not len(pixels):
+        return {"largest_pixels": int(sizes.max())}
+    seconds = np.array([look.seconds for look in looks])
+    spread = float(np.square(sizes - sizes.mean()).sum())
+    slope = max(float(((sizes - sizes.mean()) * seconds).sum()) / spread, 0.0) if spread else 0.0
+    return {
+        "largest_pixels": int(max(pixels.max(), sizes.max())),
+        "pixels_an_image": float(pixels.mean()),
+        "seconds_an_image": max(
+            figures["seconds_an_image"] + slope * (float(pixels.mean()) - float(sizes.mean())), 1e-6
+        ),
+    }
+
+
+def look(source: str, item: Item) -> Look | str:
     """One image, or why it is none."""
     config = PreflightConfig()
     if item.fault:
@@ -178,7 +234,7 @@ def _look(source: str, item: Item) -> _Look | str:
     grey = luminance(pixels)
     small = thumbnail(grey)
     spread = pixels.max(axis=2) - pixels.min(axis=2)
-    return _Look(
+    return Look(
         info=info,
         coloured=bool((spread > _COLOUR).mean() > _COLOURED_PIXELS),
         contrast=float(grey.std()) / 255,
@@ -196,7 +252,7 @@ def _require_shape(info: ImageInfo, config: PreflightConfig) -> None:
         raise Rejected("absurd_aspect", "")
 
 
-def _figures(looks: Sequence[_Look]) -> dict[str, Any]:
+def _figures(looks: Sequence[Look]) -> dict[str, Any]:
     """The fields of a Pool that come from the images looked at."""
     sides = np.array([(look.info.width, look.info.height) for look in looks], dtype=np.float64)
     alikeness, crowd = _neighbourhood(np.stack([look.mark for look in looks]))
@@ -205,6 +261,7 @@ def _figures(looks: Sequence[_Look]) -> dict[str, Any]:
         "short_side": _spread(sides.min(axis=1)),
         "long_side": _spread(sides.max(axis=1)),
         "aspect": _spread(sides[:, 0] / sides[:, 1]),
+        "pixels_an_image": float(sides.prod(axis=1).mean()),
         "coloured": sum(look.coloured for look in looks) / count,
         "alpha": sum(look.info.mode in _ALPHA for look in looks) / count,
         "bits": dict(sorted(Counter(bits_of(look.info.mode) for look in looks).items())),

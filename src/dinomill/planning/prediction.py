@@ -16,7 +16,7 @@ from dinomill.errors import InputError
 from dinomill.planning.choices import Measured, Wish
 from dinomill.planning.machine import Machine
 from dinomill.planning.pool import Pool
-from dinomill.planning.shape import Shape
+from dinomill.planning.shape import Shape, cache_megabytes
 from dinomill.storage.atomic import write_text
 
 PLAN_NAME = "plan.json"
@@ -115,8 +115,8 @@ def predict(wish: Wish, pool: Pool, machine: Machine, shape: Shape, measured: Me
     fixed = {name: seconds * slow for name, seconds in _FIXED.items()}
     stages = {
         "curation": _curation(wish, pool, machine, measured, steps, fixed["curation"]),
-        "pretraining": _training(wish, shape, measured, steps, fixed["pretraining"], "pretraining"),
-        "distillation": _training(wish, shape, measured, steps, fixed["distillation"], "distillation"),
+        "pretraining": _training(wish, pool, machine, shape, measured, steps, fixed["pretraining"], "pretraining"),
+        "distillation": _training(wish, pool, machine, shape, measured, steps, fixed["distillation"], "distillation"),
         "evaluation": _evaluation(wish, machine, measured, steps, fixed["evaluation"]),
     }
     export = measured.pretraining_disk // 4
@@ -149,25 +149,34 @@ def _curation(
     return StagePrediction(
         images=files,
         seconds=fixed + scan + embed + tables,
-        memory_bytes=_PARENT + processes * _WORKER,
+        memory_bytes=int(_PARENT + processes * measured.curation_memory + pool.largest_bytes),
         disk_bytes=pool.bytes * 2 + images * (2 * 1280 + 256 + 400),  # shards, hard links aside; features, signatures
     )
 
 
-def _training(wish: Wish, shape: Shape, measured: Measured, steps: Steps, fixed: float, stage: str) -> StagePrediction:
+def _training(
+    wish: Wish, pool: Pool, machine: Machine, shape: Shape, measured: Measured, steps: Steps, fixed: float, stage: str
+) -> StagePrediction:
     first = stage == "pretraining"
     count = steps.pretraining if first else steps.distillation
     step = measured.pretraining_step if first else measured.distillation_step
     rate = measured.teacher_rate if first else measured.student_rate
+    # Every image is decoded once, and kept; a large one is decoded whenever it is seen, which the steps show.
+    decoding = min(pool.images, count * shape.batch) * pool.seconds_an_image / machine.cores
+    shown = 1.5 * pool.short_side.median * pool.long_side.median
+    kept = min(shown, (2 * shape.image_size) ** 2) * pool.images * shape.channels
+    held = kept if pool.decoded_bytes(shape.channels) <= 1e6 * cache_megabytes(pool, machine, shape) else 0.0
     seen = steps.look_images + (steps.look_labelled if wish.labelled else 0)
     looking = steps.looks * seen / rate + seen * measured.scan_seconds
-    held = seen * 4 * shape.channels * shape.image_size**2
+    held += 0.0 if wish.seeds else pool.largest_bytes  # among what seeds ask for there is seldom such a picture
+    held += seen * 4 * shape.channels * shape.image_size**2
+    started = measured.pretraining_fixed if first else measured.distillation_fixed
     memory = measured.pretraining_memory if first else measured.distillation_memory
     disk = measured.pretraining_disk if first else measured.distillation_disk
     return StagePrediction(
         images=count * shape.batch,
-        seconds=fixed + (measured.pretraining_fixed if first else measured.distillation_fixed) + count * step + looking,
-        memory_bytes=_PARENT + memory + held,
+        seconds=fixed + started + decoding + count * step + looking,
+        memory_bytes=int(_PARENT + memory + held),
         disk_bytes=disk,
     )
 
@@ -205,6 +214,7 @@ def guess(pool: Pool, machine: Machine, shape: Shape) -> Measured:
     parameters = 12 * shape.teacher.embed_dim**2 * shape.teacher.depth
     disk = parameters * 4 * 5
     return Measured(
+        curation_memory=_WORKER,
         scan_seconds=max(pool.seconds_an_image, 1e-5),
         embed_seconds=embed + pool.seconds_an_image,
         pretraining_step=step,

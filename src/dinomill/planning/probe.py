@@ -27,9 +27,11 @@ from dinomill.planning.choices import Choices, Measured
 from dinomill.planning.environment import nested
 from dinomill.planning.recipe import Plan
 
-STEPS = 5  # of training; the first one sets things up and does not count
-IMAGES = 160  # that are looked at and embedded
+STEPS = 4  # of training that count, after every image of the trial was decoded once and things are set up
 _STAGES = ("curation", "pretraining", "distillation")
+IMAGES = 96  # that are looked at, embedded and trained on
+_BUSY = 0.7  # share of a processor that a process gets, below which the machine counts as busy
+_PARALLEL = 0.85  # of the processors that training keeps at work, seen on two
 _WORKER = "dinomill.planning.probe_worker"
 
 
@@ -37,6 +39,7 @@ class Run(NamedTuple):
     """A process that has ended."""
 
     seconds: float
+    processor_seconds: float
     peak_bytes: int
 
 
@@ -56,18 +59,25 @@ def probe(plan: Plan, root: Path) -> Measured:
     try:
         with progress("trying what is planned", 4, "parts") as bar:
             stages = configurations(plan, room, root)
-            seen = _ask("curation", {"locations": list(plan.wish.pool), "stages": stages, "room": str(room)}, room)
+            seen = _ask(
+                "curation",
+                {"locations": list(plan.wish.pool), "images": IMAGES, "stages": stages, "room": str(room)},
+                room,
+            )
             bar.advance(1)
-            first = _train("pretraining", stages, room)
+            first = _train("pretraining", stages, room, seen, plan.machine.cores)
             bar.advance(1)
-            second = _train("distillation", stages, room)
+            second = _train("distillation", stages, room, seen, plan.machine.cores)
             bar.advance(1)
-            rates = _ask("networks", {"stages": stages, "room": str(room)}, room)
+            rates = _ask("networks", {"stages": stages, "room": str(room), "cores": plan.machine.cores}, room)
             bar.advance(1)
         return Measured(
-            scan_seconds=seen["scan_seconds"],
-            embed_seconds=seen["embed_seconds"],
+            curation_memory=seen["memory"],
+            # Few images were tried, and large ones take long: the larger sample's mean counts, times what was found.
+            scan_seconds=plan.pool.seconds_an_image * seen["scan_seconds"] / seen["look_seconds"],
+            embed_seconds=max(seen["embed_seconds"] - seen["look_seconds"], 1e-5) + plan.pool.seconds_an_image,
             import_seconds=seen["import_seconds"],
+            busy=seen["own_share"] < _BUSY,
             pretraining_step=first["step"],
             distillation_step=second["step"],
             pretraining_fixed=first["fixed"],
@@ -96,10 +106,18 @@ def configurations(plan: Plan, room: Path, root: Path) -> dict[str, Any]:
     merged["curation"]["execution"] = {"executor": "inline"}
     for stage in ("pretraining", "distillation"):
         settings: dict[str, Any] = merged[stage]
-        settings |= {"work": str(room / "work" / stage), "output": str(room / stage), "steps": STEPS}
-        settings["runtime"] |= {"log_every": 1, "checkpoint_every": STEPS, "monitor": {"every": 0}}
+        steps = warm_steps(plan.shape.batch) + STEPS
+        settings |= {"work": str(room / "work" / stage), "output": str(room / stage), "steps": steps}
+        settings["runtime"] |= {"log_every": 1, "checkpoint_every": steps, "monitor": {"every": 0}}
+        if plan.pool.decoded_bytes(plan.shape.channels) > 1e6 * settings["runtime"]["loader"]["cache_mb"]:
+            settings["runtime"]["loader"]["cache_mb"] = 0  # the run will decode at every step: so does its trial
         settings["launcher"] = {"kind": "inline"}
     return merged
+
+
+def warm_steps(batch: int) -> int:
+    """Steps that do not count: until every image of the trial was seen, and one more."""
+    return -(-IMAGES // batch) + 1
 
 
 def overlaid(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,14 +143,14 @@ def _ask(what: str, request: Mapping[str, Any], room: Path) -> dict[str, Any]:
     """Have a part measured in a process of its own."""
     asked, answered = room / f"{what}.json", room / f"{what}_answer.json"
     asked.write_text(json.dumps({"what": what, "answer": str(answered), **request}), encoding="utf-8")
-    _run(_WORKER, asked, room, what)
+    run = _run(_WORKER, asked, room, what)
     answer: dict[str, Any] = json.loads(answered.read_text(encoding="utf-8"))
     if "problem" in answer:
         raise DinomillError(answer.pop("problem"), **answer)
-    return answer
+    return {"memory": run.peak_bytes, **answer}
 
 
-def _train(stage: str, stages: Mapping[str, Any], room: Path) -> dict[str, Any]:
+def _train(stage: str, stages: Mapping[str, Any], room: Path, seen: Mapping[str, float], cores: int) -> dict[str, Any]:
     """Some steps by the real worker: seconds of one, and of all the rest; memory; bytes left."""
     job = Path(_ask(f"{stage}_job", {"stages": stages, "room": str(room)}, room)["job"])
     run = _run("dinomill.training.worker", job, room, stage)
@@ -140,10 +158,14 @@ def _train(stage: str, stages: Mapping[str, Any], room: Path) -> dict[str, Any]:
     batch = int(stages[stage]["batch_size"])
     each = [batch / row["images_per_second"] for row in rows if row.get("images_per_second")]
     left = [path for path in job.parent.rglob("*") if path.is_file()]
+    # The quicker half of the last steps: other work on the machine only ever adds.
+    step, fixed = lower_half(each[-STEPS:]), max(run.seconds - sum(each), 0.0) * seen["own_share"]
+    if seen["own_share"] < _BUSY:
+        # Others took so much that the clock says little: what the steps cost the processors says more.
+        step = min(step, max(run.processor_seconds - fixed, 0.0) / len(each) / cores / _PARALLEL)
     return {
-        # The lower half of the steps after the first: other work on the machine only ever adds.
-        "step": lower_half(each[1:] or each),
-        "fixed": max(run.seconds - sum(each), 0.0),
+        "step": step,
+        "fixed": fixed,
         "memory": run.peak_bytes,
         "disk": sum(path.stat().st_size for path in left),
     }
@@ -176,7 +198,7 @@ def _run(module: str, argument: Path, room: Path, what: str) -> Run:
     if process.returncode != 0:
         raise _failed(what, process.returncode, log)
     unit = 1 if sys.platform == "darwin" else 1024
-    return Run(time.monotonic() - start, usage.ru_maxrss * unit)
+    return Run(time.monotonic() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit)
 
 
 def _allowed() -> int:

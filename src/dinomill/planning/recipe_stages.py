@@ -103,10 +103,17 @@ def evaluation(wish: Wish, pool: Pool, machine: Machine, shape: Shape, steps: St
             if steps.random_networks > 1
             else "one random network: each takes a pass",
         ),
+        **_precision(wish, machine),
         "evaluation.batch_size": Choice(
             64 if shape.image_size < 160 else 32, f"images in one forward pass at {shape.image_size} pixels"
         ),
     }
+
+
+def _precision(wish: Wish, machine: Machine) -> Choices:
+    if wish.start is None or not machine.bf16:
+        return {}
+    return {"evaluation.precision": Choice("auto", "bfloat16, which this machine multiplies: scores move by rounding")}
 
 
 def registration(wish: Wish, pool: Pool, machine: Machine, shape: Shape, steps: Steps, bound: str) -> Choices:
@@ -118,8 +125,9 @@ def registration(wish: Wish, pool: Pool, machine: Machine, shape: Shape, steps: 
             "teacher", "the adapted weights themselves; the student is beside them"
         )
         choices["registration.gate.max_drop_from_start"] = Choice(
-            1.0, "points: the champion is no worse than the weights that it started from"
+            0.0, "points: no worse than the weights that it started from"
         )
+        choices["registration.gate.max_drop_from_teacher"] = Choice(None, "it is the teacher")
     if not wish.labelled:
         choices["registration.gate.without_labels"] = Choice(
             "hold",

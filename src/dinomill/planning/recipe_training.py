@@ -9,10 +9,9 @@ from dinomill.planning.choices import Choice, Choices, Wish
 from dinomill.planning.machine import Machine
 from dinomill.planning.pool import Pool
 from dinomill.planning.prediction import Steps
-from dinomill.planning.shape import SMALL_SIDE, Shape, power_of_two
+from dinomill.planning.shape import SMALL_SIDE, Shape, cache_megabytes, power_of_two
 
 _LONG = 20_000  # steps from which the published constants fit better than those of short runs
-_CACHE_SHARE = 0.15  # of the memory
 
 
 def pretraining(wish: Wish, pool: Pool, machine: Machine, shape: Shape, steps: Steps, bound: str) -> Choices:
@@ -22,16 +21,24 @@ def pretraining(wish: Wish, pool: Pool, machine: Machine, shape: Shape, steps: S
     choices: Choices = {
         "steps": Choice(count, f"{epochs:.1f} epochs of {pool.images:,} images: {bound}"),
         "batch_size": Choice(shape.batch, _batch_reason(pool, machine, shape)),
+        **_accumulate(shape),
         **_model(wish, pool, machine, shape, count),
-        "step.head.hidden_dim": Choice(_hidden(shape.teacher), "the heads' width goes with the model's"),
+        "step.head.hidden_dim": Choice(
+            1024 if wish.start is not None else _hidden(shape.teacher), "the heads' width goes with the model's"
+        ),
         "step.head.bottleneck_dim": Choice(_bottleneck(shape.teacher), "the paper's 256 is for networks from S on"),
         "step.head.prototypes": Choice(prototypes(pool.images), f"about one for eight of {pool.images:,} images"),
-        "step.separate_heads": Choice(True, "a head of its own for patches, as in the long recipe"),
+        "step.separate_heads": Choice(
+            wish.start is None,
+            "a head of its own for patches, as in the long recipe"
+            if wish.start is None
+            else "one head for class token and patches: new heads are the dearest part of a short adaptation",
+        ),
         "step.drop_path": Choice(*_drop_path(wish, shape, count)),
         **_compile(machine, wish),
         **_crops(wish, pool, shape),
         "masking.min_patches": Choice(2 if shape.grid < 10 else 4, f"patches of a block, of {shape.grid**2} in a crop"),
-        **(_short_schedule(shape, count) if wish.start is None else _started_schedule(shape)),
+        **(_short_schedule(shape, count) if wish.start is None else _started_schedule(shape, count)),
         **_optimizer(wish, shape, count),
         **_runtime(wish, pool, machine, shape, steps, count),
     }
@@ -84,6 +91,8 @@ def prototypes(images: int) -> int:
 
 
 def _batch_reason(pool: Pool, machine: Machine, shape: Shape) -> str:
+    if shape.accumulate > 1:
+        return "images a step, which targets and rate refer to"
     if shape.batch * 2 > max(pool.images // 4, 2):
         return f"images a step; more than a quarter of {pool.images:,} would be too alike from step to step"
     if machine.gpus:
@@ -173,6 +182,13 @@ def _compile(machine: Machine, wish: Wish) -> Choices:
     return {}
 
 
+def _accumulate(shape: Shape) -> Choices:
+    if shape.accumulate == 1:
+        return {}
+    each = shape.batch // shape.accumulate
+    return {"accumulate": Choice(shape.accumulate, f"micro-batches of {each}, which need less memory")}
+
+
 def _crops(wish: Wish, pool: Pool, shape: Shape) -> Choices:
     small = shape.image_size < SMALL_SIDE
     floor = (shape.local_size / 2 / max(pool.short_side.median, 1)) ** 2
@@ -189,6 +205,13 @@ def _crops(wish: Wish, pool: Pool, shape: Shape) -> Choices:
             "local_scale": ([0.15, 0.6], "as above"),
             "aspect": ([0.9, 1.11], "as above: hardly stretched"),
         }
+    elif wish.start is not None:
+        why = f"not aligned (images correlate by {pool.alignment:.2f}), and milder than for random weights"
+        values |= {
+            "global_scale": ([0.4, 1.0], f"share of the area; {why}"),
+            "local_scale": ([max(least, 0.1), 0.4], "as above"),
+            "aspect": ([0.75, 1.3333], "width over height, the paper's"),
+        }
     else:
         why = f"not aligned (images correlate by {pool.alignment:.2f}): the paper's crops"
         values |= {
@@ -196,9 +219,9 @@ def _crops(wish: Wish, pool: Pool, shape: Shape) -> Choices:
             "local_scale": ([least, 0.35], f"no less, or a crop of {shape.local_size} pixels would show a blur"),
             "aspect": ([0.75, 1.3333], "width over height, the paper's"),
         }
-    if small:
+    if small or wish.start is not None:
         values["blur"] = ([0, 0, 0], f"none: at {shape.image_size} pixels it takes away what is there")
-        values["solarise"] = (0, "none: gained nothing at these sizes")
+        values["solarise"] = (0, "none: gains nothing at these sizes")
     else:
         kernel = 9 if shape.image_size >= 160 else 5
         values["blur"] = ("official", "as the released weights were trained: 0, 0.9, 0.5")
@@ -236,17 +259,18 @@ def _short_schedule(shape: Shape, count: int) -> Choices:
     return {f"schedule.{key}": Choice(*pair) for key, pair in values.items()}
 
 
-def _started_schedule(shape: Shape) -> Choices:
+def _started_schedule(shape: Shape, count: int) -> Choices:
     rate = 4e-4 if shape.teacher.embed_dim <= 384 else 2e-4
     values: dict[str, tuple[Any, str]] = {
-        "schedule.learning_rate": (rate, "at 1,024 images a step, by square root: the weights are good already"),
-        "schedule.warmup": (0.1, "share of the run"),
-        "schedule.momentum": (0.996, "the teacher is good from the first step: it moves slowly"),
+        "schedule.learning_rate": (rate, "at 1,024 images a step, by square root: a tenth of what random weights take"),
+        "schedule.warmup": (0.05, "share of the run"),
+        "schedule.momentum": (max(0.99, _momentum(count)), f"of the teacher, over {count:,} steps"),
         "schedule.teacher_temperature": (0.06, "a short run"),
+        "schedule.teacher_temperature_warmup": (0.2, "share of the run"),
         "schedule.weight_decay_end": (0.04, "no more at the end than at the start: nothing is to be unlearnt"),
-        "adaptation.frozen": (0.15, "share of the run in which the new heads learn alone"),
-        "adaptation.ramp": (0.15, "share of the run in which the backbone's rate rises"),
-        "adaptation.backbone_rate": (0.25, "of the heads' rate"),
+        "adaptation.frozen": (0.2, "share of the run: new heads would only do damage before they say something"),
+        "adaptation.ramp": (0.2, "share of the run in which the backbone's rate rises"),
+        "adaptation.backbone_rate": (0.1, "of the schedule's rate: the weights are good already"),
     }
     return {key: Choice(*pair) for key, pair in values.items()}
 
@@ -268,8 +292,7 @@ def _optimizer(wish: Wish, shape: Shape, count: int) -> Choices:
 
 def _runtime(wish: Wish, pool: Pool, machine: Machine, shape: Shape, steps: Steps, count: int) -> Choices:
     every = max(count // max(steps.looks, 1), 1)
-    decoded = pool.images * pool.short_side.median * pool.long_side.median * shape.channels
-    cache = int(min(max(512e6, decoded * 1.3), _CACHE_SHARE * machine.memory_bytes) / 1e6)
+    decoded, cache = pool.decoded_bytes(shape.channels), cache_megabytes(pool, machine, shape)
     values: dict[str, tuple[Any, str]] = {
         "runtime.log_every": (max(1, min(50, count // 40)), "steps between two rows of the curve"),
         "runtime.checkpoint_every": (every, "steps; a killed run loses no more"),

@@ -20,6 +20,7 @@ TINY_SIDE = 48  # below it images are of the kind of the sample's: four patches 
 SMALL_SIDE = 96  # below it of the kind of icons
 _SIZES = {"tiny": "tiny", "S": "small", "B": "base", "L": "large"}
 _STUDENTS = {"tiny": "mini", "small": "tiny", "base": "small", "large": "base"}
+_CACHE_SHARE = 0.15  # of the memory, for decoded images
 _STARTED_GRID = 6  # patches a side at least, for weights that know images of 16 a side and more
 
 
@@ -34,7 +35,8 @@ class Shape(Config):
     teacher: VisionTransformerConfig = Field(description="shape of the teacher")
     teacher_size: str = Field(description="its name in models/config.py, or of the weights")
     student: VisionTransformerConfig = Field(description="shape of the student")
-    batch: int = Field(description="images a step, over all processes")
+    batch: int = Field(description="images a step, over all processes and micro-batches")
+    accumulate: int = Field(default=1, description="micro-batches of a step of pretraining")
     processes: int = Field(description="that train together")
     embedder_size: int = Field(description="side at which curation's network sees images, pixels")
     aligned: bool = Field(description="whether the same thing is always at the same place")
@@ -78,8 +80,9 @@ def decide(wish: Wish, pool: Pool, machine: Machine) -> Shape:
             {**common, "embed_dim": start.embed_dim, "depth": start.depth, "num_heads": heads},
             where=start.address,
         )
-    student = _student(teacher, common)
+    student = _student(teacher, common, small=start is not None and not machine.gpus)
     processes = max(len(machine.gpus), 1)
+    batch = _batch(pool, machine, teacher, image_size, processes, started=start is not None)
     return Shape(
         channels=channels,
         image_size=image_size,
@@ -89,7 +92,8 @@ def decide(wish: Wish, pool: Pool, machine: Machine) -> Shape:
         teacher=teacher,
         teacher_size=name,
         student=student,
-        batch=_batch(pool, machine, teacher, image_size, processes, started=start is not None),
+        batch=batch,
+        accumulate=_accumulate(batch, machine, teacher, started=start is not None),
         processes=processes,
         embedder_size=64 if pool.short_side.median < TINY_SIDE else 128 if pool.short_side.median < SMALL_SIDE else 224,
         aligned=pool.alignment >= ALIGNED,
@@ -140,14 +144,14 @@ def _name(wish: Wish, pool: Pool, machine: Machine, image_size: int) -> str:
     return "micro" if core_hours < 0.5 else "mini" if core_hours < 24 else "tiny" if core_hours < 100 else "small"
 
 
-def _student(teacher: VisionTransformerConfig, common: dict[str, object]) -> VisionTransformerConfig:
+def _student(teacher: VisionTransformerConfig, common: dict[str, object], *, small: bool) -> VisionTransformerConfig:
     """A shape well below the teacher's."""
     dim = teacher.embed_dim
     if dim <= 128:
         return variant("micro" if dim == 128 else "nano", **common, depth=max(teacher.depth // 2, 1))
     if dim <= 192 and teacher.depth <= 6:
         return variant("micro", **common, depth=3)
-    name = "mini" if dim < 384 else "tiny" if dim < 768 else "small" if dim < 1024 else "base"
+    name = "mini" if dim < 384 or (small and dim == 384) else "tiny" if dim < 768 else "small" if dim < 1024 else "base"
     return variant(name, **common)
 
 
@@ -168,13 +172,27 @@ def _batch(
         wanted = power_of_two(max(each, 1)) * processes
     elif image_size < TINY_SIDE and not started:
         wanted = 128
-    elif image_size < SMALL_SIDE and not started:
+    elif (image_size < SMALL_SIDE and not started) or started:
         wanted = 64
     else:
         wanted = 32 if teacher.embed_dim < 768 else 16
     while wanted > max(pool.images // 4, 2) and wanted >= 2 * processes and wanted > 2:
         wanted //= 2
     return max(wanted // processes, 1) * processes
+
+
+def cache_megabytes(pool: Pool, machine: Machine, shape: Shape) -> int:
+    """Memory for decoded images: for all of them where that is a small share of what there is."""
+    needed = 1.3 * pool.decoded_bytes(shape.channels)  # the sample may have drawn small ones
+    return int(min(max(512e6, needed), max(512e6, _CACHE_SHARE * machine.memory_bytes)) / 1e6)
+
+
+def _accumulate(batch: int, machine: Machine, teacher: VisionTransformerConfig, *, started: bool) -> int:
+    """Micro-batches of a step: targets and rate want a batch that a processor's memory is better off without."""
+    if machine.gpus or not started:
+        return 1
+    micro = 32 if teacher.embed_dim < 768 else 16
+    return max(batch // micro, 1)
 
 
 def power_of_two(number: float) -> int:

@@ -2,14 +2,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.numpy import save_file
 
 from dinomill.planning.checks import Problem, Request
-from dinomill.planning.checks.needs import check_needs, not_weights
+from dinomill.planning.checks.needs import check_needs
 from tests.planning.checks.conftest import stopping
 
 Ask = Callable[..., Request]
@@ -72,22 +70,3 @@ def test_a_wrong_value_of_a_later_stage_is_said_with_the_others(found: Found) ->
     assert [problem.key for problem in problems] == ["", "packaging.name"]
     assert "conf/base/evaluation/parameters.yml" in problems[0].problem
     assert "evaluation.knn.ks: every k must be at least 1" in problems[0].problem
-
-
-def test_files_that_are_no_weights(tmp_path: Path) -> None:
-    import numpy as np
-
-    whole = tmp_path / "whole.safetensors"
-    save_file({"a": np.zeros((4, 4), np.float32)}, whole)
-    assert not_weights(whole) is None
-    (tmp_path / "cut.safetensors").write_bytes(whole.read_bytes()[:-8])
-    (tmp_path / "header.safetensors").write_bytes(b"{}")
-    (tmp_path / "lfs.pth").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
-    (tmp_path / "page.pth").write_bytes(b"\n<!DOCTYPE html><html>Sign in</html>")
-    (tmp_path / "empty.pth").write_bytes(b"")
-    said = {path.name: not_weights(path) for path in sorted(tmp_path.iterdir())}
-    assert "announces" in str(said["cut.safetensors"])
-    assert "without the header" in str(said["header.safetensors"])
-    assert "Git LFS" in str(said["lfs.pth"])
-    assert "HTML page" in str(said["page.pth"])
-    assert said["empty.pth"] == "0 bytes"

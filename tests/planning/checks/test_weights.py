@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dinomill.planning.checks import Problem, Request
-from dinomill.planning.checks.weights import starting
+from dinomill.planning.checks.weights import cannot_embed, starting
 from dinomill.training.starting import StartingWeights
 from tests.planning.checks.conftest import stopping
 
@@ -53,3 +53,18 @@ def test_weights_are_read_once(root: Path, backbone: Path, ask: Ask) -> None:
     before = remembered.stat().st_mtime_ns
     assert starting(request) == first
     assert remembered.stat().st_mtime_ns == before
+
+
+def test_a_network_to_embed_with_that_is_none(root: Path, found: Found) -> None:
+    (root / "mine.pth").write_bytes(b"<!DOCTYPE html><html>Sign in</html>")
+    network = {"embedding": {"embedder": {"network": "mine.pth"}}}
+    (problem,) = stopping(found(curation=network))
+    assert problem.key == "curation.embedding.embedder.network"
+    assert "HTML" in problem.problem + str(problem.found)
+
+
+def test_a_backbone_to_embed_with(root: Path, backbone: Path, ask: Ask) -> None:
+    request = ask(curation={"embedding": {"embedder": {"network": backbone.as_posix()}}})
+    assert cannot_embed(request) is None
+    assert (root / "data/work/checks/embedder.json").is_file()
+    assert cannot_embed(request) is None

@@ -1,10 +1,12 @@
-"""The weights that a training starts from: whether they can be read, and what they say of themselves.
+"""Weights and networks that are named: whether they can be read, and what they say of themselves.
 
-<work>/checks/weights.json    what was read, for as long as the files stay the same: reading them loads torch
+<work>/checks/weights.json     what pretraining starts from, for as long as the files stay the same
+<work>/checks/embedder.json    that curation's network could be opened; both are kept because reading loads torch
 """
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from pathlib import Path
 
@@ -57,6 +59,23 @@ def starting(request: Request) -> StartingWeights | DinomillError | None:
         )
         remember(remembered, kept.model_dump_json() + "\n")
     return found
+
+
+def cannot_embed(request: Request) -> DinomillError | None:
+    """Why curation's network cannot be opened; None when it can."""
+    from dinomill.curation.embedders import find_network
+
+    assert request.curation is not None
+    config, remembered = request.curation.embedding.embedder, request.work / "checks" / "embedder.json"
+    known = json.dumps([_VERSION, config.network, _files(config.network)])
+    if _files(config.network) and recall(remembered) == known:
+        return None
+    try:
+        find_network(config)
+    except DinomillError as error:
+        return error
+    remember(remembered, known)
+    return None
 
 
 def _files(address: str) -> tuple[tuple[str, int, int], ...]:

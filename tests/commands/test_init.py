@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from skimage import data
+from typer.testing import CliRunner
+
+from dinomill.commands.app import app
+from dinomill.commands.init import from_here, init, known_size
+from dinomill.errors import ConfigError, DinomillError, InputError
+
+
+def _write(folder: Path, count: int, side: int = 64, seed: int = 0) -> Path:
+    """Places of a photograph."""
+    folder.mkdir(parents=True, exist_ok=True)
+    photograph, random = data.astronaut(), np.random.default_rng(seed)
+    for number, (y, x) in enumerate(random.integers(0, 512 - side, size=(count, 2))):
+        Image.fromarray(photograph[y : y + side, x : x + side]).save(folder / f"{number:04d}.png")
+    return folder
+
+
+@pytest.fixture
+def here(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with images in it, as the working directory."""
+    monkeypatch.chdir(project)
+    _write(project / "images" / "pool", 40)
+    _write(project / "images" / "seeds", 6, seed=1)
+    for split in ("train", "test"):
+        for number, name in enumerate(("cats", "dogs")):
+            _write(project / "images" / "labelled" / split / name, 5, seed=2 + number)
+    return project
+
+
+def _init(**options: Any) -> int:
+    return init("mine", **{"pool": ["images/pool"], "probe": False} | options)
+
+
+def test_one_command_writes_a_whole_environment(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _init(seeds=["good=images/seeds"], labelled="images/labelled", hours=0.5) == 0
+    said = capsys.readouterr().out
+    folder = here / "conf" / "mine"
+    written = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    stages = ("curation", "pretraining", "distillation", "evaluation")
+    assert written == {"globals.yml", "plan.json", *(f"{stage}/parameters.yml" for stage in stages)}
+    values = yaml.safe_load((folder / "globals.yml").read_text())
+    assert values["pool"] == ["images/pool"]
+    assert values["seeds"] == {"good": "images/seeds"}
+    assert json.loads((folder / "plan.json").read_text())["stages"]["pretraining"]["seconds"] > 0
+    for part in (
+        "40 usable",
+        "64 pixels",
+        "2 classes, 10 to learn from, 10 to score",
+        "whole run",
+        "too little to learn",
+    ):
+        assert part in " ".join(said.split()), part
+    assert "make run ENV=mine" in said
+    assert "guessed" in said
+
+
+def test_the_same_again_writes_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _init()
+    before = {path: path.stat().st_mtime_ns for path in (here / "conf" / "mine").rglob("*.yml")}
+    capsys.readouterr()
+    assert _init() == 0
+    assert "already so: nothing was written" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_other_options_show_the_difference_and_force_writes_it(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _init()
+    file = here / "conf" / "mine" / "pretraining" / "parameters.yml"
+    before = file.read_text()
+    capsys.readouterr()
+    assert _init(size="S") == 0
+    said = capsys.readouterr().out
+    assert "+    embed_dim: 384" in said
+    assert "Nothing was written" in said
+    assert "by hand" not in said
+    assert file.read_text() == before
+    assert _init(size="S", force=True) == 0
+    assert "embed_dim: 384" in file.read_text()
+
+
+def test_what_was_edited_by_hand_is_named(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _init()
+    file = here / "conf" / "mine" / "pretraining" / "parameters.yml"
+    file.write_text(file.read_text().replace("batch_size:", "batch_size: 4 #"))
+    capsys.readouterr()
+    assert _init() == 0
+    assert "Edited by hand since, or not made by this command: conf/mine/pretraining/parameters.yml" in (
+        capsys.readouterr().out
+    )
+    assert "batch_size: 4" in file.read_text()
+    assert _init(force=True) == 0
+    assert "replaced what was edited by hand: conf/mine/pretraining/parameters.yml" in capsys.readouterr().out
+    assert "batch_size: 4 #" not in file.read_text()
+
+
+def test_an_environment_of_another_making_is_not_overwritten(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (here / "conf" / "fashion" / "globals.yml").read_text()
+    assert init("fashion", pool=["images/pool"], probe=False) == 0
+    assert "not made by this command" in capsys.readouterr().out
+    assert (here / "conf" / "fashion" / "globals.yml").read_text() == before
+
+
+def _refused(options: dict[str, Any], name: str = "mine") -> DinomillError:
+    with pytest.raises(DinomillError) as raised:
+        init(name, **{"pool": ["images/pool"], "probe": False} | options)
+    assert raised.value.action or raised.value.expected, "says what to do"
+    assert "conf/base" not in str(raised.value), "the mistake is in the command, not in a file"
+    return raised.value
+
+
+def test_bad_input_is_one_screen_and_leaves_nothing(here: Path) -> None:
+    (here / "images" / "empty").mkdir()
+    _write(here / "images" / "one", 1)
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"pool": ["images/pol"]}, "There is no images/pol"),
+        ({"pool": ["images/empty"]}, "no usable image"),
+        ({"pool": ["images/one"]}, "too few images"),
+        ({"pool": ["images/pool", "images/pool"]}, "twice"),
+        ({"pool": ["gs://bucket/a"]}, "no place that can be read"),
+        ({"seeds": ["images/seeds"]}, "needs a name and a place"),
+        ({"seeds": ["good=images/sedes"]}, "There is no images/sedes"),
+        ({"seeds": ["good=images/empty"]}, "holds no file"),
+        ({"seeds": ["a=images/seeds", "a=images/seeds"]}, "twice"),
+        ({"labelled": "images/pool"}, "labelled split"),
+        ({"labelled": "images/nowhere"}, "There is no images/nowhere"),
+        ({"hours": 0}, "above 0"),
+    ]
+    for options, problem in cases:
+        assert problem in str(_refused(options)), options
+        assert len(str(_refused(options)).splitlines()) <= 6
+    for name in ("base", "local", "paper", "a/b"):
+        assert "cannot be the name" in str(_refused({}, name))
+    assert not (here / "conf" / "mine").exists()
+
+
+def test_labelled_images_without_a_test_split_are_refused(here: Path) -> None:
+    import shutil
+
+    shutil.rmtree(here / "images" / "labelled" / "test")
+    error = _refused({"labelled": "images/labelled"})
+    assert "images/labelled/test" in str(error)
+    assert "test/<class>/<image>" in str(error.action)
+    _write(here / "images" / "labelled" / "test" / "cats", 3)
+    shutil.rmtree(here / "images" / "labelled" / "train" / "dogs")
+    assert "one class" in str(_refused({"labelled": "images/labelled"}))
+
+
+def test_sizes_have_names() -> None:
+    assert known_size("s") == "S"
+    assert known_size(None) is None
+    with pytest.raises(ConfigError) as raised:
+        known_size("XL")
+    assert raised.value.expected == "tiny, S, B, L"
+
+
+def test_paths_are_those_of_where_the_command_was_typed(tmp_path: Path) -> None:
+    (tmp_path / "cats").mkdir()
+    assert from_here("cats", tmp_path) == str(tmp_path / "cats")
+    assert from_here("good=cats", tmp_path) == f"good={tmp_path / 'cats'}"
+    for text in ("s3://bucket/a", "good=s3://bucket/a", "models:/a@champion", "nowhere"):
+        assert from_here(text, tmp_path) == text
+
+
+def test_the_verb_works_from_a_folder_of_the_project(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(here / "images")
+    result = CliRunner().invoke(app, ["init", "mine", "--pool", "pool", "--seeds", "good=seeds", "--no-probe"])
+    assert result.exit_code == 0, result.output
+    values = yaml.safe_load((here / "conf" / "mine" / "globals.yml").read_text())
+    assert (values["pool"], values["seeds"]) == (["images/pool"], {"good": "images/seeds"})
+
+
+def test_help_has_examples() -> None:
+    said = CliRunner().invoke(app, ["init", "--help"]).output
+    assert "dinomill init photos --pool /data/photos" in " ".join(said.split())
+
+
+@pytest.mark.slow
+def test_a_probe_measures_and_leaves_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every part is really run: scan, embedder, training of teacher and student, both networks."""
+    assert _init(probe=True, hours=0.2) == 0
+    said = capsys.readouterr().out
+    assert "measured here" in said
+    assert not list((here / "data" / "work").rglob("probe"))
+    prediction = json.loads((here / "conf" / "mine" / "plan.json").read_text())
+    assert prediction["measured"]
+    assert prediction["stages"]["pretraining"]["memory_bytes"] > 2**28
+
+
+def test_what_cannot_be_tried_says_so(here: Path) -> None:
+    """A weights file that is none is refused by the room that reads weights, before anything is written."""
+    (here / "weights.pth").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises((InputError, ConfigError)):
+        _init(start="weights.pth")
+    assert not (here / "conf" / "mine").exists()
