@@ -142,4 +142,23 @@ def test_what_dvc_would_wait_for_is_refused(own_images: Path) -> None:
     os.mkfifo(own_images / "raw/pool/pipe")
     with pytest.raises(ChecksFailed, match="wait for ever") as caught:
         require_fit_for_dvc(None)
-    assert "pipe, socket or device: pipe" in str(caught.value)
+    assert "pipe, socket or device: raw/pool/pipe" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "said"), [("loop", "loop", "link to nothing"), ("gone", "nowhere", "link to nothing")]
+)
+def test_links_at_which_dvc_would_stop_are_refused(own_images: Path, name: str, target: str, said: str) -> None:
+    (own_images / "raw/labelled/train/a/fine").symlink_to("0.png")
+    require_fit_for_dvc(None)
+    (own_images / "raw/labelled/train/a" / name).symlink_to(target)
+    with pytest.raises(ChecksFailed, match=said):
+        require_fit_for_dvc(None)
+
+
+def test_names_at_which_dvc_would_stop_are_refused(own_images: Path) -> None:
+    (own_images / "raw/pool/Straße.png").write_bytes(b"")
+    require_fit_for_dvc(None)
+    Path(os.fsdecode(os.fsencode(own_images / "raw/pool") + b"/\xff.png")).write_bytes(b"")
+    with pytest.raises(ChecksFailed, match="not UTF-8"):
+        require_fit_for_dvc(None)

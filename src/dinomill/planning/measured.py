@@ -98,6 +98,7 @@ class Stopwatch:
         work = self._folders.get("work")
         if stage is None or not finished or work is None:
             return
+        self._peak = max(self._peak, memory_of_family())  # a short stage may end before the first look
         made, images = self._result(stage)
         seconds = round(time.monotonic() - self._start, 1)
         took = StageMeasured(seconds=seconds, images=images, memory_bytes=self._peak, made=made)

@@ -68,7 +68,7 @@ def check_labelled(request: Request) -> Iterator[Problem]:
             f"There is no folder {root} of labelled images.",
             found=f"nothing at {root.absolute()}",
             expected=f"a folder {_LAYOUT}",
-            action=f"correct the path, {_NO_LABELS}",
+            action=f"correct the path, or run `dinomill sample` if it is the sample's, {_NO_LABELS}",
         )
         return
     if not root.is_dir():

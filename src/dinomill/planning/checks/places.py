@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 
-from dinomill.curation.sources import Item
 from dinomill.errors import DinomillError
 from dinomill.planning.checks.problems import Problem, count, some
 from dinomill.planning.checks.request import Request
@@ -72,8 +71,11 @@ def _source(request: Request, key: str, place: str) -> Iterator[Problem]:
     try:
         items = request.listing(place)
     except DinomillError as error:
-        action = "run `dinomill sample` to lay out the sample, or name your own images" if "sample" in place else None
-        yield Problem(key, error.problem, error.found, error.expected, action or "correct the path")
+        action = "correct the path"
+        if "01_raw/sample" in place:
+            verb = "dinomill sample --full" if "sample_full" in place else "dinomill sample"
+            action = f"run `{verb}` to lay out the sample, or name your own images"
+        yield Problem(key, error.problem, error.found, error.expected, action)
         return
     except (OSError, ValueError) as error:  # a damaged Parquet or CSV file says so in its reader's own words
         yield Problem(key, f"{place} cannot be read.", found=str(error).splitlines()[0], action="write it again")
@@ -86,7 +88,9 @@ def _source(request: Request, key: str, place: str) -> Iterator[Problem]:
             expected="image files, in any sub-folders",
             action="put images there, or name another place",
         )
-    yield from _unfit(key, place, items, warning=True)
+    odd = [(item.path, _STOPS_DVC[item.fault]) for item in items if item.fault in _STOPS_DVC]
+    if odd and "://" not in place and Path(place).is_dir():
+        yield _unfit(key, place, odd, warning=True)
 
 
 def unfit_for_dvc(request: Request) -> Iterator[Problem]:
@@ -94,24 +98,39 @@ def unfit_for_dvc(request: Request) -> Iterator[Problem]:
     for key, place in _named(request):
         if "://" in place or not Path(place).is_dir():
             continue
+        odd = list(_odd(place))
+        if odd:
+            yield _unfit(key, place, odd, warning=False)
+
+
+def _odd(folder: str) -> Iterator[tuple[str, str]]:
+    """Such entries below a folder; names and kinds alone are looked at, so that tens of thousands take no time."""
+    waiting = [folder]
+    while waiting:
         try:
-            yield from _unfit(key, place, request.listing(place), warning=False)
-        except DinomillError as error:
-            yield Problem.of(error, key)
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    if entry.name != os.fsencode(entry.name).decode("utf-8", "replace"):
+                        yield entry.path, _STOPS_DVC["name_not_utf8"]
+                    elif entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                    elif entry.is_symlink() and not Path(entry.path).exists():
+                        yield entry.path, _STOPS_DVC["broken_link"]
+                    elif not (entry.is_file() or entry.is_dir()):
+                        yield entry.path, _STOPS_DVC["not_a_file"]
+        except OSError:  # a folder that may not be listed: DVC says so, and so does curation
+            continue
 
 
-def _unfit(key: str, place: str, items: Sequence[Item], *, warning: bool) -> Iterator[Problem]:
-    bad = [item for item in items if item.fault in _STOPS_DVC]
-    if bad and "://" not in place and Path(place).is_dir():
-        kinds = Counter(_STOPS_DVC[item.fault] for item in bad)
-        yield Problem(
-            key,
-            f"{place} holds what DVC cannot read: `dvc repro` would stop at it, or wait for ever.",
-            found=", ".join(f"{many:,} × {what}" for what, many in kinds.items())
-            + f": {some([item.path for item in bad])}",
-            action="remove or rename it; `kedro run` alone leaves it out and goes on",
-            warning=warning,
-        )
+def _unfit(key: str, place: str, odd: Sequence[tuple[str, str]], *, warning: bool) -> Problem:
+    kinds = Counter(kind for _, kind in odd)
+    return Problem(
+        key,
+        f"{place} holds what DVC cannot read: `dvc repro` would stop at it, or wait for ever.",
+        found=", ".join(f"{many:,} × {what}" for what, many in kinds.items()) + f": {some([path for path, _ in odd])}",
+        action="remove or rename it; `kedro run` alone leaves it out and goes on",
+        warning=warning,
+    )
 
 
 def _seed_sets(request: Request) -> Iterator[Problem]:
