@@ -25,6 +25,7 @@ Ask = Callable[..., Request]
             "registration.gate.min_gain_over_random",
             False,
         ),
+        ({"pretraining": {"name": "small"}}, "distillation.students.small", False),
         (
             {"registration": {"gate": {"max_drop_from_start": 0.5}}},
             "registration.gate.max_drop_from_start",

@@ -29,8 +29,22 @@ def check_measures(request: Request) -> Iterator[Problem]:
                 found="export: best, monitor.every: 0",
                 action=f"set {stage}.runtime.monitor.every to some steps, or export to last",
             )
+    if request.runs("distillation") and request.distillation:
+        yield from _names(request)
     if request.runs("registration") and request.registration:
         yield from _gate(request)
+
+
+def _names(request: Request) -> Iterator[Problem]:
+    """Networks that results are kept by: two of one name would be one."""
+    assert request.distillation is not None
+    taken = {"teacher"} | ({request.pretraining.name} if request.pretraining else set())
+    for name in sorted(taken & set(request.distillation.students)):
+        yield Problem(
+            f"distillation.students.{name}",
+            f"A student is called {name!r}, as its teacher is: their scores would be taken for each other's.",
+            action="give it another name",
+        )
 
 
 def _gate(request: Request) -> Iterator[Problem]:
