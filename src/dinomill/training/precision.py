@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from dinomill.models.hardware import has_fast_bf16
 from dinomill.training.config import Precision
 
 
@@ -16,14 +17,6 @@ def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     if precision is Precision.AUTO:
         return torch.bfloat16 if has_fast_bf16(device) else torch.float32
     return {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}.get(precision, torch.float32)
-
-
-def has_fast_bf16(device: torch.device) -> bool:
-    """Whether a device has instructions for bf16 matrix products."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
 
 
 def can_compile() -> bool:
