@@ -77,7 +77,7 @@ def warnings(plan: Plan) -> list[str]:
 
 def _time(hours: float) -> str:
     if hours < 1:
-        return f"{60 * hours:.0f} minutes"
+        return "one minute" if round(60 * hours) == 1 else f"{60 * hours:.0f} minutes"
     return "one hour" if hours == 1 else f"{hours:g} hours"
 
 
