@@ -25,7 +25,8 @@ Ask = Callable[..., Request]
             "registration.gate.min_gain_over_random",
             False,
         ),
-        ({"pretraining": {"name": "small"}}, "distillation.students.small", False),
+        ({"pretraining": {"name": "small"}}, "distillation.students.small", True),
+        ({"distillation": {"students": {"teacher": {"depth": 1}}}}, "distillation.students.teacher", False),
         (
             {"registration": {"gate": {"max_drop_from_start": 0.5}}},
             "registration.gate.max_drop_from_start",

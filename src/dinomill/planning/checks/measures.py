@@ -36,7 +36,7 @@ def check_measures(request: Request) -> Iterator[Problem]:
 
 
 def _names(request: Request) -> Iterator[Problem]:
-    """Networks that results are kept by: two of one name would be one."""
+    """Names that tell networks apart."""
     assert request.distillation is not None
     taken = {"teacher"} | ({request.pretraining.name} if request.pretraining else set())
     for name in sorted(taken & set(request.distillation.students)):
@@ -44,6 +44,7 @@ def _names(request: Request) -> Iterator[Problem]:
             f"distillation.students.{name}",
             f"A student is called {name!r}, as its teacher is: their scores would be taken for each other's.",
             action="give it another name",
+            warning=name != "teacher",  # by this word comparisons are kept; another name is only shown twice
         )
 
 
