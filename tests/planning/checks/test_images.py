@@ -68,6 +68,7 @@ def test_a_small_model_on_photographs(root: Path, found: Found) -> None:
     assert {"pretraining.crops.global_size", "distillation.crops.global_size"} <= set(warned)
     assert "256 pixels" in str(warned["pretraining.crops.global_size"].found)
     assert "64 pixels" in str(warned["curation.embedding.embedder.image_size"].found)
+    assert "pretraining.crops.global_size" in {problem.key for problem in found()}  # with seeds of 28 pixels as well
 
 
 def test_a_large_model_on_small_images(found: Found) -> None:

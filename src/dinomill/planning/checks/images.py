@@ -91,7 +91,7 @@ def _pool(request: Request, pool: Pool) -> Iterator[Problem]:
     yield from _few_images(request, pool.images, exact=pool.sampled == pool.files)
     yield from _embedder(request, pool)
     like = seeds or pool  # what is kept looks like the seeds
-    yield from _sides(request, like.short_side.median)
+    yield from _sides(request, (like.short_side.median, pool.short_side.median))
     shares = sorted({pool.coloured, like.coloured})
     if config.write.channels == "auto":
         certain = shares[0] >= _SURE or shares[-1] <= _SURELY_GREY
@@ -161,11 +161,15 @@ def _power(most: int) -> int:
     return int(2 ** max(most.bit_length() - 1, 1))
 
 
-def _sides(request: Request, side: float) -> Iterator[Problem]:
+def _sides(request: Request, sides: Sequence[float]) -> Iterator[Problem]:
     """Crops far smaller or far larger than the images."""
     for stage in ("pretraining", "distillation"):
         config = getattr(request, stage)
-        if request.runs(stage) and config and (wrong := far_off(config.crops.global_size, side)):
+        if not request.runs(stage) or config is None:
+            continue
+        far = [(side, wrong) for side in sides if (wrong := far_off(config.crops.global_size, side))]
+        if far:
+            side, wrong = far[0]
             yield Problem(
                 f"{stage}.crops.global_size",
                 f"{stage} looks at crops of {config.crops.global_size} pixels, and the images are of another size.",
