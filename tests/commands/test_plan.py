@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from dinomill.commands.ahead import Ahead, look_ahead, require_fit_for_dvc
+from dinomill.commands.app import app
 from dinomill.commands.plan import Step, make_plan, show
 from dinomill.errors import InputError
 from dinomill.planning.checks import ChecksFailed
@@ -162,3 +164,10 @@ def test_names_at_which_dvc_would_stop_are_refused(own_images: Path) -> None:
     Path(os.fsdecode(os.fsencode(own_images / "raw/pool") + b"/\xff.png")).write_bytes(b"")
     with pytest.raises(ChecksFailed, match="not UTF-8"):
         require_fit_for_dvc(None)
+
+
+@pytest.mark.parametrize("verb", [["dvc", "sync"], ["dvc", "check"], ["plan"]])
+def test_every_verb_before_dvc_refuses_it(own_images: Path, verb: list[str]) -> None:
+    os.mkfifo(own_images / "raw/pool/pipe")
+    result = CliRunner().invoke(app, verb)
+    assert isinstance(result.exception, ChecksFailed)

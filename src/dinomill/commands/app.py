@@ -311,16 +311,23 @@ def dvc_sync(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing when nothing changes.")] = False,
 ) -> None:
     """Write dvc.yaml, or conf/NAME/dvc.yaml, from the stages, the catalog and the parameter files."""
+    from dinomill.commands.ahead import require_fit_for_dvc
     from dinomill.commands.dvc_sync import synchronise
     from dinomill.commands.project import enter_project
 
-    raise typer.Exit(synchronise(enter_project(), env=env, check=check, quiet=quiet))
+    root = enter_project()
+    if not check:
+        require_fit_for_dvc(env)
+    raise typer.Exit(synchronise(root, env=env, check=check, quiet=quiet))
 
 
 @dvc_app.command("check", epilog="Example: [bold]dinomill dvc check[/]")
 def dvc_check(env: Env = None) -> None:
-    """The first stage of dvc.yaml: fail unless DVC watches what the configuration says."""
+    """The first stage of dvc.yaml: fail unless DVC watches what the configuration says, and can."""
+    from dinomill.commands.ahead import require_fit_for_dvc
     from dinomill.commands.dvc_sync import confirm
     from dinomill.commands.project import enter_project
 
-    confirm(enter_project(), env)
+    root = enter_project()
+    require_fit_for_dvc(env)
+    confirm(root, env)
