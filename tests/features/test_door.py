@@ -74,7 +74,7 @@ def test_every_export_that_says_its_preprocessing_is_the_same_network(
     path = export(folder, form, tmp_path / "vit").path
     described = features.describe(path)
     assert (described.preprocessing, described.pooling, described.trained_so) == (SETTINGS, "cls+mean_patch", True)
-    assert (described.dim, features.open(path).grid) == (64, 5)
+    assert (described.dim, features.open(path).grid, described.licence) == (64, 5, "MIT")
     assert described.parameters > 100_000
     expected, actual = Predictor(folder)(photographs), Predictor(path)(photographs)
     np.testing.assert_allclose(actual, expected, atol=1e-4)
