@@ -13,6 +13,7 @@ from pydantic import Field
 from dinomill.config import Config
 from dinomill.errors import ConfigError
 from dinomill.hooks import ProjectHooks, StageRuns, check_parameters, stage_of
+from dinomill.planning.measured import Measured
 
 
 class Inner(Config):
@@ -118,9 +119,11 @@ def test_nothing_runs_before_everything_is_checked(own_images: Path) -> None:
     done = kedro_run(own_images, "--params", "distillation.batch_size=16,registration.name=my model")
     assert done.returncode == 1
     shown = done.stdout + done.stderr
-    assert "2 things have to be put right; nothing was run" in shown
+    assert "2 things have to be put right before anything runs" in shown
     assert "raw/labelled/test" in shown
     assert "my model" in shown
+    assert "labelled in conf/local/globals.yml" in shown
+    assert "registration.name in --params" in shown
     assert "Traceback" not in shown
     assert not (own_images / "data/02_intermediate").exists()
 
@@ -129,3 +132,21 @@ def test_a_stage_alone_is_asked_for_its_own_needs(own_images: Path) -> None:
     done = kedro_run(own_images, "--pipelines", "packaging")
     assert done.returncode == 1
     assert "labelled" not in done.stdout + done.stderr
+
+
+def test_what_a_stage_took_is_recorded(tmp_path: Path) -> None:
+    from dinomill.pipelines.sample import create_pipeline
+
+    hooks = ProjectHooks()
+    hooks._globals = {"folders": {"work": str(tmp_path / "work")}}
+    (one,) = create_pipeline().nodes
+    for error in (ValueError("broken"), None):
+        hooks.before_node_run(one)
+        if error:
+            hooks.on_pipeline_error(error)
+            assert Measured.load(tmp_path / "work").stages == {}
+        else:
+            hooks.after_pipeline_run()
+    took = Measured.load(tmp_path / "work").stages["sample"]
+    assert took.seconds < 5
+    assert took.memory_bytes > 10_000_000

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import difflib
-import logging
 import os
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from kedro.framework.hooks import hook_impl
 
 from dinomill import tracking
 from dinomill.config import Config
+from dinomill.datasets import SourceDataset
 from dinomill.environment import kept_environment
 from dinomill.errors import ConfigError
 from dinomill.stages import STAGES
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from dinomill.planning.measured import Stopwatch
 
 # The sample is the demo's input, not an experiment.
 UNTRACKED = frozenset({"sample"})
@@ -32,8 +34,10 @@ class ProjectHooks:
     def __init__(self) -> None:
         self._parameters: dict[str, Any] = {}
         self._globals: dict[str, Any] = {}
-        self._origin: Callable[[str], str] = str
+        self._origin: Callable[[str], str] = "the configuration of {}".format
         self._runs = StageRuns()
+        self._stage: str | None = None
+        self._watch: Stopwatch | None = None
 
     @hook_impl
     def after_context_created(self, context: Any) -> None:
@@ -46,7 +50,15 @@ class ProjectHooks:
         self._globals = loader["globals"]
         self._parameters = loader["parameters"]
         types = TypeExtractor(dict(pipelines)).extract_types_from_pipelines()
+        self._origin = loader.layers.origin
         check_parameters(self._parameters, types, self._origin)
+
+    @hook_impl
+    def after_catalog_created(self, catalog: Any) -> None:
+        """Tell the sources which file they were read from."""
+        for name in catalog:
+            if not name.startswith("params:") and isinstance(source := catalog.get(name), SourceDataset):
+                source.said_in = self._origin(source.name)
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Any) -> None:
@@ -65,14 +77,16 @@ class ProjectHooks:
                 "(ParallelRunner runs no hooks: tracking and checks would vanish without a word.)",
             )
         stages = {stage_of(node) for node in pipeline.nodes} - {None}
-        check_all(self._parameters, self._globals, cast("set[str]", stages), self._origin)
+        if stages:
+            check_all(self._parameters, self._globals, cast("set[str]", stages), self._origin)
 
     @hook_impl
     def before_node_run(self, node: Any) -> None:
         """Open the stage's MLflow run when its first node starts, and end the stage's before it."""
         stage = stage_of(node)
-        if stage != self._runs.stage:
-            self._runs.end()
+        if stage != self._stage:
+            self._end()
+            self._begin(stage)
             if stage is not None and stage not in UNTRACKED:
                 self._runs.begin(
                     stage,
@@ -84,15 +98,29 @@ class ProjectHooks:
     @hook_impl
     def after_pipeline_run(self) -> None:
         """End the last stage's run."""
-        self._runs.end()
+        self._end()
 
     @hook_impl
     def on_pipeline_error(self, error: Exception) -> None:
         """Mark the current stage's run as failed."""
-        self._runs.end(error)
+        self._end(error)
 
     def interrupted(self, error: BaseException) -> None:
         """Mark the current stage's run as killed: Kedro calls no hook for Ctrl-C."""
+        self._end(error)
+
+    def _begin(self, stage: str | None) -> None:
+        from dinomill.planning.measured import Stopwatch
+
+        self._stage = stage
+        if stage is not None:
+            self._watch = Stopwatch(self._globals.get("folders") or {})
+            self._watch.begin(stage)
+
+    def _end(self, error: BaseException | None = None) -> None:
+        if self._watch is not None:
+            self._watch.end(finished=error is None)
+        self._watch = self._stage = None
         self._runs.end(error)
 
 
@@ -136,13 +164,13 @@ def check_all(
         ChecksFailed: With everything that has to be put right.
     """
     from dinomill.planning.checks import Request, check, failure
-    from dinomill.planning.checks.scope import scope
+    from dinomill.planning.checks.scope import scope, unsaid
 
     request = Request(scope(stages), parameters, settings, origin)
     problems = check(request)
-    for problem in problems:
-        if problem.warning:
-            log.warning("warning: %s", problem.text(request.origin))
+    warnings = [problem.text(origin) for problem in problems if problem.warning]
+    for sentence in unsaid(warnings, request.work / "checks" / "said.json"):
+        print(f"warning: {sentence}", file=sys.stderr)
     if error := failure(problems, request.origin):
         raise error
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-VERBS = ["doctor", "plan", "sample", "summary", "ui", "serve", "embed", "search", "dvc sync"]
+VERBS = ["doctor", "plan", "sample", "summary", "report", "ui", "serve", "embed", "export", "search", "bootstrap"]
+VERBS += ["dvc sync", "dvc check"]
 
 
 def dinomill(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -21,6 +22,7 @@ def test_every_verb_explains_itself_with_an_example(verb: str) -> None:
     assert done.returncode == 0
     assert "Example" in done.stdout
     assert f"dinomill {verb}" in done.stdout
+    assert ("--env" in done.stdout) == (verb != "sample")  # which is the base's
 
 
 def test_help_lists_every_verb_and_comes_at_once() -> None:

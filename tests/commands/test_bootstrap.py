@@ -136,10 +136,15 @@ def test_the_environment_that_sets_the_network_is_the_one_that_is_changed(
         path = Path("conf", env, "curation/parameters.yml")
         path.parent.mkdir(parents=True)
         path.write_text(text)
-    assert _parameter_file("mine") == Path("conf/base/curation/parameters.yml")
+    # Not the base's, which other environments run on: a new file of its own.
+    assert _parameter_file("mine") == Path("conf/mine/curation/parameters_embedder.yml")
     path.write_text("curation:\n  embedding:\n    embedder:\n      network: a.onnx\n")
     assert _parameter_file("mine") == path
     assert _parameter_file(None) == Path("conf/base/curation/parameters.yml")
+    local = Path("conf/local/parameters.yml")  # is laid over both
+    local.parent.mkdir()
+    local.write_text("curation:\n  embedding:\n    embedder:\n      network: b.onnx\n")
+    assert _parameter_file("mine") == _parameter_file(None) == local
 
 
 def test_a_model_that_did_not_pass_its_gate_is_not_taken_by_itself(tmp_path: Path) -> None:

@@ -12,17 +12,7 @@ from dinomill.errors import ConfigError
 from dinomill.stages import STAGES
 
 PROJECT = Path(__file__).parents[2]
-ORDER = [
-    "configuration",
-    "sample",
-    "curation",
-    "pretraining",
-    "distillation",
-    "evaluation",
-    "registration",
-    "packaging",
-    "reporting",
-]
+ORDER = ["configuration", *STAGES]
 
 Sync = Callable[..., tuple[int, str]]
 

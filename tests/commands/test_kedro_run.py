@@ -91,7 +91,7 @@ def test_a_missing_seed_folder_is_said(sources: Path, refused: Refused) -> None:
 def test_a_wrong_parameter_names_the_likely_key_and_the_file(sources: Path, refused: Refused) -> None:
     shown = refused("--pipelines", "curation", "--params", "curation.scan.max_bad_fractoin=0.5")
     assert "did you mean 'max_bad_fraction'?" in shown
-    assert "conf/base/curation/parameters.yml" in shown
+    assert "The configuration in --params is not valid" in shown
 
 
 def test_a_value_out_of_range_is_named(sources: Path, refused: Refused) -> None:
@@ -113,6 +113,55 @@ def test_a_reference_to_nothing_is_named(sources: Path, refused: Refused) -> Non
     path = sources / "conf/base/curation/parameters.yml"
     path.write_text(path.read_text(encoding="utf-8").replace("folders.scan", "folders.scn"), encoding="utf-8")
     assert "folders.scn" in refused("--pipelines", "curation")
+
+
+def mine(project: Path) -> None:
+    path = project / "conf/mine/globals.yml"
+    path.parent.mkdir()
+    path.write_text("data: data/mine\nwork: data/work/mine\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        ("paper", "--env paper/vitl14"),
+        ("nosuch", "mine, paper/high_resolution"),
+        ("conf/mine/", "the stage that writes data/mine/05_model_input/curated"),
+        ("paper/vitl14", "the stage that writes data/05_model_input/curated"),
+    ],
+)
+def test_an_environment_works_or_says_what_to_type(project: Path, refused: Refused, env: str, said: str) -> None:
+    mine(project)
+    shown = refused("--env", env, "--pipelines", "pretraining")
+    assert said in " ".join(shown.split())
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "options", "said"),
+    [
+        ("local/parameters.yml", "pretraining: {stepz: 3}", (), "conf/local/parameters.yml is not valid: pretraining:"),
+        ("mine/parameters.yml", "pretraining: {batch_size: 0}", (), "conf/mine/parameters.yml is not valid:"),
+        (
+            "mine/parameters.yml",
+            "pretraining: {batch_size: 8}",
+            ("--params", "pretraining.batch_size=0"),
+            "--params is not valid: pretraining.batch_size",
+        ),
+        ("local/parameters.yml", "pretraning: {}", (), "found: in conf/local/parameters.yml"),
+        ("local/curation/parameters.yml", "curation: [", (), "conf/local/curation/parameters.yml is not valid YAML"),
+        ("local/globals.yml", "pool: [nosuch]", (), "`pool` in conf/local/globals.yml"),
+        ("local/globals.yml", "folders: {work: 3}", (), "conf/local/globals.yml is not valid: curation.folders.work"),
+    ],
+)
+def test_the_file_that_is_wrong_is_the_one_named(
+    project: Path, refused: Refused, file: str, text: str, options: tuple[str, ...], said: str
+) -> None:
+    mine(project)
+    path = project / "conf" / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text + "\n", encoding="utf-8")
+    shown = refused("--env", "mine", "--pipelines", "pretraining,curation", *options)
+    assert said in " ".join(shown.split())
 
 
 @pytest.mark.parametrize("runner", ["ParallelRunner", "ThreadRunner"])

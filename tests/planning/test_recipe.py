@@ -40,8 +40,6 @@ CONFIGURATIONS = {
     "registration": RegistrationConfig,
 }
 BASE = Path(__file__).parents[2] / "conf" / "base"
-# What only the stages that adapt weights know.
-ADAPTATION = ("pretraining.adaptation", "registration.gate.max_drop_from_start")
 
 
 def value(made: Plan, key: str) -> Any:
@@ -166,6 +164,14 @@ def test_what_was_measured_decides() -> None:
     assert slower.steps.pretraining == pytest.approx(made.steps.pretraining / 10, rel=0.15)
 
 
+@pytest.mark.parametrize("gpus", [0, 2])
+@pytest.mark.parametrize("name", POOLS)
+def test_every_adaptation_is_valid_and_sensible(name: str, gpus: int) -> None:
+    for start in (VITS14, VITS14.model_copy(update={"embed_dim": 768, "patch_size": 16, "image_size": 224})):
+        for hours in (0.1, 1.0, 48.0):
+            check(plan(wish(hours=hours, start=start, **LABELLED), POOLS[name], machine(gpus=gpus)))
+
+
 def test_weights_decide_patch_and_channels_and_are_adapted_gently() -> None:
     for seen in (SAMPLE, COLOUR, SOLAR, TEN):
         made = plan(wish(start=VITS14, **LABELLED), seen, machine())
@@ -179,6 +185,9 @@ def test_weights_decide_patch_and_channels_and_are_adapted_gently() -> None:
         scratch = plan(wish(**LABELLED), seen, machine())
         rate = "pretraining.schedule.learning_rate"
         assert value(made, rate) < value(scratch, rate) / 4
+        assert value(made, "pretraining.adaptation.backbone_rate") == 0.1
+        assert made.shape.batch % made.shape.accumulate == 0
+        assert value(made, "registration.gate.max_drop_from_start") == 0.0
         assert value(made, "pretraining.optimizer.layerwise_decay") < 1
         assert value(made, "distillation.students.small.embed_dim") < 384
 

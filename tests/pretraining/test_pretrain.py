@@ -138,7 +138,7 @@ def test_wrong_channels_and_missing_weights_are_said_before_anything_starts(
 ) -> None:
     with pytest.raises(ConfigError, match=r"pretraining\.model\.in_channels"):
         pretrain(digits_dataset, None, config(values, model=values["model"] | {"in_channels": 3}))
-    with pytest.raises(InputError, match="to start from"):
+    with pytest.raises(InputError, match=r"pretraining\.initial: There is no .*nothing"):
         pretrain(digits_dataset, None, config(values, initial=str(tmp_path / "nothing")))
     with pytest.raises(ConfigError, match="batch_size"):
         pretrain(digits_dataset, None, config(values, batch_size=15, launcher={"kind": "torchrun", "processes": 2}))

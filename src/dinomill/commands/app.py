@@ -124,13 +124,22 @@ def init(
 
 @app.command(epilog="Examples: [bold]dinomill plan[/]   [bold]dinomill plan --env fashion[/]")
 def plan(env: Env = None) -> None:
-    """Show which stages `make run` would run, and why, without running any. Brings dvc.yaml up to date before."""
+    """Show which stages `make run` would run, and why, without running any. Brings dvc.yaml up to date before.
+
+    Says how long it will take, and what has to be put right first; the exit code is then 1.
+    """
+    from dinomill.commands.ahead import look_ahead, require_fit_for_dvc
     from dinomill.commands.dvc_sync import dvc_file, synchronise
     from dinomill.commands.plan import make_plan, show
     from dinomill.commands.project import enter_project
 
-    synchronise(enter_project(), env=env, quiet=True)
-    show(make_plan(dvc_file(env)), dvc_file(env))
+    root = enter_project()
+    require_fit_for_dvc(env)
+    synchronise(root, env=env, quiet=True)
+    steps = make_plan(dvc_file(env))
+    ahead = look_ahead(env, {step.stage: step.verdict != "up to date" for step in steps})
+    show(steps, dvc_file(env), ahead)
+    raise typer.Exit(1 if ahead.stopping else 0)
 
 
 @app.command(
@@ -302,16 +311,23 @@ def dvc_sync(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing when nothing changes.")] = False,
 ) -> None:
     """Write dvc.yaml, or conf/NAME/dvc.yaml, from the stages, the catalog and the parameter files."""
+    from dinomill.commands.ahead import require_fit_for_dvc
     from dinomill.commands.dvc_sync import synchronise
     from dinomill.commands.project import enter_project
 
-    raise typer.Exit(synchronise(enter_project(), env=env, check=check, quiet=quiet))
+    root = enter_project()
+    if not check:
+        require_fit_for_dvc(env)
+    raise typer.Exit(synchronise(root, env=env, check=check, quiet=quiet))
 
 
 @dvc_app.command("check", epilog="Example: [bold]dinomill dvc check[/]")
 def dvc_check(env: Env = None) -> None:
-    """The first stage of dvc.yaml: fail unless DVC watches what the configuration says."""
+    """The first stage of dvc.yaml: fail unless DVC watches what the configuration says, and can."""
+    from dinomill.commands.ahead import require_fit_for_dvc
     from dinomill.commands.dvc_sync import confirm
     from dinomill.commands.project import enter_project
 
-    confirm(enter_project(), env)
+    root = enter_project()
+    require_fit_for_dvc(env)
+    confirm(root, env)

@@ -101,6 +101,7 @@ def _source(name: str, locations: object, file: str) -> Check:
         needed = name == "pool"
         return Check(name, State.MISSING if needed else State.NOTE, "none", f"set `{name}` in {file}")
     source = SourceDataset(name, locations)  # type: ignore[arg-type]
+    source.said_in = file
     try:
         source.check()
     except InputError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinomill.commands.project import folder, read_globals
+from dinomill.commands.project import folder
 from dinomill.errors import ConfigError
 from dinomill.handles import ReportHandle
 from dinomill.layers import Layers
@@ -59,7 +59,8 @@ def show_summary(env: str | None) -> None:
     """Print what the last run in an environment left, from the handles on disk."""
     from dinomill.reporting.summary import render
 
-    render({name: Path(place) for name, place in read_globals(env)["folders"].items()})
+    layers = Layers(env)
+    render({name: Path(place) for name, place in layers.globals["folders"].items()}, env=layers.env)
 
 
 def open_report(env: str | None) -> None:

@@ -88,7 +88,7 @@ def check_names(config: RetrievalConfig, names: list[str]) -> None:
         raise ConfigError(
             f"curation.retrieval.sets has settings for {', '.join(unknown)}, and there is no such seed set.",
             expected=", ".join(names) or "no settings: there are no seeds",
-            action="use the names under `seeds` in conf/base/globals.yml",
+            action="use the names under `seeds` in globals.yml",
         )
 
 

@@ -275,5 +275,5 @@ def _empty(group: str, sources: list[str]) -> InputError:
         f"There is no file in the sources of {group.removesuffix(':')}.",
         found=", ".join(sources) or "no source at all",
         expected="folders, archives, manifests or s3:// prefixes with image files in them",
-        action="correct `pool`, `seeds` or `labelled` in conf/base/globals.yml, or run `dinomill sample`",
+        action="correct `pool`, `seeds` or `labelled` in globals.yml, or run `dinomill sample`",
     )

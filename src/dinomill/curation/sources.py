@@ -47,7 +47,7 @@ def list_items(source: str) -> list[Item]:
             raise InputError(
                 f"There is no {source}.",
                 expected="a folder of images, a .tar, a .parquet or .csv manifest, or s3://bucket/prefix",
-                action="correct `pool`, `seeds` or `labelled` in conf/base/globals.yml",
+                action="correct `pool`, `seeds` or `labelled` in globals.yml",
             )
         if path.is_dir():
             found = list(_walk(path))

@@ -42,7 +42,7 @@ def taken_whole(seeds: Mapping[str, str] | None, pool: Sequence[str], config: Cu
             raise ConfigError(
                 f"The seed set {name!r} is to be taken whole (as_is), and its images are in the pool as well.",
                 found=seeds[name],
-                action="take it out of `pool` in conf/base/globals.yml: each image needs one way into the dataset",
+                action="take it out of `pool` in globals.yml: each image needs one way into the dataset",
             )
     return [SEEDS + name for name in whole]
 

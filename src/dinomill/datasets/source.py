@@ -22,7 +22,7 @@ class SourceDataset(AbstractDataset[None, Locations]):
     """Where a team's images lie; loading it checks that the local ones exist.
 
     Args:
-        name: The key in ``conf/base/globals.yml`` that the locations come from; errors name it.
+        name: The key in ``globals.yml`` that the locations come from; errors name it.
         locations: A location, a list of them, or a mapping from a name to one. Local paths are relative to the
             project's root; anything with ``://`` is a URI and is not looked at here.
         required: Whether an empty value is an error.
@@ -40,6 +40,13 @@ class SourceDataset(AbstractDataset[None, Locations]):
         self._locations = locations
         self._required = required
         self.metadata = metadata
+        # The file whose word counts, for messages: whoever knows the layers of the configuration says which one.
+        self.said_in = "conf/base/globals.yml"
+
+    @property
+    def name(self) -> str:
+        """The global that the locations come from."""
+        return self._name
 
     @property
     def local_paths(self) -> list[Path]:
@@ -66,7 +73,7 @@ class SourceDataset(AbstractDataset[None, Locations]):
                 f"No {self._name} is configured.",
                 found=f"{self._name}: {self._locations}",
                 expected="a folder, archive, manifest or s3:// prefix",
-                action=f"set `{self._name}` in conf/base/globals.yml",
+                action=f"set `{self._name}` in {self.said_in}",
             )
         for path in self.local_paths:
             self._check(path)
@@ -86,8 +93,7 @@ class SourceDataset(AbstractDataset[None, Locations]):
 
     def _check(self, path: Path) -> None:
         action = (
-            "run `dinomill sample` to lay out the sample, or point "
-            f"`{self._name}` in conf/base/globals.yml at your own images"
+            f"run `dinomill sample` to lay out the sample, or point `{self._name}` in {self.said_in} at your own images"
         )
         if not path.exists():
             raise InputError(

@@ -18,8 +18,7 @@ from dinomill.handles import ModelHandle, StudentsHandle
 from dinomill.images.preprocess import PreprocessingConfig
 from dinomill.models.config import Pooling, VisionTransformerConfig
 from dinomill.models.vision_transformer import VisionTransformer
-from dinomill.models.weights import WEIGHTS_NAME
-from dinomill.storage.hashing import hash_file, hash_json
+from dinomill.storage.hashing import hash_json
 
 # Images above this side are averaged down for the pixel baseline: more would drown its neighbours in detail.
 PIXEL_SIDE = 32
@@ -79,7 +78,7 @@ def _start(teacher: ModelHandle, folder: Path) -> Network:
         kind="start",
         parameters=teacher.parameters,
         preprocessing=description.preprocessing,
-        identity=hash_file(folder / WEIGHTS_NAME),
+        identity=description.weights_sha256,
         pooling=description.pooling,
         build=lambda device: open_features(folder, device=str(device)),
     )

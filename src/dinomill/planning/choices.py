@@ -69,4 +69,5 @@ class Measured(Config):
     import_seconds: float = Field(gt=0, description="to start Python and import what every stage imports")
     pretraining_disk: int = Field(ge=0, description="of one checkpoint and the export, bytes")
     distillation_disk: int = Field(ge=0, description="of one checkpoint and the export, bytes")
+    busy: bool = Field(default=False, description="other work took much of the machine meanwhile")
     guessed: bool = Field(default=False, description="true: nothing was measured")

@@ -48,6 +48,11 @@ def warnings(plan: Plan) -> list[str]:
     """What is likely to go wrong."""
     pool, machine, prediction = plan.pool, plan.machine, plan.prediction
     found = []
+    if plan.measured.busy:
+        found.append(
+            "Other work kept this machine busy while it was measured: what is expected holds for when it is idle, and "
+            "is less certain. Run the same command again then, with --force."
+        )
     if prediction.memory_bytes > 0.85 * machine.memory_bytes:
         found.append(
             f"Memory: {prediction.memory_bytes / 2**30:.1f} GB of {machine.memory_bytes / 2**30:.1f} GB would be used; "
@@ -72,7 +77,7 @@ def warnings(plan: Plan) -> list[str]:
 
 def _time(hours: float) -> str:
     if hours < 1:
-        return f"{60 * hours:.0f} minutes"
+        return "one minute" if round(60 * hours) == 1 else f"{60 * hours:.0f} minutes"
     return "one hour" if hours == 1 else f"{hours:g} hours"
 
 

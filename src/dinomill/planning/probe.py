@@ -30,6 +30,8 @@ from dinomill.planning.recipe import Plan
 STEPS = 4  # of training that count, after every image of the trial was decoded once and things are set up
 _STAGES = ("curation", "pretraining", "distillation")
 IMAGES = 96  # that are looked at, embedded and trained on
+_BUSY = 0.7  # share of a processor that a process gets, below which the machine counts as busy
+_PARALLEL = 0.85  # of the processors that training keeps at work, seen on two
 _WORKER = "dinomill.planning.probe_worker"
 
 
@@ -37,6 +39,7 @@ class Run(NamedTuple):
     """A process that has ended."""
 
     seconds: float
+    processor_seconds: float
     peak_bytes: int
 
 
@@ -62,11 +65,11 @@ def probe(plan: Plan, root: Path) -> Measured:
                 room,
             )
             bar.advance(1)
-            first = _train("pretraining", stages, room)
+            first = _train("pretraining", stages, room, seen, plan.machine.cores)
             bar.advance(1)
-            second = _train("distillation", stages, room)
+            second = _train("distillation", stages, room, seen, plan.machine.cores)
             bar.advance(1)
-            rates = _ask("networks", {"stages": stages, "room": str(room)}, room)
+            rates = _ask("networks", {"stages": stages, "room": str(room), "cores": plan.machine.cores}, room)
             bar.advance(1)
         return Measured(
             curation_memory=seen["memory"],
@@ -74,6 +77,7 @@ def probe(plan: Plan, root: Path) -> Measured:
             scan_seconds=plan.pool.seconds_an_image * seen["scan_seconds"] / seen["look_seconds"],
             embed_seconds=max(seen["embed_seconds"] - seen["look_seconds"], 1e-5) + plan.pool.seconds_an_image,
             import_seconds=seen["import_seconds"],
+            busy=seen["own_share"] < _BUSY,
             pretraining_step=first["step"],
             distillation_step=second["step"],
             pretraining_fixed=first["fixed"],
@@ -146,7 +150,7 @@ def _ask(what: str, request: Mapping[str, Any], room: Path) -> dict[str, Any]:
     return {"memory": run.peak_bytes, **answer}
 
 
-def _train(stage: str, stages: Mapping[str, Any], room: Path) -> dict[str, Any]:
+def _train(stage: str, stages: Mapping[str, Any], room: Path, seen: Mapping[str, float], cores: int) -> dict[str, Any]:
     """Some steps by the real worker: seconds of one, and of all the rest; memory; bytes left."""
     job = Path(_ask(f"{stage}_job", {"stages": stages, "room": str(room)}, room)["job"])
     run = _run("dinomill.training.worker", job, room, stage)
@@ -154,10 +158,14 @@ def _train(stage: str, stages: Mapping[str, Any], room: Path) -> dict[str, Any]:
     batch = int(stages[stage]["batch_size"])
     each = [batch / row["images_per_second"] for row in rows if row.get("images_per_second")]
     left = [path for path in job.parent.rglob("*") if path.is_file()]
+    # The quicker half of the last steps: other work on the machine only ever adds.
+    step, fixed = lower_half(each[-STEPS:]), max(run.seconds - sum(each), 0.0) * seen["own_share"]
+    if seen["own_share"] < _BUSY:
+        # Others took so much that the clock says little: what the steps cost the processors says more.
+        step = min(step, max(run.processor_seconds - fixed, 0.0) / len(each) / cores / _PARALLEL)
     return {
-        # The quicker half of the last steps: other work on the machine only ever adds.
-        "step": lower_half(each[-STEPS:]),
-        "fixed": max(run.seconds - sum(each), 0.0),
+        "step": step,
+        "fixed": fixed,
         "memory": run.peak_bytes,
         "disk": sum(path.stat().st_size for path in left),
     }
@@ -190,7 +198,7 @@ def _run(module: str, argument: Path, room: Path, what: str) -> Run:
     if process.returncode != 0:
         raise _failed(what, process.returncode, log)
     unit = 1 if sys.platform == "darwin" else 1024
-    return Run(time.monotonic() - start, usage.ru_maxrss * unit)
+    return Run(time.monotonic() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit)
 
 
 def _allowed() -> int:

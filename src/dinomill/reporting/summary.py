@@ -30,13 +30,14 @@ _REASONS = 4
 _BAR = 24
 
 
-def render(folders: Mapping[str, Path], console: Console | None = None) -> None:
+def render(folders: Mapping[str, Path], console: Console | None = None, env: str | None = None) -> None:
     """Print what the stages left; what a stage has not made yet is left out.
 
     Args:
         folders: The folders of globals.yml by name: ``curated``, ``evaluation``, ``registration``, ``package``,
             ``report``.
         console: Where to print; standard output by default.
+        env: The environment that they belong to, for the commands that are shown.
     """
     console = console or Console()
     parts: list[Group | Padding] = []
@@ -48,10 +49,10 @@ def render(folders: Mapping[str, Path], console: Console | None = None) -> None:
     if facts.row_count:
         parts.append(_section("Model", facts))
     if not parts:
-        console.print("No stage has run yet. `make run` runs all of them on the sample.")
+        console.print(f"No stage has run yet. `make run{f' ENV={env}' if env else ''}` runs all of them.")
         return
     report = _load(ReportHandle, folders.get("report"))
-    parts.append(_section("Where to look next", _next_steps(report)))
+    parts.append(_section("Where to look next", _next_steps(report, env)))
     console.print(Group(*parts))
 
 
@@ -142,10 +143,11 @@ def _facts(registration: RegistrationHandle | None, package: PackageHandle | Non
     return table
 
 
-def _next_steps(report: ReportHandle | None) -> Table:
+def _next_steps(report: ReportHandle | None, env: str | None) -> Table:
+    option = f" ENV={env}" if env else ""
     table = _table(("", "left"), ("", "left"))
     if report:
         table.add_row("the report", Text(f"file://{report.page.absolute()}", "cyan"))
-    table.add_row("runs, curves, registered models", Text("make ui", "cyan"))
-    table.add_row("serve the model", Text("dinomill serve", "cyan"))
+    table.add_row("runs, curves, registered models", Text(f"make ui{option}", "cyan"))
+    table.add_row("serve the model", Text(f"make serve{option}", "cyan"))
     return table

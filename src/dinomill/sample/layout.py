@@ -103,7 +103,7 @@ def _present(config: SampleConfig, config_hash: str) -> SampleHandle | None:
             f"{config.output} holds something else than a sample.",
             found=", ".join(sorted(p.name for p in config.output.iterdir())[:5]),
             expected="no such folder, an empty one, or an earlier sample: it would be replaced whole",
-            action="move it elsewhere, or set `folders.sample` in conf/base/globals.yml to another folder",
+            action="move it elsewhere, or set `folders.sample` in globals.yml to another folder",
         )
     handle = SampleHandle.load(config.output)
     files = sum(path.is_file() for path in config.output.rglob("*")) - 2  # without the handle and planted.parquet

@@ -26,7 +26,7 @@ from dinomill.training.parallel import World, parallelise, release
 from dinomill.training.precision import compute_dtype
 from dinomill.training.schedules import Schedules
 from dinomill.training.self_distillation import SelfDistillation
-from dinomill.training.starting import local_address, refuse_contradictions
+from dinomill.training.starting import refuse_contradictions
 
 log = logging.getLogger(__name__)
 
@@ -205,7 +205,7 @@ def starting_backbone(model: VisionTransformerConfig, address: str) -> VisionTra
     Raises:
         ConfigError: When the configuration contradicts the weights.
     """
-    source = load(local_address(address))
+    source = load(address)
     refuse_contradictions(model, VisionTransformerConfig.model_fields, source.config, address=address)
     tensors = source.state_dict()
     if source.pos_embed is not None and model.grid != source.config.grid:
@@ -220,7 +220,7 @@ def _heads(network: Network) -> nn.ModuleDict:
 
 def _start_heads_from(network: Network, address: str) -> None:
     """Take the heads over too, where the export has them in the same shape; official files have none."""
-    file = Path(local_address(address)) / HEADS_NAME
+    file = Path(address) / HEADS_NAME
     if not file.is_file():
         return
     heads, tensors = _heads(network), read_safetensors(file)

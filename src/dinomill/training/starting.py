@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from dinomill.errors import ConfigError, InputError
 from dinomill.models.config import VisionTransformerConfig
-from dinomill.storage.hashing import hash_file
 from dinomill.training.config import StatedModel
 
 # Choices that say nothing of the weights: the side of the position table, which is resized for the paper's
@@ -22,9 +20,7 @@ from dinomill.training.config import StatedModel
 _CHOICES = ("image_size", "pooling", "rope_rescale")
 # Keys that mean something for one kind of positions only.
 _FOR_LEARNED = ("interpolate_offset", "interpolate_antialias")
-_FOR_ROPE = ("rope_base",)
-# ImageNet's, with which every official backbone was trained.
-_OFFICIAL_MEAN, _OFFICIAL_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_FOR_ROPE = ("rope_base", "rope_periods")
 
 
 @dataclass(frozen=True)
@@ -35,7 +31,7 @@ class StartingWeights:
         address: As it was given.
         local: The same on this machine: a name in the registry may mean other weights tomorrow.
         model: Their shape, pooling included.
-        mean: Per channel in [0, 1]: what their images were normalised with.
+        mean: Per channel in [0, 1]: what their images were normalised with; None where nothing says it.
         std: Per channel.
         sha256: Of their content.
     """
@@ -43,62 +39,35 @@ class StartingWeights:
     address: str
     local: str
     model: VisionTransformerConfig
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
     sha256: str
 
 
 def starting_weights(address: str) -> StartingWeights:
-    """Describe the weights at an address: whatever ``dinomill.load`` takes.
+    """Describe the weights at an address: whatever ``dinomill.load`` takes. Headers are read, and the file is hashed.
 
     Raises:
         InputError: When nothing is there, or it is no vision transformer.
     """
-    from dinomill.models import load
+    from dinomill.features import describe
 
-    local = local_address(address)
-    sha256 = content_sha256(local)
-    model = load(local).config
-    mean, std = _normalisation(local, model)
-    return StartingWeights(address, local, model, mean, std, sha256)
-
-
-def local_address(address: str) -> str:
-    """An address on this machine: a registered model is fetched, everything else is there."""
-    if address.startswith("models:/"):
-        from dinomill import tracking
-
-        return str(tracking.download(address))
-    return address
-
-
-def content_sha256(address: str) -> str:
-    """The hash of a weights file, or of the weights in the folder of an export.
-
-    Raises:
-        InputError: When it is not there.
-    """
-    path = Path(address).expanduser()
-    file = path / "model.safetensors" if path.is_dir() else path
-    if not file.is_file():
-        raise InputError(f"There is no {file} to start from.", action="set `initial` to a backbone's folder or file")
-    return hash_file(file)
-
-
-def _normalisation(local: str, model: VisionTransformerConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    from dinomill.images.preprocess import SECTION, PreprocessingConfig
-    from dinomill.models import read_config
-
-    if Path(local).is_dir() and (section := read_config(Path(local)).get(SECTION)) is not None:
-        described = PreprocessingConfig.parse(section, where=local)
-        return described.mean, described.std
-    if model.in_channels != len(_OFFICIAL_MEAN):
+    try:
+        found = describe(address)
+    except InputError as error:
+        where = f"pretraining.initial: {error.problem}"
+        raise InputError(where, found=error.found, expected=error.expected, action=error.action) from None
+    if found.model is None:
         raise InputError(
-            f"The weights in {local} do not say how their images were normalised.",
-            found=f"{model.in_channels} channels, and no preprocessing",
-            expected="an exported folder, whose config.json says it, or official weights for colour images",
+            f"Training cannot start from {address}: only vision transformers are trained.",
+            found=found.family,
+            action="give the weights of a ViT in pretraining.initial; other networks can be embedders",
         )
-    return _OFFICIAL_MEAN, _OFFICIAL_STD
+    # Official weights for colour were all trained with the same figures; for other images nobody published any.
+    known = found.trained_so or found.model.in_channels == 3
+    shown = found.preprocessing
+    mean, std = (shown.mean, shown.std) if known else (None, None)
+    return StartingWeights(address, str(found.place), found.model, mean, std, found.weights_sha256)
 
 
 def resolve_model(

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import io
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
-from kedro.config import OmegaConfigLoader
 from PIL import Image
 
+from dinomill.layers import Layers
 from dinomill.planning.checks import Problem, Request, check
-from dinomill.settings import CONFIG_LOADER_ARGS
 from tests.conftest import PROJECT
 
 ALL = ("curation", "pretraining", "distillation", "evaluation", "registration", "packaging", "reporting")
@@ -66,10 +65,12 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def base() -> tuple[dict[str, Any], dict[str, Any]]:
-    """The project's own globals and parameters, as Kedro merges them."""
-    loader = OmegaConfigLoader(str(PROJECT / "conf"), env="base", **CONFIG_LOADER_ARGS)
-    return dict(loader["globals"]), dict(loader["parameters"])
+def base(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The project's own globals and parameters, without what is local."""
+    conf = tmp_path_factory.mktemp("base") / "conf"
+    shutil.copytree(PROJECT / "conf/base", conf / "base")
+    layers = Layers(conf=conf)
+    return layers.globals, layers.parameters
 
 
 @pytest.fixture
@@ -82,10 +83,8 @@ def ask(root: Path, base: tuple[dict[str, Any], dict[str, Any]]) -> Callable[...
             "seeds": {"examples": "raw/seeds"},
             "labelled": "raw/labelled",
         }
-        small = {
-            "pretraining": {"batch_size": 16, "step": {"head": {"prototypes": 64}}},
-            "distillation": {"batch_size": 16},
-        }
+        small: dict[str, Any] = {"pretraining": {"batch_size": 16, "step": {"head": {"prototypes": 64}}}}
+        small |= {"distillation": {"batch_size": 16}}
         return Request(
             stages=stages,
             parameters=merged(merged(base[1], small), parameters),
@@ -103,7 +102,3 @@ def found(ask: Callable[..., Request]) -> Callable[..., list[Problem]]:
 
 def stopping(problems: list[Problem]) -> list[Problem]:
     return [problem for problem in problems if not problem.warning]
-
-
-def dump(values: Any) -> str:
-    return str(yaml.safe_dump(values))

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from dinomill.errors import DinomillError
+from dinomill.planning.checks.amounts import check_amounts
 from dinomill.planning.checks.images import check_images
 from dinomill.planning.checks.labelled import check_labelled
+from dinomill.planning.checks.measures import check_measures
 from dinomill.planning.checks.needs import check_needs
 from dinomill.planning.checks.places import check_places
 from dinomill.planning.checks.problems import Problem
@@ -19,6 +21,8 @@ _CHECKS: tuple[Callable[[Request], Iterator[Problem]], ...] = (
     check_shapes,
     check_images,
     check_labelled,
+    check_amounts,
+    check_measures,
 )
 
 
@@ -35,4 +39,4 @@ def _configurations(request: Request) -> Iterator[Problem]:
     for stage in request.stages:
         config = request.config_of(stage)
         if isinstance(config, DinomillError):
-            yield Problem.of(config, stage)
+            yield Problem.of(config, "")  # its message names keys and files itself

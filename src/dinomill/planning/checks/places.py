@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 from pathlib import Path
 
-from dinomill.curation.sources import Item, list_items
 from dinomill.errors import DinomillError
 from dinomill.planning.checks.problems import Problem, count, some
 from dinomill.planning.checks.request import Request
@@ -34,14 +34,11 @@ def check_places(request: Request) -> Iterator[Problem]:
     yield from _writable(request)
 
 
-def listing(places: Sequence[str]) -> list[Item]:
-    """Everything in some sources, in the order of the sources.
-
-    Raises:
-        InputError: When there is no such source.
-        StorageError: When S3 does not answer or refuses.
-    """
-    return [item for place in places for item in list_items(place)]
+def _named(request: Request) -> list[tuple[str, str]]:
+    """Every source with the key that names it."""
+    named = [("pool", place) for place in request.pool]
+    named += [(f"seeds.{name}", place) for name, place in request.seeds.items()]
+    return named + ([("labelled", request.labelled)] if request.labelled else [])
 
 
 def _sources(request: Request) -> Iterator[Problem]:
@@ -62,23 +59,23 @@ def _sources(request: Request) -> Iterator[Problem]:
             expected="seeds: {examples: path/to/good/images}",
             action="give each set of seeds a name",
         )
-    for key, places in {
-        "pool": request.pool,
-        **{f"seeds.{name}": (place,) for name, place in request.seeds.items()},
-    }.items():
-        for place in places:
-            yield from _source(key, place)
+    for key, place in _named(request):
+        if key != "labelled" and not request.will_be_made(place):
+            yield from _source(request, key, place)
     if request.curation:
         yield from _seed_sets(request)
 
 
-def _source(key: str, place: str) -> Iterator[Problem]:
+def _source(request: Request, key: str, place: str) -> Iterator[Problem]:
     """One folder, archive, manifest or prefix."""
     try:
-        items = listing((place,))
+        items = request.listing(place)
     except DinomillError as error:
-        action = "run `dinomill sample` to lay out the sample, or name your own images" if "sample" in place else None
-        yield Problem(key, error.problem, error.found, error.expected, action or "correct the path")
+        action = "correct the path"
+        if "01_raw/sample" in place:
+            verb = "dinomill sample --full" if "sample_full" in place else "dinomill sample"
+            action = f"run `{verb}` to lay out the sample, or name your own images"
+        yield Problem(key, error.problem, error.found, error.expected, action)
         return
     except (OSError, ValueError) as error:  # a damaged Parquet or CSV file says so in its reader's own words
         yield Problem(key, f"{place} cannot be read.", found=str(error).splitlines()[0], action="write it again")
@@ -91,23 +88,59 @@ def _source(key: str, place: str) -> Iterator[Problem]:
             expected="image files, in any sub-folders",
             action="put images there, or name another place",
         )
-    stops = Counter(_STOPS_DVC[item.fault] for item in items if item.fault in _STOPS_DVC)
-    if stops and "://" not in place and Path(place).is_dir():
-        names = [item.path for item in items if item.fault in _STOPS_DVC]
-        yield Problem(
-            key,
-            f"{place} holds what DVC cannot read: `dvc repro` and `dinomill plan` would stop at it.",
-            found=", ".join(f"{many:,} × {what}" for what, many in stops.items()) + f": {some(names)}",
-            action="remove or rename it; `kedro run` alone leaves it out and goes on",
-            warning=True,
-        )
+    odd = [(item.path, _STOPS_DVC[item.fault]) for item in items if item.fault in _STOPS_DVC]
+    if odd and "://" not in place and Path(place).is_dir():
+        yield _unfit(key, place, odd, warning=True)
+
+
+def unfit_for_dvc(request: Request) -> Iterator[Problem]:
+    """What would stop DVC, or make it wait for ever, in the folders that it watches: to be asked before DVC is."""
+    for key, place in _named(request):
+        if "://" in place or not Path(place).is_dir():
+            continue
+        odd = list(_odd(place))
+        if odd:
+            yield _unfit(key, place, odd, warning=False)
+
+
+def _odd(folder: str) -> Iterator[tuple[str, str]]:
+    """Such entries below a folder; names and kinds alone are looked at, so that tens of thousands take no time."""
+    waiting = [folder]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    if entry.name != os.fsencode(entry.name).decode("utf-8", "replace"):
+                        yield entry.path, _STOPS_DVC["name_not_utf8"]
+                    elif entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                    elif entry.is_symlink() and not Path(entry.path).exists():
+                        yield entry.path, _STOPS_DVC["broken_link"]
+                    elif not (entry.is_file() or entry.is_dir()):
+                        yield entry.path, _STOPS_DVC["not_a_file"]
+        except OSError:  # a folder that may not be listed: DVC says so, and so does curation
+            continue
+
+
+def _unfit(key: str, place: str, odd: Sequence[tuple[str, str]], *, warning: bool) -> Problem:
+    kinds = Counter(kind for _, kind in odd)
+    return Problem(
+        key,
+        f"{place} holds what DVC cannot read: `dvc repro` would stop at it, or wait for ever.",
+        found=", ".join(f"{many:,} × {what}" for what, many in kinds.items()) + f": {some([path for path, _ in odd])}",
+        action="remove or rename it; `kedro run` alone leaves it out and goes on",
+        warning=warning,
+    )
 
 
 def _seed_sets(request: Request) -> Iterator[Problem]:
     """Settings for sets that there are; sets that are taken whole and are not in the pool as well."""
+    assert request.curation is not None
+    retrieval = request.curation.retrieval
+    if not (retrieval.sets or retrieval.default.as_is):
+        return  # nothing to get wrong, and the stage takes a second to import
     from dinomill.curation.stage import taken_whole
 
-    assert request.curation is not None
     try:
         taken_whole(request.seeds, request.pool, request.curation)
     except DinomillError as error:
@@ -115,11 +148,8 @@ def _seed_sets(request: Request) -> Iterator[Problem]:
 
 
 def _nesting(request: Request) -> Iterator[Problem]:
-    sources = [("pool", place) for place in request.pool]
-    sources += [(f"seeds.{name}", place) for name, place in request.seeds.items()]
-    sources += [("labelled", request.labelled)] if request.labelled else []
     written = {name: path.absolute() for name, path in request.folders.items() if name not in _NOT_WRITTEN}
-    for key, place in sources:
+    for key, place in _named(request):
         if "://" in place:
             continue
         path = Path(place).absolute()
@@ -138,20 +168,14 @@ def _nesting(request: Request) -> Iterator[Problem]:
                     found=f"folders.{name}: {request.folders[name]}",
                     action="name the folder that holds the images alone, or write elsewhere",
                 )
-    names = list(written)
-    for place_in_list, one in enumerate(names):
-        for other in names[place_in_list + 1 :]:
-            if (
-                written[one] == written[other]
-                or written[other].is_relative_to(written[one])
-                or written[one].is_relative_to(written[other])
-            ):
-                yield Problem(
-                    f"folders.{other}",
-                    f"The folders of {one} and {other} lie in each other: one stage would delete what the other wrote.",
-                    found=f"{request.folders[one]} and {request.folders[other]}",
-                    action="give each a folder of its own",
-                )
+    for (one, first), (other, second) in combinations(written.items(), 2):
+        if first.is_relative_to(second) or second.is_relative_to(first):
+            yield Problem(
+                f"folders.{other}",
+                f"The folders of {one} and {other} lie in each other: one stage would delete what the other wrote.",
+                found=f"{request.folders[one]} and {request.folders[other]}",
+                action="give each a folder of its own",
+            )
 
 
 def _writable(request: Request) -> Iterator[Problem]:

@@ -59,12 +59,12 @@ def failure(problems: Sequence[Problem], origin: Origin) -> ChecksFailed | None:
     if not stopping:
         return None
     if len(stopping) == 1:
-        return ChecksFailed(f"Nothing was run. {stopping[0].text(origin)}")
+        return ChecksFailed(f"Before anything runs: {stopping[0].text(origin)}")
     shown = "\n".join(
         f"{number:2}. {textwrap.indent(problem.text(origin), '    ').lstrip()}"
         for number, problem in enumerate(stopping, start=1)
     )
-    return ChecksFailed(f"{len(stopping)} things have to be put right; nothing was run.\n{shown}")
+    return ChecksFailed(f"{len(stopping)} things have to be put right before anything runs.\n{shown}")
 
 
 def count(number: int, thing: str, several: str | None = None) -> str:

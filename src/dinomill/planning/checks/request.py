@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from dinomill.config import Config, config_error
+from dinomill.curation.sources import Item, list_items
 from dinomill.errors import DinomillError
 from dinomill.handles import DatasetHandle
 from dinomill.planning.checks.problems import Origin
+from dinomill.stages import STAGES
 
 if TYPE_CHECKING:
     from dinomill.curation.config import CurationConfig
@@ -35,7 +37,6 @@ _CLASSES = {
     "packaging": "dinomill.packaging.config.PackagingConfig",
     "reporting": "dinomill.reporting.config.ReportingConfig",
 }
-STAGES = tuple(_CLASSES)
 
 
 def _base_file(key: str) -> str:
@@ -85,10 +86,30 @@ class Request:
         """Where stages write, by the names in globals.yml."""
         return {str(name): Path(str(place)) for name, place in (self.settings.get("folders") or {}).items()}
 
+    def will_be_made(self, place: str) -> bool:
+        """Whether a source is a part of the sample, which the first stage will lay out."""
+        sample = self.folders.get("sample")
+        return self.runs("sample") and sample is not None and Path(place).absolute().is_relative_to(sample.absolute())
+
     @property
     def work(self) -> Path:
         """Where unfinished work lies, and what checks remember."""
         return self.folders.get("work", Path("data/work"))
+
+    @cached_property
+    def _listings(self) -> dict[str, list[Item]]:
+        return {}
+
+    def listing(self, place: str) -> list[Item]:
+        """Everything in a source; read once.
+
+        Raises:
+            InputError: When there is no such source.
+            StorageError: When S3 does not answer or refuses.
+        """
+        if place not in self._listings:
+            self._listings[place] = list_items(place)
+        return self._listings[place]
 
     @cached_property
     def _configs(self) -> dict[str, Config | DinomillError]:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from dinomill.planning.checks.request import STAGES
+from dinomill.planning.checks.memory import recall, remember
+from dinomill.stages import STAGES
+
+if TYPE_CHECKING:
+    import psutil
 
 
 def scope(
@@ -24,7 +31,10 @@ def scope(
     running = environment.get("DVC_STAGE", "").rpartition(":")[2]
     if running not in asked:
         return tuple(asked)
-    words = list(_command_above() if command is None else command)
+    if command is None:
+        above = process_of_dvc()
+        command = above.cmdline() if above else ()
+    words = list(command)
     targets = [name for word in words if (name := word.rpartition(":")[2]) in STAGES]
     end = len(STAGES)
     if targets and "--downstream" not in words:
@@ -32,15 +42,32 @@ def scope(
     return STAGES[STAGES.index(running) : max(end, STAGES.index(running) + 1)]
 
 
-def _command_above() -> list[str]:
-    """The command line of the nearest `dvc repro` (or `dvc exp run`) above this process; empty when there is none."""
+def process_of_dvc() -> psutil.Process | None:
+    """The nearest `dvc repro` (or `dvc exp run`) above this process."""
     import psutil
 
     try:
-        for process in psutil.Process().parents():
-            words: list[str] = process.cmdline()
-            if {"repro", "exp"} & set(words):
-                return words
+        return next((one for one in psutil.Process().parents() if {"repro", "exp"} & set(one.cmdline())), None)
     except psutil.Error:
-        pass
-    return []
+        return None
+
+
+def unsaid(sentences: Sequence[str], remembered: Path, environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Those that were not said yet: within one `dvc repro`, whose stages are runs of their own, each is said once.
+
+    Args:
+        sentences: What is to be said.
+        remembered: Where it is kept what was said, and to whom.
+        environment: As for `scope`.
+    """
+    above = process_of_dvc() if "DVC_STAGE" in environment else None
+    if above is None:
+        return list(sentences)
+    listener = [above.pid, above.create_time()]
+    try:
+        document = json.loads(recall(remembered) or "")
+        said = set(document["said"]) if document["to"] == listener else set()
+    except (ValueError, KeyError, TypeError):
+        said = set()
+    remember(remembered, json.dumps({"to": listener, "said": sorted(said | set(sentences))}) + "\n")
+    return [sentence for sentence in sentences if sentence not in said]

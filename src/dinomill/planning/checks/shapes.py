@@ -1,70 +1,73 @@
-"""Sizes that have to agree: crops with patches, students with their teacher, masks with the grid, models with images."""
+"""Sizes that have to agree: crops with patches, masks with the grid, students with their teacher."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from dinomill.distillation.config import DistillationConfig
+from dinomill.distillation.students import resolve_students
 from dinomill.errors import DinomillError
 from dinomill.images.masks import draw_masks
 from dinomill.models.config import VisionTransformerConfig
 from dinomill.planning.checks.problems import Problem
 from dinomill.planning.checks.request import Request
-
-if TYPE_CHECKING:
-    from dinomill.training.job import Recipe
+from dinomill.planning.checks.weights import starting
+from dinomill.training.job import Recipe
+from dinomill.training.starting import resolve_model
 
 _FAR = 4  # times larger or smaller than the images: a warning
 _MASKED_CROPS = 64
+_HALF, _NOTHING = 0.5, 0.1  # of the patches that are to be masked
 
 
 def check_shapes(request: Request) -> Iterator[Problem]:
     """All sizes of the two trainings."""
-    if request.runs("pretraining") and (teacher := request.pretraining):
-        model = shape_of(teacher.model)
-        if model is not None:
-            yield from _crops(teacher, "pretraining", model.patch_size)
-            yield from _masks(teacher, model.patch_size, teacher.step.losses.ibot_weight)
-        yield from _schedules(teacher, "pretraining")
+    if request.runs("pretraining") and (pretraining := request.pretraining):
+        model = teacher_model(request)
+        if isinstance(model, Problem):
+            yield model
+        elif model is not None:
+            yield from _crops(pretraining, "pretraining", model.patch_size)
+            yield from _masks(pretraining, model.patch_size, pretraining.step.losses.ibot_weight)
+        yield from _schedules(pretraining, "pretraining")
     if request.runs("distillation") and (distillation := request.distillation):
-        yield from _students(request)
-        sizes = {s.patch_size for s in map(shape_of, distillation.students.values()) if s and _given(s.patch_size)}
-        side = next(iter(sizes)) if len(sizes) == 1 else teacher_shape(request, "patch_size")
-        if side is not None:
-            yield from _crops(distillation, "distillation", side)
+        shape = teacher_shape(request)
+        if shape is not None:
+            yield from _students(distillation, shape, request)
+            yield from _crops(distillation, "distillation", shape["patch_size"])
         yield from _schedules(distillation, "distillation")
 
 
-def shape_of(model: Any) -> Any:
-    """A model's shape; None where it is left to weights that are read later."""
-    return model if hasattr(model, "patch_size") and hasattr(model, "embed_dim") else None
+def teacher_model(request: Request) -> VisionTransformerConfig | Problem | None:
+    """The model that pretraining will train, as its own code resolves it; what is wrong; None without a configuration.
 
-
-def _given(value: Any) -> bool:
-    """Whether a size is a number, and not left to something else (`auto`)."""
-    return isinstance(value, int)
-
-
-def teacher_shape(request: Request, key: str) -> Any:
-    """A size of the teacher that will be made, or that is there; None when nobody knows it yet."""
-    if request.runs("pretraining"):
-        model = shape_of(request.pretraining.model) if request.pretraining else None
-        found = getattr(model, key, None)
-    else:
-        found = _exported_shape(request).get(key)
-    return found if _given(found) else None
-
-
-def _exported_shape(request: Request) -> dict[str, Any]:
-    """What the finished teacher's config.json says of its model; read as plain JSON, since torch takes seconds."""
-    import json
-
+    The channels of images are left aside: `images` holds them against it.
+    """
+    config = request.pretraining
+    if config is None:
+        return None
+    weights = starting(request)
+    if isinstance(weights, DinomillError):
+        return Problem.of(weights, "pretraining.initial")
     try:
-        text = (request.folders["teacher"] / "config.json").read_text(encoding="utf-8")
-        found = json.loads(text).get("model", {})
-    except (KeyError, OSError, ValueError, AttributeError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        return resolve_model(config.model, weights, None)
+    except DinomillError as error:
+        return Problem.of(error, "pretraining.model")
+
+
+def teacher_shape(request: Request) -> dict[str, Any] | None:
+    """The shape of the teacher that will be made, or that is there; None when nobody knows it yet."""
+    if request.runs("pretraining"):
+        model = teacher_model(request)
+        return model.model_dump() if isinstance(model, VisionTransformerConfig) else None
+    # Plain JSON instead of `models.read_config`, since torch takes seconds.
+    try:
+        found = json.loads((request.folders["teacher"] / "config.json").read_text(encoding="utf-8"))["model"]
+    except (KeyError, OSError, ValueError, TypeError):
+        return None
+    return found if isinstance(found, dict) and {"patch_size", "in_channels"} <= set(found) else None
 
 
 def _crops(recipe: Recipe, stage: str, patch: int) -> Iterator[Problem]:
@@ -95,16 +98,21 @@ def _masks(recipe: Recipe, patch: int, weight: float) -> Iterator[Problem]:
     if not weight or recipe.crops.global_size % patch or not config.fraction or config.ratio[1] <= 0:
         return
     masks = draw_masks(config, _MASKED_CROPS, grid, seed=recipe.seed, step=0)
-    if len(masks.indices):
+    asked = int(_MASKED_CROPS * config.fraction) * grid * grid * sum(config.ratio) / 2
+    share = len(masks.indices) / max(asked, 1)
+    if share >= _HALF:
         return
+    nothing = share < _NOTHING
     yield Problem(
         "pretraining.masking.min_patches",
-        "Nothing would be masked: the blocks do not fit into the crops' grid, and the patch loss would learn nothing.",
+        f"{'Next to nothing' if nothing else 'Less than half of what is asked for'} would be masked: the blocks hardly "
+        "fit into the crops' grid, and the patch loss would have little to learn from.",
         found=f"a grid of {grid} × {grid} patches, blocks of at least {config.min_patches} patches, "
         f"at most {config.ratio[1]:.0%} masked",
         expected=f"blocks of fewer than {max(int(grid * grid * config.ratio[1]), 1) + 1} patches",
         action="lower pretraining.masking.min_patches, use smaller patches or larger crops, or set "
         "pretraining.step.losses.ibot_weight to 0",
+        warning=not nothing,
     )
 
 
@@ -121,34 +129,36 @@ def _schedules(recipe: Recipe, stage: str) -> Iterator[Problem]:
         yield Problem(key, f"{stage}.schedule: {problem.problem}.", problem.found, problem.expected, problem.action)
 
 
-def _students(request: Request) -> Iterator[Problem]:
+def _students(config: DistillationConfig, teacher: dict[str, Any], request: Request) -> Iterator[Problem]:
     """Students see the teacher's patches of the teacher's images, and are smaller than it."""
-    config = request.distillation
-    assert config is not None, "asked for by check_shapes"
+    auto = request.runs("pretraining") and request.pretraining and _open_channels(request.pretraining.model)
     for name, student in config.students.items():
-        for key, what in (("patch_size", "patch size"), ("in_channels", "number of channels")):
-            own, wanted = getattr(student, key, None), teacher_shape(request, key)
-            if _given(own) and wanted is not None and own != wanted:
-                yield Problem(
-                    f"distillation.students.{name}.{key}",
-                    f"The student {name!r} has another {what} than its teacher.",
-                    found=f"{own}; the teacher has {wanted}",
-                    action=f"set it to {wanted}, or leave it out: both learn from the same patches of the same images",
-                )
-        yield from _size(request, name, student)
+        if student.image_size == "auto" and config.crops.global_size % teacher["patch_size"]:
+            continue  # said of the crops, whose size it takes
+        # Channels that the dataset decides are the same for both.
+        shape = teacher | ({"in_channels": student.in_channels} if auto and student.in_channels != "auto" else {})
+        alone = config.model_copy(update={"students": {name: student}})
+        try:
+            resolved = resolve_students(alone, shape, "which will be made" if request.runs("pretraining") else "there")
+        except DinomillError as error:
+            wrong = next((key for key in ("patch_size", "in_channels", "image_size") if key in error.problem), "")
+            yield Problem.of(error, f"distillation.students.{name}.{wrong}".rstrip("."))
+            continue
+        yield from _size(name, resolved[name], teacher)
 
 
-def _size(request: Request, name: str, student: Any) -> Iterator[Problem]:
-    widths = [teacher_shape(request, key) for key in ("embed_dim", "depth")]
-    if None in widths or not isinstance(student, VisionTransformerConfig):
-        return
-    own, teacher = student.depth * student.embed_dim**2, widths[1] * widths[0] ** 2
-    if own > teacher:
+def _open_channels(model: Any) -> bool:
+    """Whether the dataset decides about the channels."""
+    return getattr(model, "in_channels", None) == "auto"
+
+
+def _size(name: str, student: VisionTransformerConfig, teacher: dict[str, Any]) -> Iterator[Problem]:
+    width, depth = teacher.get("embed_dim"), teacher.get("depth")
+    if width and depth and student.depth * student.embed_dim**2 > depth * width**2:
         yield Problem(
             f"distillation.students.{name}",
             f"The student {name!r} is larger than its teacher.",
-            found=f"embed_dim {student.embed_dim} and depth {student.depth}; "
-            f"the teacher has {widths[0]} and {widths[1]}",
+            found=f"embed_dim {student.embed_dim} and depth {student.depth}; the teacher has {width} and {depth}",
             action="make it smaller, or serve the teacher: registration.network: teacher",
             warning=True,
         )
