@@ -46,7 +46,6 @@ class ProjectHooks:
         from kedro.validation.type_extractor import TypeExtractor
 
         loader = context.config_loader
-        self._origin = loader.layers.origin
         self._globals = loader["globals"]
         self._parameters = loader["parameters"]
         types = TypeExtractor(dict(pipelines)).extract_types_from_pipelines()

@@ -156,6 +156,14 @@ def test_an_environment_has_a_file_of_its_own(project: Path, sync: Sync, name: s
     assert sync(project, env=name, check=True)[0] == 0
 
 
+def test_an_environment_of_own_images_does_not_wait_for_the_sample(project: Path, sync: Sync) -> None:
+    own = "pool: [own/pool]\nseeds: {own: own/seeds}\nlabelled: own/labelled\n"
+    say(project, "trial/globals.yml", OWN.format("trial") + own)
+    assert sync(project, env="trial")[0] == 0
+    made = stages(project, "conf/trial/dvc.yaml")
+    assert not [dep for stage in made.values() for dep in stage.get("deps", ()) if dep.startswith("data/01_raw")]
+
+
 def test_two_recipes_may_share_the_bases_dataset(project: Path, sync: Sync) -> None:
     assert sync(project, env="paper/vitl14")[0] == 0
     made = stages(project, "conf/paper/vitl14/dvc.yaml")
