@@ -123,10 +123,14 @@ class EnvironmentStages:
 
     def _needed(self) -> list[str]:
         """All stages but those that the base runs for this environment; the sample's only when a source lies in it."""
-        sample = self._sample_folder
-        sources = (dataset for dataset in self._catalog.values() if isinstance(dataset, SourceDataset))
-        used = any(path.is_relative_to(sample) for source in sources for path in source.local_paths)
+        used = self._sample_used
         return [name for name in STAGES if (name != "sample" or used) and not self._of_the_base(name)]
+
+    @property
+    def _sample_used(self) -> bool:
+        """Whether a source of this environment lies in the sample."""
+        sources = (dataset for dataset in self._catalog.values() if isinstance(dataset, SourceDataset))
+        return any(path.is_relative_to(self._sample_folder) for source in sources for path in source.local_paths)
 
     def _of_the_base(self, stage: str) -> bool:
         """Whether the base runs this stage for the environment: DVC follows from one dvc.yaml into another."""
@@ -176,8 +180,7 @@ class EnvironmentStages:
     def _extra_deps(self, entry: str) -> list[str]:
         """What a stage reads besides its handles, unless it is a part of a sample that nobody lays out."""
         paths = [Path(path) for path in _dvc_metadata(self._catalog[entry]).get("deps", ())]
-        made = "sample" in self.names or self._of_the_base("sample")
-        return [path.as_posix() for path in paths if made or not path.is_relative_to(self._sample_folder)]
+        return [path.as_posix() for path in paths if self._sample_used or not path.is_relative_to(self._sample_folder)]
 
     def _params(self, stage: str, entries: list[str]) -> list[dict[str, list[str]]]:
         """The stage's own keys, file by file, then the globals that its parameters and catalog entries refer to.
