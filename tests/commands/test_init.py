@@ -46,7 +46,7 @@ def test_one_command_writes_a_whole_environment(here: Path, capsys: pytest.Captu
     said = capsys.readouterr().out
     folder = here / "conf" / "mine"
     written = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    stages = ("curation", "pretraining", "distillation", "evaluation")
+    stages = ("curation", "pretraining", "distillation", "evaluation", "reporting")
     assert written == {"globals.yml", "plan.json", *(f"{stage}/parameters.yml" for stage in stages)}
     values = yaml.safe_load((folder / "globals.yml").read_text())
     assert values["pool"] == ["images/pool"]

@@ -18,6 +18,7 @@ from dinomill.planning.probe import overlaid, values
 from dinomill.planning.recipe import MAX_EPOCHS, MAX_EPOCHS_STARTED, Plan, plan
 from dinomill.pretraining.config import PretrainingConfig
 from dinomill.registration.config import RegistrationConfig
+from dinomill.reporting.config import ReportingConfig
 from tests.planning.pools import (
     COLOUR,
     CRAWL,
@@ -38,6 +39,7 @@ CONFIGURATIONS = {
     "distillation": DistillationConfig,
     "evaluation": EvaluationConfig,
     "registration": RegistrationConfig,
+    "reporting": ReportingConfig,
 }
 BASE = Path(__file__).parents[2] / "conf" / "base"
 

@@ -35,6 +35,7 @@ _TITLES = {
     "distillation": "The student, which learns from the finished teacher.",
     "evaluation": "How much is measured.",
     "registration": "What becomes the champion.",
+    "reporting": "What the page shows.",
 }
 
 

@@ -72,6 +72,7 @@ def plan(wish: Wish, pool: Pool, machine: Machine, measured: Measured | None = N
         choices |= part(wish, pool, machine, shape, steps, bound)
     for part in (recipe_stages.evaluation, recipe_stages.registration):
         choices |= part(wish, pool, machine, shape, steps, bound)
+    choices |= recipe_stages.reporting()
     prediction = predict(wish, pool, machine, shape, measured, steps)
     return Plan(wish, pool, machine, shape, measured, steps, bound, choices, prediction)
 

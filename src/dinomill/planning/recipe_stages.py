@@ -134,3 +134,8 @@ def registration(wish: Wish, pool: Pool, machine: Machine, shape: Shape, steps: 
             "nothing can be measured without labelled images: it stays a candidate, which is served all the same",
         )
     return choices
+
+
+def reporting() -> Choices:
+    """What the page shows."""
+    return {"reporting.planted": Choice(None, "nothing was planted here, as it was in the sample")}
