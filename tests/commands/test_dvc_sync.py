@@ -227,16 +227,3 @@ def test_the_first_stage_refuses_a_stale_file(project: Path, sync: Sync, capsys:
     with pytest.raises(ConfigError, match="dvc sync --env trial"):
         confirm(project, "trial")
     assert "+    - own" in capsys.readouterr().out
-
-
-def test_an_environment_of_own_images_does_not_wait_for_the_sample(project: Path, sync: Sync) -> None:
-    """What the sample planted was a dependency of its report, so that DVC laid out the unused sample."""
-    (project / "images").mkdir()
-    folder = project / "conf" / "mine"
-    folder.mkdir()
-    (folder / "globals.yml").write_text(
-        "pool: [images]\nseeds: null\nlabelled: null\ndata: data/mine\nwork: data/work/mine\n"
-    )
-    assert sync(project, env="mine")[0] == 0
-    assert "data/01_raw/sample" not in (folder / "dvc.yaml").read_text()
-    assert list(stages(project, "conf/mine/dvc.yaml")) == [name for name in ORDER if name != "sample"]
