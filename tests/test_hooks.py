@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
-from kedro.pipeline import node
+from kedro.pipeline import Pipeline, node
 from pydantic import Field
 
 from dinomill.config import Config
 from dinomill.errors import ConfigError
 from dinomill.hooks import ProjectHooks, StageRuns, check_parameters, stage_of
+from dinomill.planning.measured import Measured
 
 
 class Inner(Config):
@@ -55,12 +59,13 @@ def test_a_wrong_parameter_is_named(parameters: dict[str, Any], said: list[str])
 @pytest.mark.parametrize("runner", ["ParallelRunner", "<kedro.runner.thread_runner.ThreadRunner object at 0x7f>"])
 def test_runners_that_lose_hooks_are_refused(runner: str) -> None:
     with pytest.raises(ConfigError, match="one after the other"):
-        ProjectHooks().before_pipeline_run({"runner": runner})
+        ProjectHooks().before_pipeline_run({"runner": runner}, Pipeline([]))
 
 
 def test_the_sequential_runner_is_taken() -> None:
-    ProjectHooks().before_pipeline_run({"runner": "<kedro.runner.sequential_runner.SequentialRunner object at 0x7f>"})
-    ProjectHooks().before_pipeline_run({"runner": None})
+    runner = "<kedro.runner.sequential_runner.SequentialRunner object at 0x7f>"
+    ProjectHooks().before_pipeline_run({"runner": runner}, Pipeline([]))
+    ProjectHooks().before_pipeline_run({"runner": None}, Pipeline([]))
 
 
 def test_a_node_belongs_to_the_folder_of_its_function() -> None:
@@ -90,3 +95,58 @@ def test_a_stage_has_a_run_that_its_workers_find(tmp_path: Any, monkeypatch: pyt
     assert client.get_experiment(client.get_run(first).info.experiment_id).name == "mine"
     assert client.get_run(first).data.params == {"curation.batch_size": "8"}
     assert client.get_run(second).info.status == "FAILED"
+
+
+def kedro_run(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    program = Path(sys.executable).with_name("kedro")
+    return subprocess.run([program, "run", *arguments], cwd=project, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def own_images(project: Path) -> Path:
+    """A project with a pool, labels without the split `test`, and another mistake in another stage."""
+    from tests.planning.checks.conftest import write_labelled, write_pool
+
+    write_pool(project / "raw/pool", 60)
+    write_labelled(project / "raw/labelled", splits=("train",))
+    (project / "conf/local/globals.yml").write_text(
+        "pool: [raw/pool]\nseeds: null\nlabelled: raw/labelled\n", encoding="utf-8"
+    )
+    return project
+
+
+def test_nothing_runs_before_everything_is_checked(own_images: Path) -> None:
+    done = kedro_run(own_images, "--params", "distillation.batch_size=16,registration.name=my model")
+    assert done.returncode == 1
+    shown = done.stdout + done.stderr
+    assert "2 things have to be put right before anything runs" in shown
+    assert "raw/labelled/test" in shown
+    assert "my model" in shown
+    assert "labelled in conf/local/globals.yml" in shown
+    assert "registration.name in --params" in shown
+    assert "Traceback" not in shown
+    assert not (own_images / "data/02_intermediate").exists()
+
+
+def test_a_stage_alone_is_asked_for_its_own_needs(own_images: Path) -> None:
+    done = kedro_run(own_images, "--pipelines", "packaging")
+    assert done.returncode == 1
+    assert "labelled" not in done.stdout + done.stderr
+
+
+def test_what_a_stage_took_is_recorded(tmp_path: Path) -> None:
+    from dinomill.pipelines.sample import create_pipeline
+
+    hooks = ProjectHooks()
+    hooks._globals = {"folders": {"work": str(tmp_path / "work")}}
+    (one,) = create_pipeline().nodes
+    for error in (ValueError("broken"), None):
+        hooks.before_node_run(one)
+        if error:
+            hooks.on_pipeline_error(error)
+            assert Measured.load(tmp_path / "work").stages == {}
+        else:
+            hooks.after_pipeline_run()
+    took = Measured.load(tmp_path / "work").stages["sample"]
+    assert took.seconds < 5
+    assert took.memory_bytes > 10_000_000

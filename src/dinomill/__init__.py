@@ -16,7 +16,7 @@ telemetry.switch_off()
 
 
 def load(path_or_uri: str | Path, **keywords: Any) -> VisionTransformer:
-    """Load a backbone: an exported folder, an official ``.pth``, or ``models:/name@alias``.
+    """Load a backbone: an exported folder, ``models:/name@alias``, or weights of DINOv2 or DINOv3 in any form.
 
     See ``dinomill.models.load`` for the keywords and errors.
     """

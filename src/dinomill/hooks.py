@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import os
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from kedro.framework.hooks import hook_impl
 
@@ -16,6 +17,9 @@ from dinomill.datasets import SourceDataset
 from dinomill.environment import kept_environment
 from dinomill.errors import ConfigError
 from dinomill.stages import STAGES
+
+if TYPE_CHECKING:
+    from dinomill.planning.measured import Stopwatch
 
 # The sample is the demo's input, not an experiment.
 UNTRACKED = frozenset({"sample"})
@@ -32,6 +36,8 @@ class ProjectHooks:
         self._globals: dict[str, Any] = {}
         self._origin: Callable[[str], str] = "the configuration of {}".format
         self._runs = StageRuns()
+        self._stage: str | None = None
+        self._watch: Stopwatch | None = None
 
     @hook_impl
     def after_context_created(self, context: Any) -> None:
@@ -54,11 +60,12 @@ class ProjectHooks:
                 source.said_in = self._origin(source.name)
 
     @hook_impl
-    def before_pipeline_run(self, run_params: dict[str, Any]) -> None:
-        """Refuse the runners in which hooks would be lost or stages would run at once.
+    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Any) -> None:
+        """Refuse the runners in which hooks would be lost or stages would run at once, then check everything.
 
         Raises:
             ConfigError: For any runner but the sequential one.
+            ChecksFailed: With everything that has to be put right before anything runs.
         """
         runner = str(run_params.get("runner"))
         if "None" not in runner and "SequentialRunner" not in runner:
@@ -68,13 +75,17 @@ class ProjectHooks:
                 action="leave out --runner; each stage uses all processors by itself. "
                 "(ParallelRunner runs no hooks: tracking and checks would vanish without a word.)",
             )
+        stages = {stage_of(node) for node in pipeline.nodes} - {None}
+        if stages:
+            check_all(self._parameters, self._globals, cast("set[str]", stages), self._origin)
 
     @hook_impl
     def before_node_run(self, node: Any) -> None:
         """Open the stage's MLflow run when its first node starts, and end the stage's before it."""
         stage = stage_of(node)
-        if stage != self._runs.stage:
-            self._runs.end()
+        if stage != self._stage:
+            self._end()
+            self._begin(stage)
             if stage is not None and stage not in UNTRACKED:
                 self._runs.begin(
                     stage,
@@ -86,15 +97,29 @@ class ProjectHooks:
     @hook_impl
     def after_pipeline_run(self) -> None:
         """End the last stage's run."""
-        self._runs.end()
+        self._end()
 
     @hook_impl
     def on_pipeline_error(self, error: Exception) -> None:
         """Mark the current stage's run as failed."""
-        self._runs.end(error)
+        self._end(error)
 
     def interrupted(self, error: BaseException) -> None:
         """Mark the current stage's run as killed: Kedro calls no hook for Ctrl-C."""
+        self._end(error)
+
+    def _begin(self, stage: str | None) -> None:
+        from dinomill.planning.measured import Stopwatch
+
+        self._stage = stage
+        if stage is not None:
+            self._watch = Stopwatch(self._globals.get("folders") or {})
+            self._watch.begin(stage)
+
+    def _end(self, error: BaseException | None = None) -> None:
+        if self._watch is not None:
+            self._watch.end(finished=error is None)
+        self._watch = self._stage = None
         self._runs.end(error)
 
 
@@ -127,6 +152,26 @@ def stage_of(node: Any) -> str | None:
     """The stage that a Kedro node belongs to: the folder of ``pipelines/`` that its function comes from."""
     parts = str(getattr(node.func, "__module__", "")).split(".")
     return parts[2] if parts[:2] == ["dinomill", "pipelines"] and len(parts) > 2 else None
+
+
+def check_all(
+    parameters: dict[str, Any], settings: dict[str, Any], stages: set[str], origin: Callable[[str], str]
+) -> None:
+    """Check all that will run, together and with the facts of images and machine; warnings are only said.
+
+    Raises:
+        ChecksFailed: With everything that has to be put right.
+    """
+    from dinomill.planning.checks import Request, check, failure
+    from dinomill.planning.checks.scope import scope, unsaid
+
+    request = Request(scope(stages), parameters, settings, origin)
+    problems = check(request)
+    warnings = [problem.text(origin) for problem in problems if problem.warning]
+    for sentence in unsaid(warnings, request.work / "checks" / "said.json"):
+        print(f"warning: {sentence}", file=sys.stderr)
+    if error := failure(problems, request.origin):
+        raise error
 
 
 def check_parameters(parameters: dict[str, Any], types: dict[str, Any], origin: Callable[[str], str]) -> None:

@@ -156,6 +156,14 @@ def test_an_environment_has_a_file_of_its_own(project: Path, sync: Sync, name: s
     assert sync(project, env=name, check=True)[0] == 0
 
 
+def test_an_environment_of_own_images_does_not_wait_for_the_sample(project: Path, sync: Sync) -> None:
+    own = "pool: [own/pool]\nseeds: {own: own/seeds}\nlabelled: own/labelled\n"
+    say(project, "trial/globals.yml", OWN.format("trial") + own)
+    assert sync(project, env="trial")[0] == 0
+    made = stages(project, "conf/trial/dvc.yaml")
+    assert not [dep for stage in made.values() for dep in stage.get("deps", ()) if dep.startswith("data/01_raw")]
+
+
 def test_two_recipes_may_share_the_bases_dataset(project: Path, sync: Sync) -> None:
     assert sync(project, env="paper/vitl14")[0] == 0
     made = stages(project, "conf/paper/vitl14/dvc.yaml")
@@ -219,16 +227,3 @@ def test_the_first_stage_refuses_a_stale_file(project: Path, sync: Sync, capsys:
     with pytest.raises(ConfigError, match="dvc sync --env trial"):
         confirm(project, "trial")
     assert "+    - own" in capsys.readouterr().out
-
-
-def test_an_environment_of_own_images_does_not_wait_for_the_sample(project: Path, sync: Sync) -> None:
-    """What the sample planted was a dependency of its report, so that DVC laid out the unused sample."""
-    (project / "images").mkdir()
-    folder = project / "conf" / "mine"
-    folder.mkdir()
-    (folder / "globals.yml").write_text(
-        "pool: [images]\nseeds: null\nlabelled: null\ndata: data/mine\nwork: data/work/mine\n"
-    )
-    assert sync(project, env="mine")[0] == 0
-    assert "data/01_raw/sample" not in (folder / "dvc.yaml").read_text()
-    assert list(stages(project, "conf/mine/dvc.yaml")) == [name for name in ORDER if name != "sample"]

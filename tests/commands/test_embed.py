@@ -98,3 +98,30 @@ def test_a_model_of_another_width_is_refused(tmp_path: Path, images: Path, model
     Embeddings(["a"], np.ones((1, 8), np.float32), model).save(tmp_path / "other.npy")
     with pytest.raises(InputError, match="does not fit"):
         search(images / "deep" / "0.png", tmp_path / "other.npy", count=1, model=None)
+
+
+def test_weights_of_any_kind_embed(tmp_path: Path, images: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    shape = {"image_size": 28, "patch_size": 7, "embed_dim": 64, "depth": 2, "num_heads": 1, "layerscale": None}
+    torch.save(VisionTransformer(VisionTransformerConfig.model_validate(shape)).state_dict(), tmp_path / "vit.pth")
+    config = transformers.DINOv3ViTConfig(
+        hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=1, num_register_tokens=4
+    )
+    transformers.DINOv3ViTModel(config).save_pretrained(tmp_path / "huggingface")
+    for name, width in (("vit.pth", 64), ("huggingface", 64), ("efficientnet-lite0", 1280)):
+        address = name if name == "efficientnet-lite0" else str(tmp_path / name)
+        embed_files([images], tmp_path / f"{name}.npy", model=address, batch_size=4)
+        found = Embeddings.load(tmp_path / f"{name}.npy")
+        assert (found.vectors.shape, found.model) == ((5, width), address)
+        assert search(images / "deep" / "2.png", tmp_path / f"{name}.npy", count=1, model=None)[0][1].endswith("2.png")
+    embed_files([images], tmp_path / "large.npy", model=str(tmp_path / "vit.pth"), batch_size=4, image_size=56)
+    small, large = (Embeddings.load(tmp_path / f"{name}.npy").vectors for name in ("vit.pth", "large"))
+    assert np.abs(small - large).max() > 1e-3
+    for form in ("npy", "parquet"):
+        index = tmp_path / f"large.{form}"
+        embed_files([images], index, model=str(tmp_path / "vit.pth"), batch_size=4, image_size=56)
+        assert Embeddings.load(index).image_size == 56
+        assert search(images / "deep" / "2.png", index, count=1, model=None)[0][0] == pytest.approx(1, abs=1e-5)
+    with pytest.raises(InputError, match="patches of 7 pixels, and 30 is no multiple"):
+        embed_files([images], tmp_path / "odd.npy", model=str(tmp_path / "vit.pth"), batch_size=4, image_size=30)

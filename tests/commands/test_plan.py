@@ -1,13 +1,21 @@
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from dinomill.commands.plan import make_plan, show
+from dinomill.commands.ahead import Ahead, look_ahead, require_fit_for_dvc
+from dinomill.commands.app import app
+from dinomill.commands.plan import Step, make_plan, show
 from dinomill.errors import InputError
+from dinomill.planning.checks import ChecksFailed
+from dinomill.planning.measured import Measured, StageMeasured
+from dinomill.planning.prediction import Prediction
 
 DVC_YAML = """
 stages:
@@ -82,3 +90,84 @@ def test_without_a_pipeline_the_way_is_shown(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "dvc.yaml").write_text(DVC_YAML, encoding="utf-8")
     with pytest.raises(InputError, match="DVC cannot read"):
         make_plan()
+
+
+@pytest.fixture
+def own_images(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with a pool and labels; the working directory."""
+    from tests.planning.checks.conftest import write_labelled, write_pool
+
+    write_pool(project / "raw/pool", 40)
+    write_labelled(project / "raw/labelled")
+    (project / "conf/local/globals.yml").write_text(
+        "pool: [raw/pool]\nseeds: null\nlabelled: raw/labelled\n", encoding="utf-8"
+    )
+    monkeypatch.chdir(project)
+    return project
+
+
+STAGES = {"curation": True, "pretraining": True, "distillation": True, "evaluation": False}
+
+
+def shown(ahead: Ahead, capsys: pytest.CaptureFixture[str]) -> str:
+    verdicts = {True: "run", False: "up to date"}
+    show([Step(stage, verdicts[stage != "evaluation"], ("why",), "") for stage in ahead.outlooks], ahead=ahead)
+    return capsys.readouterr().out
+
+
+def test_time_is_measured_predicted_or_unknown(own_images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    took = StageMeasured(seconds=61, images=40, memory_bytes=1_234_000_000)
+    Measured().record("curation", took, own_images / "data/work")
+    predicted = {"images": 57_600, "seconds": 3960, "memory_bytes": 800_000_000, "disk_bytes": 1}
+    Prediction.model_validate({"stages": {"pretraining": predicted}}).save(own_images / "conf/local/plan.json")
+    text = shown(look_ahead(None, STAGES), capsys)
+    rows = {line.split()[0]: line for line in text.splitlines() if line.split()[:1] and line.split()[0] in STAGES}
+    assert rows["curation"].split()[-5:] == ["40", "61", "s", "1.2", "GB"]
+    assert rows["pretraining"].split()[-6:] == ["57,600", "about", "66", "min", "800", "MB"]
+    assert "time unknown" in rows["distillation"]
+    assert "3 of 4 stages to run with `dvc repro`: about 67 min and what is unknown (" in text
+
+
+def test_the_plan_says_what_has_to_be_put_right(own_images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(own_images / "raw/labelled/test")
+    ahead = look_ahead(None, STAGES | {"evaluation": True})
+    assert ahead.stopping
+    text = shown(ahead, capsys)
+    assert "There is no labelled split raw/labelled/test" in text
+    assert "set in: labelled in conf/local/globals.yml" in text
+    assert "warning: A step of pretraining takes more images than there are" in text
+    assert not look_ahead(None, STAGES).stopping  # evaluation will not run
+
+
+def test_what_dvc_would_wait_for_is_refused(own_images: Path) -> None:
+    require_fit_for_dvc(None)
+    os.mkfifo(own_images / "raw/pool/pipe")
+    with pytest.raises(ChecksFailed, match="wait for ever") as caught:
+        require_fit_for_dvc(None)
+    assert "pipe, socket or device: raw/pool/pipe" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "said"), [("loop", "loop", "link to nothing"), ("gone", "nowhere", "link to nothing")]
+)
+def test_links_at_which_dvc_would_stop_are_refused(own_images: Path, name: str, target: str, said: str) -> None:
+    (own_images / "raw/labelled/train/a/fine").symlink_to("0.png")
+    require_fit_for_dvc(None)
+    (own_images / "raw/labelled/train/a" / name).symlink_to(target)
+    with pytest.raises(ChecksFailed, match=said):
+        require_fit_for_dvc(None)
+
+
+def test_names_at_which_dvc_would_stop_are_refused(own_images: Path) -> None:
+    (own_images / "raw/pool/Straße.png").write_bytes(b"")
+    require_fit_for_dvc(None)
+    Path(os.fsdecode(os.fsencode(own_images / "raw/pool") + b"/\xff.png")).write_bytes(b"")
+    with pytest.raises(ChecksFailed, match="not UTF-8"):
+        require_fit_for_dvc(None)
+
+
+@pytest.mark.parametrize("verb", [["dvc", "sync"], ["dvc", "check"], ["plan"]])
+def test_every_verb_before_dvc_refuses_it(own_images: Path, verb: list[str]) -> None:
+    os.mkfifo(own_images / "raw/pool/pipe")
+    result = CliRunner().invoke(app, verb)
+    assert isinstance(result.exception, ChecksFailed)

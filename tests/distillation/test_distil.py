@@ -9,6 +9,7 @@ import torch
 
 from dinomill.distillation.config import DistillationConfig
 from dinomill.distillation.distil import distil
+from dinomill.distillation.students import resolve_students
 from dinomill.errors import ConfigError
 from dinomill.handles import DatasetHandle, ModelHandle, StudentsHandle
 from dinomill.models import load
@@ -81,6 +82,13 @@ def test_students_of_other_patches_or_channels_are_refused(
     with pytest.raises(ConfigError, match="number of channels"):
         distil(colour, teacher, None, config(tmp_path))
     assert not (tmp_path / "work").exists()
+
+
+def test_what_follows_from_teacher_and_crops_need_not_be_written(tmp_path: Path) -> None:
+    stated = {key: value for key, value in MODEL.items() if key not in ("image_size", "patch_size", "in_channels")}
+    short, long = config(tmp_path, students={"small": stated}), config(tmp_path, students={"small": MODEL})
+    teacher = {"patch_size": 4, "in_channels": 1}
+    assert resolve_students(short, teacher, "teacher") == resolve_students(long, teacher, "teacher")
 
 
 def test_champion_and_names_are_checked(tmp_path: Path) -> None:

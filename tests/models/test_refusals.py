@@ -82,6 +82,7 @@ FILES: dict[str, tuple[str, Write]] = {
     "an HDF5 file": ("vit.h5", lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(64))),
     "a PNG image": ("vit.pth", lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(64))),
     "a NumPy array": ("vit.npy", lambda path: np.save(path, np.ones(3))),
+    "a text file": ("README.md", lambda path: path.write_text("# Weights\n\nNone here.\n")),
     "a JSON file": ("vit.json", lambda path: path.write_text(json.dumps({"a": 1}))),
 }
 
@@ -137,7 +138,7 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_file_that_nobody_knows(tmp_path: Path) -> None:
-    (tmp_path / "vit.pth").write_bytes(b"not a checkpoint")
+    (tmp_path / "vit.pth").write_bytes(bytes(range(256)))
     assert "names and tensors" in complaint(tmp_path / "vit.pth")
 
 

@@ -101,3 +101,22 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(
         export(folder, "openvino", tmp_path / "vit")
     assert "dinomill[openvino]" in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["rope"]
+
+
+DINOV3 = {"position": "rope", "qkv_bias": "query_value", "norm_eps": 1e-5, "registers": 4, "rope_periods": "bfloat16"}
+
+
+@pytest.mark.parametrize("form", ["safetensors", "pt2", "onnx", "openvino"])
+def test_a_dinov3_becomes_a_program(tmp_path: Path, form: Format) -> None:
+    if form in ("onnx", "openvino"):
+        pytest.importorskip("onnxruntime" if form == "onnx" else "openvino")
+    source = exported_folder(tmp_path / "source", **DINOV3, local_cls_norm=True, cls_norm=True)
+    assert export(source, form, tmp_path / "vit").max_difference < 1e-4
+
+
+@pytest.mark.parametrize("changes", [{"norm_eps": 1e-5}, {"qkv_bias": "query_value"}, {"cls_norm": True}])
+def test_a_state_dict_that_would_be_read_as_another_model_is_refused(
+    tmp_path: Path, changes: dict[str, object]
+) -> None:
+    with pytest.raises(InputError, match=r"official \.pth form cannot hold"):
+        export(exported_folder(tmp_path / "source", **changes), "pth", tmp_path / "vit")

@@ -28,7 +28,11 @@ Env = Annotated[
     typer.Option("--env", "-e", metavar="NAME", help="A folder of conf/; by default base with local."),
 ]
 
-_MODEL = "An exported folder or models:/name@alias; by default the version that the registration stage registered."
+_MODEL = (
+    "An exported folder, models:/name@alias, or weights of DINOv2 or DINOv3 in any form (see `dinomill weights`); "
+    "by default the version that the registration stage registered."
+)
+_SIZE = "Pixels, a whole number of patches; by default what the model was made for."
 
 
 def run() -> None:
@@ -120,13 +124,22 @@ def init(
 
 @app.command(epilog="Examples: [bold]dinomill plan[/]   [bold]dinomill plan --env fashion[/]")
 def plan(env: Env = None) -> None:
-    """Show which stages `make run` would run, and why, without running any. Brings dvc.yaml up to date before."""
+    """Show which stages `make run` would run, and why, without running any. Brings dvc.yaml up to date before.
+
+    Says how long it will take, and what has to be put right first; the exit code is then 1.
+    """
+    from dinomill.commands.ahead import look_ahead, require_fit_for_dvc
     from dinomill.commands.dvc_sync import dvc_file, synchronise
     from dinomill.commands.plan import make_plan, show
     from dinomill.commands.project import enter_project
 
-    synchronise(enter_project(), env=env, quiet=True)
-    show(make_plan(dvc_file(env)), dvc_file(env))
+    root = enter_project()
+    require_fit_for_dvc(env)
+    synchronise(root, env=env, quiet=True)
+    steps = make_plan(dvc_file(env))
+    ahead = look_ahead(env, {step.stage: step.verdict != "up to date" for step in steps})
+    show(steps, dvc_file(env), ahead)
+    raise typer.Exit(1 if ahead.stopping else 0)
 
 
 @app.command(
@@ -195,13 +208,14 @@ def serve(
 
 @app.command(
     epilog="Examples: [bold]dinomill embed photos/ --output photos.parquet[/]   "
-    "[bold]dinomill embed a.jpg b.png -o two.npy --model models:/dinomill-backbone@candidate[/]"
+    "[bold]dinomill embed a.jpg b.png -o two.npy --model dinov2_vits14_pretrain.pth[/]"
 )
 def embed(
     sources: Annotated[list[Path], typer.Argument(help="Images, or folders that are searched recursively.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="A .parquet or .npy file.")],
     model: Annotated[str | None, typer.Option("--model", "-m", help=_MODEL)] = None,
     batch_size: Annotated[int, typer.Option(help="Images computed at once.", min=1)] = 64,
+    image_size: Annotated[int | None, typer.Option(help=_SIZE, min=1)] = None,
     env: Env = None,
 ) -> None:
     """Compute one embedding an image."""
@@ -211,7 +225,7 @@ def embed(
     sources, output = [path.absolute() for path in sources], output.absolute()
     if model is None:
         enter_project()
-    embed_files(sources, output, model=model, batch_size=batch_size, env=env)
+    embed_files(sources, output, model=model, batch_size=batch_size, image_size=image_size, env=env)
 
 
 @app.command(
@@ -232,6 +246,22 @@ def export(
     if model is None:
         enter_project()
     export_model(model, form, output, env=env)
+
+
+@app.command(epilog="Examples: [bold]dinomill weights[/]   [bold]dinomill weights dinov3_vits16_pretrain.pth[/]")
+def weights(
+    address: Annotated[
+        str | None, typer.Argument(metavar="[FILE]", help="A file, a folder, or models:/name@alias to look at.")
+    ] = None,
+    image_size: Annotated[int | None, typer.Option(help=_SIZE, min=1)] = None,
+) -> None:
+    """List the released weights that can be loaded, or say what a file holds: family, shape, licence, hash."""
+    from dinomill.commands.weights import check, list_known
+
+    if address is None:
+        list_known()
+    else:
+        check(address, image_size)
 
 
 @app.command(epilog="Example: [bold]dinomill search query.jpg photos.parquet --count 5[/]")
@@ -281,16 +311,23 @@ def dvc_sync(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing when nothing changes.")] = False,
 ) -> None:
     """Write dvc.yaml, or conf/NAME/dvc.yaml, from the stages, the catalog and the parameter files."""
+    from dinomill.commands.ahead import require_fit_for_dvc
     from dinomill.commands.dvc_sync import synchronise
     from dinomill.commands.project import enter_project
 
-    raise typer.Exit(synchronise(enter_project(), env=env, check=check, quiet=quiet))
+    root = enter_project()
+    if not check:
+        require_fit_for_dvc(env)
+    raise typer.Exit(synchronise(root, env=env, check=check, quiet=quiet))
 
 
 @dvc_app.command("check", epilog="Example: [bold]dinomill dvc check[/]")
 def dvc_check(env: Env = None) -> None:
-    """The first stage of dvc.yaml: fail unless DVC watches what the configuration says."""
+    """The first stage of dvc.yaml: fail unless DVC watches what the configuration says, and can."""
+    from dinomill.commands.ahead import require_fit_for_dvc
     from dinomill.commands.dvc_sync import confirm
     from dinomill.commands.project import enter_project
 
-    confirm(enter_project(), env)
+    root = enter_project()
+    require_fit_for_dvc(env)
+    confirm(root, env)

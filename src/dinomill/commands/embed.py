@@ -22,7 +22,7 @@ from dinomill.handles import RegistrationHandle
 from dinomill.storage.atomic import atomic_file, write_parquet
 
 Embed = Callable[[Sequence[bytes]], npt.NDArray[np.float32]]
-MODEL_KEY = b"dinomill.model"
+MODEL_KEY, SIZE_KEY = b"dinomill.model", b"dinomill.image_size"
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,14 @@ class Embeddings:
     Args:
         paths: N names of images.
         vectors: float32 [N, D].
-        model: The folder or ``models:/…`` address of the model that made them.
+        model: The address of the network that made them.
+        image_size: Pixels at which it saw them, when that was asked for; None is its own.
     """
 
     paths: list[str]
     vectors: npt.NDArray[np.float32]
     model: str
+    image_size: int | None = None
 
     def save(self, output: Path) -> None:
         """Write them in the format of the suffix.
@@ -52,11 +54,15 @@ class Embeddings:
             flat = pa.array(self.vectors.reshape(-1), pa.float32())
             column = pa.FixedSizeListArray.from_arrays(flat, self.vectors.shape[1])
             table = pa.table({"path": pa.array(self.paths, pa.string()), "embedding": column})
-            write_parquet(output, table.replace_schema_metadata({MODEL_KEY: self.model.encode()}))
+            size = {} if self.image_size is None else {SIZE_KEY: str(self.image_size).encode()}
+            write_parquet(output, table.replace_schema_metadata({MODEL_KEY: self.model.encode(), **size}))
             return
         with atomic_file(output) as temporary, temporary.open("wb") as file:
             np.save(file, self.vectors)
-        lines = [json.dumps({"model": self.model}), *(json.dumps(path) for path in self.paths)]
+        lines = [
+            json.dumps({"model": self.model, "image_size": self.image_size}),
+            *(json.dumps(path) for path in self.paths),
+        ]
         with atomic_file(output.with_suffix(".txt")) as temporary:
             temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -77,12 +83,12 @@ class Embeddings:
                 table = pq.read_table(path, columns=["path", "embedding"])
                 column = table["embedding"].combine_chunks()
                 vectors = np.asarray(column.values, dtype=np.float32).reshape(len(table), -1)
-                model = (table.schema.metadata or {}).get(MODEL_KEY, b"").decode()
-                return cls(table["path"].to_pylist(), vectors, model)
+                metadata = table.schema.metadata or {}
+                size = int(metadata[SIZE_KEY]) if SIZE_KEY in metadata else None
+                return cls(table["path"].to_pylist(), vectors, metadata.get(MODEL_KEY, b"").decode(), size)
             head, *lines = path.with_suffix(".txt").read_text(encoding="utf-8").splitlines()
-            return cls(
-                [json.loads(line) for line in lines], np.load(path, allow_pickle=False), json.loads(head)["model"]
-            )
+            told, paths = json.loads(head), [json.loads(line) for line in lines]
+            return cls(paths, np.load(path, allow_pickle=False), told["model"], told.get("image_size"))
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
                 f"{path} holds no embeddings.",
@@ -107,8 +113,8 @@ def embed_files(
     *,
     model: str | None,
     batch_size: int,
-    env: str | None = None,
     image_size: int | None = None,
+    env: str | None = None,
 ) -> None:
     """Embed every image in the sources; files that are no images are counted and named, not fatal.
 
@@ -117,8 +123,8 @@ def embed_files(
         output: Where the embeddings go; see the module's head.
         model: Any address of a network, see ``dinomill.features``; by default the registered version.
         batch_size: Images computed at once.
-        env: The environment whose registered version is meant.
         image_size: Pixels, a whole number of patches; by default what the model was made for.
+        env: The environment whose registered version is meant.
 
     Raises:
         InputError: When a source is missing, or no file can be read as an image.
@@ -130,7 +136,7 @@ def embed_files(
     files = list(image_files(sources))
     if not files:
         raise InputError(f"There are no files in {', '.join(map(str, sources))}.")
-    name, embed = load_predictor(model, env, image_size)
+    name, embed = load_predictor(model, image_size, env)
     console = Console(stderr=True)
     paths: list[str] = []
     vectors: list[npt.NDArray[np.float32]] = []
@@ -147,7 +153,7 @@ def embed_files(
         console.print(f"left out: {path}: {reason}", markup=False, highlight=False)
     if not vectors:
         raise InputError(f"None of the {len(files)} files is an image that can be read.", found=bad[0][1])
-    embeddings = Embeddings(paths, np.stack(vectors), name)
+    embeddings = Embeddings(paths, np.stack(vectors), name, image_size)
     embeddings.save(output)
     width = embeddings.vectors.shape[1]
     print(f"{output}: {len(paths)} embeddings of width {width}, {len(bad)} files left out, by {name}")
@@ -169,7 +175,7 @@ def image_files(sources: Sequence[Path]) -> Iterator[Path]:
             raise InputError(f"There is no file or folder {source}.")
 
 
-def load_predictor(model: str | None, env: str | None = None, image_size: int | None = None) -> tuple[str, Embed]:
+def load_predictor(model: str | None, image_size: int | None = None, env: str | None = None) -> tuple[str, Embed]:
     """The model's address and the function that embeds with it.
 
     Raises:

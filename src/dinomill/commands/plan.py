@@ -7,10 +7,13 @@ import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dinomill.commands.dvc_stages import CONFIGURATION
 from dinomill.errors import InputError
+
+if TYPE_CHECKING:
+    from dinomill.commands.ahead import Ahead
 
 _WORDS = {
     "deleted": "is missing",
@@ -72,27 +75,52 @@ def make_plan(file: Path = Path("dvc.yaml")) -> list[Step]:
     return steps
 
 
-def show(steps: list[Step], file: Path = Path("dvc.yaml")) -> None:
-    """Print the plan as a table, with the free space on the disk, and the command that does it."""
+def show(steps: list[Step], file: Path = Path("dvc.yaml"), ahead: Ahead | None = None) -> None:
+    """Print the plan as a table, with the free space on the disk, the command that does it, and what is wrong.
+
+    Args:
+        steps: The stages.
+        file: Of DVC.
+        ahead: What lies ahead of those that would run.
+    """
     from rich.console import Console
     from rich.table import Table
 
+    from dinomill.commands.ahead import show_problems
+    from dinomill.planning.outlook import Outlook, size, total
+
     table = Table("stage", "what", "why", "reads", box=None, pad_edge=False)
+    for name in ("images", "time", "memory"):
+        table.add_column(name, justify="right", no_wrap=True)
+    outlooks = ahead.outlooks if ahead else {}
     for step in steps:
         colour = {"run": "yellow", "up to date": "green"}.get(step.verdict, "cyan")
         shown = [*step.reasons[:4], *([f"and {len(step.reasons) - 4} more"] if len(step.reasons) > 4 else [])]
-        table.add_row(step.stage, f"[{colour}]{step.verdict}[/]", "\n".join(shown), step.inputs)
+        will = outlooks.get(step.stage, Outlook())
+        table.add_row(
+            step.stage,
+            f"[{colour}]{step.verdict}[/]",
+            "\n".join(shown),
+            step.inputs,
+            f"{will.images:,}" if will.images else "",
+            will.shown_time if step.stage in outlooks else "",
+            size(will.memory_bytes) if will.memory_bytes else "",
+        )
     console = Console()
     console.print(table)
     stale = [step for step in steps if step.verdict != "up to date"]
     free = shutil.disk_usage(Path.cwd()).free / 1e9
+    time = total({step.stage: outlooks[step.stage] for step in stale if step.stage in outlooks})
     command = "dvc repro" if file.parent == Path() else f"dvc repro {file}"
     console.print()
+    takes = f": {time}" if time else ""
     console.print(
-        f"{len(stale)} of {len(steps)} stages to run with `{command}` ({free:,.0f} GB free)."
+        f"{len(stale)} of {len(steps)} stages to run with `{command}`{takes} ({free:,.0f} GB free)."
         if stale
         else "Nothing to do: every stage is up to date."
     )
+    if ahead:
+        show_problems(ahead, console)
 
 
 def _in_order(graph: Any) -> list[Any]:

@@ -32,7 +32,8 @@ def search(
     known = Embeddings.load(index)
     if not query.is_file():
         raise InputError(f"There is no image {query}.")
-    name, embed = load_predictor(model or known.model or None, env)
+    # At the size at which the file was made, or the same picture would not be like itself.
+    name, embed = load_predictor(model or known.model or None, known.image_size, env)
     vector = embed([query.read_bytes()])[0]
     if vector.shape[0] != known.vectors.shape[1]:
         raise InputError(

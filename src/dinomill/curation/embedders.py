@@ -19,10 +19,10 @@ from pydantic import Field
 from dinomill.config import Config
 from dinomill.curation.signatures import luminance
 from dinomill.errors import InputError
-from dinomill.images.preprocess import PreprocessingConfig
 
 if TYPE_CHECKING:
     from dinomill.features import Features
+    from dinomill.images.preprocess import PreprocessingConfig
 
 Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]

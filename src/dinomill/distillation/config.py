@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from dinomill.execution.launch import LauncherConfig
 from dinomill.training.config import DistillationStepConfig, StatedModel
 from dinomill.training.job import Recipe, Runtime
+
+
+class StudentModel(StatedModel):
+    """A student's shape; what it shares with teacher and crops follows from them, and need not be written again."""
+
+    image_size: int | Literal["auto"] = Field(  # type: ignore[assignment]
+        default="auto", description="side in pixels of the native grid of positions; auto: that of the global crops"
+    )
+    patch_size: int | Literal["auto"] = Field(  # type: ignore[assignment]
+        default="auto", description="side in pixels of a patch; auto: the teacher's"
+    )
+    in_channels: int | Literal["auto"] = Field(default="auto", description="channels of an image; auto: the teacher's")
 
 
 class DistillationConfig(Recipe):
@@ -19,8 +31,8 @@ class DistillationConfig(Recipe):
         description="folder of checkpoints and curves, outside DVC; each configuration has its own in it"
     )
     output: Path = Field(description="folder of the finished students; DVC's out")
-    students: dict[str, StatedModel] = Field(
-        min_length=1, description="shapes by name; patch size and channels are the teacher's (in_channels: auto)"
+    students: dict[str, StudentModel] = Field(
+        min_length=1, description="shapes by name; patch size and channels are the teacher's"
     )
     champion: str | None = Field(
         default=None, description="the student that later stages register and package; null: the first"

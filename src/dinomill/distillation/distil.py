@@ -6,18 +6,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from dinomill.distillation.config import DistillationConfig
+from dinomill.distillation.students import resolve_students
 from dinomill.errors import ConfigError
 from dinomill.handles import DatasetHandle, ModelHandle, StudentsHandle
-from dinomill.models import VisionTransformerConfig, read_config
+from dinomill.models import read_config
 from dinomill.storage.atomic import atomic_folder
 from dinomill.storage.hashing import hash_json
 from dinomill.training.job import Recipe, TrainingJob
 from dinomill.training.stage import adopt, local_labelled, run_job
-from dinomill.training.starting import resolve_model
 
 
 def distil(
@@ -80,31 +77,3 @@ def distillation_job(
         labelled=local_labelled(labelled),
         work_root=config.work,
     )
-
-
-def resolve_students(
-    config: DistillationConfig, teacher: Mapping[str, Any], name: str
-) -> dict[str, VisionTransformerConfig]:
-    """The students' models, which see the teacher's patches.
-
-    Args:
-        config: The stage's configuration.
-        teacher: The teacher's model, as its ``config.json`` has it.
-        name: What the teacher is called in messages.
-
-    Raises:
-        ConfigError: Naming the student and the key.
-    """
-    for student, model in config.students.items():
-        for key in ("patch_size", "in_channels"):
-            stated = getattr(model, key)
-            if stated not in (teacher[key], "auto"):
-                raise ConfigError(
-                    f"distillation.students.{student}.{key} is not the teacher's.",
-                    found=f"{stated}; the teacher {name} has {teacher[key]}",
-                    action=f"set it to {teacher[key]}: both learn from the same patches of the same images",
-                )
-    return {
-        student: resolve_model(model, None, teacher["in_channels"], key=f"distillation.students.{student}")
-        for student, model in config.students.items()
-    }

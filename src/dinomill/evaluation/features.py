@@ -27,10 +27,10 @@ from dinomill.images.decode import DecodeError
 from dinomill.images.labelled import LabelledPaths
 from dinomill.images.preprocess import PreprocessingConfig, preprocess_bytes
 from dinomill.models.config import Pooling
+from dinomill.models.hardware import has_fast_bf16
 from dinomill.models.pooling import join
 from dinomill.storage.atomic import atomic_file
 from dinomill.storage.hashing import hash_file, hash_json
-from dinomill.training.precision import has_fast_bf16
 
 # Part of every key: to be raised when the code gives other features for the same weights and images.
 _VERSION = 1

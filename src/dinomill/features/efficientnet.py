@@ -12,7 +12,7 @@ from dinomill.errors import InputError
 from dinomill.features.base import EFFICIENTNET, Description, Features, Tokens
 from dinomill.images.preprocess import PreprocessingConfig
 
-_DIM, _PARAMETERS, _STRIDE = 1280, 3_371_024, 32
+_DIM, _PARAMETERS, _STRIDE = 1280, 3_371_008, 32
 
 
 def describe_efficientnet(preprocessing: PreprocessingConfig | None) -> Description:

@@ -9,6 +9,7 @@ from dinomill.models.known import Known, named
 from dinomill.models.loading import OURS, Weights
 from dinomill.models.weights import read_config
 
+LICENCE = "licence"  # in the configuration of an export, and in what its files carry
 _FRONT = re.compile(r"\A---\s*\n(.*?)\n---", re.DOTALL)
 
 
@@ -19,7 +20,7 @@ def licence_of(weights: Weights) -> str | None:
     its head; an export of ours in its configuration.
     """
     if weights.family == OURS:
-        told = read_config(weights.place).get("licence") if weights.place.is_dir() else weights.metadata.get("licence")
+        told = read_config(weights.place).get(LICENCE) if weights.place.is_dir() else weights.metadata.get(LICENCE)
         return None if told is None else str(told)
     known = recognised_name(weights)
     return known.licence if known is not None else _of_card(weights.paths[0].parent / "README.md")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,10 @@ def open_onnx(
         preprocessing=preprocessing,
         image_size=image_size,
     )
-    return OnnxFeatures(description, session)
+    found = OnnxFeatures(description, session)
+    if not description.dim:  # not said by the file: one image tells
+        found.description = replace(description, dim=found(_zeros(description.preprocessing)).cls.shape[1])
+    return found
 
 
 def _parameters(place: Path) -> int:

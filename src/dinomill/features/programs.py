@@ -12,6 +12,7 @@ import torch
 
 from dinomill.errors import InputError
 from dinomill.features.base import Description, Tokens
+from dinomill.features.licence import LICENCE
 from dinomill.features.preprocessing import at_size
 from dinomill.images.preprocess import SECTION, PreprocessingConfig
 from dinomill.models.config import Pooling
@@ -60,6 +61,7 @@ def describe_program(
         dim=dim,
         parameters=parameters,
         paths=paths,
+        licence=told.get(LICENCE),
         trained_so=SECTION in told and preprocessing is None,
     )
 

@@ -213,5 +213,5 @@ def _globals(file: Any) -> Iterator[str]:
             texts.append(str(argument))
         elif opcode.name in ("GLOBAL", "STACK_GLOBAL"):
             module, name = str(argument).split(" ", 1) if opcode.name == "GLOBAL" else texts[-2:]
-            if module.split(".")[0] not in ("torch", "collections"):
+            if module.split(".")[0] not in ("torch", "collections") or module.startswith("torch.nn.modules"):
                 yield f"{module}.{name}"

@@ -74,7 +74,8 @@ def name_of_kind(path: Path) -> str | None:
         return _ONNX
     if text.startswith((b"{", b"[")):
         return "a JSON file"
-    return None
+    # Pickles and archives have bytes below the space from their start on.
+    return "a text file" if all(byte >= 32 or byte in b"\t\r\n\f" for byte in head) and head[0] < 128 else None
 
 
 def _name_of_zip(path: Path) -> str | None:

@@ -49,9 +49,9 @@ _V3 = (
     ("vits16", 384, 12, 21.6, "lvd1689m", "small", "08c60483"),
     ("vits16plus", 384, 12, 28.7, "lvd1689m", "small_plus", "4057cbaa"),
     ("vitb16", 768, 12, 85.7, "lvd1689m", "base", "73cec8be"),
-    ("vitl16", 1024, 24, 303.1, "lvd1689m", "large", "8aa4cbdd"),
-    ("vitl16", 1024, 24, 303.1, "sat493m", "large", "eadcf0ff"),
-    ("vith16plus", 1280, 32, 840.5, "lvd1689m", "huge_plus", "7c1da9a5"),
+    ("vitl16", 1024, 24, 303.2, "lvd1689m", "large", "8aa4cbdd"),
+    ("vitl16", 1024, 24, 303.2, "sat493m", "large", "eadcf0ff"),
+    ("vith16plus", 1280, 32, 840.6, "lvd1689m", "huge_plus", "7c1da9a5"),
     ("vit7b16", 4096, 40, 6716.0, "lvd1689m", "7b", "a955f4ea"),
     ("vit7b16", 4096, 40, 6716.0, "sat493m", "7b", "a6675841"),
 )

@@ -6,7 +6,7 @@
     <name>.onnx           ONNX (extra `onnx`; weights over 2 GB in <name>.onnx.data); the description as metadata
     <name>.xml, .bin      OpenVINO (extra `openvino`); the description as runtime information
 
-The description is the preprocessing, and the pooling that makes the tokens one embedding.
+The description is the preprocessing, the pooling that makes the tokens one embedding, and the licence, where known.
 
 The programs take ``images [B, C, S, S]`` float32, preprocessed, any B, and return ``cls_token [B, D]`` and
 ``patch_tokens [B, N, D]``, after the final norm.
@@ -26,8 +26,12 @@ from torch import Tensor, nn
 
 from dinomill.errors import InputError, MachineError
 from dinomill.features.backbone import BackboneFeatures
+from dinomill.features.base import Description
 from dinomill.features.door import open as open_features
-from dinomill.images.preprocess import SECTION, PreprocessingConfig
+from dinomill.features.licence import LICENCE
+from dinomill.features.programs import POOLING
+from dinomill.images.preprocess import SECTION
+from dinomill.models.config import VisionTransformerConfig
 from dinomill.models.files import read_file
 from dinomill.models.loading import load
 from dinomill.models.position import resize_positions
@@ -39,7 +43,6 @@ from dinomill.storage.atomic import storage_errors
 Format = Literal["pth", "safetensors", "pt2", "onnx", "openvino"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 _SUFFIXES: dict[Format, str] = {"openvino": ".xml"}
-_POOLING = "pooling"
 _ONNX_LIMIT = 1_900_000_000  # bytes of weights; one protobuf file cannot hold more than 2 GB
 
 
@@ -80,15 +83,12 @@ def export(source: Path | str, form: Format, output: Path, *, tolerance: float =
     output = output.with_suffix(_SUFFIXES.get(form, f".{form}"))
     output.parent.mkdir(parents=True, exist_ok=True)
     write, run = _FORMS[form]
-    if form == "pth" and model.config.position == "rope":
-        raise InputError(
-            "The official .pth form cannot hold a model with rotary positions.",
-            action="export to safetensors, which carries the configuration",
-        )
+    if form == "pth":
+        _check_names_suffice(model.config)
     images = torch.randn(2, preprocessing.channels, *2 * [preprocessing.image_size])
     with storage_errors(output), tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
         draft = Path(folder) / output.name
-        write(model, images, preprocessing, draft)
+        write(model, images, _described(features.description), draft)
         difference, cosine = _compare(_Program(model), run(draft, model), images)
         if not difference <= tolerance:
             raise MachineError(
@@ -105,6 +105,20 @@ def export(source: Path | str, form: Format, output: Path, *, tolerance: float =
     return Export(output, form, size, difference, cosine)
 
 
+def _check_names_suffice(config: VisionTransformerConfig) -> None:
+    """Refuse what a state dict with DINOv2's names alone would not say: it would be read as another model."""
+    known = {"position": "learned", "norm_eps": 1e-6, "cls_norm": False, "local_cls_norm": False}
+    other = [f"{name} {getattr(config, name)}" for name, value in known.items() if getattr(config, name) != value]
+    if config.qkv_bias == "query_value":
+        other.append("keys without biases")
+    if other:
+        raise InputError(
+            "The official .pth form cannot hold this model.",
+            found=", ".join(other).replace("position rope", "rotary positions"),
+            action="export to safetensors, which carries the configuration",
+        )
+
+
 class _Program(nn.Module):
     """The backbone with a tuple of tensors as its output, which every format can hold."""
 
@@ -117,7 +131,8 @@ class _Program(nn.Module):
         return outputs["x_norm_clstoken"], outputs["x_norm_patchtokens"]
 
 
-Write = Callable[[VisionTransformer, Tensor, PreprocessingConfig, Path], None]
+Described = dict[str, str]
+Write = Callable[[VisionTransformer, Tensor, Described, Path], None]
 Run = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
@@ -134,23 +149,20 @@ def _compare(program: _Program, run: Run, images: Tensor) -> tuple[float, float]
     return difference, cosine
 
 
-def _write_pth(model: VisionTransformer, _images: Tensor, _preprocessing: PreprocessingConfig, path: Path) -> None:
+def _write_pth(model: VisionTransformer, _images: Tensor, _described: Described, path: Path) -> None:
     torch.save(model.state_dict(), path)
 
 
-def _write_safetensors(
-    model: VisionTransformer, _images: Tensor, preprocessing: PreprocessingConfig, path: Path
-) -> None:
-    write_safetensors(path, model, _described(model, preprocessing))
+def _write_safetensors(model: VisionTransformer, _images: Tensor, described: Described, path: Path) -> None:
+    write_safetensors(path, model, described)
 
 
-def _write_pt2(model: VisionTransformer, images: Tensor, preprocessing: PreprocessingConfig, path: Path) -> None:
-    description = _described(model, preprocessing)
-    files = {f"{SECTION}.json": description[SECTION], f"{_POOLING}.txt": description[_POOLING]}
+def _write_pt2(model: VisionTransformer, images: Tensor, described: Described, path: Path) -> None:
+    files = {f"{key}.{'json' if key == SECTION else 'txt'}": text for key, text in described.items()}
     torch.export.save(_trace(model, images), path, extra_files=files)
 
 
-def _write_onnx(model: VisionTransformer, images: Tensor, preprocessing: PreprocessingConfig, path: Path) -> None:
+def _write_onnx(model: VisionTransformer, images: Tensor, described: Described, path: Path) -> None:
     _require("onnx", "onnxscript", "onnxruntime", extra="onnx")
     size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     exported = torch.onnx.export(
@@ -161,11 +173,11 @@ def _write_onnx(model: VisionTransformer, images: Tensor, preprocessing: Preproc
         output_names=["cls_token", "patch_tokens"],
     )
     assert exported is not None
-    exported.model.metadata_props.update(_described(model, preprocessing))
+    exported.model.metadata_props.update(described)
     exported.save(path, external_data=size > _ONNX_LIMIT)
 
 
-def _write_openvino(model: VisionTransformer, images: Tensor, preprocessing: PreprocessingConfig, path: Path) -> None:
+def _write_openvino(model: VisionTransformer, images: Tensor, described: Described, path: Path) -> None:
     _require("openvino", extra="openvino")
     import openvino
 
@@ -175,13 +187,14 @@ def _write_openvino(model: VisionTransformer, images: Tensor, preprocessing: Pre
         (*converted.inputs, *converted.outputs), ("images", "cls_token", "patch_tokens"), strict=True
     ):
         port.get_tensor().set_names({name})
-    for key, value in _described(model, preprocessing).items():
+    for key, value in described.items():
         converted.set_rt_info(value, ["dinomill", key])
     openvino.save_model(converted, path, compress_to_fp16=False)
 
 
-def _described(model: VisionTransformer, preprocessing: PreprocessingConfig) -> dict[str, str]:
-    return {SECTION: preprocessing.model_dump_json(), _POOLING: model.config.pooling}
+def _described(description: Description) -> Described:
+    told = {SECTION: description.preprocessing.model_dump_json(), POOLING: description.pooling}
+    return told if description.licence is None else {**told, LICENCE: description.licence}
 
 
 def _trace(model: VisionTransformer, images: Tensor) -> torch.export.ExportedProgram:

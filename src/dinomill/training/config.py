@@ -108,9 +108,9 @@ class AdaptationConfig(Config):
     """How starting weights are treated: fresh heads first, then the backbone, gently."""
 
     frozen: Span = Field(0.1, description="So long only the heads learn: no gradient passes through the backbone")
-    ramp: Span = Field(0.2, description="Over so long after that the backbone's rate rises linearly from 0")
+    ramp: Span = Field(0.1, description="Over so long after that the backbone's rate rises linearly from 0")
     backbone_rate: float = Field(
-        0.1, gt=0, le=1, description="The backbone's learning rate after the ramp, as a factor on the schedule's"
+        1.0, gt=0, le=1, description="The backbone's learning rate after the ramp, as a factor on the schedule's"
     )
     lora: LoraConfig | None = Field(None, description="Train low-rank additions only; null: all weights")
 

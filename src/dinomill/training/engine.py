@@ -63,7 +63,7 @@ class Engine:
             job.runtime.parallel,
             dtype=self._dtype,
             methods=("embed", "teacher_view", "assign"),
-            unused=adapts,
+            unused=job.adaptation is not None and job.adaptation.frozen > 0,
         )
         # After the wrapping, which under FSDP2 replaces the parameters by their shards.
         self.optimizer = build_optimizer(self.module, recipe.optimizer, adaptation=adapts)

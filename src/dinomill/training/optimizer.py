@@ -15,7 +15,8 @@ from dinomill.training.loss_scaler import LossScaler
 from dinomill.training.parallel import reduced_at_the_end
 from dinomill.training.param_groups import fuse, student_multipliers
 from dinomill.training.schedules import ScheduleValues
-from dinomill.training.self_distillation import SelfDistillation, StepBatch
+from dinomill.training.self_distillation import SelfDistillation
+from dinomill.training.step_batch import StepBatch
 
 
 def build_optimizer(

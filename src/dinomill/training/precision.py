@@ -1,9 +1,10 @@
-"""In which precision a step computes, chosen by what the hardware is fast in."""
+"""In which precision a step computes, chosen by what the hardware is fast in, and whether it can be compiled."""
 
 from __future__ import annotations
 
 import torch
 
+from dinomill.models.hardware import has_fast_bf16
 from dinomill.training.config import Precision
 
 
@@ -18,9 +19,14 @@ def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     return {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}.get(precision, torch.float32)
 
 
-def has_fast_bf16(device: torch.device) -> bool:
-    """Whether a device has instructions for bf16 matrix products."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
+def can_compile() -> bool:
+    """Whether torch finds the compiler that its generated code needs."""
+    # The generated code is C++ on a CPU; on a GPU Triton builds its launchers with a compiler too.
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        return False
+    return True

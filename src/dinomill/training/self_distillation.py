@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from operator import attrgetter
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from dinomill.models import DropPath, VisionTransformer, draw_drop_path
 from dinomill.models.pooling import pool
+from dinomill.training.averages import move_average
 from dinomill.training.centering import Centering, Targets
 from dinomill.training.config import (
     DistillationStepConfig,
@@ -32,20 +31,11 @@ from dinomill.training.losses.gram import gram_loss, resize_patches
 from dinomill.training.losses.ibot import ibot_loss
 from dinomill.training.losses.koleo import koleo_loss
 from dinomill.training.network import Network, frozen_copy, prototypes
-from dinomill.training.precision import compute_dtype
+from dinomill.training.precision import can_compile, compute_dtype
 from dinomill.training.schedules import ScheduleValues
+from dinomill.training.step_batch import StepBatch
 
 log = logging.getLogger(__name__)
-
-
-class StepBatch(Protocol):
-    """What a step reads of a batch; all tensors on the module's device."""
-
-    global_crops: Tensor  # [2B, C, H, W], crop-major
-    local_crops: Tensor  # [nB, C, h, w], crop-major
-    masks: Tensor  # [2B, N] bool
-    mask_indices: Tensor  # [M] int64 into the flattened [2B·N]
-    mask_weights: Tensor  # [M] fp32
 
 
 class SelfDistillation(nn.Module):
@@ -294,7 +284,7 @@ class SelfDistillation(nn.Module):
         return self
 
     def _compile_blocks(self) -> None:
-        if not _can_compile():
+        if not can_compile():
             log.warning("step.compile: there is no C++ compiler (CXX, g++, clang++); the blocks run uncompiled")
             return
         # Blocks, not networks: one graph serves all blocks of a backbone, so that depth costs no compilation.
@@ -302,31 +292,3 @@ class SelfDistillation(nn.Module):
             if isinstance(module, VisionTransformer):
                 for block in module.blocks:
                     block.compile(dynamic=False)
-
-
-def _can_compile() -> bool:
-    # The generated code is C++ on a CPU; on a GPU Triton builds its launchers with a compiler too.
-    from torch._inductor.cpp_builder import get_cpp_compiler
-    from torch._inductor.exc import InvalidCxxCompiler
-
-    try:
-        get_cpp_compiler()
-    except InvalidCxxCompiler:
-        return False
-    return True
-
-
-@torch.no_grad()
-def move_average(average: nn.Module, source: nn.Module, momentum: float) -> None:
-    """Set average to momentum · average + (1 − momentum) · source, all parameters at once; local shards under FSDP2.
-
-    The average follows the weights that the source computes with: with low-rank additions, the sums.
-    """
-    pairs = [(_local(a), _local(attrgetter(name)(source))) for name, a in average.named_parameters()]
-    torch._foreach_lerp_([a for a, _ in pairs], [s for _, s in pairs], 1 - momentum)
-
-
-def _local(parameter: Tensor) -> Tensor:
-    to_local = getattr(parameter, "to_local", None)
-    local: Tensor = parameter.detach() if to_local is None else to_local().detach()
-    return local

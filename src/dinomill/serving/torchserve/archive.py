@@ -34,7 +34,7 @@ from dinomill.serving.torchserve.properties import render_model_config
 from dinomill.storage.atomic import atomic_file
 
 BACKBONE_FILES = ("config.json", "model.safetensors")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-.]*")
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-.]*")
 # The first moment that a zip file can express; real times would make every archive different.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _MANIFEST = "MAR-INF/MANIFEST.json"
@@ -67,7 +67,7 @@ def build_archive(
         ConfigError: When the name is not one that TorchServe takes.
         InputError: When the folder holds no exported backbone.
     """
-    if not _NAME.fullmatch(model):
+    if not MODEL_NAME.fullmatch(model):
         raise ConfigError(
             f"{model!r} cannot be the name of a served model.",
             expected="letters, digits, '_', '-' and '.', beginning with a letter or digit",

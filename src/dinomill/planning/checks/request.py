@@ -1,0 +1,183 @@
+"""What is about to run: the stages, their configurations, the user's images, and what earlier runs left."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from dinomill.config import Config, config_error
+from dinomill.curation.sources import Item, list_items
+from dinomill.errors import DinomillError
+from dinomill.handles import DatasetHandle
+from dinomill.planning.checks.problems import Origin
+from dinomill.stages import STAGES
+
+if TYPE_CHECKING:
+    from dinomill.curation.config import CurationConfig
+    from dinomill.distillation.config import DistillationConfig
+    from dinomill.evaluation.config import EvaluationConfig
+    from dinomill.packaging.config import PackagingConfig
+    from dinomill.pretraining.config import PretrainingConfig
+    from dinomill.registration.config import RegistrationConfig
+
+# Where the class of a stage's configuration is; imported when it is asked for.
+_CLASSES = {
+    "sample": "dinomill.sample.config.SampleConfig",
+    "curation": "dinomill.curation.config.CurationConfig",
+    "pretraining": "dinomill.pretraining.config.PretrainingConfig",
+    "distillation": "dinomill.distillation.config.DistillationConfig",
+    "evaluation": "dinomill.evaluation.config.EvaluationConfig",
+    "registration": "dinomill.registration.config.RegistrationConfig",
+    "packaging": "dinomill.packaging.config.PackagingConfig",
+    "reporting": "dinomill.reporting.config.ReportingConfig",
+}
+
+
+def _base_file(key: str) -> str:
+    stage = key.split(".")[0]
+    return f"conf/base/{stage}/parameters.yml" if stage in STAGES else "conf/base/globals.yml"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is about to run.
+
+    Args:
+        stages: Those that will run, in their order: now, or later in the same `dvc repro`.
+        parameters: Of every stage, as merged from all files and ``--params``.
+        settings: The globals, as merged: ``pool``, ``seeds``, ``labelled``, ``folders``.
+        origin: Names the file that set a dotted key.
+    """
+
+    stages: tuple[str, ...]
+    parameters: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    origin: Origin = field(default=_base_file)
+
+    def runs(self, *stages: str) -> bool:
+        """Whether one of these stages will run."""
+        return any(stage in self.stages for stage in stages)
+
+    @cached_property
+    def pool(self) -> tuple[str, ...]:
+        """Where the pool's images lie."""
+        return _places(self.settings.get("pool"))
+
+    @cached_property
+    def seeds(self) -> dict[str, str]:
+        """The seed sets: a name and a place each."""
+        found = self.settings.get("seeds")
+        return {str(name): str(place) for name, place in found.items()} if isinstance(found, Mapping) else {}
+
+    @cached_property
+    def labelled(self) -> str | None:
+        """Where the labelled images lie; None when there are none."""
+        found = self.settings.get("labelled")
+        return str(found) if found else None
+
+    @cached_property
+    def folders(self) -> dict[str, Path]:
+        """Where stages write, by the names in globals.yml."""
+        return {str(name): Path(str(place)) for name, place in (self.settings.get("folders") or {}).items()}
+
+    def will_be_made(self, place: str) -> bool:
+        """Whether a source is a part of the sample, which the first stage will lay out."""
+        sample = self.folders.get("sample")
+        return self.runs("sample") and sample is not None and Path(place).absolute().is_relative_to(sample.absolute())
+
+    @property
+    def work(self) -> Path:
+        """Where unfinished work lies, and what checks remember."""
+        return self.folders.get("work", Path("data/work"))
+
+    @cached_property
+    def _listings(self) -> dict[str, list[Item]]:
+        return {}
+
+    def listing(self, place: str) -> list[Item]:
+        """Everything in a source; read once.
+
+        Raises:
+            InputError: When there is no such source.
+            StorageError: When S3 does not answer or refuses.
+        """
+        if place not in self._listings:
+            self._listings[place] = list_items(place)
+        return self._listings[place]
+
+    @cached_property
+    def _configs(self) -> dict[str, Config | DinomillError]:
+        return {}
+
+    def config_of(self, stage: str) -> Config | DinomillError:
+        """The configuration of a stage, or what is wrong with it."""
+        if stage not in self._configs:
+            module, _, name = _CLASSES[stage].rpartition(".")
+            kind: type[Config] = getattr(importlib.import_module(module), name)
+            try:
+                self._configs[stage] = kind.model_validate(self.parameters.get(stage) or {})
+            except ValidationError as error:
+                self._configs[stage] = config_error(error, where=self.origin, prefix=stage)
+        return self._configs[stage]
+
+    def _config(self, stage: str) -> Any:
+        found = self.config_of(stage) if self.parameters.get(stage) else None
+        return None if isinstance(found, DinomillError) else found
+
+    @property
+    def curation(self) -> CurationConfig | None:
+        """Curation's configuration; None where it is missing or wrong, which `settings` reports."""
+        found: CurationConfig | None = self._config("curation")
+        return found
+
+    @property
+    def pretraining(self) -> PretrainingConfig | None:
+        """As `curation`."""
+        found: PretrainingConfig | None = self._config("pretraining")
+        return found
+
+    @property
+    def distillation(self) -> DistillationConfig | None:
+        """As `curation`."""
+        found: DistillationConfig | None = self._config("distillation")
+        return found
+
+    @property
+    def evaluation(self) -> EvaluationConfig | None:
+        """As `curation`."""
+        found: EvaluationConfig | None = self._config("evaluation")
+        return found
+
+    @property
+    def registration(self) -> RegistrationConfig | None:
+        """As `curation`."""
+        found: RegistrationConfig | None = self._config("registration")
+        return found
+
+    @property
+    def packaging(self) -> PackagingConfig | None:
+        """As `curation`."""
+        found: PackagingConfig | None = self._config("packaging")
+        return found
+
+    @cached_property
+    def dataset(self) -> DatasetHandle | None:
+        """The curated dataset that is there and stays: None when curation will make another one."""
+        if self.runs("curation") or "curated" not in self.folders:
+            return None
+        try:
+            return DatasetHandle.load(self.folders["curated"])
+        except DinomillError:
+            return None
+
+
+def _places(found: Any) -> tuple[str, ...]:
+    if isinstance(found, str):
+        return (found,)
+    return tuple(str(place) for place in found) if isinstance(found, Iterable) else ()

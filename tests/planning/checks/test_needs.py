@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from dinomill.planning.checks import Problem, Request
+from dinomill.planning.checks.needs import check_needs
+from tests.planning.checks.conftest import stopping
+
+Ask = Callable[..., Request]
+Found = Callable[..., list[Problem]]
+
+TWO = {"kind": "torchrun", "processes": 2}
+NETWORK = {"embedding": {"embedder": {"network": "mine.onnx"}}}
+
+
+def test_the_projects_own_settings_need_nothing_more(ask: Ask) -> None:
+    assert list(check_needs(ask())) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"curation": NETWORK}, "curation.embedding.embedder.network"),
+        ({"pretraining": {"launcher": {"kind": "torchrun", "processes": 3}}}, "pretraining.batch_size"),
+        (
+            {
+                "pretraining": {
+                    "launcher": {"kind": "torchrun", "processes": 2},
+                    "runtime": {"parallel": {"kind": "none"}},
+                }
+            },
+            "pretraining.runtime.parallel.kind",
+        ),
+        ({"packaging": {"name": "my model"}}, "packaging.name"),
+        ({"registration": {"name": "ein Modell"}}, "registration.name"),
+        ({"packaging": {"server": {"java_home": "nowhere"}}}, "packaging.server.java_home"),
+        ({"distillation": {"runtime": {"device": "cuda"}}}, "distillation.runtime.device"),
+    ],
+)
+def test_what_is_not_there_is_refused(ask: Ask, changes: dict[str, Any], key: str) -> None:
+    if key.endswith("device"):
+        import torch
+
+        if torch.cuda.is_available():
+            pytest.skip("there is a GPU")
+    assert [problem.key for problem in check_needs(ask(**changes))] == [key]
+
+
+@pytest.mark.skipif(shutil.which("sbatch") is not None, reason="SLURM is here")
+def test_slurm_where_it_is_not(ask: Ask) -> None:
+    request = ask(curation={"execution": {"executor": "slurm"}}, distillation={"launcher": {"kind": "slurm"}})
+    assert [problem.key for problem in check_needs(request)] == [
+        "curation.execution.executor",
+        "distillation.launcher.kind",
+    ]
+
+
+def test_results_of_stages_that_do_not_run(ask: Ask) -> None:
+    problems = list(check_needs(ask(("evaluation", "registration"))))
+    assert [problem.key for problem in problems] == ["folders.teacher", "folders.students", "folders.curated"]
+    assert "pretraining, which evaluation and registration read." in problems[0].problem
+
+
+def test_a_wrong_value_of_a_later_stage_is_said_with_the_others(found: Found) -> None:
+    problems = stopping(found(packaging={"name": "a b"}, evaluation={"knn": {"ks": [0]}}))
+    assert [problem.key for problem in problems] == ["", "packaging.name"]
+    assert "conf/base/evaluation/parameters.yml" in problems[0].problem
+    assert "evaluation.knn.ks: every k must be at least 1" in problems[0].problem
