@@ -12,7 +12,8 @@ from skimage import data
 from typer.testing import CliRunner
 
 from dinomill.commands.app import app
-from dinomill.commands.init import from_here, init, known_size
+from dinomill.commands.init import init
+from dinomill.commands.init_wish import from_here, known_size
 from dinomill.errors import ConfigError, DinomillError, InputError
 
 

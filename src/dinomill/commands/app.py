@@ -101,8 +101,8 @@ def init(
 
     Run again with other options it shows the difference, and writes it with --force only.
     """
-    from dinomill.commands.init import from_here, known_size
     from dinomill.commands.init import init as make_environment
+    from dinomill.commands.init_wish import from_here, known_size
     from dinomill.commands.project import enter_project
 
     here = Path.cwd()

@@ -71,3 +71,11 @@ class Measured(Config):
     distillation_disk: int = Field(ge=0, description="of one checkpoint and the export, bytes")
     busy: bool = Field(default=False, description="other work took much of the machine meanwhile")
     guessed: bool = Field(default=False, description="true: nothing was measured")
+
+
+def in_words(hours: float) -> str:
+    """A stretch of time, for people."""
+    if hours < 1:
+        minutes = max(round(60 * hours), 1)
+        return "one minute" if minutes == 1 else f"{minutes} minutes"
+    return "one hour" if hours == 1 else f"{hours:g} hours"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dinomill.planning.choices import in_words
 from dinomill.planning.recipe import Plan
 
 # Below so many views of so many images nothing that is published was learnt from nothing.
@@ -13,7 +14,7 @@ def expectation(plan: Plan) -> list[str]:
     """Some sentences, the most important first."""
     wish, shape = plan.wish, plan.shape
     views = plan.steps.pretraining * shape.batch
-    what = f"{plan.pool.images:,} images and {_time(wish.hours)} on {_on(plan)}"
+    what = f"{plan.pool.images:,} images and {in_words(wish.hours)} on {_on(plan)}"
     found = []
     if wish.start is not None:
         found.append(
@@ -73,12 +74,6 @@ def warnings(plan: Plan) -> list[str]:
         reasons = ", ".join(f"{count} {reason}" for reason, count in pool.unreadable.items())
         found.append(f"{pool.unreadable_share:.0%} of the files looked at cannot be used: {reasons}.")
     return found
-
-
-def _time(hours: float) -> str:
-    if hours < 1:
-        return "one minute" if round(60 * hours) == 1 else f"{60 * hours:.0f} minutes"
-    return "one hour" if hours == 1 else f"{hours:g} hours"
 
 
 def _on(plan: Plan) -> str:

@@ -26,18 +26,19 @@ IMAGES_PER_SCAN = 512  # of a task, as curation divides the work
 # and what the stage imports, the gates' Data Docs, MLflow's records, TorchServe's start and its trial.
 _REFERENCE_IMPORT = 4.0
 _FIXED = {
-    "curation": 16.0,
-    "pretraining": 7.0,
-    "distillation": 7.0,
-    "evaluation": 12.0,
-    "registration": 12.0,
-    "packaging": 45.0,
-    "reporting": 12.0,
+    "curation": 17.0,
+    "pretraining": 9.0,
+    "distillation": 9.0,
+    "evaluation": 13.0,
+    "registration": 11.0,
+    "packaging": 16.0,
+    "reporting": 9.0,
 }
 _GATES = 0.0006  # seconds a file: tables, gates, the page
 _SEARCH = 0.0008  # seconds an image: copies, seeds, clusters
 _PROBES = 0.0015  # seconds a bank image and network: kNN and the linear probe with its ten strengths
-_PARENT = 650 * 2**20  # bytes of the Kedro process beside what is computed
+_CURATING = 680 * 2**20  # bytes of the Kedro process of curation, with tables, gates and the page
+_PARENT = 480 * 2**20  # bytes of the Kedro process beside what is computed
 _WORKER = 420 * 2**20  # bytes of a process that embeds
 
 
@@ -122,7 +123,7 @@ def predict(wish: Wish, pool: Pool, machine: Machine, shape: Shape, measured: Me
     export = measured.pretraining_disk // 4
     stages |= {
         "registration": _light(fixed["registration"], _PARENT + export, 2 * export),
-        "packaging": _light(fixed["packaging"], _PARENT + 2 * _WORKER + export, 2 * export),
+        "packaging": _light(fixed["packaging"], _PARENT + _WORKER + 2 * export, 2 * export),
         "reporting": _light(fixed["reporting"], _PARENT, 4 * 2**20),
     }
     return Prediction(stages=stages, machine=str(machine), measured=not measured.guessed, hours=wish.hours)
@@ -151,7 +152,7 @@ def _curation(
     return StagePrediction(
         images=files,
         seconds=fixed + scan + embed + tables,
-        memory_bytes=int(_PARENT + processes * each + pool.largest_bytes),
+        memory_bytes=int(_CURATING + processes * each + pool.largest_bytes),
         disk_bytes=pool.bytes * 2 + images * (2 * 1280 + 256 + 400),  # shards, hard links aside; features, signatures
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dinomill.errors import InputError
-from dinomill.planning.choices import Choices, Measured, Wish
+from dinomill.planning.choices import Choices, Measured, Wish, in_words
 from dinomill.planning.machine import Machine
 from dinomill.planning.pool import Pool
 from dinomill.planning.prediction import Prediction, Steps, guess, predict
@@ -114,7 +114,7 @@ def _bound(wish: Wish, affordable: int, bounded: int, epochs: int, others: float
         )
     if affordable > bounded:
         return f"{epochs} epochs, no more: more would teach the images by heart; the hours are not used up"
-    return f"what {wish.hours:g} hours leave beside the other stages"
+    return f"what {in_words(wish.hours)} leave beside the other stages"
 
 
 def _rounded(steps: int) -> int:

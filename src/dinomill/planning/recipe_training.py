@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dinomill.models.config import VisionTransformerConfig
-from dinomill.planning.choices import Choice, Choices, Wish
+from dinomill.planning.choices import Choice, Choices, Wish, in_words
 from dinomill.planning.machine import Machine
 from dinomill.planning.pool import Pool
 from dinomill.planning.prediction import Steps
@@ -126,7 +126,7 @@ def _model(wish: Wish, pool: Pool, machine: Machine, shape: Shape, count: int) -
 def _asked(wish: Wish, pool: Pool, machine: Machine) -> str:
     if wish.size is not None:
         return f"--size {wish.size}"
-    return f"for {pool.images:,} images and {wish.hours:g} hours on {len(machine.gpus) or machine.cores} " + (
+    return f"for {pool.images:,} images and {in_words(wish.hours)} on {len(machine.gpus) or machine.cores} " + (
         "GPU(s)" if machine.gpus else "cores"
     )
 

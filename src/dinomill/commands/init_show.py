@@ -1,0 +1,103 @@
+"""What `dinomill init` prints: what was seen, what was chosen and why, what to expect."""
+
+from __future__ import annotations
+
+from dinomill.planning.choices import Wish
+from dinomill.planning.expectation import expectation
+from dinomill.planning.pool import Pool
+from dinomill.planning.recipe import Plan
+
+_SHOWN = (
+    ("images", "pretraining.crops.global_size"),
+    ("crops", "pretraining.crops.global_scale"),
+    ("channels", "curation.write.channels"),
+    ("start", "pretraining.initial"),
+    ("model", "pretraining.model.embed_dim"),
+    ("steps", "pretraining.steps"),
+    ("batch", "pretraining.batch_size"),
+    ("prototypes", "pretraining.step.head.prototypes"),
+    ("student", "distillation.students.small.embed_dim"),
+    ("student's steps", "distillation.steps"),
+    ("embedder", "curation.embedding.embedder.image_size"),
+)
+
+
+def print_seen(wish: Wish, pool: Pool, machine: str) -> None:
+    """The images, the machine, and what was given beside them."""
+    count = max(sum(pool.formats.values()), 1)
+    formats = ", ".join(f"{name} {share / count:.0%}" for name, share in list(pool.formats.items())[:4])
+    short, long = pool.short_side, pool.long_side
+    bits = ", ".join(map(str, pool.bits))
+    about = "" if pool.sampled == pool.files else "about "
+    rows = [
+        ("images", f"{pool.files:,} files, {pool.bytes / 1e6:,.0f} MB, {about}{pool.images:,} usable: {formats}"),
+        ("", f"{short.smallest:.0f} to {long.largest:,.0f} pixels a side, half of them {short.median:.0f} or more"),
+        (
+            "",
+            f"{pool.coloured:.0%} show colour, {bits} bits" + (f", {pool.alpha:.0%} transparent" if pool.alpha else ""),
+        ),
+        ("", f"alike by {pool.alignment:.2f} place by place; {pool.sampled} looked at in {pool.seconds:.0f} s"),
+        ("machine", machine),
+    ]
+    if wish.seeds:
+        rows.append(("seeds", f"{wish.seed_images:,} in {', '.join(wish.seeds)}"))
+    if wish.labelled:
+        rows.append(("labelled", f"{wish.classes} classes, {wish.bank:,} to learn from, {wish.queries:,} to score"))
+    if wish.start:
+        start = wish.start
+        licence = f", licence {start.licence}" if start.licence else ", licence not stated"
+        rows.append(("weights", f"{start.family}, {start.parameters / 1e6:.0f} M, patch {start.patch_size}{licence}"))
+    for key, text in rows:
+        print(f"{key:<10}{text}")
+    print(flush=True)
+
+
+def print_plan(proposed: Plan) -> None:
+    """What was chosen and why, minutes and memory a stage, and what such a run can reach."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    table = Table("chosen", "", "why", box=None, pad_edge=False)
+    for title, key in _SHOWN:
+        if key in proposed.choices:
+            choice = proposed.choices[key]
+            table.add_row(title, Text(str(choice.value)), Text(choice.reason))
+    console.print(table)
+    print()
+    prediction = proposed.prediction
+    stages = Table(box=None, pad_edge=False)
+    for title in ("expected", "images", "minutes", "memory", "disk"):
+        stages.add_column(title, justify="left" if title == "expected" else "right")
+    for name, stage in prediction.stages.items():
+        images = f"{stage.images:,}" if stage.images else ""
+        stages.add_row(
+            name, images, _minutes(stage.seconds), _gigabytes(stage.memory_bytes), _gigabytes(stage.disk_bytes)
+        )
+    stages.add_row(
+        "whole run",
+        "",
+        _minutes(prediction.seconds),
+        _gigabytes(prediction.memory_bytes),
+        _gigabytes(prediction.disk_bytes),
+    )
+    console.print(stages)
+    measured = proposed.measured
+    how = "guessed from sizes" if measured.guessed else "measured here"
+    print(
+        f"\n{proposed.shape.batch / measured.pretraining_step:,.0f} images/s in pretraining, "
+        f"{proposed.shape.batch / measured.distillation_step:,.0f} in distillation, "
+        f"{proposed.machine.cores / measured.embed_seconds:,.0f} through curation's network ({how}).\n"
+    )
+    for sentence in expectation(proposed):
+        console.print(Text(sentence))
+    print(flush=True)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.1f}"
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 2**30:.1f} GB" if count >= 0.1 * 2**30 else f"{count / 2**20:.0f} MB"

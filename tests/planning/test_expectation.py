@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from dinomill.planning.choices import in_words
+from dinomill.planning.expectation import expectation, warnings
+from dinomill.planning.recipe import plan
+from tests.planning.pools import COLOUR, CRAWL, LABELLED, VITS14, machine, pool, wish
+
+
+def _said(**changes: object) -> str:
+    return " ".join(expectation(plan(wish(**changes), COLOUR, machine())))
+
+
+def test_too_little_is_said_to_be_too_little_and_what_to_do_instead() -> None:
+    said = _said(**LABELLED)
+    assert "4,959 images and one hour on two cores are too little to learn from nothing" in said
+    assert "--from WEIGHTS" in said
+
+
+def test_weights_are_promised_no_more_than_they_give() -> None:
+    said = _said(start=VITS14, **LABELLED)
+    assert "too little" not in said
+    assert "row of their own" in said
+
+
+def test_much_is_not_called_little() -> None:
+    said = " ".join(expectation(plan(wish(hours=500, **LABELLED), CRAWL, machine(64, gpus=8))))
+    assert "too little" not in said
+
+
+def test_what_is_missing_is_named() -> None:
+    assert "Without labelled images" in _said()
+    assert "Without seeds" in _said()
+    assert "Without seeds" not in _said(seeds={"good": "seeds"}, seed_images=10)
+
+
+def test_dangers_are_named() -> None:
+    small = machine(memory=2**30, disk_free_bytes=2**20)
+    said = " ".join(warnings(plan(wish(), COLOUR, small)))
+    assert "Memory:" in said
+    assert "Disk:" in said
+    black = pool(900, 512, bits={16: 384}, contrast=0.004, unreadable={"truncated": 96})
+    said = " ".join(warnings(plan(wish(), black, machine())))
+    assert "almost black" in said
+    assert "25% of the files looked at cannot be used: 96 truncated" in said
+    assert warnings(plan(wish(), COLOUR, machine())) == []
+
+
+def test_times_are_said_as_people_say_them() -> None:
+    assert [in_words(hours) for hours in (0.01, 0.5, 1, 1.5, 24)] == [
+        "one minute",
+        "30 minutes",
+        "one hour",
+        "1.5 hours",
+        "24 hours",
+    ]
