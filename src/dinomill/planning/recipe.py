@@ -21,6 +21,10 @@ MAX_EPOCHS = 100
 MAX_EPOCHS_STARTED = 30
 _RESERVE = 0.95  # of the hours are shared out: machines have other things to do
 _LEAST_STEPS = 10
+FEWEST_MEASURED = (
+    1200  # labelled images that evaluation measures on, where there are so many: ±3 points at a third of them
+)
+FEWEST_LABELLED = 400  # … that the monitor looks at
 
 
 @dataclass(frozen=True)
@@ -131,21 +135,21 @@ def _random_networks(measured: Measured) -> int:
 
 
 def _labelled(wish: Wish, measured: Measured, budget: float) -> dict[str, int]:
-    """Labelled images that may be measured on: at most a twelfth of the hours goes into features."""
+    """Labelled images that are measured on: a twelfth of the hours, but enough for a telling interval."""
     if not wish.labelled:
         return {"bank": 0, "queries": 0}
     networks = 6
-    affordable = max(int(budget / 12 * measured.teacher_rate / networks), 200)
-    queries = min(wish.queries, max(affordable // 3, 100))
-    return {"queries": queries, "bank": min(wish.bank, max(affordable - queries, 100))}
+    affordable = max(int(budget / 12 * measured.teacher_rate / networks), FEWEST_MEASURED)
+    queries = min(wish.queries, affordable // 3)
+    return {"queries": queries, "bank": min(wish.bank, affordable - queries)}
 
 
 def _looks(wish: Wish, measured: Measured, budget: float) -> dict[str, int]:
-    """How the monitor looks: at most two hundredths of the hours."""
+    """How the monitor looks: some two hundredths of the hours, but at enough images to tell a point from noise."""
     looks = 4
     affordable = int(0.01 * budget / looks * min(measured.teacher_rate, measured.student_rate))
     images = max(64, min(512, affordable // 3))
-    labelled = max(100, min(2000, affordable - images)) if wish.labelled else 0
+    labelled = max(FEWEST_LABELLED, min(2000, affordable - images)) if wish.labelled else 0
     return {"looks": looks, "look_images": images, "look_labelled": min(labelled, max(wish.bank, 20))}
 
 

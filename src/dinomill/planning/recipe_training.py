@@ -260,17 +260,23 @@ def _short_schedule(shape: Shape, count: int) -> Choices:
 
 
 def _started_schedule(shape: Shape, count: int) -> Choices:
-    rate = 4e-4 if shape.teacher.embed_dim <= 384 else 2e-4
+    # As conf/adapt, whose measurements are in docs/adaptation.md: a tenth of this hardly moved the weights, and several
+    # times as much spoilt them.
+    rate = 1e-3 if shape.teacher.embed_dim <= 384 else 5e-4
+    momentum = 0.97 if count < 500 else max(0.98, _momentum(count))
     values: dict[str, tuple[Any, str]] = {
-        "schedule.learning_rate": (rate, "at 1,024 images a step, by square root: a tenth of what random weights take"),
+        "schedule.learning_rate": (
+            rate,
+            "at 1,024 images a step, by square root; random weights take four times it",
+        ),
         "schedule.warmup": (0.05, "share of the run"),
-        "schedule.momentum": (max(0.99, _momentum(count)), f"of the teacher, over {count:,} steps"),
+        "schedule.momentum": (momentum, f"of the teacher, which has {count:,} steps to get anywhere"),
         "schedule.teacher_temperature": (0.06, "a short run"),
         "schedule.teacher_temperature_warmup": (0.2, "share of the run"),
         "schedule.weight_decay_end": (0.04, "no more at the end than at the start: nothing is to be unlearnt"),
-        "adaptation.frozen": (0.2, "share of the run: new heads would only do damage before they say something"),
-        "adaptation.ramp": (0.2, "share of the run in which the backbone's rate rises"),
-        "adaptation.backbone_rate": (0.1, "of the schedule's rate: the weights are good already"),
+        "adaptation.frozen": (0.1, "share of the run: new heads would only do damage before they say something"),
+        "adaptation.ramp": (0.1, "share of the run in which the backbone's rate rises"),
+        "adaptation.backbone_rate": (1.0, "of the schedule's rate; less where images are much like the weights' own"),
     }
     return {key: Choice(*pair) for key, pair in values.items()}
 
