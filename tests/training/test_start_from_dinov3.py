@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import torch
 
 import dinomill
+from dinomill.features import describe
 from dinomill.models import VisionTransformer, VisionTransformerConfig
-from dinomill.models.agreement import model_from_weights
 from dinomill.models.position import rope_periods
 from dinomill.training.engine import build_module
 from dinomill.training.job import TrainingJob
@@ -48,7 +48,9 @@ def official(path: Path) -> Path:
 
 def test_a_dinov3_file_is_trained_on(make_job: Callable[..., TrainingJob], tmp_path: Path) -> None:
     weights = official(tmp_path / "dinov3.pth")
-    config = model_from_weights(weights, {"image_size": 8})
+    model = describe(str(weights)).model
+    assert model is not None
+    config = model.model_copy(update={"image_size": 8})
     job = make_job(
         initial=weights,
         initial_sha256="0" * 64,

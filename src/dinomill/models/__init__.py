@@ -10,7 +10,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dinomill.models.agreement import agree, model_from_weights
     from dinomill.models.attention import Sequences
     from dinomill.models.config import VARIANTS, HeadConfig, VisionTransformerConfig, variant
     from dinomill.models.heads import ProjectionHead
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from dinomill.models.weights import load_backbone, read_config, save_backbone
 
 _HOMES = {
-    "agreement": ("agree", "model_from_weights"),
     "attention": ("Sequences",),
     "config": ("VARIANTS", "HeadConfig", "VisionTransformerConfig", "variant"),
     "heads": ("ProjectionHead",),
@@ -39,12 +37,10 @@ __all__ = [
     "Subset",
     "VisionTransformer",
     "VisionTransformerConfig",
-    "agree",
     "build",
     "draw_drop_path",
     "load",
     "load_backbone",
-    "model_from_weights",
     "read_config",
     "read_weights",
     "save_backbone",

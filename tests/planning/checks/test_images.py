@@ -60,6 +60,12 @@ def test_the_written_channels_are_what_counts(found: Found) -> None:
     assert [problem.key for problem in problems if problem.warning] == ["curation.write.channels"]
 
 
+def test_weights_that_take_colour_are_a_reason_to_write_it(found: Found) -> None:
+    adapted = {"initial": "vits14.pth", "model": "from_weights"}
+    problems = found(curation={"write": {"channels": 3}}, pretraining=adapted)
+    assert "curation.write.channels" not in {problem.key for problem in problems}
+
+
 def test_a_small_model_on_photographs(root: Path, found: Found) -> None:
     replace_pool(root, 40, side=256)
     problems = found(settings={"seeds": None})

@@ -99,7 +99,8 @@ def _pool(request: Request, pool: Pool) -> Iterator[Problem]:
         yield from _channels(request, like.channels, why, certain=certain)
     else:
         yield from _channels(request, config.write.channels, f"curation.write.channels: {config.write.channels}")
-        if config.write.channels == 3 and shares[-1] <= _SURELY_GREY:
+        asked_by_weights = request.pretraining is not None and request.pretraining.initial is not None
+        if config.write.channels == 3 and shares[-1] <= _SURELY_GREY and not asked_by_weights:
             yield Problem(
                 "curation.write.channels",
                 "The dataset is to have colour, and the images have none.",
