@@ -1,0 +1,47 @@
+"""What the verbs share: the command line that they belong to, and options that several take."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="dinomill",
+    help="Raw images in, a served vision backbone out. Stages run with `kedro run --pipelines STAGE` or `dvc repro`.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="rich",
+)
+dvc_app = typer.Typer(help="Keep dvc.yaml in step with the stages.", no_args_is_help=True)
+app.add_typer(dvc_app, name="dvc")
+
+Env = Annotated[
+    str | None,
+    typer.Option("--env", "-e", metavar="NAME", help="A folder of conf/; by default base with local."),
+]
+
+MODEL = (
+    "An exported folder, models:/name@alias, or weights of DINOv2 or DINOv3 in any form (see `dinomill weights`); "
+    "by default the version that the registration stage registered."
+)
+SIZE = "Pixels, a whole number of patches; by default what the model was made for."
+
+
+def _version(value: bool) -> None:
+    if value:
+        from dinomill import __version__
+
+        typer.echo(f"dinomill {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", "-V", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Options before the verb."""

@@ -1,0 +1,98 @@
+"""The verbs that use a network: `dinomill embed`, `search`, `export` …; each imports what it needs when called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dinomill.commands.typed import MODEL, SIZE, Env, app
+
+
+@app.command(epilog="Examples: [bold]dinomill serve[/]   [bold]dinomill serve --port 9000[/]")
+def serve(
+    port: Annotated[
+        int, typer.Option(help="Port of the predictions; the next two are used as well.", min=1, max=65533)
+    ] = 8080,
+    env: Env = None,
+) -> None:
+    """Serve the packaged model with TorchServe on 127.0.0.1. Ctrl-C ends it."""
+    from dinomill.commands.project import enter_project, folder
+    from dinomill.serving.torchserve.serve import serve as serve_package
+
+    enter_project()
+    serve_package(folder("package", env), port=port, run=folder("work", env) / "serve")
+
+
+@app.command(
+    epilog="Examples: [bold]dinomill embed photos/ --output photos.parquet[/]   "
+    "[bold]dinomill embed a.jpg b.png -o two.npy --model dinov2_vits14_pretrain.pth[/]"
+)
+def embed(
+    sources: Annotated[list[Path], typer.Argument(help="Images, or folders that are searched recursively.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A .parquet or .npy file.")],
+    model: Annotated[str | None, typer.Option("--model", "-m", help=MODEL)] = None,
+    batch_size: Annotated[int, typer.Option(help="Images computed at once.", min=1)] = 64,
+    image_size: Annotated[int | None, typer.Option(help=SIZE, min=1)] = None,
+    env: Env = None,
+) -> None:
+    """Compute one embedding an image."""
+    from dinomill.commands.embed import embed_files
+    from dinomill.commands.project import enter_project
+
+    sources, output = [path.absolute() for path in sources], output.absolute()
+    if model is None:
+        enter_project()
+    embed_files(sources, output, model=model, batch_size=batch_size, image_size=image_size, env=env)
+
+
+@app.command(
+    epilog="Examples: [bold]dinomill export onnx backbone.onnx[/]   "
+    "[bold]dinomill export pth vits14.pth --model models:/dinomill-backbone@champion[/]"
+)
+def export(
+    form: Annotated[str, typer.Argument(metavar="FORMAT", help="pth, safetensors, pt2, onnx or openvino.")],
+    output: Annotated[Path, typer.Argument(help="The file to write; its suffix becomes the format's.")],
+    model: Annotated[str | None, typer.Option("--model", "-m", help=MODEL)] = None,
+    env: Env = None,
+) -> None:
+    """Write the model in a form that other runtimes read, after comparing it with the model itself."""
+    from dinomill.commands.export import export_model
+    from dinomill.commands.project import enter_project
+
+    output = output.absolute()
+    if model is None:
+        enter_project()
+    export_model(model, form, output, env=env)
+
+
+@app.command(epilog="Examples: [bold]dinomill weights[/]   [bold]dinomill weights dinov3_vits16_pretrain.pth[/]")
+def weights(
+    address: Annotated[
+        str | None, typer.Argument(metavar="[FILE]", help="A file, a folder, or models:/name@alias to look at.")
+    ] = None,
+    image_size: Annotated[int | None, typer.Option(help=SIZE, min=1)] = None,
+) -> None:
+    """List the released weights that can be loaded, or say what a file holds: family, shape, licence, hash."""
+    from dinomill.commands.weights import check, list_known
+
+    if address is None:
+        list_known()
+    else:
+        check(address, image_size)
+
+
+@app.command(epilog="Example: [bold]dinomill search query.jpg photos.parquet --count 5[/]")
+def search(
+    query: Annotated[Path, typer.Argument(help="An image.")],
+    index: Annotated[Path, typer.Argument(help="A file that `dinomill embed` wrote.")],
+    count: Annotated[int, typer.Option("--count", "-k", help="How many to show.", min=1)] = 10,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="By default the model that made the file.")] = None,
+    env: Env = None,
+) -> None:
+    """Show the images nearest to a query: cosine and path, a line each."""
+    from dinomill.commands.search import search as find
+    from dinomill.commands.search import show
+
+    show(find(query, index, count=count, model=model, env=env))
