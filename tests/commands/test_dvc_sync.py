@@ -127,6 +127,24 @@ def test_a_local_file_is_seen(project: Path, sync: Sync) -> None:
     assert not [file for file in made["pretraining"]["params"] if "conf/local" in str(file)]
 
 
+def test_weights_that_a_stage_starts_from_are_watched(project: Path, sync: Sync) -> None:
+    """Other weights under the same name gave another model, and DVC saw nothing to do."""
+    (project / "weights").mkdir()
+    (project / "weights/vits14.pth").write_bytes(b"weights")
+    local = project / "conf/local/parameters.yml"
+    local.parent.mkdir(parents=True, exist_ok=True)
+    local.write_text(
+        "pretraining:\n  initial: weights/vits14.pth\n  model: from_weights\n"
+        "curation:\n  embedding:\n    embedder:\n      network: weights/vits14.pth\n",
+        encoding="utf-8",
+    )
+    assert sync(project)[0] == 0
+    made = stages(project)
+    assert "weights/vits14.pth" in made["pretraining"]["deps"]
+    assert "weights/vits14.pth" in made["curation"]["deps"]
+    assert "weights/vits14.pth" not in made["distillation"]["deps"]
+
+
 def say(project: Path, name: str, text: str) -> None:
     path = project / "conf" / name
     path.parent.mkdir(parents=True, exist_ok=True)

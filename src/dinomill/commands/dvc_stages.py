@@ -3,8 +3,8 @@
 A stage is a pipeline:
 
     cmd      kedro run --pipelines <stage>
-    deps     its free inputs, what its entries name under `metadata.dvc.deps`, `pipelines/<stage>` and the areas of the
-             code that it imports
+    deps     its free inputs, what its entries name under `metadata.dvc.deps`, the weights that its parameters name,
+             `pipelines/<stage>` and the areas of the code that it imports
     params   its key in every parameter file that applies, and the globals that its files refer to
     outs     the folders of the handles that it writes
     metrics, plots   what a catalog entry names under `metadata.dvc`
@@ -31,6 +31,8 @@ from dinomill.stages import STAGES
 
 CONFIGURATION = "configuration"
 AGREES = "dvc.yaml agrees with the configuration.\n"
+# Where a stage's parameters name weights: a file or folder of the user's, a known name, or models:/….
+WEIGHTS = {"curation": "embedding.embedder.network", "pretraining": "initial"}
 
 _GLOBAL = re.compile(r"\$\{globals:\s*([\w.]+)")
 _WITHIN_GLOBALS = re.compile(r"\$\{\s*([\w.]+)\s*\}")
@@ -106,6 +108,7 @@ class EnvironmentStages:
             "deps": [self.stamp]
             + self._paths(sorted(self._inputs(name)))
             + [path for entry in written for path in self._extra_deps(entry)]
+            + self._weights(name)
             + [path.as_posix() for path in code_of(name, self._root)],
             "params": self._params(name, [*sources, *written]),
             "outs": self._paths(written),
@@ -181,6 +184,13 @@ class EnvironmentStages:
         """What a stage reads besides its handles, unless it is a part of a sample that nobody lays out."""
         paths = [Path(path) for path in _dvc_metadata(self._catalog[entry]).get("deps", ())]
         return [path.as_posix() for path in paths if self._sample_used or not path.is_relative_to(self._sample_folder)]
+
+    def _weights(self, stage: str) -> list[str]:
+        """The weights on this machine that a stage is told to use; none of this environment's own: DVC knows those."""
+        named = _find(self._layers.parameters.get(stage, {}), WEIGHTS[stage]) if stage in WEIGHTS else _NOTHING
+        if not isinstance(named, str) or "://" in named or not (path := Path(named).expanduser()).exists():
+            return []
+        return [] if path.is_relative_to(self._layers.globals["data"]) else [path.as_posix()]
 
     def _params(self, stage: str, entries: list[str]) -> list[dict[str, list[str]]]:
         """The stage's own keys, file by file, then the globals that its parameters and catalog entries refer to.
