@@ -67,3 +67,19 @@ def test_a_dinov3_file_is_trained_on(make_job: Callable[..., TrainingJob], tmp_p
     assert not torch.equal(state["local_cls_norm.weight"], torch.ones(32))
     losses = pq.read_table(job.exported / "student" / "history.parquet")["loss"].to_pylist()
     assert losses[-1] < losses[0]
+
+
+def test_a_norm_for_local_crops_waits_for_none_without_them(
+    make_job: Callable[..., TrainingJob], tmp_path: Path
+) -> None:
+    weights = official(tmp_path / "dinov3.pth")
+    model = describe(str(weights)).model
+    assert model is not None
+    shape = model.model_copy(update={"image_size": 8}).model_dump(mode="json")
+    without = make_job(models={"student": shape}, recipe={"crops": {"local_crops": 0}})
+    norm = build_module(without).student("student").backbone.local_cls_norm
+    assert norm is not None
+    assert not norm.weight.requires_grad
+    norm = build_module(make_job(models={"student": shape})).student("student").backbone.local_cls_norm
+    assert norm is not None
+    assert norm.weight.requires_grad

@@ -129,6 +129,7 @@ def build_module(job: TrainingJob) -> SelfDistillation:
         if job.initial is not None:
             backbone.load_state_dict(starting_backbone(backbone.config, job.initial).state_dict())
             _start_heads_from(network, job.initial)
+        _freeze_unused(backbone, job)
         module = SelfDistillation({"student": network}, step)
         if job.adaptation is not None and job.adaptation.lora is not None:
             # After the averages were made: they are plain, and follow the sums.
@@ -142,9 +143,16 @@ def build_module(job: TrainingJob) -> SelfDistillation:
         name: Network(VisionTransformer(model), shape, separate_heads=separate) for name, model in job.models.items()
     }
     for student in students.values():
-        # Nothing is masked, so that this one would never get a gradient, for which DDP would wait.
-        student.backbone.mask_token.requires_grad_(False)
+        _freeze_unused(student.backbone, job)
     return SelfDistillation(students, step, teacher)
+
+
+def _freeze_unused(backbone: VisionTransformer, job: TrainingJob) -> None:
+    """Take out what this job never gives a gradient: DDP would wait for it."""
+    if job.teacher is not None:
+        backbone.mask_token.requires_grad_(False)  # nothing is masked
+    if not job.recipe.crops.local_crops and backbone.local_cls_norm is not None:
+        backbone.local_cls_norm.requires_grad_(False)
 
 
 def load_teacher(folder: Path) -> Network:
