@@ -71,13 +71,14 @@ def test_one_spelling_at_a_time(project: Path, refused: Refused) -> None:
 
 def test_a_missing_pool_says_what_to_do(project: Path, refused: Refused) -> None:
     shown = refused("--pipelines", "curation")
-    assert "pool location data/01_raw/sample/pool does not exist" in shown
+    assert "There is no data/01_raw/sample/pool." in shown
+    assert "pool in conf/base/globals.yml" in shown
     assert "dinomill sample" in shown
 
 
 def test_an_empty_pool_is_said(project: Path, refused: Refused) -> None:
     (project / "data/01_raw/sample/pool").mkdir(parents=True)
-    assert "pool folder data/01_raw/sample/pool is empty" in refused("--pipeline", "curation")
+    assert "data/01_raw/sample/pool is empty" in refused("--pipeline", "curation")
 
 
 def test_a_missing_seed_folder_is_said(sources: Path, refused: Refused) -> None:
@@ -85,7 +86,8 @@ def test_a_missing_seed_folder_is_said(sources: Path, refused: Refused) -> None:
         path.unlink()
     (sources / "data/01_raw/sample/seeds").rmdir()
     shown = refused("--pipelines", "curation")
-    assert "seeds location data/01_raw/sample/seeds does not exist" in shown
+    assert "There is no data/01_raw/sample/seeds." in shown
+    assert "seeds.examples in conf/base/globals.yml" in shown
 
 
 def test_a_wrong_parameter_names_the_likely_key_and_the_file(sources: Path, refused: Refused) -> None:
@@ -126,8 +128,8 @@ def mine(project: Path) -> None:
     [
         ("paper", "--env paper/vitl14"),
         ("nosuch", "mine, paper/high_resolution"),
-        ("conf/mine/", "the stage that writes data/mine/05_model_input/curated"),
-        ("paper/vitl14", "the stage that writes data/05_model_input/curated"),
+        ("conf/mine/", "no data/mine/05_model_input/curated/handle.json"),
+        ("paper/vitl14", "no data/05_model_input/curated/handle.json"),
     ],
 )
 def test_an_environment_works_or_says_what_to_type(project: Path, refused: Refused, env: str, said: str) -> None:
@@ -149,7 +151,7 @@ def test_an_environment_works_or_says_what_to_type(project: Path, refused: Refus
         ),
         ("local/parameters.yml", "pretraning: {}", (), "found: in conf/local/parameters.yml"),
         ("local/curation/parameters.yml", "curation: [", (), "conf/local/curation/parameters.yml is not valid YAML"),
-        ("local/globals.yml", "pool: [nosuch]", (), "`pool` in conf/local/globals.yml"),
+        ("local/globals.yml", "pool: [nosuch]", (), "There is no nosuch. set in: pool in conf/local/globals.yml"),
         ("local/globals.yml", "folders: {work: 3}", (), "conf/local/globals.yml is not valid: curation.folders.work"),
     ],
 )
@@ -179,7 +181,7 @@ def test_a_failure_looks_the_same_from_the_shell_and_any_folder(project: Path) -
     done = kedro(project / "conf", "run", "--pipelines", "curation")
     check_refusal(project, done.returncode, done.stdout + done.stderr)
     assert done.returncode == 1
-    assert "error: The pool location data/01_raw/sample/pool does not exist" in done.stderr
+    assert "There is no data/01_raw/sample/pool." in done.stderr
 
 
 def test_the_stages_are_listed_quickly_from_any_folder(project: Path) -> None:
