@@ -41,8 +41,8 @@ def test_what_was_measured_is_above_the_bound(ask: Ask) -> None:
 
 
 def test_a_giant_on_this_machine(ask: Ask) -> None:
-    (problem,) = check_amounts(ask(("pretraining",), pretraining=GIANT))
-    assert problem.key == "pretraining.batch_size"
+    problems = check_amounts(ask(("pretraining",), pretraining=GIANT))  # on a small disk, that is one too
+    (problem,) = (problem for problem in problems if problem.key == "pretraining.batch_size")
     assert not problem.warning
     assert "3,072" in str(problem.found) or "3072" in str(problem.found)
     assert "accumulate" in str(problem.action)
