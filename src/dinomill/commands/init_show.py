@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dinomill.planning.choices import Wish
 from dinomill.planning.expectation import expectation
-from dinomill.planning.pool import Pool
+from dinomill.planning.pool import Pool, Spread
 from dinomill.planning.recipe import Plan
 
 _SHOWN = (
@@ -31,7 +31,7 @@ def print_seen(wish: Wish, pool: Pool, machine: str) -> None:
     about = "" if pool.sampled == pool.files else "about "
     rows = [
         ("images", f"{pool.files:,} files, {pool.bytes / 1e6:,.0f} MB, {about}{pool.images:,} usable: {formats}"),
-        ("", f"{short.smallest:.0f} to {long.largest:,.0f} pixels a side, half of them {short.median:.0f} or more"),
+        ("", _sides(short, long)),
         (
             "",
             f"{pool.coloured:.0%} show colour, {bits} bits" + (f", {pool.alpha:.0%} transparent" if pool.alpha else ""),
@@ -95,9 +95,15 @@ def print_plan(proposed: Plan) -> None:
     print(flush=True)
 
 
+def _sides(short: Spread, long: Spread) -> str:
+    if short.smallest == long.largest:
+        return f"{short.smallest:,.0f} pixels a side, all of them"
+    return f"{short.smallest:,.0f} to {long.largest:,.0f} pixels a side, half of them {short.median:,.0f} or more"
+
+
 def _minutes(seconds: float) -> str:
     return f"{seconds / 60:.1f}"
 
 
 def _gigabytes(count: int) -> str:
-    return f"{count / 2**30:.1f} GB" if count >= 0.1 * 2**30 else f"{count / 2**20:.0f} MB"
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"

@@ -34,7 +34,8 @@ class _Lines:
             rate = self._done / (now - self._start)
             left = (self._total - self._done) / rate if rate else float("inf")
             how_far = f"{self._done:,} of {self._total:,} {self._unit}"
-            print(f"{self._name}: {how_far}, {rate:,.1f}/s, {left:,.0f} s left", file=sys.stderr, flush=True)
+            fast = f", {rate:,.1f}/s" if rate >= 0.5 else ""  # of few long parts no rate says anything
+            print(f"{self._name}: {how_far}{fast}, {left:,.0f} s left", file=sys.stderr, flush=True)
 
 
 class _Bar:

@@ -67,8 +67,13 @@ class Measured(Config):
     teacher_rate: float = Field(gt=0, description="images a second through the teacher, all cores")
     student_rate: float = Field(gt=0, description="images a second through the student, all cores")
     import_seconds: float = Field(gt=0, description="to start Python and import what every stage imports")
-    pretraining_disk: int = Field(ge=0, description="of one checkpoint and the export, bytes")
-    distillation_disk: int = Field(ge=0, description="of one checkpoint and the export, bytes")
+    pretraining_disk: int = Field(
+        ge=0, description="of what a run leaves: checkpoints, exports and their copies, bytes"
+    )
+    distillation_disk: int = Field(
+        ge=0, description="of what a run leaves: checkpoints, exports and their copies, bytes"
+    )
+    export_bytes: int = Field(ge=0, description="of the weights that are registered and packaged")
     busy: bool = Field(default=False, description="other work took much of the machine meanwhile")
     guessed: bool = Field(default=False, description="true: nothing was measured")
 

@@ -8,6 +8,7 @@ from dinomill.planning.recipe import Plan
 # Below so many views of so many images nothing that is published was learnt from nothing.
 _FEW_VIEWS = 50_000_000
 _FEW_IMAGES = 500_000
+_FEW_QUERIES = 200
 
 
 def expectation(plan: Plan) -> list[str]:
@@ -40,9 +41,19 @@ def expectation(plan: Plan) -> list[str]:
         found.append("The hours are not used up: seeing so few images still more often would teach them by heart.")
     if not wish.labelled:
         found.append("Without labelled images nothing can be measured; the monitor watches for a collapse alone.")
+    elif wish.queries < _FEW_QUERIES:
+        found.append(
+            f"{wish.queries} labelled images to score tell differences of some {_telling(wish.queries):.0f} points "
+            "from chance: with some hundreds the gate would mean more."
+        )
     if not wish.seeds:
         found.append("Without seeds nothing counts as irrelevant: curation takes out copies and broken files.")
     return found + warnings(plan)
+
+
+def _telling(queries: int) -> float:
+    """Points of accuracy that two models, right on three of four images, must differ by: 95%, seen in pairs."""
+    return float(196 * (0.2 / queries) ** 0.5)  # a fifth of the images tell the two apart
 
 
 def warnings(plan: Plan) -> list[str]:
@@ -56,13 +67,13 @@ def warnings(plan: Plan) -> list[str]:
         )
     if prediction.memory_bytes > 0.85 * machine.memory_bytes:
         found.append(
-            f"Memory: {prediction.memory_bytes / 2**30:.1f} GB of {machine.memory_bytes / 2**30:.1f} GB would be used; "
+            f"Memory: {prediction.memory_bytes / 1e9:.1f} GB of {machine.memory_bytes / 1e9:.1f} GB would be used; "
             "a smaller --size is safer."
         )
     if prediction.disk_bytes > 0.8 * machine.disk_free_bytes:
         found.append(
-            f"Disk: {prediction.disk_bytes / 2**30:.1f} GB would be written, "
-            f"{machine.disk_free_bytes / 2**30:.1f} GB are free."
+            f"Disk: {prediction.disk_bytes / 1e9:.1f} GB would be written, "
+            f"{machine.disk_free_bytes / 1e9:.1f} GB are free."
         )
     deep = sum(count for bits, count in pool.bits.items() if bits > 8) / max(sum(pool.bits.values()), 1)
     if deep > 0.05 and pool.contrast < 0.02:

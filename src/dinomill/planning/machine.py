@@ -51,7 +51,7 @@ class Machine(Config):
 
     def __str__(self) -> str:
         shown = f"{self.cores} cores ({', '.join(self.instructions) or 'no vector instructions known'})"
-        shown += f", {self.memory_bytes / 2**30:.0f} GB of memory, {self.disk_free_bytes / 2**30:.0f} GB of free disk"
+        shown += f", {self.memory_bytes / 1e9:.0f} GB of memory, {self.disk_free_bytes / 1e9:.0f} GB of free disk"
         names = [gpu.name for gpu in self.gpus]
         kinds = ", ".join(f"{names.count(name)} × {name}" for name in dict.fromkeys(names))
         return f"{shown}, {kinds or 'no GPU'}"

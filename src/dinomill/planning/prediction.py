@@ -120,9 +120,9 @@ def predict(wish: Wish, pool: Pool, machine: Machine, shape: Shape, measured: Me
         "distillation": _training(wish, pool, machine, shape, measured, steps, fixed["distillation"], "distillation"),
         "evaluation": _evaluation(wish, machine, measured, steps, fixed["evaluation"]),
     }
-    export = measured.pretraining_disk // 4
+    export = measured.export_bytes
     stages |= {
-        "registration": _light(fixed["registration"], _PARENT + export, 2 * export),
+        "registration": _light(fixed["registration"], _PARENT + export, export),
         "packaging": _light(fixed["packaging"], _PARENT + _WORKER + 2 * export, 2 * export),
         "reporting": _light(fixed["reporting"], _PARENT, 4 * 2**20),
     }
@@ -215,7 +215,7 @@ def guess(pool: Pool, machine: Machine, shape: Shape) -> Measured:
     distil = shape.batch * (3 * small + 2 * shape.flops(shape.teacher, globals_)) / speed
     embed = 0.0012 if shape.embedder_size <= 64 else 0.004 if shape.embedder_size <= 128 else 0.012
     parameters = 12 * shape.teacher.embed_dim**2 * shape.teacher.depth
-    disk = parameters * 4 * 5
+    disk = parameters * 4 * (3 * 5 + 6)
     return Measured(
         curation_memory=_WORKER,
         scan_seconds=max(pool.seconds_an_image, 1e-5),
@@ -231,6 +231,7 @@ def guess(pool: Pool, machine: Machine, shape: Shape) -> Measured:
         import_seconds=_REFERENCE_IMPORT,
         pretraining_disk=disk,
         distillation_disk=disk // 2,
+        export_bytes=parameters * 4,
         guessed=True,
     )
 

@@ -86,6 +86,7 @@ def probe(plan: Plan, root: Path) -> Measured:
             distillation_memory=second["memory"],
             pretraining_disk=first["disk"],
             distillation_disk=second["disk"],
+            export_bytes=first["export"],
             teacher_rate=rates["teacher"],
             student_rate=rates["student"],
         )
@@ -157,7 +158,8 @@ def _train(stage: str, stages: Mapping[str, Any], room: Path, seen: Mapping[str,
     rows = [json.loads(line) for line in (job.parent / "history.jsonl").read_text(encoding="utf-8").splitlines()]
     batch = int(stages[stage]["batch_size"])
     each = [batch / row["images_per_second"] for row in rows if row.get("images_per_second")]
-    left = [path for path in job.parent.rglob("*") if path.is_file()]
+    work = job.parent
+    checkpoints, exports, start = (_size(work / name) for name in ("checkpoints", "exported-last", "start"))
     # The quicker half of the last steps: other work on the machine only ever adds.
     step, fixed = lower_half(each[-STEPS:]), max(run.seconds - sum(each), 0.0) * seen["own_share"]
     if seen["own_share"] < _BUSY:
@@ -167,8 +169,15 @@ def _train(stage: str, stages: Mapping[str, Any], room: Path, seen: Mapping[str,
         "step": step,
         "fixed": fixed,
         "memory": run.peak_bytes,
-        "disk": sum(path.stat().st_size for path in left),
+        # The two newest checkpoints and the best one stay; results are there as work, as a result, and in DVC's cache.
+        "disk": 3 * (checkpoints + exports + start),
+        "export": _size(work / "exported-last", "model.safetensors"),
     }
+
+
+def _size(folder: Path, pattern: str = "*") -> int:
+    """Bytes of the files in a folder, all the way down."""
+    return sum(path.stat().st_size for path in folder.rglob(pattern) if path.is_file())
 
 
 def lower_half(seconds: Sequence[float]) -> float:

@@ -14,7 +14,7 @@ _IMAGES_A_CLUSTER = 150
 def curation(wish: Wish, pool: Pool, machine: Machine, shape: Shape, steps: Steps, bound: str) -> Choices:
     """What is kept of the pool."""
     del bound
-    side = pool.short_side.median
+    side, found = pool.short_side.median, levels(pool.images)
     smallest = max(8, shape.image_size // 4) if wish.start is None else 8
     said = "as in the sample" if pool.unreadable_share < 0.25 else f"{pool.unreadable_share:.0%} of those looked at"
     choices = {
@@ -36,7 +36,8 @@ def curation(wish: Wish, pool: Pool, machine: Machine, shape: Shape, steps: Step
         ),
         **_deduplication(pool, shape),
         "curation.balance.levels": Choice(
-            levels(pool.images), f"clusters of some {_IMAGES_A_CLUSTER} images, finest first"
+            found,
+            f"clusters of some {_IMAGES_A_CLUSTER} images, finest first" if found else "too few images for clusters",
         ),
         "curation.write.channels": Choice(shape.channels, _channels_reason(wish, pool)),
     }

@@ -11,6 +11,7 @@ from dinomill.planning.pool import Pool
 from dinomill.planning.prediction import Steps
 from dinomill.planning.shape import SMALL_SIDE, Shape, cache_megabytes, power_of_two
 
+FEWEST_PROTOTYPES = 64
 _LONG = 20_000  # steps from which the published constants fit better than those of short runs
 
 
@@ -27,7 +28,7 @@ def pretraining(wish: Wish, pool: Pool, machine: Machine, shape: Shape, steps: S
             1024 if wish.start is not None else _hidden(shape.teacher), "the heads' width goes with the model's"
         ),
         "step.head.bottleneck_dim": Choice(_bottleneck(shape.teacher), "the paper's 256 is for networks from S on"),
-        "step.head.prototypes": Choice(prototypes(pool.images), f"about one for eight of {pool.images:,} images"),
+        "step.head.prototypes": _prototypes(wish, pool),
         "step.separate_heads": Choice(
             wish.start is None,
             "a head of its own for patches, as in the long recipe"
@@ -57,13 +58,13 @@ def distillation(wish: Wish, pool: Pool, machine: Machine, shape: Shape, steps: 
         "batch_size": (shape.batch, "as in pretraining"),
         **_student(student),
         "step.head.hidden_dim": (_hidden(student), "the heads' width goes with the model's"),
-        "step.head.bottleneck_dim": (_bottleneck(student), "as in pretraining"),
+        "step.head.bottleneck_dim": (_bottleneck(student), "goes with the student's width"),
         "step.patch_share": (0.25, "of the patches in the loss; the rest would cost more than it teaches"),
         "crops.global_size": (shape.image_size, "as in pretraining"),
         "crops.global_scale": ([0.6, 1.0], "milder than in pretraining: the teacher says what is to be seen"),
         "crops.local_size": (shape.local_size, "as in pretraining"),
         "crops.local_scale": ([0.3, 0.8], "as above"),
-        "crops.local_crops": (2, "a student learns from the teacher's views: more cost and teach little"),
+        "crops.local_crops": (2, "a student learns from the teacher's views: more of them cost time and teach little"),
         "crops.aspect": ([0.83, 1.2], "as above"),
         "crops.brightness": (0.3, "as above"),
         "crops.contrast": (0.3, "as above"),
@@ -87,7 +88,17 @@ def distillation(wish: Wish, pool: Pool, machine: Machine, shape: Shape, steps: 
 
 def prototypes(images: int) -> int:
     """Directions that images are assigned to."""
-    return min(max(power_of_two(images / 8), 256), 65_536)
+    return min(max(power_of_two(images / 8), FEWEST_PROTOTYPES), 65_536)
+
+
+def _prototypes(wish: Wish, pool: Pool) -> Choice:
+    # What the seeds keep is known after curation only; more prototypes than images would leave most of them unused.
+    images = pool.images // 3 if wish.seeds else pool.images
+    count = prototypes(images)
+    if count == FEWEST_PROTOTYPES:
+        return Choice(count, "fewer would hardly tell images apart")
+    of = f"{images:,} images" + (", if seeds keep a third" if wish.seeds else "")
+    return Choice(count, f"about one for eight of {of}")
 
 
 def _batch_reason(pool: Pool, machine: Machine, shape: Shape) -> str:
@@ -96,7 +107,7 @@ def _batch_reason(pool: Pool, machine: Machine, shape: Shape) -> str:
     if shape.batch * 2 > max(pool.images // 4, 2):
         return f"images a step; more than a quarter of {pool.images:,} would be too alike from step to step"
     if machine.gpus:
-        return f"images a step on {len(machine.gpus)} GPU(s) of {machine.gpus[0].memory_bytes / 2**30:.0f} GB"
+        return f"images a step on {len(machine.gpus)} GPU(s) of {machine.gpus[0].memory_bytes / 1e9:.0f} GB"
     return "images a step; many small steps teach more than few large ones in short runs"
 
 
@@ -149,7 +160,7 @@ def _student(student: VisionTransformerConfig) -> dict[str, tuple[Any, str]]:
         "image_size": (student.image_size, "the teacher's crops"),
         "patch_size": (student.patch_size, "the teacher's: both learn from the same patches"),
         "in_channels": (student.in_channels, "the teacher's"),
-        "embed_dim": (student.embed_dim, "well below the teacher's size: made to be served"),
+        "embed_dim": (student.embed_dim, "smaller than the teacher, in width or depth: made to be served"),
         "depth": (student.depth, "as above"),
         "num_heads": (student.num_heads, "64 numbers a head"),
         "layerscale": (1.0, "a short run starts with open gains"),
