@@ -11,18 +11,21 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dinomill.commands.project import folder
+from dinomill.commands.project import result as finished
 from dinomill.errors import DinomillError, InputError
 from dinomill.handles import RegistrationHandle
 from dinomill.storage.atomic import atomic_file, write_parquet
 
+if TYPE_CHECKING:
+    from dinomill.serving.predictor import Predictor
+
 Embed = Callable[[Sequence[bytes]], npt.NDArray[np.float32]]
-MODEL_KEY, SIZE_KEY = b"dinomill.model", b"dinomill.image_size"
+MODEL_KEY, SIZE_KEY, IDENTITY_KEY = b"dinomill.model", b"dinomill.image_size", b"dinomill.identity"
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,14 @@ class Embeddings:
         vectors: float32 [N, D].
         model: The address of the network that made them.
         image_size: Pixels at which it saw them, when that was asked for; None is its own.
+        identity: Of the network: a hash of its weights and preprocessing. None in files from before it was kept.
     """
 
     paths: list[str]
     vectors: npt.NDArray[np.float32]
     model: str
     image_size: int | None = None
+    identity: str | None = None
 
     def save(self, output: Path) -> None:
         """Write them in the format of the suffix.
@@ -54,13 +59,14 @@ class Embeddings:
             flat = pa.array(self.vectors.reshape(-1), pa.float32())
             column = pa.FixedSizeListArray.from_arrays(flat, self.vectors.shape[1])
             table = pa.table({"path": pa.array(self.paths, pa.string()), "embedding": column})
-            size = {} if self.image_size is None else {SIZE_KEY: str(self.image_size).encode()}
-            write_parquet(output, table.replace_schema_metadata({MODEL_KEY: self.model.encode(), **size}))
+            told = {MODEL_KEY: self.model, SIZE_KEY: self.image_size, IDENTITY_KEY: self.identity}
+            metadata = {key: str(value).encode() for key, value in told.items() if value is not None}
+            write_parquet(output, table.replace_schema_metadata(metadata))
             return
         with atomic_file(output) as temporary, temporary.open("wb") as file:
             np.save(file, self.vectors)
         lines = [
-            json.dumps({"model": self.model, "image_size": self.image_size}),
+            json.dumps({"model": self.model, "image_size": self.image_size, "identity": self.identity}),
             *(json.dumps(path) for path in self.paths),
         ]
         with atomic_file(output.with_suffix(".txt")) as temporary:
@@ -85,10 +91,12 @@ class Embeddings:
                 vectors = np.asarray(column.values, dtype=np.float32).reshape(len(table), -1)
                 metadata = table.schema.metadata or {}
                 size = int(metadata[SIZE_KEY]) if SIZE_KEY in metadata else None
-                return cls(table["path"].to_pylist(), vectors, metadata.get(MODEL_KEY, b"").decode(), size)
+                made_by = metadata[IDENTITY_KEY].decode() if IDENTITY_KEY in metadata else None
+                return cls(table["path"].to_pylist(), vectors, metadata.get(MODEL_KEY, b"").decode(), size, made_by)
             head, *lines = path.with_suffix(".txt").read_text(encoding="utf-8").splitlines()
             told, paths = json.loads(head), [json.loads(line) for line in lines]
-            return cls(paths, np.load(path, allow_pickle=False), told["model"], told.get("image_size"))
+            vectors = np.load(path, allow_pickle=False)
+            return cls(paths, vectors, told["model"], told.get("image_size"), told.get("identity"))
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
                 f"{path} holds no embeddings.",
@@ -153,10 +161,10 @@ def embed_files(
         console.print(f"left out: {path}: {reason}", markup=False, highlight=False)
     if not vectors:
         raise InputError(f"None of the {len(files)} files is an image that can be read.", found=bad[0][1])
-    embeddings = Embeddings(paths, np.stack(vectors), name, image_size)
+    embeddings = Embeddings(paths, np.stack(vectors), name, image_size, embed.identity)
     embeddings.save(output)
-    width = embeddings.vectors.shape[1]
-    print(f"{output}: {len(paths)} embeddings of width {width}, {len(bad)} files left out, by {name}")
+    width, side = embeddings.vectors.shape[1], embed.preprocessing.image_size
+    print(f"{output}: {len(paths)} embeddings of width {width}, {len(bad)} files left out, by {name} at {side} pixels")
 
 
 def image_files(sources: Sequence[Path]) -> Iterator[Path]:
@@ -175,8 +183,8 @@ def image_files(sources: Sequence[Path]) -> Iterator[Path]:
             raise InputError(f"There is no file or folder {source}.")
 
 
-def load_predictor(model: str | None, image_size: int | None = None, env: str | None = None) -> tuple[str, Embed]:
-    """The model's address and the function that embeds with it.
+def load_predictor(model: str | None, image_size: int | None = None, env: str | None = None) -> tuple[str, Predictor]:
+    """The model's address, and what embeds with it.
 
     Raises:
         InputError: When there is no such model.
@@ -186,7 +194,7 @@ def load_predictor(model: str | None, image_size: int | None = None, env: str | 
     from dinomill.serving.predictor import Predictor
 
     if model is None:
-        model = str(RegistrationHandle.load(folder("registration", env)).source)
+        model = str(RegistrationHandle.load(finished("registration", env)).source)
     if model != EFFICIENTNET:
         model = absolute(model)
     return model, Predictor(model, image_size=image_size)

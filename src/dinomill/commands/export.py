@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import get_args
 
-from dinomill.commands.project import folder
+from dinomill.commands.project import result
 from dinomill.errors import InputError
 from dinomill.handles import RegistrationHandle
 
@@ -27,7 +27,7 @@ def export_model(model: str | None, form: str, output: Path, *, env: str | None 
 
     for known in get_args(Format):
         if form == known:
-            source = model or str(RegistrationHandle.load(folder("registration", env)).source)
+            source = model or str(RegistrationHandle.load(result("registration", env)).source)
             done = export(source, known, output)
             print(
                 f"{done.path}: {done.bytes / 1e6:.1f} MB, differs from the model by {done.max_difference:.1e} at most "

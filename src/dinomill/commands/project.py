@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from dinomill.errors import ConfigError, InputError
-from dinomill.layers import Layers
+from dinomill.handles import HANDLE_NAME
+from dinomill.layers import Layers, environments
 
 GLOBALS = Path("conf/base/globals.yml")
 
@@ -40,6 +41,28 @@ def read_globals(env: str | None = None) -> dict[str, Any]:
         ConfigError: When there is no such environment, or a file is no YAML mapping.
     """
     return Layers(env).globals
+
+
+def result(name: str, env: str | None = None) -> Path:
+    """The folder of a finished stage's result.
+
+    Raises:
+        InputError: When the stage has not run in this environment; names those in which it has.
+    """
+    place = folder(name, env)
+    if (place / HANDLE_NAME).is_file():
+        return place
+    have = [other for other in environments() if (folder(name, other) / HANDLE_NAME).is_file() and other != env]
+    have = [other for other in have if folder(name, other) != place]
+    run = f"make run ENV={env}" if env else "make run"
+    raise InputError(
+        f"There is no {place / HANDLE_NAME} yet.",
+        found=f"results of this kind in the environment{'s' if len(have) > 1 else ''} {', '.join(have)}"
+        if have
+        else None,
+        expected=f"a finished run of {f'the environment {env}' if env else 'conf/base'}",
+        action=(f"name the one that is meant: --env {have[0]}; or run this one: {run}" if have else f"run it: {run}"),
+    )
 
 
 def folder(name: str, env: str | None = None) -> Path:

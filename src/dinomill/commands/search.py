@@ -27,13 +27,20 @@ def search(
         Cosine and path, the nearest first.
 
     Raises:
-        InputError: When a file is missing, or the model's embeddings have another width than the file's.
+        InputError: When a file is missing, or the model is not the one that made the file.
     """
     known = Embeddings.load(index)
     if not query.is_file():
         raise InputError(f"There is no image {query}.")
     # At the size at which the file was made, or the same picture would not be like itself.
     name, embed = load_predictor(model or known.model or None, known.image_size, env)
+    if known.identity is not None and known.identity != embed.identity:
+        raise InputError(
+            f"{name} is not the network that made {index}.",
+            found="other weights, another preprocessing or pooling: cosines between the two would mean nothing",
+            expected=f"{known.model}, as it was when the file was made",
+            action="name that network with --model, or embed the images again with this one",
+        )
     vector = embed([query.read_bytes()])[0]
     if vector.shape[0] != known.vectors.shape[1]:
         raise InputError(

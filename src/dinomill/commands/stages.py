@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinomill.commands.project import folder
+from dinomill.commands.project import folder, result
 from dinomill.errors import ConfigError
 from dinomill.handles import ReportHandle
 from dinomill.layers import Layers
@@ -71,6 +71,6 @@ def open_report(env: str | None) -> None:
     """
     import webbrowser
 
-    page = ReportHandle.load(folder("report", env)).page
+    page = ReportHandle.load(result("report", env)).page
     print(page)
     webbrowser.open(page.absolute().as_uri())

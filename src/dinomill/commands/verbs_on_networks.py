@@ -18,11 +18,11 @@ def serve(
     env: Env = None,
 ) -> None:
     """Serve the packaged model with TorchServe on 127.0.0.1. Ctrl-C ends it."""
-    from dinomill.commands.project import enter_project, folder
+    from dinomill.commands.project import enter_project, folder, result
     from dinomill.serving.torchserve.serve import serve as serve_package
 
     enter_project()
-    serve_package(folder("package", env), port=port, run=folder("work", env) / "serve")
+    serve_package(result("package", env), port=port, run=folder("work", env) / "serve")
 
 
 @app.command(

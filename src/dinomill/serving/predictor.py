@@ -21,6 +21,7 @@ from dinomill.images.preprocess import PreprocessingConfig, preprocess, preproce
 from dinomill.models.config import Pooling
 from dinomill.models.pooling import pooled_dim
 from dinomill.models.vision_transformer import VisionTransformer
+from dinomill.storage.hashing import hash_json
 
 Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
@@ -78,6 +79,11 @@ class Predictor:
             description = self.features.description
             raise InputError(f"{description.address} is no vision transformer here.", found=description.family)
         return self.features.model
+
+    @property
+    def identity(self) -> str:
+        """Hash of all that makes its embeddings what they are: weights, preprocessing, pooling."""
+        return hash_json([self.features.identity, self.preprocessing.model_dump(mode="json"), self.pooling])
 
     @property
     def embed_dim(self) -> int:
