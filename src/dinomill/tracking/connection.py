@@ -21,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 from dinomill.environment import kept_environment
 from dinomill.errors import MachineError
 from dinomill.storage.atomic import storage_errors
+from dinomill.tracking.database import prepare
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -96,6 +97,8 @@ def connect(uri: str, *, create: bool = True) -> MlflowClient:
         import mlflow
         from mlflow import MlflowClient
 
+        if database is not None:
+            prepare(database)
         # The registry is the tracking store's unless the user says otherwise.
         registry = os.environ.get("MLFLOW_REGISTRY_URI") or uri
         # MLflow writes both into the environment, where they would pass for the user's own at the next store.

@@ -1,0 +1,72 @@
+"""MLflow's SQLite file, made whole or not at all.
+
+MLflow makes its tables by some forty migrations, of which each is kept as it is done: a process killed among them
+leaves a file that no later start accepts (mlflow#23721). Here they run on a file of another name, renamed at the end.
+
+    <folder>/mlflow.db                the database
+    <folder>/mlflow.db.unfinished-N   what a killed process of another program left, set aside when nothing is in it
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing, suppress
+from pathlib import Path
+
+# A table that a migration copies into; it is renamed at its end.
+_UNDER_WAY = "_alembic_tmp_%"
+
+
+def prepare(database: Path) -> None:
+    """Make the database where there is none, or one that was never finished and holds nothing."""
+    if database.exists():
+        if not unfinished(database):
+            return
+        _set_aside(database)
+    temporary = database.with_name(f".{database.name}.{os.getpid()}.making")
+    try:
+        _make(temporary)
+        # Two processes may have made one: the first one's stays. Where links are not known, a rename has to do.
+        with suppress(FileExistsError):
+            try:
+                os.link(temporary, database)
+            except PermissionError:
+                temporary.rename(database)
+    finally:
+        for leftover in database.parent.glob(f"{temporary.name}*"):
+            leftover.unlink(missing_ok=True)
+
+
+def unfinished(database: Path) -> bool:
+    """Whether the migrations ended in the middle and no run was ever kept."""
+    try:
+        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+            tables = {name for (name,) in connection.execute("select name from sqlite_master where type = 'table'")}
+            under_way = bool(
+                connection.execute("select 1 from sqlite_master where name like ?", [_UNDER_WAY]).fetchone()
+            )
+            if "alembic_version" in tables and not under_way:
+                return False
+            return "runs" not in tables or connection.execute("select 1 from runs limit 1").fetchone() is None
+    except sqlite3.Error:
+        return False  # no database, or locked: MLflow's own message says it
+
+
+def _make(path: Path) -> None:
+    from mlflow.store.db import utils
+
+    engine = utils.create_sqlalchemy_engine_with_retry(f"sqlite:///{path}")
+    try:
+        utils._initialize_tables(engine)
+    finally:
+        engine.dispose()
+
+
+def _set_aside(database: Path) -> None:
+    number = 1
+    while (aside := database.with_name(f"{database.name}.unfinished-{number}")).exists():
+        number += 1
+    database.rename(aside)
+    for name in ("-journal", "-wal", "-shm"):
+        database.with_name(database.name + name).unlink(missing_ok=True)

@@ -1,0 +1,70 @@
+"""A database that was being made when its process was killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dinomill.tracking import open_run
+from dinomill.tracking.connection import connect
+from dinomill.tracking.database import prepare, unfinished
+
+
+def test_a_database_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    """Killed at any time of the making, the same command works again; that left `_alembic_tmp_runs` for ever."""
+    database = tmp_path / "mlflow.db"
+    code = (
+        f"from pathlib import Path; from dinomill.tracking.connection import connect; connect('sqlite:///{database}')"
+    )
+    for _ in range(3):
+        process = subprocess.Popen([sys.executable, "-c", code])
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline and not list(tmp_path.glob(".mlflow.db.*")):
+            time.sleep(0.02)
+        time.sleep(0.1)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert not database.exists() or not unfinished(database)
+    store = f"sqlite:///{database}"
+    with open_run("curation", tracking_uri=store) as run:
+        assert run.run_id is not None
+
+
+def test_what_was_left_unfinished_and_empty_is_set_aside(tmp_path: Path) -> None:
+    database = tmp_path / "mlflow.db"
+    with sqlite3.connect(database) as connection:
+        connection.execute("create table runs (run_uuid text)")
+        connection.execute("create table _alembic_tmp_runs (run_uuid text)")
+    assert unfinished(database)
+    with open_run("curation", tracking_uri=f"sqlite:///{database}") as run:
+        assert run.run_id is not None
+    assert [path.name for path in tmp_path.glob("*.unfinished-*")] == ["mlflow.db.unfinished-1"]
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_database_with_runs_is_never_touched(tmp_path: Path, broken: bool) -> None:
+    database = tmp_path / "mlflow.db"
+    connect(f"sqlite:///{database}")
+    with sqlite3.connect(database) as connection:
+        if broken:
+            connection.execute("create table _alembic_tmp_runs (run_uuid text)")
+        connection.execute("insert into runs (run_uuid, name, experiment_id) values ('a', 'b', 0)")
+    before = database.read_bytes()
+    prepare(database)
+    assert database.read_bytes() == before
+    assert not list(tmp_path.glob("*.unfinished-*"))
+
+
+def test_what_is_no_database_is_left_to_the_message(tmp_path: Path) -> None:
+    database = tmp_path / "mlflow.db"
+    database.write_text("notes", encoding="utf-8")
+    assert not unfinished(database)
+    prepare(database)
+    assert database.read_text(encoding="utf-8") == "notes"
