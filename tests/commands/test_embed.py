@@ -9,9 +9,9 @@ import torch
 
 from dinomill.commands.embed import Embeddings, embed_files
 from dinomill.commands.search import search
-from dinomill.errors import InputError
+from dinomill.errors import InputError, StorageError
 from dinomill.images.preprocess import SECTION, PreprocessingConfig
-from dinomill.models import VisionTransformer, VisionTransformerConfig, save_backbone
+from dinomill.models import VisionTransformer, VisionTransformerConfig, load, save_backbone
 
 
 @pytest.fixture(scope="module")
@@ -125,3 +125,31 @@ def test_weights_of_any_kind_embed(tmp_path: Path, images: Path) -> None:
         assert search(images / "deep" / "2.png", index, count=1, model=None)[0][0] == pytest.approx(1, abs=1e-5)
     with pytest.raises(InputError, match="patches of 7 pixels, and 30 is no multiple"):
         embed_files([images], tmp_path / "odd.npy", model=str(tmp_path / "vit.pth"), batch_size=4, image_size=30)
+
+
+def test_another_network_than_the_one_that_made_the_file_is_refused(tmp_path: Path, images: Path, model: str) -> None:
+    """Of the same width, it gave cosines that meant nothing, without a word."""
+    other = tmp_path / "other"
+    torch.manual_seed(1)
+    section = {SECTION: PreprocessingConfig(image_size=28, resize=28).model_dump(mode="json")}
+    save_backbone(other, VisionTransformer(load(model).config), section)
+    for name in ("index.parquet", "index.npy"):
+        embed_files([images], tmp_path / name, model=model, batch_size=4)
+        query = images / "deep" / "0.png"
+        assert search(query, tmp_path / name, count=1, model=None)[0][0] > 0.999
+        assert search(query, tmp_path / name, count=1, model=model)[0][0] > 0.999
+        with pytest.raises(InputError, match="is not the network that made"):
+            search(query, tmp_path / name, count=1, model=str(other))
+
+
+def test_the_query_that_is_no_image_is_named(tmp_path: Path, images: Path, model: str) -> None:
+    embed_files([images], tmp_path / "index.parquet", model=model, batch_size=4)
+    query = tmp_path / "query.png"
+    query.write_text("no image", encoding="utf-8")
+    with pytest.raises(InputError, match=r"query\.png cannot be used as an image"):
+        search(query, tmp_path / "index.parquet", count=1, model=None)
+
+
+def test_a_place_that_cannot_be_written_is_found_before_the_work(images: Path) -> None:
+    with pytest.raises(StorageError, match=r"/proc/nothing\.parquet"):
+        embed_files([images], Path("/proc/nothing.parquet"), model="nosuch", batch_size=4)

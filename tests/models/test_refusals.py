@@ -163,3 +163,20 @@ def test_an_index_that_points_outside_is_refused(tmp_path: Path) -> None:
     assert "outside of its folder" in complaint(path)
     path.write_text(json.dumps({"other": 1}))
     assert "not an index of shards" in complaint(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_no_numbers_are_refused(tmp_path: Path, value: float) -> None:
+    """They gave rows of nan as embeddings, without a word."""
+    tensors = state()
+    tensors["blocks.0.attn.proj.weight"][0, 0] = value
+    torch.save(tensors, tmp_path / "diverged.pth")
+    text = complaint(tmp_path / "diverged.pth")
+    assert "no numbers" in text
+    assert "blocks.0.attn.proj.weight" in text
+
+
+@pytest.mark.parametrize(("address", "said"), [("", "is empty"), ("s3://team/vits14.pth", "download it first")])
+def test_addresses_that_lie_nowhere_here(address: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        dinomill.load(address)

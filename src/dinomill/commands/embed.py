@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dinomill.commands.project import result as finished
-from dinomill.errors import DinomillError, InputError
+from dinomill.errors import DinomillError, InputError, StorageError
 from dinomill.handles import RegistrationHandle
 from dinomill.storage.atomic import atomic_file, write_parquet
 
@@ -115,6 +116,18 @@ def check_format(path: Path) -> None:
         raise InputError(f"{path} has no known format.", found=f"suffix {path.suffix!r}", expected=".parquet or .npy")
 
 
+def _check_writable(output: Path) -> None:
+    """Find out before the work whether its result can be kept."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output.parent):
+            pass
+    except OSError as error:
+        raise StorageError(
+            f"Cannot write {output}: {error.strerror}.", action="name a place that this user may write to"
+        ) from None
+
+
 def embed_files(
     sources: Sequence[Path],
     output: Path,
@@ -141,6 +154,7 @@ def embed_files(
     from rich.progress import track
 
     check_format(output)
+    _check_writable(output)
     files = list(image_files(sources))
     if not files:
         raise InputError(f"There are no files in {', '.join(map(str, sources))}.")

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from dinomill.commands.embed import Embeddings, load_predictor
 from dinomill.errors import InputError
+from dinomill.images.decode_error import DecodeError
 
 
 def search(
@@ -41,7 +42,14 @@ def search(
             expected=f"{known.model}, as it was when the file was made",
             action="name that network with --model, or embed the images again with this one",
         )
-    vector = embed([query.read_bytes()])[0]
+    try:
+        vector = embed([query.read_bytes()])[0]
+    except DecodeError as error:
+        raise InputError(
+            f"{query} cannot be used as an image.",
+            found=f"{error.reason}: {error.detail}",
+            action="give another picture",
+        ) from None
     if vector.shape[0] != known.vectors.shape[1]:
         raise InputError(
             f"{name} does not fit {index}.",

@@ -24,6 +24,18 @@ def locate(address: str | Path) -> Path:
         from dinomill.tracking import download
 
         return Path(download(str(address)))
+    if not str(address).strip():
+        raise InputError(
+            "The address of the weights is empty.",
+            expected="a file, a folder, or models:/name@alias",
+            action="give one; a variable of the shell may not be set",
+        )
+    scheme = str(address).partition("://")[0] if "://" in str(address) else None
+    if scheme:
+        raise InputError(
+            f"{address} is not on this machine, and weights are not fetched from {scheme}://.",
+            action="download it first (`aws s3 cp`, `curl`), and give the file",
+        )
     path = Path(address).expanduser()
     if not path.exists():
         raise InputError(
