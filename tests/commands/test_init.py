@@ -203,3 +203,129 @@ def test_what_cannot_be_tried_says_so(here: Path) -> None:
     with pytest.raises((InputError, ConfigError)):
         _init(start="weights.pth")
     assert not (here / "conf" / "mine").exists()
+
+
+def test_an_empty_place_is_not_the_whole_project(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = ["--pool", "images/pool"]
+    for options, option in (
+        (["--pool", ""], "--pool"),
+        (["--pool", " "], "--pool"),
+        ([*pool, "--seeds", "good="], "--seeds good"),
+        ([*pool, "--labelled", ""], "--labelled"),
+        ([*pool, "--from", ""], "--from"),
+    ):
+        result = CliRunner().invoke(app, ["init", "mine", *options, "--no-probe"])
+        assert isinstance(result.exception, InputError), options
+        assert f"{option} is empty" in str(result.exception)
+        assert "unset variable" in str(result.exception)
+    monkeypatch.chdir(here / "images")
+    assert [from_here(text, here) for text in ("", " ", "good=", "good= ")] == ["", " ", "good=", "good= "]
+    assert not (here / "conf" / "mine").exists()
+
+
+def test_places_that_lie_in_one_another_are_refused(here: Path) -> None:
+    for folder in ("data/01_raw/photos", "data/mine/photos", "data/work/mine/photos", "conf/photos"):
+        _write(here / folder, 10)
+    _write(here / "images" / "pool" / "part", 10)
+    (here / "link").symlink_to(here / "images" / "pool")
+    train = "images/labelled/train/cats"
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"pool": ["."]}, "the project's own folder"),
+        ({"pool": [".."]}, "the project's own folder"),
+        ({"pool": ["data"]}, "holds the project's results"),
+        ({"seeds": ["good=data"]}, "holds the project's results"),
+        ({"pool": ["data/mine/photos"]}, "would be deleted"),
+        ({"seeds": ["good=data/work/mine/photos"]}, "would be deleted"),
+        ({"pool": ["conf"]}, "part of the project"),
+        ({"pool": ["images/pool", "images/pool/part"]}, "lies within --pool images/pool"),
+        ({"pool": ["images/pool", "link"]}, "counted twice"),
+        ({"seeds": ["good=images/pool"]}, "good is the pool"),
+        ({"seeds": ["good=images"]}, "good holds the pool"),
+        ({"seeds": ["a=images/seeds", "b=images/../images/seeds"]}, "same place"),
+        ({"pool": [train], "labelled": "images/labelled"}, "lies within --labelled"),
+        ({"pool": ["images/labelled"], "labelled": "images/labelled"}, "is --labelled"),
+        ({"seeds": ["good=images/labelled"], "labelled": "images/labelled"}, "that are scored"),
+        ({"seeds": ["good=images/labelled/test/cats"], "labelled": "images/labelled"}, "that are scored"),
+    ]
+    for options, problem in cases:
+        assert problem in str(_refused(options)), options
+    assert not (here / "conf" / "mine").exists()
+
+
+def test_places_that_may_lie_in_one_another_are_said(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _init(pool=["images"], labelled="images/labelled", seeds=["good=images/seeds"]) == 0
+    assert "curation takes them out" in " ".join(capsys.readouterr().out.split())
+    assert _init(labelled="images/labelled", seeds=["good=images/labelled/train/cats"], force=True) == 0
+    assert "they choose what is kept" in " ".join(capsys.readouterr().out.split())
+    _write(here / "data" / "01_raw" / "photos", 10)
+    assert _init(pool=["data/01_raw/photos"], force=True) == 0
+
+
+@pytest.mark.parametrize("hours", [float("nan"), float("inf"), -1.0, 0.0, 1e-9, 1e12])
+def test_hours_are_hours(here: Path, hours: float) -> None:
+    assert "--hours" in str(_refused({"hours": hours}))
+
+
+def test_names_that_no_file_can_hold_are_refused_and_all_others_read_back(here: Path) -> None:
+    from dinomill.layers import Layers
+
+    for name in ("dir ${globals:pool}", "two\nlines", "bell\x07", "not\udcffutf8"):
+        _write(here / "images" / name, 10)
+        for options in ({"pool": [f"images/{name}"]}, {"seeds": [f"good=images/{name}"]}):
+            assert "cannot be written into a configuration file" in str(_refused(options)), name
+    odd = [
+        "a # b",
+        "a: b",
+        "it's",
+        'say "x"',
+        "- x",
+        "{x}",
+        "back\\slash",
+        "$x",
+        "größe",
+        "%x",
+        "null",
+        "@a",
+        "*b",
+        "?",
+    ]
+    odd += [
+        "1e3",
+        "12",
+        "1_000",
+        "0x1f",
+        "0o7",
+        "yes",
+        "2026-01-01",
+        "1:30",
+        "1.",
+        ".5",
+        "~",
+        "nan",
+        ".inf",
+        "1e-3",
+        "é\u00a0x",
+    ]
+    for name in odd:
+        _write(here / "images" / "odd" / name, 10)
+    assert _init(pool=[f"images/odd/{name}" for name in odd], seeds=["good=images/seeds"]) == 0
+    assert Layers("mine", conf=here / "conf").globals["pool"] == [f"images/odd/{name}" for name in odd]
+
+
+def test_numbers_are_names_too(here: Path) -> None:
+    """An environment may be called 1e3, and a set of seeds 12: they stay text."""
+    from dinomill.layers import Layers
+
+    assert init("1e3", pool=["images/pool"], seeds=["12=images/seeds"], probe=False) == 0
+    layers = Layers("1e3", conf=here / "conf")
+    assert layers.globals["experiment"] == "1e3"
+    assert layers.globals["seeds"] == {"12": "images/seeds"}
+    assert layers.parameters["pretraining"]["work"] == "data/work/1e3/pretraining"
+
+
+def test_what_was_typed_stays_in_its_comment(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["dinomill", "init", "mine", "--pool", "images/pool", "--from", "a\npool: x\x85"])
+    assert _init() == 0
+    text = (here / "conf" / "mine" / "globals.yml").read_text()
+    assert "--from 'a\\npool: x\\x85'`" in text.splitlines()[0]
+    assert yaml.safe_load(text)["pool"] == ["images/pool"]

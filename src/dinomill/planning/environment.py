@@ -25,6 +25,7 @@ from dinomill.storage.hashing import hash_bytes
 
 CONF = Path("conf")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_NUMBER = re.compile(r"[-+]?[0-9_.]+([eE][-+]?[0-9]+)?|[-+]?0[xXoObB][0-9a-fA-F_]+|[0-9:.-]+")
 _RESERVED = ("base", "local", "paper")
 _WIDTH = 120
 _COMMENT_COLUMN = 44
@@ -163,7 +164,7 @@ def _globals(plan: Plan, command: str) -> str:
         "experiment": Choice(name, "in MLflow"),
         "model": Choice(f"dinomill-{name}", "in the registry"),
     }
-    head = f"# Made by `{command}`\n# on {plan.machine}.\n#\n#   make run ENV={name}\n\n"
+    head = f"# Made by `{_one_line(command)}`\n# on {_one_line(str(plan.machine))}.\n#\n#   make run ENV={name}\n\n"
     return head + "".join(_lines(nested(choices), 0))
 
 
@@ -176,9 +177,10 @@ def _lines(tree: Mapping[str, Any], depth: int) -> Iterator[str]:
             yield from _lines(value, depth + 1)
             continue
         block = _block(key, value.value, indent)
-        line = f"{block[0]:<{_COMMENT_COLUMN}}# {value.reason}"
+        reason = _one_line(value.reason)
+        line = f"{block[0]:<{_COMMENT_COLUMN}}# {reason}"
         if len(line) > _WIDTH:
-            wrapped = textwrap.wrap(value.reason, _WIDTH - len(indent) - 2)
+            wrapped = textwrap.wrap(reason, _WIDTH - len(indent) - 2)
             yield from (f"{indent}# {part}\n" for part in wrapped)
             line = block[0]
         yield line.rstrip() + "\n"
@@ -194,6 +196,13 @@ def _block(key: str, value: Any, indent: str) -> list[str]:
     return [f"{indent}{key}: {_scalar(value)}"]
 
 
+def _one_line(text: str) -> str:
+    """Text for a comment: what is not printable (a line break would end the comment) as an escape."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
 def _scalar(value: Any) -> str:
     text: str = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000)
-    return text.removesuffix("\n").removesuffix("\n...")
+    text = text.removesuffix("\n").removesuffix("\n...")
+    # OmegaConf takes more for numbers than YAML 1.1 does, such as 1e3.
+    return f"'{text}'" if isinstance(value, str) and text == value and _NUMBER.fullmatch(text) else text

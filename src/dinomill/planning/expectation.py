@@ -34,8 +34,8 @@ def expectation(plan: Plan) -> list[str]:
         found.append(f"{what}: {views:,} images will be seen, a size at which features are learnt from nothing.")
     if plan.prediction.seconds > 1.1 * 3600 * wish.hours:
         found.append(
-            f"It will take {plan.prediction.seconds / 60:.0f} minutes rather than the {60 * wish.hours:.0f} asked for: "
-            "the stages beside training need most of them."
+            f"It will take {in_words(plan.prediction.seconds / 3600)} rather than the {in_words(wish.hours)} asked "
+            "for: the stages beside training need most of them."
         )
     elif plan.prediction.seconds < 0.7 * 3600 * wish.hours:
         found.append("The hours are not used up: seeing so few images still more often would teach them by heart.")
@@ -48,7 +48,7 @@ def expectation(plan: Plan) -> list[str]:
         )
     if not wish.seeds:
         found.append("Without seeds nothing counts as irrelevant: curation takes out copies and broken files.")
-    return found + warnings(plan)
+    return found + list(wish.notes) + warnings(plan)
 
 
 def _telling(queries: int) -> float:

@@ -113,7 +113,7 @@ def _steps(wish: Wish, pool: Pool, machine: Machine, shape: Shape, measured: Mea
 def _bound(wish: Wish, affordable: int, bounded: int, epochs: int, others: float) -> str:
     if affordable < _LEAST_STEPS:
         return (
-            f"the other stages alone take about {others / 60:.0f} minutes of the {60 * wish.hours:.0f} asked for: "
+            f"the other stages alone take about {in_words(others / 3600)} of the {in_words(wish.hours)} asked for: "
             "the fewest steps that can be called a run"
         )
     if affordable > bounded:
