@@ -79,7 +79,7 @@ def test_other_options_show_the_difference_and_force_writes_it(here: Path, capsy
     file = here / "conf" / "mine" / "pretraining" / "parameters.yml"
     before = file.read_text()
     capsys.readouterr()
-    assert _init(size="S") == 0
+    assert _init(size="S") == 1
     said = capsys.readouterr().out
     assert "+    embed_dim: 384" in said
     assert "Nothing was written" in said
@@ -94,7 +94,7 @@ def test_what_was_edited_by_hand_is_named(here: Path, capsys: pytest.CaptureFixt
     file = here / "conf" / "mine" / "pretraining" / "parameters.yml"
     file.write_text(file.read_text().replace("batch_size:", "batch_size: 4 #"))
     capsys.readouterr()
-    assert _init() == 0
+    assert _init() == 1
     assert "Edited by hand since, or not made by this command: conf/mine/pretraining/parameters.yml" in (
         capsys.readouterr().out
     )
@@ -106,7 +106,7 @@ def test_what_was_edited_by_hand_is_named(here: Path, capsys: pytest.CaptureFixt
 
 def test_an_environment_of_another_making_is_not_overwritten(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (here / "conf" / "fashion" / "globals.yml").read_text()
-    assert init("fashion", pool=["images/pool"], probe=False) == 0
+    assert init("fashion", pool=["images/pool"], probe=False) == 1
     assert "not made by this command" in capsys.readouterr().out
     assert (here / "conf" / "fashion" / "globals.yml").read_text() == before
 
@@ -329,3 +329,118 @@ def test_what_was_typed_stays_in_its_comment(here: Path, monkeypatch: pytest.Mon
     text = (here / "conf" / "mine" / "globals.yml").read_text()
     assert "--from 'a\\npool: x\\x85'`" in text.splitlines()[0]
     assert yaml.safe_load(text)["pool"] == ["images/pool"]
+
+
+def _texts(folder: Path) -> dict[str, str]:
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_was_begun_is_finished_by_the_same_command(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = here / "conf" / "mine"
+    assert _init() == 0
+    whole = _texts(folder)
+    # Killed before the prediction; after the first files; with a prediction of another environment.
+    (folder / "plan.json").unlink()
+    capsys.readouterr()
+    assert _init() == 0
+    assert "begun and not finished" in capsys.readouterr().out
+    assert set(_texts(folder)) == set(whole)
+    (folder / "plan.json").unlink()
+    (folder / "distillation" / "parameters.yml").unlink()
+    assert _init() == 0
+    assert set(_texts(folder)) == set(whole)
+    (folder / "plan.json").write_text("{}")
+    assert _init() == 0
+    assert "is already so" not in capsys.readouterr().out
+    assert _init() == 0
+    assert "is already so" in capsys.readouterr().out
+    # What was edited is protected, with a prediction and without.
+    (folder / "plan.json").unlink()
+    (folder / "globals.yml").write_text("pool: mine\n")
+    assert _init() == 1
+    assert (folder / "globals.yml").read_text() == "pool: mine\n"
+
+
+@pytest.mark.parametrize("at", range(8))
+def test_a_run_that_is_killed_while_it_writes_leaves_all_or_nothing(
+    here: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """Stopped before each of the files, as if the power failed: the clean-up does not run either."""
+    from dinomill.storage import atomic
+
+    folder = here / "conf" / "mine"
+    (here / "conf" / "mine").mkdir()
+    (here / "conf" / "mine" / "catalog.yml").write_text("mine: {type: MemoryDataset}\n")
+    _init(force=True)
+    before = _texts(folder)
+    done = 0
+
+    def stop(path: Path, text: str) -> None:
+        nonlocal done
+        done += 1
+        if done > at:
+            raise KeyboardInterrupt
+        whole(path, text)
+
+    whole = atomic.write_text
+    with monkeypatch.context() as context:
+        context.setattr("dinomill.planning.environment_files.write_text", stop)
+        context.setattr("dinomill.planning.prediction.write_text", stop)
+        context.setattr("dinomill.planning.environment_files.shutil.rmtree", lambda *_, **__: None)
+        if at < len(before) - 1:  # the catalogue is not this command's
+            with pytest.raises(KeyboardInterrupt):
+                _init(size="S", force=True)
+            assert _texts(folder) == before
+        else:
+            _init(size="S", force=True)
+    assert _init(size="S", force=True) == 0
+    assert "embed_dim: 384" in (folder / "pretraining" / "parameters.yml").read_text()
+    assert (folder / "catalog.yml").is_file()
+    assert not list((here / "conf").glob(".mine*"))
+
+
+def test_between_the_two_renames_nothing_is_lost(here: Path) -> None:
+    _init()
+    before = _texts(here / "conf" / "mine")
+    (here / "conf" / "mine").rename(here / "conf" / ".mine.77.old")
+    assert _init() == 0
+    assert _texts(here / "conf" / "mine") == before
+    assert not list((here / "conf").glob(".mine*"))
+
+
+def test_what_is_in_the_way_is_named(here: Path) -> None:
+    import shutil
+
+    folder = here / "conf" / "mine"
+    for path in ("", "pretraining", "distillation"):
+        if path:
+            folder.mkdir(exist_ok=True)
+        (folder / path).write_text("a file")
+        assert "is in the way" in str(_refused({}))
+        (folder / path).unlink()
+    for path in ("globals.yml", "plan.json", "pretraining/parameters.yml"):
+        (folder / path).mkdir(parents=True)
+        assert "is in the way" in str(_refused({}))
+        shutil.rmtree(folder)
+    folder.symlink_to(here / "nowhere")
+    assert "a link to nothing" in str(_refused({}))
+
+
+def test_a_file_in_another_encoding_is_shown_and_protected(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _init()
+    file = here / "conf" / "mine" / "pretraining" / "parameters.yml"
+    file.write_bytes("# größe\n".encode("latin-1"))
+    assert _init() == 1
+    assert "-# gr\\xf6\\xdfe" in capsys.readouterr().out
+    assert _init(force=True) == 0
+    assert "batch_size" in file.read_text()
+
+
+def test_a_damaged_prediction_does_not_remove_other_files(here: Path) -> None:
+    _init()
+    plan = here / "conf" / "mine" / "plan.json"
+    document = json.loads(plan.read_text())
+    document["files"]["../base/globals.yml"] = "0"
+    plan.write_text(json.dumps(document))
+    _init(force=True)
+    assert (here / "conf" / "base" / "globals.yml").is_file()

@@ -7,21 +7,17 @@ conf/NAME/plan.json                  the prediction, and what each file was like
 
 from __future__ import annotations
 
-import difflib
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
 from dinomill.errors import InputError
 from dinomill.planning.choices import Choice, Choices
-from dinomill.planning.prediction import PLAN_NAME, Prediction
 from dinomill.planning.recipe import Plan
-from dinomill.storage.atomic import write_text
-from dinomill.storage.hashing import hash_bytes
 
 CONF = Path("conf")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -38,27 +34,6 @@ _TITLES = {
     "registration": "What becomes the champion.",
     "reporting": "What the page shows.",
 }
-
-
-class Change(NamedTuple):
-    """What writing a file would do."""
-
-    path: Path
-    before: str | None  # None: it is not there
-    after: str | None  # None: it would be removed
-    by_hand: bool  # it is not as this tool left it
-
-    @property
-    def diff(self) -> str:
-        """Unified; empty when nothing changes."""
-        lines = difflib.unified_diff(
-            (self.before or "").splitlines(keepends=True),
-            (self.after or "").splitlines(keepends=True),
-            "/dev/null" if self.before is None else str(self.path),
-            "/dev/null" if self.after is None else str(self.path),
-            n=1,
-        )
-        return "".join(lines)
 
 
 def check_name(name: str) -> None:
@@ -103,48 +78,6 @@ def nested(choices: Choices) -> dict[str, Any]:
             here = here.setdefault(parent, {})
         here[last] = choice
     return tree
-
-
-def changes(files: Mapping[Path, str], root: Path = Path()) -> list[Change]:
-    """What writing the files would change of those that are there; files written before and not now would go.
-
-    Args:
-        files: Texts by path, as `render` gives them; all in one environment.
-        root: The project.
-    """
-    folder = next(iter(files)).parent
-    known = _written(root / folder / PLAN_NAME)
-    found = []
-    for path in dict.fromkeys([*files, *(folder / name for name in known)]):
-        place = root / path
-        before = place.read_text(encoding="utf-8") if place.is_file() else None
-        by_hand = before is not None and known.get(path.relative_to(folder).as_posix()) != hash_bytes(before.encode())
-        change = Change(path, before, files.get(path), by_hand)
-        if change.before != change.after:
-            found.append(change)
-    return found
-
-
-def write(files: Mapping[Path, str], prediction: Prediction, root: Path = Path()) -> None:
-    """Write every file, each whole or not at all, and the prediction last."""
-    folder = next(iter(files)).parent
-    for change in changes(files, root):
-        if change.after is None:
-            (root / change.path).unlink()
-    for path, text in files.items():
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        write_text(root / path, text)
-    hashes = {path.relative_to(folder).as_posix(): hash_bytes(text.encode()) for path, text in files.items()}
-    prediction.model_copy(update={"files": hashes}).save(root / folder / PLAN_NAME)
-
-
-def _written(path: Path) -> dict[str, str]:
-    if not path.is_file():
-        return {}
-    try:
-        return Prediction.load(path).files
-    except InputError:
-        return {}
 
 
 def _globals(plan: Plan, command: str) -> str:
