@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,9 @@ def here(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(project)
     _write(project / "images" / "pool", 40)
     _write(project / "images" / "seeds", 6, seed=1)
-    for split in ("train", "test"):
+    for half, split in enumerate(("train", "test")):
         for number, name in enumerate(("cats", "dogs")):
-            _write(project / "images" / "labelled" / split / name, 5, seed=2 + number)
+            _write(project / "images" / "labelled" / split / name, 5, seed=2 + 2 * half + number)
     return project
 
 
@@ -63,6 +64,8 @@ def test_one_command_writes_a_whole_environment(here: Path, capsys: pytest.Captu
         assert part in " ".join(said.split()), part
     assert "make run ENV=mine" in said
     assert "guessed" in said
+    assert "warning" not in said, "what it writes is what the checks ask for"
+    assert f"{len(written) - 1} files with the reason beside each value, and plan.json" in said
 
 
 def test_the_same_again_writes_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,6 +194,7 @@ def test_a_probe_measures_and_leaves_nothing(here: Path, capsys: pytest.CaptureF
     assert _init(probe=True, hours=0.2) == 0
     said = capsys.readouterr().out
     assert "measured here" in said
+    assert re.search(r"which takes about (one minute|\d+ minutes)", said)
     assert not list((here / "data" / "work").rglob("probe"))
     prediction = json.loads((here / "conf" / "mine" / "plan.json").read_text())
     assert prediction["measured"]
@@ -444,3 +448,40 @@ def test_a_damaged_prediction_does_not_remove_other_files(here: Path) -> None:
     plan.write_text(json.dumps(document))
     _init(force=True)
     assert (here / "conf" / "base" / "globals.yml").is_file()
+
+
+def test_copies_are_counted_and_one_picture_is_no_pool(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import shutil
+
+    one = here / "images" / "same"
+    one.mkdir()
+    for number in range(60):
+        shutil.copyfile(here / "images" / "pool" / "0000.png", one / f"{number}.png")
+    error = _refused({"pool": ["images/same"]})
+    assert "one picture only" in str(error)
+    assert "1 different picture among 60 usable of 60 files" in str(error)
+    assert _init(pool=["images/pool", "images/same"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "40 different pictures, the others repeat them" in said
+    assert "epochs of 40 images" in said
+
+
+def test_what_a_run_would_refuse_is_said_at_once(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The checks of `dinomill plan`: broken seeds, a truncated labelled image."""
+    for path in (here / "images" / "seeds").iterdir():
+        path.write_bytes(path.read_bytes()[:200])
+    assert _init(seeds=["good=images/seeds"]) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Before anything runs: There is no usable image in images/seeds" in said
+    assert "Put that right" in said
+    assert "Next: make run" not in said
+    broken = here / "images" / "labelled" / "test" / "cats" / "0001.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+    assert _init(labelled="images/labelled", force=True) == 1
+    assert "0001.png" in capsys.readouterr().out
+    broken.unlink()
+    assert _init(labelled="images/labelled", force=True) == 0
+
+
+def test_weights_have_their_size(here: Path) -> None:
+    assert "--size says nothing beside --from" in str(_refused({"start": "weights.pth", "size": "L"}))

@@ -11,7 +11,7 @@ from dinomill.commands.init_show import print_plan, print_seen
 from dinomill.commands.init_wish import make_wish
 from dinomill.errors import InputError
 from dinomill.planning import environment
-from dinomill.planning.choices import Size, Wish
+from dinomill.planning.choices import Size, Wish, in_words
 from dinomill.planning.environment_files import Change, changes, is_finished, only_missing, require_room, write
 from dinomill.planning.machine import survey as survey_machine
 from dinomill.planning.pool import Pool
@@ -61,8 +61,11 @@ def init(
     print_seen(wish, seen, str(machine))
     proposed = plan(wish, seen, machine)
     if probe:
+        from dinomill.planning.probe import expected_seconds
         from dinomill.planning.probe import probe as measure
 
+        takes = in_words(expected_seconds(proposed) / 3600)
+        print(f"Trying it on this machine, which takes about {takes} (--no-probe guesses instead).\n", flush=True)
         proposed = plan(wish, seen, machine, measure(proposed, root))
     print_plan(proposed)
     return _write(proposed, force=force, root=root)
@@ -114,6 +117,18 @@ def _show(found: Sequence[Change], folder: Path) -> int:
 
 
 def _next(name: str) -> int:
+    """Ask of the environment what is asked before every run; 1 when it would be refused."""
+    from rich.console import Console
+
+    from dinomill.commands.ahead import look_ahead, show_problems
+    from dinomill.stages import STAGES
+
+    ahead = look_ahead(name, {stage: stage != "sample" for stage in STAGES})
+    # What to put right is a part of the answer here, so it goes where the rest is printed.
+    show_problems(ahead, Console(soft_wrap=True))
+    if ahead.stopping:
+        print(f"\nPut that right, then:  dinomill plan --env {name}    asks again")
+        return 1
     print(f"\nNext:  make run ENV={name}\n       dinomill plan --env {name}    shows the stages first")
     return 0
 

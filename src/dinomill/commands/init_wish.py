@@ -32,6 +32,12 @@ def make_wish(
         ConfigError: When an option is not in its range.
     """
     _check_hours(hours)
+    if start is not None and size is not None:
+        raise ConfigError(
+            "--size says nothing beside --from: the weights are of the size that they are.",
+            found=f"--from {start} and --size {size}",
+            action="leave one of the two out",
+        )
     places = [place(location, root, "--pool") for location in pool]
     if repeated := sorted({where for where in places if places.count(where) > 1}):
         raise InputError("--pool names a place twice.", found=", ".join(repeated), action="name each place once")

@@ -83,6 +83,8 @@ def nested(choices: Choices) -> dict[str, Any]:
 def _globals(plan: Plan, command: str) -> str:
     wish, name = plan.wish, plan.wish.name
     several = f"{plan.pool.files:,} files, about {plan.pool.images:,} usable images"
+    if plan.pool.copied:
+        several += f", {plan.pool.distinct:,} of them different"
     choices: Choices = {
         "pool": Choice(list(wish.pool), several),
         "seeds": Choice(dict(wish.seeds) or None, "good examples" if wish.seeds else "none: nothing is irrelevant"),
