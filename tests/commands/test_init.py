@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,9 @@ def here(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(project)
     _write(project / "images" / "pool", 40)
     _write(project / "images" / "seeds", 6, seed=1)
-    for split in ("train", "test"):
+    for half, split in enumerate(("train", "test")):
         for number, name in enumerate(("cats", "dogs")):
-            _write(project / "images" / "labelled" / split / name, 5, seed=2 + number)
+            _write(project / "images" / "labelled" / split / name, 5, seed=2 + 2 * half + number)
     return project
 
 
@@ -63,6 +64,8 @@ def test_one_command_writes_a_whole_environment(here: Path, capsys: pytest.Captu
         assert part in " ".join(said.split()), part
     assert "make run ENV=mine" in said
     assert "guessed" in said
+    assert "warning" not in said, "what it writes is what the checks ask for"
+    assert f"{len(written) - 1} files with the reason beside each value, and plan.json" in said
 
 
 def test_the_same_again_writes_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,7 +82,7 @@ def test_other_options_show_the_difference_and_force_writes_it(here: Path, capsy
     file = here / "conf" / "mine" / "pretraining" / "parameters.yml"
     before = file.read_text()
     capsys.readouterr()
-    assert _init(size="S") == 0
+    assert _init(size="S") == 1
     said = capsys.readouterr().out
     assert "+    embed_dim: 384" in said
     assert "Nothing was written" in said
@@ -94,7 +97,7 @@ def test_what_was_edited_by_hand_is_named(here: Path, capsys: pytest.CaptureFixt
     file = here / "conf" / "mine" / "pretraining" / "parameters.yml"
     file.write_text(file.read_text().replace("batch_size:", "batch_size: 4 #"))
     capsys.readouterr()
-    assert _init() == 0
+    assert _init() == 1
     assert "Edited by hand since, or not made by this command: conf/mine/pretraining/parameters.yml" in (
         capsys.readouterr().out
     )
@@ -106,7 +109,7 @@ def test_what_was_edited_by_hand_is_named(here: Path, capsys: pytest.CaptureFixt
 
 def test_an_environment_of_another_making_is_not_overwritten(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (here / "conf" / "fashion" / "globals.yml").read_text()
-    assert init("fashion", pool=["images/pool"], probe=False) == 0
+    assert init("fashion", pool=["images/pool"], probe=False) == 1
     assert "not made by this command" in capsys.readouterr().out
     assert (here / "conf" / "fashion" / "globals.yml").read_text() == before
 
@@ -191,6 +194,7 @@ def test_a_probe_measures_and_leaves_nothing(here: Path, capsys: pytest.CaptureF
     assert _init(probe=True, hours=0.2) == 0
     said = capsys.readouterr().out
     assert "measured here" in said
+    assert re.search(r"which takes about (one minute|\d+ minutes)", said)
     assert not list((here / "data" / "work").rglob("probe"))
     prediction = json.loads((here / "conf" / "mine" / "plan.json").read_text())
     assert prediction["measured"]
@@ -203,3 +207,281 @@ def test_what_cannot_be_tried_says_so(here: Path) -> None:
     with pytest.raises((InputError, ConfigError)):
         _init(start="weights.pth")
     assert not (here / "conf" / "mine").exists()
+
+
+def test_an_empty_place_is_not_the_whole_project(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = ["--pool", "images/pool"]
+    for options, option in (
+        (["--pool", ""], "--pool"),
+        (["--pool", " "], "--pool"),
+        ([*pool, "--seeds", "good="], "--seeds good"),
+        ([*pool, "--labelled", ""], "--labelled"),
+        ([*pool, "--from", ""], "--from"),
+    ):
+        result = CliRunner().invoke(app, ["init", "mine", *options, "--no-probe"])
+        assert isinstance(result.exception, InputError), options
+        assert f"{option} is empty" in str(result.exception)
+        assert "unset variable" in str(result.exception)
+    monkeypatch.chdir(here / "images")
+    assert [from_here(text, here) for text in ("", " ", "good=", "good= ")] == ["", " ", "good=", "good= "]
+    assert not (here / "conf" / "mine").exists()
+
+
+def test_places_that_lie_in_one_another_are_refused(here: Path) -> None:
+    for folder in ("data/01_raw/photos", "data/mine/photos", "data/work/mine/photos", "conf/photos"):
+        _write(here / folder, 10)
+    _write(here / "images" / "pool" / "part", 10)
+    (here / "link").symlink_to(here / "images" / "pool")
+    train = "images/labelled/train/cats"
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"pool": ["."]}, "the project's own folder"),
+        ({"pool": [".."]}, "the project's own folder"),
+        ({"pool": ["data"]}, "holds the project's results"),
+        ({"seeds": ["good=data"]}, "holds the project's results"),
+        ({"pool": ["data/mine/photos"]}, "would be deleted"),
+        ({"seeds": ["good=data/work/mine/photos"]}, "would be deleted"),
+        ({"pool": ["conf"]}, "part of the project"),
+        ({"pool": ["images/pool", "images/pool/part"]}, "lies within --pool images/pool"),
+        ({"pool": ["images/pool", "link"]}, "counted twice"),
+        ({"seeds": ["good=images/pool"]}, "good is the pool"),
+        ({"seeds": ["good=images"]}, "good holds the pool"),
+        ({"seeds": ["a=images/seeds", "b=images/../images/seeds"]}, "same place"),
+        ({"pool": [train], "labelled": "images/labelled"}, "lies within --labelled"),
+        ({"pool": ["images/labelled"], "labelled": "images/labelled"}, "is --labelled"),
+        ({"seeds": ["good=images/labelled"], "labelled": "images/labelled"}, "that are scored"),
+        ({"seeds": ["good=images/labelled/test/cats"], "labelled": "images/labelled"}, "that are scored"),
+    ]
+    for options, problem in cases:
+        assert problem in str(_refused(options)), options
+    assert not (here / "conf" / "mine").exists()
+
+
+def test_places_that_may_lie_in_one_another_are_said(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _init(pool=["images"], labelled="images/labelled", seeds=["good=images/seeds"]) == 0
+    assert "curation takes them out" in " ".join(capsys.readouterr().out.split())
+    assert _init(labelled="images/labelled", seeds=["good=images/labelled/train/cats"], force=True) == 0
+    assert "they choose what is kept" in " ".join(capsys.readouterr().out.split())
+    _write(here / "data" / "01_raw" / "photos", 10)
+    assert _init(pool=["data/01_raw/photos"], force=True) == 0
+
+
+@pytest.mark.parametrize("hours", [float("nan"), float("inf"), -1.0, 0.0, 1e-9, 1e12])
+def test_hours_are_hours(here: Path, hours: float) -> None:
+    assert "--hours" in str(_refused({"hours": hours}))
+
+
+def test_names_that_no_file_can_hold_are_refused_and_all_others_read_back(here: Path) -> None:
+    from dinomill.layers import Layers
+
+    for name in ("dir ${globals:pool}", "two\nlines", "bell\x07", "not\udcffutf8"):
+        _write(here / "images" / name, 10)
+        for options in ({"pool": [f"images/{name}"]}, {"seeds": [f"good=images/{name}"]}):
+            assert "cannot be written into a configuration file" in str(_refused(options)), name
+    odd = [
+        "a # b",
+        "a: b",
+        "it's",
+        'say "x"',
+        "- x",
+        "{x}",
+        "back\\slash",
+        "$x",
+        "größe",
+        "%x",
+        "null",
+        "@a",
+        "*b",
+        "?",
+    ]
+    odd += [
+        "1e3",
+        "12",
+        "1_000",
+        "0x1f",
+        "0o7",
+        "yes",
+        "2026-01-01",
+        "1:30",
+        "1.",
+        ".5",
+        "~",
+        "nan",
+        ".inf",
+        "1e-3",
+        "é\u00a0x",
+    ]
+    for name in odd:
+        _write(here / "images" / "odd" / name, 10)
+    assert _init(pool=[f"images/odd/{name}" for name in odd], seeds=["good=images/seeds"]) == 0
+    assert Layers("mine", conf=here / "conf").globals["pool"] == [f"images/odd/{name}" for name in odd]
+
+
+def test_numbers_are_names_too(here: Path) -> None:
+    """An environment may be called 1e3, and a set of seeds 12: they stay text."""
+    from dinomill.layers import Layers
+
+    assert init("1e3", pool=["images/pool"], seeds=["12=images/seeds"], probe=False) == 0
+    layers = Layers("1e3", conf=here / "conf")
+    assert layers.globals["experiment"] == "1e3"
+    assert layers.globals["seeds"] == {"12": "images/seeds"}
+    assert layers.parameters["pretraining"]["work"] == "data/work/1e3/pretraining"
+
+
+def test_what_was_typed_stays_in_its_comment(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["dinomill", "init", "mine", "--pool", "images/pool", "--from", "a\npool: x\x85"])
+    assert _init() == 0
+    text = (here / "conf" / "mine" / "globals.yml").read_text()
+    assert "--from 'a\\npool: x\\x85'`" in text.splitlines()[0]
+    assert yaml.safe_load(text)["pool"] == ["images/pool"]
+
+
+def _texts(folder: Path) -> dict[str, str]:
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_was_begun_is_finished_by_the_same_command(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = here / "conf" / "mine"
+    assert _init() == 0
+    whole = _texts(folder)
+    # Killed before the prediction; after the first files; with a prediction of another environment.
+    (folder / "plan.json").unlink()
+    capsys.readouterr()
+    assert _init() == 0
+    assert "begun and not finished" in capsys.readouterr().out
+    assert set(_texts(folder)) == set(whole)
+    (folder / "plan.json").unlink()
+    (folder / "distillation" / "parameters.yml").unlink()
+    assert _init() == 0
+    assert set(_texts(folder)) == set(whole)
+    (folder / "plan.json").write_text("{}")
+    assert _init() == 0
+    assert "is already so" not in capsys.readouterr().out
+    assert _init() == 0
+    assert "is already so" in capsys.readouterr().out
+    # What was edited is protected, with a prediction and without.
+    (folder / "plan.json").unlink()
+    (folder / "globals.yml").write_text("pool: mine\n")
+    assert _init() == 1
+    assert (folder / "globals.yml").read_text() == "pool: mine\n"
+
+
+@pytest.mark.parametrize("at", range(8))
+def test_a_run_that_is_killed_while_it_writes_leaves_all_or_nothing(
+    here: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """Stopped before each of the files, as if the power failed: the clean-up does not run either."""
+    from dinomill.storage import atomic
+
+    folder = here / "conf" / "mine"
+    (here / "conf" / "mine").mkdir()
+    (here / "conf" / "mine" / "catalog.yml").write_text("mine: {type: MemoryDataset}\n")
+    _init(force=True)
+    before = _texts(folder)
+    done = 0
+
+    def stop(path: Path, text: str) -> None:
+        nonlocal done
+        done += 1
+        if done > at:
+            raise KeyboardInterrupt
+        whole(path, text)
+
+    whole = atomic.write_text
+    with monkeypatch.context() as context:
+        context.setattr("dinomill.planning.environment_files.write_text", stop)
+        context.setattr("dinomill.planning.prediction.write_text", stop)
+        context.setattr("dinomill.planning.environment_files.shutil.rmtree", lambda *_, **__: None)
+        if at < len(before) - 1:  # the catalogue is not this command's
+            with pytest.raises(KeyboardInterrupt):
+                _init(size="S", force=True)
+            assert _texts(folder) == before
+        else:
+            _init(size="S", force=True)
+    assert _init(size="S", force=True) == 0
+    assert "embed_dim: 384" in (folder / "pretraining" / "parameters.yml").read_text()
+    assert (folder / "catalog.yml").is_file()
+    assert not list((here / "conf").glob(".mine*"))
+
+
+def test_between_the_two_renames_nothing_is_lost(here: Path) -> None:
+    _init()
+    before = _texts(here / "conf" / "mine")
+    (here / "conf" / "mine").rename(here / "conf" / ".mine.77.old")
+    assert _init() == 0
+    assert _texts(here / "conf" / "mine") == before
+    assert not list((here / "conf").glob(".mine*"))
+
+
+def test_what_is_in_the_way_is_named(here: Path) -> None:
+    import shutil
+
+    folder = here / "conf" / "mine"
+    for path in ("", "pretraining", "distillation"):
+        if path:
+            folder.mkdir(exist_ok=True)
+        (folder / path).write_text("a file")
+        assert "is in the way" in str(_refused({}))
+        (folder / path).unlink()
+    for path in ("globals.yml", "plan.json", "pretraining/parameters.yml"):
+        (folder / path).mkdir(parents=True)
+        assert "is in the way" in str(_refused({}))
+        shutil.rmtree(folder)
+    folder.symlink_to(here / "nowhere")
+    assert "a link to nothing" in str(_refused({}))
+
+
+def test_a_file_in_another_encoding_is_shown_and_protected(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _init()
+    file = here / "conf" / "mine" / "pretraining" / "parameters.yml"
+    file.write_bytes("# größe\n".encode("latin-1"))
+    assert _init() == 1
+    assert "-# gr\\xf6\\xdfe" in capsys.readouterr().out
+    assert _init(force=True) == 0
+    assert "batch_size" in file.read_text()
+
+
+def test_a_damaged_prediction_does_not_remove_other_files(here: Path) -> None:
+    _init()
+    plan = here / "conf" / "mine" / "plan.json"
+    document = json.loads(plan.read_text())
+    document["files"]["../base/globals.yml"] = "0"
+    plan.write_text(json.dumps(document))
+    _init(force=True)
+    assert (here / "conf" / "base" / "globals.yml").is_file()
+
+
+def test_copies_are_counted_and_one_picture_is_no_pool(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import shutil
+
+    one = here / "images" / "same"
+    one.mkdir()
+    for number in range(60):
+        shutil.copyfile(here / "images" / "pool" / "0000.png", one / f"{number}.png")
+    error = _refused({"pool": ["images/same"]})
+    assert "one picture only" in str(error)
+    assert "1 different picture among 60 usable of 60 files" in str(error)
+    assert _init(pool=["images/pool", "images/same"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "40 different pictures, the others repeat them" in said
+    assert "epochs of 40 images" in said
+
+
+def test_what_a_run_would_refuse_is_said_at_once(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The checks of `dinomill plan`: broken seeds, a truncated labelled image."""
+    for path in (here / "images" / "seeds").iterdir():
+        path.write_bytes(path.read_bytes()[:200])
+    assert _init(seeds=["good=images/seeds"]) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Before anything runs: There is no usable image in images/seeds" in said
+    assert "Put that right" in said
+    assert "Next: make run" not in said
+    broken = here / "images" / "labelled" / "test" / "cats" / "0001.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+    assert _init(labelled="images/labelled", force=True) == 1
+    assert "0001.png" in capsys.readouterr().out
+    broken.unlink()
+    assert _init(labelled="images/labelled", force=True) == 0
+
+
+def test_weights_have_their_size(here: Path) -> None:
+    assert "--size says nothing beside --from" in str(_refused({"start": "weights.pth", "size": "L"}))

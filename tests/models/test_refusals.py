@@ -180,3 +180,26 @@ def test_values_that_are_no_numbers_are_refused(tmp_path: Path, value: float) ->
 def test_addresses_that_lie_nowhere_here(address: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
         dinomill.load(address)
+
+
+@pytest.mark.parametrize("shapes_only", [False, True])
+@pytest.mark.parametrize(
+    "content", [b"\x00\xff\xfe\x01", b"\xff" * 9, b"\x02\x00\x00\x00\x00\x00\x00\x00{}", b"\x05\0\0\0\0\0\0\0{abc"]
+)
+def test_damaged_safetensors_of_any_length(tmp_path: Path, content: bytes, shapes_only: bool) -> None:
+    """Too short for a header, of a header without an end, of nothing at all: never the reader's own exception."""
+    from dinomill.models.files import read_file, read_pickle_safely, read_safetensors
+
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content)
+    for read in (read_safetensors, read_pickle_safely, lambda place: read_file(place, shapes_only=shapes_only)):
+        try:
+            read(path)
+        except InputError as error:
+            assert str(path) in str(error)
+    complaint(path)
+
+
+def test_a_pytorch_file_by_another_name_is_told_so(tmp_path: Path) -> None:
+    torch.save(state(), tmp_path / "x.safetensors")
+    assert "rename it" in complaint(tmp_path / "x.safetensors")

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from dinomill.errors import InputError
-from dinomill.planning.environment import changes, check_name, render, write
+from dinomill.planning.environment import check_name, render
+from dinomill.planning.environment_files import changes, write
 from dinomill.planning.prediction import Prediction
 from dinomill.planning.probe import values
 from dinomill.planning.recipe import Plan, plan

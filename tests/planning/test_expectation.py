@@ -22,6 +22,15 @@ def test_weights_are_promised_no_more_than_they_give() -> None:
     assert "row of their own" in said
 
 
+def test_a_student_of_a_short_run_is_called_weak() -> None:
+    said = _said(start=VITS14, **LABELLED)
+    assert "The student will be weak" in said
+    assert "adapted weights themselves are what is registered" in said
+    long = " ".join(expectation(plan(wish(start=VITS14, hours=500, **LABELLED), CRAWL, machine(64, gpus=8))))
+    assert "weak" not in long
+    assert "weak" not in _said(**LABELLED)
+
+
 def test_much_is_not_called_little() -> None:
     said = " ".join(expectation(plan(wish(hours=500, **LABELLED), CRAWL, machine(64, gpus=8))))
     assert "too little" not in said

@@ -116,3 +116,36 @@ def test_a_pool_that_is_missing_or_holds_no_image_is_refused(tmp_path: Path) -> 
     with pytest.raises(InputError) as raised:
         survey([str(tmp_path / "empty")])
     assert raised.value.found == "1 files; of those looked at: 1 not_an_image"
+
+
+def test_copies_count_once(tmp_path: Path) -> None:
+    """The same file, the same picture in another format, and pictures that are merely alike."""
+    tiles = _tiles(64, 12)
+    folder = _write(tmp_path / "pool", tiles)
+    seen = survey([str(folder)])
+    assert (seen.images, seen.distinct, seen.copied) == (12, 12, 0.0)
+    (folder / "again.png").write_bytes((folder / "0003.png").read_bytes())
+    Image.fromarray(tiles[5]).save(folder / "other.jpg", quality=95)
+    assert (survey([str(folder)]).images, survey([str(folder)]).distinct) == (14, 12)
+    dark = [np.full((64, 64, 3), 2, np.uint8) for _ in range(10)]
+    for number, pixels in enumerate(dark):
+        pixels[6 * number : 6 * number + 6] = 4
+    assert survey([str(_write(tmp_path / "dark", dark))]).distinct == 10
+
+
+def test_copies_outside_of_the_sample_are_estimated(tmp_path: Path) -> None:
+    folder = tmp_path / "pool"
+    tiles = _tiles(48, 20, seed=3)
+    for part in range(15):
+        _write(folder / str(part), tiles)
+    seen = survey([str(folder)], sample=120)
+    assert seen.images == 300
+    assert 19 <= seen.distinct <= 22
+    different = survey([str(_write(tmp_path / "different", _tiles(48, 300, seed=4)))], sample=120)
+    assert different.distinct > 270
+    # One picture that comes often says nothing of the others.
+    _write(tmp_path / "different" / "often", [tiles[0]] * 60)
+    assert 250 < survey([str(tmp_path / "different")], sample=120).distinct <= 360
+    for number in range(4):
+        _write(tmp_path / "two" / str(number), tiles[:2] * 50)
+    assert survey([str(tmp_path / "two")], sample=60).distinct == 2

@@ -235,3 +235,21 @@ def test_a_pool_of_one_image_is_refused() -> None:
 def test_the_same_input_gives_the_same_plan() -> None:
     one, other = (plan(wish(**LABELLED), COLOUR, machine()) for _ in range(2))
     assert nested(one.choices) == nested(other.choices)
+
+
+@pytest.mark.parametrize("images", [8, 13, 40, 63, 64, 500, 4_000, 10_000_000])
+def test_there_are_never_more_prototypes_than_images(images: int) -> None:
+    from dinomill.planning.recipe_training import prototypes
+
+    assert 2 <= prototypes(images) <= min(images, 65_536)
+    assert prototypes(images) >= min(64, images // 2)
+
+
+def test_copies_are_not_learnt_from_twice() -> None:
+    """Curation takes copies out: epochs, batch and prototypes are those of what is left."""
+    copied = plan(wish(), pool(8_000, 64, copied=0.75), machine())
+    single = plan(wish(), pool(2_000, 64), machine())
+    for key in ("pretraining.batch_size", "pretraining.step.head.prototypes", "curation.balance.levels"):
+        assert copied.choices[key].value == single.choices[key].value
+    assert copied.pool.distinct == 2_000
+    assert copied.epochs <= 100

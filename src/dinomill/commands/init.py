@@ -11,10 +11,12 @@ from dinomill.commands.init_show import print_plan, print_seen
 from dinomill.commands.init_wish import make_wish
 from dinomill.errors import InputError
 from dinomill.planning import environment
-from dinomill.planning.choices import Size, Wish
+from dinomill.planning.choices import Size, Wish, in_words
+from dinomill.planning.environment_files import Change, changes, is_finished, only_missing, require_room, write
 from dinomill.planning.machine import survey as survey_machine
 from dinomill.planning.pool import Pool
 from dinomill.planning.pool import survey as survey_pool
+from dinomill.planning.prediction import PLAN_NAME
 from dinomill.planning.recipe import Plan, plan
 
 
@@ -46,20 +48,24 @@ def init(
         root: The project.
 
     Returns:
-        The exit code.
+        The exit code: 1 when what is there differs and was left as it is.
 
     Raises:
         DinomillError: When an input cannot be used.
     """
     environment.check_name(name)
+    require_room(name, root)
     wish = make_wish(name, pool, seeds, labelled, start, hours, size, root)
     machine = survey_machine(root)
     seen = _look(wish, machine.cores)
     print_seen(wish, seen, str(machine))
     proposed = plan(wish, seen, machine)
     if probe:
+        from dinomill.planning.probe import expected_seconds
         from dinomill.planning.probe import probe as measure
 
+        takes = in_words(expected_seconds(proposed) / 3600)
+        print(f"Trying it on this machine, which takes about {takes} (--no-probe guesses instead).\n", flush=True)
         proposed = plan(wish, seen, machine, measure(proposed, root))
     print_plan(proposed)
     return _write(proposed, force=force, root=root)
@@ -78,31 +84,51 @@ def _look(wish: Wish, cores: int) -> Pool:
 
 
 def _write(proposed: Plan, *, force: bool, root: Path) -> int:
+    """Write what was decided, or show how it differs from what is there; 1 where it differs and nothing was written."""
     name = proposed.wish.name
     files = environment.render(proposed, command())
     folder = environment.CONF / name
-    existed = (root / folder).is_dir() and any((root / folder).iterdir())
-    found = environment.changes(files, root)
-    if existed and not found:
+    existed = any(path.is_file() for path in (root / folder).rglob("*"))
+    found = changes(files, root)
+    if existed and not found and is_finished(files, root):
         print(f"{folder} is already so: nothing was written.")
         return _next(name)
-    if existed and not force:
-        for change in found:
-            print(change.diff)
-        edited = [str(change.path) for change in found if change.by_hand]
-        if edited:
-            print(f"Edited by hand since, or not made by this command: {', '.join(edited)}.")
-        print(f"Nothing was written: {folder} is there. With --force it becomes as shown above.")
-        return 0
-    environment.write(files, proposed.prediction, root)
+    unfinished = existed and only_missing(found, files, root)
+    if existed and found and not force and not unfinished:
+        return _show(found, folder)
+    write(files, proposed.prediction, root)
     for change in found:
         if change.by_hand:
             print(f"replaced what was edited by hand: {change.path}")
-    print(f"Written: {folder}, {len(files)} files, with the reason beside each value.")
+    if unfinished:
+        print(f"{folder} was begun and not finished: what was missing has been added.")
+    print(f"Written: {folder}, {len(files)} files with the reason beside each value, and {PLAN_NAME}, what to expect.")
     return _next(name)
 
 
+def _show(found: Sequence[Change], folder: Path) -> int:
+    for change in found:
+        print(change.diff.encode("utf-8", "backslashreplace").decode("utf-8"))
+    edited = [str(change.path) for change in found if change.by_hand]
+    if edited:
+        print(f"Edited by hand since, or not made by this command: {', '.join(edited)}.")
+    print(f"Nothing was written: {folder} is there. With --force it becomes as shown above.")
+    return 1
+
+
 def _next(name: str) -> int:
+    """Ask of the environment what is asked before every run; 1 when it would be refused."""
+    from rich.console import Console
+
+    from dinomill.commands.ahead import look_ahead, show_problems
+    from dinomill.stages import STAGES
+
+    ahead = look_ahead(name, {stage: stage != "sample" for stage in STAGES})
+    # What to put right is a part of the answer here, so it goes where the rest is printed.
+    show_problems(ahead, Console(soft_wrap=True))
+    if ahead.stopping:
+        print(f"\nPut that right, then:  dinomill plan --env {name}    asks again")
+        return 1
     print(f"\nNext:  make run ENV={name}\n       dinomill plan --env {name}    shows the stages first")
     return 0
 

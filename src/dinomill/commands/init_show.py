@@ -36,6 +36,7 @@ def print_seen(wish: Wish, pool: Pool, machine: str) -> None:
             "",
             f"{pool.coloured:.0%} show colour, {bits} bits" + (f", {pool.alpha:.0%} transparent" if pool.alpha else ""),
         ),
+        ("", _distinct(pool)),
         ("", f"alike by {pool.alignment:.2f} place by place; {pool.sampled} looked at in {pool.seconds:.0f} s"),
         ("machine", machine),
     ]
@@ -93,6 +94,14 @@ def print_plan(proposed: Plan) -> None:
     for sentence in expectation(proposed):
         console.print(Text(sentence))
     print(flush=True)
+
+
+def _distinct(pool: Pool) -> str:
+    exact = pool.sampled == pool.files
+    if not pool.copied:
+        return "all of them different pictures" if exact else "no copies among those looked at"
+    about = "" if exact else "about "
+    return f"{about}{pool.distinct:,} different pictures, the others repeat them: the plan is made for these"
 
 
 def _sides(short: Spread, long: Spread) -> str:

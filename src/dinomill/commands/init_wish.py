@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from dinomill.commands.init_places import place, require_address, require_apart
 from dinomill.errors import ConfigError, InputError
 from dinomill.planning.choices import Size, Start, Wish
+
+_LEAST_HOURS = 0.0166  # a minute: stages take longer to start
+_MOST_HOURS = 8760
 
 
 def make_wish(
@@ -27,35 +31,60 @@ def make_wish(
         InputError: When a place is missing or not laid out as it must be.
         ConfigError: When an option is not in its range.
     """
-    if hours <= 0:
-        raise ConfigError("--hours must be above 0.", found=f"{hours:g}", action="0.5 is half an hour")
-    places = [_place(location, root, "--pool") for location in pool]
-    if repeated := sorted({place for place in places if places.count(place) > 1}):
+    _check_hours(hours)
+    if start is not None and size is not None:
+        raise ConfigError(
+            "--size says nothing beside --from: the weights are of the size that they are.",
+            found=f"--from {start} and --size {size}",
+            action="leave one of the two out",
+        )
+    places = [place(location, root, "--pool") for location in pool]
+    if repeated := sorted({where for where in places if places.count(where) > 1}):
         raise InputError("--pool names a place twice.", found=", ".join(repeated), action="name each place once")
     sets = _seeds(seeds, root)
     splits: dict[str, int] = {}
     if labelled is not None:
-        labelled = _place(labelled, root, "--labelled")
+        labelled = place(labelled, root, "--labelled")
         splits = count_labelled(labelled)
+    notes = require_apart(name, places, sets, labelled, root)
     return Wish(
         name=name,
         pool=tuple(places),
         seeds=sets,
-        seed_images=sum(_count(place, f"the seeds {set_name!r}") for set_name, place in sets.items()),
+        seed_images=sum(_count(where, f"the seeds {set_name!r}") for set_name, where in sets.items()),
         labelled=labelled,
         **splits,
         hours=hours,
         size=size,
-        start=None if start is None else read_start(start),
+        start=None if start is None else read_start(require_address(start)),
+        notes=tuple(notes),
     )
+
+
+def _check_hours(hours: float) -> None:
+    if not math.isfinite(hours) or hours > _MOST_HOURS:
+        raise ConfigError(
+            "--hours must be a number of hours.",
+            found=f"{hours:g}",
+            expected=f"at most {_MOST_HOURS:,}: a year",
+            action="8 is a night",
+        )
+    if hours < _LEAST_HOURS:
+        raise ConfigError(
+            "--hours must be above 0." if hours <= 0 else "--hours is less than a minute.",
+            found=f"{hours:g}",
+            expected=f"at least {_LEAST_HOURS:g}, which is one minute",
+            action="0.5 is half an hour",
+        )
 
 
 def from_here(text: str, here: Path) -> str:
     """A path typed in a sub-folder of the project, ``name=path`` too, as seen from the project's root."""
-    name, sign, place = text.rpartition("=") if "=" in text and not (here / text).exists() else ("", "", text)
-    if "://" in place or ":/" in place or not (here / place).exists():
+    name, sign, where = text.rpartition("=") if "=" in text and not (here / text).exists() else ("", "", text)
+    # Nothing at all would be the folder itself: an unset variable of the shell must not become the whole project.
+    if not where.strip() or "://" in where or ":/" in where or not (here / where).exists():
         return text
-    return f"{name}{sign}{here / place}"
+    return f"{name}{sign}{here / where}"
 
 
 def known_size(size: str | None) -> Size | None:
@@ -73,38 +102,11 @@ def known_size(size: str | None) -> Size | None:
     return None
 
 
-def _place(location: str, root: Path, option: str) -> str:
-    """A location as it goes into the configuration: relative to the project where it lies in it."""
-    if "://" in location:
-        if not location.startswith("s3://"):
-            raise InputError(
-                f"{option} {location} is no place that can be read.", expected="a path, or s3://bucket/prefix"
-            )
-        return location
-    path = Path(location)
-    if not path.exists():
-        raise InputError(
-            f"There is no {location}.",
-            expected=f"{option}: a folder of images, a .tar, a .parquet or .csv manifest, or s3://bucket/prefix",
-            action=_nearest(path),
-        )
-    full = Path(os.path.abspath(path))  # noqa: PTH100 (a link stays what the user named)
-    base = Path(os.path.abspath(root))  # noqa: PTH100
-    return full.relative_to(base).as_posix() if full.is_relative_to(base) else full.as_posix()
-
-
-def _nearest(path: Path) -> str:
-    """What there is instead."""
-    above = next((folder for folder in path.absolute().parents if folder.is_dir()), Path("/"))
-    names = sorted(entry.name for entry in above.iterdir() if entry.is_dir() and not entry.name.startswith("."))[:6]
-    return f"correct the path; in {above} there are the folders {', '.join(names)}" if names else "correct the path"
-
-
 def _seeds(seeds: Sequence[str], root: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for text in seeds:
-        name, sign, place = text.partition("=")
-        if not sign or not name or not place:
+        name, sign, where = text.partition("=")
+        if not sign or not name:
             raise InputError(
                 "--seeds needs a name and a place.",
                 found=text,
@@ -115,20 +117,20 @@ def _seeds(seeds: Sequence[str], root: Path) -> dict[str, str]:
             raise InputError(f"{name!r} cannot be the name of a set of seeds.", expected="letters, digits, - and _")
         if name in found:
             raise InputError(f"--seeds names {name!r} twice.", action="give each set a name of its own")
-        found[name] = _place(place, root, "--seeds")
+        found[name] = place(where, root, f"--seeds {name}")
     return found
 
 
-def _count(place: str, what: str) -> int:
+def _count(where: str, what: str) -> int:
     from dinomill.curation.sources import list_items
 
-    count = len(list_items(place))
+    count = len(list_items(where))
     if count == 0:
-        raise InputError(f"{place} holds no file for {what}.", action="name a folder with good examples in it")
+        raise InputError(f"{where} holds no file for {what}.", action="name a folder with good examples in it")
     return count
 
 
-def count_labelled(place: str) -> dict[str, int]:
+def count_labelled(folder: str) -> dict[str, int]:
     """Images of both splits, and classes.
 
     Raises:
@@ -136,20 +138,20 @@ def count_labelled(place: str) -> dict[str, int]:
     """
     from dinomill.images.labelled import find_labelled
 
-    if "://" in place or not Path(place).is_dir():
+    if "://" in folder or not Path(folder).is_dir():
         raise InputError(
-            f"--labelled {place} is no folder of this machine.",
+            f"--labelled {folder} is no folder of this machine.",
             expected="<split>/<class>/<image>, splits train and test",
         )
     layout = "set --labelled to a folder with train/<class>/<image> and test/<class>/<image>, or leave it out"
     try:
-        bank = find_labelled(Path(place), "train")
-        queries = find_labelled(Path(place), "test", classes=bank.classes)
+        bank = find_labelled(Path(folder), "train")
+        queries = find_labelled(Path(folder), "test", classes=bank.classes)
     except InputError as error:
         raise InputError(error.problem, found=error.found, expected=error.expected, action=layout) from None
     if len(bank.classes) < 2:
         raise InputError(
-            f"{place}/train has one class only.", found=", ".join(bank.classes), expected="two or more", action=layout
+            f"{folder}/train has one class only.", found=", ".join(bank.classes), expected="two or more", action=layout
         )
     return {"bank": len(bank), "queries": len(queries), "classes": len(bank.classes)}
 

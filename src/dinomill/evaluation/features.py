@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -107,7 +108,23 @@ def extract(
         for index, features in zip(indices, computed, strict=True):
             with atomic_file(targets[index]) as temporary:
                 save_file({"cls": features.cls, "mean_patch": features.mean_patch}, temporary)
-    return [Features(**load_file(target)) for target in targets]
+    return [Features(**_kept(target)) for target in targets]
+
+
+def _kept(path: Path) -> dict[str, torch.Tensor]:
+    """Features that were kept.
+
+    Raises:
+        InputError: When the file was damaged since.
+    """
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(
+            f"{path} cannot be read: features that an earlier evaluation kept.",
+            found=str(error),
+            action="remove that file and run the same command again: they are computed anew",
+        ) from None
 
 
 def patch_tokens(

@@ -27,6 +27,8 @@ from dinomill.models.foreign import GIVE_WEIGHTS, name_of_kind
 INDEX_SUFFIX = ".index.json"
 # Small tensors whose values say something about the model's shape: read even where shapes alone are asked for.
 _TELLING = (".periods",)
+# What a damaged or foreign file makes the readers raise.
+_UNREADABLE = (SafetensorError, OSError, ValueError, KeyError, TypeError)
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,14 @@ def read_file(path: Path, *, shapes_only: bool = False) -> Contents:
     kind = name_of_kind(path)
     if kind is not None:
         raise InputError(f"{path} holds no weights that can be read.", found=kind, action=GIVE_WEIGHTS.get(kind, None))
+    if path.suffix == ".safetensors":  # torch.load would hand it on by its name
+        if _is_pickle(path):
+            raise InputError(
+                f"{path} is no safetensors file, whatever its name says.",
+                found="a PyTorch file",
+                action="rename it, to end in .pth",
+            )
+        return _read_safetensors(path, shapes_only)  # which says what is wrong with it
     tensors = flatten(read_pickle_safely(path))
     return Contents(_shapes(tensors) if shapes_only else tensors, {}, (path,))
 
@@ -80,7 +90,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path} is not a safetensors file.", found=kind, action=GIVE_WEIGHTS.get(kind, None))
     try:
         return load_file(path)
-    except SafetensorError as error:
+    except _UNREADABLE as error:
         raise _incomplete(path, error) from None
 
 
@@ -99,7 +109,7 @@ def read_pickle_safely(path: Path) -> Mapping[str, Any]:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise _refused_pickle(path, error) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+    except (*_UNREADABLE, RuntimeError, EOFError, IndexError, AttributeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"{path} cannot be read as a PyTorch file.", found=reason, action="copy or download it again"
@@ -132,7 +142,7 @@ def _read_safetensors(path: Path, shapes_only: bool) -> Contents:
                     tensors[name] = file.get_tensor(name)
                 else:
                     tensors[name] = torch.empty(file.get_slice(name).get_shape(), device="meta")
-    except SafetensorError as error:
+    except _UNREADABLE as error:
         raise _incomplete(path, error) from None
     return Contents(tensors, metadata, (path,))
 
@@ -169,6 +179,12 @@ def _is_safetensors(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(9)
     return len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") < 2**27
+
+
+def _is_pickle(path: Path) -> bool:
+    """Whether it is a PyTorch file after all, whatever its name says: a zip archive, or the older plain form."""
+    with path.open("rb") as file:
+        return file.read(4)[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
 def _incomplete(path: Path, error: Exception) -> InputError:

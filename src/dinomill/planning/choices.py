@@ -50,6 +50,7 @@ class Wish(Config):
     hours: float = Field(default=1.0, gt=0, description="that the whole run may take")
     size: Size | None = Field(default=None, description="of the model; null: by images, machine and hours")
     start: Start | None = Field(default=None, description="weights to start from")
+    notes: tuple[str, ...] = Field(default=(), description="what the user should know of the places, in sentences")
 
 
 class Measured(Config):
@@ -83,4 +84,4 @@ def in_words(hours: float) -> str:
     if hours < 1:
         minutes = max(round(60 * hours), 1)
         return "one minute" if minutes == 1 else f"{minutes} minutes"
-    return "one hour" if hours == 1 else f"{hours:g} hours"
+    return "one hour" if hours == 1 else f"{hours:.3g} hours"

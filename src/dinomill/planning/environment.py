@@ -7,24 +7,21 @@ conf/NAME/plan.json                  the prediction, and what each file was like
 
 from __future__ import annotations
 
-import difflib
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
 from dinomill.errors import InputError
 from dinomill.planning.choices import Choice, Choices
-from dinomill.planning.prediction import PLAN_NAME, Prediction
 from dinomill.planning.recipe import Plan
-from dinomill.storage.atomic import write_text
-from dinomill.storage.hashing import hash_bytes
 
 CONF = Path("conf")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_NUMBER = re.compile(r"[-+]?[0-9_.]+([eE][-+]?[0-9]+)?|[-+]?0[xXoObB][0-9a-fA-F_]+|[0-9:.-]+")
 _RESERVED = ("base", "local", "paper")
 _WIDTH = 120
 _COMMENT_COLUMN = 44
@@ -37,27 +34,6 @@ _TITLES = {
     "registration": "What becomes the champion.",
     "reporting": "What the page shows.",
 }
-
-
-class Change(NamedTuple):
-    """What writing a file would do."""
-
-    path: Path
-    before: str | None  # None: it is not there
-    after: str | None  # None: it would be removed
-    by_hand: bool  # it is not as this tool left it
-
-    @property
-    def diff(self) -> str:
-        """Unified; empty when nothing changes."""
-        lines = difflib.unified_diff(
-            (self.before or "").splitlines(keepends=True),
-            (self.after or "").splitlines(keepends=True),
-            "/dev/null" if self.before is None else str(self.path),
-            "/dev/null" if self.after is None else str(self.path),
-            n=1,
-        )
-        return "".join(lines)
 
 
 def check_name(name: str) -> None:
@@ -104,51 +80,11 @@ def nested(choices: Choices) -> dict[str, Any]:
     return tree
 
 
-def changes(files: Mapping[Path, str], root: Path = Path()) -> list[Change]:
-    """What writing the files would change of those that are there; files written before and not now would go.
-
-    Args:
-        files: Texts by path, as `render` gives them; all in one environment.
-        root: The project.
-    """
-    folder = next(iter(files)).parent
-    known = _written(root / folder / PLAN_NAME)
-    found = []
-    for path in dict.fromkeys([*files, *(folder / name for name in known)]):
-        place = root / path
-        before = place.read_text(encoding="utf-8") if place.is_file() else None
-        by_hand = before is not None and known.get(path.relative_to(folder).as_posix()) != hash_bytes(before.encode())
-        change = Change(path, before, files.get(path), by_hand)
-        if change.before != change.after:
-            found.append(change)
-    return found
-
-
-def write(files: Mapping[Path, str], prediction: Prediction, root: Path = Path()) -> None:
-    """Write every file, each whole or not at all, and the prediction last."""
-    folder = next(iter(files)).parent
-    for change in changes(files, root):
-        if change.after is None:
-            (root / change.path).unlink()
-    for path, text in files.items():
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        write_text(root / path, text)
-    hashes = {path.relative_to(folder).as_posix(): hash_bytes(text.encode()) for path, text in files.items()}
-    prediction.model_copy(update={"files": hashes}).save(root / folder / PLAN_NAME)
-
-
-def _written(path: Path) -> dict[str, str]:
-    if not path.is_file():
-        return {}
-    try:
-        return Prediction.load(path).files
-    except InputError:
-        return {}
-
-
 def _globals(plan: Plan, command: str) -> str:
     wish, name = plan.wish, plan.wish.name
     several = f"{plan.pool.files:,} files, about {plan.pool.images:,} usable images"
+    if plan.pool.copied:
+        several += f", {plan.pool.distinct:,} of them different"
     choices: Choices = {
         "pool": Choice(list(wish.pool), several),
         "seeds": Choice(dict(wish.seeds) or None, "good examples" if wish.seeds else "none: nothing is irrelevant"),
@@ -163,7 +99,7 @@ def _globals(plan: Plan, command: str) -> str:
         "experiment": Choice(name, "in MLflow"),
         "model": Choice(f"dinomill-{name}", "in the registry"),
     }
-    head = f"# Made by `{command}`\n# on {plan.machine}.\n#\n#   make run ENV={name}\n\n"
+    head = f"# Made by `{_one_line(command)}`\n# on {_one_line(str(plan.machine))}.\n#\n#   make run ENV={name}\n\n"
     return head + "".join(_lines(nested(choices), 0))
 
 
@@ -176,9 +112,10 @@ def _lines(tree: Mapping[str, Any], depth: int) -> Iterator[str]:
             yield from _lines(value, depth + 1)
             continue
         block = _block(key, value.value, indent)
-        line = f"{block[0]:<{_COMMENT_COLUMN}}# {value.reason}"
+        reason = _one_line(value.reason)
+        line = f"{block[0]:<{_COMMENT_COLUMN}}# {reason}"
         if len(line) > _WIDTH:
-            wrapped = textwrap.wrap(value.reason, _WIDTH - len(indent) - 2)
+            wrapped = textwrap.wrap(reason, _WIDTH - len(indent) - 2)
             yield from (f"{indent}# {part}\n" for part in wrapped)
             line = block[0]
         yield line.rstrip() + "\n"
@@ -194,6 +131,13 @@ def _block(key: str, value: Any, indent: str) -> list[str]:
     return [f"{indent}{key}: {_scalar(value)}"]
 
 
+def _one_line(text: str) -> str:
+    """Text for a comment: what is not printable (a line break would end the comment) as an escape."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
 def _scalar(value: Any) -> str:
     text: str = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000)
-    return text.removesuffix("\n").removesuffix("\n...")
+    text = text.removesuffix("\n").removesuffix("\n...")
+    # OmegaConf takes more for numbers than YAML 1.1 does, such as 1e3.
+    return f"'{text}'" if isinstance(value, str) and text == value and _NUMBER.fullmatch(text) else text

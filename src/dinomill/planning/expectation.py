@@ -9,13 +9,14 @@ from dinomill.planning.recipe import Plan
 _FEW_VIEWS = 50_000_000
 _FEW_IMAGES = 500_000
 _FEW_QUERIES = 200
+_FEW_STUDENT_VIEWS = 500_000  # images that a student sees, below which it stays far behind its teacher
 
 
 def expectation(plan: Plan) -> list[str]:
     """Some sentences, the most important first."""
     wish, shape = plan.wish, plan.shape
     views = plan.steps.pretraining * shape.batch
-    what = f"{plan.pool.images:,} images and {in_words(wish.hours)} on {_on(plan)}"
+    what = f"{plan.pool.distinct:,} images and {in_words(wish.hours)} on {_on(plan)}"
     found = []
     if wish.start is not None:
         found.append(
@@ -23,7 +24,13 @@ def expectation(plan: Plan) -> list[str]:
             "differ from what the weights have seen, and none elsewhere. Evaluation shows the starting weights "
             "as a row of their own."
         )
-    elif views < _FEW_VIEWS or plan.pool.images < _FEW_IMAGES:
+        seen = plan.steps.distillation * shape.batch
+        if seen < _FEW_STUDENT_VIEWS:
+            found.append(
+                f"The student will be weak: it starts from nothing and sees {seen:,} images. The adapted weights "
+                "themselves are what is registered and packaged; the student is measured beside them."
+            )
+    elif views < _FEW_VIEWS or plan.pool.distinct < _FEW_IMAGES:
         found.append(
             f"{what} are too little to learn from nothing: the model will see {views:,} images, published ones saw a "
             "hundred million and more. Expect it well above a random network, and about at the level of raw pixels "
@@ -34,8 +41,8 @@ def expectation(plan: Plan) -> list[str]:
         found.append(f"{what}: {views:,} images will be seen, a size at which features are learnt from nothing.")
     if plan.prediction.seconds > 1.1 * 3600 * wish.hours:
         found.append(
-            f"It will take {plan.prediction.seconds / 60:.0f} minutes rather than the {60 * wish.hours:.0f} asked for: "
-            "the stages beside training need most of them."
+            f"It will take {in_words(plan.prediction.seconds / 3600)} rather than the {in_words(wish.hours)} asked "
+            "for: the stages beside training need most of them."
         )
     elif plan.prediction.seconds < 0.7 * 3600 * wish.hours:
         found.append("The hours are not used up: seeing so few images still more often would teach them by heart.")
@@ -48,7 +55,7 @@ def expectation(plan: Plan) -> list[str]:
         )
     if not wish.seeds:
         found.append("Without seeds nothing counts as irrelevant: curation takes out copies and broken files.")
-    return found + warnings(plan)
+    return found + list(wish.notes) + warnings(plan)
 
 
 def _telling(queries: int) -> float:

@@ -5,6 +5,7 @@ The sample is a function of the sorted list of files and a seed, so that the sam
 
 from __future__ import annotations
 
+import hashlib
 import time
 import warnings
 from collections import Counter
@@ -26,6 +27,7 @@ from dinomill.curation.sources import Item, list_items, read_item
 from dinomill.errors import DinomillError, InputError
 from dinomill.execution.progress import progress
 from dinomill.images.decode import MAX_PIXELS, DecodeError, ImageInfo, decode_image, probe_image
+from dinomill.planning.pool_copies import copied_share
 from dinomill.storage import s3
 
 SAMPLE = 384
@@ -72,6 +74,7 @@ class Pool(Config):
     )
     alikeness: float = Field(description="median correlation of an image's signature with its nearest in the sample")
     crowd: float = Field(description="median signature distance to the 16th nearest of the sample; small: all alike")
+    copied: float = Field(default=0.0, ge=0, lt=1, description="share of the usable images that repeat another one")
     contrast: float = Field(description="median standard deviation of luminance, 0 to 1: near 0 where nothing shows")
     seconds_an_image: float = Field(ge=0, description="to read and decode one, on one processor")
     seconds: float = Field(ge=0, description="that this survey took")
@@ -85,6 +88,11 @@ class Pool(Config):
     def images(self) -> int:
         """Usable images, counted where all were looked at, else estimated from the sample."""
         return round(self.files * (1 - self.unreadable_share))
+
+    @property
+    def distinct(self) -> int:
+        """Different pictures among the usable images: what is left to learn from without copies."""
+        return max(round(self.images * (1 - self.copied)), min(self.images, 1))
 
     @property
     def bytes_an_image(self) -> float:
@@ -116,6 +124,7 @@ class Look:
     contrast: float
     small: npt.NDArray[np.float32]  # [32, 32]
     mark: npt.NDArray[np.int8]  # [256]
+    digest: bytes
     seconds: float
 
 
@@ -147,6 +156,8 @@ def survey(locations: Sequence[str], *, sample: int = SAMPLE, seed: int = 0, wor
     if not looks:
         raise _nothing(locations, len(found), unreadable)
     figures = _figures(looks)
+    usable = round(len(found) * len(looks) / len(chosen))
+    figures["copied"] = copied_share([one.digest for one in looks], np.stack([one.small for one in looks]), usable)
     figures |= _corrected(figures, looks, header_pixels(draw(found, HEADERS, seed), workers))
     return Pool(
         locations=tuple(locations),
@@ -240,6 +251,7 @@ def look(source: str, item: Item) -> Look | str:
         contrast=float(grey.std()) / 255,
         small=small,
         mark=signature(small),
+        digest=hashlib.sha256(data).digest(),
         seconds=time.thread_time() - start,
     )
 

@@ -165,9 +165,9 @@ def _training(
     step = measured.pretraining_step if first else measured.distillation_step
     rate = measured.teacher_rate if first else measured.student_rate
     # Every image is decoded once, and kept; a large one is decoded whenever it is seen, which the steps show.
-    decoding = min(pool.images, count * shape.batch) * pool.seconds_an_image / machine.cores
+    decoding = min(pool.distinct, count * shape.batch) * pool.seconds_an_image / machine.cores
     shown = 1.5 * pool.short_side.median * pool.long_side.median
-    kept = min(shown, (2 * shape.image_size) ** 2) * pool.images * shape.channels
+    kept = min(shown, (2 * shape.image_size) ** 2) * pool.distinct * shape.channels
     held = kept if pool.decoded_bytes(shape.channels) <= 1e6 * cache_megabytes(pool, machine, shape) else 0.0
     seen = steps.look_images + (steps.look_labelled if wish.labelled else 0)
     looking = steps.looks * seen / rate + seen * measured.scan_seconds

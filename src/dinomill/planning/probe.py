@@ -30,6 +30,7 @@ from dinomill.planning.recipe import Plan
 STEPS = 4  # of training that count, after every image of the trial was decoded once and things are set up
 _STAGES = ("curation", "pretraining", "distillation")
 IMAGES = 96  # that are looked at, embedded and trained on
+_PROCESSES = 6  # that a trial starts, one after the other: two jobs are prepared beside the four parts
 _BUSY = 0.7  # share of a processor that a process gets, below which the machine counts as busy
 _PARALLEL = 0.85  # of the processors that training keeps at work, seen on two
 _WORKER = "dinomill.planning.probe_worker"
@@ -92,6 +93,15 @@ def probe(plan: Plan, root: Path) -> Measured:
         )
     finally:
         shutil.rmtree(room, ignore_errors=True)
+
+
+def expected_seconds(plan: Plan) -> float:
+    """What the trial will take, by the rates that are guessed before it."""
+    guessed = plan.measured
+    steps = warm_steps(plan.shape.batch) + STEPS
+    training = steps * (guessed.pretraining_step + guessed.distillation_step)
+    starts = _PROCESSES * guessed.import_seconds + guessed.pretraining_fixed + guessed.distillation_fixed
+    return training + starts + IMAGES * (guessed.scan_seconds + guessed.embed_seconds)
 
 
 def configurations(plan: Plan, room: Path, root: Path) -> dict[str, Any]:

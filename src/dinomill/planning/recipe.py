@@ -43,8 +43,8 @@ class Plan:
 
     @property
     def epochs(self) -> float:
-        """How often pretraining sees each image."""
-        return self.steps.pretraining * self.shape.batch / max(self.pool.images, 1)
+        """How often pretraining sees each picture."""
+        return self.steps.pretraining * self.shape.batch / max(self.pool.distinct, 1)
 
 
 def plan(wish: Wish, pool: Pool, machine: Machine, measured: Measured | None = None) -> Plan:
@@ -61,10 +61,14 @@ def plan(wish: Wish, pool: Pool, machine: Machine, measured: Measured | None = N
     """
     from dinomill.planning import recipe_stages, recipe_training
 
-    if pool.images < MIN_IMAGES:
+    if pool.distinct < MIN_IMAGES:
+        # Copies of one picture pass for a pool, until nothing is left of them but that one.
+        same = pool.distinct == 1 < pool.images
+        copies = "" if pool.distinct == pool.images else f"{pool.distinct} different picture{'s' * (not same)} among "
         raise InputError(
-            f"{', '.join(pool.locations)} holds too few images to learn from.",
-            found=f"{pool.images} usable of {pool.files} files",
+            f"{', '.join(pool.locations)} holds "
+            + ("one picture only, again and again." if same else "too few images to learn from."),
+            found=f"{copies}{pool.images:,} usable of {pool.files:,} files",
             expected=f"at least {MIN_IMAGES}; some thousands to learn anything",
             action="name the folder that holds all your images",
         )
@@ -97,7 +101,7 @@ def _steps(wish: Wish, pool: Pool, machine: Machine, shape: Shape, measured: Mea
     left = max(budget * _RESERVE - others, 0.0)
     share = 0.5 if wish.start is not None else 0.65
     epochs = MAX_EPOCHS_STARTED if wish.start is not None else MAX_EPOCHS
-    per_epoch = max(pool.images / shape.batch, 1.0)
+    per_epoch = max(pool.distinct / shape.batch, 1.0)
     affordable = int(left * share / measured.pretraining_step)
     bounded = int(epochs * per_epoch)
     distil = min(int(left * (1 - share) / measured.distillation_step), int(MAX_EPOCHS * per_epoch))
@@ -113,7 +117,7 @@ def _steps(wish: Wish, pool: Pool, machine: Machine, shape: Shape, measured: Mea
 def _bound(wish: Wish, affordable: int, bounded: int, epochs: int, others: float) -> str:
     if affordable < _LEAST_STEPS:
         return (
-            f"the other stages alone take about {others / 60:.0f} minutes of the {60 * wish.hours:.0f} asked for: "
+            f"the other stages alone take about {in_words(others / 3600)} of the {in_words(wish.hours)} asked for: "
             "the fewest steps that can be called a run"
         )
     if affordable > bounded:

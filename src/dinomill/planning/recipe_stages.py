@@ -14,7 +14,7 @@ _IMAGES_A_CLUSTER = 150
 def curation(wish: Wish, pool: Pool, machine: Machine, shape: Shape, steps: Steps, bound: str) -> Choices:
     """What is kept of the pool."""
     del bound
-    side, found = pool.short_side.median, levels(pool.images)
+    side, found = pool.short_side.median, levels(pool.distinct)
     smallest = max(8, shape.image_size // 4) if wish.start is None else 8
     said = "as in the sample" if pool.unreadable_share < 0.25 else f"{pool.unreadable_share:.0%} of those looked at"
     choices = {

@@ -18,9 +18,9 @@ _LONG = 20_000  # steps from which the published constants fit better than those
 def pretraining(wish: Wish, pool: Pool, machine: Machine, shape: Shape, steps: Steps, bound: str) -> Choices:
     """The teacher."""
     count = steps.pretraining
-    epochs = count * shape.batch / max(pool.images, 1)
+    epochs = count * shape.batch / max(pool.distinct, 1)
     choices: Choices = {
-        "steps": Choice(count, f"{epochs:.1f} epochs of {pool.images:,} images: {bound}"),
+        "steps": Choice(count, f"{epochs:.1f} epochs of {pool.distinct:,} images: {bound}"),
         "batch_size": Choice(shape.batch, _batch_reason(pool, machine, shape)),
         **_accumulate(shape),
         **_model(wish, pool, machine, shape, count),
@@ -50,7 +50,7 @@ def distillation(wish: Wish, pool: Pool, machine: Machine, shape: Shape, steps: 
     """The student."""
     del bound
     count = steps.distillation
-    epochs = count * shape.batch / max(pool.images, 1)
+    epochs = count * shape.batch / max(pool.distinct, 1)
     student = shape.student
     values: dict[str, tuple[Any, str]] = {
         "champion": ("small", "the only student"),
@@ -87,16 +87,18 @@ def distillation(wish: Wish, pool: Pool, machine: Machine, shape: Shape, steps: 
 
 
 def prototypes(images: int) -> int:
-    """Directions that images are assigned to."""
-    return min(max(power_of_two(images / 8), FEWEST_PROTOTYPES), 65_536)
+    """Directions that images are assigned to: never more than there are images."""
+    fewest = min(FEWEST_PROTOTYPES, power_of_two(max(images, 2)))
+    return min(max(power_of_two(max(images / 8, 1)), fewest), 65_536)
 
 
 def _prototypes(wish: Wish, pool: Pool) -> Choice:
     # What the seeds keep is known after curation only; more prototypes than images would leave most of them unused.
-    images = pool.images // 3 if wish.seeds else pool.images
+    images = pool.distinct // 3 if wish.seeds else pool.distinct
     count = prototypes(images)
-    if count == FEWEST_PROTOTYPES:
-        return Choice(count, "fewer would hardly tell images apart")
+    if count > images / 8:
+        few = "fewer would hardly tell images apart"
+        return Choice(count, few if count == FEWEST_PROTOTYPES else f"no more than there are images: {images:,}")
     of = f"{images:,} images" + (", if seeds keep a third" if wish.seeds else "")
     return Choice(count, f"about one for eight of {of}")
 
@@ -104,8 +106,8 @@ def _prototypes(wish: Wish, pool: Pool) -> Choice:
 def _batch_reason(pool: Pool, machine: Machine, shape: Shape) -> str:
     if shape.accumulate > 1:
         return "images a step, which targets and rate refer to"
-    if shape.batch * 2 > max(pool.images // 4, 2):
-        return f"images a step; more than a quarter of {pool.images:,} would be too alike from step to step"
+    if shape.batch * 2 > max(pool.distinct // 4, 2):
+        return f"images a step; more than a quarter of {pool.distinct:,} would be too alike from step to step"
     if machine.gpus:
         return f"images a step on {len(machine.gpus)} GPU(s) of {machine.gpus[0].memory_bytes / 1e9:.0f} GB"
     return "images a step; many small steps teach more than few large ones in short runs"
@@ -137,7 +139,7 @@ def _model(wish: Wish, pool: Pool, machine: Machine, shape: Shape, count: int) -
 def _asked(wish: Wish, pool: Pool, machine: Machine) -> str:
     if wish.size is not None:
         return f"--size {wish.size}"
-    return f"for {pool.images:,} images and {in_words(wish.hours)} on {len(machine.gpus) or machine.cores} " + (
+    return f"for {pool.distinct:,} images and {in_words(wish.hours)} on {len(machine.gpus) or machine.cores} " + (
         "GPU(s)" if machine.gpus else "cores"
     )
 
@@ -314,7 +316,7 @@ def _runtime(wish: Wish, pool: Pool, machine: Machine, shape: Shape, steps: Step
         "runtime.log_every": (max(1, min(50, count // 40)), "steps between two rows of the curve"),
         "runtime.checkpoint_every": (every, "steps; a killed run loses no more"),
         "runtime.monitor.every": (every, f"steps: {steps.looks} looks, a hundredth of the time"),
-        "runtime.monitor.images": (max(16, min(steps.look_images, pool.images)), "images a look"),
+        "runtime.monitor.images": (max(16, min(steps.look_images, pool.distinct)), "images a look"),
         "runtime.monitor.labelled_images": (
             max(20, steps.look_labelled or 20),
             "labelled images a look, where there are",

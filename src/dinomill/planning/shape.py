@@ -132,8 +132,8 @@ def _name(wish: Wish, pool: Pool, machine: Machine, image_size: int) -> str:
     if wish.size is not None:
         return _SIZES[wish.size]
     if machine.gpus:
-        by_images = "tiny" if pool.images < 20_000 else "small" if pool.images < 500_000 else "base"
-        by_images = "large" if pool.images >= 5_000_000 else by_images
+        by_images = "tiny" if pool.distinct < 20_000 else "small" if pool.distinct < 500_000 else "base"
+        by_images = "large" if pool.distinct >= 5_000_000 else by_images
         by_time = "small" if wish.hours * len(machine.gpus) < 8 else "base"
         by_time = "large" if wish.hours * len(machine.gpus) >= 100 else by_time
         order = ("tiny", "small", "base", "large")
@@ -176,7 +176,7 @@ def _batch(
         wanted = 64
     else:
         wanted = 32 if teacher.embed_dim < 768 else 16
-    while wanted > max(pool.images // 4, 2) and wanted >= 2 * processes and wanted > 2:
+    while wanted > max(pool.distinct // 4, 2) and wanted >= 2 * processes and wanted > 2:
         wanted //= 2
     return max(wanted // processes, 1) * processes
 
