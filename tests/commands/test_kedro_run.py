@@ -166,6 +166,16 @@ def test_the_file_that_is_wrong_is_the_one_named(
     assert said in " ".join(shown.split())
 
 
+def test_another_environments_results_are_not_written_over(project: Path, refused: Refused) -> None:
+    mine(project)
+    (project / "conf/mine_too").mkdir()
+    (project / "conf/mine_too/globals.yml").write_text("data: data/mine\n", encoding="utf-8")
+    shown = " ".join(refused("--env", "mine_too", "--pipelines", "pretraining").split())
+    assert "write over results of the environment mine" in shown
+    assert "data in conf/mine_too/globals.yml" in shown
+    assert "by conf/mine/globals.yml" in shown
+
+
 @pytest.mark.parametrize("runner", ["ParallelRunner", "ThreadRunner"])
 def test_other_runners_are_refused(sources: Path, refused: Refused, runner: str) -> None:
     assert "SequentialRunner" in refused("--pipelines", "curation", "--runner", runner)

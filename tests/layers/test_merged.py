@@ -82,7 +82,8 @@ def test_entries_of_a_catalog_are_replaced_whole(conf: Path) -> None:
         ("pretraining.output", "conf/mine/globals.yml"),  # taken from a global
         ("pretraining.steps", "--params"),
         ("pool.0", "conf/local/globals.yml"),
-        ("folders.scan", "conf/base/globals.yml"),
+        ("folders.scan", "conf/mine/globals.yml"),  # `data` moves it
+        ("folders.sample", "conf/base/globals.yml"),
         ("distillation.steps", "conf/base/globals.yml"),
         ("pretrainin.steps", "conf/base/globals.yml"),
     ],
@@ -93,6 +94,21 @@ def test_the_origin_of_a_key(conf: Path, key: str, file: str) -> None:
     say("local/parameters.yml", "pretraining: {model: {side: 56}}\n")
     say("local/globals.yml", "pool: [/own]\n")
     assert Layers("mine", params={"pretraining": {"steps": 3}}).origin(key) == file
+
+
+def test_the_key_that_moved_a_folder_is_known(conf: Path) -> None:
+    say("mine/globals.yml", "data: data/mine\n")
+    origin = Layers("mine").origin
+    assert (origin("folders.scan"), getattr(origin("folders.scan"), "key", "")) == ("conf/mine/globals.yml", "data")
+    said = origin("pretraining.output")
+    assert (said, getattr(said, "key", "")) == ("conf/mine/globals.yml", "data")
+    assert getattr(origin("folders.sample"), "key", "") == "folders.sample"
+
+
+def test_an_emptied_mapping_is_the_fault_of_whoever_emptied_it(conf: Path) -> None:
+    say("local/parameters.yml", "pretraining:\n")
+    for key in ("pretraining", "pretraining.output", "pretraining.model.depth"):
+        assert Layers().origin(key) == "conf/local/parameters.yml"
 
 
 @pytest.mark.parametrize(

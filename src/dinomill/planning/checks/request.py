@@ -19,6 +19,7 @@ from dinomill.planning.checks.problems import Origin
 from dinomill.stages import STAGES
 
 if TYPE_CHECKING:
+    from dinomill.layers import Layers
     from dinomill.curation.config import CurationConfig
     from dinomill.distillation.config import DistillationConfig
     from dinomill.evaluation.config import EvaluationConfig
@@ -53,12 +54,14 @@ class Request:
         parameters: Of every stage, as merged from all files and ``--params``.
         settings: The globals, as merged: ``pool``, ``seeds``, ``labelled``, ``folders``.
         origin: Names the file that set a dotted key.
+        layers: The environment's configuration; None where nobody knows of others.
     """
 
     stages: tuple[str, ...]
     parameters: Mapping[str, Any]
     settings: Mapping[str, Any]
     origin: Origin = field(default=_base_file)
+    layers: Layers | None = None
 
     def runs(self, *stages: str) -> bool:
         """Whether one of these stages will run."""
