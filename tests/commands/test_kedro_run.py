@@ -152,7 +152,7 @@ def test_an_environment_works_or_says_what_to_type(project: Path, refused: Refus
         ("local/parameters.yml", "pretraning: {}", (), "found: in conf/local/parameters.yml"),
         ("local/curation/parameters.yml", "curation: [", (), "conf/local/curation/parameters.yml is not valid YAML"),
         ("local/globals.yml", "pool: [nosuch]", (), "There is no nosuch. set in: pool in conf/local/globals.yml"),
-        ("local/globals.yml", "folders: {work: 3}", (), "conf/local/globals.yml is not valid: curation.folders.work"),
+        ("local/globals.yml", "folders: {work: 3}", (), "conf/local/globals.yml is not valid: folders.work"),
     ],
 )
 def test_the_file_that_is_wrong_is_the_one_named(

@@ -117,6 +117,8 @@ def test_an_emptied_mapping_is_the_fault_of_whoever_emptied_it(conf: Path) -> No
         ("local/globals.yml", "pool: [a\nseeds: b\n", ["conf/local/globals.yml is not valid YAML", "line 2"]),
         ("local/parameters.yml", "a: 1\na: 2\n", ["conf/local/parameters.yml is not valid YAML", "duplicate key a"]),
         ("local/globals.yml", "- a\n", ["conf/local/globals.yml is not a mapping", "a list"]),
+        ("local/globals.yml", "hello\n", ["conf/local/globals.yml is not a mapping", "the text 'hello'"]),
+        ("local/parameters.yml", "hello\n", ["conf/local/parameters.yml is not a mapping", "the text 'hello'"]),
         ("local/globals.yml", "data: ${dat}\n", ["conf/local/globals.yml refers", "'dat'"]),
         (
             "local/parameters.yml",

@@ -23,6 +23,7 @@ from typing import Any
 from dinomill.errors import ConfigError
 from dinomill.layers.environments import CONF, check_environment, files_of, layers_of
 from dinomill.layers.files import read_mapping
+from dinomill.layers.settings import refuse_unknown, refuse_wrong_kinds
 
 SOURCES = frozenset({"pool", "seeds", "labelled"})
 PARAMS = "--params"
@@ -81,12 +82,15 @@ class Layers:
         """The merged and resolved ``globals.yml``.
 
         Raises:
-            ConfigError: When a file is no YAML mapping, or refers to what is not there.
+            ConfigError: When a file is no YAML mapping, refers to what is not there, or says what nobody reads.
         """
         merged: dict[str, Any] = {}
         for layer in self.read("globals"):
             merged = merge(merged, layer.values, whole=SOURCES)
-        return self._resolved(merged, "globals")
+        refuse_unknown(self)
+        resolved = self._resolved(merged, "globals")
+        refuse_wrong_kinds(self, resolved)
+        return resolved
 
     @cached_property
     def parameters(self) -> dict[str, Any]:
