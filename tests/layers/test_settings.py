@@ -40,7 +40,7 @@ def test_a_key_that_nobody_reads_is_refused(layer: str, text: str, said: str) ->
         text = base.replace("  work: ", "  wrk: x\n  work: ") if "wrk" in text else text + base
     say(f"{layer}/globals.yml", text)
     with pytest.raises(ConfigError) as caught:
-        Layers("mine").globals
+        _ = Layers("mine").globals
     assert said.format(path.as_posix()) in str(caught.value)
     assert path.as_posix() in str(caught.value)
 
@@ -49,7 +49,7 @@ def test_ones_own_key_is_known_when_a_file_refers_to_it() -> None:
     say("local/globals.yml", "side: 28\nunused: {place: 3}\n")
     say("local/parameters.yml", "pretraining: {crops: {global_size: '${globals:side}'}}\n")
     with pytest.raises(ConfigError, match="'unused'"):
-        Layers().globals
+        _ = Layers().globals
     say("local/distillation/parameters.yml", "distillation: {seed: '${globals:unused.place}'}\n")
     assert Layers().parameters["distillation"]["seed"] == 3
 
@@ -75,7 +75,7 @@ def test_a_value_of_another_kind_is_refused(text: str, said: str) -> None:
     say("mine/globals.yml", "data: data/mine\n")
     say("local/globals.yml", text)
     with pytest.raises(ConfigError) as caught:
-        Layers("mine").globals
+        _ = Layers("mine").globals
     assert said in str(caught.value)
     assert "The configuration in conf/local/globals.yml is not valid" in str(caught.value)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from dinomill.errors import ConfigError
 from dinomill.layers import Layers, environments
-from dinomill.planning.checks.problems import Problem
+from dinomill.planning.checks.problems import Problem, some
 from dinomill.planning.checks.request import Request
 
 # The folders that a stage writes, and what decides of its results besides its own parameters, by their globals.
@@ -42,6 +42,7 @@ def check_others(request: Request) -> Iterator[Problem]:
     layers = request.layers
     if layers is None:
         return
+    yield from results_in_sources(request)
     base = _globals(Layers(conf=layers.conf))
     for name in (None, *environments(layers.conf)):
         if name == layers.env:
@@ -58,6 +59,36 @@ def check_others(request: Request) -> Iterator[Problem]:
                 continue
             yield _shared(request, folder, other, place)
             break
+
+
+def results_in_sources(request: Request) -> Iterator[Problem]:
+    """Images that are looked for where another environment has its results."""
+    layers = request.layers
+    others = [] if layers is None else [None, *environments(layers.conf)]
+    for name in others:
+        assert layers is not None
+        if name == layers.env:
+            continue
+        other = Layers(name, conf=layers.conf)
+        folders = _find(_globals(other), "folders") or {}
+        theirs = {folder: str(place) for folder, place in folders.items() if folder not in ("sample", "work")}
+        mine = {Path(folder).resolve() for folder in request.folders.values()}
+        for key, place in request.named:
+            path = Path(place).resolve()
+            inside = [one for one in theirs.values() if Path(one).resolve().is_relative_to(path)]
+            inside = [one for one in inside if Path(one).resolve() not in mine | {path}]
+            if inside and "://" not in place:
+                yield Problem(
+                    key,
+                    f"{place} holds results of {_whose(other)}: they would be taken for images.",
+                    found=some(inside, 2),
+                    action="name the folder that holds the images alone",
+                )
+                return
+
+
+def _whose(layers: Layers) -> str:
+    return f"the environment {layers.env}" if layers.env else "the base"
 
 
 def _written(request: Request) -> Iterator[tuple[str, str]]:
@@ -85,17 +116,22 @@ def _shared(request: Request, folder: str, other: Layers, place: str) -> Problem
     assert request.layers is not None
     env = request.layers.env
     mine, theirs = request.origin(f"folders.{folder}"), other.origin(f"folders.{folder}")
-    whose = f"the environment {other.env}" if other.env else "the base"
-    own = f"set `data: data/{env}` and `work: data/work/{env}` in {request.layers.conf.as_posix()}/{env}/globals.yml"
-    if mine == theirs and other.env and getattr(mine, "key", "") == "data":
-        own = f"take `data` out of {mine}, which counts for every environment; {own}" if env else own
     return Problem(
         f"folders.{folder}",
-        f"This run would write over results of {whose}: they lie in the same folder.",
+        f"This run would write over results of {_whose(other)}: they lie in the same folder.",
         found=f"{request.folders[folder]} by {mine}, {place} by {theirs}",
         expected="folders of its own for each environment's results",
-        action=own if env else f"set `data` and `work` in {theirs} to folders of its own",
+        action=own_results(request.layers) if env else f"set `data` and `work` in {theirs} to folders of its own",
     )
+
+
+def own_results(layers: Layers) -> str:
+    """What to do so that an environment's results lie apart from all others."""
+    local, said = f"{layers.conf.as_posix()}/local/", layers.origin("data")
+    if said.startswith(local):
+        return f"take `data` out of {said}: it counts for every environment"
+    name = layers.env or "NAME"
+    return f"set `data: data/{name}` and `work: data/work/{name}` in {layers.conf.as_posix()}/{name}/globals.yml"
 
 
 def _overlap(one: Path, other: Path) -> bool:

@@ -19,10 +19,10 @@ from dinomill.planning.checks.problems import Origin
 from dinomill.stages import STAGES
 
 if TYPE_CHECKING:
-    from dinomill.layers import Layers
     from dinomill.curation.config import CurationConfig
     from dinomill.distillation.config import DistillationConfig
     from dinomill.evaluation.config import EvaluationConfig
+    from dinomill.layers import Layers
     from dinomill.packaging.config import PackagingConfig
     from dinomill.pretraining.config import PretrainingConfig
     from dinomill.registration.config import RegistrationConfig
@@ -83,6 +83,13 @@ class Request:
         """Where the labelled images lie; None when there are none."""
         found = self.settings.get("labelled")
         return str(found) if found else None
+
+    @property
+    def named(self) -> list[tuple[str, str]]:
+        """Every source with the key that names it."""
+        found = [("pool", place) for place in self.pool]
+        found += [(f"seeds.{name}", place) for name, place in self.seeds.items()]
+        return found + ([("labelled", self.labelled)] if self.labelled else [])
 
     @cached_property
     def folders(self) -> dict[str, Path]:
