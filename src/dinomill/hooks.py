@@ -19,6 +19,8 @@ from dinomill.errors import ConfigError
 from dinomill.stages import STAGES
 
 if TYPE_CHECKING:
+    from dinomill.layers import Layers
+    from dinomill.planning.checks import Request
     from dinomill.planning.measured import Stopwatch
 
 # The sample is the demo's input, not an experiment.
@@ -35,6 +37,7 @@ class ProjectHooks:
         self._parameters: dict[str, Any] = {}
         self._globals: dict[str, Any] = {}
         self._origin: Callable[[str], str] = "the configuration of {}".format
+        self._layers: Layers | None = None
         self._runs = StageRuns()
         self._stage: str | None = None
         self._watch: Stopwatch | None = None
@@ -49,6 +52,7 @@ class ProjectHooks:
         self._globals = loader["globals"]
         self._parameters = loader["parameters"]
         types = TypeExtractor(dict(pipelines)).extract_types_from_pipelines()
+        self._layers = loader.layers
         self._origin = loader.layers.origin
         check_parameters(self._parameters, types, self._origin)
 
@@ -77,7 +81,12 @@ class ProjectHooks:
             )
         stages = {stage_of(node) for node in pipeline.nodes} - {None}
         if stages:
-            check_all(self._parameters, self._globals, cast("set[str]", stages), self._origin)
+            from dinomill.planning.checks import Request
+            from dinomill.planning.checks.scope import scope
+
+            check_all(
+                Request(scope(cast("set[str]", stages)), self._parameters, self._globals, self._origin, self._layers)
+            )
 
     @hook_impl
     def before_node_run(self, node: Any) -> None:
@@ -154,20 +163,17 @@ def stage_of(node: Any) -> str | None:
     return parts[2] if parts[:2] == ["dinomill", "pipelines"] and len(parts) > 2 else None
 
 
-def check_all(
-    parameters: dict[str, Any], settings: dict[str, Any], stages: set[str], origin: Callable[[str], str]
-) -> None:
+def check_all(request: Request) -> None:
     """Check all that will run, together and with the facts of images and machine; warnings are only said.
 
     Raises:
         ChecksFailed: With everything that has to be put right.
     """
-    from dinomill.planning.checks import Request, check, failure
-    from dinomill.planning.checks.scope import scope, unsaid
+    from dinomill.planning.checks import check, failure
+    from dinomill.planning.checks.scope import unsaid
 
-    request = Request(scope(stages), parameters, settings, origin)
     problems = check(request)
-    warnings = [problem.text(origin) for problem in problems if problem.warning]
+    warnings = [problem.text(request.origin) for problem in problems if problem.warning]
     for sentence in unsaid(warnings, request.work / "checks" / "said.json"):
         print(f"warning: {sentence}", file=sys.stderr)
     if error := failure(problems, request.origin):

@@ -152,7 +152,7 @@ def test_an_environment_works_or_says_what_to_type(project: Path, refused: Refus
         ("local/parameters.yml", "pretraning: {}", (), "found: in conf/local/parameters.yml"),
         ("local/curation/parameters.yml", "curation: [", (), "conf/local/curation/parameters.yml is not valid YAML"),
         ("local/globals.yml", "pool: [nosuch]", (), "There is no nosuch. set in: pool in conf/local/globals.yml"),
-        ("local/globals.yml", "folders: {work: 3}", (), "conf/local/globals.yml is not valid: curation.folders.work"),
+        ("local/globals.yml", "folders: {work: 3}", (), "conf/local/globals.yml is not valid: folders.work"),
     ],
 )
 def test_the_file_that_is_wrong_is_the_one_named(
@@ -164,6 +164,16 @@ def test_the_file_that_is_wrong_is_the_one_named(
     path.write_text(text + "\n", encoding="utf-8")
     shown = refused("--env", "mine", "--pipelines", "pretraining,curation", *options)
     assert said in " ".join(shown.split())
+
+
+def test_another_environments_results_are_not_written_over(project: Path, refused: Refused) -> None:
+    mine(project)
+    (project / "conf/mine_too").mkdir()
+    (project / "conf/mine_too/globals.yml").write_text("data: data/mine\n", encoding="utf-8")
+    shown = " ".join(refused("--env", "mine_too", "--pipelines", "pretraining").split())
+    assert "write over results of the environment mine" in shown
+    assert "data in conf/mine_too/globals.yml" in shown
+    assert "by conf/mine/globals.yml" in shown
 
 
 @pytest.mark.parametrize("runner", ["ParallelRunner", "ThreadRunner"])

@@ -88,7 +88,7 @@ def test_without_a_pipeline_the_way_is_shown(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(InputError, match=r"no dvc\.yaml"):
         make_plan()
     (tmp_path / "dvc.yaml").write_text(DVC_YAML, encoding="utf-8")
-    with pytest.raises(InputError, match="DVC cannot read"):
+    with pytest.raises(InputError, match="no DVC project"):
         make_plan()
 
 

@@ -82,7 +82,8 @@ def test_entries_of_a_catalog_are_replaced_whole(conf: Path) -> None:
         ("pretraining.output", "conf/mine/globals.yml"),  # taken from a global
         ("pretraining.steps", "--params"),
         ("pool.0", "conf/local/globals.yml"),
-        ("folders.scan", "conf/base/globals.yml"),
+        ("folders.scan", "conf/mine/globals.yml"),  # `data` moves it
+        ("folders.sample", "conf/base/globals.yml"),
         ("distillation.steps", "conf/base/globals.yml"),
         ("pretrainin.steps", "conf/base/globals.yml"),
     ],
@@ -95,12 +96,29 @@ def test_the_origin_of_a_key(conf: Path, key: str, file: str) -> None:
     assert Layers("mine", params={"pretraining": {"steps": 3}}).origin(key) == file
 
 
+def test_the_key_that_moved_a_folder_is_known(conf: Path) -> None:
+    say("mine/globals.yml", "data: data/mine\n")
+    origin = Layers("mine").origin
+    assert (origin("folders.scan"), getattr(origin("folders.scan"), "key", "")) == ("conf/mine/globals.yml", "data")
+    said = origin("pretraining.output")
+    assert (said, getattr(said, "key", "")) == ("conf/mine/globals.yml", "data")
+    assert getattr(origin("folders.sample"), "key", "") == "folders.sample"
+
+
+def test_an_emptied_mapping_is_the_fault_of_whoever_emptied_it(conf: Path) -> None:
+    say("local/parameters.yml", "pretraining:\n")
+    for key in ("pretraining", "pretraining.output", "pretraining.model.depth"):
+        assert Layers().origin(key) == "conf/local/parameters.yml"
+
+
 @pytest.mark.parametrize(
     ("file", "text", "said"),
     [
         ("local/globals.yml", "pool: [a\nseeds: b\n", ["conf/local/globals.yml is not valid YAML", "line 2"]),
         ("local/parameters.yml", "a: 1\na: 2\n", ["conf/local/parameters.yml is not valid YAML", "duplicate key a"]),
         ("local/globals.yml", "- a\n", ["conf/local/globals.yml is not a mapping", "a list"]),
+        ("local/globals.yml", "hello\n", ["conf/local/globals.yml is not a mapping", "the text 'hello'"]),
+        ("local/parameters.yml", "hello\n", ["conf/local/parameters.yml is not a mapping", "the text 'hello'"]),
         ("local/globals.yml", "data: ${dat}\n", ["conf/local/globals.yml refers", "'dat'"]),
         (
             "local/parameters.yml",

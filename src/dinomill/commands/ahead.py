@@ -57,7 +57,7 @@ def look_ahead(env: str | None, stages: dict[str, bool]) -> Ahead:
 def _request(env: str | None, stages: tuple[str, ...]) -> Request:
     layers = Layers(env)
     asked = tuple(stage for stage in STAGES if stage in stages)
-    return Request(asked, layers.parameters, layers.globals, layers.origin)
+    return Request(asked, layers.parameters, layers.globals, layers.origin, layers)
 
 
 def show_problems(ahead: Ahead, console: Console) -> None:

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from dinomill import tracking
+from dinomill.commands.ahead import require_fit_for_dvc
 from dinomill.commands.dvc_sync import dvc_file, synchronise
 from dinomill.commands.project import read_globals
 from dinomill.errors import ConfigError, DinomillError, InputError, MachineError
@@ -53,6 +54,7 @@ def bootstrap(root: Path, *, model: str | None = None, env: str | None = None) -
     """
     settings = read_globals(env)
     places = {name: Path(place) for name, place in settings["folders"].items()}
+    require_fit_for_dvc(env)
     synchronise(root, env=env, quiet=True)
     if model is None:
         _reproduce("registration", env)

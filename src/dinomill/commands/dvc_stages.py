@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from dinomill.commands.imports import code_of
 from dinomill.datasets import HandleDataset, SourceDataset
 from dinomill.errors import ConfigError
 from dinomill.layers import Layers
+from dinomill.planning.checks.others import own_results
+from dinomill.planning.checks.problems import some
 from dinomill.stages import STAGES
 
 CONFIGURATION = "configuration"
@@ -55,18 +58,36 @@ class EnvironmentStages:
         root: The project's folder, which is the working directory.
 
     Raises:
-        ConfigError: When the environment changes a stage whose results lie where the base's do.
+        ConfigError: When the environment changes a stage whose results lie where the base's do, or results lie outside
+            of the project.
     """
 
     def __init__(self, layers: Layers, root: Path) -> None:
-        self._layers = layers
+        self.layers = self._layers = layers
         self._root = root
         entries = layers.entries("catalog")
         self._catalog = {name: dataset for name, entry in entries.items() if (dataset := _dataset(entry))}
         self._pipelines = {
             stage: importlib.import_module(f"dinomill.pipelines.{stage}").create_pipeline() for stage in STAGES
         }
+        self._refuse_results_outside()
         self.names = self._needed()
+
+    def _refuse_results_outside(self) -> None:
+        """DVC keeps no results that lie outside of the project."""
+        root = self._root.resolve()
+        handles = [dataset.folder for dataset in self._catalog.values() if isinstance(dataset, _Handle)]
+        # Links are not followed: where DVC keeps what it has is its own affair.
+        outside = [path for path in handles if not Path(os.path.normpath(root / path)).is_relative_to(root)]
+        if not outside:
+            return
+        file = self._layers.origin("data")
+        raise ConfigError(
+            "Results would lie outside of the project, where DVC cannot keep them.",
+            found=f"{some([path.as_posix() for path in outside], 2)}; data: {self._layers.globals['data']} in {file}",
+            expected=f"a folder of the project, such as data/{self._layers.env or 'mine'}",
+            action=f"correct `data` in {file}; `work`, which DVC does not look at, may lie anywhere",
+        )
 
     def stages(self) -> dict[str, dict[str, Any]]:
         """Every stage that this environment has, in the order in which they run."""
@@ -148,10 +169,18 @@ class EnvironmentStages:
                 f"The environment {self._layers.env} changes the stage {stage}, but not where its results lie.",
                 found=f"{', '.join(outs[:3])}, as in the base",
                 expected="folders of its own for what it changes",
-                action=f"set `data: data/{self._layers.env}` and `work: data/work/{self._layers.env}` in "
-                f"conf/{self._layers.env}/globals.yml (for the sample `folders: {{sample: …}}` and the sources in it)",
+                action=own_results(self._layers)
+                + (" (for the sample `folders: {sample: …}` and the sources in it)" if stage == "sample" else ""),
             )
         return False
+
+    @property
+    def waits_for_base(self) -> bool:
+        """Whether the base runs a stage for this environment."""
+        if self._base is None:
+            return False
+        used = [name for name in self._base.names if name != "sample" or self._sample_used]
+        return any(self._of_the_base(name) for name in used)
 
     def _places(self, stage: str) -> tuple[list[str], list[str]]:
         """Where a stage's results and its inputs lie."""

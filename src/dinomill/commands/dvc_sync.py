@@ -13,9 +13,11 @@ from typing import Any
 
 import yaml
 
+from dinomill.commands.dvc_files import outs_of, overlap, refuse_broken, stages_of
 from dinomill.commands.dvc_stages import AGREES, EnvironmentStages
 from dinomill.errors import ConfigError
 from dinomill.layers import Layers, check_environment
+from dinomill.planning.checks.others import own_results
 from dinomill.storage.atomic import write_text
 
 HEADER = """\
@@ -55,7 +57,7 @@ def _text(found: EnvironmentStages, env: str | None) -> str:
     if above != ".":
         # Everything in a stage is relative to its working directory, but metrics and plots are to the file.
         stages = {name: {"wdir": above, **stage} for name, stage in stages.items()}
-    _refuse_shared_results(stages, path)
+    _refuse_shared_results(stages, path, found.layers)
     metrics, plots = found.declared()
     document = {"stages": stages, "metrics": _beside(metrics, path), "plots": _beside(plots, path)}
     body = {key: value for key, value in document.items() if value}
@@ -80,24 +82,28 @@ def _beside(declared: list[Any], path: Path) -> list[Any]:
     ]
 
 
-def _refuse_shared_results(stages: dict[str, Any], path: Path) -> None:
+def _refuse_shared_results(stages: dict[str, Any], path: Path, layers: Layers) -> None:
     """Two environments that write to the same folder would destroy each other's results; DVC refuses such a project."""
-    mine = {out for stage in stages.values() for out in _outs(stage)}
+    mine = {out for stage in stages.values() for out in outs_of(stage)}
     for other in (Path("dvc.yaml"), *sorted(Path("conf").glob("**/dvc.yaml"))):
         if other == path or not other.is_file():
             continue
-        theirs = {out for stage in _stages_of(other).values() for out in _outs(stage)}
-        common = sorted(out for out in mine if any(_overlap(Path(out), Path(one)) for one in theirs))
+        theirs = {out for stage in stages_of(other).values() for out in outs_of(stage)}
+        common = sorted(out for out in mine if any(overlap(Path(out), Path(one)) for one in theirs))
         if common:
             own, theirs_too = _name(path), _name(other)
             raise ConfigError(
                 f"{path} would have results where those of {other} lie.",
                 found=", ".join(common[:3]) + (f" and {len(common) - 3} more" if len(common) > 3 else ""),
                 expected="folders of its own for each environment's results",
-                action=f"set `data: data/{own}` and `work: data/work/{own}` in conf/{own}/globals.yml"
-                if own
+                action=own_results(layers)
+                if own or _local(layers)
                 else f"correct conf/{theirs_too}/globals.yml, then `{sync_command(theirs_too)}`",
             )
+
+
+def _local(layers: Layers) -> bool:
+    return layers.origin("data").startswith(f"{layers.conf.as_posix()}/local/")
 
 
 def _name(path: Path) -> str | None:
@@ -105,41 +111,34 @@ def _name(path: Path) -> str | None:
     return path.parent.relative_to("conf").as_posix() if path.parent != Path() else None
 
 
-def _outs(stage: dict[str, Any]) -> list[str]:
-    return [next(iter(out)) if isinstance(out, dict) else str(out) for out in stage.get("outs", ())]
-
-
-def _overlap(one: Path, other: Path) -> bool:
-    return one.is_relative_to(other) or other.is_relative_to(one)
-
-
-def _stages_of(path: Path) -> dict[str, Any]:
-    try:
-        read = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except yaml.YAMLError:
-        return {}  # DVC itself says what is wrong with it
-    return dict((read or {}).get("stages") or {})
-
-
 def synchronise(root: Path, *, env: str | None = None, check: bool = False, quiet: bool = False) -> int:
-    """Bring an environment's dvc.yaml up to date, and the base's with it, or only compare.
+    """Bring an environment's dvc.yaml up to date, or only compare; the base's too where the environment waits for it.
 
-    The base's may lay out the sample for the environment: DVC follows what a stage reads from one file into the other.
+    The base lays out the sample for some: DVC follows what a stage reads from one file into the other.
 
     Returns:
         The exit code: 1 when ``check`` finds a difference, which is printed.
 
     Raises:
-        ConfigError: See `generate`.
+        ConfigError: See `generate`; nothing is written then.
+        InputError: When the dvc.yaml of another environment stops DVC.
         StorageError: When dvc.yaml cannot be written.
     """
-    names = [None] if check_environment(env) is None else [None, env]
-    return max([_synchronise(root, name, check=check, quiet=quiet) for name in names])
+    name = check_environment(env)
+    found = EnvironmentStages(Layers(name), root)
+    # All are made before one is written: what cannot be is refused with every file as it was.
+    wanted = {name: _text(found, name)}
+    if found.waits_for_base:
+        wanted = {None: generate(root)} | wanted
+    code = max([_bring(root, one, text, check=check, quiet=quiet) for one, text in wanted.items()])
+    if not check:
+        refuse_broken(root)
+    return code
 
 
-def _synchronise(root: Path, env: str | None, *, check: bool, quiet: bool) -> int:
+def _bring(root: Path, env: str | None, text: str, *, check: bool, quiet: bool) -> int:
     path = dvc_file(env)
-    difference = compare(root, env)
+    difference = _difference(root / path, path, text)
     if not difference:
         if not quiet:
             print(f"{path} is up to date.")
@@ -148,7 +147,7 @@ def _synchronise(root: Path, env: str | None, *, check: bool, quiet: bool) -> in
         print("\n".join(difference))
         print(f"\n{path} is out of date: run `{sync_command(env)}`.")
         return 1
-    write_text(root / path, generate(root, env))
+    write_text(root / path, text)
     print(f"{path} was brought up to date with the stages; commit it.")
     return 0
 
@@ -156,9 +155,13 @@ def _synchronise(root: Path, env: str | None, *, check: bool, quiet: bool) -> in
 def compare(root: Path, env: str | None) -> list[str]:
     """The lines in which an environment's dvc.yaml is not what it should be; none when all is well."""
     path = dvc_file(env)
-    present = (root / path).read_text(encoding="utf-8") if (root / path).is_file() else ""
-    wanted = generate(root, env).splitlines()
-    return list(difflib.unified_diff(present.splitlines(), wanted, str(path), f"{path}, made anew", lineterm=""))
+    return _difference(root / path, path, generate(root, env))
+
+
+def _difference(file: Path, path: Path, text: str) -> list[str]:
+    present = file.read_text(encoding="utf-8") if file.is_file() else ""
+    lines = present.splitlines(), text.splitlines()
+    return list(difflib.unified_diff(*lines, str(path), f"{path}, made anew", lineterm=""))
 
 
 def sync_command(env: str | None) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dinomill.commands.dvc_files import dvc_files, refuse_broken
 from dinomill.commands.dvc_stages import CONFIGURATION
 from dinomill.errors import InputError
 
@@ -42,21 +43,40 @@ def make_plan(file: Path = Path("dvc.yaml")) -> list[Step]:
         file: An environment's dvc.yaml, relative to the project's root.
 
     Raises:
-        InputError: When there is no dvc.yaml or no DVC project here.
+        InputError: When there is no dvc.yaml or no DVC project here, or a dvc.yaml of the project cannot be read.
     """
-    from dvc.exceptions import DvcException
+    from dvc.exceptions import DvcException, NotDvcRepoError
     from dvc.repo import Repo
+    from dvc.scm import SCMError
 
     if not file.is_file():
         raise InputError(f"There is no {file} here.", action="run `dinomill dvc sync`")
+    refuse_broken()
     try:
         with Repo() as repo:
             status = repo.status(targets=[str(file)], with_deps=True)
             mine = set(repo.stage.collect(str(file), with_deps=True))
             # The check of dvc.yaml itself always runs and changes nothing; the command makes it before.
             order = [stage for stage in _in_order(repo.index.graph) if stage in mine and stage.name != CONFIGURATION]
+    except NotDvcRepoError as error:
+        raise InputError(
+            "This is no DVC project.",
+            found=" ".join(str(error).split()),
+            action="run `git init` and `dvc init`, or, without git, `dvc init --no-scm`",
+        ) from None
+    except SCMError as error:
+        raise InputError(
+            "DVC looks for git here, and there is none.",
+            found=" ".join(str(error).split()),
+            action="run `git init`, or tell DVC to do without: `dvc config core.no_scm true`",
+        ) from None
     except DvcException as error:
-        raise InputError("DVC cannot read this project.", found=str(error), action="see `dvc doctor`") from None
+        raise InputError(
+            "DVC cannot read this project.",
+            found=" ".join(str(error).split()),
+            action=f"correct the file that it names; of the environments' files {', '.join(map(str, dvc_files()))} any "
+            "can be removed and made anew by `dinomill dvc sync --env NAME`",
+        ) from None
     stamps = {str(out) for stage in mine if stage.name == CONFIGURATION for out in stage.outs}
     steps: list[Step] = []
     will_run: set[str] = set()

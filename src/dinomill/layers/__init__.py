@@ -1,6 +1,6 @@
 """Environments, and the layers of the configuration that they are made of; nothing here needs Kedro."""
 
 from dinomill.layers.environments import CONF, check_environment, environments
-from dinomill.layers.merged import PARAMS, SOURCES, Layer, Layers, merge
+from dinomill.layers.merged import PARAMS, SOURCES, Layer, Layers, Said, merge
 
-__all__ = ["CONF", "PARAMS", "SOURCES", "Layer", "Layers", "check_environment", "environments", "merge"]
+__all__ = ["CONF", "PARAMS", "SOURCES", "Layer", "Layers", "Said", "check_environment", "environments", "merge"]

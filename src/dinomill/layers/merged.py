@@ -23,11 +23,27 @@ from typing import Any
 from dinomill.errors import ConfigError
 from dinomill.layers.environments import CONF, check_environment, files_of, layers_of
 from dinomill.layers.files import read_mapping
+from dinomill.layers.settings import refuse_unknown, refuse_wrong_kinds
 
 SOURCES = frozenset({"pool", "seeds", "labelled"})
 PARAMS = "--params"
+_FURTHEST = 8  # references that are followed from one global to the next; a circle of them is said when resolved
 # A value that is taken from a global, perhaps with something behind it.
 _REFERENCE = re.compile(r"\$\{globals:\s*([\w.]+)[^{}]*\}[^${}]*")
+# The same within the globals.
+_WITHIN = re.compile(r"\$\{\s*([\w.]+)\s*\}[^${}]*")
+
+
+class Said(str):
+    """The file that set a value, with the key that did so there: of ``folders.curated`` that is often ``data``."""
+
+    __slots__ = ("key",)
+
+    def __new__(cls, file: str, key: str) -> Said:
+        """A file's name that knows the key."""
+        said = super().__new__(cls, file)
+        said.key = key
+        return said
 
 
 @dataclass(frozen=True)
@@ -66,12 +82,15 @@ class Layers:
         """The merged and resolved ``globals.yml``.
 
         Raises:
-            ConfigError: When a file is no YAML mapping, or refers to what is not there.
+            ConfigError: When a file is no YAML mapping, refers to what is not there, or says what nobody reads.
         """
         merged: dict[str, Any] = {}
         for layer in self.read("globals"):
             merged = merge(merged, layer.values, whole=SOURCES)
-        return self._resolved(merged, "globals")
+        refuse_unknown(self)
+        resolved = self._resolved(merged, "globals")
+        refuse_wrong_kinds(self, resolved)
+        return resolved
 
     @cached_property
     def parameters(self) -> dict[str, Any]:
@@ -109,20 +128,27 @@ class Layers:
 
         Returns:
             The topmost layer that sets the key; for a key that none sets, the topmost that sets most of the way to it.
-            A value that is taken from a global was set where the global was.
+            A value that is taken from a global was set where the global was: a `Said`, which names that global too.
         """
         return self._origin(key, ("parameters", "globals"))
 
     def _origin(self, key: str, kinds: tuple[str, ...]) -> str:
         parts = key.split(".")
         found = [_deepest(self.read(kind), parts) for kind in kinds]
-        _, name, value = max(found, key=lambda item: item[0])
-        reference = _REFERENCE.fullmatch(value) if isinstance(value, str) else None
-        if reference:
+        depth, name, value = max(found, key=lambda item: item[0])
+        of_globals = found[-1][0] == depth and kinds[-1] == "globals" and found[0][0] < depth
+        pattern = _WITHIN if of_globals else _REFERENCE
+        said = Said(name, key) if name else Said(self._expected(parts[0]), key)
+        for _ in range(_FURTHEST):
+            reference = pattern.fullmatch(value) if isinstance(value, str) else None
+            if reference is None:
+                break
             taken = reference[1].split(".")
-            depth, file, _ = _deepest(self.read("globals"), taken)
-            return file if depth == len(taken) else name
-        return name or self._expected(parts[0])
+            depth, file, value = _deepest(self.read("globals"), taken)
+            if depth < len(taken):
+                break
+            said, pattern = Said(file, reference[1]), _WITHIN
+        return said
 
     def _expected(self, top: str) -> str:
         """The file that should say a key which no file says anything about."""
@@ -215,7 +241,9 @@ def _deepest(layers: Iterator[Layer], parts: list[str]) -> tuple[int, str, Any]:
             else:
                 break
             depth += 1
-        if depth and depth >= best[0]:
+        # Whoever says null, or a number, where others below have a mapping took away all that they said in it.
+        replaces = depth < len(parts) and not isinstance(value, Mapping)
+        if depth and (depth >= best[0] or replaces):
             best = (depth, layer.name, value)
     return best
 

@@ -62,8 +62,9 @@ def test_images_in_a_folder_that_is_replaced(root: Path, found: Found, ask: Ask)
 
 
 def test_results_among_the_images(found: Found) -> None:
-    problems = stopping(found(settings={"pool": ["."]}))
-    assert any("would be taken for images" in problem.problem for problem in problems)
+    for change in ({"pool": ["."]}, {"seeds": {"examples": ".."}}, {"labelled": "data"}):
+        problems = [one for one in stopping(found(settings=change)) if "would be taken for images" in one.problem]
+        assert [problem.key.split(".")[0] for problem in problems] == list(change)
 
 
 def test_results_in_results(found: Found, ask: Ask) -> None:

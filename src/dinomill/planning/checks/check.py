@@ -10,12 +10,14 @@ from dinomill.planning.checks.images import check_images
 from dinomill.planning.checks.labelled import check_labelled
 from dinomill.planning.checks.measures import check_measures
 from dinomill.planning.checks.needs import check_needs
+from dinomill.planning.checks.others import check_others
 from dinomill.planning.checks.places import check_places
 from dinomill.planning.checks.problems import Problem
 from dinomill.planning.checks.request import Request
 from dinomill.planning.checks.shapes import check_shapes
 
 _CHECKS: tuple[Callable[[Request], Iterator[Problem]], ...] = (
+    check_others,
     check_places,
     check_needs,
     check_shapes,

@@ -13,6 +13,7 @@ from itertools import combinations
 from pathlib import Path
 
 from dinomill.errors import DinomillError
+from dinomill.planning.checks.others import results_in_sources
 from dinomill.planning.checks.problems import Problem, count, some
 from dinomill.planning.checks.request import Request
 
@@ -34,13 +35,6 @@ def check_places(request: Request) -> Iterator[Problem]:
     yield from _writable(request)
 
 
-def _named(request: Request) -> list[tuple[str, str]]:
-    """Every source with the key that names it."""
-    named = [("pool", place) for place in request.pool]
-    named += [(f"seeds.{name}", place) for name, place in request.seeds.items()]
-    return named + ([("labelled", request.labelled)] if request.labelled else [])
-
-
 def _sources(request: Request) -> Iterator[Problem]:
     if not request.pool:
         yield Problem(
@@ -59,7 +53,7 @@ def _sources(request: Request) -> Iterator[Problem]:
             expected="seeds: {examples: path/to/good/images}",
             action="give each set of seeds a name",
         )
-    for key, place in _named(request):
+    for key, place in request.named:
         if key != "labelled" and not request.will_be_made(place):
             yield from _source(request, key, place)
     if request.curation:
@@ -94,8 +88,15 @@ def _source(request: Request, key: str, place: str) -> Iterator[Problem]:
 
 
 def unfit_for_dvc(request: Request) -> Iterator[Problem]:
-    """What would stop DVC, or make it wait for ever, in the folders that it watches: to be asked before DVC is."""
-    for key, place in _named(request):
+    """What would stop DVC, or make it wait for ever, in the folders that it watches: to be asked before DVC is.
+
+    A stage whose images lie where its results do waits for itself: DVC then refuses the whole project.
+    """
+    nested = [*_nested_sources(request), *results_in_sources(request)]
+    yield from nested
+    if nested:
+        return
+    for key, place in request.named:
         if "://" in place or not Path(place).is_dir():
             continue
         odd = list(_odd(place))
@@ -147,28 +148,37 @@ def _seed_sets(request: Request) -> Iterator[Problem]:
         yield Problem.of(error, "curation.retrieval.sets")
 
 
-def _nesting(request: Request) -> Iterator[Problem]:
-    written = {name: path.absolute() for name, path in request.folders.items() if name not in _NOT_WRITTEN}
-    for key, place in _named(request):
+def _written(request: Request) -> dict[str, Path]:
+    return {name: path.absolute() for name, path in request.folders.items() if name not in _NOT_WRITTEN}
+
+
+def _nested_sources(request: Request) -> Iterator[Problem]:
+    written = {name: folder.resolve() for name, folder in _written(request).items()}
+    for key, place in request.named:
         if "://" in place:
             continue
-        path = Path(place).absolute()
-        for name, folder in written.items():
-            if path == folder or path.is_relative_to(folder):
-                yield Problem(
-                    key,
-                    f"{place} lies in a folder that a stage replaces whole: your images would be deleted.",
-                    found=f"folders.{name}: {request.folders[name]}",
-                    action="keep your images elsewhere, such as data/01_raw, or set the folder to another place",
-                )
-            elif folder.is_relative_to(path) and key != "labelled":
-                yield Problem(
-                    key,
-                    f"A stage writes into {place}: its results would be taken for images.",
-                    found=f"folders.{name}: {request.folders[name]}",
-                    action="name the folder that holds the images alone, or write elsewhere",
-                )
-    for (one, first), (other, second) in combinations(written.items(), 2):
+        path = Path(place).resolve()
+        around = [name for name, folder in written.items() if path.is_relative_to(folder)]
+        inside = [name for name, folder in written.items() if folder.is_relative_to(path) and folder != path]
+        if around:
+            yield Problem(
+                key,
+                f"{place} lies in a folder that a stage replaces whole: your images would be deleted.",
+                found=f"folders.{around[0]}: {request.folders[around[0]]}",
+                action="keep your images elsewhere, such as data/01_raw, or set the folder to another place",
+            )
+        elif inside:
+            yield Problem(
+                key,
+                f"Stages write into {place}: their results would be taken for images.",
+                found=some([f"{request.folders[name]} (folders.{name})" for name in inside], 2),
+                action="name the folder that holds the images alone, or write elsewhere",
+            )
+
+
+def _nesting(request: Request) -> Iterator[Problem]:
+    yield from _nested_sources(request)
+    for (one, first), (other, second) in combinations(_written(request).items(), 2):
         if first.is_relative_to(second) or second.is_relative_to(first):
             yield Problem(
                 f"folders.{other}",

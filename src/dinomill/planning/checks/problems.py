@@ -38,8 +38,11 @@ class Problem:
 
     def text(self, origin: Origin) -> str:
         """As it is shown: a sentence, then a line each for key and file, found, expected, what to do."""
+        file = origin(self.key) if self.key else ""
+        # A folder is mostly set by another key, such as `data`: the layers say which.
+        key = getattr(file, "key", self.key)
         rows = (
-            ("set in", f"{self.key} in {origin(self.key)}" if self.key else None),
+            ("set in", f"{key} in {file}" if self.key else None),
             ("found", self.found),
             ("expected", self.expected),
             ("what to do", self.action),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dinomill.curation.config import CurationConfig
     from dinomill.distillation.config import DistillationConfig
     from dinomill.evaluation.config import EvaluationConfig
+    from dinomill.layers import Layers
     from dinomill.packaging.config import PackagingConfig
     from dinomill.pretraining.config import PretrainingConfig
     from dinomill.registration.config import RegistrationConfig
@@ -53,12 +54,14 @@ class Request:
         parameters: Of every stage, as merged from all files and ``--params``.
         settings: The globals, as merged: ``pool``, ``seeds``, ``labelled``, ``folders``.
         origin: Names the file that set a dotted key.
+        layers: The environment's configuration; None where nobody knows of others.
     """
 
     stages: tuple[str, ...]
     parameters: Mapping[str, Any]
     settings: Mapping[str, Any]
     origin: Origin = field(default=_base_file)
+    layers: Layers | None = None
 
     def runs(self, *stages: str) -> bool:
         """Whether one of these stages will run."""
@@ -80,6 +83,13 @@ class Request:
         """Where the labelled images lie; None when there are none."""
         found = self.settings.get("labelled")
         return str(found) if found else None
+
+    @property
+    def named(self) -> list[tuple[str, str]]:
+        """Every source with the key that names it."""
+        found = [("pool", place) for place in self.pool]
+        found += [(f"seeds.{name}", place) for name, place in self.seeds.items()]
+        return found + ([("labelled", self.labelled)] if self.labelled else [])
 
     @cached_property
     def folders(self) -> dict[str, Path]:

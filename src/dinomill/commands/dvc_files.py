@@ -1,0 +1,88 @@
+"""The dvc.yaml files of a project as they lie there: DVC reads all of them, and one that is wrong stops them all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dinomill.errors import InputError
+
+
+def dvc_files(root: Path = Path()) -> list[Path]:
+    """Those that there are, the base's first, relative to the project's root."""
+    others = (path.relative_to(root) for path in sorted((root / "conf").glob("**/dvc.yaml")))
+    return [path for path in (Path("dvc.yaml"), *others) if (root / path).is_file()]
+
+
+def stages_of(path: Path) -> dict[str, Any]:
+    """The stages of a file; none where it cannot be read, which `refuse_broken` says."""
+    try:
+        return _read(path)
+    except InputError:
+        return {}
+
+
+def refuse_broken(root: Path = Path()) -> None:
+    """Refuse a project in which DVC would stop at a file, whichever it was asked for; `kedro run` goes on without.
+
+    Raises:
+        InputError: Naming the file, what is wrong with it, and what to do.
+    """
+    for path in dvc_files(root):
+        env = path.parent.relative_to("conf").as_posix() if path.parent != Path() else ""
+        again = f"mend or remove it; `dinomill dvc sync{f' --env {env}' if env else ''}` makes it anew"
+        stages = _read(root / path, shown=path, action=again)
+        for name, stage in stages.items():
+            outs = [Path(out) for out in outs_of(stage)]
+            around = [dep for dep in stage.get("deps") or () if any(overlap(out, Path(_place(dep))) for out in outs)]
+            if around:
+                raise InputError(
+                    f"{path} stops DVC, whichever environment is asked for: a stage waits for itself.",
+                    found=f"the stage {name} reads {_place(around[0])}, and its results lie there",
+                    action=f"correct the source in {f'conf/{env}' if env else 'conf/base'}/globals.yml; then {again}",
+                )
+
+
+def _read(path: Path, shown: Path | None = None, action: str | None = None) -> dict[str, Any]:
+    """A file's stages.
+
+    Raises:
+        InputError: When it cannot be read or is no dvc.yaml.
+    """
+    shown = shown or path
+    try:
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        read = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise InputError(f"{shown} cannot be read: {where}{error.problem}.", action=action) from None
+    except (yaml.YAMLError, UnicodeError, OSError) as error:
+        raise InputError(f"{shown} cannot be read: {' '.join(str(error).split())}.", action=action) from None
+    stages = read.get("stages") if isinstance(read, dict) else read
+    if stages is None:
+        return {}
+    good = isinstance(stages, dict) and isinstance(read, dict) and all(isinstance(one, dict) for one in stages.values())
+    if not good:
+        kind = type(stages).__name__
+        raise InputError(
+            f"{shown} cannot be read: it has no stages.", found=f"a {kind}", expected="stages: {…}", action=action
+        )
+    return dict(stages)
+
+
+def outs_of(stage: dict[str, Any]) -> list[str]:
+    """Where a stage's results lie."""
+    return [_place(out) for out in stage.get("outs") or ()]
+
+
+def _place(one: Any) -> str:
+    return str(next(iter(one))) if isinstance(one, dict) else str(one)
+
+
+def overlap(one: Path, other: Path) -> bool:
+    """Whether one of two places lies in the other."""
+    first, second = Path(one).resolve(), Path(other).resolve()
+    return first.is_relative_to(second) or second.is_relative_to(first)
