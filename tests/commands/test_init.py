@@ -485,3 +485,14 @@ def test_what_a_run_would_refuse_is_said_at_once(here: Path, capsys: pytest.Capt
 
 def test_weights_have_their_size(here: Path) -> None:
     assert "--size says nothing beside --from" in str(_refused({"start": "weights.pth", "size": "L"}))
+
+
+def test_what_cannot_be_carried_over_is_named(here: Path) -> None:
+    import os
+
+    _init()
+    before = _texts(here / "conf" / "mine")
+    os.mkfifo(here / "conf" / "mine" / "pipe")
+    with pytest.raises(InputError, match="pipe cannot be read"):
+        _init(size="S", force=True)
+    assert _texts(here / "conf" / "mine") == before

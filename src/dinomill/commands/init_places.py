@@ -10,6 +10,8 @@ from pathlib import Path
 from dinomill.errors import InputError
 
 _TEST = "test"  # the split that is scored
+_SOURCE = "a folder of images, a .tar, a .parquet or .csv manifest, or s3://bucket/prefix"
+_LAYOUT = "a folder <split>/<class>/<image>, splits train and test"
 
 
 def require_text(text: str, option: str, what: str) -> str:
@@ -21,7 +23,7 @@ def require_text(text: str, option: str, what: str) -> str:
     if not text.strip():
         raise InputError(
             f"{option} is empty.",
-            found=repr(text),
+            found="nothing" if not text else "blanks alone",
             expected=what,
             action="is it an unset variable of the shell? Name the place itself, or leave the option out",
         )
@@ -44,7 +46,8 @@ def place(location: str, root: Path, option: str) -> str:
     Raises:
         InputError: When there is no such place.
     """
-    require_text(location, option, "a folder of images, a .tar, a .parquet or .csv manifest, or s3://bucket/prefix")
+    kind = _LAYOUT if option == "--labelled" else _SOURCE
+    require_text(location, option, kind)
     _require_plain(location, option)
     if "://" in location:
         if not location.startswith("s3://"):
@@ -56,7 +59,7 @@ def place(location: str, root: Path, option: str) -> str:
     if not path.exists():
         raise InputError(
             f"There is no {location}.",
-            expected=f"{option}: a folder of images, a .tar, a .parquet or .csv manifest, or s3://bucket/prefix",
+            expected=f"{option}: {kind}",
             action=_nearest(path),
         )
     full = Path(os.path.abspath(path))  # noqa: PTH100 (a link stays what the user named)

@@ -66,7 +66,7 @@ def _check_hours(hours: float) -> None:
         raise ConfigError(
             "--hours must be a number of hours.",
             found=f"{hours:g}",
-            expected=f"at most {_MOST_HOURS:,}: a year",
+            expected=f"a number, at most {_MOST_HOURS:,} (a year)",
             action="8 is a night",
         )
     if hours < _LEAST_HOURS:
