@@ -30,6 +30,11 @@ def require_text(text: str, option: str, what: str) -> str:
     return text
 
 
+def exists(path: Path) -> bool:
+    """Whether there is such a file or folder; a name that no system takes is none."""
+    return os.path.exists(path)  # noqa: PTH110 (pathlib raises where a name is too long)
+
+
 def require_address(start: str) -> str:
     """Refuse weights that have no name, or one that no configuration file can hold.
 
@@ -56,7 +61,7 @@ def place(location: str, root: Path, option: str) -> str:
             )
         return location
     path = Path(location)
-    if not path.exists():
+    if not exists(path):
         raise InputError(
             f"There is no {location}.",
             expected=f"{option}: {kind}",

@@ -176,7 +176,25 @@ def list_all(locations: Sequence[str]) -> list[tuple[str, Item]]:
     Raises:
         InputError: When a location is missing.
     """
-    return [(location, item) for location in sorted(locations) for item in list_items(location)]
+    return [(location, item) for location in sorted(locations) for item in list_place(location)]
+
+
+def list_place(location: str) -> list[Item]:
+    """Every file of one location.
+
+    Raises:
+        InputError: When it is missing, or is a manifest that cannot be read.
+        StorageError: When S3 does not answer or refuses.
+    """
+    try:
+        return list_items(location)
+    except (OSError, ValueError) as error:  # a damaged Parquet or CSV file says so in its reader's own words
+        raise InputError(
+            f"{location} cannot be read.",
+            found=str(error).splitlines()[0] if str(error) else type(error).__name__,
+            expected="a folder of images, a .tar, a .parquet or .csv manifest, or s3://bucket/prefix",
+            action="write it again, or name the folder that holds the images",
+        ) from None
 
 
 def draw(found: Sequence[tuple[str, Item]], count: int, seed: int = 0) -> list[tuple[str, Item]]:
