@@ -460,6 +460,7 @@ def test_copies_are_counted_and_one_picture_is_no_pool(here: Path, capsys: pytes
     error = _refused({"pool": ["images/same"]})
     assert "one picture only" in str(error)
     assert "1 different picture among 60 usable of 60 files" in str(error)
+    assert "one picture, which the others repeat" in capsys.readouterr().out
     assert _init(pool=["images/pool", "images/same"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "40 different pictures, the others repeat them" in said
