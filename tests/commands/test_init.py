@@ -460,6 +460,7 @@ def test_copies_are_counted_and_one_picture_is_no_pool(here: Path, capsys: pytes
     error = _refused({"pool": ["images/same"]})
     assert "one picture only" in str(error)
     assert "1 different picture among 60 usable of 60 files" in str(error)
+    assert "one picture, which the others repeat" in capsys.readouterr().out
     assert _init(pool=["images/pool", "images/same"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "40 different pictures, the others repeat them" in said
@@ -485,3 +486,36 @@ def test_what_a_run_would_refuse_is_said_at_once(here: Path, capsys: pytest.Capt
 
 def test_weights_have_their_size(here: Path) -> None:
     assert "--size says nothing beside --from" in str(_refused({"start": "weights.pth", "size": "L"}))
+
+
+def test_what_cannot_be_carried_over_is_named(here: Path) -> None:
+    import os
+
+    _init()
+    before = _texts(here / "conf" / "mine")
+    os.mkfifo(here / "conf" / "mine" / "pipe")
+    with pytest.raises(InputError, match="pipe cannot be read"):
+        _init(size="S", force=True)
+    assert _texts(here / "conf" / "mine") == before
+
+
+@pytest.mark.parametrize("name", ["list.parquet", "list.csv", "shard.tar", "picture.png"])
+def test_damaged_sources_are_named(here: Path, name: str) -> None:
+    (here / "images" / name).write_bytes(b"\x89PNG\xff\xfe\x00nothing of the kind")
+    for options in ({"pool": [f"images/{name}"]}, {"seeds": [f"good=images/{name}"]}):
+        assert f"images/{name}" in str(_refused(options))
+
+
+def test_a_path_that_no_system_has_is_none(here: Path) -> None:
+    long = "x" * 5000
+    assert from_here(long, here) == long
+    assert from_here(f"good={long}", here) == f"good={long}"
+    assert "There is no xxx" in str(_refused({"pool": [long]}))
+
+
+def test_a_base_that_cannot_be_read_is_named_before_the_trial(here: Path) -> None:
+    for text in ("pretraining: [", "other: 1", "- a"):
+        (here / "conf" / "base" / "pretraining" / "parameters.yml").write_text(text)
+        with pytest.raises(ConfigError, match="conf/base/pretraining/parameters"):
+            _init(probe=True)
+    assert not (here / "conf" / "mine").exists()

@@ -132,7 +132,10 @@ def test_the_prediction_is_kept_beside_it(tmp_path: Path) -> None:
         Prediction.load(tmp_path / "conf" / "mine" / "plan.json")
 
 
-@pytest.mark.parametrize("name", ["base", "local", "paper", "a/b", "..", "", "-x", "two words", "x" * 70])
+@pytest.mark.parametrize(
+    "name",
+    ["base", "local", "paper", "work", "mlflow", "01_raw", "curation", "a/b", "..", "", "-x", "two words", "x" * 70],
+)
 def test_names_that_are_no_folders_are_refused(name: str) -> None:
     with pytest.raises(InputError, match="cannot be the name"):
         check_name(name)

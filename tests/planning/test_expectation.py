@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dinomill.planning.choices import in_words
 from dinomill.planning.expectation import expectation, warnings
+from dinomill.planning.probe import expected_seconds
 from dinomill.planning.recipe import plan
 from tests.planning.pools import COLOUR, CRAWL, LABELLED, VITS14, machine, pool, wish
 
@@ -62,3 +63,10 @@ def test_times_are_said_as_people_say_them() -> None:
         "1.5 hours",
         "24 hours",
     ]
+
+
+def test_the_trial_says_how_long_it_takes() -> None:
+    """About what it took where it was measured: half a minute for small networks, minutes for released weights."""
+    small, large = (expected_seconds(plan(wish(**more), COLOUR, machine())) for more in ({}, {"start": VITS14}))
+    assert 20 < small < 120
+    assert small < large < 900

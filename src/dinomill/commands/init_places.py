@@ -10,6 +10,8 @@ from pathlib import Path
 from dinomill.errors import InputError
 
 _TEST = "test"  # the split that is scored
+_SOURCE = "a folder of images, a .tar, a .parquet or .csv manifest, or s3://bucket/prefix"
+_LAYOUT = "a folder <split>/<class>/<image>, splits train and test"
 
 
 def require_text(text: str, option: str, what: str) -> str:
@@ -21,11 +23,16 @@ def require_text(text: str, option: str, what: str) -> str:
     if not text.strip():
         raise InputError(
             f"{option} is empty.",
-            found=repr(text),
+            found="nothing" if not text else "blanks alone",
             expected=what,
             action="is it an unset variable of the shell? Name the place itself, or leave the option out",
         )
     return text
+
+
+def exists(path: Path) -> bool:
+    """Whether there is such a file or folder; a name that no system takes is none."""
+    return os.path.exists(path)  # noqa: PTH110 (pathlib raises where a name is too long)
 
 
 def require_address(start: str) -> str:
@@ -44,7 +51,8 @@ def place(location: str, root: Path, option: str) -> str:
     Raises:
         InputError: When there is no such place.
     """
-    require_text(location, option, "a folder of images, a .tar, a .parquet or .csv manifest, or s3://bucket/prefix")
+    kind = _LAYOUT if option == "--labelled" else _SOURCE
+    require_text(location, option, kind)
     _require_plain(location, option)
     if "://" in location:
         if not location.startswith("s3://"):
@@ -53,10 +61,10 @@ def place(location: str, root: Path, option: str) -> str:
             )
         return location
     path = Path(location)
-    if not path.exists():
+    if not exists(path):
         raise InputError(
             f"There is no {location}.",
-            expected=f"{option}: a folder of images, a .tar, a .parquet or .csv manifest, or s3://bucket/prefix",
+            expected=f"{option}: {kind}",
             action=_nearest(path),
         )
     full = Path(os.path.abspath(path))  # noqa: PTH100 (a link stays what the user named)

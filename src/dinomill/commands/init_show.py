@@ -101,6 +101,8 @@ def _distinct(pool: Pool) -> str:
     if not pool.copied:
         return "all of them different pictures" if exact else "no copies among those looked at"
     about = "" if exact else "about "
+    if pool.distinct == 1:
+        return f"{about}one picture, which the others repeat"
     return f"{about}{pool.distinct:,} different pictures, the others repeat them: the plan is made for these"
 
 

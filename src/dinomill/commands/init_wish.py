@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from dinomill.commands.init_places import place, require_address, require_apart
+from dinomill.commands.init_places import exists, place, require_address, require_apart
 from dinomill.errors import ConfigError, InputError
 from dinomill.planning.choices import Size, Start, Wish
 
@@ -66,7 +66,7 @@ def _check_hours(hours: float) -> None:
         raise ConfigError(
             "--hours must be a number of hours.",
             found=f"{hours:g}",
-            expected=f"at most {_MOST_HOURS:,}: a year",
+            expected=f"a number, at most {_MOST_HOURS:,} (a year)",
             action="8 is a night",
         )
     if hours < _LEAST_HOURS:
@@ -80,9 +80,9 @@ def _check_hours(hours: float) -> None:
 
 def from_here(text: str, here: Path) -> str:
     """A path typed in a sub-folder of the project, ``name=path`` too, as seen from the project's root."""
-    name, sign, where = text.rpartition("=") if "=" in text and not (here / text).exists() else ("", "", text)
+    name, sign, where = text.rpartition("=") if "=" in text and not exists(here / text) else ("", "", text)
     # Nothing at all would be the folder itself: an unset variable of the shell must not become the whole project.
-    if not where.strip() or "://" in where or ":/" in where or not (here / where).exists():
+    if not where.strip() or "://" in where or ":/" in where or not exists(here / where):
         return text
     return f"{name}{sign}{here / where}"
 
@@ -122,9 +122,9 @@ def _seeds(seeds: Sequence[str], root: Path) -> dict[str, str]:
 
 
 def _count(where: str, what: str) -> int:
-    from dinomill.curation.sources import list_items
+    from dinomill.planning.pool import list_place
 
-    count = len(list_items(where))
+    count = len(list_place(where))
     if count == 0:
         raise InputError(f"{where} holds no file for {what}.", action="name a folder with good examples in it")
     return count

@@ -18,11 +18,13 @@ import yaml
 from dinomill.errors import InputError
 from dinomill.planning.choices import Choice, Choices
 from dinomill.planning.recipe import Plan
+from dinomill.stages import STAGES
 
 CONF = Path("conf")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _NUMBER = re.compile(r"[-+]?[0-9_.]+([eE][-+]?[0-9]+)?|[-+]?0[xXoObB][0-9a-fA-F_]+|[0-9:.-]+")
-_RESERVED = ("base", "local", "paper")
+_RESERVED = ("base", "local", "paper", "work", "mlflow")  # the last two: folders of data that all environments share
+_LAYER = re.compile(r"0[0-9]_[a-z_]+")  # data/01_raw holds images, data/05_model_input what the base makes of them
 _WIDTH = 120
 _COMMENT_COLUMN = 44
 
@@ -42,10 +44,11 @@ def check_name(name: str) -> None:
     Raises:
         InputError: With what is allowed.
     """
-    if name in _RESERVED or not _NAME.fullmatch(name):
+    taken = name in (*_RESERVED, *STAGES) or _LAYER.fullmatch(name) is not None
+    if taken or not _NAME.fullmatch(name):
         raise InputError(
             f"{name!r} cannot be the name of an environment.",
-            found="a name that Kedro and this project use" if name in _RESERVED else "other characters, or too many",
+            found="a name that Kedro and this project use" if taken else "other characters, or too many",
             expected="letters, digits, - and _, beginning with a letter or digit, at most 64",
             action="choose another name: it becomes the folders conf/NAME and data/NAME",
         )

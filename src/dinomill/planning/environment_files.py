@@ -119,7 +119,7 @@ def write(files: Mapping[Path, str], prediction: Prediction, root: Path = Path()
     with storage_errors(root / folder):
         try:
             if target.is_dir():
-                shutil.copytree(target, temporary, symlinks=True)
+                _copy(target, temporary)
             temporary.mkdir(parents=True, exist_ok=True)
             for path in gone:
                 (temporary / path.relative_to(folder)).unlink(missing_ok=True)
@@ -132,6 +132,20 @@ def write(files: Mapping[Path, str], prediction: Prediction, root: Path = Path()
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
             _recover(target)
+
+
+def _copy(folder: Path, temporary: Path) -> None:
+    """What else is in the folder, a catalogue or DVC's files, is carried over."""
+    try:
+        shutil.copytree(folder, temporary, symlinks=True)
+    except shutil.Error as error:
+        place, _, reason = error.args[0][0]
+        raise InputError(
+            f"{place} cannot be read.",
+            found=str(reason),
+            expected="files of configuration, which are kept",
+            action=f"move it out of {folder}, or give this user the right to read it",
+        ) from None
 
 
 def _recover(target: Path) -> None:

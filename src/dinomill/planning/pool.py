@@ -5,13 +5,11 @@ The sample is a function of the sorted list of files and a seed, so that the sam
 
 from __future__ import annotations
 
-import hashlib
 import time
 import warnings
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +19,17 @@ from PIL import Image
 from pydantic import Field
 
 from dinomill.config import Config
-from dinomill.curation.preflight import PreflightConfig, Rejected
-from dinomill.curation.signatures import luminance, signature, thumbnail, unit
-from dinomill.curation.sources import Item, list_items, read_item
+from dinomill.curation.signatures import unit
+from dinomill.curation.sources import Item, list_items
 from dinomill.errors import DinomillError, InputError
 from dinomill.execution.progress import progress
-from dinomill.images.decode import MAX_PIXELS, DecodeError, ImageInfo, decode_image, probe_image
+from dinomill.images.decode import MAX_PIXELS
 from dinomill.planning.pool_copies import copied_share
+from dinomill.planning.pool_look import Look, look
 from dinomill.storage import s3
 
 SAMPLE = 384
 HEADERS = 20_000  # whose size is looked at: one huge picture decides the memory, and is in no sample of hundreds
-_COLOUR = 12  # grey levels between a pixel's channels: JPEG's rounding and a scanner's noise stay below
-_COLOURED_PIXELS = 0.002  # share of a picture's pixels that must have colour
 _ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 _EIGHT_BITS = ("1", "L", "P", "RGB", "YCbCr", "CMYK", "LAB", "HSV", "uint8", *_ALPHA)
 
@@ -115,19 +111,6 @@ class Pool(Config):
         return 3 if self.coloured > 0.05 else 1
 
 
-@dataclass(frozen=True)
-class Look:
-    """One image."""
-
-    info: ImageInfo
-    coloured: bool
-    contrast: float
-    small: npt.NDArray[np.float32]  # [32, 32]
-    mark: npt.NDArray[np.int8]  # [256]
-    digest: bytes
-    seconds: float
-
-
 def survey(locations: Sequence[str], *, sample: int = SAMPLE, seed: int = 0, workers: int = 1) -> Pool:
     """Look at the images of some locations.
 
@@ -176,7 +159,25 @@ def list_all(locations: Sequence[str]) -> list[tuple[str, Item]]:
     Raises:
         InputError: When a location is missing.
     """
-    return [(location, item) for location in sorted(locations) for item in list_items(location)]
+    return [(location, item) for location in sorted(locations) for item in list_place(location)]
+
+
+def list_place(location: str) -> list[Item]:
+    """Every file of one location.
+
+    Raises:
+        InputError: When it is missing, or is a manifest that cannot be read.
+        StorageError: When S3 does not answer or refuses.
+    """
+    try:
+        return list_items(location)
+    except (OSError, ValueError) as error:  # a damaged Parquet or CSV file says so in its reader's own words
+        raise InputError(
+            f"{location} cannot be read.",
+            found=str(error).splitlines()[0] if str(error) else type(error).__name__,
+            expected="a folder of images, a .tar, a .parquet or .csv manifest, or s3://bucket/prefix",
+            action="write it again, or name the folder that holds the images",
+        ) from None
 
 
 def draw(found: Sequence[tuple[str, Item]], count: int, seed: int = 0) -> list[tuple[str, Item]]:
@@ -223,45 +224,6 @@ def _corrected(figures: dict[str, Any], looks: Sequence[Look], pixels: npt.NDArr
             figures["seconds_an_image"] + slope * (float(pixels.mean()) - float(sizes.mean())), 1e-6
         ),
     }
-
-
-def look(source: str, item: Item) -> Look | str:
-    """One image, or why it is none."""
-    config = PreflightConfig()
-    if item.fault:
-        return item.fault
-    start = time.thread_time()
-    try:
-        data = read_item(source, item)
-        info = probe_image(data, max_pixels=config.max_pixels)
-        _require_shape(info, config)
-        pixels = decode_image(data, min_side=config.look_side, max_pixels=config.max_pixels)
-    except DecodeError as error:
-        return str(error.reason)
-    except Rejected as rejected:
-        return rejected.reason
-    except OSError:
-        return "unreadable"
-    grey = luminance(pixels)
-    small = thumbnail(grey)
-    spread = pixels.max(axis=2) - pixels.min(axis=2)
-    return Look(
-        info=info,
-        coloured=bool((spread > _COLOUR).mean() > _COLOURED_PIXELS),
-        contrast=float(grey.std()) / 255,
-        small=small,
-        mark=signature(small),
-        digest=hashlib.sha256(data).digest(),
-        seconds=time.thread_time() - start,
-    )
-
-
-def _require_shape(info: ImageInfo, config: PreflightConfig) -> None:
-    """What curation's first look leaves out for its shape."""
-    if min(info.width, info.height) < config.min_side:
-        raise Rejected("too_small", "")
-    if max(info.width, info.height) > config.max_aspect * min(info.width, info.height):
-        raise Rejected("absurd_aspect", "")
 
 
 def _figures(looks: Sequence[Look]) -> dict[str, Any]:

@@ -19,10 +19,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
-from dinomill.errors import DinomillError, MachineError
+from dinomill.errors import ConfigError, DinomillError, MachineError
 from dinomill.execution.progress import progress
+from dinomill.layers.files import read_mapping
 from dinomill.planning.choices import Choices, Measured
 from dinomill.planning.environment import nested
 from dinomill.planning.recipe import Plan
@@ -108,8 +107,10 @@ def configurations(plan: Plan, room: Path, root: Path) -> dict[str, Any]:
     """The plan's stages laid over conf/base as Kedro does it, with their folders in ``room`` and few steps."""
     merged: dict[str, Any] = {}
     for stage in _STAGES:
-        text = (root / "conf" / "base" / stage / "parameters.yml").read_text(encoding="utf-8")
-        base = yaml.safe_load(text)[stage]
+        path = root / "conf" / "base" / stage / "parameters.yml"
+        base = read_mapping(path).get(stage)
+        if not isinstance(base, Mapping):
+            raise ConfigError(f"{path} says nothing of {stage}.", expected=f"`{stage}:` with its keys below")
         own = {key.removeprefix(f"{stage}."): c for key, c in plan.choices.items() if key.startswith(f"{stage}.")}
         merged[stage] = overlaid(base, values(own))
     names = ("scan", "quality", "embeddings", "duplicates", "selection", "curated", "work")

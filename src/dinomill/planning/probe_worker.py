@@ -41,7 +41,8 @@ def curation(request: Request) -> dict[str, Any]:
     from dinomill.curation.config import CurationConfig
     from dinomill.curation.embed import embed_files
     from dinomill.curation.scan import POOL, scan
-    from dinomill.planning.pool import draw, list_all, look
+    from dinomill.planning.pool import draw, list_all
+    from dinomill.planning.pool_look import look
 
     config = CurationConfig.parse(request["stages"]["curation"], where="the plan")
     room = Path(request["room"])

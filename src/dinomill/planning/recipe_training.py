@@ -96,10 +96,10 @@ def _prototypes(wish: Wish, pool: Pool) -> Choice:
     # What the seeds keep is known after curation only; more prototypes than images would leave most of them unused.
     images = pool.distinct // 3 if wish.seeds else pool.distinct
     count = prototypes(images)
+    of = f"{images:,} images" + (", if seeds keep a third" if wish.seeds else "")
     if count > images / 8:
         few = "fewer would hardly tell images apart"
-        return Choice(count, few if count == FEWEST_PROTOTYPES else f"no more than there are images: {images:,}")
-    of = f"{images:,} images" + (", if seeds keep a third" if wish.seeds else "")
+        return Choice(count, few if count == FEWEST_PROTOTYPES else f"no more than there are images: {of}")
     return Choice(count, f"about one for eight of {of}")
 
 
