@@ -11,7 +11,7 @@ from kedro.pipeline import Pipeline, node
 from pydantic import Field
 
 from dinomill.config import Config
-from dinomill.errors import ConfigError
+from dinomill.errors import ConfigError, DinomillError
 from dinomill.hooks import ProjectHooks, StageRuns, check_parameters, stage_of
 from dinomill.planning.measured import Measured
 
@@ -50,7 +50,7 @@ def test_good_parameters_pass() -> None:
     ],
 )
 def test_a_wrong_parameter_is_named(parameters: dict[str, Any], said: list[str]) -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(DinomillError) as caught:
         check_parameters(parameters, TYPES, "conf/of/{}".format)
     for text in said:
         assert text in str(caught.value)

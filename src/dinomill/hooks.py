@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 from collections.abc import Callable
@@ -189,17 +188,15 @@ def check_parameters(parameters: dict[str, Any], types: dict[str, Any], origin: 
         origin: From a dotted key to the file that set it, or ``--params``.
 
     Raises:
-        ConfigError: For a key that no stage has, or a value that its configuration refuses; names the file.
+        ChecksFailed: For a key that no stage has, or a stage without parameters; names the file.
+        ConfigError: For a value that its configuration refuses.
     """
-    for key in parameters:
-        if key not in STAGES:
-            close = difflib.get_close_matches(str(key), STAGES, n=1, cutoff=0.4)
-            raise ConfigError(
-                f"Unknown parameter {key!r}" + (f"; did you mean {close[0]!r}?" if close else "."),
-                found=f"in {origin(str(key))}",
-                expected=f"one of the stages: {', '.join(STAGES)}",
-                action="correct the key there",
-            )
+    from dinomill.planning.checks.problems import failure
+    from dinomill.planning.checks.settings import missing, unknown
+
+    wrong = [unknown(str(key)) for key in parameters if key not in STAGES]
+    if error := failure(wrong, origin):
+        raise error
     for name, kind in types.items():
         if not (isinstance(kind, type) and issubclass(kind, Config)):
             continue
@@ -207,10 +204,6 @@ def check_parameters(parameters: dict[str, Any], types: dict[str, Any], origin: 
         values: Any = parameters.get(stage)
         for part in rest:
             values = values.get(part) if isinstance(values, dict) else None
-        if values is None:
-            raise ConfigError(
-                f"There are no parameters {name!r}.",
-                expected=f"a top-level key `{stage}`",
-                action=f"restore it in {origin(name)}",
-            )
+        if values is None and (error := failure([missing(name)], origin)):
+            raise error
         kind.parse(values, where=origin, prefix=name)
