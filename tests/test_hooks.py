@@ -134,6 +134,22 @@ def test_a_stage_alone_is_asked_for_its_own_needs(own_images: Path) -> None:
     assert "labelled" not in done.stdout + done.stderr
 
 
+def test_a_stage_that_ends_says_so_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from dinomill.pipelines.sample import create_pipeline
+
+    hooks = ProjectHooks()
+    hooks._globals = {"folders": {"work": str(tmp_path / "work"), "sample": "data/01_raw/sample"}}
+    (one,) = create_pipeline().nodes
+    hooks.before_node_run(one)
+    hooks.on_pipeline_error(ValueError("broken"))
+    assert capsys.readouterr().out == ""
+    hooks.before_node_run(one)
+    hooks.before_node_run(one)
+    hooks.after_pipeline_run()
+    hooks.interrupted(KeyboardInterrupt())
+    assert capsys.readouterr().out == "sample: 0 s, results in data/01_raw/sample\n"
+
+
 def test_what_a_stage_took_is_recorded(tmp_path: Path) -> None:
     from dinomill.pipelines.sample import create_pipeline
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, cast
@@ -40,6 +41,7 @@ class ProjectHooks:
         self._runs = StageRuns()
         self._stage: str | None = None
         self._watch: Stopwatch | None = None
+        self._began = 0.0
 
     @hook_impl
     def after_context_created(self, context: Any) -> None:
@@ -123,12 +125,23 @@ class ProjectHooks:
         if stage is not None:
             self._watch = Stopwatch(self._globals.get("folders") or {})
             self._watch.begin(stage)
+            self._began = time.monotonic()
 
     def _end(self, error: BaseException | None = None) -> None:
         if self._watch is not None:
             self._watch.end(finished=error is None)
+            if error is None and self._stage is not None:
+                print(self._ended(self._stage), flush=True)
         self._watch = self._stage = None
         self._runs.end(error)
+
+    def _ended(self, stage: str) -> str:
+        """What is said when a stage has finished."""
+        from dinomill.planning.checks.others import WRITES
+        from dinomill.planning.outlook import duration
+
+        place = (self._globals.get("folders") or {}).get(WRITES[stage][0])
+        return f"{stage}: {duration(time.monotonic() - self._began)}" + (f", results in {place}" if place else "")
 
 
 class StageRuns:
