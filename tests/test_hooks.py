@@ -11,7 +11,7 @@ from kedro.pipeline import Pipeline, node
 from pydantic import Field
 
 from dinomill.config import Config
-from dinomill.errors import ConfigError
+from dinomill.errors import ConfigError, DinomillError
 from dinomill.hooks import ProjectHooks, StageRuns, check_parameters, stage_of
 from dinomill.planning.measured import Measured
 
@@ -50,7 +50,7 @@ def test_good_parameters_pass() -> None:
     ],
 )
 def test_a_wrong_parameter_is_named(parameters: dict[str, Any], said: list[str]) -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(DinomillError) as caught:
         check_parameters(parameters, TYPES, "conf/of/{}".format)
     for text in said:
         assert text in str(caught.value)
@@ -132,6 +132,22 @@ def test_a_stage_alone_is_asked_for_its_own_needs(own_images: Path) -> None:
     done = kedro_run(own_images, "--pipelines", "packaging")
     assert done.returncode == 1
     assert "labelled" not in done.stdout + done.stderr
+
+
+def test_a_stage_that_ends_says_so_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from dinomill.pipelines.sample import create_pipeline
+
+    hooks = ProjectHooks()
+    hooks._globals = {"folders": {"work": str(tmp_path / "work"), "sample": "data/01_raw/sample"}}
+    (one,) = create_pipeline().nodes
+    hooks.before_node_run(one)
+    hooks.on_pipeline_error(ValueError("broken"))
+    assert capsys.readouterr().out == ""
+    hooks.before_node_run(one)
+    hooks.before_node_run(one)
+    hooks.after_pipeline_run()
+    hooks.interrupted(KeyboardInterrupt())
+    assert capsys.readouterr().out == "sample: 0 s, results in data/01_raw/sample\n"
 
 
 def test_what_a_stage_took_is_recorded(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ class Handle(BaseModel):
             raise InputError(
                 f"There is no {path}.",
                 expected=f"the result of the stage that writes {folder}",
-                action="run that stage first: `kedro registry list` shows the stages, `dvc repro` runs all of them",
+                action="run that stage first: `make run` (`make run ENV=NAME` in an environment) runs what is needed",
             )
         try:
             return cls.model_validate_json(path.read_text(encoding="utf-8"))

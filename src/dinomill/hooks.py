@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, cast
@@ -41,6 +41,7 @@ class ProjectHooks:
         self._runs = StageRuns()
         self._stage: str | None = None
         self._watch: Stopwatch | None = None
+        self._began = 0.0
 
     @hook_impl
     def after_context_created(self, context: Any) -> None:
@@ -124,12 +125,23 @@ class ProjectHooks:
         if stage is not None:
             self._watch = Stopwatch(self._globals.get("folders") or {})
             self._watch.begin(stage)
+            self._began = time.monotonic()
 
     def _end(self, error: BaseException | None = None) -> None:
         if self._watch is not None:
             self._watch.end(finished=error is None)
+            if error is None and self._stage is not None:
+                print(self._ended(self._stage), flush=True)
         self._watch = self._stage = None
         self._runs.end(error)
+
+    def _ended(self, stage: str) -> str:
+        """What is said when a stage has finished."""
+        from dinomill.planning.checks.others import WRITES
+        from dinomill.planning.outlook import duration
+
+        place = (self._globals.get("folders") or {}).get(WRITES[stage][0])
+        return f"{stage}: {duration(time.monotonic() - self._began)}" + (f", results in {place}" if place else "")
 
 
 class StageRuns:
@@ -189,17 +201,15 @@ def check_parameters(parameters: dict[str, Any], types: dict[str, Any], origin: 
         origin: From a dotted key to the file that set it, or ``--params``.
 
     Raises:
-        ConfigError: For a key that no stage has, or a value that its configuration refuses; names the file.
+        ChecksFailed: For a key that no stage has, or a stage without parameters; names the file.
+        ConfigError: For a value that its configuration refuses.
     """
-    for key in parameters:
-        if key not in STAGES:
-            close = difflib.get_close_matches(str(key), STAGES, n=1, cutoff=0.4)
-            raise ConfigError(
-                f"Unknown parameter {key!r}" + (f"; did you mean {close[0]!r}?" if close else "."),
-                found=f"in {origin(str(key))}",
-                expected=f"one of the stages: {', '.join(STAGES)}",
-                action="correct the key there",
-            )
+    from dinomill.planning.checks.problems import failure
+    from dinomill.planning.checks.settings import missing, unknown
+
+    wrong = [unknown(str(key)) for key in parameters if key not in STAGES]
+    if error := failure(wrong, origin):
+        raise error
     for name, kind in types.items():
         if not (isinstance(kind, type) and issubclass(kind, Config)):
             continue
@@ -207,10 +217,6 @@ def check_parameters(parameters: dict[str, Any], types: dict[str, Any], origin: 
         values: Any = parameters.get(stage)
         for part in rest:
             values = values.get(part) if isinstance(values, dict) else None
-        if values is None:
-            raise ConfigError(
-                f"There are no parameters {name!r}.",
-                expected=f"a top-level key `{stage}`",
-                action=f"restore it in {origin(name)}",
-            )
+        if values is None and (error := failure([missing(name)], origin)):
+            raise error
         kind.parse(values, where=origin, prefix=name)

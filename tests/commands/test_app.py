@@ -71,6 +71,19 @@ def test_the_doctor_sees_what_is_missing(project: Path) -> None:
     assert "not valid YAML" in done.stdout
 
 
+def test_the_doctor_names_the_way_to_ones_own_images(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dinomill.commands.doctor import examine
+
+    monkeypatch.chdir(project)
+    (pool,) = (check for check in examine() if check.name == "pool")
+    assert "`dinomill init NAME --pool PATH`" in pool.action
+    assert "conf/base" not in pool.action
+    (project / "conf/local/globals.yml").write_text("pool: [nosuch]\nseeds:\n", encoding="utf-8")
+    checks = {check.name: check for check in examine()}
+    assert checks["pool"].action == "correct `pool` in conf/local/globals.yml"
+    assert checks["seeds"].action == "set `seeds` in conf/local/globals.yml, if there are any"
+
+
 def test_a_port_in_use_is_said_before_mlflow_starts(project: Path) -> None:
     import socket
 

@@ -129,6 +129,7 @@ def mine(project: Path) -> None:
         ("paper", "--env paper/vitl14"),
         ("nosuch", "mine, paper/high_resolution"),
         ("conf/mine/", "no data/mine/05_model_input/curated/handle.json"),
+        ("mine", "kedro run --env mine --pipelines curation; `dvc repro conf/mine/dvc.yaml` runs all"),
         ("paper/vitl14", "no data/05_model_input/curated/handle.json"),
     ],
 )
@@ -149,7 +150,13 @@ def test_an_environment_works_or_says_what_to_type(project: Path, refused: Refus
             ("--params", "pretraining.batch_size=0"),
             "--params is not valid: pretraining.batch_size",
         ),
-        ("local/parameters.yml", "pretraning: {}", (), "found: in conf/local/parameters.yml"),
+        ("local/parameters.yml", "pretraning: {}", (), "set in: pretraning in conf/local/parameters.yml"),
+        (
+            "local/pretraining/parameters.yml",
+            "pretraining:",
+            (),
+            "pretraining in conf/local/pretraining/parameters.yml",
+        ),
         ("local/curation/parameters.yml", "curation: [", (), "conf/local/curation/parameters.yml is not valid YAML"),
         ("local/globals.yml", "pool: [nosuch]", (), "There is no nosuch. set in: pool in conf/local/globals.yml"),
         ("local/globals.yml", "folders: {work: 3}", (), "conf/local/globals.yml is not valid: folders.work"),

@@ -28,7 +28,7 @@ def test_a_stage_that_has_not_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetError) as caught:
         make(tmp_path / "sample").load()
     assert isinstance(caught.value.__cause__, InputError)
-    assert "dvc repro" in str(caught.value.__cause__)
+    assert "make run ENV=NAME" in str(caught.value.__cause__)
 
 
 def test_a_handle_for_another_folder_is_a_bug(tmp_path: Path) -> None:

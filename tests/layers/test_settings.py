@@ -83,3 +83,12 @@ def test_a_value_of_another_kind_is_refused(text: str, said: str) -> None:
 def test_what_is_left_out_is_fine() -> None:
     say("local/globals.yml", "pool: s3://bucket/images\nseeds:\nlabelled:\n")
     assert Layers().globals["seeds"] is None
+
+
+def test_the_environments_own_name_can_be_referred_to_but_not_said() -> None:
+    say("mine/globals.yml", "data: data/mine\n")
+    assert Layers("mine").parameters["reporting"]["environment"] == "mine"
+    assert Layers().parameters["reporting"]["environment"] is None
+    say("local/globals.yml", "environment: other\n")
+    with pytest.raises(ConfigError, match="Unknown key 'environment'"):
+        _ = Layers("mine").globals

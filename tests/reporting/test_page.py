@@ -73,6 +73,14 @@ def test_every_part_is_there(run: Any, output: Path) -> None:
     assert "<angle" not in page
 
 
+@pytest.mark.parametrize("name", [None, "paper/mine"])
+def test_its_commands_are_those_of_its_environment(run: Any, output: Path, name: str | None) -> None:
+    page = render_page(run.handles, run.config(output, environment=name))
+    for command in ("make ui", "dinomill serve", "dinomill search"):
+        option = "" if name is None else f" ENV={name}" if command == "make ui" else f" --env {name}"
+        assert f"<code>{command}{option}</code>" in page
+
+
 def test_parts_that_are_not_there_are_left_out(run: Any, output: Path) -> None:
     evaluation = run.handles.evaluation.model_copy(update={"scores": (), "folder": output})
     students = run.handles.students.model_copy(update={"students": {}})

@@ -11,9 +11,9 @@ from dinomill.reporting import build_report
 from dinomill.reporting.summary import render
 
 
-def _print(folders: dict[str, Path], width: int = 110) -> str:
+def _print(folders: dict[str, Path], width: int = 110, env: str | None = None) -> str:
     console = Console(width=width, file=io.StringIO())
-    render(folders, console)
+    render(folders, console, env)
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -33,6 +33,8 @@ def test_it_says_what_the_run_did(run: Any, output: Path) -> None:
     assert "candidate, champion" in text
     assert "12 ms" in text
     assert "make ui" in text
+    assert "make serve" in text
+    assert "still to run" not in text
     assert f"{handles.curated.images:,}" in text
     assert str(output / "index.html") in text.replace("\n", "").replace(" ", "")
 
@@ -41,6 +43,10 @@ def test_what_is_not_there_yet_is_left_out(run: Any, tmp_path: Path) -> None:
     text = _print({"curated": run.handles.curated.folder, "evaluation": tmp_path / "nothing"})
     assert "kept" in text
     assert "Accuracy" not in text
+    unfinished = _print({"curated": run.handles.curated.folder}, env="mine")
+    assert "make serve" not in unfinished  # there is no package
+    assert "make run ENV=mine" in unfinished
+    assert "make ui ENV=mine" in unfinished
     assert "No stage has run yet" in _print({"curated": tmp_path})
 
 

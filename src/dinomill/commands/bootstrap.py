@@ -76,7 +76,7 @@ def bootstrap(root: Path, *, model: str | None = None, env: str | None = None) -
             write_text(path, text)
         synchronise(root, env=env, quiet=True)
         raise
-    _show(before, _kept(places["curated"]), address)
+    _show(before, _kept(places["curated"]), address, env)
 
 
 def _registered(handle: RegistrationHandle) -> str:
@@ -113,7 +113,8 @@ def _with_network(text: str, address: str, path: Path) -> str:
         raise ConfigError(
             f"{path} does not say which network curation embeds with.",
             expected="a line `network: …` below `embedder:`",
-            action=f"set curation.embedding.embedder.network to {address} by hand, then run `dvc repro curation`",
+            action=f"set curation.embedding.embedder.network to {address} by hand, then make the dataset anew: "
+            "`make run`, in an environment `make run ENV=NAME`",
         )
     return changed
 
@@ -147,7 +148,10 @@ def _kept(folder: Path) -> tuple[DatasetHandle, set[str]] | None:
 
 
 def _show(
-    before: tuple[DatasetHandle, set[str]] | None, after: tuple[DatasetHandle, set[str]] | None, address: str
+    before: tuple[DatasetHandle, set[str]] | None,
+    after: tuple[DatasetHandle, set[str]] | None,
+    address: str,
+    env: str | None,
 ) -> None:
     """A table of the fates before and after, and how much of the two datasets is the same."""
     from rich.console import Console
@@ -165,4 +169,5 @@ def _show(
             f"{len(after[1] - before[1]):,} images are new in the dataset, {len(before[1] - after[1]):,} left it, "
             f"{len(before[1] & after[1]):,} stayed."
         )
-    console.print("Next: `make run` trains on it. To take it back: git checkout the parameter file, then `dvc repro`.")
+    run = f"make run{f' ENV={env}' if env else ''}"
+    console.print(f"Next: `{run}` trains on it. To take it back: git checkout the parameter file, then `{run}`.")

@@ -99,7 +99,8 @@ def _source(name: str, locations: object, file: str) -> Check:
 
     if not locations:
         needed = name == "pool"
-        return Check(name, State.MISSING if needed else State.NOTE, "none", f"set `{name}` in {file}")
+        action = "run `dinomill init NAME --pool PATH`" if needed else f"set `{name}` in {file}, if there are any"
+        return Check(name, State.MISSING if needed else State.NOTE, "none", action)
     source = SourceDataset(name, locations)  # type: ignore[arg-type]
     source.said_in = file
     try:

@@ -17,6 +17,8 @@ from dinomill.errors import InputError
 # One location (labelled), several (pool), named ones (seeds), or none (no labels, no seeds).
 Locations: TypeAlias = str | list[str] | dict[str, str] | None
 
+_BASE = "conf/base/globals.yml"
+
 
 class SourceDataset(AbstractDataset[None, Locations]):
     """Where a team's images lie; loading it checks that the local ones exist.
@@ -41,7 +43,7 @@ class SourceDataset(AbstractDataset[None, Locations]):
         self._required = required
         self.metadata = metadata
         # The file whose word counts, for messages: whoever knows the layers of the configuration says which one.
-        self.said_in = "conf/base/globals.yml"
+        self.said_in = _BASE
 
     @property
     def name(self) -> str:
@@ -73,7 +75,9 @@ class SourceDataset(AbstractDataset[None, Locations]):
                 f"No {self._name} is configured.",
                 found=f"{self._name}: {self._locations}",
                 expected="a folder, archive, manifest or s3:// prefix",
-                action=f"set `{self._name}` in {self.said_in}",
+                action="write an environment for your images: `dinomill init NAME --pool PATH`"
+                if self.said_in == _BASE
+                else f"set `{self._name}` in {self.said_in}",
             )
         for path in self.local_paths:
             self._check(path)
@@ -93,7 +97,9 @@ class SourceDataset(AbstractDataset[None, Locations]):
 
     def _check(self, path: Path) -> None:
         action = (
-            f"run `dinomill sample` to lay out the sample, or point `{self._name}` in {self.said_in} at your own images"
+            "run `dinomill sample` to lay out the sample; for your own images: `dinomill init NAME --pool PATH`"
+            if self.said_in == _BASE
+            else f"correct `{self._name}` in {self.said_in}"
         )
         if not path.exists():
             raise InputError(

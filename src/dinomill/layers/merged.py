@@ -88,7 +88,8 @@ class Layers:
         for layer in self.read("globals"):
             merged = merge(merged, layer.values, whole=SOURCES)
         refuse_unknown(self)
-        resolved = self._resolved(merged, "globals")
+        # Not for a file to say: ${globals:environment} is the name that was given with --env.
+        resolved = self._resolved(merged | {"environment": self.env}, "globals")
         refuse_wrong_kinds(self, resolved)
         return resolved
 

@@ -39,7 +39,7 @@ def refuse_unknown(layers: Layers) -> None:
             if key in known:
                 continue
             used = _referred_to(layers) if used is None else used
-            if not any(one == key or one.startswith(f"{key}.") for one in used):
+            if key == "environment" or not any(one == key or one.startswith(f"{key}.") for one in used):
                 _refuse(key, known, layer.name)
 
 

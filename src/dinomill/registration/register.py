@@ -36,6 +36,10 @@ log = logging.getLogger(__name__)
 _REQUIREMENTS = ("dinomill", "torch", "numpy", "pillow", "safetensors", "simplejpeg")
 
 
+# A stage does not know in which environment it runs.
+_REPRO = "`dvc repro {0}`, in an environment `dvc repro conf/NAME/dvc.yaml:{0}`"
+
+
 def register_model(
     teacher: ModelHandle,
     students: StudentsHandle,
@@ -89,7 +93,7 @@ def check_export(model: ModelHandle) -> None:
         raise InputError(
             f"There is no {weights}.",
             expected=f"the weights of {model.name}",
-            action="run the stage that writes them again: `dvc repro distillation`, or `dvc pull`",
+            action="run the stage that writes them again: " + _REPRO.format("distillation") + "; or `dvc pull`",
         )
     found = hash_file(weights)
     if found != model.weights_sha256:
@@ -97,7 +101,7 @@ def check_export(model: ModelHandle) -> None:
             f"{weights} is not the network that was evaluated.",
             found=f"sha256 {found}",
             expected=f"sha256 {model.weights_sha256}, as its handle says",
-            action="run `dvc repro evaluation`, so that what is registered is what was measured",
+            action="measure what shall be registered: " + _REPRO.format("evaluation"),
         )
 
 
@@ -122,7 +126,7 @@ def _score_of(model: ModelHandle, config: RegistrationConfig, evaluation: Evalua
     raise InputError(
         f"The evaluation has no score of {model.name}.",
         found=", ".join(score.model for score in evaluation.scores),
-        action="run the evaluation again: `dvc repro evaluation`",
+        action="run the evaluation again: " + _REPRO.format("evaluation"),
     )
 
 

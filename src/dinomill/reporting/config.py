@@ -13,6 +13,9 @@ class ReportingConfig(Config):
     """The page's extent. Pictures are what makes it large: the defaults give about 2 MB."""
 
     output: Path = Field(description="the report's folder; DVC's out")
+    environment: str | None = Field(
+        default=None, description="environment that the commands on the page are for; null: the base"
+    )
     planted: Path | None = Field(
         default=None, description="Parquet of what was planted into the pool; scored when it is there"
     )

@@ -85,6 +85,8 @@ def render_page(run: RunHandles, config: ReportingConfig) -> str:
         _environment()
         .get_template("report.html")
         .render(
+            make=f" ENV={config.environment}" if config.environment else "",
+            option=f" --env {config.environment}" if config.environment else "",
             curation=view_curation(run.curated, config),
             planted=score_planted(run.curated, config.planted),
             trainings=[

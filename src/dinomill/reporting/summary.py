@@ -45,14 +45,15 @@ def render(folders: Mapping[str, Path], console: Console | None = None, env: str
         parts.append(_section("Images", _curation(curated)))
     if (evaluation := _load(EvaluationHandle, folders.get("evaluation"))) and evaluation.scores:
         parts.append(_section("Accuracy of frozen features", _scores(evaluation)))
-    facts = _facts(_load(RegistrationHandle, folders.get("registration")), _load(PackageHandle, folders.get("package")))
+    package = _load(PackageHandle, folders.get("package"))
+    facts = _facts(_load(RegistrationHandle, folders.get("registration")), package)
     if facts.row_count:
         parts.append(_section("Model", facts))
     if not parts:
         console.print(f"No stage has run yet. `make run{f' ENV={env}' if env else ''}` runs all of them.")
         return
     report = _load(ReportHandle, folders.get("report"))
-    parts.append(_section("Where to look next", _next_steps(report, env)))
+    parts.append(_section("Where to look next", _next_steps(report, env, served=package is not None)))
     console.print(Group(*parts))
 
 
@@ -143,11 +144,14 @@ def _facts(registration: RegistrationHandle | None, package: PackageHandle | Non
     return table
 
 
-def _next_steps(report: ReportHandle | None, env: str | None) -> Table:
+def _next_steps(report: ReportHandle | None, env: str | None, *, served: bool) -> Table:
     option = f" ENV={env}" if env else ""
     table = _table(("", "left"), ("", "left"))
     if report:
         table.add_row("the report", Text(f"file://{report.page.absolute()}", "cyan"))
     table.add_row("runs, curves, registered models", Text(f"make ui{option}", "cyan"))
-    table.add_row("serve the model", Text(f"make serve{option}", "cyan"))
+    if served:
+        table.add_row("serve the model", Text(f"make serve{option}", "cyan"))
+    if not (served and report):
+        table.add_row("the stages that are still to run", Text(f"make run{option}", "cyan"))
     return table

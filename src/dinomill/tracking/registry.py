@@ -224,7 +224,8 @@ def _resolve(client: MlflowClient, store: str, uri: str) -> RegisteredVersion:
     raise InputError(
         f"The registry {redact(store)} has no {uri}.",
         found=", ".join(known) or "no registered model with an alias",
-        action="run the registration stage (`kedro run --pipelines registration`), or correct the address",
+        action="run the registration stage (`kedro run --pipelines registration`, with its `--env`), "
+        "or correct the address",
     )
 
 

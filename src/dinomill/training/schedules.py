@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from dinomill.training.config import AdaptationConfig
 
 Span = Annotated[
-    Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)],
+    # Strict: 1.0 is meant as the whole run, and would be one step.
+    Annotated[int, Field(ge=0, strict=True)] | Annotated[float, Field(ge=0, lt=1)],
     Field(description="A whole number is steps; a number below 1 is a share of the run."),
 ]
 

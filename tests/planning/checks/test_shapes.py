@@ -54,6 +54,37 @@ def test_sizes_that_do_not_agree_are_refused(ask: Ask, changes: dict[str, Any], 
     assert said in str(problems[0].action)
 
 
+@pytest.mark.parametrize(
+    ("frozen", "ramp", "key", "said", "warning"),
+    [
+        (1.0, 0.1, None, "less than 1", False),
+        (0.9999, 0.0, "pretraining.adaptation.frozen", "would never move", False),
+        (0.6, 0.6, "pretraining.adaptation.ramp", "before the backbone learns at its full rate", True),
+        (10_000, 0, "pretraining.adaptation.frozen", "longer than the run", False),
+        (0.1, 0.1, None, "", False),
+    ],
+)
+def test_an_adapted_backbone_moves(
+    found: Found, ask: Ask, frozen: float, ramp: float, key: str | None, said: str, warning: bool
+) -> None:
+    changes = {"pretraining": {"adaptation": {"frozen": frozen, "ramp": ramp}}}
+    problems = [one for one in found(**changes) if "adapt" in one.key or "adapt" in one.problem]
+    there = {one.key for one in problems}
+    assert ("pretraining.adaptation" in there) == (frozen != 1.0)  # there are no weights to adapt
+    if key:
+        (one,) = [one for one in problems if one.key == key]
+        assert (said in one.problem, one.warning) == (True, warning)
+    elif said:
+        assert any(said in one.problem for one in problems)
+    else:
+        assert there == {"pretraining.adaptation"}
+
+
+def test_a_model_from_weights_needs_some(found: Found) -> None:
+    problems = stopping(found(pretraining={"model": "from_weights"}))
+    assert any("no weights to start from are given" in one.problem for one in problems)
+
+
 def test_a_grid_of_one_patch_hides_nothing(ask: Ask) -> None:
     request = ask(pretraining={"model": {"patch_size": 28}, "crops": {"local_crops": 0}}, stages=("pretraining",))
     assert [problem.key for problem in check_shapes(request)] == ["pretraining.masking.min_patches"]

@@ -140,8 +140,8 @@ def _disk(request: Request) -> Iterator[Problem]:
         "folders.curated",
         "The disk is too small for what will be written." if needed > free else "The disk will be nearly full.",
         found=f"{size(free)} free at {folder}; about {', '.join(parts)}",
-        action="free some space (`dvc gc --workspace` and data/work give the most back), or set `data` and `work` to "
-        "another disk",
+        action="free some space (`dvc gc --workspace` and data/work give the most back), or set `work` to a folder "
+        "on another disk",
         warning=needed <= free,
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from dinomill.errors import DinomillError
 from dinomill.planning.checks.amounts import check_amounts
 from dinomill.planning.checks.images import check_images
 from dinomill.planning.checks.labelled import check_labelled
@@ -14,9 +13,11 @@ from dinomill.planning.checks.others import check_others
 from dinomill.planning.checks.places import check_places
 from dinomill.planning.checks.problems import Problem
 from dinomill.planning.checks.request import Request
+from dinomill.planning.checks.settings import check_settings
 from dinomill.planning.checks.shapes import check_shapes
 
 _CHECKS: tuple[Callable[[Request], Iterator[Problem]], ...] = (
+    check_settings,
     check_others,
     check_places,
     check_needs,
@@ -30,15 +31,4 @@ _CHECKS: tuple[Callable[[Request], Iterator[Problem]], ...] = (
 
 def check(request: Request) -> list[Problem]:
     """Every problem of the stages that will run, in the order of the stages' needs; the same one is said once."""
-    found = list(_configurations(request))
-    for one in _CHECKS:
-        found += one(request)
-    return list(dict.fromkeys(found))
-
-
-def _configurations(request: Request) -> Iterator[Problem]:
-    """Stages whose parameters are missing or not valid."""
-    for stage in request.stages:
-        config = request.config_of(stage)
-        if isinstance(config, DinomillError):
-            yield Problem.of(config, "")  # its message names keys and files itself
+    return list(dict.fromkeys(problem for one in _CHECKS for problem in one(request)))

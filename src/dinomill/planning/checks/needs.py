@@ -61,7 +61,7 @@ def _results(request: Request) -> Iterator[Problem]:
             f"There is no result of the stage {writer}, which {' and '.join(readers)} read"
             f"{'s' if len(readers) == 1 else ''}.",
             found=f"no {request.folders[name] / 'handle.json'}",
-            action=f"run it first: kedro run --pipelines {writer}; `dvc repro` runs all that is needed",
+            action=f"run it first: {request.command(writer)}; `{request.repro}` runs all that is needed",
         )
 
 

@@ -15,8 +15,9 @@ from dinomill.layers import Layers, environments
 from dinomill.planning.checks.problems import Problem, some
 from dinomill.planning.checks.request import Request
 
-# The folders that a stage writes, and what decides of its results besides its own parameters, by their globals.
-_WRITES = {
+# The folders that a stage writes, its handle's first, and what decides of its results besides its own parameters, as
+# globals.yml calls them.
+WRITES = {
     "sample": ("sample",),
     "curation": ("curated", "scan", "duplicates", "embeddings", "selection"),
     "pretraining": ("teacher",),
@@ -93,7 +94,7 @@ def _whose(layers: Layers) -> str:
 
 def _written(request: Request) -> Iterator[tuple[str, str]]:
     for stage in request.stages:
-        yield from ((stage, folder) for folder in _WRITES.get(stage, ()) if folder in request.folders)
+        yield from ((stage, folder) for folder in WRITES.get(stage, ()) if folder in request.folders)
 
 
 def _globals(layers: Layers) -> Mapping[str, Any]:

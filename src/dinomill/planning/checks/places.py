@@ -68,7 +68,7 @@ def _source(request: Request, key: str, place: str) -> Iterator[Problem]:
         action = "correct the path"
         if "01_raw/sample" in place:
             verb = "dinomill sample --full" if "sample_full" in place else "dinomill sample"
-            action = f"run `{verb}` to lay out the sample, or name your own images"
+            action = f"run `{verb}` to lay out the sample; for your own images: `dinomill init NAME --pool PATH`"
         yield Problem(key, error.problem, error.found, error.expected, action)
         return
     except (OSError, ValueError) as error:  # a damaged Parquet or CSV file says so in its reader's own words

@@ -67,6 +67,17 @@ class Request:
         """Whether one of these stages will run."""
         return any(stage in self.stages for stage in stages)
 
+    def command(self, stage: str) -> str:
+        """What to type to run a stage of this environment."""
+        env = self.layers.env if self.layers else None
+        return f"kedro run{f' --env {env}' if env else ''} --pipelines {stage}"
+
+    @property
+    def repro(self) -> str:
+        """What to type to run everything that is stale in this environment."""
+        env = self.layers.env if self.layers else None
+        return f"dvc repro conf/{env}/dvc.yaml" if env else "dvc repro"
+
     @cached_property
     def pool(self) -> tuple[str, ...]:
         """Where the pool's images lie."""

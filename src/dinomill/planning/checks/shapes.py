@@ -14,6 +14,8 @@ from dinomill.models.config import VisionTransformerConfig
 from dinomill.planning.checks.problems import Problem
 from dinomill.planning.checks.request import Request
 from dinomill.planning.checks.weights import starting
+from dinomill.pretraining.config import PretrainingConfig
+from dinomill.training.config import AdaptationConfig
 from dinomill.training.job import Recipe
 from dinomill.training.starting import resolve_model
 
@@ -31,7 +33,8 @@ def check_shapes(request: Request) -> Iterator[Problem]:
         elif model is not None:
             yield from _crops(pretraining, "pretraining", model.patch_size)
             yield from _masks(pretraining, model.patch_size, pretraining.step.losses.ibot_weight)
-        yield from _schedules(pretraining, "pretraining")
+        yield from _schedules(pretraining, "pretraining", pretraining.adaptation)
+        yield from _adaptation(pretraining)
     if request.runs("distillation") and (distillation := request.distillation):
         shape = teacher_shape(request)
         if shape is not None:
@@ -116,17 +119,53 @@ def _masks(recipe: Recipe, patch: int, weight: float) -> Iterator[Problem]:
     )
 
 
-def _schedules(recipe: Recipe, stage: str) -> Iterator[Problem]:
+def _schedules(recipe: Recipe, stage: str, adaptation: AdaptationConfig | None = None) -> Iterator[Problem]:
     """Warmups no longer than the run: asked of the schedules themselves."""
     from dinomill.training.schedules import Schedules
 
     try:
-        Schedules(recipe.schedule, steps=recipe.steps, batch=recipe.batch_size)
+        Schedules(recipe.schedule, steps=recipe.steps, batch=recipe.batch_size, adaptation=adaptation)
     except DinomillError as error:
         words = error.problem.split("`")
-        key = f"{stage}.schedule.{words[1]}" if len(words) > 1 else f"{stage}.schedule"
+        above = stage if len(words) > 1 and words[1].startswith("adaptation.") else f"{stage}.schedule"
+        key = f"{above}.{words[1]}" if len(words) > 1 else above
         problem = Problem.of(error, key)
-        yield Problem(key, f"{stage}.schedule: {problem.problem}.", problem.found, problem.expected, problem.action)
+        yield Problem(key, f"{above}: {problem.problem}.", problem.found, problem.expected, problem.action)
+
+
+def _adaptation(config: PretrainingConfig) -> Iterator[Problem]:
+    """Weights to adapt, and a backbone that moves before the run ends: asked of the schedule itself."""
+    from dinomill.training.schedules import Schedules
+
+    adaptation, key = config.adaptation, "pretraining.adaptation"
+    if adaptation is None:
+        return
+    if config.initial is None and config.model != "from_weights":  # of which the model says it
+        yield Problem(
+            key,
+            f"{key} is set, and there are no weights to adapt.",
+            found="pretraining.initial: null",
+            action=f"name the weights in pretraining.initial, or set {key} to null",
+        )
+    if config.steps is None:
+        return
+    try:
+        schedules = Schedules(config.schedule, steps=config.steps, batch=config.batch_size, adaptation=adaptation)
+    except DinomillError:  # said by `_schedules`
+        return
+    never = schedules.frozen >= config.steps
+    if never or schedules.frozen + schedules.ramp > config.steps:
+        until = f"frozen for {schedules.frozen} steps, its rate rising over {schedules.ramp}"
+        yield Problem(
+            f"{key}.frozen" if never else f"{key}.ramp",
+            "The backbone would never move: it stays frozen to the end of the run."
+            if never
+            else "The run would end before the backbone learns at its full rate.",
+            found=f"{until}; {config.steps} steps in all",
+            expected="frozen and ramp together shorter than the run",
+            action=f"lower {key}.frozen and {key}.ramp: shares below 1, or steps",
+            warning=not never,
+        )
 
 
 def _students(config: DistillationConfig, teacher: dict[str, Any], request: Request) -> Iterator[Problem]:
