@@ -118,13 +118,20 @@ def configurations(plan: Plan, room: Path, root: Path) -> dict[str, Any]:
     merged["curation"]["execution"] = {"executor": "inline"}
     for stage in ("pretraining", "distillation"):
         settings: dict[str, Any] = merged[stage]
-        steps = warm_steps(plan.shape.batch) + STEPS
+        # While the last batches are computed none is made any more: those steps are quicker than a run's.
+        steps = warm_steps(plan.shape.batch) + STEPS + ahead(plan.machine.cores)
+        settings["runtime"].setdefault("loader", {})["prefetch"] = 1
         settings |= {"work": str(room / "work" / stage), "output": str(room / stage), "steps": steps}
         settings["runtime"] |= {"log_every": 1, "checkpoint_every": steps, "monitor": {"every": 0}}
         if plan.pool.decoded_bytes(plan.shape.channels) > 1e6 * settings["runtime"]["loader"]["cache_mb"]:
             settings["runtime"]["loader"]["cache_mb"] = 0  # the run will decode at every step: so does its trial
         settings["launcher"] = {"kind": "inline"}
     return merged
+
+
+def ahead(cores: int) -> int:
+    """Batches that the loader has made when the last one is begun: one a worker."""
+    return min(cores, 8)
 
 
 def warm_steps(batch: int) -> int:
@@ -172,7 +179,7 @@ def _train(stage: str, stages: Mapping[str, Any], room: Path, seen: Mapping[str,
     work = job.parent
     checkpoints, exports, start = (_size(work / name) for name in ("checkpoints", "exported-last", "start"))
     # The quicker half of the last steps: other work on the machine only ever adds.
-    step, fixed = lower_half(each[-STEPS:]), max(run.seconds - sum(each), 0.0) * seen["own_share"]
+    step, fixed = lower_half(each[: -ahead(cores)][-STEPS:]), max(run.seconds - sum(each), 0.0) * seen["own_share"]
     if seen["own_share"] < _BUSY:
         # Others took so much that the clock says little: what the steps cost the processors says more.
         step = min(step, max(run.processor_seconds - fixed, 0.0) / len(each) / cores / _PARALLEL)
