@@ -56,9 +56,9 @@ def unfinished(database: Path) -> bool:
 def _make(path: Path) -> None:
     from mlflow.store.db import utils
 
-    engine = utils.create_sqlalchemy_engine_with_retry(f"sqlite:///{path}")
+    engine = utils.create_sqlalchemy_engine_with_retry(f"sqlite:///{path}")  # type: ignore[no-untyped-call]
     try:
-        utils._initialize_tables(engine)
+        utils._initialize_tables(engine)  # type: ignore[no-untyped-call]
     finally:
         engine.dispose()
 
