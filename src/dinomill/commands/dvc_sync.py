@@ -127,9 +127,9 @@ def synchronise(root: Path, *, env: str | None = None, check: bool = False, quie
     name = check_environment(env)
     found = EnvironmentStages(Layers(name), root)
     # All are made before one is written: what cannot be is refused with every file as it was.
-    wanted = {name: _text(found, name)}
+    wanted: dict[str | None, str] = {name: _text(found, name)}
     if found.waits_for_base:
-        wanted = {None: generate(root)} | wanted
+        wanted = {None: generate(root), **wanted}
     code = max([_bring(root, one, text, check=check, quiet=quiet) for one, text in wanted.items()])
     if not check:
         refuse_broken(root)

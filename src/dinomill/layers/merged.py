@@ -37,7 +37,7 @@ _WITHIN = re.compile(r"\$\{\s*([\w.]+)\s*\}[^${}]*")
 class Said(str):
     """The file that set a value, with the key that did so there: of ``folders.curated`` that is often ``data``."""
 
-    __slots__ = ("key",)
+    key: str
 
     def __new__(cls, file: str, key: str) -> Said:
         """A file's name that knows the key."""

@@ -33,7 +33,7 @@ def refuse_unknown(layers: Layers) -> None:
     used: set[str] | None = None
     for layer in layers.read("globals"):
         own = layer.values.get("folders")
-        keys = [(str(key), _KNOWN) for key in layer.values]
+        keys: list[tuple[str, tuple[str, ...]]] = [(str(key), _KNOWN) for key in layer.values]
         keys += [(f"folders.{key}", tuple(f"folders.{name}" for name in _FOLDERS)) for key in _keys(own)]
         for key, known in keys:
             if key in known:
@@ -108,9 +108,10 @@ def _wrong_kinds(settings: Mapping[str, Any]) -> Iterable[tuple[str, Any, str]]:
     folders = settings.get("folders")
     if folders is not None and not isinstance(folders, Mapping):
         yield "folders", folders, "a name and a place each"
-    for name in _keys(folders):
-        if not _text(folders[name]):
-            yield f"folders.{name}", folders[name], "a folder: path/to/folder"
+        return
+    for name, place in (folders or {}).items():
+        if not _text(place):
+            yield f"folders.{name}", place, "a folder: path/to/folder"
 
 
 def _text(value: Any) -> bool:

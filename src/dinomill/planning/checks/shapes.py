@@ -147,8 +147,6 @@ def _adaptation(config: PretrainingConfig) -> Iterator[Problem]:
             found="pretraining.initial: null",
             action=f"name the weights in pretraining.initial, or set {key} to null",
         )
-    if config.steps is None:
-        return
     try:
         schedules = Schedules(config.schedule, steps=config.steps, batch=config.batch_size, adaptation=adaptation)
     except DinomillError:  # said by `_schedules`
