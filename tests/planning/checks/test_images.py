@@ -90,6 +90,17 @@ def test_too_few_images_to_train_on(root: Path, found: Found, images: int) -> No
     assert [problem.key for problem in stopping(found())] == ["pool"]
 
 
+def test_copies_of_one_picture_are_one(root: Path, found: Found) -> None:
+    """They passed, and were refused by the training after the whole curation."""
+    replace_pool(root, 1)
+    (picture_file,) = (path for path in (root / "raw/pool").rglob("*") if path.is_file())
+    for number in range(60):
+        shutil.copy(picture_file, root / f"raw/pool/copy{number}{picture_file.suffix}")
+    (problem,) = stopping(found())
+    assert problem.key == "pool"
+    assert "1 usable picture" in str(problem.found)
+
+
 def test_no_image_at_all(root: Path, found: Found) -> None:
     replace_pool(root, 0)
     assert "is empty" in stopping(found())[0].problem

@@ -88,7 +88,7 @@ def _pool(request: Request, pool: Pool) -> Iterator[Problem]:
     if config is None:
         return
     yield from _unusable(pool, config.scan.max_bad_fraction)
-    yield from _few_images(request, pool.images, exact=pool.sampled == pool.files)
+    yield from _few_images(request, pool.distinct, exact=pool.sampled == pool.files)
     yield from _embedder(request, pool)
     like = seeds or pool  # what is kept looks like the seeds
     yield from _sides(request, (like.short_side.median, pool.short_side.median))
@@ -134,7 +134,7 @@ def _few_images(request: Request, images: int, *, exact: bool) -> Iterator[Probl
             yield Problem(
                 "pool",
                 f"There are too few images to train on ({stage}).",
-                found=f"{about}{count(images, 'usable image')}",
+                found=f"{about}{count(images, 'usable picture')}, copies counted once",
                 expected=f"at least {least}; to learn anything, thousands",
                 action="add images to the pool",
             )
