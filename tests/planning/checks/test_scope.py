@@ -55,3 +55,18 @@ def test_within_one_repro_a_warning_is_said_once(tmp_path: Path) -> None:
             )
             shown += done.stdout
         assert shown == expected
+
+
+def test_a_clock_that_is_set_between_two_stages_repeats_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from types import SimpleNamespace
+
+    from dinomill.planning.checks import scope as module
+
+    shown = []
+    for began in (1000.0, 1001.0, 5000.0):  # the last is another process of the same number
+        above = SimpleNamespace(pid=7, create_time=lambda began=began: began)
+        monkeypatch.setattr(module, "process_of_dvc", lambda above=above: above)
+        shown.append(module.unsaid(["small"], tmp_path / "said.json", {"DVC_STAGE": "curation"}))
+    assert shown == [["small"], [], ["small"]]

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 from dinomill.planning.checks.memory import recall, remember
 from dinomill.stages import STAGES
 
+# Seconds: the start of a process is reckoned from that of the machine, which moves when its clock is set.
+_CLOCK = 30.0
+
 if TYPE_CHECKING:
     import psutil
 
@@ -66,7 +69,8 @@ def unsaid(sentences: Sequence[str], remembered: Path, environment: Mapping[str,
     listener = [above.pid, above.create_time()]
     try:
         document = json.loads(recall(remembered) or "")
-        said = set(document["said"]) if document["to"] == listener else set()
+        (pid, began), known = document["to"], set(document["said"])
+        said = known if pid == above.pid and abs(began - above.create_time()) < _CLOCK else set()
     except (ValueError, KeyError, TypeError):
         said = set()
     remember(remembered, json.dumps({"to": listener, "said": sorted(said | set(sentences))}) + "\n")
