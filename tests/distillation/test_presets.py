@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from kedro.config import OmegaConfigLoader
 
 from dinomill.distillation.config import DistillationConfig
 from dinomill.distillation.students import resolve_students
+from dinomill.layers import Layers
 from dinomill.pretraining.config import PretrainingConfig
-from dinomill.settings import CONFIG_LOADER_ARGS
 from dinomill.training.starting import resolve_model
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -18,7 +17,7 @@ CONF = Path(__file__).parents[2] / "conf"
 
 @pytest.mark.parametrize("environment", ["base", "fashion"])
 def test_students_see_what_the_teacher_saw(environment: str) -> None:
-    parameters = OmegaConfigLoader(str(CONF), env=environment, **CONFIG_LOADER_ARGS)["parameters"]
+    parameters = Layers(None if environment == "base" else environment, conf=CONF).parameters
     teacher = PretrainingConfig.parse(parameters["pretraining"], where=environment)
     students = DistillationConfig.parse(parameters["distillation"], where=environment)
     assert students.crops.sizes[:2] == teacher.crops.sizes[:2] == (teacher.model.image_size,) * 2

@@ -5,18 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from kedro.config import OmegaConfigLoader
 
+from dinomill.layers import Layers
 from dinomill.pretraining.config import PretrainingConfig
-from dinomill.settings import CONFIG_LOADER_ARGS
 from dinomill.training.schedules import Schedules
 
 CONF = Path(__file__).parents[2] / "conf"
 
 
 def preset(name: str) -> PretrainingConfig:
-    loader = OmegaConfigLoader(str(CONF), env=f"paper/{name}", **CONFIG_LOADER_ARGS)
-    return PretrainingConfig.parse(loader["parameters"]["pretraining"], where=name)
+    parameters = Layers(f"paper/{name}", conf=CONF).parameters
+    return PretrainingConfig.parse(parameters["pretraining"], where=name)
 
 
 PRESETS = sorted(path.name for path in (CONF / "paper").iterdir())
