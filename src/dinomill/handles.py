@@ -168,14 +168,17 @@ class EvaluationHandle(Handle):
         start, found = self.score("start"), self.gains.get(f"{model}_over_start")
         if start is None or found is None:
             return None
-        knn = found["knn"]
-        verdict = (
-            "is better than" if knn.low > 0 else "is worse than" if knn.high < 0 else "does not surely differ from"
-        )
+        knn, linear = found["knn"], found["linear"]
+        better, worse = knn.low > 0 or linear.low > 0, knn.high < 0 or linear.high < 0
+        if better and worse:
+            gained, lost = ("neighbours", "a linear probe") if knn.low > 0 else ("a linear probe", "neighbours")
+            verdict = f"is better by {gained}, and worse by {lost}, than"
+        else:
+            verdict = "is better than" if better else "is worse than" if worse else "does not surely differ from"
         name = "The adapted model" if model == "teacher" else f"The student {model}"
         return (
             f"{name} {verdict} the weights that it started from: kNN {knn} (they have {100 * start.knn:.1f}%), "
-            f"linear probe {found['linear']} ({100 * start.linear:.1f}%)."
+            f"linear probe {linear} ({100 * start.linear:.1f}%)."
         )
 
 

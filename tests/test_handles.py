@@ -1,0 +1,45 @@
+"""What handles say in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dinomill.handles import Difference, EvaluationHandle, ModelScore
+
+UP, DOWN, LEVEL = ((value, value - 0.01, value + 0.01) for value in (0.05, -0.035, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("knn", "linear", "said"),
+    [
+        (UP, LEVEL, "is better than the weights"),
+        (LEVEL, UP, "is better than the weights"),
+        (DOWN, LEVEL, "is worse than the weights"),
+        (LEVEL, LEVEL, "does not surely differ from the weights"),
+        (UP, DOWN, "is better by neighbours, and worse by a linear probe, than the weights"),
+        (DOWN, UP, "is better by a linear probe, and worse by neighbours, than the weights"),
+    ],
+)
+def test_whether_it_helped_is_said_by_both_measures(
+    knn: tuple[float, float, float], linear: tuple[float, float, float], said: str
+) -> None:
+    """A model that had surely lost by the linear probe was called better, for its neighbours alone."""
+    gain = {
+        name: Difference(value=value, low=low, high=high)
+        for name, (value, low, high) in (("knn", knn), ("linear", linear))
+    }
+    handle = EvaluationHandle(
+        folder=Path("evaluation"),
+        config_hash="0",
+        scores=(ModelScore(model="starting weights", kind="start", parameters=1, knn=0.7, linear=0.8),),
+        gains={"teacher_over_start": gain},
+        bank_images=10,
+        query_images=10,
+        classes=("a", "b"),
+        metrics=Path("metrics.json"),
+    )
+    sentence = handle.helped()
+    assert sentence is not None
+    assert f"The adapted model {said} that it started from: kNN" in sentence
