@@ -58,7 +58,8 @@ def test_outside_of_a_project_the_way_in_is_shown(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_the_doctor_sees_what_is_missing(project: Path) -> None:
+def test_the_doctor_sees_what_is_missing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")  # the path of a temporary folder can be long, and would wrap the words
     done = dinomill("doctor", cwd=project)
     assert "Python" in done.stdout
     assert "torch" in done.stdout
