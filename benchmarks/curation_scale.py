@@ -32,15 +32,15 @@ import numpy as np
 import psutil
 
 from dinomill.curation.balance import BalanceConfig, cluster, cluster_table, share_out
-from dinomill.curation.cells import open_cells, write_cells
-from dinomill.curation.components import best_of_each, connected_components
 from dinomill.curation.embed import Embeddings
-from dinomill.curation.neighbours import Index, SearchConfig, exact_similarity
 from dinomill.curation.pairs import DeduplicationConfig, embedding_candidates
-from dinomill.curation.products import brute_force
 from dinomill.curation.retrieve import SeedSetConfig, retrieve
-from dinomill.curation.self_join import Scratch
 from dinomill.execution.tasks import ExecutionConfig
+from dinomill.vectors.cells import open_cells, write_cells
+from dinomill.vectors.components import best_of_each, connected_components
+from dinomill.vectors.index import Index, SearchConfig, exact_similarity
+from dinomill.vectors.products import brute_force
+from dinomill.vectors.self_join import Scratch
 
 SHARD = 50_000
 GROUPS = 1_000

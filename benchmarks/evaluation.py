@@ -27,7 +27,7 @@ from torch import Tensor
 
 from dinomill.evaluation.config import LinearProbeConfig
 from dinomill.evaluation.linear import fit, probe, stratified_holdout
-from dinomill.models.neighbours import knn_predict
+from dinomill.vectors.knn import knn_predict
 
 KS = (10, 20, 100, 200)
 Result = TypeVar("Result")

@@ -5,9 +5,9 @@ import pytest
 from pydantic import ValidationError
 
 from dinomill.curation.balance import BalanceConfig, capped_shares, cluster, cluster_table, share_out
-from dinomill.curation.clusters import assign, kmeans
-from dinomill.curation.neighbours import InMemory
-from dinomill.curation.signatures import unit
+from dinomill.vectors.index import InMemory
+from dinomill.vectors.kmeans import assign, kmeans
+from dinomill.vectors.rows import unit
 
 
 def _entropy(share: np.ndarray) -> float:

@@ -18,9 +18,9 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from dinomill.config import Config
-from dinomill.curation.clusters import assign, kmeans
-from dinomill.curation.neighbours import InMemory
-from dinomill.curation.products import Floats, Rows, Vectors, nearest_of_all
+from dinomill.vectors.index import InMemory
+from dinomill.vectors.kmeans import assign, kmeans
+from dinomill.vectors.products import Floats, Rows, Vectors, nearest_of_all
 
 CLUSTERS_SCHEMA = pa.schema(
     [

@@ -17,21 +17,21 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dinomill.curation.components import best_of_each, connected_components
 from dinomill.curation.embed import Embeddings, embedding_rows, readable
 from dinomill.curation.filters import FILTER_COLUMNS, FilterConfig, apply_filters
 from dinomill.curation.handles import DuplicatesHandle, EmbeddingsHandle, ScanHandle
-from dinomill.curation.neighbours import exact_similarity
 from dinomill.curation.pairs import DeduplicationConfig, Edges, find_edges
-from dinomill.curation.products import Rows, Vectors
 from dinomill.curation.scan import LABELLED, POOL
-from dinomill.curation.self_join import Scratch
 from dinomill.curation.signatures import Signatures
 from dinomill.curation.tables import read_files
 from dinomill.execution.tasks import ExecutionConfig
 from dinomill.images.manifest import Fate
 from dinomill.storage.atomic import write_parquet
 from dinomill.storage.hashing import hash_json
+from dinomill.vectors.components import best_of_each, connected_components
+from dinomill.vectors.index import exact_similarity
+from dinomill.vectors.products import Rows, Vectors
+from dinomill.vectors.self_join import Scratch
 
 DUPLICATES_SCHEMA = pa.schema(
     [

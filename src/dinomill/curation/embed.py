@@ -20,7 +20,6 @@ from pydantic import Field
 from dinomill.config import Config
 from dinomill.curation.embedders import EmbedderConfig, Network, embed, find_network
 from dinomill.curation.handles import EmbeddingsHandle, ScanHandle
-from dinomill.curation.signatures import unit
 from dinomill.curation.sources import Item
 from dinomill.curation.tables import as_item, fresh_folder, read_again, read_files
 from dinomill.curation.whiten import fit
@@ -28,6 +27,7 @@ from dinomill.execution.tasks import ExecutionConfig, Task, TaskResult, run_task
 from dinomill.images.decode import decode_image
 from dinomill.storage.atomic import atomic_file
 from dinomill.storage.hashing import hash_json
+from dinomill.vectors.rows import unit
 
 Rows = npt.NDArray[np.int64]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from dinomill.curation.neighbours import SearchReport
 from dinomill.handles import Handle
+from dinomill.vectors.index import SearchReport
 
 
 class ScanHandle(Handle):

@@ -18,9 +18,9 @@ import numpy.typing as npt
 from pydantic import Field
 
 from dinomill.config import Config
-from dinomill.curation.neighbours import SearchConfig, SearchReport, exact_similarity
-from dinomill.curation.products import Rows, Scored, Vectors
-from dinomill.curation.self_join import Question, Scratch, join
+from dinomill.vectors.index import SearchConfig, SearchReport, exact_similarity
+from dinomill.vectors.products import Rows, Scored, Vectors
+from dinomill.vectors.self_join import Question, Scratch, join
 
 Figures = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]

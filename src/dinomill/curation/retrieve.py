@@ -20,10 +20,10 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from dinomill.config import Config
-from dinomill.curation.clusters import assign, kmeans
-from dinomill.curation.neighbours import Index, InMemory, SearchConfig, SearchReport, exact_similarity
-from dinomill.curation.products import Rows, Vectors, blocks, nearest_of_all
 from dinomill.errors import ConfigError
+from dinomill.vectors.index import Index, InMemory, SearchConfig, SearchReport, exact_similarity
+from dinomill.vectors.kmeans import assign, kmeans
+from dinomill.vectors.products import Rows, Vectors, blocks, nearest_of_all
 
 Figures = npt.NDArray[np.float64]
 

@@ -19,7 +19,6 @@ from dinomill.curation.balance import CLUSTERS_SCHEMA, BalanceConfig, cluster, c
 from dinomill.curation.embed import Embeddings, embedding_rows, readable
 from dinomill.curation.filters import FILTER_COLUMNS, FilterConfig, apply_filters
 from dinomill.curation.handles import DuplicatesHandle, EmbeddingsHandle, ScanHandle, SelectionHandle
-from dinomill.curation.neighbours import Rows
 from dinomill.curation.retrieve import RetrievalConfig, Retrieved, check_names, retrieve
 from dinomill.curation.scan import POOL, SEEDS
 from dinomill.curation.tables import fresh_folder, read_files
@@ -27,6 +26,7 @@ from dinomill.errors import InputError
 from dinomill.images.manifest import Fate
 from dinomill.storage.atomic import write_parquet
 from dinomill.storage.hashing import hash_json
+from dinomill.vectors.index import Rows
 
 SELECTION_SCHEMA = pa.schema(
     [

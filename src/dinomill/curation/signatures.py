@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from dinomill.vectors.rows import unit
+
 SIGNATURE_LENGTH = 256
 _SIDE = 32  # of the thumbnail that hash and signature are made from
 _FINE, _WIDE = 1.2, 4.0  # standard deviations of the two blurs, in pixels of the thumbnail
@@ -71,13 +73,6 @@ def signature(small: Floats) -> npt.NDArray[np.int8]:
     if peak < 0.05:  # grey levels: nothing but rounding
         return np.zeros(SIGNATURE_LENGTH, dtype=np.int8)
     return np.asarray(np.rint(fine * (127.0 / peak)), dtype=np.int8)
-
-
-def unit(signatures: npt.NDArray[Any]) -> Floats:
-    """Signatures or embeddings [N, D] as float32 rows of length one (zero rows stay zero)."""
-    rows = np.asarray(signatures, dtype=np.float32)
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.asarray(rows / np.maximum(length, np.float32(1e-12)), dtype=np.float32)
 
 
 class Signatures:

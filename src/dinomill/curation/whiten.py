@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dinomill.curation.signatures import unit
+from dinomill.vectors.rows import unit
 
 Floats = npt.NDArray[np.float32]
 

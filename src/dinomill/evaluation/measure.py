@@ -12,7 +12,7 @@ from torch import Tensor
 from dinomill.evaluation.config import EvaluationConfig
 from dinomill.evaluation.linear import probe
 from dinomill.evaluation.statistics import Bootstrap, Interval, accuracy
-from dinomill.models.neighbours import knn_predict
+from dinomill.vectors.knn import knn_predict
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ from dinomill.evaluation.plots import write_plots
 from dinomill.evaluation.results import Results, Row
 from dinomill.evaluation.statistics import Interval
 from dinomill.handles import Difference, EvaluationHandle
-from dinomill.models.neighbours import nearest
 from dinomill.storage.atomic import atomic_folder, write_parquet, write_text
+from dinomill.vectors.knn import nearest
 
 METRICS_NAME = "metrics.json"
 RESULTS_NAME = "results.json"

@@ -19,7 +19,6 @@ from PIL import Image
 from pydantic import Field
 
 from dinomill.config import Config
-from dinomill.curation.signatures import unit
 from dinomill.curation.sources import Item, list_items
 from dinomill.errors import DinomillError, InputError
 from dinomill.execution.progress import progress
@@ -27,6 +26,7 @@ from dinomill.images.decode import MAX_PIXELS
 from dinomill.planning.pool_copies import copied_share
 from dinomill.planning.pool_look import Look, look
 from dinomill.storage import s3
+from dinomill.vectors.rows import unit
 
 SAMPLE = 384
 HEADERS = 20_000  # whose size is looked at: one huge picture decides the memory, and is in no sample of hundreds

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from dinomill.errors import DinomillError
-from dinomill.models.neighbours import knn_accuracy
 from dinomill.training.config import MonitorConfig
+from dinomill.vectors.knn import knn_accuracy
 
 _NEIGHBOURS = 10  # few: the bank has a few thousand images at most
 

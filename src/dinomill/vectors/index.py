@@ -12,8 +12,8 @@ import numpy.typing as npt
 from pydantic import Field
 
 from dinomill.config import Config
-from dinomill.curation.products import Floats, Vectors, blocks, brute_force, in_threads
-from dinomill.curation.products import Rows as Rows
+from dinomill.vectors.products import Floats, Vectors, blocks, brute_force, in_threads
+from dinomill.vectors.products import Rows as Rows
 
 _PAIRS_AT_ONCE = 1_024
 

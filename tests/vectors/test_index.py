@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dinomill.curation.neighbours import Index, InMemory, SearchConfig, exact_similarity
-from dinomill.curation.signatures import unit
+from dinomill.vectors.index import Index, InMemory, SearchConfig, exact_similarity
+from dinomill.vectors.rows import unit
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import torch
 from numpy.typing import NDArray
 from sklearn.neighbors import KNeighborsClassifier
 
-from dinomill.models import neighbours
-from dinomill.models.neighbours import knn_accuracy, knn_predict, nearest, votes
+from dinomill.vectors import knn as neighbours
+from dinomill.vectors.knn import knn_accuracy, knn_predict, nearest, votes
 
 
 def clouds(count: int, seed: int, classes: int = 5, dim: int = 16) -> tuple[torch.Tensor, torch.Tensor]:

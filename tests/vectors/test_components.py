@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dinomill.curation.components import best_of_each, connected_components
+from dinomill.vectors.components import best_of_each, connected_components
 
 
 def test_copies_of_copies_are_one_component_and_its_best_stays() -> None:

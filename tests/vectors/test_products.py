@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dinomill.curation.neighbours import InMemory
-from dinomill.curation.products import about_best, brute_force, in_threads, may_be_best, nearest, nearest_of_all
-from dinomill.curation.signatures import unit
+from dinomill.vectors.index import InMemory
+from dinomill.vectors.products import about_best, brute_force, in_threads, may_be_best, nearest, nearest_of_all
+from dinomill.vectors.rows import unit
 
 
 def _rows(count: int, dimension: int = 24, seed: int = 0) -> np.ndarray:

@@ -22,9 +22,13 @@ import numpy.typing as npt
 from pydantic import Field
 
 from dinomill.config import Config
-from dinomill.curation.cells import UNIT, Cells, near_cells, open_cells, write_cells
-from dinomill.curation.neighbours import SearchConfig, SearchReport
-from dinomill.curation.products import (
+from dinomill.execution.progress import progress
+from dinomill.execution.tasks import ExecutionConfig, Task, TaskResult, run_tasks
+from dinomill.storage.atomic import atomic_file
+from dinomill.storage.hashing import hash_bytes, hash_json
+from dinomill.vectors.cells import UNIT, Cells, near_cells, open_cells, write_cells
+from dinomill.vectors.index import SearchConfig, SearchReport
+from dinomill.vectors.products import (
     Floats,
     Rows,
     Scored,
@@ -36,11 +40,7 @@ from dinomill.curation.products import (
     joined,
     one_thread,
 )
-from dinomill.curation.visits import cells_needed, write_visits
-from dinomill.execution.progress import progress
-from dinomill.execution.tasks import ExecutionConfig, Task, TaskResult, run_tasks
-from dinomill.storage.atomic import atomic_file
-from dinomill.storage.hashing import hash_bytes, hash_json
+from dinomill.vectors.visits import cells_needed, write_visits
 
 _ROWS_PER_TASK = 16_384
 _ROWS_AT_ONCE = 8_192  # that a cell is compared with: 8 MB of similarities

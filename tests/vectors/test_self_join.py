@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dinomill.curation.cells import UNIT, open_cells, write_cells
-from dinomill.curation.components import connected_components
-from dinomill.curation.neighbours import InMemory, SearchConfig
 from dinomill.curation.pairs import DeduplicationConfig, find_edges
-from dinomill.curation.products import Scored
-from dinomill.curation.self_join import Joined, Question, Scratch, join
-from dinomill.curation.signatures import unit
 from dinomill.execution.tasks import ExecutionConfig
+from dinomill.vectors.cells import UNIT, open_cells, write_cells
+from dinomill.vectors.components import connected_components
+from dinomill.vectors.index import InMemory, SearchConfig
+from dinomill.vectors.products import Scored
+from dinomill.vectors.rows import unit
+from dinomill.vectors.self_join import Joined, Question, Scratch, join
 
 ROWS, DIMENSION = 6_000, 48
 IN_CELLS = SearchConfig(exact_up_to=0, cell_rows=64, check_queries=2_000)
