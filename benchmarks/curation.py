@@ -29,9 +29,9 @@ from dinomill.curation.embed import EmbeddingConfig, EmbedTask, embed_shard
 from dinomill.curation.embedders import EmbedderConfig, _load, batch_size, find_network
 from dinomill.curation.pairs import DeduplicationConfig, find_edges
 from dinomill.curation.scan import ScanConfig, scan
-from dinomill.curation.sources import list_items
 from dinomill.curation.tables import read_files
 from dinomill.execution.tasks import ExecutionConfig
+from dinomill.images.listing import list_items
 from dinomill.vectors.index import InMemory
 from dinomill.vectors.rows import unit
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dinomill.curation.config import CurationConfig
-from dinomill.curation.handles import DuplicatesHandle, EmbeddingsHandle, QualityHandle, ScanHandle, SelectionHandle
+from dinomill.curation.handles import DuplicatesHandle, EmbeddingsHandle, ScanHandle, SelectionHandle
 from dinomill.handles import DatasetHandle
+from dinomill.quality.handle import QualityHandle
 
 
 def scan_files(

@@ -16,13 +16,14 @@ from kedro.pipeline import Node, Pipeline
 from kedro.runner import SequentialRunner
 
 from dinomill.curation.checks import check_files
-from dinomill.curation.contracts import EmbeddingsContract, EvaluationContract, ManifestContract
-from dinomill.curation.gate import GateConfig, QualityError
+from dinomill.curation.contracts import EmbeddingsContract, ManifestContract
 from dinomill.curation.handles import EmbeddingsHandle, ScanHandle
 from dinomill.curation.scan import FILES_SCHEMA, ScanConfig
-from dinomill.curation.summaries import count_repeated
+from dinomill.evaluation.contract import EvaluationContract
 from dinomill.handles import DatasetHandle, EvaluationHandle, ModelScore
 from dinomill.images.manifest import MANIFEST_SCHEMA
+from dinomill.quality.counting import count_repeated
+from dinomill.quality.gate import GateConfig, QualityError
 from dinomill.storage.atomic import write_parquet
 
 CONF = Path(__file__).parents[2] / "conf" / "base"

@@ -18,12 +18,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from dinomill.curation.config import CurationConfig
-from dinomill.curation.gate import QualityError
 from dinomill.curation.stage import curate
 from dinomill.errors import ConfigError, InputError
 from dinomill.handles import DatasetHandle
 from dinomill.images.manifest import MANIFEST_SCHEMA
 from dinomill.images.shards import Location, ShardReader
+from dinomill.quality.gate import QualityError
 from dinomill.storage.hashing import hash_bytes, hash_file
 
 Configure = Callable[..., CurationConfig]
@@ -273,8 +273,8 @@ def test_settings_for_an_unknown_seed_set_are_refused(planted: Any, tmp_path: Pa
 def test_a_failing_expectation_names_the_rows(tmp_path: Path) -> None:
     import pandas as pd
 
-    from dinomill.curation.gate import GateConfig, check_table
     from dinomill.curation.suites import manifest_suite
+    from dinomill.quality.gate import GateConfig, check_table
 
     rows = pd.DataFrame(
         {

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from dinomill.curation.gate import GateConfig, check_table
-from dinomill.curation.handles import QualityHandle, ScanHandle
+from dinomill.curation.handles import ScanHandle
+from dinomill.curation.rules import files_rules
 from dinomill.curation.scan import ScanConfig
-from dinomill.curation.suites import files_suite, summary_suite
-from dinomill.curation.summaries import count_broken, files_rules, sample_rows
-from dinomill.curation.tables import fresh_folder
+from dinomill.curation.suites import files_suite
+from dinomill.quality.counting import count_broken, sample_rows
+from dinomill.quality.gate import GateConfig, check_table
+from dinomill.quality.handle import QualityHandle
+from dinomill.quality.suites import summary_suite
+from dinomill.storage.atomic import fresh_folder
 
 _COLUMNS = [
     "candidate",

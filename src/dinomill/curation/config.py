@@ -10,12 +10,12 @@ from dinomill.config import Config
 from dinomill.curation.balance import BalanceConfig
 from dinomill.curation.embed import EmbeddingConfig
 from dinomill.curation.filters import FilterConfig
-from dinomill.curation.gate import GateConfig
 from dinomill.curation.pairs import DeduplicationConfig
 from dinomill.curation.retrieve import RetrievalConfig
 from dinomill.curation.scan import ScanConfig
 from dinomill.curation.write import WriteConfig
 from dinomill.execution.tasks import ExecutionConfig
+from dinomill.quality.gate import GateConfig
 
 
 class CurationFolders(Config):

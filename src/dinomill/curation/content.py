@@ -18,10 +18,9 @@ from pydantic import Field
 
 from dinomill.curation import faces, nsfw
 from dinomill.curation.filters import FilterConfig
-from dinomill.curation.sources import Item
-from dinomill.curation.tables import as_item, read_again
 from dinomill.execution.tasks import ExecutionConfig, Task, TaskResult, run_tasks
 from dinomill.images.decode import decode_image
+from dinomill.images.listing import Item, as_item, read_again
 from dinomill.storage.atomic import write_parquet
 from dinomill.storage.hashing import hash_file, hash_json
 

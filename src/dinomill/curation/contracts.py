@@ -6,43 +6,22 @@ its contract is ever handed on.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from dinomill.curation.embed import Embeddings
-from dinomill.curation.gate import GateConfig, check_table
 from dinomill.curation.handles import EmbeddingsHandle
-from dinomill.curation.suites import embeddings_suite, evaluation_suite, manifest_suite, summary_suite
-from dinomill.curation.summaries import count_broken, count_repeated, manifest_rules, sample_rows
-from dinomill.curation.tables import fresh_folder
-from dinomill.handles import DatasetHandle, EvaluationHandle
+from dinomill.curation.rules import manifest_rules
+from dinomill.curation.suites import embeddings_suite, manifest_suite
+from dinomill.handles import DatasetHandle
 from dinomill.images.manifest import Fate
+from dinomill.quality.contract import Contract
+from dinomill.quality.counting import count_broken, count_repeated, sample_rows
+from dinomill.quality.gate import check_table
+from dinomill.quality.suites import summary_suite
 
 _MANIFEST_COLUMNS = ["source", "path", "sha256", "fate", "reason", "shard", "offset", "length"]
-
-
-class Contract:
-    """Where a contract writes what it found.
-
-    Args:
-        quality: The folder of the quality gates' results.
-        work: Where Great Expectations keeps its files.
-        sample_above: Rows; of a longer table a seeded sample of so many is looked at.
-        docs: Build Data Docs.
-    """
-
-    def __init__(self, quality: str, work: str, sample_above: int = 200_000, docs: bool = True) -> None:
-        self.folder, self.work = Path(quality), Path(work)
-        self.config = GateConfig(sample_above=sample_above, docs=docs)
-
-    def sample(self, total: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        """The rows of a table that are looked at: all, or a seeded sample, in order."""
-        if total <= self.config.sample_above:
-            return np.arange(total)
-        return np.sort(np.random.default_rng(0).choice(total, self.config.sample_above, replace=False))
 
 
 class ManifestContract(Contract):
@@ -116,25 +95,3 @@ class EmbeddingsContract(Contract):
             total=len(features),
         )
         return embeddings
-
-
-class EvaluationContract(Contract):
-    """Every score is a fraction, and every model has one row; without labelled images there is no table."""
-
-    def validate(self, evaluation: EvaluationHandle) -> EvaluationHandle:
-        """Return the handle.
-
-        Raises:
-            QualityError: When the table of scores does not meet its suite.
-        """
-        import pandas as pd
-
-        if not evaluation.bank_images:
-            return evaluation
-        fresh_folder(self.folder)  # the only gate that writes here
-        columns = ("model", "kind", "knn", "linear")
-        values = [[getattr(score, name) for name in columns] for score in evaluation.scores]
-        rows = pd.DataFrame(values, columns=list(columns))
-        suite = evaluation_suite()
-        check_table("evaluation", rows, suite, self.config, folder=self.folder, work=self.work, index=("model",))
-        return evaluation

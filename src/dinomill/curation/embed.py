@@ -20,12 +20,12 @@ from pydantic import Field
 from dinomill.config import Config
 from dinomill.curation.embedders import EmbedderConfig, Network, embed, find_network
 from dinomill.curation.handles import EmbeddingsHandle, ScanHandle
-from dinomill.curation.sources import Item
-from dinomill.curation.tables import as_item, fresh_folder, read_again, read_files
+from dinomill.curation.tables import read_files
 from dinomill.curation.whiten import fit
 from dinomill.execution.tasks import ExecutionConfig, Task, TaskResult, run_tasks
 from dinomill.images.decode import decode_image
-from dinomill.storage.atomic import atomic_file
+from dinomill.images.listing import Item, as_item, read_again
+from dinomill.storage.atomic import atomic_file, fresh_folder
 from dinomill.storage.hashing import hash_json
 from dinomill.vectors.rows import unit
 

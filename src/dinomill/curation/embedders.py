@@ -17,8 +17,8 @@ import numpy.typing as npt
 from pydantic import Field
 
 from dinomill.config import Config
-from dinomill.curation.signatures import luminance
 from dinomill.errors import InputError
+from dinomill.images.pixels import luminance
 
 if TYPE_CHECKING:
     from dinomill.features import Features

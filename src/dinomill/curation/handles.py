@@ -22,16 +22,6 @@ class ScanHandle(Handle):
     sources: tuple[str, ...] = Field(description="the pool's")
 
 
-class QualityHandle(Handle):
-    """A passed quality gate: ``summary.json`` and, when enabled, Data Docs in the folder."""
-
-    suite: str
-    rows: int = Field(description="rows looked at; fewer than there are when the table was sampled")
-    total_rows: int
-    checks: tuple[str, ...] = Field(description="one line an expectation")
-    docs: Path | None = Field(description="the Data Docs page")
-
-
 class EmbeddingsHandle(Handle):
     """Features of every readable file: ``NNNNN.npy`` in the folder, float16 [n, dimension], rows of length one."""
 

@@ -11,8 +11,9 @@ import numpy.typing as npt
 from pydantic import Field
 
 from dinomill.config import Config
-from dinomill.curation.signatures import luminance, measure, perceptual_hash, signature, thumbnail
+from dinomill.curation.signatures import measure, perceptual_hash, signature, thumbnail
 from dinomill.images.decode import MAX_PIXELS, DecodeError, decode_image, probe_image
+from dinomill.images.pixels import luminance
 
 _KEPT_SEGMENT = 0xEE  # Adobe's says how colours are coded; all other application segments are metadata
 

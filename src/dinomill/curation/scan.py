@@ -27,12 +27,11 @@ from dinomill.curation.content import CONTENT_SCHEMA, asked, examine
 from dinomill.curation.filters import FilterConfig
 from dinomill.curation.handles import ScanHandle
 from dinomill.curation.preflight import PreflightConfig, Rejected, look_at
-from dinomill.curation.sources import Item, list_items, read_item
-from dinomill.curation.tables import fresh_folder
 from dinomill.errors import InputError
 from dinomill.execution.tasks import ExecutionConfig, Task, TaskResult, run_tasks
+from dinomill.images.listing import Item, list_items, read_item
 from dinomill.storage.arrays import write_rows
-from dinomill.storage.atomic import atomic_file, write_parquet
+from dinomill.storage.atomic import atomic_file, fresh_folder, write_parquet
 from dinomill.storage.hashing import hash_bytes, hash_file, hash_json
 
 POOL, LABELLED, SEEDS = "pool", "labelled", "seeds:"

@@ -21,10 +21,10 @@ from dinomill.curation.filters import FILTER_COLUMNS, FilterConfig, apply_filter
 from dinomill.curation.handles import DuplicatesHandle, EmbeddingsHandle, ScanHandle, SelectionHandle
 from dinomill.curation.retrieve import RetrievalConfig, Retrieved, check_names, retrieve
 from dinomill.curation.scan import POOL, SEEDS
-from dinomill.curation.tables import fresh_folder, read_files
+from dinomill.curation.tables import read_files
 from dinomill.errors import InputError
 from dinomill.images.manifest import Fate
-from dinomill.storage.atomic import write_parquet
+from dinomill.storage.atomic import fresh_folder, write_parquet
 from dinomill.storage.hashing import hash_json
 from dinomill.vectors.index import Rows
 

@@ -33,15 +33,6 @@ class Quality(NamedTuple):
     entropy: float  # of the histogram, in bits
 
 
-def luminance(pixels: Pixels) -> Pixels:
-    """The luminance [H, W] of an image [H, W, C] with one or three channels."""
-    import cv2
-
-    return (
-        np.ascontiguousarray(pixels[..., 0]) if pixels.shape[2] == 1 else _cv(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
-    )
-
-
 def thumbnail(grey: Pixels) -> Floats:
     """The luminance [H, W] squeezed to [32, 32], free of aliasing."""
     import cv2

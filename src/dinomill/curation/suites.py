@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 from dinomill.curation.preflight import PreflightConfig
 from dinomill.images.manifest import Fate
+from dinomill.quality.suites import expectations
 
 
 def files_suite(config: PreflightConfig, max_bad_fraction: float) -> list[Any]:
@@ -14,7 +14,7 @@ def files_suite(config: PreflightConfig, max_bad_fraction: float) -> list[Any]:
 
     Columns: those of scan.FILES_SCHEMA, and ``usable`` (bool).
     """
-    gxe = _expectations()
+    gxe = expectations()
 
     condition: dict[str, Any] = {"row_condition": "usable==True", "condition_parser": "pandas"}
     return [
@@ -38,7 +38,7 @@ def manifest_suite() -> list[Any]:
 
     Columns: those of images.manifest.MANIFEST_SCHEMA, and ``kept`` (bool).
     """
-    gxe = _expectations()
+    gxe = expectations()
 
     kept: dict[str, Any] = {"row_condition": "kept==True", "condition_parser": "pandas"}
     left: dict[str, Any] = {"row_condition": "kept==False", "condition_parser": "pandas"}
@@ -55,40 +55,12 @@ def manifest_suite() -> list[Any]:
     ]
 
 
-def summary_suite() -> list[Any]:
-    """Counts over a whole table, a row a rule: columns of summaries.count_broken."""
-    gxe = _expectations()
-
-    return [
-        gxe.ExpectTableRowCountToBeBetween(min_value=1),
-        gxe.ExpectColumnValuesToBeInSet(column="broken", value_set=[0]),
-    ]
-
-
 def embeddings_suite() -> list[Any]:
     """Summaries of embeddings, a row an image: columns ``norm``, ``finite`` and ``spread`` (standard deviation)."""
-    gxe = _expectations()
+    gxe = expectations()
 
     return [
         gxe.ExpectColumnValuesToBeInSet(column="finite", value_set=[True]),
         gxe.ExpectColumnValuesToBeBetween(column="norm", min_value=0.99, max_value=1.01),
         gxe.ExpectColumnMinToBeBetween(column="spread", min_value=1e-6),
     ]
-
-
-def evaluation_suite() -> list[Any]:
-    """The table of scores: columns of handles.ModelScore."""
-    gxe = _expectations()
-
-    return [
-        gxe.ExpectTableRowCountToBeBetween(min_value=1),
-        gxe.ExpectColumnValuesToBeUnique(column="model"),
-        gxe.ExpectColumnValuesToBeInSet(column="kind", value_set=["pixels", "random", "start", "teacher", "student"]),
-        gxe.ExpectColumnValuesToBeBetween(column="knn", min_value=0, max_value=1),
-        gxe.ExpectColumnValuesToBeBetween(column="linear", min_value=0, max_value=1),
-    ]
-
-
-def _expectations() -> Any:
-    # Its classes come through star imports that type checkers do not follow; and the import takes seconds.
-    return importlib.import_module("great_expectations.expectations")

@@ -12,9 +12,9 @@ import pyarrow as pa
 
 from dinomill.curation.faces import as_boxes, blur_faces
 from dinomill.curation.filters import FilterConfig
-from dinomill.curation.tables import read_row
 from dinomill.errors import DinomillError
 from dinomill.images.decode import decode_image
+from dinomill.images.listing import read_row
 
 _SIDE = 112  # pixels: half as large again as shown, for dense screens
 _SMALL = 40  # pixels: up to this side PNG is no larger than JPEG, and its pixels are shown as they are

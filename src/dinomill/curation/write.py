@@ -26,15 +26,15 @@ from dinomill.config import Config
 from dinomill.curation.faces import Box, as_boxes, blur_faces, encode
 from dinomill.curation.filters import FilterConfig
 from dinomill.curation.handles import EmbeddingsHandle, ScanHandle, SelectionHandle
-from dinomill.curation.sources import Item
-from dinomill.curation.tables import as_item, fresh_folder, read_again, read_files
+from dinomill.curation.tables import read_files
 from dinomill.errors import InputError
 from dinomill.execution.tasks import ExecutionConfig, Task, TaskResult, run_tasks
 from dinomill.handles import DatasetHandle
 from dinomill.images.decode import decode_image
+from dinomill.images.listing import Item, as_item, read_again
 from dinomill.images.manifest import MANIFEST_SCHEMA, Fate
 from dinomill.images.shards import ShardWriter
-from dinomill.storage.atomic import storage_errors, write_parquet
+from dinomill.storage.atomic import fresh_folder, storage_errors, write_parquet
 from dinomill.storage.hashing import hash_bytes, hash_file, hash_json
 
 _EXTENSIONS = {"JPEG": "jpg", "TIFF": "tif"}

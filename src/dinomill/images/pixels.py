@@ -83,3 +83,12 @@ def to_channels(
         else:
             raise DecodeError(Reason.WRONG_CHANNELS, f"shape {stored.shape}; {channels} channels are configured")
     return np.ascontiguousarray(to_uint8(stored, value_range))
+
+
+def luminance(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The luminance [H, W] of an image [H, W, C] with one or three channels."""
+    import cv2
+
+    if pixels.shape[2] == 1:
+        return np.ascontiguousarray(pixels[..., 0])
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), dtype=np.uint8)

@@ -19,10 +19,10 @@ from PIL import Image
 from pydantic import Field
 
 from dinomill.config import Config
-from dinomill.curation.sources import Item, list_items
 from dinomill.errors import DinomillError, InputError
 from dinomill.execution.progress import progress
 from dinomill.images.decode import MAX_PIXELS
+from dinomill.images.listing import Item, list_items
 from dinomill.planning.pool_copies import copied_share
 from dinomill.planning.pool_look import Look, look
 from dinomill.storage import s3

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dinomill.curation.preflight import PreflightConfig, Rejected
-from dinomill.curation.signatures import luminance, signature, thumbnail
-from dinomill.curation.sources import Item, read_item
+from dinomill.curation.signatures import signature, thumbnail
 from dinomill.images.decode import DecodeError, ImageInfo, decode_image, probe_image
+from dinomill.images.listing import Item, read_item
+from dinomill.images.pixels import luminance
 
 _COLOUR = 12  # grey levels between a pixel's channels: JPEG's rounding and a scanner's noise stay below
 _COLOURED_PIXELS = 0.002  # share of a picture's pixels that must have colour

@@ -85,7 +85,7 @@ def import_seconds() -> tuple[float, float]:
 
 def _copied(chosen: list[tuple[str, Any]], folder: Path) -> Path:
     """The bytes of the drawn files, under names of ours."""
-    from dinomill.curation.sources import read_item
+    from dinomill.images.listing import read_item
 
     folder.mkdir(parents=True, exist_ok=True)
     for number, (source, item) in enumerate(chosen):

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from dinomill.curation.sources import Item, list_items, read_item
 from dinomill.errors import DinomillError
 from dinomill.handles import DatasetHandle
 from dinomill.images.decode import decode_image
+from dinomill.images.listing import Item, list_items, read_item
 from dinomill.images.shards import Location, ShardReader
 from dinomill.storage import s3
 

@@ -98,3 +98,15 @@ def write_parquet(path: Path, table: Any) -> None:
 def _free_space(path: Path) -> str:
     folder = next((parent for parent in path.absolute().parents if parent.exists()), Path("/"))
     return f"{shutil.disk_usage(folder).free / 1e6:,.0f} MB free on the disk of {folder}"
+
+
+def fresh_folder(folder: Path) -> None:
+    """Empty a folder that a step is about to write: nothing of an earlier or killed run may stay in it.
+
+    Raises:
+        StorageError: When it cannot be written.
+    """
+    with storage_errors(folder):
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)

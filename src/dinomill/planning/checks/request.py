@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from dinomill.config import Config, config_error
-from dinomill.curation.sources import Item, list_items
 from dinomill.errors import DinomillError
 from dinomill.handles import DatasetHandle
+from dinomill.images.listing import Item, list_items
 from dinomill.planning.checks.problems import Origin
 from dinomill.stages import STAGES
 

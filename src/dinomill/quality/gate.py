@@ -21,8 +21,8 @@ import numpy as np
 from pydantic import Field
 
 from dinomill.config import Config
-from dinomill.curation.handles import QualityHandle
 from dinomill.errors import DinomillError
+from dinomill.quality.handle import QualityHandle
 from dinomill.storage.atomic import write_text
 from dinomill.storage.hashing import hash_json
 

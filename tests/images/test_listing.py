@@ -22,10 +22,10 @@ from PIL import Image
 
 from dinomill.curation.config import CurationConfig
 from dinomill.curation.scan import ScanConfig, scan
-from dinomill.curation.sources import list_items, read_item
 from dinomill.curation.tables import read_files
 from dinomill.errors import InputError
 from dinomill.execution.tasks import ExecutionConfig
+from dinomill.images.listing import list_items, read_item
 
 Configure = Callable[..., CurationConfig]
 

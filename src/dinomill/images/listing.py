@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import stat
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dinomill.errors import InputError
 from dinomill.storage import s3
@@ -173,3 +173,29 @@ def _rows(path: Path) -> Iterator[Item]:
             yield Item(name, status.st_size, str(status.st_mtime_ns), place=str(file))
         else:
             yield Item(name, 0, "", fault="not_a_file")
+
+
+def as_item(row: Mapping[str, Any]) -> Item:
+    """The item that a row of the table describes."""
+    return Item(row["path"], row["bytes"], "", row["start"], place=row["place"])
+
+
+def read_row(row: Mapping[str, Any]) -> bytes:
+    """The bytes of the file that a row of the table describes (columns source, path, bytes, start, place)."""
+    return read_item(row["source"], as_item(row))
+
+
+def read_again(source: str, item: Item) -> bytes:
+    """The bytes of an item that was read before.
+
+    Raises:
+        InputError: When it is no longer readable.
+    """
+    try:
+        return read_item(source, item)
+    except OSError as error:
+        raise InputError(
+            f"{source}/{item.path} was readable a moment ago and no longer is.",
+            found=str(error),
+            action="keep the pool unchanged while curation runs, and run it again",
+        ) from None

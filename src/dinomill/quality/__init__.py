@@ -1,0 +1,1 @@
+"""Quality gates: tables of any stage, held against suites of Great Expectations."""
