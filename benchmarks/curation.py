@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 import psutil
 
-from dinomill.curation.embed import EmbeddingConfig, EmbedTask, embed_shard
-from dinomill.curation.embedders import EmbedderConfig, _load, batch_size, find_network
-from dinomill.curation.pairs import DeduplicationConfig, find_edges
-from dinomill.curation.scan import ScanConfig, scan
-from dinomill.curation.tables import read_files
+from dinomill.curation.copies.pairs import DeduplicationConfig, find_edges
+from dinomill.curation.embedding.embed import EmbeddingConfig, EmbedTask, embed_shard
+from dinomill.curation.embedding.embedders import EmbedderConfig, _load, batch_size, find_network
+from dinomill.curation.scan.scan import ScanConfig, scan
+from dinomill.curation.scan.tables import read_files
 from dinomill.execution.tasks import ExecutionConfig
 from dinomill.images.listing import list_items
 from dinomill.vectors.index import InMemory

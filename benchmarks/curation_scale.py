@@ -31,10 +31,10 @@ from typing import Any
 import numpy as np
 import psutil
 
-from dinomill.curation.balance import BalanceConfig, cluster, cluster_table, share_out
-from dinomill.curation.embed import Embeddings
-from dinomill.curation.pairs import DeduplicationConfig, embedding_candidates
-from dinomill.curation.retrieve import SeedSetConfig, retrieve
+from dinomill.curation.copies.pairs import DeduplicationConfig, embedding_candidates
+from dinomill.curation.embedding.embed import Embeddings
+from dinomill.curation.selection.balance import BalanceConfig, cluster, cluster_table, share_out
+from dinomill.curation.selection.retrieve import SeedSetConfig, retrieve
 from dinomill.execution.tasks import ExecutionConfig
 from dinomill.vectors.cells import open_cells, write_cells
 from dinomill.vectors.components import best_of_each, connected_components

@@ -12,7 +12,7 @@ def scan_files(
     pool: list[str], seeds: dict[str, str] | None, labelled: str | None, config: CurationConfig
 ) -> ScanHandle:
     """Look at every file once."""
-    from dinomill.curation.scan import scan
+    from dinomill.curation.scan.scan import scan
     from dinomill.curation.stage import source_groups, taken_whole
 
     return scan(
@@ -28,14 +28,14 @@ def scan_files(
 
 def check_quality(scan: ScanHandle, config: CurationConfig) -> QualityHandle:
     """Stop here when the scan does not meet its expectations."""
-    from dinomill.curation.checks import check_files
+    from dinomill.curation.gates.checks import check_files
 
     return check_files(scan, config.gate, config.scan, folder=config.folders.quality, work=config.work)
 
 
 def embed_images(scan: ScanHandle, quality: QualityHandle, config: CurationConfig) -> EmbeddingsHandle:
     """Features of every readable image; runs after the gate."""
-    from dinomill.curation.embed import embed_files
+    from dinomill.curation.embedding.embed import embed_files
 
     assert quality.checks, "the gate looked at nothing"
     return embed_files(
@@ -45,7 +45,7 @@ def embed_images(scan: ScanHandle, quality: QualityHandle, config: CurationConfi
 
 def find_duplicates(scan: ScanHandle, embeddings: EmbeddingsHandle, config: CurationConfig) -> DuplicatesHandle:
     """Copies, and what is too close to the labelled images."""
-    from dinomill.curation.deduplicate import deduplicate
+    from dinomill.curation.copies.deduplicate import deduplicate
 
     return deduplicate(
         scan,
@@ -62,7 +62,7 @@ def select_images(
     scan: ScanHandle, embeddings: EmbeddingsHandle, duplicates: DuplicatesHandle, config: CurationConfig
 ) -> SelectionHandle:
     """The fate of every file."""
-    from dinomill.curation.select import select
+    from dinomill.curation.selection.select import select
 
     return select(
         scan, embeddings, duplicates, config.retrieval, config.balance, config.filters, folder=config.folders.selection
@@ -74,8 +74,8 @@ def write_curated(
 ) -> DatasetHandle:
     """Shards, manifest, the page about them, and the stage's MLflow run."""
     from dinomill import tracking
+    from dinomill.curation.page.report import write_report
     from dinomill.curation.record import record
-    from dinomill.curation.report import write_report
     from dinomill.curation.write import write_dataset
 
     dataset = write_dataset(

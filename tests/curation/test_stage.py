@@ -273,7 +273,7 @@ def test_settings_for_an_unknown_seed_set_are_refused(planted: Any, tmp_path: Pa
 def test_a_failing_expectation_names_the_rows(tmp_path: Path) -> None:
     import pandas as pd
 
-    from dinomill.curation.suites import manifest_suite
+    from dinomill.curation.gates.suites import manifest_suite
     from dinomill.quality.gate import GateConfig, check_table
 
     rows = pd.DataFrame(

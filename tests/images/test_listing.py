@@ -21,8 +21,8 @@ import pytest
 from PIL import Image
 
 from dinomill.curation.config import CurationConfig
-from dinomill.curation.scan import ScanConfig, scan
-from dinomill.curation.tables import read_files
+from dinomill.curation.scan.scan import ScanConfig, scan
+from dinomill.curation.scan.tables import read_files
 from dinomill.errors import InputError
 from dinomill.execution.tasks import ExecutionConfig
 from dinomill.images.listing import list_items, read_item

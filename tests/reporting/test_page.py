@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dinomill.curation import report
+from dinomill.curation.page import report
 from dinomill.handles import ReportHandle
 from dinomill.reporting import attached, build_report
 from dinomill.reporting.page import render_page

@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from dinomill.curation.config import CurationConfig
-from dinomill.curation.scan import ScanConfig, scan
+from dinomill.curation.scan.scan import ScanConfig, scan
+from dinomill.curation.scan.tables import read_files
 from dinomill.curation.stage import curate
-from dinomill.curation.tables import read_files
 from dinomill.errors import InputError, StorageError
 from dinomill.execution.tasks import ExecutionConfig
 from dinomill.storage import s3

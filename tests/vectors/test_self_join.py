@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dinomill.curation.pairs import DeduplicationConfig, find_edges
+from dinomill.curation.copies.pairs import DeduplicationConfig, find_edges
 from dinomill.execution.tasks import ExecutionConfig
 from dinomill.vectors.cells import UNIT, open_cells, write_cells
 from dinomill.vectors.components import connected_components

@@ -7,12 +7,12 @@ from pathlib import Path
 from pydantic import Field
 
 from dinomill.config import Config
-from dinomill.curation.balance import BalanceConfig
-from dinomill.curation.embed import EmbeddingConfig
-from dinomill.curation.filters import FilterConfig
-from dinomill.curation.pairs import DeduplicationConfig
-from dinomill.curation.retrieve import RetrievalConfig
-from dinomill.curation.scan import ScanConfig
+from dinomill.curation.content.filters import FilterConfig
+from dinomill.curation.copies.pairs import DeduplicationConfig
+from dinomill.curation.embedding.embed import EmbeddingConfig
+from dinomill.curation.scan.scan import ScanConfig
+from dinomill.curation.selection.balance import BalanceConfig
+from dinomill.curation.selection.retrieve import RetrievalConfig
 from dinomill.curation.write import WriteConfig
 from dinomill.execution.tasks import ExecutionConfig
 from dinomill.quality.gate import GateConfig

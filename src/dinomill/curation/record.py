@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dinomill.curation.report import PAGE
+from dinomill.curation.page.report import PAGE
 from dinomill.handles import DatasetHandle
 from dinomill.images.manifest import Fate
 from dinomill.tracking import Run

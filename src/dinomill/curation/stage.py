@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from dinomill import tracking
-from dinomill.curation.checks import check_files
 from dinomill.curation.config import CurationConfig
-from dinomill.curation.contracts import EmbeddingsContract, ManifestContract
-from dinomill.curation.deduplicate import deduplicate
-from dinomill.curation.embed import embed_files
+from dinomill.curation.copies.deduplicate import deduplicate
+from dinomill.curation.embedding.embed import embed_files
+from dinomill.curation.gates.checks import check_files
+from dinomill.curation.gates.contracts import EmbeddingsContract, ManifestContract
+from dinomill.curation.page.report import write_report
 from dinomill.curation.record import record
-from dinomill.curation.report import write_report
-from dinomill.curation.retrieve import check_names
-from dinomill.curation.scan import LABELLED, POOL, SEEDS, scan
-from dinomill.curation.select import select
+from dinomill.curation.scan.scan import LABELLED, POOL, SEEDS, scan
+from dinomill.curation.selection.retrieve import check_names
+from dinomill.curation.selection.select import select
 from dinomill.curation.write import write_dataset
 from dinomill.errors import ConfigError
 from dinomill.handles import DatasetHandle

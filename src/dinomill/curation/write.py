@@ -23,10 +23,10 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from dinomill.config import Config
-from dinomill.curation.faces import Box, as_boxes, blur_faces, encode
-from dinomill.curation.filters import FilterConfig
+from dinomill.curation.content.faces import Box, as_boxes, blur_faces, encode
+from dinomill.curation.content.filters import FilterConfig
 from dinomill.curation.handles import EmbeddingsHandle, ScanHandle, SelectionHandle
-from dinomill.curation.tables import read_files
+from dinomill.curation.scan.tables import read_files
 from dinomill.errors import InputError
 from dinomill.execution.tasks import ExecutionConfig, Task, TaskResult, run_tasks
 from dinomill.handles import DatasetHandle

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dinomill.curation.preflight import PreflightConfig, Rejected
-from dinomill.curation.signatures import signature, thumbnail
+from dinomill.curation.scan.preflight import PreflightConfig, Rejected
+from dinomill.curation.scan.signatures import signature, thumbnail
 from dinomill.images.decode import DecodeError, ImageInfo, decode_image, probe_image
 from dinomill.images.listing import Item, read_item
 from dinomill.images.pixels import luminance

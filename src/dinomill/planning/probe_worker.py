@@ -39,8 +39,8 @@ def curation(request: Request) -> dict[str, Any]:
     start = time.perf_counter()
     imported, own_share = import_seconds()
     from dinomill.curation.config import CurationConfig
-    from dinomill.curation.embed import embed_files
-    from dinomill.curation.scan import POOL, scan
+    from dinomill.curation.embedding.embed import embed_files
+    from dinomill.curation.scan.scan import POOL, scan
     from dinomill.planning.pool import draw, list_all
     from dinomill.planning.pool_look import look
 
@@ -101,7 +101,7 @@ def _warm(config: Any) -> None:
     """Load the embedder and let it see two pictures: its start is no part of an image's time."""
     import numpy as np
 
-    from dinomill.curation.embedders import embed, find_network
+    from dinomill.curation.embedding.embedders import embed, find_network
 
     side = config.embedding.embedder.image_size
     pictures = [np.full((side, side, 3), 127, np.uint8)] * 2
@@ -110,11 +110,11 @@ def _warm(config: Any) -> None:
 
 def _dataset(config: Any, found: Any, features: Any) -> None:
     """A dataset of everything that can be read: copies and relevance are not what is tried here."""
-    from dinomill.curation.balance import BalanceConfig
-    from dinomill.curation.deduplicate import deduplicate
-    from dinomill.curation.filters import FilterConfig
-    from dinomill.curation.retrieve import RetrievalConfig
-    from dinomill.curation.select import select
+    from dinomill.curation.content.filters import FilterConfig
+    from dinomill.curation.copies.deduplicate import deduplicate
+    from dinomill.curation.selection.balance import BalanceConfig
+    from dinomill.curation.selection.retrieve import RetrievalConfig
+    from dinomill.curation.selection.select import select
     from dinomill.curation.write import write_dataset
 
     none = FilterConfig()

@@ -67,7 +67,8 @@ def _results(request: Request) -> Iterator[Problem]:
 
 def _curation(request: Request) -> Iterator[Problem]:
     """The embedder, the content filters' networks, and where tasks run."""
-    from dinomill.curation import embedders, faces, nsfw
+    from dinomill.curation.content import faces, nsfw
+    from dinomill.curation.embedding import embedders
 
     config = request.curation
     assert config is not None

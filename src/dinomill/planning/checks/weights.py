@@ -63,7 +63,7 @@ def starting(request: Request) -> StartingWeights | DinomillError | None:
 
 def cannot_embed(request: Request) -> DinomillError | None:
     """Why curation's network cannot be opened; None when it can."""
-    from dinomill.curation.embedders import find_network
+    from dinomill.curation.embedding.embedders import find_network
 
     assert request.curation is not None
     config, remembered = request.curation.embedding.embedder, request.work / "checks" / "embedder.json"

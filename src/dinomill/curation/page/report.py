@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dinomill.curation.filters import FilterConfig
-from dinomill.curation.flow import WIDTH, draw_flow
+from dinomill.curation.content.filters import FilterConfig
 from dinomill.curation.handles import EmbeddingsHandle, ScanHandle, SelectionHandle
-from dinomill.curation.report_data import CurationPage, effective, gather
+from dinomill.curation.page.flow import WIDTH, draw_flow
+from dinomill.curation.page.report_data import CurationPage, effective, gather
 from dinomill.storage.atomic import write_text
 
 PAGE = "curation.html"
@@ -40,7 +40,7 @@ def render(page: CurationPage, embedder: str) -> str:
     """The page as HTML; everything that comes from files' names is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    loader = PackageLoader("dinomill.curation", "templates")
+    loader = PackageLoader("dinomill.curation.page", "templates")
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

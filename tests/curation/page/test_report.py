@@ -11,15 +11,15 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from dinomill.curation.balance import CLUSTERS_SCHEMA
-from dinomill.curation.filters import FilterConfig
-from dinomill.curation.flow import draw_flow
+from dinomill.curation.content.filters import FilterConfig
 from dinomill.curation.handles import EmbeddingsHandle, ScanHandle, SelectionHandle
-from dinomill.curation.report import render, write_report
-from dinomill.curation.report_data import CurationPage, Group, SeedSet, effective, said_once
-from dinomill.curation.scan import FILES_SCHEMA
-from dinomill.curation.select import SELECTION_SCHEMA
-from dinomill.curation.thumbnails import Pictures, Thumb
+from dinomill.curation.page.flow import draw_flow
+from dinomill.curation.page.report import render, write_report
+from dinomill.curation.page.report_data import CurationPage, Group, SeedSet, effective, said_once
+from dinomill.curation.page.thumbnails import Pictures, Thumb
+from dinomill.curation.scan.scan import FILES_SCHEMA
+from dinomill.curation.selection.balance import CLUSTERS_SCHEMA
+from dinomill.curation.selection.select import SELECTION_SCHEMA
 from dinomill.storage.atomic import write_parquet
 
 COUNTS = {

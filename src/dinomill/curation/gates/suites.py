@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dinomill.curation.preflight import PreflightConfig
+from dinomill.curation.scan.preflight import PreflightConfig
 from dinomill.images.manifest import Fate
 from dinomill.quality.suites import expectations
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from dinomill.curation.balance import BalanceConfig, capped_shares, cluster, cluster_table, share_out
+from dinomill.curation.selection.balance import BalanceConfig, capped_shares, cluster, cluster_table, share_out
 from dinomill.vectors.index import InMemory
 from dinomill.vectors.kmeans import assign, kmeans
 from dinomill.vectors.rows import unit

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from dinomill.config import Config
-from dinomill.curation.signatures import measure, perceptual_hash, signature, thumbnail
+from dinomill.curation.scan.signatures import measure, perceptual_hash, signature, thumbnail
 from dinomill.images.decode import MAX_PIXELS, DecodeError, decode_image, probe_image
 from dinomill.images.pixels import luminance
 

@@ -15,13 +15,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dinomill.curation.balance import CLUSTERS_SCHEMA, BalanceConfig, cluster, cluster_table, share_out
-from dinomill.curation.embed import Embeddings, embedding_rows, readable
-from dinomill.curation.filters import FILTER_COLUMNS, FilterConfig, apply_filters
+from dinomill.curation.content.filters import FILTER_COLUMNS, FilterConfig, apply_filters
+from dinomill.curation.embedding.embed import Embeddings, embedding_rows, readable
 from dinomill.curation.handles import DuplicatesHandle, EmbeddingsHandle, ScanHandle, SelectionHandle
-from dinomill.curation.retrieve import RetrievalConfig, Retrieved, check_names, retrieve
-from dinomill.curation.scan import POOL, SEEDS
-from dinomill.curation.tables import read_files
+from dinomill.curation.scan.scan import POOL, SEEDS
+from dinomill.curation.scan.tables import read_files
+from dinomill.curation.selection.balance import CLUSTERS_SCHEMA, BalanceConfig, cluster, cluster_table, share_out
+from dinomill.curation.selection.retrieve import RetrievalConfig, Retrieved, check_names, retrieve
 from dinomill.errors import InputError
 from dinomill.images.manifest import Fate
 from dinomill.storage.atomic import fresh_folder, write_parquet

@@ -15,10 +15,10 @@ from kedro.io import DataCatalog
 from kedro.pipeline import Node, Pipeline
 from kedro.runner import SequentialRunner
 
-from dinomill.curation.checks import check_files
-from dinomill.curation.contracts import EmbeddingsContract, ManifestContract
+from dinomill.curation.gates.checks import check_files
+from dinomill.curation.gates.contracts import EmbeddingsContract, ManifestContract
 from dinomill.curation.handles import EmbeddingsHandle, ScanHandle
-from dinomill.curation.scan import FILES_SCHEMA, ScanConfig
+from dinomill.curation.scan.scan import FILES_SCHEMA, ScanConfig
 from dinomill.evaluation.contract import EvaluationContract
 from dinomill.handles import DatasetHandle, EvaluationHandle, ModelScore
 from dinomill.images.manifest import MANIFEST_SCHEMA

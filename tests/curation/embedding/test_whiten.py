@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from dinomill.curation.embed import EmbeddingConfig, Embeddings, embed_files
-from dinomill.curation.embedders import EmbedderConfig
-from dinomill.curation.scan import ScanConfig, scan
-from dinomill.curation.whiten import fit
+from dinomill.curation.embedding.embed import EmbeddingConfig, Embeddings, embed_files
+from dinomill.curation.embedding.embedders import EmbedderConfig
+from dinomill.curation.embedding.whiten import fit
+from dinomill.curation.scan.scan import ScanConfig, scan
 from dinomill.execution.tasks import ExecutionConfig
 
 

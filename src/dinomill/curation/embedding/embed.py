@@ -18,10 +18,10 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from dinomill.config import Config
-from dinomill.curation.embedders import EmbedderConfig, Network, embed, find_network
+from dinomill.curation.embedding.embedders import EmbedderConfig, Network, embed, find_network
+from dinomill.curation.embedding.whiten import fit
 from dinomill.curation.handles import EmbeddingsHandle, ScanHandle
-from dinomill.curation.tables import read_files
-from dinomill.curation.whiten import fit
+from dinomill.curation.scan.tables import read_files
 from dinomill.execution.tasks import ExecutionConfig, Task, TaskResult, run_tasks
 from dinomill.images.decode import decode_image
 from dinomill.images.listing import Item, as_item, read_again

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dinomill.curation.embedders import EmbedderConfig, embed, find_network
+from dinomill.curation.embedding.embedders import EmbedderConfig, embed, find_network
 from dinomill.errors import InputError
 from dinomill.images.decode import decode_image
 

@@ -17,13 +17,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dinomill.curation.embed import Embeddings, embedding_rows, readable
-from dinomill.curation.filters import FILTER_COLUMNS, FilterConfig, apply_filters
+from dinomill.curation.content.filters import FILTER_COLUMNS, FilterConfig, apply_filters
+from dinomill.curation.copies.pairs import DeduplicationConfig, Edges, find_edges
+from dinomill.curation.embedding.embed import Embeddings, embedding_rows, readable
 from dinomill.curation.handles import DuplicatesHandle, EmbeddingsHandle, ScanHandle
-from dinomill.curation.pairs import DeduplicationConfig, Edges, find_edges
-from dinomill.curation.scan import LABELLED, POOL
-from dinomill.curation.signatures import Signatures
-from dinomill.curation.tables import read_files
+from dinomill.curation.scan.scan import LABELLED, POOL
+from dinomill.curation.scan.signatures import Signatures
+from dinomill.curation.scan.tables import read_files
 from dinomill.execution.tasks import ExecutionConfig
 from dinomill.images.manifest import Fate
 from dinomill.storage.atomic import write_parquet

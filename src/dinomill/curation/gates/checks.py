@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
+from dinomill.curation.gates.rules import files_rules
+from dinomill.curation.gates.suites import files_suite
 from dinomill.curation.handles import ScanHandle
-from dinomill.curation.rules import files_rules
-from dinomill.curation.scan import ScanConfig
-from dinomill.curation.suites import files_suite
+from dinomill.curation.scan.scan import ScanConfig
 from dinomill.quality.counting import count_broken, sample_rows
 from dinomill.quality.gate import GateConfig, check_table
 from dinomill.quality.handle import QualityHandle

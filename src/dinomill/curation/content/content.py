@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from dinomill.curation import faces, nsfw
-from dinomill.curation.filters import FilterConfig
+from dinomill.curation.content import faces, nsfw
+from dinomill.curation.content.filters import FilterConfig
 from dinomill.execution.tasks import ExecutionConfig, Task, TaskResult, run_tasks
 from dinomill.images.decode import decode_image
 from dinomill.images.listing import Item, as_item, read_again

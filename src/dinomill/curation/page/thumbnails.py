@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dinomill.curation.faces import as_boxes, blur_faces
-from dinomill.curation.filters import FilterConfig
+from dinomill.curation.content.faces import as_boxes, blur_faces
+from dinomill.curation.content.filters import FilterConfig
 from dinomill.errors import DinomillError
 from dinomill.images.decode import decode_image
 from dinomill.images.listing import read_row

@@ -22,11 +22,11 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from dinomill.config import Config
-from dinomill.curation import signatures
-from dinomill.curation.content import CONTENT_SCHEMA, asked, examine
-from dinomill.curation.filters import FilterConfig
+from dinomill.curation.content.content import CONTENT_SCHEMA, asked, examine
+from dinomill.curation.content.filters import FilterConfig
 from dinomill.curation.handles import ScanHandle
-from dinomill.curation.preflight import PreflightConfig, Rejected, look_at
+from dinomill.curation.scan import signatures
+from dinomill.curation.scan.preflight import PreflightConfig, Rejected, look_at
 from dinomill.errors import InputError
 from dinomill.execution.tasks import ExecutionConfig, Task, TaskResult, run_tasks
 from dinomill.images.listing import Item, list_items, read_item

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from dinomill.curation.embed import Embeddings
+from dinomill.curation.embedding.embed import Embeddings
+from dinomill.curation.gates.rules import manifest_rules
+from dinomill.curation.gates.suites import embeddings_suite, manifest_suite
 from dinomill.curation.handles import EmbeddingsHandle
-from dinomill.curation.rules import manifest_rules
-from dinomill.curation.suites import embeddings_suite, manifest_suite
 from dinomill.handles import DatasetHandle
 from dinomill.images.manifest import Fate
 from dinomill.quality.contract import Contract

@@ -16,13 +16,13 @@ from PIL import Image
 from skimage import data as photographs
 
 from dinomill.curation.config import CurationConfig
-from dinomill.curation.faces import Box, blur_faces, encode, find_faces
-from dinomill.curation.filters import FilterConfig, apply_filters
+from dinomill.curation.content.faces import Box, blur_faces, encode, find_faces
+from dinomill.curation.content.filters import FilterConfig, apply_filters
+from dinomill.curation.content.nsfw import nsfw_score
 from dinomill.curation.handles import ScanHandle
-from dinomill.curation.nsfw import nsfw_score
-from dinomill.curation.scan import scan
+from dinomill.curation.scan.scan import scan
+from dinomill.curation.scan.tables import read_files
 from dinomill.curation.stage import curate
-from dinomill.curation.tables import read_files
 from dinomill.errors import InputError, MachineError
 from dinomill.images.decode import decode_image
 from dinomill.images.shards import Location, ShardReader
@@ -174,14 +174,14 @@ def test_every_executor_gives_the_same_bytes_and_nothing_is_asked_twice(
 ) -> None:
     filters = {"max_nsfw": 1, "faces": {"side": 320}}
     one = _scan(pool, configure(tmp_path / "one", filters=filters))
-    monkeypatch.setattr("dinomill.curation.content._PER_TASK", 2)
+    monkeypatch.setattr("dinomill.curation.content.content._PER_TASK", 2)
     config = configure(tmp_path / "two", filters=filters, execution={"executor": "processes", "workers": 2})
     assert _scan(pool, config).files_sha256 == one.files_sha256
 
     def forbidden(*_: object) -> float:
         raise AssertionError("what is done is not done again")
 
-    monkeypatch.setattr("dinomill.curation.nsfw.nsfw_score", forbidden)
+    monkeypatch.setattr("dinomill.curation.content.nsfw.nsfw_score", forbidden)
     config = configure(tmp_path / "two", filters=filters | {"max_nsfw": 0.02})  # another limit asks nothing new
     files = read_files(_scan(pool, config))
     assert apply_filters(files, config.filters).out.sum() == 1

@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dinomill.curation.embed import Embeddings
-from dinomill.curation.filters import FilterConfig
+from dinomill.curation.content.filters import FilterConfig
+from dinomill.curation.embedding.embed import Embeddings
 from dinomill.curation.handles import EmbeddingsHandle, ScanHandle, SelectionHandle
-from dinomill.curation.scan import SEEDS
-from dinomill.curation.tables import read_files
-from dinomill.curation.thumbnails import Pictures, Thumb
+from dinomill.curation.page.thumbnails import Pictures, Thumb
+from dinomill.curation.scan.scan import SEEDS
+from dinomill.curation.scan.tables import read_files
 from dinomill.images.manifest import Fate
 
 _PER_SHEET, _PAIRS, _SEEDS, _SETS, _PER_SEED = 22, 10, 5, 8, 7

@@ -10,7 +10,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from dinomill.config import Config
-from dinomill.curation.faces import FaceConfig
+from dinomill.curation.content.faces import FaceConfig
 from dinomill.errors import InputError
 
 # Reason, the column that it looks at, the limit, and whether the limit is the least (else the most) that passes.

@@ -1,0 +1,1 @@
+"""What is in the images beyond quality: filters by measures, unsafe content, faces."""

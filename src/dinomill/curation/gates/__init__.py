@@ -1,0 +1,1 @@
+"""What curation's tables have to meet."""

@@ -1,0 +1,1 @@
+"""What the seeds ask for, in the balance that is wanted."""
