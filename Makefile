@@ -15,7 +15,7 @@ FILE := $(if $(NAME),conf/$(NAME)/dvc.yaml,dvc.yaml)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export TORCH TORCH_INDEX PYTHON
 
-# No tool reports its usage anywhere; src/dinomill/telemetry.py says the same to what starts without make.
+# No tool reports its usage anywhere; src/dinomill/no_telemetry.py says the same to what starts without make.
 export DO_NOT_TRACK := 1
 export KEDRO_DISABLE_TELEMETRY := 1
 export DVC_NO_ANALYTICS := 1

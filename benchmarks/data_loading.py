@@ -34,9 +34,9 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from skimage import data
 
 from dinomill.images.batches import BatchMaker, Recipe
-from dinomill.images.crops import IMAGENET_MEAN, IMAGENET_STD, MultiCropConfig
+from dinomill.images.crop_plan import IMAGENET_MEAN, IMAGENET_STD, MultiCropConfig
 from dinomill.images.manifest import KeptImages
-from dinomill.images.masks import MaskingConfig
+from dinomill.images.masking import MaskingConfig
 from dinomill.images.sampler import Sampler
 from dinomill.images.shards import ShardReader, ShardWriter
 

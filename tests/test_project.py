@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dinomill import telemetry
+from dinomill import no_telemetry
 
 PROJECT = Path(__file__).parents[1]
 
@@ -35,15 +35,15 @@ def test_every_package_is_built_into_the_wheel() -> None:
 def test_the_makefile_switches_off_the_same_telemetry() -> None:
     exported = dict(re.findall(r"^export (\w+) := (\S+)$", read("Makefile"), flags=re.MULTILINE))
     exported.pop("PATH", None)
-    assert exported == telemetry.OFF
+    assert exported == no_telemetry.OFF
 
 
 def test_importing_the_package_switches_telemetry_off_and_respects_a_choice() -> None:
-    environment = {name: value for name, value in os.environ.items() if name not in telemetry.OFF}
+    environment = {name: value for name, value in os.environ.items() if name not in no_telemetry.OFF}
     environment["KEDRO_DISABLE_TELEMETRY"] = "mine"
-    code = "import os, dinomill; print({name: os.environ[name] for name in dinomill.telemetry.OFF})"
+    code = "import os, dinomill; print({name: os.environ[name] for name in dinomill.no_telemetry.OFF})"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == str(telemetry.OFF | {"KEDRO_DISABLE_TELEMETRY": "mine"})
+    assert done.stdout.strip() == str(no_telemetry.OFF | {"KEDRO_DISABLE_TELEMETRY": "mine"})
 
 
 def test_openvino_converts_without_reporting() -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dinomill import telemetry
+from dinomill import no_telemetry
 
 if TYPE_CHECKING:
     from dinomill.models import VisionTransformer
 
 __version__ = "0.1.0"
 
-telemetry.switch_off()
+no_telemetry.switch_off()
 
 
 def load(path_or_uri: str | Path, **keywords: Any) -> VisionTransformer:

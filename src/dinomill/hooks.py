@@ -14,9 +14,9 @@ from kedro.framework.hooks import hook_impl
 from dinomill import tracking
 from dinomill.config import Config
 from dinomill.datasets import SourceDataset
-from dinomill.environment import kept_environment
 from dinomill.errors import ConfigError
 from dinomill.stages import STAGES
+from dinomill.variables import kept_environment
 
 if TYPE_CHECKING:
     from dinomill.layers import Layers

@@ -11,10 +11,10 @@ import torch
 from dinomill.errors import ConfigError, InputError
 from dinomill.handles import DatasetHandle
 from dinomill.images.batches import Batch
-from dinomill.images.crops import MultiCropConfig
+from dinomill.images.crop_plan import MultiCropConfig
 from dinomill.images.loader import TrainingLoader
 from dinomill.images.loader_config import LoaderConfig
-from dinomill.images.masks import MaskingConfig
+from dinomill.images.masking import MaskingConfig
 
 Make = Callable[..., DatasetHandle]
 TINY = MultiCropConfig(global_size=28, local_size=14, local_crops=4)

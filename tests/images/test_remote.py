@@ -13,10 +13,10 @@ import torch
 
 from dinomill.errors import InputError, StorageError
 from dinomill.handles import DatasetHandle
-from dinomill.images.crops import MultiCropConfig
+from dinomill.images.crop_plan import MultiCropConfig
 from dinomill.images.loader import TrainingLoader
 from dinomill.images.loader_config import LoaderConfig
-from dinomill.images.masks import MaskingConfig
+from dinomill.images.masking import MaskingConfig
 from dinomill.images.remote import RemoteShards
 from dinomill.images.shards import Location, ShardReader
 from dinomill.storage import s3

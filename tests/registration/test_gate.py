@@ -3,12 +3,12 @@ from __future__ import annotations
 import pytest
 
 from dinomill.handles import Difference, EvaluationHandle
-from dinomill.registration.config import GateConfig
+from dinomill.registration.config import PromotionConfig
 from dinomill.registration.gate import Champion, Check, judge
 
 
 def verdicts(evaluation: EvaluationHandle, champion: Champion | None = None, **changes: object) -> tuple[Check, ...]:
-    gate = GateConfig.model_validate(changes)
+    gate = PromotionConfig.model_validate(changes)
     return judge(evaluation.score("student"), evaluation, champion, "e" * 64, gate)
 
 
@@ -54,7 +54,7 @@ def test_requirements_can_be_left_out(evaluated) -> None:
 
 @pytest.mark.parametrize(("choice", "passed"), [("hold", False), ("promote", True)])
 def test_without_labels_the_configuration_decides(evaluated, choice: str, passed: bool) -> None:
-    (check,) = judge(None, evaluated(), None, None, GateConfig.model_validate({"without_labels": choice}))
+    (check,) = judge(None, evaluated(), None, None, PromotionConfig.model_validate({"without_labels": choice}))
     assert check.passed == passed
     assert "nothing was measured" in check.sentence
 

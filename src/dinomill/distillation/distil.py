@@ -13,8 +13,8 @@ from dinomill.handles import DatasetHandle, ModelHandle, StudentsHandle
 from dinomill.models import read_config
 from dinomill.storage.atomic import atomic_folder
 from dinomill.storage.hashing import hash_json
+from dinomill.training.hand_on import adopt, local_labelled, run_job
 from dinomill.training.job import Recipe, TrainingJob
-from dinomill.training.stage import adopt, local_labelled, run_job
 
 
 def distil(

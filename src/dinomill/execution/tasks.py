@@ -20,10 +20,10 @@ from typing import Literal, TypeVar
 from pydantic import Field
 
 from dinomill.config import Config
-from dinomill.environment import kept_environment
 from dinomill.errors import MachineError
 from dinomill.execution.progress import progress
 from dinomill.storage.atomic import write_text
+from dinomill.variables import kept_environment
 
 
 class ExecutionConfig(Config):

@@ -10,12 +10,13 @@ import numpy.typing as npt
 import torch
 
 from dinomill.errors import InputError
-from dinomill.images import crops_batched, crops_opencv
+from dinomill.images import render_batched as crops_batched
+from dinomill.images import render_opencv as crops_opencv
 from dinomill.images.buffers import BufferPool
-from dinomill.images.crops import CropPlan, MultiCropConfig, draw_plan
+from dinomill.images.crop_plan import CropPlan, MultiCropConfig, draw_plan
 from dinomill.images.decode import DecodeError, decode_image
 from dinomill.images.manifest import KeptImages
-from dinomill.images.masks import MaskingConfig, Masks, draw_masks
+from dinomill.images.masking import MaskingConfig, Masks, draw_masks
 from dinomill.images.sampler import Sampler
 from dinomill.images.shards import ImageSource, Location
 

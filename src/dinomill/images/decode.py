@@ -13,7 +13,7 @@ import numpy.typing as npt
 import simplejpeg
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from dinomill.images.arrays import check_pixels, npy_header, read_npy, read_tiff
+from dinomill.images.array_files import check_pixels, npy_header, read_npy, read_tiff
 from dinomill.images.decode_error import DecodeError, Reason
 from dinomill.images.pixels import compose_on_white, orient, to_channels, to_uint8
 

@@ -15,14 +15,14 @@ import torch
 
 from dinomill.errors import ConfigError
 from dinomill.handles import DatasetHandle
-from dinomill.images import crops_opencv
+from dinomill.images import render_opencv as crops_opencv
 from dinomill.images.batches import Batch, BatchMaker, RawBatch, Recipe, assemble, render_on_device
-from dinomill.images.crops import MultiCropConfig
+from dinomill.images.crop_plan import MultiCropConfig
 from dinomill.images.loader_config import LoaderConfig
 from dinomill.images.manifest import read_kept
-from dinomill.images.masks import MaskingConfig
+from dinomill.images.masking import MaskingConfig
 from dinomill.images.sampler import Sampler
-from dinomill.images.sources import open_shards
+from dinomill.images.shards import open_shards
 
 # Crops and images up to this side are rendered as matrix products on a CPU. Measured on one core, batched over OpenCV:
 # 1.5 at 28 to 32 pixels, 1.1 at 48, 0.5 at 64, 0.1 at 224.

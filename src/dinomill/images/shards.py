@@ -12,10 +12,14 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol, Self
 
 from dinomill.errors import InputError
 from dinomill.storage.atomic import storage_errors
+
+if TYPE_CHECKING:
+    from dinomill.handles import DatasetHandle
+    from dinomill.images.loader_config import LoaderConfig
 
 _BLOCK = 512
 
@@ -173,3 +177,18 @@ class ShardReader:
     def __reduce__(self) -> tuple[object, ...]:
         # Worker processes open their own maps.
         return ShardReader, (self.shards,)
+
+
+def open_shards(dataset: DatasetHandle, config: LoaderConfig) -> ImageSource:
+    """The dataset's shards: beside its manifest, or on S3 when the configuration says so.
+
+    Raises:
+        InputError: When a shard is missing.
+        StorageError: When S3 does not answer or refuses.
+    """
+    if config.shards is None:
+        return ShardReader(dataset.shards)
+    from dinomill.images.remote import RemoteShards
+
+    names = [path.name for path in dataset.shards]
+    return RemoteShards(config.shards, names, cache=config.shard_cache, cache_bytes=config.shard_cache_mb * 10**6)

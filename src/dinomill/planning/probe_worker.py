@@ -184,7 +184,7 @@ def _teacher(request: Request, dataset: Any) -> Any:
     from dinomill.handles import ModelHandle
     from dinomill.pretraining.config import PretrainingConfig
     from dinomill.pretraining.pretrain import pretraining_job as resolved
-    from dinomill.training.stage import adopt
+    from dinomill.training.hand_on import adopt
 
     config = PretrainingConfig.parse(request["stages"]["pretraining"], where="the plan")
     if (config.output / "handle.json").is_file():

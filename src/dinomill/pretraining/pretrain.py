@@ -13,8 +13,8 @@ from __future__ import annotations
 from dinomill.errors import ConfigError
 from dinomill.handles import DatasetHandle, ModelHandle
 from dinomill.pretraining.config import PretrainingConfig
+from dinomill.training.hand_on import adopt, local_labelled, run_job
 from dinomill.training.job import Recipe, TrainingJob
-from dinomill.training.stage import adopt, local_labelled, run_job
 from dinomill.training.starting import resolve_model, starting_weights
 
 _STUDENT = "student"

@@ -14,7 +14,7 @@ CANDIDATE = "candidate"
 CHAMPION = "champion"
 
 
-class GateConfig(Config):
+class PromotionConfig(Config):
     """Requirements for the alias ``champion``, in percentage points of accuracy on the queries; null skips one."""
 
     measure: Literal["knn", "linear"] = Field(default="knn", description="the score that is compared")
@@ -47,6 +47,6 @@ class RegistrationConfig(Config):
     network: Literal["student", "teacher"] = Field(
         default="student", description="the champion student, or the teacher"
     )
-    gate: GateConfig = Field(default_factory=GateConfig)
+    gate: PromotionConfig = Field(default_factory=PromotionConfig)
     force: bool = Field(default=False, description="make a new version although these weights and data have one")
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dinomill.handles import EvaluationHandle, ModelScore
-from dinomill.registration.config import GateConfig
+from dinomill.registration.config import PromotionConfig
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def judge(
     evaluation: EvaluationHandle,
     champion: Champion | None,
     labelled_sha256: str | None,
-    gate: GateConfig,
+    gate: PromotionConfig,
 ) -> tuple[Check, ...]:
     """Every requirement that is configured.
 
@@ -84,7 +84,7 @@ def judge(
     return tuple(checks)
 
 
-def _against_start(score: ModelScore, name: str, evaluation: EvaluationHandle, gate: GateConfig) -> Check:
+def _against_start(score: ModelScore, name: str, evaluation: EvaluationHandle, gate: PromotionConfig) -> Check:
     start = evaluation.score("start")
     if start is None:
         return Check(True, "training started from random weights: there are no starting weights to compare with")
@@ -103,7 +103,7 @@ def _against_start(score: ModelScore, name: str, evaluation: EvaluationHandle, g
 
 
 def _against_champion(
-    own: float, name: str, champion: Champion | None, labelled_sha256: str | None, gate: GateConfig
+    own: float, name: str, champion: Champion | None, labelled_sha256: str | None, gate: PromotionConfig
 ) -> Check:
     if champion is None:
         return Check(True, "there is no other champion to compare with")
@@ -120,7 +120,7 @@ def _against_champion(
     )
 
 
-def _points(score: ModelScore, gate: GateConfig) -> float:
+def _points(score: ModelScore, gate: PromotionConfig) -> float:
     return 100 * (score.knn if gate.measure == "knn" else score.linear)
 
 

@@ -5,6 +5,7 @@ MLflow itself is imported when a function first needs it (2 to 3 CPU-seconds): i
 
 from dinomill.tracking.config import TrackingConfig
 from dinomill.tracking.connection import redact, resolve_uri
+from dinomill.tracking.provenance import git_commit
 from dinomill.tracking.registry import (
     ModelCard,
     RegisteredVersion,
@@ -16,7 +17,6 @@ from dinomill.tracking.registry import (
     version_by_alias,
 )
 from dinomill.tracking.run import Run, attach, open_run
-from dinomill.tracking.source import git_commit
 
 __all__ = [
     "ModelCard",

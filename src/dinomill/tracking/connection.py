@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from dinomill.environment import kept_environment
 from dinomill.errors import MachineError
 from dinomill.storage.atomic import storage_errors
 from dinomill.tracking.database import prepare
+from dinomill.variables import kept_environment
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dinomill.errors import DinomillError, InputError, MachineError
 from dinomill.tracking.connection import connect, experiment_id, redact, resolve_uri, tracking_errors
-from dinomill.tracking.source import source_tags
+from dinomill.tracking.provenance import source_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

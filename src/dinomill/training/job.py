@@ -13,9 +13,9 @@ from pydantic import Field
 
 from dinomill.config import Config
 from dinomill.errors import ConfigError, InputError
-from dinomill.images.crops import MultiCropConfig
+from dinomill.images.crop_plan import MultiCropConfig
 from dinomill.images.loader_config import LoaderConfig
-from dinomill.images.masks import MaskingConfig
+from dinomill.images.masking import MaskingConfig
 from dinomill.models import VisionTransformerConfig
 from dinomill.storage.atomic import write_text
 from dinomill.storage.hashing import hash_json

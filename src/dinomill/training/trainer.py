@@ -17,14 +17,14 @@ from dinomill.images.batches import Batch
 from dinomill.images.loader import TrainingLoader
 from dinomill.training.checkpoint import Checkpoints
 from dinomill.training.engine import Engine
-from dinomill.training.export import export, keep_start, preprocessing
+from dinomill.training.handover import export, keep_start, preprocessing
 from dinomill.training.history import History, Recorder
 from dinomill.training.job import TrainingJob
+from dinomill.training.logbook import Reporter
 from dinomill.training.monitor import Monitor
+from dinomill.training.monitor_images import dataset_samples, labelled_samples
 from dinomill.training.parallel import World
 from dinomill.training.progress import Clock, ProgressBar
-from dinomill.training.report import Reporter
-from dinomill.training.samples import dataset_samples, labelled_samples
 
 
 def train(job: TrainingJob, world: World) -> None:

@@ -31,7 +31,7 @@ _LAYOUT = "<split>/<class>/<image>, for example train/shoe/001.png"
 _NO_LABELS = "or set `labelled` to null: then nothing is measured"
 _VERSION = 1  # to be raised when the decoder takes or refuses other files
 _SIDE = 32  # a JPEG's coefficients are all read, its pixels not all made
-_MONITOR_SPLIT = "train"  # what training looks at; see dinomill.training.samples
+_MONITOR_SPLIT = "train"  # what training looks at; see dinomill.training.monitor_images
 _LEAK = 0.5  # share of the queries that the bank may hold before scores say nothing
 
 

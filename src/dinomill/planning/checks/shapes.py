@@ -9,7 +9,7 @@ from typing import Any
 from dinomill.distillation.config import DistillationConfig
 from dinomill.distillation.students import resolve_students
 from dinomill.errors import DinomillError
-from dinomill.images.masks import draw_masks
+from dinomill.images.masking import draw_masks
 from dinomill.models.config import VisionTransformerConfig
 from dinomill.planning.checks.problems import Problem
 from dinomill.planning.checks.request import Request

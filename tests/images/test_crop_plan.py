@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dinomill.config import ConfigError
-from dinomill.images.crops import CropPlan, MultiCropConfig, draw_plan
+from dinomill.images.crop_plan import CropPlan, MultiCropConfig, draw_plan
 
 COUNT = 4000
 

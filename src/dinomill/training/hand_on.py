@@ -19,7 +19,7 @@ from dinomill.models.pooling import pooled_dim
 from dinomill.models.weights import WEIGHTS_NAME, load_backbone
 from dinomill.storage.atomic import atomic_folder
 from dinomill.storage.hashing import hash_file, hash_json
-from dinomill.training.export import SUMMARY_NAME, preprocessing
+from dinomill.training.handover import SUMMARY_NAME, preprocessing
 from dinomill.training.history import HISTORY_NAME
 from dinomill.training.job import TrainingJob
 

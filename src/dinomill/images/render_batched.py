@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dinomill.images.array_library import ArrayLibrary, library_of
-from dinomill.images.crops import CropPlan, luma_weights
+from dinomill.images.crop_plan import CropPlan, luma_weights
 
 Pixels = npt.NDArray[np.uint8]
 _A = -0.75  # the cubic's free parameter: OpenCV's and PyTorch's

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dinomill.images.crops import CropPlan, luma_weights
+from dinomill.images.crop_plan import CropPlan, luma_weights
 
 Pixels = npt.NDArray[np.uint8]
 _MAX_CHANNELS = 4  # of OpenCV's colour and resizing functions

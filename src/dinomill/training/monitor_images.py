@@ -15,8 +15,7 @@ from dinomill.images.labelled import read_labelled
 from dinomill.images.loader_config import LoaderConfig
 from dinomill.images.manifest import read_kept
 from dinomill.images.preprocess import PreprocessingConfig, preprocess
-from dinomill.images.shards import Location
-from dinomill.images.sources import open_shards
+from dinomill.images.shards import Location, open_shards
 from dinomill.training.monitor import Samples
 
 # The split that evaluation uses as its bank; its queries, the split `test`, are never looked at while training.

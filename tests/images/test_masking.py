@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dinomill.images.masks import MaskingConfig, block_masks, draw_masks
+from dinomill.images.masking import MaskingConfig, block_masks, draw_masks
 
 Reference = Callable[[str], Mapping[str, np.ndarray[Any, Any]]]
 CONFIG = MaskingConfig()
@@ -30,7 +30,7 @@ def test_masked_counts_are_distributed_as_the_reference(numeric_reference: Refer
 @pytest.mark.parametrize("grid", [16, 14, 8])
 def test_single_blocks_are_distributed_as_the_reference(numeric_reference: Reference, grid: int) -> None:
     expected = numeric_reference("masking")[f"{grid}/single_block_hw"]
-    from dinomill.images.masks import _rectangles
+    from dinomill.images.masking import _rectangles
 
     _, _, height, width = _rectangles(CONFIG, np.full(2000, grid * grid // 2), grid, np.random.default_rng(1))
     fits = (height < grid) & (width < grid) & (height * width <= grid * grid // 2)

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from skimage import data
 
-from dinomill.images.crops import CropPlan, MultiCropConfig, draw_plan
-from dinomill.images.crops_batched import canvas, render_batch
-from dinomill.images.crops_opencv import normalisation_tables, operations, render_image
+from dinomill.images.crop_plan import CropPlan, MultiCropConfig, draw_plan
+from dinomill.images.render_batched import canvas, render_batch
+from dinomill.images.render_opencv import normalisation_tables, operations, render_image
 
 Array = np.ndarray[Any, Any]
 PLAIN = {"jitter": 0.0, "grey": 0.0, "blur": (0, 0, 0), "solarise": 0.0, "flip": 0.0}
