@@ -26,7 +26,7 @@ from dinomill.quality.counting import count_repeated
 from dinomill.quality.gate import GateConfig, QualityError
 from dinomill.storage.atomic import write_parquet
 
-CONF = Path(__file__).parents[2] / "conf" / "base"
+CONF = Path(__file__).parents[3] / "conf" / "base"
 
 
 def _entry(stage: str, name: str, folders: dict[str, Path]) -> dict[str, Any]:
