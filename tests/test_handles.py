@@ -43,3 +43,24 @@ def test_whether_it_helped_is_said_by_both_measures(
     sentence = handle.helped()
     assert sentence is not None
     assert f"The adapted model {said} that it started from: kNN" in sentence
+
+
+@pytest.mark.parametrize(("pixels", "said"), [(0.589, True), (0.516, True), (0.515, False), (None, False)])
+def test_it_is_said_where_the_pixels_themselves_do_as_well(pixels: float | None, said: bool) -> None:
+    """A report praised 51.6% over random weights, and left the 58.9% of the pixels to its table."""
+    scores = [ModelScore(model="teacher", kind="teacher", parameters=1, knn=0.516, linear=0.536)]
+    if pixels is not None:
+        scores.append(ModelScore(model="pixels", kind="pixels", parameters=0, knn=pixels, linear=0.5))
+    handle = EvaluationHandle(
+        folder=Path("evaluation"),
+        config_hash="0",
+        scores=tuple(scores),
+        gains={},
+        bank_images=10,
+        query_images=10,
+        classes=("a", "b"),
+        metrics=Path("metrics.json"),
+    )
+    sentence = handle.behind_pixels()
+    assert (sentence is not None) == said
+    assert not said or f"reach {pixels:.1%}" in str(sentence)

@@ -181,6 +181,16 @@ class EvaluationHandle(Handle):
             f"linear probe {linear} ({100 * start.linear:.1f}%)."
         )
 
+    def behind_pixels(self) -> str | None:
+        """That the pixels themselves do as well as the teacher, as a sentence; None where they do not."""
+        pixels, teacher = self.score("pixels"), self.score("teacher")
+        if pixels is None or teacher is None or pixels.knn < teacher.knn:
+            return None
+        return (
+            f"The pixels themselves reach {pixels.knn:.1%} by nearest neighbours, the teacher {teacher.knn:.1%}: for "
+            "these labels it has not learnt enough. What helps is more images or time, or released weights to start from."
+        )
+
 
 class RegistrationHandle(Handle):
     """A registered MLflow model version."""

@@ -57,10 +57,11 @@ def _headline(model: ModelHandle, evaluation: EvaluationHandle) -> str:
 
 
 def _helped(model: ModelHandle, evaluation: EvaluationHandle) -> str:
-    """What adaptation brought, for the teacher and, where a student is registered, for the student."""
+    """What training brought: against the weights it started from, and where it did not, against the pixels."""
     sentences = [evaluation.helped()]
     if any(score.model == model.name and score.kind == "student" for score in evaluation.scores):
         sentences.append(evaluation.helped(model.name))
+    sentences.append(evaluation.behind_pixels())
     return " ".join(sentence for sentence in sentences if sentence)
 
 

@@ -44,6 +44,7 @@ class ScoresView:
     query_images: int
     classes: tuple[str, ...]
     helped: str | None  # a sentence on the weights that training started from
+    behind_pixels: str | None  # a sentence where raw pixels do as well as the teacher
 
 
 def view_scores(evaluation: EvaluationHandle) -> ScoresView | None:
@@ -59,6 +60,7 @@ def view_scores(evaluation: EvaluationHandle) -> ScoresView | None:
         evaluation.query_images,
         evaluation.classes,
         evaluation.helped(),
+        evaluation.behind_pixels(),
     )
 
 

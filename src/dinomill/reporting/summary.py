@@ -113,6 +113,8 @@ def _scores(evaluation: EvaluationHandle) -> Group:
     lines = Text()
     if helped := evaluation.helped():
         lines.append(helped + "\n", "bold")
+    if behind := evaluation.behind_pixels():
+        lines.append(behind + "\n", "bold yellow")
     if teacher and random:
         lines += Text.assemble(
             "teacher minus random weights: ",
