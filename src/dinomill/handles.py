@@ -188,7 +188,7 @@ class EvaluationHandle(Handle):
             return None
         return (
             f"The pixels themselves reach {pixels.knn:.1%} by nearest neighbours, the teacher {teacher.knn:.1%}: for "
-            "these labels it has not learnt enough. What helps is more images or time, or released weights to start from."
+            "these labels it has not learnt enough. More images or time help, or released weights to start from."
         )
 
 
