@@ -197,3 +197,13 @@ def test_the_pages_size_does_not_follow_the_pools(tmp_path: Path) -> None:
     assert len(re.findall(r"<circle", large)) == 4000
     again = write_report(*_synthetic(tmp_path / "again", 40_000), folder=tmp_path / "again").read_text()
     assert again == small
+
+
+def test_the_page_shows_pictures_of_every_fate(curated: Any) -> None:
+    dataset, _ = curated
+    html = (dataset.folder / "curation.html").read_text()
+    for fate in dataset.fates:
+        assert fate.replace("_", " ") in html
+    assert html.count("<img") > 50
+    for section in ("flow", "sheets", "pairs", "seeds", "balance", "map"):
+        assert f'id="{section}"' in html
