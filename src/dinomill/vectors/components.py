@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dinomill.vectors.products import Rows
+from dinomill.arrays import Rows
 
 
 def connected_components(count: int, left: Rows, right: Rows) -> Rows:
