@@ -37,7 +37,11 @@ def embed(
     image_size: Annotated[int | None, typer.Option(help=SIZE, min=1)] = None,
     env: Env = None,
 ) -> None:
-    """Compute one embedding an image."""
+    """Compute one embedding an image. A run that was stopped continues when the same command is given again.
+
+    Files that cannot be used are left out, counted, and listed in OUTPUT.left_out.csv. The exit code is 0 when the
+    file is written, whatever was left out, 1 when nothing is, and 130 after Ctrl-C.
+    """
     from dinomill.commands.embed import embed_files
     from dinomill.commands.project import enter_project
 

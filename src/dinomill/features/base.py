@@ -127,7 +127,7 @@ class Features(ABC):
                 f"{self.description.address} cannot take this batch.",
                 found=f"{batch.dtype} {list(batch.shape)}".replace("torch.", ""),
                 expected=f"floating-point [B, {channels}, H, W], as `dinomill.images.preprocess.preprocess` makes it",
-                action="put images to it by calling the predictor with their bytes, or `embed_pixels` with their pixels",
+                action="call the predictor with the bytes of images, or `embed_pixels` with their pixels",
             )
 
     @property

@@ -192,6 +192,10 @@ def _explain(uri: str, error: Exception) -> MachineError:
     shown = redact(uri)
     if "out-of-date database schema" in text:
         action = f"save a copy of the database, then run `mlflow db upgrade {shown}`"
+    elif "disk is full" in text:
+        action = "free some space on that disk and run the same command again: it continues where it was"
+    elif "readonly database" in text:
+        action = f"give this user the right to write {uri.removeprefix(_SQLITE)} and its folder"
     elif "database is locked" in text:
         action = "another process holds the database; end it, or use an MLflow server for several writers at once"
     elif "Can't locate revision" in text:
