@@ -25,6 +25,7 @@ from dinomill.commands.project import result as finished
 from dinomill.errors import InputError, StorageError
 from dinomill.handles import RegistrationHandle
 from dinomill.storage.atomic import write_text
+from dinomill.tracking import store_at_work
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Embeddings", "embed_files", "load_predictor"]
 
+_UNREADABLE = "unreadable"
 _NAMED = 10  # files left out that are named on the screen; the CSV has all
 
 
@@ -107,11 +109,12 @@ def load_predictor(
     if model != EFFICIENTNET:
         model = absolute(model)
     workers = min(4, os.cpu_count() or 1)
-    return model, Predictor(model, image_size=image_size, batch_size=batch_size, workers=workers)
+    with store_at_work(env):
+        return model, Predictor(model, image_size=image_size, batch_size=batch_size, workers=workers)
 
 
 def _embed_all(files: Sequence[Candidate], predictor: Predictor, parts: Parts, console: Console) -> list[Done]:
-    """What came of every file, in their order; what an earlier run kept of files that are as they were is taken over."""
+    """What came of every file, in their order; what an earlier run kept of unchanged files is taken over."""
     from rich.progress import Progress
 
     known = {one.file: one for one in parts.begin()}
@@ -123,12 +126,14 @@ def _embed_all(files: Sequence[Candidate], predictor: Predictor, parts: Parts, c
         for start in range(0, len(todo), predictor.batch_size):
             chunk = list(_embed_some(todo[start : start + predictor.batch_size], predictor))
             known |= {one.file: one for one in chunk}
-            # A file that could not be read may be readable next time.
-            parts.add(
-                [one for one in chunk if not isinstance(one.result, LeftOut) or one.result.reason != "unreadable"]
-            )
+            parts.add([one for one in chunk if not _may_change(one.result)])
             bar.advance(task, len(chunk))
     return [known[file] for file in files]
+
+
+def _may_change(result: object) -> bool:
+    """Whether a file that is left out may be readable next time."""
+    return isinstance(result, LeftOut) and result.reason == _UNREADABLE
 
 
 def _embed_some(files: Sequence[Candidate], predictor: Predictor) -> Iterator[Done]:
@@ -140,7 +145,7 @@ def _embed_some(files: Sequence[Candidate], predictor: Predictor) -> Iterator[Do
             contents.append(Path(file.path).read_bytes())
             readable.append(file)
         except OSError as error:
-            yield Done(file, LeftOut(file.path, "unreadable", error.strerror or str(error)))
+            yield Done(file, LeftOut(file.path, _UNREADABLE, error.strerror or str(error)))
     for file, vector in zip(readable, predictor.each(contents), strict=True):
         yield Done(file, _left_out(file.path, vector) if isinstance(vector, InputError) else vector)
 

@@ -77,6 +77,7 @@ def weights(
         str | None, typer.Argument(metavar="[FILE]", help="A file, a folder, or models:/name@alias to look at.")
     ] = None,
     image_size: Annotated[int | None, typer.Option(help=SIZE, min=1)] = None,
+    env: Env = None,
 ) -> None:
     """List the released weights that can be loaded, or say what a file holds: family, shape, licence, hash."""
     from dinomill.commands.weights import check, list_known
@@ -84,7 +85,7 @@ def weights(
     if address is None:
         list_known()
     else:
-        check(address, image_size)
+        check(address, image_size, env=env)
 
 
 @app.command(epilog="Example: [bold]dinomill search query.jpg photos.parquet --count 5[/]")
