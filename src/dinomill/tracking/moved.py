@@ -10,7 +10,6 @@ beside the database (or no files were ever there to lose): an artifact folder of
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -96,7 +95,7 @@ def _moved_to(database: Path, location: str) -> str | None:
     if path is None or path.parent.name != ARTIFACTS or path.parent.parent == database.parent:
         return None
     former = path.parent.parent
-    if former.exists() and os.path.samefile(former, database.parent):  # another name of the same folder
+    if former.exists() and former.samefile(database.parent):  # another name of the same folder
         return None
     here = database.parent / ARTIFACTS / path.name
     original = former / database.name
@@ -117,7 +116,7 @@ def _change(connection: sqlite3.Connection, old: str, new: str) -> int:
     for table, column in _COLUMNS:
         if _has(connection, table, column):
             changed += connection.execute(
-                f"update {table} set {column} = ? || substr({column}, ?) "  # noqa: S608 (names from above)
+                f"update {table} set {column} = ? || substr({column}, ?) "
                 f"where {column} = ? or substr({column}, 1, ?) = ?",
                 [new, len(old) + 1, old, len(old) + 1, f"{old}/"],
             ).rowcount

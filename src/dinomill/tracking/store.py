@@ -1,6 +1,6 @@
 """Which MLflow store an address like ``models:/name@alias`` means, wherever a command was called.
 
-In this order: ``MLFLOW_TRACKING_URI``; the store of the environment that is at work; the ``tracking_uri`` of the project
+In this order: ``MLFLOW_TRACKING_URI``; the store of the environment at work; the ``tracking_uri`` of the project
 that the working directory lies in, at whatever depth; else a database below the working directory.
 """
 
