@@ -133,7 +133,8 @@ def _unfit(key: str, place: str, odd: Sequence[tuple[str, str]], *, warning: boo
     return Problem(
         key,
         f"{place} holds what DVC cannot read: `dvc repro` would stop at it, or wait for ever.",
-        found=", ".join(f"{many:,} × {what}" for what, many in kinds.items()) + f": {some([_shown(path) for path, _ in odd])}",
+        found=", ".join(f"{many:,} × {what}" for what, many in kinds.items())
+        + f": {some([_shown(path) for path, _ in odd])}",
         action="remove it, rename it or give this user the right to read it"
         + ("" if any(Path(path).is_dir() for path, _ in odd) else "; `kedro run` alone leaves it out and goes on"),
         warning=warning,
