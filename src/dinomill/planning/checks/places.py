@@ -130,11 +130,11 @@ def _odd(folder: str) -> Iterator[tuple[str, str]]:
 
 def _unfit(key: str, place: str, odd: Sequence[tuple[str, str]], *, warning: bool) -> Problem:
     kinds = Counter(kind for _, kind in odd)
+    counts = ", ".join(f"{many:,} × {what}" for what, many in kinds.items())
     return Problem(
         key,
         f"{place} holds what DVC cannot read: `dvc repro` would stop at it, or wait for ever.",
-        found=", ".join(f"{many:,} × {what}" for what, many in kinds.items())
-        + f": {some([_shown(path) for path, _ in odd])}",
+        found=f"{counts}: {some([_shown(path) for path, _ in odd])}",
         action="remove it, rename it or give this user the right to read it"
         + ("" if any(Path(path).is_dir() for path, _ in odd) else "; `kedro run` alone leaves it out and goes on"),
         warning=warning,
@@ -142,7 +142,7 @@ def _unfit(key: str, place: str, odd: Sequence[tuple[str, str]], *, warning: boo
 
 
 def _shown(path: str) -> str:
-    """A path as text: bytes that are not UTF-8 as \\xNN."""
+    """A path as text that can be printed: bytes that are not UTF-8 are escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
