@@ -142,13 +142,15 @@ class ProjectHooks:
 
     def _hold(self, stage: str) -> None:
         """Let no other process run the same stage in the same place: each would empty what the other writes."""
-        work = Path((self._globals.get("folders") or {}).get("work", "data/work"))
+        work = (self._globals.get("folders") or {}).get("work")
+        if work is None:
+            return
         busy = InputError(
             f"Another process is running the stage {stage} of this environment.",
             found=f"it works in {work}",
             action="wait for its end; a second environment (`dinomill init NAME`) may run beside it",
         )
-        self._held.enter_context(held(work / "locks" / f"{stage}.lock", busy))
+        self._held.enter_context(held(Path(work, "locks", f"{stage}.lock"), busy))
 
     def _ended(self, stage: str) -> str:
         """What is said when a stage has finished."""

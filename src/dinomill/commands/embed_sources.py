@@ -50,7 +50,7 @@ def candidates(sources: Sequence[Path]) -> tuple[list[Candidate], list[LeftOut]]
 
 def shown(path: str) -> str:
     """A path as text that any file, terminal or encoding takes: odd bytes and control characters escaped."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    text = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
@@ -69,7 +69,7 @@ def _walk(top: str) -> Iterator[Candidate | LeftOut]:
 
 
 def _look(path: str) -> Candidate | LeftOut:
-    if path != os.fsencode(path).decode("utf-8", "replace"):
+    if path != path.encode("utf-8", "surrogateescape").decode("utf-8", "replace"):
         return LeftOut(shown(path), "name_not_utf8", "a result cannot name it: rename it")
     try:
         status = Path(path).stat()

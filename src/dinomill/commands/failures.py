@@ -6,6 +6,7 @@ logs/<time>-<command>.log   the traceback
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 import time
@@ -30,6 +31,7 @@ def shown_to_the_user(command: str) -> Iterator[None]:
     Args:
         command: What was run, as a part of the log file's name.
     """
+    _print_anything()
     try:
         yield
     except KeyboardInterrupt:
@@ -45,6 +47,13 @@ def shown_to_the_user(command: str) -> Iterator[None]:
         else:
             print(f"\n{_red('error:')} {known}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def _print_anything() -> None:
+    """A file name that the terminal has no letters for is escaped, instead of ending the program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def explain(error: BaseException) -> DinomillError | None:

@@ -143,7 +143,7 @@ def _unfit(key: str, place: str, odd: Sequence[tuple[str, str]], *, warning: boo
 
 def _shown(path: str) -> str:
     """A path as text that can be printed: bytes that are not UTF-8 are escaped."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _seed_sets(request: Request) -> Iterator[Problem]:
