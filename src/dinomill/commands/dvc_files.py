@@ -48,8 +48,8 @@ def refuse_broken(root: Path = Path()) -> None:
                     action=f"correct the source in {f'conf/{env}' if env else 'conf/base'}/globals.yml; then {again}",
                 )
 
-    outs = {Path(out) for stages in mine.values() for stage in stages.values() for out in outs_of(stage)}
-    for path in _others(root, outs):
+    results = {Path(out) for stages in mine.values() for stage in stages.values() for out in outs_of(stage)}
+    for path in _others(root, results):
         if path not in mine:
             shown = path.as_posix()
             again = "correct it or remove it, or name its folder in .dvcignore if it is none of this project's"

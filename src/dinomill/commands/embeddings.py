@@ -92,7 +92,7 @@ class Embeddings:
                 found=str(error).splitlines()[0],
                 expected="a file that `dinomill embed` wrote",
             ) from None
-        finite = np.isfinite(found.vectors).all(axis=1)
+        finite: npt.NDArray[np.bool_] = np.asarray(np.isfinite(found.vectors).all(axis=1))
         if not finite.all():
             raise InputError(
                 f"{path} holds embeddings that are no numbers: nothing is like them.",
