@@ -46,6 +46,14 @@ ifneq ($(TORCH)$(TORCH_INDEX),)
 $(READY): force
 endif
 
+# The stamp names the folder that .venv was made in: in a copied project its programs would run the other one's code.
+MADE_IN := $(shell cat $(READY) 2>/dev/null)
+ifneq ($(MADE_IN),)
+ifneq ($(MADE_IN),$(CURDIR))
+$(READY): force
+endif
+endif
+
 setup: $(READY) ## make .venv and install everything (the other verbs do it by themselves)
 
 run: $(READY) ## run every stage that is stale, then show what came out

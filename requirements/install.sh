@@ -39,6 +39,13 @@ if ! recent $python; then
             "what to do: install its venv module (Debian and Ubuntu: apt-get install python3-venv), then run the same command again"
 fi
 
+# The stamp names the folder that this environment was made in: a project may have been moved or copied since.
+made_in=$(cat $venv/.ready 2>/dev/null || true)
+if [ -n "$made_in" ] && [ "$made_in" != "$(pwd -P)" ]; then
+    echo "      $venv was made in $made_in: its programs are made to start here"
+    $python requirements/moved.py "$made_in" "$(pwd -P)"
+fi
+
 # An explicit choice of torch's build is remembered, so that a later plain `make` does not undo it.
 if [ -n "${TORCH:-}${TORCH_INDEX:-}" ]; then
     choice="${TORCH:-}|${TORCH_INDEX:-}"
@@ -80,4 +87,4 @@ fi
 PYTHONDONTWRITEBYTECODE='' $python -c 'import kedro.framework.cli.cli, kedro.framework.session, kedro.runner, dvc.cli, dvc.repo
 import dvc.commands.repro, dvc.commands.status, mlflow.store.tracking.sqlalchemy_store, pandas, pyarrow.parquet, omegaconf, rich.console, torch
 import dinomill.commands.dvc_sync, dinomill.commands.plan, dinomill.settings' 2>/dev/null || true
-touch $venv/.ready
+pwd -P >$venv/.ready

@@ -32,3 +32,34 @@ def export(folder: Path, name: str, *, depth: int, seed: int) -> ModelHandle:
         history=folder / "history.parquet",
         dataset_sha256="d" * 64,
     )
+
+
+def registered(data: Path) -> str:
+    """A version of a network in a database below a folder, ``models:/backbone@champion``; its store."""
+    import io
+
+    import pandas as pd
+    from PIL import Image
+
+    from dinomill.tracking import ModelCard, open_run, register, set_alias
+
+    data.mkdir(parents=True, exist_ok=True)
+    store = f"sqlite:///{data}/mlflow/mlflow.db"
+    model = export(data / "teacher", "teacher", depth=1, seed=0)
+    picture = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(picture, "PNG")
+    card = ModelCard(
+        loader="dinomill.serving.pyfunc",
+        example=pd.DataFrame({"image": [picture.getvalue()]}),
+        embed_dim=64,
+        requirements=["dinomill"],
+        metrics={"knn": 1.0},
+        tags={"weights_sha256": model.weights_sha256},
+        description="a network",
+        summary="networks",
+    )
+    with open_run("registration", tracking_uri=store, experiment="own runs") as run:
+        run.log_artifacts(data / "teacher/config.json")
+        version = register(run, "backbone", model.folder, card)
+    set_alias(store, "backbone", "champion", version.version)
+    return store

@@ -11,7 +11,7 @@ from kedro.pipeline import Pipeline, node
 from pydantic import Field
 
 from dinomill.config import Config
-from dinomill.errors import ConfigError, DinomillError
+from dinomill.errors import ConfigError, DinomillError, InputError
 from dinomill.hooks import ProjectHooks, StageRuns, check_parameters, stage_of
 from dinomill.planning.measured import Measured
 
@@ -166,3 +166,21 @@ def test_what_a_stage_took_is_recorded(tmp_path: Path) -> None:
     took = Measured.load(tmp_path / "work").stages["sample"]
     assert took.seconds < 5
     assert took.memory_bytes > 10_000_000
+
+
+def test_a_stage_runs_once_at_a_time_in_one_place(tmp_path: Path) -> None:
+    """Two runs of one environment emptied each other's folders."""
+    first, second, elsewhere = ProjectHooks(), ProjectHooks(), ProjectHooks()
+    for hooks, work in ((first, "work"), (second, "work"), (elsewhere, "other")):
+        hooks._globals = {"folders": {"work": str(tmp_path / work)}}
+    first._begin("curation")
+    with pytest.raises(InputError, match="Another process is running the stage curation") as caught:
+        second._begin("curation")
+    assert f"process {os.getpid()}" in str(caught.value)
+    elsewhere._begin("curation")  # another environment
+    second._begin("pretraining")  # another stage
+    second._end()
+    first._end(KeyboardInterrupt())
+    second._begin("curation")
+    second._end()
+    elsewhere._end()

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from kedro.framework.hooks import hook_impl
@@ -14,8 +15,9 @@ from kedro.framework.hooks import hook_impl
 from dinomill import tracking
 from dinomill.config import Config
 from dinomill.datasets import SourceDataset
-from dinomill.errors import ConfigError
+from dinomill.errors import ConfigError, InputError
 from dinomill.stages import STAGES
+from dinomill.storage.lock import held
 from dinomill.variables import kept_environment
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ class ProjectHooks:
         self._origin: Callable[[str], str] = "the configuration of {}".format
         self._layers: Layers | None = None
         self._runs = StageRuns()
+        self._held = ExitStack()
         self._stage: str | None = None
         self._watch: Stopwatch | None = None
         self._began = 0.0
@@ -123,6 +126,7 @@ class ProjectHooks:
 
         self._stage = stage
         if stage is not None:
+            self._hold(stage)
             self._watch = Stopwatch(self._globals.get("folders") or {})
             self._watch.begin(stage)
             self._began = time.monotonic()
@@ -133,7 +137,20 @@ class ProjectHooks:
             if error is None and self._stage is not None:
                 print(self._ended(self._stage), flush=True)
         self._watch = self._stage = None
+        self._held.close()
         self._runs.end(error)
+
+    def _hold(self, stage: str) -> None:
+        """Let no other process run the same stage in the same place: each would empty what the other writes."""
+        work = (self._globals.get("folders") or {}).get("work")
+        if work is None:
+            return
+        busy = InputError(
+            f"Another process is running the stage {stage} of this environment.",
+            found=f"it works in {work}",
+            action="wait for its end; a second environment (`dinomill init NAME`) may run beside it",
+        )
+        self._held.enter_context(held(Path(work, "locks", f"{stage}.lock"), busy))
 
     def _ended(self, stage: str) -> str:
         """What is said when a stage has finished."""

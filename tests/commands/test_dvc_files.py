@@ -141,3 +141,20 @@ def test_a_project_without_git_is_told_what_to_do(root: Path) -> None:
         make_plan()
     subprocess.run([dvc, "config", "core.no_scm", "true"], check=True)
     assert make_plan()
+
+
+@pytest.mark.parametrize("name", ["notebooks/old/dvc.yaml", "data/01_raw/own/images.dvc"])
+def test_a_foreign_file_that_stops_dvc_is_named(project: Path, name: str) -> None:
+    """DVC reads every dvc.yaml and .dvc of a project, and stopped at it in its own words."""
+    refuse_broken(project)
+    path = project / name
+    path.parent.mkdir(parents=True)
+    path.write_text("outs: [\n", encoding="utf-8")
+    with pytest.raises(InputError, match=rf"{name}, which DVC reads with all others") as caught:
+        refuse_broken(project)
+    assert "line 2" in str(caught.value)
+    (project / ".dvcignore").write_text(f"# ours\n{Path(name).parent}/\n", encoding="utf-8")
+    refuse_broken(project)
+    (project / ".dvcignore").unlink()
+    path.write_text("outs:\n- path: x\n", encoding="utf-8")
+    refuse_broken(project)

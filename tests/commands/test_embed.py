@@ -1,17 +1,29 @@
 from __future__ import annotations
 
+import csv
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from dinomill.commands.embed import Embeddings, embed_files
+from dinomill.commands.embed import embed_files
+from dinomill.commands.embed_parts import Done, parts_of
+from dinomill.commands.embed_sources import Candidate
+from dinomill.commands.embeddings import Embeddings
 from dinomill.commands.search import search
 from dinomill.errors import InputError, StorageError
 from dinomill.images.preprocess import SECTION, PreprocessingConfig
 from dinomill.models import VisionTransformer, VisionTransformerConfig, load, save_backbone
+from dinomill.serving.predictor import Predictor
 
 
 @pytest.fixture(scope="module")
@@ -153,3 +165,209 @@ def test_the_query_that_is_no_image_is_named(tmp_path: Path, images: Path, model
 def test_a_place_that_cannot_be_written_is_found_before_the_work(images: Path) -> None:
     with pytest.raises(StorageError, match=r"/proc/nothing\.parquet"):
         embed_files([images], Path("/proc/nothing.parquet"), model="nosuch", batch_size=4)
+
+
+def _odd(folder: Path) -> Path:
+    """Two pictures, and what else a folder may hold."""
+    folder.mkdir()
+    for name in ("a.png", "z.png"):
+        cv2.imwrite(str(folder / name), np.full((28, 28, 3), len(name) * 20 + ord(name[0]), np.uint8))
+    (folder / "line\nbreak 'quoted' ü.png").write_bytes((folder / "a.png").read_bytes())
+    Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.png")).write_bytes((folder / "a.png").read_bytes())
+    os.mkfifo(folder / "pipe.png")
+    (folder / "nowhere.png").symlink_to("missing")
+    (folder / "loop.png").symlink_to("loop.png")
+    (folder / "up").symlink_to("..", target_is_directory=True)
+    (folder / "link.png").symlink_to("z.png")
+    (folder / "cut.png").write_bytes((folder / "a.png").read_bytes()[:60])
+    (folder / "empty.jpg").touch()
+    (folder / "notes.txt").write_text("no image", encoding="utf-8")
+    with socket.socket(socket.AF_UNIX) as server:
+        here = Path.cwd()
+        os.chdir(folder)  # a socket's path is short
+        server.bind("socket.png")
+        os.chdir(here)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["all.parquet", "all.npy"])
+def test_what_cannot_be_used_is_left_out_by_name_and_the_rest_is_kept(
+    tmp_path: Path, model: str, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A name that is not UTF-8 lost everything at the end; a pipe or link to nothing was passed over unsaid."""
+    folder, output = _odd(tmp_path / "odd"), tmp_path / name
+    embed_files([folder, folder / "a.png"], output, model=model, batch_size=3)
+    printed = capfd.readouterr()
+    embeddings = Embeddings.load(output)
+    assert sorted(Path(path).name for path in embeddings.paths) == [
+        "a.png",
+        "line\nbreak 'quoted' ü.png",
+        "link.png",
+        "z.png",
+    ]
+    with (tmp_path / f"{name}.left_out.csv").open(encoding="utf-8", newline="") as file:
+        listed = {Path(row["path"]).name: row["reason"] for row in csv.DictReader(file)}
+    assert listed == {
+        "caf\\xe9.png": "name_not_utf8",
+        "cut.png": "truncated",
+        "empty.jpg": "empty",
+        "loop.png": "broken_link",
+        "notes.txt": "not_an_image",
+        "nowhere.png": "broken_link",
+        "pipe.png": "not_a_file",
+        "socket.png": "not_a_file",
+        "up": "link_to_folder",
+    }
+    assert "4 embeddings of width 32, 9 files left out (see all." in printed.out
+    assert "2 broken_link" in printed.err
+    assert not list(tmp_path.glob(".*unfinished*"))
+    # Without them the list goes too.
+    embed_files([folder / "a.png"], output, model=model, batch_size=3)
+    assert not (tmp_path / f"{name}.left_out.csv").exists()
+
+
+def test_a_killed_run_continues(tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed without a word in the middle; the next computes only what is missing, and the file is the same."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for number in range(60):
+        cv2.imwrite(str(folder / f"{number:02d}.png"), random.integers(0, 255, (28, 28, 3), dtype=np.uint8))
+    (folder / "30.png").write_bytes(b"no image")
+    embed_files([folder], tmp_path / "whole.npy", model=model, batch_size=4)
+    code = f"""
+import os, signal
+from pathlib import Path
+from dinomill.commands import embed_parts
+from dinomill.commands.embed import embed_files
+embed_parts._ROWS = 4
+write = embed_parts._write
+def killed(path, done):
+    write(path, done)
+    if path.name == "000009.parquet":
+        os.kill(os.getpid(), signal.SIGKILL)
+embed_parts._write = killed
+embed_files([Path({str(folder)!r})], Path({str(tmp_path / "all.npy")!r}), model={model!r}, batch_size=4)
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=120, check=False).returncode == -9
+    assert not (tmp_path / "all.npy").exists()
+    cv2.imwrite(str(folder / "05.png"), np.zeros((28, 28, 3), np.uint8))  # changed since
+    (folder / "07.png").unlink()
+    seen: list[int] = []
+    monkeypatch.setattr(Predictor, "each", _counting(Predictor.each, seen))
+    embed_files([folder], tmp_path / "all.npy", model=model, batch_size=4)
+    assert sum(seen) == 60 - 40 + 1
+    whole, continued = Embeddings.load(tmp_path / "whole.npy"), Embeddings.load(tmp_path / "all.npy")
+    kept = [row for row, path in enumerate(whole.paths) if Path(path).name != "07.png"]
+    assert continued.paths == [whole.paths[row] for row in kept]
+    same = [row for row, path in enumerate(continued.paths) if Path(path).name != "05.png"]
+    np.testing.assert_allclose(continued.vectors[same], whole.vectors[kept][same], atol=1e-5)
+    assert not list(tmp_path.glob(".*unfinished*"))
+
+
+def test_other_weights_do_not_continue(tmp_path: Path, images: Path, model: str) -> None:
+    output = tmp_path / "all.npy"
+    with pytest.raises(RuntimeError, match="stopped"), parts_of(output, "one") as parts:
+        parts.begin()
+        parts.add([Done(Candidate("a", 1, 1), np.ones(3, np.float32))])
+        raise RuntimeError("stopped")
+    assert list(tmp_path.glob(".all.npy.unfinished/one/*.parquet"))
+    with parts_of(output, "one") as parts:
+        assert [one.file.path for one in parts.begin()] == ["a"]
+        with parts_of(tmp_path / "other.npy", "one"):
+            pass
+        with pytest.raises(InputError, match="Another `dinomill embed`"), parts_of(output, "one"):
+            pass
+    embed_files([images], output, model=model, batch_size=4)
+    assert Embeddings.load(output).vectors.shape == (5, 32)
+
+
+def test_a_damaged_part_is_computed_again(tmp_path: Path) -> None:
+    output = tmp_path / "all.npy"
+    with pytest.raises(RuntimeError), parts_of(output, "one") as parts:
+        parts.begin()
+        parts.add([Done(Candidate("a", 1, 1), np.ones(3, np.float32))])
+        raise RuntimeError
+    part = next(tmp_path.glob(".all.npy.unfinished/one/*.parquet"))
+    part.write_bytes(part.read_bytes()[:50])
+    with parts_of(output, "one") as parts:
+        assert parts.begin() == []
+
+
+def test_a_full_disk_loses_nothing_that_was_kept(
+    tmp_path: Path, images: Path, model: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A limit on the size of files stands for a disk that is full."""
+    many = tmp_path / "many"
+    many.mkdir()
+    for number in range(400):
+        shutil.copy(images / "deep" / f"{number % 5}.png", many / f"{number:03d}.png")
+    code = f"""
+import resource, signal
+from pathlib import Path
+from dinomill.commands.app import run
+from dinomill.commands import embed_parts
+import sys
+embed_parts._ROWS = 64
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, resource.RLIM_INFINITY))
+sys.argv = ["dinomill", "embed", {str(many)!r}, "-o", {str(tmp_path / "all.npy")!r}, "-m", {model!r}]
+run()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert f"Cannot write {tmp_path / 'all.npy'}: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "all.npy").exists()
+    embed_files([many], tmp_path / "all.npy", model=model, batch_size=64)
+    assert len(Embeddings.load(tmp_path / "all.npy").paths) == 400
+    assert "continued: 400 of 400 files were done before" in capfd.readouterr().err
+
+
+def test_embeddings_that_are_no_numbers_are_refused_by_name(tmp_path: Path, images: Path, model: str) -> None:
+    vectors = np.ones((3, 32), np.float32)
+    vectors[1, 4] = np.nan
+    for name in ("index.npy", "index.parquet"):
+        Embeddings(["a.png", "b.png", "c.png"], vectors, model).save(tmp_path / name)
+        with pytest.raises(InputError, match="no numbers") as caught:
+            search(images / "deep" / "0.png", tmp_path / name, count=1, model=None)
+        assert "1 of 3, the first of b.png" in str(caught.value)
+
+
+def test_a_list_of_another_array_is_refused(tmp_path: Path) -> None:
+    """Two files cannot be replaced at once: a kill between them left the paths of one run with the array of another."""
+    for name, value in (("one.npy", 1), ("two.npy", 2)):
+        Embeddings(["a", "b"], np.full((2, 4), value, np.float32), "model").save(tmp_path / name)
+    (tmp_path / "two.txt").replace(tmp_path / "one.txt")
+    with pytest.raises(InputError, match="holds no embeddings") as caught:
+        Embeddings.load(tmp_path / "one.npy")
+    assert "list of another array" in str(caught.value)
+
+
+def test_an_index_of_another_size_or_pooling_is_refused(tmp_path: Path, images: Path, model: str) -> None:
+    """The same weights, put to use otherwise: cosines would mean nothing."""
+    query = images / "deep" / "0.png"
+    other = tmp_path / "other"
+    shutil.copytree(model, other)
+    for change in ({"resize": 40}, {"mean": [0.1, 0.1, 0.1]}):
+        config = json.loads((other / "config.json").read_text(encoding="utf-8"))
+        config[SECTION] |= change
+        (other / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        embed_files([images], tmp_path / "index.npy", model=str(other), batch_size=4)
+        with pytest.raises(InputError, match="is not the network that made"):
+            search(query, tmp_path / "index.npy", count=1, model=model)
+    embed_files([images], tmp_path / "large.npy", model=model, batch_size=4, image_size=56)
+    known = Embeddings.load(tmp_path / "large.npy")
+    assert search(query, tmp_path / "large.npy", count=1, model=model)[0][0] > 0.999
+    # As if it had been made at the model's own size.
+    Embeddings(known.paths, known.vectors, model, None, known.identity).save(tmp_path / "large.npy")
+    with pytest.raises(InputError, match="is not the network that made"):
+        search(query, tmp_path / "large.npy", count=1, model=model)
+
+
+def _counting(each: Any, seen: list[int]) -> Any:
+    def counted(self: Predictor, contents: Any) -> Any:
+        seen.append(len(contents))
+        return each(self, contents)
+
+    return counted

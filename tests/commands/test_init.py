@@ -519,3 +519,24 @@ def test_a_base_that_cannot_be_read_is_named_before_the_trial(here: Path) -> Non
         with pytest.raises(ConfigError, match="conf/base/pretraining/parameters"):
             _init(probe=True)
     assert not (here / "conf" / "mine").exists()
+
+
+def test_two_at_once_of_one_name_are_refused(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each removed what the other was writing."""
+    from dinomill.commands import init as module
+
+    caught: list[str] = []
+    look = module._look
+
+    def while_looking(*arguments: Any) -> Any:
+        with pytest.raises(InputError, match="Another `dinomill init mine` is at work") as refused:
+            init("mine", pool=["images/pool"], probe=False)
+        caught.append(str(refused.value))
+        monkeypatch.setattr(module, "_look", look)
+        assert init("other", pool=["images/pool"], probe=False) == 0
+        return look(*arguments)
+
+    monkeypatch.setattr(module, "_look", while_looking)
+    assert _init() == 0
+    assert "wait for its end" in caught[0]
+    assert _init() == 0  # nothing is held when it has ended

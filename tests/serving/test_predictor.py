@@ -105,3 +105,73 @@ def test_preprocessing_refuses_nonsense() -> None:
     for values in ({"mean": [0.5]}, {"std": [1, 1, 0]}, {"resize": 100, "image_size": 224}, {"imagesize": 3}):
         with pytest.raises(ConfigError):
             PreprocessingConfig.parse(values, where="a test")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_any_image_embeds_with_a_model_of_any_channels(channels: int, images: list[bytes]) -> None:
+    """A grey image in memory put to a model of colour said "mat1 and mat2 shapes cannot be multiplied"."""
+    predictor = _predictor(channels)
+    from skimage.data import astronaut
+
+    colour = np.ascontiguousarray(astronaut()[:40, :52])
+    kinds = {"L": None, "LA": None, "RGB": None, "RGBA": None, "P": None, "1": None, "CMYK": "JPEG", "I;16": None}
+    files = []
+    for mode, form in kinds.items():
+        out = io.BytesIO()
+        deep = Image.fromarray(colour[..., 0].astype(np.uint16) * 257)
+        (deep if mode == "I;16" else Image.fromarray(colour).convert(mode)).save(out, form or "PNG")
+        files.append(out.getvalue())
+    mixed = predictor([*files, *images])  # of many sizes and modes in one batch
+    assert mixed.shape == (len(files) + len(images), 64)
+    arrays = [colour[..., 0], colour[..., :1], colour[..., :2], colour, np.dstack([colour, colour[..., :1]])]
+    assert np.isfinite(predictor.embed_pixels(arrays)).all()
+    with pytest.raises(InputError, match=r"5 channels; the network takes"):
+        predictor.embed_pixels([np.zeros((30, 30, 5), np.uint8)])
+
+
+def test_a_batch_of_other_channels_is_refused_by_both_numbers() -> None:
+    predictor = _predictor(3)
+    with pytest.raises(InputError, match=r"cannot take this batch") as caught:
+        predictor.embed_batch(torch.zeros(2, 1, 28, 28))
+    assert "[2, 1, 28, 28]" in str(caught.value)
+    assert "[B, 3, H, W]" in str(caught.value)
+    with pytest.raises(ValueError, match=r"\[B, 3, H, W\] is expected"):
+        predictor.model(torch.zeros(2, 1, 28, 28))
+
+
+def test_a_preprocessing_of_other_channels_or_half_patches_is_refused_when_it_is_opened(tmp_path: Path) -> None:
+    model = _predictor(3).model
+    grey = PreprocessingConfig.square(28, (0.5,), (0.25,))
+    with pytest.raises(InputError, match="takes images of 3 channels"):
+        Predictor(model, preprocessing=grey)
+    with pytest.raises(InputError, match="patches of 7 pixels"):
+        Predictor(model, preprocessing=PreprocessingConfig(image_size=30, resize=30))
+    save_backbone(tmp_path, model, grey.section())
+    with pytest.raises(InputError, match="takes images of 3 channels"):
+        Predictor(tmp_path)
+    with pytest.raises(InputError, match="takes images of 3 channels"):
+        Predictor("efficientnet-lite0", preprocessing=grey)
+
+
+def test_one_image_spoils_no_other(folder: Path, images: list[bytes]) -> None:
+    predictor = Predictor(folder, batch_size=3, workers=2)
+    found = list(predictor.each([images[0], b"no image", images[1], b"", images[2], images[3][:400]]))
+    reasons = {place: item.reason for place, item in enumerate(found) if isinstance(item, DecodeError)}
+    assert reasons == {1: "not_an_image", 3: "empty", 5: "truncated"}
+    good = [item for item in found if not isinstance(item, InputError)]
+    np.testing.assert_allclose(np.stack(good), predictor(images[:3]), atol=1e-5)
+
+
+def test_embeddings_that_are_no_numbers_are_refused(folder: Path, images: list[bytes]) -> None:
+    predictor = Predictor(folder)
+    with torch.no_grad():
+        predictor.model.norm.bias[0] = float("nan")
+    with pytest.raises(InputError, match="no numbers"):
+        predictor(images[:2])
+    assert all(isinstance(item, InputError) for item in predictor.each(images[:2]))
+
+
+def _predictor(channels: int) -> Predictor:
+    torch.manual_seed(0)
+    model = VisionTransformer(variant("nano", patch_size=7, image_size=28, depth=1, in_channels=channels))
+    return Predictor(model, preprocessing=PreprocessingConfig.square(28, (0.5,) * channels, (0.25,) * channels))

@@ -68,3 +68,31 @@ def test_what_is_no_database_is_left_to_the_message(tmp_path: Path) -> None:
     assert not unfinished(database)
     prepare(database)
     assert database.read_text(encoding="utf-8") == "notes"
+
+
+def test_what_a_killed_process_was_making_is_swept(tmp_path: Path) -> None:
+    """Some hundred kilobytes a kill stayed for ever."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    database = tmp_path / "mlflow.db"
+    names = [f".mlflow.db.{gone.pid}.making", f".mlflow.db.{gone.pid}.making-journal"]
+    young, ours = tmp_path / f".mlflow.db.{gone.pid}.making-wal", tmp_path / f".mlflow.db.{os.getpid()}.making"
+    for path in (*(tmp_path / name for name in names), young, ours):
+        path.write_bytes(b"half")
+        if path != young:
+            os.utime(path, (0, 0))
+    connect(f"sqlite:///{database}")
+    assert not [name for name in names if (tmp_path / name).exists()]
+    assert young.exists()
+
+
+def test_first_runs_at_once_share_one_database(tmp_path: Path) -> None:
+    code = (
+        "import sys; from dinomill.tracking import open_run\n"
+        f"with open_run('curation', tracking_uri='sqlite:///{tmp_path}/mlflow.db') as run: print(run.run_id)"
+    )
+    both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    ids = {process.communicate(timeout=120)[0].strip() for process in both}
+    with sqlite3.connect(tmp_path / "mlflow.db") as connection:
+        assert {row[0] for row in connection.execute("select run_uuid from runs")} == ids
+    assert len(ids) == 2

@@ -155,21 +155,6 @@ def test_two_stores_in_one_process_keep_their_own_models(
     ]
 
 
-def test_a_copied_database_is_refused(store: str, tmp_path: Path) -> None:
-    import shutil
-
-    with open_run("curation", tracking_uri=store):
-        pass
-    original = database_path(store)
-    assert original is not None
-    shutil.copytree(original.parent, tmp_path / "copy")
-    with (
-        pytest.raises(MachineError, match="moved or copied"),
-        open_run("curation", tracking_uri=f"sqlite:///{tmp_path}/copy/mlflow.db"),
-    ):
-        pass
-
-
 def test_file_stores_are_refused_with_the_alternative() -> None:
     with pytest.raises(ValidationError, match=r"sqlite:///data/mlflow/mlflow\.db"):
         TrackingConfig(tracking_uri="./mlruns")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +32,12 @@ def refuse_broken(root: Path = Path()) -> None:
     Raises:
         InputError: Naming the file, what is wrong with it, and what to do.
     """
+    mine: dict[Path, dict[str, Any]] = {}
     for path in dvc_files(root):
         env = path.parent.relative_to("conf").as_posix() if path.parent != Path() else ""
         again = f"mend or remove it; `dinomill dvc sync{f' --env {env}' if env else ''}` makes it anew"
         stages = _read(root / path, shown=path, action=again)
+        mine[path] = stages
         for name, stage in stages.items():
             outs = [Path(out) for out in outs_of(stage)]
             around = [dep for dep in stage.get("deps") or () if any(overlap(out, Path(_place(dep))) for out in outs)]
@@ -43,6 +47,30 @@ def refuse_broken(root: Path = Path()) -> None:
                     found=f"the stage {name} reads {_place(around[0])}, and its results lie there",
                     action=f"correct the source in {f'conf/{env}' if env else 'conf/base'}/globals.yml; then {again}",
                 )
+
+    results = {Path(out) for stages in mine.values() for stage in stages.values() for out in outs_of(stage)}
+    for path in _others(root, results):
+        if path not in mine:
+            shown = path.as_posix()
+            again = "correct it or remove it, or name its folder in .dvcignore if it is none of this project's"
+            _read(root / path, shown=Path(f"{shown}, which DVC reads with all others of the project,"), action=again)
+
+
+def _others(root: Path, outs: set[Path]) -> Iterator[Path]:
+    """Whatever else DVC reads as a description of stages or data, wherever it lies."""
+    passed_over = outs | _ignored(root)
+    for folder, folders, files in os.walk(root):
+        here = Path(folder).relative_to(root)
+        folders[:] = [name for name in folders if name[0] != "." and not {here / name, Path(name)} & passed_over]
+        yield from (here / name for name in files if name == "dvc.yaml" or Path(name).suffix == ".dvc")
+
+
+def _ignored(root: Path) -> set[Path]:
+    """Folders that .dvcignore names as they are, by their place or by a name that counts everywhere."""
+    path = root / ".dvcignore"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    plain = (line.strip() for line in lines if line.strip() and not set(line) & set("#*?[!"))
+    return {Path(line.strip("/")) for line in plain}
 
 
 def _read(path: Path, shown: Path | None = None, action: str | None = None) -> dict[str, Any]:

@@ -1,131 +1,41 @@
 """`dinomill embed`: one embedding an image, of a folder or some files, into a Parquet file or a NumPy array.
 
-<output>.parquet     columns `path` and `embedding` (fixed-size list of float32); the model in the file's metadata
-<output>.npy         float32 [N, D], and beside it
-<output>.txt         the N paths, one a line, JSON strings
+<output>                      see ``embeddings``
+<output>.left_out.csv         path, reason, detail of every file without an embedding; absent when there is none
+.<output>.unfinished/         while it is made, see ``embed_parts``: the same command continues
 """
 
 from __future__ import annotations
 
-import json
+import csv
+import io
+import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from dinomill.commands.embed_parts import Done, Parts, parts_of
+from dinomill.commands.embed_sources import Candidate, LeftOut, candidates, shown
+from dinomill.commands.embeddings import Embeddings, check_format
 from dinomill.commands.project import result as finished
-from dinomill.errors import DinomillError, InputError, StorageError
+from dinomill.errors import InputError, StorageError
 from dinomill.handles import RegistrationHandle
-from dinomill.storage.atomic import atomic_file, write_parquet
+from dinomill.storage.atomic import write_text
+from dinomill.tracking import store_at_work
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from dinomill.serving.predictor import Predictor
 
-Embed = Callable[[Sequence[bytes]], npt.NDArray[np.float32]]
-MODEL_KEY, SIZE_KEY, IDENTITY_KEY = b"dinomill.model", b"dinomill.image_size", b"dinomill.identity"
+__all__ = ["Embeddings", "embed_files", "load_predictor"]
 
-
-@dataclass(frozen=True)
-class Embeddings:
-    """Images and their embeddings, row by row.
-
-    Args:
-        paths: N names of images.
-        vectors: float32 [N, D].
-        model: The address of the network that made them.
-        image_size: Pixels at which it saw them, when that was asked for; None is its own.
-        identity: Of the network: a hash of its weights and preprocessing. None in files from before it was kept.
-    """
-
-    paths: list[str]
-    vectors: npt.NDArray[np.float32]
-    model: str
-    image_size: int | None = None
-    identity: str | None = None
-
-    def save(self, output: Path) -> None:
-        """Write them in the format of the suffix.
-
-        Raises:
-            InputError: For a suffix that is neither ``.parquet`` nor ``.npy``.
-        """
-        check_format(output)
-        if output.suffix == ".parquet":
-            import pyarrow as pa
-
-            flat = pa.array(self.vectors.reshape(-1), pa.float32())
-            column = pa.FixedSizeListArray.from_arrays(flat, self.vectors.shape[1])
-            table = pa.table({"path": pa.array(self.paths, pa.string()), "embedding": column})
-            told = {MODEL_KEY: self.model, SIZE_KEY: self.image_size, IDENTITY_KEY: self.identity}
-            metadata = {key: str(value).encode() for key, value in told.items() if value is not None}
-            write_parquet(output, table.replace_schema_metadata(metadata))
-            return
-        with atomic_file(output) as temporary, temporary.open("wb") as file:
-            np.save(file, self.vectors)
-        lines = [
-            json.dumps({"model": self.model, "image_size": self.image_size, "identity": self.identity}),
-            *(json.dumps(path) for path in self.paths),
-        ]
-        with atomic_file(output.with_suffix(".txt")) as temporary:
-            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-    @classmethod
-    def load(cls, path: Path) -> Embeddings:
-        """Read what `save` wrote.
-
-        Raises:
-            InputError: When the file is missing or something else.
-        """
-        check_format(path)
-        if not path.is_file():
-            raise InputError(f"There is no file {path}.", action="make it with `dinomill embed FOLDER --output FILE`")
-        try:
-            if path.suffix == ".parquet":
-                import pyarrow.parquet as pq
-
-                table = pq.read_table(path, columns=["path", "embedding"])
-                column = table["embedding"].combine_chunks()
-                vectors = np.asarray(column.values, dtype=np.float32).reshape(len(table), -1)
-                metadata = table.schema.metadata or {}
-                size = int(metadata[SIZE_KEY]) if SIZE_KEY in metadata else None
-                made_by = metadata[IDENTITY_KEY].decode() if IDENTITY_KEY in metadata else None
-                return cls(table["path"].to_pylist(), vectors, metadata.get(MODEL_KEY, b"").decode(), size, made_by)
-            head, *lines = path.with_suffix(".txt").read_text(encoding="utf-8").splitlines()
-            told, paths = json.loads(head), [json.loads(line) for line in lines]
-            vectors = np.load(path, allow_pickle=False)
-            return cls(paths, vectors, told["model"], told.get("image_size"), told.get("identity"))
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(
-                f"{path} holds no embeddings.",
-                found=str(error).splitlines()[0],
-                expected="a file that `dinomill embed` wrote",
-            ) from None
-
-
-def check_format(path: Path) -> None:
-    """Refuse a file name whose suffix is neither of the two formats, before any work is done.
-
-    Raises:
-        InputError: Says which ones there are.
-    """
-    if path.suffix not in (".parquet", ".npy"):
-        raise InputError(f"{path} has no known format.", found=f"suffix {path.suffix!r}", expected=".parquet or .npy")
-
-
-def _check_writable(output: Path) -> None:
-    """Find out before the work whether its result can be kept."""
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output.parent):
-            pass
-    except OSError as error:
-        raise StorageError(
-            f"Cannot write {output}: {error.strerror}.", action="name a place that this user may write to"
-        ) from None
+_UNREADABLE = "unreadable"
+_NAMED = 10  # files left out that are named on the screen; the CSV has all
 
 
 def embed_files(
@@ -137,7 +47,7 @@ def embed_files(
     image_size: int | None = None,
     env: str | None = None,
 ) -> None:
-    """Embed every image in the sources; files that are no images are counted and named, not fatal.
+    """Embed every image in the sources; a file that cannot be used is left out, counted and named, not fatal.
 
     Args:
         sources: Files and folders, the latter searched recursively.
@@ -148,56 +58,43 @@ def embed_files(
         env: The environment whose registered version is meant.
 
     Raises:
-        InputError: When a source is missing, or no file can be read as an image.
+        InputError: When a source is missing, no file can be used, or another process writes the output.
+        StorageError: When the output cannot be written; what was done is kept where there is room.
     """
     from rich.console import Console
-    from rich.progress import track
 
     check_format(output)
     _check_writable(output)
-    files = list(image_files(sources))
-    if not files:
-        raise InputError(f"There are no files in {', '.join(map(str, sources))}.")
-    name, embed = load_predictor(model, image_size, env)
+    files, left_out = candidates(sources)
+    if not files and not left_out:
+        raise InputError(f"There are no files in {', '.join(shown(str(source)) for source in sources)}.")
+    name, predictor = load_predictor(model, image_size, env, batch_size=batch_size)
     console = Console(stderr=True)
-    paths: list[str] = []
-    vectors: list[npt.NDArray[np.float32]] = []
-    bad: list[tuple[Path, str]] = []
-    batches = [files[start : start + batch_size] for start in range(0, len(files), batch_size)]
-    for batch in track(batches, description="embedding", console=console, disable=not console.is_terminal):
-        for path, result in zip(batch, _embed_batch(embed, batch), strict=True):
-            if isinstance(result, str):
-                bad.append((path, result))
-            else:
-                paths.append(str(path))
-                vectors.append(result)
-    for path, reason in bad[:10]:
-        console.print(f"left out: {path}: {reason}", markup=False, highlight=False)
-    if not vectors:
-        raise InputError(f"None of the {len(files)} files is an image that can be read.", found=bad[0][1])
-    embeddings = Embeddings(paths, np.stack(vectors), name, image_size, embed.identity)
-    embeddings.save(output)
-    width, side = embeddings.vectors.shape[1], embed.preprocessing.image_size
-    print(f"{output}: {len(paths)} embeddings of width {width}, {len(bad)} files left out, by {name} at {side} pixels")
+    with parts_of(output, predictor.identity) as parts:
+        done = _embed_all(files, predictor, parts, console)
+        left_out += [one.result for one in done if isinstance(one.result, LeftOut)]
+        good = [one for one in done if not isinstance(one.result, LeftOut)]
+        _say_left_out(left_out, console)
+        if good:
+            vectors = np.stack([np.asarray(one.result, np.float32) for one in good])
+            beside = _write_left_out(output, left_out)
+            Embeddings([one.file.path for one in good], vectors, name, image_size, predictor.identity).save(output)
+    if not good:
+        first = left_out[0]
+        raise InputError(
+            f"None of the {len(left_out)} files is an image that can be used.",
+            found=f"{shown(first.path)}: {first.reason}: {first.detail}",
+        )
+    width, side = vectors.shape[1], predictor.preprocessing.image_size
+    print(
+        f"{shown(str(output))}: {len(good):,} embeddings of width {width}, {len(left_out):,} files left out"
+        f"{f' (see {shown(beside.name)})' if beside else ''}, by {name} at {side} pixels"
+    )
 
 
-def image_files(sources: Sequence[Path]) -> Iterator[Path]:
-    """Every file of the sources, folders in the order of their names; hidden files are passed over.
-
-    Raises:
-        InputError: When a source does not exist.
-    """
-    for source in sources:
-        if source.is_file():
-            yield source
-        elif source.is_dir():
-            inside = (path for path in source.rglob("*") if path.is_file())
-            yield from sorted(path for path in inside if not path.name.startswith("."))
-        else:
-            raise InputError(f"There is no file or folder {source}.")
-
-
-def load_predictor(model: str | None, image_size: int | None = None, env: str | None = None) -> tuple[str, Predictor]:
+def load_predictor(
+    model: str | None, image_size: int | None = None, env: str | None = None, *, batch_size: int = 32
+) -> tuple[str, Predictor]:
     """The model's address, and what embeds with it.
 
     Raises:
@@ -211,15 +108,88 @@ def load_predictor(model: str | None, image_size: int | None = None, env: str | 
         model = str(RegistrationHandle.load(finished("registration", env)).source)
     if model != EFFICIENTNET:
         model = absolute(model)
-    return model, Predictor(model, image_size=image_size)
+    workers = min(4, os.cpu_count() or 1)
+    with store_at_work(env):
+        return model, Predictor(model, image_size=image_size, batch_size=batch_size, workers=workers)
 
 
-def _embed_batch(embed: Embed, batch: list[Path]) -> list[Any]:
-    """An embedding [D], or why there is none, for every file."""
+def _embed_all(files: Sequence[Candidate], predictor: Predictor, parts: Parts, console: Console) -> list[Done]:
+    """What came of every file, in their order; what an earlier run kept of unchanged files is taken over."""
+    from rich.progress import Progress
+
+    known = {one.file: one for one in parts.begin()}
+    todo = [file for file in files if file not in known]
+    if len(todo) < len(files):
+        console.print(f"continued: {len(files) - len(todo):,} of {len(files):,} files were done before")
+    with Progress(console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("embedding", total=len(todo))
+        for start in range(0, len(todo), predictor.batch_size):
+            chunk = list(_embed_some(todo[start : start + predictor.batch_size], predictor))
+            known |= {one.file: one for one in chunk}
+            parts.add([one for one in chunk if not _may_change(one.result)])
+            bar.advance(task, len(chunk))
+    return [known[file] for file in files]
+
+
+def _may_change(result: object) -> bool:
+    """Whether a file that is left out may be readable next time."""
+    return isinstance(result, LeftOut) and result.reason == _UNREADABLE
+
+
+def _embed_some(files: Sequence[Candidate], predictor: Predictor) -> Iterator[Done]:
+    """What comes of some files, those that cannot be read first."""
+    readable: list[Candidate] = []
+    contents: list[bytes] = []
+    for file in files:
+        try:
+            contents.append(Path(file.path).read_bytes())
+            readable.append(file)
+        except OSError as error:
+            yield Done(file, LeftOut(file.path, _UNREADABLE, error.strerror or str(error)))
+    for file, vector in zip(readable, predictor.each(contents), strict=True):
+        yield Done(file, _left_out(file.path, vector) if isinstance(vector, InputError) else vector)
+
+
+def _left_out(path: str, error: InputError) -> LeftOut:
+    from dinomill.images.decode_error import DecodeError
+
+    if isinstance(error, DecodeError):
+        return LeftOut(path, str(error.reason), error.detail)
+    return LeftOut(path, "not_finite", error.problem)
+
+
+def _say_left_out(left_out: Sequence[LeftOut], console: Console) -> None:
+    if not left_out:
+        return
+    for one in left_out[:_NAMED]:
+        console.print(f"left out: {shown(one.path)}: {one.reason}: {one.detail}", markup=False, highlight=False)
+    counts = ", ".join(f"{many:,} {reason}" for reason, many in Counter(one.reason for one in left_out).most_common())
+    console.print(f"left out in all: {counts}", markup=False, highlight=False)
+
+
+def _write_left_out(output: Path, left_out: Sequence[LeftOut]) -> Path | None:
+    path = output.with_name(f"{output.name}.left_out.csv")
+    if not left_out:
+        path.unlink(missing_ok=True)  # an earlier run's
+        return None
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(LeftOut._fields)
+    rows.writerows(sorted(left_out))
+    write_text(path, text.getvalue())
+    return path
+
+
+def _check_writable(output: Path) -> None:
+    """Find out before the work whether its result can be kept."""
     try:
-        return list(embed([path.read_bytes() for path in batch]))
-    except (DinomillError, OSError) as error:
-        if len(batch) == 1:
-            return [str(error).splitlines()[0]]
-    # One bad file spoils a batch: find it.
-    return [result for path in batch for result in _embed_batch(embed, [path])]
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output.parent):
+            pass
+        refused = "is a folder" if output.is_dir() else None
+    except OSError as error:
+        refused = error.strerror
+    if refused:
+        raise StorageError(
+            f"Cannot write {shown(str(output))}: {refused}.", action="name a place that this user may write to"
+        )

@@ -8,6 +8,7 @@ from typing import get_args
 from dinomill.commands.project import result
 from dinomill.errors import InputError
 from dinomill.handles import RegistrationHandle
+from dinomill.tracking import store_at_work
 
 
 def export_model(model: str | None, form: str, output: Path, *, env: str | None = None) -> None:
@@ -28,7 +29,8 @@ def export_model(model: str | None, form: str, output: Path, *, env: str | None 
     for known in get_args(Format):
         if form == known:
             source = model or str(RegistrationHandle.load(result("registration", env)).source)
-            done = export(source, known, output)
+            with store_at_work(env):
+                done = export(source, known, output)
             print(
                 f"{done.path}: {done.bytes / 1e6:.1f} MB, differs from the model by {done.max_difference:.1e} at most "
                 f"(cosine {done.cosine:.6f})"

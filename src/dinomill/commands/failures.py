@@ -6,6 +6,7 @@ logs/<time>-<command>.log   the traceback
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 import time
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dinomill.errors import ConfigError, DinomillError, StorageError
+from dinomill.storage.atomic import refusal, refused
 
 LOGS = Path("logs")
 INTERRUPTED = 130
@@ -29,6 +31,7 @@ def shown_to_the_user(command: str) -> Iterator[None]:
     Args:
         command: What was run, as a part of the log file's name.
     """
+    _print_anything()
     try:
         yield
     except KeyboardInterrupt:
@@ -46,16 +49,22 @@ def shown_to_the_user(command: str) -> Iterator[None]:
         raise SystemExit(1) from None
 
 
+def _print_anything() -> None:
+    """A file name that the terminal has no letters for is escaped, instead of ending the program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def explain(error: BaseException) -> DinomillError | None:
     """The message for the user within an error or its causes, or None when it is a bug and needs its traceback."""
     for item in _chain(error):
         if isinstance(item, DinomillError):
             return item
-        if isinstance(item, OSError) and item.errno in (errno.ENOSPC, errno.EDQUOT):
-            return StorageError(
-                f"Cannot write {item.filename or 'a file'}: {os.strerror(item.errno)}.",
-                action="free some space on that disk and run the same command again: it continues where it was",
-            )
+        if (number := refusal(item)) is not None:
+            name = str(getattr(item, "filename", None) or "a file")
+            # Reading may be refused as well; what is full or read-only was written to.
+            return _not_permitted(name) if number == errno.EACCES else refused(name, number)
         if _is_configuration(item):
             return ConfigError(
                 "A file under conf/ cannot be read.",
@@ -63,6 +72,13 @@ def explain(error: BaseException) -> DinomillError | None:
                 action="correct the YAML or the ${globals:…} reference that is named above",
             )
     return None
+
+
+def _not_permitted(name: str) -> DinomillError:
+    return StorageError(
+        f"Cannot use {name}: {os.strerror(errno.EACCES)}.",
+        action="give this user the right to read it, and to write where results go",
+    )
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

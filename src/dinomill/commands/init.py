@@ -18,6 +18,7 @@ from dinomill.planning.pool import Pool
 from dinomill.planning.pool import survey as survey_pool
 from dinomill.planning.prediction import PLAN_NAME
 from dinomill.planning.recipe import Plan, plan
+from dinomill.storage.lock import held
 
 
 def init(
@@ -54,6 +55,29 @@ def init(
         DinomillError: When an input cannot be used.
     """
     environment.check_name(name)
+    busy = InputError(f"Another `dinomill init {name}` is at work.", action="wait for its end, or choose another name")
+    lock = root / "data" / "work" / "locks" / f"init-{name}.lock"
+    with held(lock, busy):
+        code = _plan_and_write(
+            name, pool, seeds, labelled, start, hours=hours, size=size, force=force, probe=probe, root=root
+        )
+        lock.unlink(missing_ok=True)
+    return code
+
+
+def _plan_and_write(
+    name: str,
+    pool: Sequence[str],
+    seeds: Sequence[str],
+    labelled: str | None,
+    start: str | None,
+    *,
+    hours: float,
+    size: Size | None,
+    force: bool,
+    probe: bool,
+    root: Path,
+) -> int:
     require_room(name, root)
     wish = make_wish(name, pool, seeds, labelled, start, hours, size, root)
     machine = survey_machine(root)

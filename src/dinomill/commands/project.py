@@ -9,8 +9,7 @@ from typing import Any
 from dinomill.errors import ConfigError, InputError
 from dinomill.handles import HANDLE_NAME
 from dinomill.layers import Layers, environments
-
-GLOBALS = Path("conf/base/globals.yml")
+from dinomill.layers.project import GLOBALS, project_above
 
 
 def enter_project() -> Path:
@@ -20,10 +19,9 @@ def enter_project() -> Path:
         InputError: Outside of a project.
     """
     here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / GLOBALS).is_file() and (folder / "pyproject.toml").is_file():
-            os.chdir(folder)
-            return folder
+    if (root := project_above(here)) is not None:
+        os.chdir(root)
+        return root
     raise InputError(
         f"{here} is not in a dinomill project.",
         found=f"no {GLOBALS} here or in a folder above",

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from dinomill.commands.embed import Embeddings, load_predictor
+from dinomill.commands.embed import load_predictor
+from dinomill.commands.embed_sources import shown
+from dinomill.commands.embeddings import Embeddings
 from dinomill.errors import InputError
 from dinomill.images.decode_error import DecodeError
 
@@ -63,9 +65,9 @@ def search(
 
 
 def show(found: list[tuple[float, str]]) -> None:
-    """Print one line an image: cosine and path, for people and for `cut -f2`."""
+    """Print one line an image: cosine and path, for people and for `cut -f2`; control characters are escaped."""
     for cosine, path in found:
-        print(f"{cosine:.4f}\t{path}")
+        print(f"{cosine:.4f}\t{shown(path)}")
 
 
 def _unit(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -37,7 +37,11 @@ def embed(
     image_size: Annotated[int | None, typer.Option(help=SIZE, min=1)] = None,
     env: Env = None,
 ) -> None:
-    """Compute one embedding an image."""
+    """Compute one embedding an image. A run that was stopped continues when the same command is given again.
+
+    Files that cannot be used are left out, counted, and listed in OUTPUT.left_out.csv. The exit code is 0 when the
+    file is written, whatever was left out, 1 when nothing is, and 130 after Ctrl-C.
+    """
     from dinomill.commands.embed import embed_files
     from dinomill.commands.project import enter_project
 
@@ -73,6 +77,7 @@ def weights(
         str | None, typer.Argument(metavar="[FILE]", help="A file, a folder, or models:/name@alias to look at.")
     ] = None,
     image_size: Annotated[int | None, typer.Option(help=SIZE, min=1)] = None,
+    env: Env = None,
 ) -> None:
     """List the released weights that can be loaded, or say what a file holds: family, shape, licence, hash."""
     from dinomill.commands.weights import check, list_known
@@ -80,7 +85,7 @@ def weights(
     if address is None:
         list_known()
     else:
-        check(address, image_size)
+        check(address, image_size, env=env)
 
 
 @app.command(epilog="Example: [bold]dinomill search query.jpg photos.parquet --count 5[/]")

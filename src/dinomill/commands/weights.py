@@ -27,19 +27,23 @@ def list_known() -> None:
     print("timm's names. Check what you have: dinomill weights FILE")
 
 
-def check(address: str, image_size: int | None = None) -> None:
+def check(address: str, image_size: int | None = None, *, env: str | None = None) -> None:
     """Print what an address holds: family, shape, preprocessing, licence, hash.
 
     Args:
         address: A file, a folder, ``models:/name@alias``, or another address of a network.
         image_size: Pixels, instead of the network's own.
+        env: The environment whose registry ``models:/`` means.
 
     Raises:
         InputError: When it is no network that gives features: says what it is.
     """
     from dinomill.features import describe
+    from dinomill.tracking import store_at_work
 
-    for name, text in rows(describe(address, image_size=image_size)):
+    with store_at_work(env):
+        found = describe(address, image_size=image_size)
+    for name, text in rows(found):
         print(f"{name:<15} {text}")
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dinomill.features.base import Description, Features, Tokens
 from dinomill.features.licence import licence_of
-from dinomill.features.preprocessing import preprocessing_of, says_itself
+from dinomill.features.preprocessing import at_size, preprocessing_of, says_itself
 from dinomill.images.preprocess import PreprocessingConfig
 from dinomill.models.loading import OURS, Weights, read_weights
 from dinomill.models.vision_transformer import VisionTransformer
@@ -26,6 +26,12 @@ class BackboneFeatures(Features):
 
     def __init__(self, description: Description, model: VisionTransformer) -> None:
         super().__init__(description)
+        at_size(  # the patches fit
+            description.preprocessing,
+            description.preprocessing.image_size,
+            patch=model.patch_size,
+            where=description.address,
+        )
         self.model = model.eval()
 
     @property

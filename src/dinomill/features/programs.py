@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from dinomill.errors import InputError
-from dinomill.features.base import Description, Tokens
+from dinomill.features.base import Description, Tokens, require_channels
 from dinomill.features.licence import LICENCE
 from dinomill.features.preprocessing import at_size
 from dinomill.images.preprocess import SECTION, PreprocessingConfig
@@ -37,13 +37,16 @@ def describe_program(
     """What a program holds: as our exports say, or ImageNet's usual preprocessing at the size that it takes.
 
     Raises:
-        InputError: When what it says of itself cannot be read, or the given preprocessing has another size.
+        InputError: When what it says of itself cannot be read, or the preprocessing has another size or other channels.
     """
     side = input_shape[-1] if isinstance(input_shape[-1], int) and input_shape[-1] > 0 else None
     own = _told(told[SECTION], place) if SECTION in told else _usual(side, input_shape[1])
     settings = preprocessing or own
     if image_size is not None:
         settings = at_size(settings, image_size, patch=None, where=address)
+    channels = input_shape[1]
+    if isinstance(channels, int) and channels > 0:
+        require_channels(address, channels, settings)
     if side is not None and settings.image_size != side:
         raise InputError(
             f"{place} takes images of {side} pixels.",

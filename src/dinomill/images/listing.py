@@ -166,7 +166,7 @@ def _rows(path: Path) -> Iterator[Item]:
         file = path.parent / name
         try:
             status = file.stat()
-        except OSError:
+        except (OSError, ValueError):  # a zero byte in a name is a ValueError
             yield Item(name, 0, "", fault="missing")
             continue
         if stat.S_ISREG(status.st_mode):

@@ -5,8 +5,9 @@ The settings travel with the weights, as the section "preprocessing" of an expor
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +15,14 @@ from PIL import Image
 from pydantic import Field, model_validator
 
 from dinomill.config import Config
+from dinomill.images.channels import with_channels
 from dinomill.images.decode import decode_image
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
 SECTION = "preprocessing"
+_ELONGATED = 4  # long side over short side from which on only the centre is resized
 
 
 class PreprocessingConfig(Config):
@@ -69,12 +72,16 @@ def preprocess(pixels: Pixels, config: PreprocessingConfig) -> Floats:
     """Resize the shorter side (bicubic, smoothed when reduced), cut out the centre, normalise.
 
     Args:
-        pixels: ``[H, W, C]`` uint8, as decoded.
+        pixels: ``[H, W, C]`` uint8, as decoded; other channels and numbers become the network's, see ``channels``.
         config: The model's settings.
 
     Returns:
         ``[C, S, S]`` float32.
+
+    Raises:
+        DecodeError: When the pixels have other channels than the network takes, and cannot be given them.
     """
+    pixels = with_channels(pixels, config.channels, config.value_range)
     square = centre_square(pixels, config.resize, config.image_size)
     gain = 1 / (255 * np.array(config.std, dtype=np.float32))
     offset = -np.array(config.mean, dtype=np.float32) / np.array(config.std, dtype=np.float32)
@@ -83,18 +90,50 @@ def preprocess(pixels: Pixels, config: PreprocessingConfig) -> Floats:
 
 
 def centre_square(pixels: Pixels, resize: int, side: int) -> Pixels:
-    """The centre of an image after its shorter side was resized: ``[H, W, C]`` to ``[side, side, C]``, uint8."""
-    height, width, channels = pixels.shape
+    """The centre of an image after its shorter side was resized: ``[H, W, C]`` to ``[side, side, C]``, uint8.
+
+    Memory follows from ``resize`` alone: of an elongated image (20,000 x 1 pixels would become 5,120,000 x 256) only
+    the part that the centre is made of is resized. Its values are those of the whole but for rounding: one level, more
+    where bicubic overshoot is clipped between the two passes, whose order Pillow chooses by size.
+    """
+    height, width = pixels.shape[:2]
     scale = resize / min(height, width)
     new = (max(round(width * scale), resize), max(round(height * scale), resize))
+    left, top = (new[0] - side) // 2, (new[1] - side) // 2
+    if max(new) > _ELONGATED * resize:
+        columns, rows = _part(width, new[0], left, side), _part(height, new[1], top, side)
+        part = pixels[rows.first : rows.last, columns.first : columns.last]
+        return _resized(part, (side, side), (columns.start, rows.start, columns.end, rows.end))
     if new != (width, height):
-        if channels == 3:
-            pixels = np.asarray(Image.fromarray(pixels).resize(new, Image.Resampling.BICUBIC))
-        else:
-            planes = (Image.fromarray(pixels[:, :, channel]) for channel in range(channels))
-            pixels = np.stack([np.asarray(plane.resize(new, Image.Resampling.BICUBIC)) for plane in planes], axis=-1)
-    top, left = (new[1] - side) // 2, (new[0] - side) // 2
+        pixels = _resized(pixels, new)
     return pixels[top : top + side, left : left + side]
+
+
+class _Part(NamedTuple):
+    """Along one axis: the pixels that are read, and where among them the result begins and ends."""
+
+    first: int
+    last: int
+    start: float
+    end: float
+
+
+def _part(length: int, resized: int, offset: int, side: int) -> _Part:
+    """What of ``length`` pixels, resized to ``resized``, becomes the ``side`` pixels from ``offset`` on."""
+    step = length / resized
+    start, end = offset * step, (offset + side) * step
+    support = 2 * max(step, 1) + 2  # bicubic reaches two pixels to either side, of the larger of the two grids
+    first, last = max(math.floor(start - support), 0), min(math.ceil(end + support), length)
+    return _Part(first, last, start - first, min(end - first, last - first))
+
+
+def _resized(pixels: Pixels, size: tuple[int, int], box: tuple[float, float, float, float] | None = None) -> Pixels:
+    """``[H, W, C]`` at another size (width, height), or a part of it; bicubic, smoothed when reduced."""
+    channels = pixels.shape[2]
+    if channels == 3:
+        return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC, box))
+    planes = (Image.fromarray(pixels[:, :, channel]) for channel in range(channels))
+    return np.stack([np.asarray(plane.resize(size, Image.Resampling.BICUBIC, box)) for plane in planes], axis=-1)
 
 
 def preprocess_bytes(data: bytes | memoryview, config: PreprocessingConfig) -> Floats:

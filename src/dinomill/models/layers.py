@@ -27,8 +27,13 @@ class PatchEmbed(nn.Module):
         """Map ``[B, C, H, W]`` to ``[B, N, D]``, patches in row-major order.
 
         Raises:
-            ValueError: When a side is not a multiple of the patch size.
+            ValueError: When a side is not a multiple of the patch size, or the images have other channels.
         """
+        if x.ndim != 4 or x.shape[1] != self.proj.in_channels:
+            raise ValueError(
+                f"a batch of shape {tuple(x.shape)}; [B, {self.proj.in_channels}, H, W] is expected: a grey image is "
+                "put to a model of colour by repeating its channel"
+            )
         batch, channels, height, width = x.shape
         side = self.patch_size
         if height % side or width % side:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
@@ -17,6 +18,7 @@ from dinomill.errors import InputError
 from dinomill.features.backbone import BackboneFeatures, describe_model
 from dinomill.features.base import Features
 from dinomill.features.door import open as open_features
+from dinomill.images.decode_error import DecodeError, Reason
 from dinomill.images.preprocess import PreprocessingConfig, preprocess, preprocess_bytes
 from dinomill.models.config import Pooling
 from dinomill.models.pooling import pooled_dim
@@ -26,6 +28,7 @@ from dinomill.storage.hashing import hash_json
 Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
 Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 
 class Predictor:
@@ -95,12 +98,46 @@ class Predictor:
 
         Raises:
             DecodeError: When the bytes of an image are unusable.
+            InputError: When the network gives what is no number.
         """
         return self._collect(images, preprocess_bytes)
 
     def embed_pixels(self, images: Sequence[Pixels]) -> Floats:
-        """Embed decoded images, each ``[H, W, C]`` uint8: ``[N, D]`` float32."""
+        """Embed decoded images, each ``[H, W]`` or ``[H, W, C]``: ``[N, D]`` float32.
+
+        Grey becomes colour and colour grey as the network takes it; transparency is put on white.
+
+        Raises:
+            DecodeError: When an image has other channels, and no rule makes the network's of them.
+        """
         return self._collect(images, preprocess)
+
+    def each(self, images: Iterable[bytes]) -> Iterator[Floats | InputError]:
+        """Embed images of which some may be unusable: for each ``[D]`` float32, or why there is none, in their order.
+
+        One that cannot be used spoils no other; nothing is computed twice.
+        """
+        with _decoders(self.workers) as pool_:
+            ready = self._prepared(images, self._prepare_or_say, pool_)
+            while batch := list(islice(ready, self.batch_size)):
+                yield from self._batch_of_some(batch)
+
+    def _prepare_or_say(self, image: bytes, config: PreprocessingConfig) -> Floats | InputError:
+        try:
+            return preprocess_bytes(image, config)
+        except InputError as error:
+            return error
+        except Exception as error:  # decoders raise what they like on damaged files
+            return DecodeError(Reason.CORRUPT, f"{type(error).__name__}: {error}")
+
+    def _batch_of_some(self, batch: list[Floats | InputError]) -> Iterator[Floats | InputError]:
+        good = [item for item in batch if not isinstance(item, InputError)]
+        vectors = iter(self.embed_batch(torch.from_numpy(np.stack(good))).cpu().numpy() if good else ())
+        for item in batch:
+            vector = item if isinstance(item, InputError) else next(vectors)
+            if not isinstance(vector, InputError) and not np.isfinite(vector).all():
+                vector = _not_finite(self.features.description.address, 1)
+            yield vector
 
     def stream(self, images: Iterable[bytes]) -> Iterator[Floats]:
         """Embed any number of encoded images, a batch ``[<= batch_size, D]`` at a time."""
@@ -108,7 +145,12 @@ class Predictor:
 
     @torch.inference_mode()
     def embed_batch(self, batch: Tensor) -> Tensor:
-        """Embed a preprocessed batch ``[B, C, H, W]``: ``[B, D]`` float32, on the predictor's device."""
+        """Embed a preprocessed batch ``[B, C, H, W]``: ``[B, D]`` float32, on the predictor's device.
+
+        Raises:
+            InputError: When the batch has other axes or channels than the network takes.
+        """
+        self.features.require_fit(batch)
         batch = batch.to(self.device, non_blocking=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == "bfloat16"):
             return self.features(batch).pooled(self.pooling).float()
@@ -120,17 +162,45 @@ class Predictor:
     def _batches(
         self, images: Iterable[Item], prepare: Callable[[Item, PreprocessingConfig], Floats]
     ) -> Iterator[Floats]:
+        with _decoders(self.workers) as pool_:
+            yield from self._forward(self._prepared(images, prepare, pool_))
+
+    def _prepared(
+        self,
+        images: Iterable[Item],
+        prepare: Callable[[Item, PreprocessingConfig], Made],
+        pool_: ThreadPoolExecutor | None,
+    ) -> Iterator[Made]:
         config = self.preprocessing
-        if self.workers:
-            with ThreadPoolExecutor(self.workers) as pool_:
-                ready = _ahead(images, lambda image: pool_.submit(prepare, image, config).result, 2 * self.batch_size)
-                yield from self._forward(wait() for wait in ready)
-        else:
-            yield from self._forward(prepare(image, config) for image in images)
+        if pool_ is None:
+            return (prepare(image, config) for image in images)
+        ready = _ahead(images, lambda image: pool_.submit(prepare, image, config).result, 2 * self.batch_size)
+        return (wait() for wait in ready)
 
     def _forward(self, inputs: Iterator[Floats]) -> Iterator[Floats]:
         while batch := list(islice(inputs, self.batch_size)):
-            yield self.embed_batch(torch.from_numpy(np.stack(batch))).cpu().numpy()
+            vectors = self.embed_batch(torch.from_numpy(np.stack(batch))).cpu().numpy()
+            finite = np.isfinite(vectors).all(axis=1)
+            if not finite.all():
+                raise _not_finite(self.features.description.address, int((~finite).sum()))
+            yield vectors
+
+
+def _not_finite(address: str, images: int) -> InputError:
+    """Such an embedding is like nothing, not even itself, and JSON has no word for it."""
+    return InputError(
+        f"{address} gives embeddings that are no numbers (NaN or infinite), of {images} image{'s' * (images > 1)}.",
+        action="try dtype float32 where it was half; weights that do so for every image are damaged or diverged",
+    )
+
+
+@contextmanager
+def _decoders(workers: int) -> Iterator[ThreadPoolExecutor | None]:
+    if not workers:
+        yield None
+        return
+    with ThreadPoolExecutor(workers) as pool_:
+        yield pool_
 
 
 def _features(
@@ -146,10 +216,10 @@ def _features(
 
 
 def _ahead(
-    items: Iterable[Item], start: Callable[[Item], Callable[[], Floats]], depth: int
-) -> Iterator[Callable[[], Floats]]:
+    items: Iterable[Item], start: Callable[[Item], Callable[[], Made]], depth: int
+) -> Iterator[Callable[[], Made]]:
     """Start work on items, at most ``depth`` of them before the first is asked for."""
-    waiting: list[Callable[[], Floats]] = []
+    waiting: list[Callable[[], Made]] = []
     for item in items:
         waiting.append(start(item))
         if len(waiting) >= depth:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,12 +17,21 @@ from typing import Any
 
 from dinomill.errors import StorageError
 
+_FULL = "free some space on that disk and run the same command again: it continues where it was"
 _ACTIONS = {
-    errno.ENOSPC: "free some space on that disk and run the same command again: it continues where it was",
+    errno.ENOSPC: _FULL,
+    errno.EFBIG: "this shell or disk limits the size of a file: raise it (`ulimit -f unlimited`), or write elsewhere",
     errno.EDQUOT: "raise the quota or free some space, then run the same command again",
     errno.EACCES: "give this user the right to write there, or configure another folder",
     errno.EROFS: "the file system is read-only: configure another folder",
 }
+# What writers say who do not pass on the system's number: NumPy, safetensors, torch, SQLite.
+_SAID = (
+    (re.compile(r"^\d+ requested and \d+ written$"), errno.ENOSPC),
+    (re.compile(r"\(os error (\d+)\)"), None),
+    (re.compile(r"^\[enforce fail at inline_container|PytorchStreamWriter failed writing"), errno.ENOSPC),
+    (re.compile(r"database or disk is full"), errno.ENOSPC),
+)
 
 
 @contextmanager
@@ -29,14 +39,34 @@ def storage_errors(path: Path) -> Iterator[None]:
     """Turn a full disk, a quota or a missing permission into a StorageError that names the path."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in _ACTIONS:
+    except Exception as error:
+        number = refusal(error)
+        if number is None:
             raise
-        raise StorageError(
-            f"Cannot write {path}: {os.strerror(error.errno)}.",
-            found=_free_space(path),
-            action=_ACTIONS[error.errno],
-        ) from None
+        raise refused(path, number) from None
+
+
+def refusal(error: BaseException) -> int | None:
+    """Why the storage refused a write, as an ``errno``, whoever says so; None for any other error."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno if error.errno in _ACTIONS else None
+    if type(error).__module__.split(".")[0] in ("builtins", "safetensors", "sqlite3", "sqlalchemy", "torch"):
+        for pattern, number in _SAID:
+            if found := pattern.search(str(error)):
+                number = number or int(found[1])
+                return number if number in _ACTIONS else None
+    return None
+
+
+def refused(path: Path | str, number: int) -> StorageError:
+    """The message for a path that cannot be written.
+
+    Args:
+        path: For people; that of a file, where it is known.
+        number: What `refusal` found.
+    """
+    found = _free_space(path) if isinstance(path, Path) else None
+    return StorageError(f"Cannot write {path}: {os.strerror(number)}.", found=found, action=_ACTIONS[number])
 
 
 @contextmanager

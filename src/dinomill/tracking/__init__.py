@@ -17,6 +17,7 @@ from dinomill.tracking.registry import (
     version_by_alias,
 )
 from dinomill.tracking.run import Run, attach, open_run
+from dinomill.tracking.store import current_store, store_at_work
 
 __all__ = [
     "ModelCard",
@@ -25,6 +26,7 @@ __all__ = [
     "TrackingConfig",
     "annotate",
     "attach",
+    "current_store",
     "download",
     "find_version",
     "git_commit",
@@ -33,5 +35,6 @@ __all__ = [
     "register",
     "resolve_uri",
     "set_alias",
+    "store_at_work",
     "version_by_alias",
 ]

@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 
 from dinomill.errors import MachineError
 from dinomill.storage.atomic import storage_errors
 from dinomill.tracking.database import prepare
+from dinomill.tracking.moved import ARTIFACTS, follow
 from dinomill.variables import kept_environment
 
 if TYPE_CHECKING:
@@ -48,11 +48,16 @@ def redact(uri: str) -> str:
     return re.sub(r"://[^/@\s]+@", "://…@", uri)
 
 
-def resolve_uri(uri: str) -> str:
-    """The URI with a relative SQLite path made absolute, so that worker processes find the same database."""
+def resolve_uri(uri: str, base: Path | None = None) -> str:
+    """The URI with a relative SQLite path made absolute, so that worker processes find the same database.
+
+    Args:
+        uri: Of a store.
+        base: Where a relative path starts; None is the working directory.
+    """
     if not uri.startswith(_SQLITE):
         return uri
-    return f"{_SQLITE}{Path(uri.removeprefix(_SQLITE)).absolute()}"
+    return f"{_SQLITE}{(base or Path()).absolute() / uri.removeprefix(_SQLITE)}"
 
 
 def database_path(uri: str) -> Path | None:
@@ -87,18 +92,15 @@ def connect(uri: str, *, create: bool = True) -> MlflowClient:
     if database is not None and not create and not database.exists():
         raise MachineError(
             f"There is no tracking database {database}.",
-            action="run from the project's folder, or set MLFLOW_TRACKING_URI to the store that has the model; "
+            action="run from within the project, or set MLFLOW_TRACKING_URI to the store that has the model "
+            "(sqlite:////path/of/the/project/data/mlflow/mlflow.db); "
             "`kedro run --pipelines registration` registers the model anew",
         )
-    if database is not None:
-        with storage_errors(database):
-            database.parent.mkdir(parents=True, exist_ok=True)
+    make_ready(uri)
     with tracking_errors(uri):
         import mlflow
         from mlflow import MlflowClient
 
-        if database is not None:
-            prepare(database)
         # The registry is the tracking store's unless the user says otherwise.
         registry = os.environ.get("MLFLOW_REGISTRY_URI") or uri
         # MLflow writes both into the environment, where they would pass for the user's own at the next store.
@@ -108,18 +110,35 @@ def connect(uri: str, *, create: bool = True) -> MlflowClient:
         return MlflowClient(uri, registry)
 
 
+def make_ready(uri: str) -> None:
+    """See that a SQLite store is whole, and that its artifacts are those that lie beside it.
+
+    Raises:
+        MachineError: When the store cannot be used.
+        StorageError: When its folder cannot be made.
+    """
+    database = database_path(uri)
+    if database is None:
+        return
+    with storage_errors(database):
+        database.parent.mkdir(parents=True, exist_ok=True)
+    with tracking_errors(uri):
+        prepare(database)
+        follow(database)
+
+
 def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
     """The experiment's id; it is created if need be, its artifacts beside the database for a SQLite store.
 
     Raises:
-        MachineError: When the store cannot be reached, the experiment was deleted, or the database was moved.
+        MachineError: When the store cannot be reached, or the experiment was deleted.
     """
     uri = resolve_uri(uri)
     database = database_path(uri)
     with tracking_errors(uri):
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
-            location = (database.parent / "artifacts" / _slug(name)).as_uri() if database else None
+            location = (database.parent / ARTIFACTS / _slug(name)).as_uri() if database else None
             return str(client.create_experiment(name, artifact_location=location))
     if experiment.lifecycle_stage != "active":
         raise MachineError(
@@ -127,35 +146,7 @@ def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
             action=f"restore it with `mlflow experiments restore -x {experiment.experiment_id}`, or set another "
             "`experiment` in the tracking parameters",
         )
-    if database is not None:
-        _refuse_moved_database(database, experiment.artifact_location)
     return str(experiment.experiment_id)
-
-
-def local_path(uri: str) -> Path | None:
-    """The path of a ``file://`` URI or plain path, or None for a remote one."""
-    parts = urlsplit(uri)
-    if parts.scheme == "file":
-        return Path(unquote(parts.path))
-    return Path(uri) if not parts.scheme else None
-
-
-def _refuse_moved_database(database: Path, location: str) -> None:
-    """MLflow keeps absolute artifact paths: a copied project would write into the one that it was copied from."""
-    path = local_path(location)
-    if path is None or path.parent == database.parent / "artifacts":
-        return
-    # An artifact folder of the user's own choice is fine; one that lies beside another (or no longer existing) copy of
-    # this database is not.
-    other = path.parent.parent / database.name
-    if path.parent.name == "artifacts" and other != database and (other.exists() or not path.exists()):
-        raise MachineError(
-            f"The tracking database {database} was moved or copied.",
-            found=f"it keeps its artifacts in {path}",
-            expected=f"{database.parent / 'artifacts'}",
-            action=f"remove {database.parent} to start afresh here (runs and models of the copy are lost), "
-            "or point `tracking_uri` at the original",
-        )
 
 
 def _slug(name: str) -> str:
@@ -192,6 +183,10 @@ def _explain(uri: str, error: Exception) -> MachineError:
     shown = redact(uri)
     if "out-of-date database schema" in text:
         action = f"save a copy of the database, then run `mlflow db upgrade {shown}`"
+    elif "disk is full" in text:
+        action = "free some space on that disk and run the same command again: it continues where it was"
+    elif "readonly database" in text:
+        action = f"give this user the right to write {uri.removeprefix(_SQLITE)} and its folder"
     elif "database is locked" in text:
         action = "another process holds the database; end it, or use an MLflow server for several writers at once"
     elif "Can't locate revision" in text:

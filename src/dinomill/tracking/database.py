@@ -11,15 +11,18 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from contextlib import closing, suppress
 from pathlib import Path
 
 # A table that a migration copies into; it is renamed at its end.
+_ABANDONED = 300.0  # seconds without a change
 _UNDER_WAY = "_alembic_tmp_%"
 
 
 def prepare(database: Path) -> None:
     """Make the database where there is none, or one that was never finished and holds nothing."""
+    _sweep(database)
     if database.exists():
         if not unfinished(database):
             return
@@ -36,6 +39,26 @@ def prepare(database: Path) -> None:
     finally:
         for leftover in database.parent.glob(f"{temporary.name}*"):
             leftover.unlink(missing_ok=True)
+
+
+def _sweep(database: Path) -> None:
+    """Remove what killed processes of this machine were making."""
+    for path in database.parent.glob(f".{database.name}.*.making*"):
+        number = path.name.removeprefix(f".{database.name}.").partition(".")[0]
+        with suppress(OSError, ValueError):
+            # On a shared disk it may be another machine's process: what is at work there is younger.
+            if time.time() - path.stat().st_mtime > _ABANDONED and not _runs(int(number)):
+                path.unlink()
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def unfinished(database: Path) -> bool:

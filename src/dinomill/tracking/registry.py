@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, Any
 from dinomill.errors import InputError
 from dinomill.storage.atomic import storage_errors
 from dinomill.storage.hashing import hash_bytes
-from dinomill.tracking.config import TrackingConfig
-from dinomill.tracking.connection import connect, local_path, redact, resolve_uri, tracking_errors
+from dinomill.tracking.connection import connect, database_path, redact, resolve_uri, tracking_errors
+from dinomill.tracking.moved import local_path, relocated
 from dinomill.tracking.run import Run
+from dinomill.tracking.store import current_store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -190,13 +191,13 @@ def download(uri: str, tracking_uri: str | None = None) -> Path:
 
     Args:
         uri: ``models:/name@alias`` or ``models:/name/version``.
-        tracking_uri: The store; by default ``MLFLOW_TRACKING_URI``, else the project's own database.
+        tracking_uri: The store; by default that of the environment at work, see ``store``.
 
     Raises:
         InputError: When there is no such model, or it was not registered by dinomill.
         MachineError: When the store cannot be reached.
     """
-    store = resolve_uri(tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or TrackingConfig().tracking_uri)
+    store = resolve_uri(tracking_uri) if tracking_uri else current_store()
     client = connect(store, create=False)
     found = _resolve(client, store, uri)
     with tracking_errors(store):
@@ -233,7 +234,9 @@ def _fetch(store: str, found: RegisteredVersion, source: str) -> Path:
     """The model's folder: in place when it is on this machine, else a copy in the cache."""
     import mlflow
 
-    here = local_path(source)
+    here, database = local_path(source), database_path(store)
+    if here is not None and database is not None:
+        here = relocated(here, database)  # a database that may not be written keeps the addresses of before
     if here is not None and here.is_dir():
         return here
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dinomill" / "models"

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +12,7 @@ from typing import Any
 import pytest
 
 from dinomill.planning.checks import Problem, Request
-from dinomill.planning.checks.places import check_places
+from dinomill.planning.checks.places import check_places, unfit_for_dvc
 from tests.planning.checks.conftest import stopping
 
 Ask = Callable[..., Request]
@@ -103,3 +106,55 @@ def test_a_folder_that_may_not_be_read(root: Path, found: Found) -> None:
         assert "Cannot list the folder" in stopping(found())[0].problem
     finally:
         (root / "raw/pool").chmod(0o755)
+
+
+def _odd(kind: str, pool: Path) -> None:
+    if kind == "broken link":
+        (pool / "x.png").symlink_to("missing")
+    elif kind == "link to itself":
+        (pool / "x.png").symlink_to("x.png")
+    elif kind == "pipe":
+        os.mkfifo(pool / "x.png")
+    elif kind == "name":
+        Path(os.fsdecode(os.fsencode(pool) + b"/caf\xe9.png")).write_bytes(b"")
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind("raw/pool/x.png")
+
+
+@pytest.mark.parametrize("kind", ["broken link", "link to itself", "pipe", "name", "socket"])
+def test_what_stops_dvc_is_named_before_dvc_is_asked(root: Path, ask: Ask, kind: str) -> None:
+    assert not list(unfit_for_dvc(ask()))
+    _odd(kind, root / "raw/pool")
+    (problem,) = unfit_for_dvc(ask())
+    assert problem.key == "pool"
+    assert ("caf\\xe9.png" if kind == "name" else "raw/pool/x.png") in str(problem.found)
+    assert "`kedro run` alone leaves it out and goes on" in str(problem.action)
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_may_not_be_read_is_named_before_dvc_is_asked(root: Path, ask: Ask, kind: str) -> None:
+    """DVC said "Permission denied" of a file, and nothing of a folder that it then left out."""
+    place = root / "raw/pool/shut"
+    place.mkdir() if kind == "folder" else place.write_bytes(b"x")
+    place.chmod(0)
+    code = f"""
+import os
+from pathlib import Path
+from dinomill.planning.checks.places import _odd
+print(list(_odd("raw/pool")))
+"""
+    done = subprocess.run([*unprivileged(), sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    place.chmod(0o755)
+    assert done.stdout == "[('raw/pool/shut', 'file or folder without the right to read it')]\n", done.stderr
+    assert not list(unfit_for_dvc(ask()))
+
+
+def unprivileged() -> list[str]:
+    """What to put before a command so that rights are asked of it too: root has all of them."""
+    if os.geteuid() != 0:
+        return []
+    if (program := shutil.which("setpriv")) is None:
+        pytest.skip("root may read everything, and there is no setpriv to be less")
+    rights = "-dac_override,-dac_read_search"
+    return [program, "--bounding-set", rights, "--inh-caps", rights]

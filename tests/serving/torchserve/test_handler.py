@@ -76,3 +76,16 @@ def test_a_bad_request_does_not_harm_its_batch(backbone: Path, photographs: list
     assert np.allclose(answers[2]["embeddings"], expected[1:3], atol=1e-5)
     assert list(answers[1]) == ["error"]
     assert [context.get_response_status(index)[0] for index in range(3)] == [200, 400, 200]
+
+
+def test_the_instance_that_is_no_image_is_named(backbone: Path, photographs: list[bytes]) -> None:
+    instances = {"instances": [{"b64": _b64(photographs[0])}, {"b64": _b64(b"garbage")}]}
+    deep = b'{"instances": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    context = _context(backbone, 3)
+    served = EmbeddingHandler()
+    served.initialize(context)
+    answers = served.handle([{"body": instances}, {"body": deep}, {"body": photographs[0]}], context)
+    assert answers[0]["error"].startswith("Instance 1: The image cannot be used (not_an_image)")
+    assert "JSON cannot be read" in answers[1]["error"]
+    assert len(answers[2]["embedding"]) == 64
+    assert [context.get_response_status(index)[0] for index in range(3)] == [400, 400, 200]

@@ -15,6 +15,7 @@ from dinomill.planning.checks.problems import Problem
 from dinomill.planning.checks.request import Request
 from dinomill.planning.checks.settings import check_settings
 from dinomill.planning.checks.shapes import check_shapes
+from dinomill.tracking import store_at_work
 
 _CHECKS: tuple[Callable[[Request], Iterator[Problem]], ...] = (
     check_settings,
@@ -31,4 +32,6 @@ _CHECKS: tuple[Callable[[Request], Iterator[Problem]], ...] = (
 
 def check(request: Request) -> list[Problem]:
     """Every problem of the stages that will run, in the order of the stages' needs; the same one is said once."""
-    return list(dict.fromkeys(problem for one in _CHECKS for problem in one(request)))
+    # Registered models that the configuration names are those of its own store, also before a run has been opened.
+    with store_at_work(uri=request.settings.get("tracking_uri")):
+        return list(dict.fromkeys(problem for one in _CHECKS for problem in one(request)))

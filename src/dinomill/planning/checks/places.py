@@ -22,6 +22,7 @@ _STOPS_DVC = {
     "broken_link": "link to nothing",
     "not_a_file": "pipe, socket or device",
     "name_not_utf8": "name that is not UTF-8",
+    "unreadable": "file or folder without the right to read it",
 }
 # Folders in globals.yml that a stage writes, and whose content is therefore lost when it runs again.
 _NOT_WRITTEN = ("sample",)
@@ -65,7 +66,8 @@ def _source(request: Request, key: str, place: str) -> Iterator[Problem]:
     try:
         items = request.listing(place)
     except DinomillError as error:
-        action = "correct the path"
+        # What is there says itself what is wrong with it: a folder that may not be listed.
+        action = (error.action if Path(place).exists() else None) or "correct the path"
         if "01_raw/sample" in place:
             verb = "dinomill sample --full" if "sample_full" in place else "dinomill sample"
             action = f"run `{verb}` to lay out the sample; for your own images: `dinomill init NAME --pool PATH`"
@@ -105,11 +107,12 @@ def unfit_for_dvc(request: Request) -> Iterator[Problem]:
 
 
 def _odd(folder: str) -> Iterator[tuple[str, str]]:
-    """Such entries below a folder; names and kinds alone are looked at, so that tens of thousands take no time."""
+    """Such entries below a folder; names, kinds and rights alone are looked at: tens of thousands take no time."""
     waiting = [folder]
     while waiting:
+        here = waiting.pop()
         try:
-            with os.scandir(waiting.pop()) as entries:
+            with os.scandir(here) as entries:
                 for entry in entries:
                     if entry.name != os.fsencode(entry.name).decode("utf-8", "replace"):
                         yield entry.path, _STOPS_DVC["name_not_utf8"]
@@ -119,19 +122,28 @@ def _odd(folder: str) -> Iterator[tuple[str, str]]:
                         yield entry.path, _STOPS_DVC["broken_link"]
                     elif not (entry.is_file() or entry.is_dir()):
                         yield entry.path, _STOPS_DVC["not_a_file"]
-        except OSError:  # a folder that may not be listed: DVC says so, and so does curation
-            continue
+                    elif not os.access(entry.path, os.R_OK):
+                        yield entry.path, _STOPS_DVC["unreadable"]
+        except OSError:
+            yield here, _STOPS_DVC["unreadable"]
 
 
 def _unfit(key: str, place: str, odd: Sequence[tuple[str, str]], *, warning: bool) -> Problem:
     kinds = Counter(kind for _, kind in odd)
+    counts = ", ".join(f"{many:,} × {what}" for what, many in kinds.items())
     return Problem(
         key,
         f"{place} holds what DVC cannot read: `dvc repro` would stop at it, or wait for ever.",
-        found=", ".join(f"{many:,} × {what}" for what, many in kinds.items()) + f": {some([path for path, _ in odd])}",
-        action="remove or rename it; `kedro run` alone leaves it out and goes on",
+        found=f"{counts}: {some([_shown(path) for path, _ in odd])}",
+        action="remove it, rename it or give this user the right to read it"
+        + ("" if any(Path(path).is_dir() for path, _ in odd) else "; `kedro run` alone leaves it out and goes on"),
         warning=warning,
     )
+
+
+def _shown(path: str) -> str:
+    """A path as text that can be printed: bytes that are not UTF-8 are escaped."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _seed_sets(request: Request) -> Iterator[Problem]:

@@ -18,7 +18,7 @@ import base64
 import binascii
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,31 +59,37 @@ class EmbeddingHandler:
         Returns:
             One JSON-ready answer a request, in order.
         """
-        try:
-            answers = self._answer_together(data)
-        except DinomillError:
-            # Some request of the batch is bad. Good batches are the rule, so only now is each looked at alone.
-            answers = [self._answer_alone(row) for row in data]
+        answers = self._answer(data)
         for index, answer in enumerate(answers):
             context.set_response_content_type(index, "application/json")
             if "error" in answer:
                 context.set_response_status(code=400, phrase="Bad Request", idx=index)
         return answers
 
-    def _answer_together(self, data: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        requests = [read_request(row, self.max_instances) for row in data]
-        embeddings = iter(self.predictor([image for images, _ in requests for image in images]).tolist())
-        answers: list[dict[str, Any]] = []
-        for images, single in requests:
-            mine = [next(embeddings) for _ in images]
-            answers.append({"embedding": mine[0]} if single else {"embeddings": mine})
-        return answers
+    def _answer(self, data: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """All images of all requests in as few passes as they need; a bad one spoils its own request alone."""
+        requests = [self._read(row) for row in data]
+        images = [image for request in requests if not isinstance(request, DinomillError) for image in request[0]]
+        vectors = self.predictor.each(images)
+        return [self._one_answer(request, vectors) for request in requests]
 
-    def _answer_alone(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _read(self, row: dict[str, Any]) -> tuple[list[bytes], bool] | DinomillError:
         try:
-            return self._answer_together([row])[0]
+            return read_request(row, self.max_instances)
         except DinomillError as error:
-            return {"error": str(error)}
+            return error
+
+    def _one_answer(self, request: tuple[list[bytes], bool] | DinomillError, vectors: Iterator[Any]) -> dict[str, Any]:
+        if isinstance(request, DinomillError):
+            return {"error": str(request)}
+        images, single = request
+        mine = [next(vectors) for _ in images]
+        bad = [(number, vector) for number, vector in enumerate(mine) if isinstance(vector, DinomillError)]
+        if bad:
+            number, error = bad[0]
+            return {"error": str(error) if single else f"Instance {number}: {error}"}
+        found = [vector.tolist() for vector in mine]
+        return {"embedding": found[0]} if single else {"embeddings": found}
 
 
 def read_request(row: Mapping[str, Any], max_instances: int) -> tuple[list[bytes], bool]:
@@ -122,7 +128,7 @@ def read_request(row: Mapping[str, Any], max_instances: int) -> tuple[list[bytes
 def _decode_json(body: bytes) -> Any:
     try:
         return json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError("The request's JSON cannot be read.", found=str(error)) from None
 
 

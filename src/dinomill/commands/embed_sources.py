@@ -1,0 +1,83 @@
+"""What `dinomill embed` is asked to look at: files, and why some of them cannot be images at all."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from dinomill.errors import InputError
+
+
+class LeftOut(NamedTuple):
+    """A file without an embedding."""
+
+    path: str
+    reason: str  # short and countable
+    detail: str
+
+
+class Candidate(NamedTuple):
+    """A file that may be an image, as it was when it was looked at."""
+
+    path: str
+    size: int  # bytes
+    modified: int  # nanoseconds
+
+
+def candidates(sources: Sequence[Path]) -> tuple[list[Candidate], list[LeftOut]]:
+    """Every file of the sources, folders in the order of their names; hidden files are passed over.
+
+    Links to files are followed, links to folders are not: there are no loops. Each file comes once.
+
+    Raises:
+        InputError: When a source does not exist.
+    """
+    found: dict[str, Candidate | LeftOut] = {}
+    for source in sources:
+        if not os.path.lexists(source):
+            raise InputError(f"There is no file or folder {shown(str(source))}.")
+        inside = _walk(str(source)) if source.is_dir() else iter([_look(str(source))])
+        for one in inside:
+            found.setdefault(one.path, one)
+    return (
+        [one for one in found.values() if isinstance(one, Candidate)],
+        [one for one in found.values() if isinstance(one, LeftOut)],
+    )
+
+
+def shown(path: str) -> str:
+    """A path as text that any file, terminal or encoding takes: odd bytes and control characters escaped."""
+    text = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
+def _walk(top: str) -> Iterator[Candidate | LeftOut]:
+    refused: list[LeftOut] = []
+
+    def keep(error: OSError) -> None:
+        refused.append(LeftOut(shown(str(error.filename)), "unreadable_folder", os.strerror(error.errno or 0)))
+
+    names: list[str] = []
+    for folder, folders, files in os.walk(top, onerror=keep):
+        links = [name for name in folders if Path(folder, name).is_symlink()]
+        names += [os.path.join(folder, name) for name in (*files, *links) if not name.startswith(".")]  # noqa: PTH118
+    yield from map(_look, sorted(names))
+    yield from refused
+
+
+def _look(path: str) -> Candidate | LeftOut:
+    if path != path.encode("utf-8", "surrogateescape").decode("utf-8", "replace"):
+        return LeftOut(shown(path), "name_not_utf8", "a result cannot name it: rename it")
+    try:
+        status = Path(path).stat()
+    except OSError as error:
+        broken = Path(path).is_symlink()
+        return LeftOut(path, "broken_link" if broken else "unreadable", error.strerror or str(error))
+    if stat.S_ISDIR(status.st_mode):
+        return LeftOut(path, "link_to_folder", "not followed: name that folder itself")
+    if not stat.S_ISREG(status.st_mode):
+        return LeftOut(path, "not_a_file", "a pipe, socket or device")
+    return Candidate(path, status.st_size, status.st_mtime_ns)

@@ -1,0 +1,137 @@
+"""A file of embeddings: what `dinomill embed` writes and `dinomill search` reads.
+
+<output>.parquet     columns `path` and `embedding` (fixed-size list of float32); the model in the file's metadata
+<output>.npy         float32 [N, D], and beside it
+<output>.txt         what made them, then the N paths, one a line, JSON strings
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from dinomill.errors import InputError
+from dinomill.storage.atomic import atomic_file, write_parquet
+from dinomill.storage.hashing import hash_bytes
+
+MODEL_KEY, SIZE_KEY, IDENTITY_KEY = b"dinomill.model", b"dinomill.image_size", b"dinomill.identity"
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Images and their embeddings, row by row.
+
+    Args:
+        paths: N names of images.
+        vectors: float32 [N, D].
+        model: The address of the network that made them.
+        image_size: Pixels at which it saw them, when that was asked for; None is its own.
+        identity: Of the network: a hash of its weights and preprocessing. None in files from before it was kept.
+    """
+
+    paths: list[str]
+    vectors: npt.NDArray[np.float32]
+    model: str
+    image_size: int | None = None
+    identity: str | None = None
+
+    def save(self, output: Path) -> None:
+        """Write them in the format of the suffix, whole or not at all.
+
+        Raises:
+            InputError: For a suffix that is neither ``.parquet`` nor ``.npy``.
+            StorageError: When the disk is full or not writable.
+        """
+        check_format(output)
+        if output.suffix == ".parquet":
+            self._save_parquet(output)
+        else:
+            self._save_arrays(output)
+
+    def _save_parquet(self, output: Path) -> None:
+        import pyarrow as pa
+
+        flat = pa.array(self.vectors.reshape(-1), pa.float32())
+        column = pa.FixedSizeListArray.from_arrays(flat, self.vectors.shape[1])
+        table = pa.table({"path": pa.array(self.paths, pa.string()), "embedding": column})
+        told = {MODEL_KEY: self.model, SIZE_KEY: self.image_size, IDENTITY_KEY: self.identity}
+        metadata = {key: str(value).encode() for key, value in told.items() if value is not None}
+        write_parquet(output, table.replace_schema_metadata(metadata))
+
+    def _save_arrays(self, output: Path) -> None:
+        told = {"model": self.model, "image_size": self.image_size, "identity": self.identity}
+        # Two files cannot be replaced at once: the list says which array it is of.
+        told["vectors_sha256"] = _digest(self.vectors)
+        with atomic_file(output) as temporary, temporary.open("wb") as file:
+            np.save(file, self.vectors)
+        lines = [json.dumps(told), *(json.dumps(path) for path in self.paths)]
+        with atomic_file(output.with_suffix(".txt")) as temporary:
+            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Embeddings:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: When the file is missing, something else, or holds what is no number.
+        """
+        check_format(path)
+        if not path.is_file():
+            raise InputError(f"There is no file {path}.", action="make it with `dinomill embed FOLDER --output FILE`")
+        try:
+            found = cls._load_parquet(path) if path.suffix == ".parquet" else cls._load_arrays(path)
+            if found.vectors.ndim != 2 or len(found.vectors) != len(found.paths):
+                raise ValueError(f"{len(found.paths)} paths for an array of shape {found.vectors.shape}")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path} holds no embeddings.",
+                found=str(error).splitlines()[0],
+                expected="a file that `dinomill embed` wrote",
+            ) from None
+        finite: npt.NDArray[np.bool_] = np.asarray(np.isfinite(found.vectors).all(axis=1))
+        if not finite.all():
+            raise InputError(
+                f"{path} holds embeddings that are no numbers: nothing is like them.",
+                found=f"{(~finite).sum():,} of {len(finite):,}, the first of {found.paths[int(finite.argmin())]}",
+                action="embed the images again, with weights that are whole",
+            )
+        return found
+
+    @classmethod
+    def _load_parquet(cls, path: Path) -> Embeddings:
+        import pyarrow.parquet as pq
+
+        table = pq.read_table(path, columns=["path", "embedding"])
+        column = table["embedding"].combine_chunks()
+        vectors = np.asarray(column.values, dtype=np.float32).reshape(len(table), -1)
+        metadata = table.schema.metadata or {}
+        size = int(metadata[SIZE_KEY]) if SIZE_KEY in metadata else None
+        made_by = metadata[IDENTITY_KEY].decode() if IDENTITY_KEY in metadata else None
+        return cls(table["path"].to_pylist(), vectors, metadata.get(MODEL_KEY, b"").decode(), size, made_by)
+
+    @classmethod
+    def _load_arrays(cls, path: Path) -> Embeddings:
+        head, *lines = path.with_suffix(".txt").read_text(encoding="utf-8").splitlines()
+        told, paths = json.loads(head), [json.loads(line) for line in lines]
+        vectors = np.load(path, allow_pickle=False)
+        if told.get("vectors_sha256", _digest(vectors)) != _digest(vectors):
+            raise ValueError(f"{path.with_suffix('.txt')} is the list of another array: one of the two was replaced")
+        return cls(paths, vectors, told["model"], told.get("image_size"), told.get("identity"))
+
+
+def check_format(path: Path) -> None:
+    """Refuse a file name whose suffix is neither of the two formats, before any work is done.
+
+    Raises:
+        InputError: Says which ones there are.
+    """
+    if path.suffix not in (".parquet", ".npy"):
+        raise InputError(f"{path} has no known format.", found=f"suffix {path.suffix!r}", expected=".parquet or .npy")
+
+
+def _digest(vectors: npt.NDArray[np.float32]) -> str:
+    return hash_bytes(np.ascontiguousarray(vectors).data.cast("B"))

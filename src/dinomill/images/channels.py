@@ -1,0 +1,53 @@
+"""Pixels in memory to the channels that a network takes, by the rules by which files are decoded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from dinomill.images.decode_error import DecodeError, Reason
+from dinomill.images.pixels import compose_on_white, to_uint8
+
+_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+
+
+def with_channels(
+    pixels: npt.NDArray[Any], channels: int, value_range: tuple[float, float] | None = None
+) -> npt.NDArray[np.uint8]:
+    """An image in memory as a network with so many channels takes it.
+
+    Grey becomes colour by repeating it, colour becomes grey by its luminance, and transparency is put on white.
+
+    Args:
+        pixels: ``[H, W]`` or ``[H, W, C]`` of any number type.
+        channels: Of the network.
+        value_range: Values that become 0 and 255, for other types than uint8; None is the type's whole range, of
+            floats 0 to 1.
+
+    Returns:
+        ``[H, W, channels]`` uint8; the same array where nothing is to be done.
+
+    Raises:
+        DecodeError: When there is no such rule, as from five channels to three; it names both numbers.
+    """
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if pixels.ndim != 3 or pixels.dtype.kind not in "buif":
+        raise DecodeError(
+            Reason.UNSUPPORTED, f"an array of shape {pixels.shape} of {pixels.dtype}; [H, W, C] of numbers is expected"
+        )
+    if 0 in pixels.shape:
+        raise DecodeError(Reason.EMPTY, f"an array of shape {pixels.shape}")
+    own = pixels.shape[2]
+    if own != channels and (own not in _MODES or channels not in (1, 3)):
+        raise DecodeError(Reason.WRONG_CHANNELS, f"an image of {own} channels; the network takes {channels}")
+    if pixels.dtype != np.uint8:
+        pixels = to_uint8(pixels, value_range)
+    if own == channels:
+        return pixels
+    image = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if own == 1 else pixels), _MODES[own])
+    converted = np.asarray(compose_on_white(image).convert("RGB" if channels == 3 else "L"))
+    return converted.reshape(*converted.shape[:2], channels)

@@ -1,0 +1,94 @@
+"""A disk that is full is said by name, whichever library writes; what was there before stays."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from dinomill.commands.failures import explain
+from dinomill.errors import StorageError
+from dinomill.storage.atomic import atomic_file, refusal, storage_errors
+
+ROWS = np.random.default_rng(0).random(300_000)
+
+
+def _array(path: Path) -> None:
+    with path.open("wb") as file:
+        np.save(file, ROWS)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        _array,
+        lambda path: pq.write_table(pa.table({"a": ROWS}), path),
+        lambda path: torch.save({"a": torch.from_numpy(ROWS)}, path),
+        lambda path: path.write_text("a" * 300_000, encoding="utf-8"),
+    ],
+    ids=["numpy", "parquet", "torch", "text"],
+)
+def test_a_full_disk_is_said_whoever_writes(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    """NumPy and torch do not pass on the system's number: their users saw a traceback."""
+    target = tmp_path / "result"
+    target.write_text("before", encoding="utf-8")
+    # Where the temporary file will be lies the device that is always full.
+    (tmp_path / f".result.{os.getpid()}.tmp").symlink_to("/dev/full")
+    with (
+        pytest.raises(StorageError, match=r"Cannot write .*result: No space left on device") as caught,
+        atomic_file(target) as temporary,
+    ):
+        write(temporary)
+    assert "free some space" in str(caught.value)
+    assert target.read_text(encoding="utf-8") == "before"
+    assert [path.name for path in tmp_path.iterdir()] == ["result"]
+
+
+def test_what_other_writers_say_is_understood() -> None:
+    rust = type("SafetensorError", (Exception,), {"__module__": "safetensors._safetensors_rust"})
+    said = {
+        rust("Error while serializing: I/O error: No space left on device (os error 28)"): errno.ENOSPC,
+        rust("Error while serializing: I/O error: Permission denied (os error 13)"): errno.EACCES,
+        rust("Error while deserializing header: header too large"): None,
+        sqlite3.OperationalError("database or disk is full"): errno.ENOSPC,
+        OSError("1000000 requested and 262128 written"): errno.ENOSPC,
+        OSError(errno.EDQUOT, "Disk quota exceeded"): errno.EDQUOT,
+        OSError(errno.ENOENT, "No such file or directory"): None,
+        ValueError("1000000 requested"): None,
+    }
+    for error, number in said.items():
+        assert refusal(error) == number
+    with pytest.raises(ValueError, match="as it was"), storage_errors(Path("x")):
+        raise ValueError("as it was")
+
+
+def test_a_real_safetensors_file_on_a_full_disk(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    import signal
+
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(StorageError, match="File too large"), atomic_file(tmp_path / "weights") as temporary:
+            save_file({"a": torch.from_numpy(ROWS)}, temporary)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_refused_read_is_not_called_a_write() -> None:
+    known = explain(PermissionError(errno.EACCES, "Permission denied", "/data/photos"))
+    assert known is not None
+    assert known.problem == "Cannot use /data/photos: Permission denied."
+    full = explain(OSError(errno.ENOSPC, "No space left on device", "/data/x"))
+    assert full is not None
+    assert full.problem == "Cannot write /data/x: No space left on device."

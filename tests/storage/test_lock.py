@@ -1,0 +1,58 @@
+"""A lock is one process's; it ends with it, however that ends."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dinomill.errors import InputError
+from dinomill.storage.lock import held
+
+_HOLD = """
+import sys, time
+from pathlib import Path
+from dinomill.errors import InputError
+from dinomill.storage.lock import held
+with held(Path(sys.argv[1]), InputError("busy")):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_second_process_is_refused_and_a_killed_one_holds_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "lock"
+    process = subprocess.Popen([sys.executable, "-c", _HOLD, str(path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match="busy") as caught, held(path, InputError("busy", action="wait")):
+            pass
+        assert f"process {process.pid}" in str(caught.value)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    with held(path, InputError("busy")):
+        assert path.read_text(encoding="ascii") == f"{os.getpid()}\n"
+
+
+def test_the_holder_may_remove_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    for _ in range(2):
+        with held(path, InputError("busy")):
+            path.unlink()
+
+
+def test_where_there_are_no_locks_work_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with held(tmp_path / "lock", InputError("busy")):
+        pass
