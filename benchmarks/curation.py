@@ -76,7 +76,7 @@ def find_copies(folder: Path) -> Pairs:
     rows = np.array(sorted(first.values()))
     config = DeduplicationConfig(embedding_neighbours=0)
     nothing = np.zeros(len(names), dtype=np.bool_)
-    edges = find_edges(looks, looks, np.arange(len(names)), rows, nothing, config, lambda _: None)
+    edges = find_edges(looks, looks, np.arange(len(names)), rows, nothing, config)
     return pairs | {frozenset((names[a], names[b])) for a, b in zip(edges.left, edges.right, strict=True)}
 
 
