@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, IterableDataset  # noqa: E402
 MODELS = {"small": "vits14-noreg", "base": "vitb14-noreg", "large": "vitl14-noreg"}
 
 
-class Crops(IterableDataset):
+class Crops(IterableDataset[dict[str, Any]]):
     """The same two batches again and again."""
 
     def __init__(self, work: Work) -> None:
@@ -41,7 +41,8 @@ class Steps(lightning.Callback):
     """Lets the loop go one step at a time. A step ends where the next begins: averages move after the last hook."""
 
     def __init__(self, pace: Pace) -> None:
-        self._pace, self._loss = pace, None
+        self._pace = pace
+        self._loss: torch.Tensor | None = None
 
     def on_train_batch_start(self, *_: Any) -> None:
         if self._loss is None:
