@@ -13,9 +13,9 @@ from protocol import Pace, Work, read_work
 
 # torchvision's compiled part is not loadable beside a CPU build of torch, and nothing here calls it; its Python part
 # only wants these two operators to be declared.
-_operators = torch.library.Library("torchvision", "DEF")
+_operators = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
 for _name in ("nms", "qnms"):
-    _operators.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _operators.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
 
 import pytorch_lightning as lightning  # noqa: E402
 from lightly_train._methods.dinov2.dinov2 import DINOv2, DINOv2AdamWViTArgs, DINOv2Args  # noqa: E402

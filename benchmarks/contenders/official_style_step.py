@@ -27,7 +27,7 @@ class Block(nn.Module):
 
     def attention(self, x: Tensor) -> Tensor:
         x = self.norm1(x)
-        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # type: ignore[no-untyped-call]
         share = (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(dim=-1)
         out: Tensor = self.gamma1 * self.proj((share @ v).transpose(1, 2).flatten(2))
         return out
@@ -152,7 +152,7 @@ class Step(nn.Module):
         with torch.autocast(self.work.device, torch.bfloat16, enabled=bf16):
             loss = self.losses(crops, masks)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         for part in self.student.values():
             nn.utils.clip_grad_norm_(part.parameters(), 3.0)
         self.optimizer.step()
