@@ -47,7 +47,8 @@ class DuplicatesHandle(Handle):
         default_factory=dict, description="how signatures and embeddings were searched, and the measured recall of that"
     )
     work: dict[str, int] = Field(
-        default_factory=dict, description="images: compared with all others, and taken_over: their neighbours were known"
+        default_factory=dict,
+        description="images: compared with all others, and taken_over: with known neighbours",
     )
 
 

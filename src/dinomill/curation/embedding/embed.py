@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -22,10 +21,10 @@ from dinomill.curation.embedding.whiten import Whitening, fit
 from dinomill.curation.handles import EmbeddingsHandle, ScanHandle
 from dinomill.curation.scan.tables import read_files
 from dinomill.curation.work_done import TAKEN_OVER, counted, say
-from dinomill.errors import InputError, StorageError
+from dinomill.errors import StorageError
 from dinomill.execution.tasks import ExecutionConfig, Task, TaskResult, forget_tasks, run_tasks
 from dinomill.images.decode import decode_image
-from dinomill.images.listing import Item, as_item, read_again
+from dinomill.images.listing import Item, as_item, read_unchanged
 from dinomill.storage.arrays import write_rows
 from dinomill.storage.atomic import atomic_file, fresh_folder
 from dinomill.storage.hashing import hash_bytes, hash_json
@@ -263,13 +262,7 @@ def embedding_rows(files: pa.Table) -> Rows:
 
 
 def _read(source: str, item: Item, sha256: str, side: int) -> npt.NDArray[np.uint8]:
-    data = read_again(source, item)
-    if hashlib.sha256(data).hexdigest() != sha256:  # its features would be kept as another image's
-        raise InputError(
-            f"{source}/{item.path} has changed since it was scanned.",
-            action="keep the pool unchanged while curation runs, and run it again",
-        )
-    return decode_image(data, min_side=side)
+    return decode_image(read_unchanged(source, item, sha256), min_side=side)
 
 
 def _readable_files(scan: ScanHandle) -> pa.Table:

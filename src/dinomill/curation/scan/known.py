@@ -24,8 +24,8 @@ from dinomill.execution.tasks import ExecutionConfig, Task, TaskResult, forget_t
 from dinomill.images.listing import Item, read_item
 from dinomill.storage import s3
 from dinomill.storage.hashing import hash_bytes, hash_json
-from dinomill.storage.kept import KEY, Keys, as_hashes, as_keys, made_by, remove_unused
-from dinomill.storage.kept_tables import KEY_FIELD, KeptTables, files, to_arrow, write_table
+from dinomill.storage.kept import KEY, Keys, as_hashes, made_by, remove_unused
+from dinomill.storage.kept_tables import KEY_FIELD, KeptTables, files, write_table
 
 # What a look at a file's content gives.
 LOOK_FIELDS = (
@@ -84,6 +84,7 @@ class Looked(NamedTuple):
 
     table: pa.Table  # sha256, bytes and LOOK_FIELDS
     signatures: npt.NDArray[np.int8]  # [rows, 256]
+    known: int  # files whose content was looked at, now or before
     read: int
     decoded: int
 
@@ -101,7 +102,9 @@ class Known:
         code = hash_json([config.content_hash(), made_by(_CODE, _LIBRARIES)])
         self.read, self.looks = self._cache / "read", self._cache / code[:16]
 
-    def look(self, found: Sequence[tuple[str, list[Item]]], *, per_task: int, done: Path, execution: ExecutionConfig) -> Looked:
+    def look(
+        self, found: Sequence[tuple[str, list[Item]]], *, per_task: int, done: Path, execution: ExecutionConfig
+    ) -> Looked:
         """Everything about every item of some sources: what is not known is read, and decoded if its content is new.
 
         Raises:
@@ -257,7 +260,7 @@ def _together(
     columns = {name: table[name] for name in table.column_names if name != _SIGNATURE.name}
     columns |= {"reason": pa.array(reasons, pa.string()), "detail": pa.array(details, pa.string())}
     size = pa.array(facts["bytes"].to_pylist(), pa.int64(), mask=~known)
-    return Looked(pa.table({"sha256": hashes, "bytes": size, **columns}), marks, read, decoded)
+    return Looked(pa.table({"sha256": hashes, "bytes": size, **columns}), marks, int(known.sum()), read, decoded)
 
 
 FAULTS = {
