@@ -225,7 +225,7 @@ def _remember(file: Path, names: Keys, lists: _Lists) -> None:
 
 
 def _recalled(file: Path | None, names: Keys | None) -> tuple[_Lists, npt.NDArray[np.bool_]] | None:
-    """The lists of last time, of rows and about rows that are still there, and which those are; None: nothing is known."""
+    """The lists of last time, of rows that are still there, and which those are; None: nothing is known."""
     if file is None or names is None:
         return None
     with suppress(Exception):  # none yet, or damaged (its parts carry checksums): everything is compared
