@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from dinomill.curation.config import CurationConfig
 from dinomill.curation.handles import DuplicatesHandle, EmbeddingsHandle, ScanHandle, SelectionHandle
 from dinomill.handles import DatasetHandle
@@ -9,17 +11,19 @@ from dinomill.quality.handle import QualityHandle
 
 
 def scan_files(
-    pool: list[str], seeds: dict[str, str] | None, labelled: str | None, config: CurationConfig
+    pool: list[Any], seeds: dict[str, str] | None, labelled: str | None, config: CurationConfig
 ) -> ScanHandle:
     """Look at every file once."""
     from dinomill.curation.scan.scan import scan
     from dinomill.curation.stage import source_groups, taken_whole
+    from dinomill.images.listing import split_tiles
 
     return scan(
         source_groups(pool, seeds, labelled),
         config.scan,
         config.filters,
         whole=taken_whole(seeds, pool, config),
+        tiles=split_tiles(pool)[1],
         folder=config.folders.scan,
         work=config.work,
         execution=config.execution,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from dinomill import tracking
 from dinomill.curation.config import CurationConfig
@@ -18,17 +19,18 @@ from dinomill.curation.selection.select import select
 from dinomill.curation.write import write_dataset
 from dinomill.errors import ConfigError
 from dinomill.handles import DatasetHandle
+from dinomill.images.listing import split_tiles
 
 
-def source_groups(pool: Sequence[str], seeds: Mapping[str, str] | None, labelled: str | None) -> dict[str, list[str]]:
+def source_groups(pool: Sequence[Any], seeds: Mapping[str, str] | None, labelled: str | None) -> dict[str, list[str]]:
     """The sources of each group, in the order in which the scan lists them."""
-    groups = {POOL: list(pool)}
+    groups = {POOL: split_tiles(pool)[0]}
     if labelled:
         groups[LABELLED] = [labelled]
     return groups | {SEEDS + name: [place] for name, place in sorted((seeds or {}).items())}
 
 
-def taken_whole(seeds: Mapping[str, str] | None, pool: Sequence[str], config: CurationConfig) -> list[str]:
+def taken_whole(seeds: Mapping[str, str] | None, pool: Sequence[Any], config: CurationConfig) -> list[str]:
     """The groups of the seed sets whose own images go into the dataset.
 
     Raises:
@@ -38,7 +40,7 @@ def taken_whole(seeds: Mapping[str, str] | None, pool: Sequence[str], config: Cu
     check_names(config.retrieval, names)
     whole = [name for name in names if config.retrieval.for_set(name).as_is]
     for name in whole:
-        if seeds and seeds[name] in pool:
+        if seeds and seeds[name] in split_tiles(pool)[0]:
             raise ConfigError(
                 f"The seed set {name!r} is to be taken whole (as_is), and its images are in the pool as well.",
                 found=seeds[name],
@@ -48,12 +50,12 @@ def taken_whole(seeds: Mapping[str, str] | None, pool: Sequence[str], config: Cu
 
 
 def curate(
-    pool: Sequence[str], seeds: Mapping[str, str] | None, labelled: str | None, config: CurationConfig
+    pool: Sequence[Any], seeds: Mapping[str, str] | None, labelled: str | None, config: CurationConfig
 ) -> DatasetHandle:
     """Curate a pool of images.
 
     Args:
-        pool: Folders, tars, manifests or ``s3://`` prefixes.
+        pool: Folders, tars, manifests or ``s3://`` prefixes; ``{"path": …, "tiles": {…}}`` for what is cut into tiles.
         seeds: Good, unlabelled examples: a name and a place each; None: nothing is irrelevant.
         labelled: Images that will be measured on: nothing close to them is kept.
         config: How, and where to.
@@ -64,7 +66,16 @@ def curate(
     folders, work, execution = config.folders, config.work, config.execution
     groups = source_groups(pool, seeds, labelled)
     whole = taken_whole(seeds, pool, config)
-    found = scan(groups, config.scan, config.filters, whole=whole, folder=folders.scan, work=work, execution=execution)
+    found = scan(
+        groups,
+        config.scan,
+        config.filters,
+        whole=whole,
+        tiles=split_tiles(pool)[1],
+        folder=folders.scan,
+        work=work,
+        execution=execution,
+    )
     found.save()
     check_files(found, config.gate, config.scan, folder=folders.quality, work=work).save()
     features = embed_files(found, config.embedding, folder=folders.embeddings, work=work, execution=execution)

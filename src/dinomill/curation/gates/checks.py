@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from dinomill.curation.gates.rules import files_rules
 from dinomill.curation.gates.suites import files_suite
 from dinomill.curation.handles import ScanHandle
+from dinomill.curation.scan.preflight import EMPTY_TILE
 from dinomill.curation.scan.scan import ScanConfig
 from dinomill.quality.counting import count_broken, sample_rows
 from dinomill.quality.gate import GateConfig, check_table
@@ -39,7 +40,9 @@ def check_files(
     Raises:
         QualityError: When an expectation fails, with the rows.
     """
-    candidate = pc.field("candidate")
+    # Nothing is wrong with a part of a picture that shows nothing.
+    empty = pc.coalesce(pc.field("reason"), pc.scalar("")) == EMPTY_TILE
+    candidate = pc.field("candidate") & ~empty
     table, total = sample_rows(scan.files, _COLUMNS, config.sample_above, candidate)
     rows = table.to_pandas()
     rows["usable"] = rows.pop("reason").isna()
