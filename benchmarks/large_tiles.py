@@ -44,7 +44,9 @@ def rows_of_blocks(extent: int) -> Iterator[Pixels]:
     """The picture from top to bottom, ``[up to 512, extent, 3]`` at a time."""
     from skimage import data
 
-    photographs = [getattr(data, name)() for name in ("astronaut", "coffee", "chelsea", "rocket", "immunohistochemistry")]
+    photographs = [
+        getattr(data, name)() for name in ("astronaut", "coffee", "chelsea", "rocket", "immunohistochemistry")
+    ]
     generator = np.random.default_rng(0)
     for top in range(0, extent, BLOCK):
         height = min(BLOCK, extent - top)
@@ -136,7 +138,11 @@ def measured(command: list[str]) -> dict[str, float]:
             time.sleep(0.1)
         if child.returncode:
             raise SystemExit(f"curation ended with {child.returncode}")
-    return {"peak_mb": round(peak), "cpu_seconds": round(sum(cpu.values()), 1), "seconds": round(time.monotonic() - began, 1)}
+    return {
+        "peak_mb": round(peak),
+        "cpu_seconds": round(sum(cpu.values()), 1),
+        "seconds": round(time.monotonic() - began, 1),
+    }
 
 
 def main() -> None:
@@ -162,7 +168,9 @@ def main() -> None:
             make(unfinished, extent, given.layout)
             unfinished.replace(path)
         print(f"{path.name}: {path.stat().st_size / 1e6:,.0f} MB on disk, {extent**2 * 3 / 1e6:,.0f} MB of pixels")
-        speeds = [windows(path, given.side, in_order=order, seconds=0.2 if given.smoke else 10) for order in (True, False)]
+        speeds = [
+            windows(path, given.side, in_order=order, seconds=0.2 if given.smoke else 10) for order in (True, False)
+        ]
         print(f"windows of {given.side}: {speeds[0]:.0f} megapixels a CPU-second in order, {speeds[1]:.0f} at random")
         options = ["--side", str(given.side), "--workers", str(workers)]
         found = measured([sys.executable, __file__, "--curate", str(path), str(room), *options])

@@ -53,7 +53,9 @@ def test_tiles_are_curated_like_any_image(scenes: Path, tmp_path: Path, planted:
     empty = {(row["tile_x"], row["tile_y"]) for row in tiles if row["reason"] == "empty_tile"}
     blank = {(x, y) for x in range(0, 256, SIDE) for y in range(0, 256, SIDE)}
     assert blank <= empty
-    assert all(row["fate"] == "filtered" and "contrast" in row["detail"] for row in tiles if row["reason"] == "empty_tile")
+    assert all(
+        row["fate"] == "filtered" and "contrast" in row["detail"] for row in tiles if row["reason"] == "empty_tile"
+    )
     kept = [row for row in tiles if row["fate"] == "kept"]
     assert len(kept) > 60, Counter(row["fate"] for row in tiles)
     reader = ShardReader(dataset.shards)
@@ -74,9 +76,7 @@ def test_the_same_dataset_with_processes_and_other_tasks(scenes: Path, tmp_path:
     pool = [{"path": str(scenes), "tiles": {"side": SIDE, "border": "shift"}}]
     execution = {"executor": "processes", "workers": 2}
     one = curate(pool, None, None, configure(tmp_path / "one"))
-    two = curate(
-        pool, None, None, configure(tmp_path / "two", scan={"files_per_task": 7}, execution=execution)
-    )
+    two = curate(pool, None, None, configure(tmp_path / "two", scan={"files_per_task": 7}, execution=execution))
     assert one.manifest_sha256 == two.manifest_sha256
     assert [path.read_bytes() for path in one.shards] == [path.read_bytes() for path in two.shards]
 

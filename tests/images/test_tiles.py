@@ -96,7 +96,9 @@ def test_channels_in_pages_and_the_first_of_a_stack(tmp_path: Path, photograph: 
     tifffile.imwrite(tmp_path / "channels.ome.tif", channels, metadata={"axes": "CYX"}, compression="lzw")
     found = open_windows(tmp_path / "channels.ome.tif").read(7, 9, 20, 20)
     assert np.array_equal(found, channels[:, 9:29, 7:27].transpose(1, 2, 0))
-    tifffile.imwrite(tmp_path / "stack.tif", channels, photometric="minisblack", metadata={"axes": "ZYX"}, tile=(64, 64))
+    tifffile.imwrite(
+        tmp_path / "stack.tif", channels, photometric="minisblack", metadata={"axes": "ZYX"}, tile=(64, 64)
+    )
     assert np.array_equal(open_windows(tmp_path / "stack.tif").read(7, 9, 20, 20), channels[0, 9:29, 7:27])
 
 
@@ -192,7 +194,12 @@ def test_what_cannot_be_read_in_windows_is_refused(source: str) -> None:
 
 def test_a_tile_is_an_image_file_with_the_same_bytes_each_time(photograph: Array) -> None:
     stored = _values(photograph)
-    for name, ending in (("colour", b"\x89PNG"), ("grey", b"\x89PNG"), ("16 bits", b"\x89PNG"), ("floats", b"\x93NUMPY")):
+    for name, ending in (
+        ("colour", b"\x89PNG"),
+        ("grey", b"\x89PNG"),
+        ("16 bits", b"\x89PNG"),
+        ("floats", b"\x93NUMPY"),
+    ):
         pixels = stored[name][:50, :70]
         data = encode_tile(pixels)
         assert data[: len(ending)] == ending
@@ -227,7 +234,9 @@ def test_windows_take_no_more_memory_than_their_pieces(tmp_path: Path) -> None:
     side = 4_000
     file = tmp_path / "large.tif"
     rows = np.random.default_rng(0).integers(0, 256, (side, 1, 3), dtype=np.uint8)
-    tifffile.imwrite(file, np.broadcast_to(rows, (side, side, 3)), rowsperstrip=16, compression="deflate", photometric="rgb")
+    tifffile.imwrite(
+        file, np.broadcast_to(rows, (side, side, 3)), rowsperstrip=16, compression="deflate", photometric="rgb"
+    )
     windows._opened.cache_clear()
     tracemalloc.start()
     try:

@@ -75,7 +75,9 @@ def init(
 
 def _look(wish: Wish, cores: int) -> Pool:
     try:
-        return survey_pool(wish.pool, tiles=wish.cut, workers=max(cores, 8 if any("://" in place for place in wish.pool) else 1))
+        return survey_pool(
+            wish.pool, tiles=wish.cut, workers=max(cores, 8 if any("://" in place for place in wish.pool) else 1)
+        )
     except InputError as error:
         raise InputError(
             error.problem,

@@ -32,7 +32,10 @@ def print_seen(wish: Wish, pool: Pool, machine: str) -> None:
     things = f"tiles of {wish.tiles.side} × {wish.tiles.side} pixels" if wish.tiles else "files"
     empty = f", {pool.empty / pool.sampled:.0%} show nothing" if pool.empty else ""
     rows = [
-        ("images", f"{pool.files:,} {things}, {pool.bytes / 1e6:,.0f} MB, {about}{pool.images:,} usable{empty}: {formats}"),
+        (
+            "images",
+            f"{pool.files:,} {things}, {pool.bytes / 1e6:,.0f} MB, {about}{pool.images:,} usable{empty}: {formats}",
+        ),
         ("", _sides(short, long)),
         (
             "",

@@ -45,7 +45,9 @@ def init(
     ] = None,
     tiles: Annotated[
         int | None,
-        typer.Option("--tiles", metavar="SIDE", help="Cut the pool's images, slides or scenes, into tiles of SIDE pixels."),
+        typer.Option(
+            "--tiles", metavar="SIDE", help="Cut the pool's images, slides or scenes, into tiles of SIDE pixels."
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what conf/NAME holds.")] = False,
     probe: Annotated[

@@ -180,7 +180,8 @@ def _cut(file: Path, item: Item, tiles: TileConfig) -> Iterator[Item]:
     places = list(tiles.places(picture.width, picture.height))
     if not places:
         yield item._replace(
-            fault=str(Reason.TOO_SMALL), detail=f"{picture.width}×{picture.height} pixels; a tile has {tiles.side} a side"
+            fault=str(Reason.TOO_SMALL),
+            detail=f"{picture.width}×{picture.height} pixels; a tile has {tiles.side} a side",
         )
     for x, y in places:
         name = Tile(item.path, x, y, tiles.side, tiles.level).name

@@ -10,7 +10,6 @@ from PIL import Image
 
 from dinomill.images.decode_error import DecodeError, Reason
 
-
 Values = TypeVar("Values", bound=np.generic)
 
 

@@ -113,7 +113,11 @@ def encode_tile(pixels: npt.NDArray[Any]) -> bytes:
         np.lib.format.write_array(buffer, np.ascontiguousarray(pixels), version=(1, 0), allow_pickle=False)
         return buffer.getvalue()
     height, width = pixels.shape[:2]
-    rows = np.ascontiguousarray(pixels.astype(pixels.dtype.newbyteorder(">"), copy=False)).view(np.uint8).reshape(height, -1)
+    rows = (
+        np.ascontiguousarray(pixels.astype(pixels.dtype.newbyteorder(">"), copy=False))
+        .view(np.uint8)
+        .reshape(height, -1)
+    )
     raw = np.concatenate([np.zeros((height, 1), dtype=np.uint8), rows], axis=1).tobytes()  # no row is filtered
     header = struct.pack(">IIBBBBB", width, height, 8 * pixels.dtype.itemsize, 2 if colours == 3 else 0, 0, 0, 0)
     parts = (_chunk(b"IHDR", header), _chunk(b"IDAT", _deflated(raw)), _chunk(b"IEND", b""))

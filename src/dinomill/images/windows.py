@@ -31,7 +31,9 @@ PIECES_BYTES = 128 * 2**20  # of decoded pieces in memory, a file; what would ne
 _OPEN = 2  # files that are kept open, each with its pieces
 _TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _NPY = b"\x93NUMPY"
-_ADVICE = "write it as a tiled TIFF: `vips copy IN OUT.tif[tile,bigtiff,compression=lzw]`, or gdal_translate -co TILED=YES"
+_ADVICE = (
+    "write it as a tiled TIFF: `vips copy IN OUT.tif[tile,bigtiff,compression=lzw]`, or gdal_translate -co TILED=YES"
+)
 
 
 class Windows(Protocol):
@@ -232,7 +234,9 @@ class _Pieces:
         offset, length = own.dataoffsets[number], own.databytecounts[number]
         data = os.pread(self._file.fileno(), length, offset) if length else None
         if data is not None and len(data) < length:
-            raise DecodeError(Reason.TRUNCATED, f"piece {number:,} of the TIFF ends after {len(data):,} of {length:,} bytes")
+            raise DecodeError(
+                Reason.TRUNCATED, f"piece {number:,} of the TIFF ends after {len(data):,} of {length:,} bytes"
+            )
         try:
             piece, _, shape = first.decode(data, number, jpegtables=first.jpegtables, jpegheader=first.jpegheader)
         except Exception as error:
@@ -257,7 +261,9 @@ class _Pieces:
         if kind == PHOTOMETRIC.SEPARATED and channels == 4 and found.dtype == np.uint8:
             from PIL import Image
 
-            found = np.asarray(Image.frombytes("CMYK", (found.shape[1], found.shape[0]), found.tobytes()).convert("RGB"))
+            found = np.asarray(
+                Image.frombytes("CMYK", (found.shape[1], found.shape[0]), found.tobytes()).convert("RGB")
+            )
         elif first.extrasamples and int(first.extrasamples[0]) in (1, 2) and channels in (2, 4):
             found = on_white(found, associated=int(first.extrasamples[0]) == 1)
         if found.dtype == np.bool_:
@@ -277,7 +283,9 @@ def _open_tiff(path: Path, level: int) -> Windows:
     except Exception as error:
         raise _tiff_error(error) from None
     if level >= len(levels):
-        raise DecodeError(Reason.UNSUPPORTED, f"its pyramid has {len(levels)} levels, 0 to {len(levels) - 1}; not {level}")
+        raise DecodeError(
+            Reason.UNSUPPORTED, f"its pyramid has {len(levels)} levels, 0 to {len(levels) - 1}; not {level}"
+        )
     chosen = levels[level]
     page: Any = chosen.keyframe
     simple = page.photometric in (1, 2) and not page.extrasamples and page.tags.valueof(274, 1) == 1

@@ -57,7 +57,7 @@ class Wish(Config):
     @property
     def cut(self) -> dict[str, TileConfig]:
         """How the images of each place of the pool are cut."""
-        return {place: self.tiles for place in self.pool} if self.tiles else {}
+        return dict.fromkeys(self.pool, self.tiles) if self.tiles else {}
 
 
 class Measured(Config):
