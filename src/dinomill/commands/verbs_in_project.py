@@ -46,7 +46,7 @@ def init(
     tiles: Annotated[
         int | None,
         typer.Option(
-            "--tiles", metavar="SIDE", help="Cut the pool's images, slides or scenes, into tiles of SIDE pixels."
+            "--tiles", metavar="SIDE", help="Cut the pool's images (slides, scenes) into tiles of SIDE pixels."
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what conf/NAME holds.")] = False,

@@ -1,7 +1,8 @@
 """Write the curated dataset: the images that were kept, in shards, and a manifest of all.
 
 Images are written byte for byte, but for those whose faces are blurred: these are decoded, blurred and stored anew, and
-the manifest says so; its sha256 stays the original's. Tiles of large images are stored as PNG. No original is ever changed.
+the manifest says so; its sha256 stays the original's. Tiles of large images are stored as PNG. No original is ever
+changed.
 
 <folder>/manifest.parquet             a row a file of the pool, kept or not; images.manifest.MANIFEST_SCHEMA
 <folder>/shards/images-00000.tar …    the kept images by sha256: any shard is a fair draw of the whole

@@ -2,7 +2,7 @@
 
 A tile is an item like any file. Its name says where it lies in the picture that it is cut from:
 
-    slides/a.tif#y000512-x001024-s256        256 pixels a side, at (1024, 512); `l1-` before it: of the pyramid's level 1
+    slides/a.tif#y000512-x001024-s256        256 pixels a side, at (1024, 512); `#l1-y…`: of the pyramid's level 1
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Windows of large images, read without decoding the whole: TIFF of any layout, ``.npy``, and what fits into memory.
 
-A TIFF lies in pieces, tiles or strips, each coded by itself. A window needs the pieces that it touches; decoded ones are
-kept until newer ones displace them, so that windows in reading order decode each piece about once.
+A TIFF lies in pieces, tiles or strips, each coded by itself. A window needs the pieces that it touches; decoded ones
+are kept until newer ones displace them, so that windows in reading order decode each piece about once.
 """
 
 from __future__ import annotations
@@ -103,8 +103,8 @@ class _Whole:
         if (size := info.width * info.height * channels * (2 if deep else 1)) > PIECES_BYTES:
             raise DecodeError(
                 Reason.UNSUPPORTED,
-                f"a {info.format} of {info.width}×{info.height} pixels is decoded whole: {size / 2**20:,.0f} MB, at most "
-                f"{PIECES_BYTES // 2**20}; {_ADVICE}",
+                f"a {info.format} of {info.width}×{info.height} pixels is decoded whole: {size / 2**20:,.0f} MB, at "
+                f"most {PIECES_BYTES // 2**20}; {_ADVICE}",
             )
         self.width, self.height = info.width, info.height
         self._array: Array = decode_stored(data) if deep else decode_image(data, channels=channels)
@@ -191,8 +191,8 @@ class _Pieces:
             kind = "tiles" if self._first.is_tiled else "strips"
             raise DecodeError(
                 Reason.UNSUPPORTED,
-                f"its {kind} of {self._across}×{self._down} pixels take {rows * width * item / 2**20:,.0f} MB for a window "
-                f"of {side}, at most {PIECES_BYTES // 2**20}; {_ADVICE}",
+                f"its {kind} of {self._across}×{self._down} pixels take {rows * width * item / 2**20:,.0f} MB for a "
+                f"window of {side}, at most {PIECES_BYTES // 2**20}; {_ADVICE}",
             )
         # A band of pieces: windows along it, row by row, find what they share.
         self._room = min(PIECES_BYTES, rows * (self.width + 2 * self._across) * item)

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from dinomill.errors import InputError
-from dinomill.planning.choices import Choice, Choices
+from dinomill.planning.choices import Choice, Choices, Wish
 from dinomill.planning.recipe import Plan
 from dinomill.stages import STAGES
 

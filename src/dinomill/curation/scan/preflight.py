@@ -32,8 +32,8 @@ class PreflightConfig(Config):
         default=0.02,
         ge=0,
         le=1,
-        description="standard deviation of the luminance; a tile of a large image that has less shows nothing and is left "
-        "out; 0 keeps them all",
+        description="standard deviation of the luminance; a tile of a large image that has less shows nothing and is "
+        "left out; 0 keeps them all",
     )
     look_side: int = Field(
         default=128,
