@@ -13,6 +13,7 @@ import csv
 from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,12 @@ from dinomill.curation.content.content import CONTENT_SCHEMA, asked, examine
 from dinomill.curation.content.filters import FilterConfig
 from dinomill.curation.handles import ScanHandle
 from dinomill.curation.scan.known import LOOK_FIELDS, Known
-from dinomill.curation.scan.preflight import PreflightConfig
+from dinomill.curation.scan.preflight import EMPTY_TILE, PreflightConfig
 from dinomill.curation.work_done import TAKEN_OVER, counted, say
 from dinomill.errors import InputError
 from dinomill.execution.tasks import ExecutionConfig
-from dinomill.images.listing import Item, list_items
+from dinomill.images.listing import Item, list_items, tile_columns
+from dinomill.images.tiles import TileConfig
 from dinomill.storage.arrays import write_rows
 from dinomill.storage.atomic import atomic_file, fresh_folder, write_parquet
 from dinomill.storage.hashing import hash_file, hash_json
@@ -46,6 +48,10 @@ FILES_SCHEMA = pa.schema(
         pa.field("start", pa.int64(), nullable=False),  # of the payload in the source's tar; -1: a file of its own
         pa.field("place", pa.string(), nullable=False),  # where it is read from, when not source/path
         *LOOK_FIELDS[:2],  # reason and detail
+        pa.field("tile_of", pa.string()),  # path of the picture that it is cut from; null: no tile
+        pa.field("tile_x", pa.int32()),  # of its left side in that picture, pixels
+        pa.field("tile_y", pa.int32()),  # of its top
+        pa.field("tile_side", pa.int32()),
         pa.field("sha256", pa.string()),
         LOOK_FIELDS[2],  # hash of what is seen
         pa.field("bytes", pa.int64()),
@@ -53,6 +59,7 @@ FILES_SCHEMA = pa.schema(
         *CONTENT_SCHEMA,
     ]
 )
+_LISTED = ("group", "candidate", "source", "path", "start", "place", "tile_of", "tile_x", "tile_y", "tile_side")
 _BEFORE_CONTENT = pa.schema([field for field in FILES_SCHEMA if field not in CONTENT_SCHEMA])
 _NO_FILTERS = FilterConfig()
 
@@ -73,6 +80,7 @@ def scan(
     filters: FilterConfig = _NO_FILTERS,
     *,
     whole: Collection[str] = (),
+    tiles: Mapping[str, TileConfig] = MappingProxyType({}),
     folder: Path,
     work: Path,
     execution: ExecutionConfig,
@@ -85,6 +93,7 @@ def scan(
         config: How to look.
         filters: What is asked of the pictures' content.
         whole: Groups beside the pool whose images go into the dataset too: ``seeds:<name>``.
+        tiles: How the images of some sources are cut.
         folder: Where the result goes.
         work: Where unfinished work is kept.
         execution: Where tasks run.
@@ -96,7 +105,7 @@ def scan(
     """
     content = asked(filters)  # what is missing is said before hours of work, not after them
     found = {
-        group: [(source, items) for source in sorted(sources) if (items := list_items(source))]
+        group: [(source, items) for source in sorted(sources) if (items := list_items(source, tiles.get(source)))]
         for group, sources in groups.items()
     }
     for group, sources in groups.items():
@@ -143,8 +152,8 @@ def scan(
 def _listed(
     groups: dict[str, list[str]], found: Mapping[str, list[tuple[str, list[Item]]]], whole: Collection[str]
 ) -> dict[str, pa.Array]:
-    """What the listing alone says: the first columns of FILES_SCHEMA."""
-    columns: dict[str, list[Any]] = {name: [] for name in ("group", "candidate", "source", "path", "start", "place")}
+    """The columns that the listing alone says."""
+    columns: dict[str, list[Any]] = {name: [] for name in _LISTED}
     for group in groups:
         for source, items in found[group]:
             columns["group"] += [group] * len(items)
@@ -153,6 +162,9 @@ def _listed(
             columns["path"] += [item.path for item in items]
             columns["start"] += [item.offset for item in items]
             columns["place"] += [item.place for item in items]
+            for item in items:
+                for name, value in tile_columns(item).items():
+                    columns[name].append(value)
     return {name: pa.array(values, FILES_SCHEMA.field(name).type) for name, values in columns.items()}
 
 
@@ -167,8 +179,10 @@ def _write_quarantine(path: Path, files: pa.Table) -> None:
 
 
 def _reasons(files: pa.Table) -> dict[str, int]:
+    """What is wrong with files of the pool; nothing is with a tile that shows nothing."""
     pairs = zip(files["group"].to_pylist(), files["reason"].to_pylist(), strict=True)
-    return dict(sorted(Counter(reason for group, reason in pairs if group == POOL and reason).items()))
+    bad = (reason for group, reason in pairs if group == POOL and reason and reason != EMPTY_TILE)
+    return dict(sorted(Counter(bad).items()))
 
 
 def _refuse_a_broken_pool(reasons: dict[str, int], files: int, config: ScanConfig, quarantine: Path) -> None:
