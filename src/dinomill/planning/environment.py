@@ -23,7 +23,8 @@ from dinomill.stages import STAGES
 CONF = Path("conf")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _NUMBER = re.compile(r"[-+]?[0-9_.]+([eE][-+]?[0-9]+)?|[-+]?0[xXoObB][0-9a-fA-F_]+|[0-9:.-]+")
-_RESERVED = ("base", "local", "paper", "work", "mlflow")  # the last two: folders of data that all environments share
+# The last three: folders of data, or of data/work, that all environments share.
+_RESERVED = ("base", "local", "paper", "work", "mlflow", "cache")
 _LAYER = re.compile(r"0[0-9]_[a-z_]+")  # data/01_raw holds images, data/05_model_input what the base makes of them
 _WIDTH = 120
 _COMMENT_COLUMN = 44
