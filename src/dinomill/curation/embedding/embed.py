@@ -22,6 +22,7 @@ from dinomill.curation.handles import EmbeddingsHandle, ScanHandle
 from dinomill.curation.scan.tables import read_files
 from dinomill.curation.work_done import TAKEN_OVER, counted, say
 from dinomill.errors import StorageError
+from dinomill.execution.memory import reuse_memory
 from dinomill.execution.tasks import ExecutionConfig, Task, TaskResult, forget_tasks, run_tasks
 from dinomill.images.decode import decode_image
 from dinomill.images.listing import Item, as_item, read_unchanged
@@ -239,6 +240,7 @@ def embed_shard(task: EmbedTask) -> EmbedShard:
     import torch
 
     cv2.setNumThreads(0)
+    reuse_memory()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

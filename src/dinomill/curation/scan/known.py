@@ -20,6 +20,7 @@ import pyarrow as pa
 from dinomill.curation.scan import signatures
 from dinomill.curation.scan.preflight import PreflightConfig, Rejected, look_at
 from dinomill.errors import StorageError
+from dinomill.execution.memory import reuse_memory
 from dinomill.execution.tasks import ExecutionConfig, Task, TaskResult, forget_tasks, run_tasks
 from dinomill.images.decode_error import DecodeError
 from dinomill.images.listing import FAULTS, TILE, Item, read_item
@@ -172,6 +173,7 @@ def scan_shard(task: ScanTask) -> ScanShard:
     import cv2
 
     cv2.setNumThreads(0)
+    reuse_memory()
     known = _known_contents(task.looks, tuple(files(task.looks)))
     read: list[dict[str, Any]] = []
     looks: dict[bytes, dict[str, Any]] = {}
