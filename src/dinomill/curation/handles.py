@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from dinomill.curation.selection.judge import Judgement
 from dinomill.handles import Handle
 from dinomill.vectors.index import SearchReport
 
@@ -32,6 +33,8 @@ class EmbeddingsHandle(Handle):
     rows: int = Field(description="rows in all; row r is the r-th readable file of the scan")
     dimension: int
     network: str
+    image_size: int = Field(default=0, description="side that images were squeezed to; 0: the network knows its own")
+    whitened: bool = Field(default=False, description="whether the features were spread evenly")
     embedder: str = Field(default="", description="hash of all that makes a row what it is, beside the image")
     work: dict[str, int] = Field(
         default_factory=dict, description="images: embedded, and taken_over from what was embedded before"
@@ -58,7 +61,8 @@ class SelectionHandle(Handle):
     clusters: Path = Field(description="Parquet, columns of balance.CLUSTERS_SCHEMA")
     fates: dict[str, int]
     retrieved: dict[str, int] = Field(description="files that each seed set asked for, before balance")
-    thresholds: dict[str, float] = Field(description="similarity at which each seed set stops; sets in mode `similar`")
+    thresholds: dict[str, float] = Field(description="score at which each seed set stops; sets in mode `similar`")
+    judged: dict[str, Judgement] = Field(default_factory=dict, description="how well each seed set separates")
     searches: dict[str, SearchReport] = Field(
         default_factory=dict, description="how each seed set was searched for, and the measured recall of that"
     )

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from dinomill.config import Config
-from dinomill.curation.embedding.embedders import EmbedderConfig, Network, embed, find_network, identity
+from dinomill.curation.embedding.embedders import EmbedderConfig, Network, embed, find_network, identity, squeezed_to
 from dinomill.curation.embedding.whiten import Whitening, fit
 from dinomill.curation.handles import EmbeddingsHandle, ScanHandle
 from dinomill.curation.scan.tables import read_files
@@ -178,6 +178,8 @@ def embed_files(
         rows=len(kept),
         dimension=kept.dimension,
         network=config.embedder.network,
+        image_size=squeezed_to(network, config.embedder),
+        whitened=whitening is not None,
         embedder=hash_json([settings, None if whitening is None else hash_bytes(whitening.matrix.tobytes())]),
         work=counted(work, "embeddings", made_of, {"embedded": embedded, TAKEN_OVER: len(keys) - embedded}),
     )

@@ -6,13 +6,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dinomill.curation.selection.judge import Figures
+from dinomill.curation.handles import EmbeddingsHandle
+from dinomill.curation.selection.judge import Judgement, judge
+from dinomill.curation.selection.remedies import Circumstances, remedies
+from dinomill.curation.selection.retrieve import RetrievalConfig, Retrieved
+from dinomill.curation.selection.score import Figures
 from dinomill.storage.atomic import write_parquet
 from dinomill.vectors.products import Rows
 
@@ -68,7 +73,50 @@ def borderline(name: str, rows: Rows, scores: Figures, asked: npt.NDArray[np.boo
     ]
 
 
-def write_evidence(folder: Path, bins: list[dict[str, object]], images: list[dict[str, object]]) -> None:
-    """Write both tables."""
+def write_evidence(folder: Path, rows: Rows, found: Mapping[str, Retrieved]) -> None:
+    """Write both tables.
+
+    Args:
+        folder: Where to.
+        rows: Of the scan: the images that the sets decided on.
+        found: What each set asked for.
+    """
+    bins = [row for name, one in found.items() for row in histogram(name, one.score, one.own, one.wanted)]
+    images = [row for name, one in found.items() for row in borderline(name, rows, one.score, one.wanted)]
     write_parquet(folder / SCORES, pa.Table.from_pylist(bins, schema=SCORES_SCHEMA))
     write_parquet(folder / BORDERLINE, pa.Table.from_pylist(images, schema=BORDERLINE_SCHEMA))
+
+
+def judge_sets(
+    found: Mapping[str, Retrieved],
+    seeds: Mapping[str, int],
+    config: RetrievalConfig,
+    embeddings: EmbeddingsHandle,
+    short_side: float,
+) -> dict[str, Judgement]:
+    """The verdict on each set; each is said as well.
+
+    Args:
+        found: What each set asked for.
+        seeds: Readable seeds of each.
+        config: How they asked.
+        embeddings: What the features are.
+        short_side: Of the pool's images, median, pixels.
+    """
+    judged = {}
+    for name, one in found.items():
+        settings = config.for_set(name)
+        now = Circumstances(
+            squeezed=embeddings.image_size > 0,
+            image_size=embeddings.image_size,
+            whitened=embeddings.whitened,
+            short_side=short_side,
+            mode=settings.mode,
+            coverage=settings.coverage,
+            key=f"curation.retrieval.{f'sets.{name}' if name in config.sets else 'default'}",
+        )
+        judged[name] = verdict = judge(
+            one.score, one.own, one.wanted, name=name, seeds=seeds[name], remedies=remedies(now)
+        )
+        print(f"curation: seeds: {verdict}", flush=True)
+    return judged

@@ -19,8 +19,8 @@ import numpy.typing as npt
 from pydantic import Field
 
 from dinomill.config import Config
+from dinomill.curation.selection.score import Figures
 
-Figures = npt.NDArray[np.float64]
 Verdict = Literal["separates", "partly", "hardly", "everything", "nothing", "unknown"]
 
 # Quantiles of the seeds' scores at which one bin ends and the next begins: fine where thresholds lie, and a quarter of
@@ -44,6 +44,9 @@ class Judgement(Config):
     asked: int = Field(description="… that the set asked for")
     purity: float | None = Field(default=None, description="estimated share of what is asked for that is wanted")
     reach: float | None = Field(default=None, description="estimated share of what is wanted that is asked for")
+
+    def __str__(self) -> str:
+        return self.sentence + (f": {self.remedy}" if self.remedy else "") + "."
 
 
 class Estimate(NamedTuple):
@@ -72,7 +75,13 @@ def estimate(scores: Figures, own: Figures, asked: npt.NDArray[np.bool_]) -> Est
 
 
 def judge(
-    scores: Figures, own: Figures, asked: npt.NDArray[np.bool_], *, name: str, seeds: int, remedies: Mapping[Verdict, str]
+    scores: Figures,
+    own: Figures,
+    asked: npt.NDArray[np.bool_],
+    *,
+    name: str,
+    seeds: int,
+    remedies: Mapping[Verdict, str],
 ) -> Judgement:
     """The verdict on one set of seeds.
 
