@@ -39,11 +39,14 @@ class SeedSetConfig(Config):
     coverage: float = Field(
         default=0.95, gt=0, lt=1, description="similar: the share of what is like the seeds to keep"
     )
-    nearest: int = Field(
-        default=3, ge=1, description="similar: seeds that an image is held against: its nearest, see score.py"
-    )
     contrast: float = Field(
-        default=0.5, ge=0, le=1, description="similar: share of an image's similarity to the pool that is taken away"
+        default=0.5,
+        ge=0,
+        le=1,
+        description="share of an image's similarity to the pool that its score loses (score.py)",
+    )
+    agreement: float = Field(
+        default=0.5, ge=0, le=1, description="share of an image's score that is the mean score of the images around it"
     )
     neighbours: int = Field(default=4, ge=1, description="sample: images a seed (paper: 4; 32 for ImageNet-1k)")
     cells: int = Field(default=1000, ge=1, description="cluster: k-means cells of the pool (paper: 100,000)")
@@ -112,7 +115,7 @@ def retrieve(
         search: How neighbours are found.
         seed: Of the k-means.
     """
-    scores = score(vectors, candidates, seeds, search, few=config.nearest, contrast=config.contrast)
+    scores = score(vectors, candidates, seeds, search, contrast=config.contrast, agreement=config.agreement)
     threshold, report = None, scores.search
     if config.mode == "similar":
         threshold = _reached_by(scores.own, config.coverage)
