@@ -11,7 +11,15 @@ import numpy.typing as npt
 from pydantic import Field
 
 from dinomill.config import Config
-from dinomill.curation.scan.signatures import measure, perceptual_hash, signature, thumbnail
+from dinomill.curation.scan.signatures import (
+    BRIGHTNESS,
+    SIGNATURE_LENGTH,
+    colours,
+    measure,
+    perceptual_hash,
+    signature,
+    thumbnail,
+)
 from dinomill.images.decode import MAX_PIXELS, DecodeError, decode_image, probe_image
 from dinomill.images.pixels import luminance
 
@@ -47,7 +55,7 @@ class Rejected(Exception):
 
 
 class Seen(NamedTuple):
-    """A usable image: columns of scan.FILES_SCHEMA, and its signature."""
+    """A usable image: columns of scan.FILES_SCHEMA, and its signature with its colours."""
 
     columns: dict[str, Any]
     signature: npt.NDArray[np.int8]
@@ -85,7 +93,11 @@ def look_at(data: bytes, config: PreflightConfig) -> Seen:
         "mean": means,
         "square": squares,
     }
-    return Seen(columns, signature(small))
+    seen = np.zeros(SIGNATURE_LENGTH, dtype=np.int8)  # middle grey where there is no colour
+    seen[:BRIGHTNESS] = signature(small)
+    if coloured:
+        seen[BRIGHTNESS:] = colours(pixels)
+    return Seen(columns, seen)
 
 
 def _channels(pixels: npt.NDArray[np.uint8]) -> tuple[list[float], list[float], bool]:
