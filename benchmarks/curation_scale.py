@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+from measuring import command_line, cpu_seconds, finish
 
 from dinomill.curation.copies.pairs import DeduplicationConfig, embedding_candidates
 from dinomill.curation.embedding.embed import Embeddings
@@ -116,11 +117,11 @@ class Meter:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        wall, cpu, self._peak = time.perf_counter(), _cpu_seconds(), 0.0
+        wall, cpu, self._peak = time.perf_counter(), cpu_seconds(), 0.0
         yield
         self.steps[name] = {
             "wall_s": time.perf_counter() - wall,
-            "cpu_s": _cpu_seconds() - cpu,
+            "cpu_s": cpu_seconds() - cpu,
             "peak_gb": max(self._peak, _memory()) / 1e9,
         }
         print(f"  {name}: " + ", ".join(f"{key} {value:,.2f}" for key, value in self.steps[name].items()), flush=True)
@@ -129,15 +130,6 @@ class Meter:
         while True:
             self._peak = max(self._peak, _memory())
             time.sleep(0.5)
-
-
-def _cpu_seconds() -> float:
-    """Of this process, its children and all that those have waited for (the workers are children of a server)."""
-    total = time.process_time()
-    for child in psutil.Process().children(recursive=True):
-        with suppress(psutil.Error):
-            total += sum(child.cpu_times()[:4])
-    return total
 
 
 def _memory() -> float:
@@ -154,7 +146,7 @@ def measure(folder: Path, extras: set[str]) -> dict[str, Any]:
     vectors, planted = Embeddings(paths), np.load(folder / "planted" / "component.npy")
     rows = len(vectors)
     every = np.arange(rows)
-    sample = np.sort(np.random.default_rng(123).choice(rows, 2_000, replace=False))
+    sample = np.sort(np.random.default_rng(123).choice(rows, min(2_000, rows), replace=False))
     scratch = Scratch(folder / "work", folder.name, ExecutionConfig())
     meter = Meter()
     truth = brute_force(vectors.take(sample), vectors, every, 65)
@@ -252,7 +244,7 @@ def _retrieval_agreement(
     vectors: Embeddings, candidates: Array, seeds: Array, nearest: Array, wanted: Array
 ) -> list[float]:
     """Share of sampled candidates whose nearest seed is brute force's; share of the seeds' nearest that are wanted."""
-    some = np.sort(np.random.default_rng(5).choice(len(candidates), 2_000, replace=False))
+    some = np.sort(np.random.default_rng(5).choice(len(candidates), min(2_000, len(candidates)), replace=False))
     exact = vectors.take(candidates[some]).astype(np.float64) @ vectors.take(seeds).astype(np.float64).T
     chosen = exact[np.arange(len(some)), nearest[some] - seeds[0]]
     few = brute_force(vectors.take(seeds[:200]), vectors, candidates, 1)
@@ -265,7 +257,7 @@ def _entropy(sizes: Array) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, "2,500 and 5,000 rows of 32 numbers")
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--dimension", type=int, default=384)
     parser.add_argument("--spread", choices=["isotropic", "natural"], default="isotropic")
@@ -275,6 +267,8 @@ def main() -> None:
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--lay-out", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.smoke:
+        arguments.rows, arguments.dimension = [2_500, 5_000], 32
     extras = {name for name in ("neighbours", "index") if getattr(arguments, name)}
     if arguments.lay_out:
         _, component = lay_out(arguments.lay_out, arguments.rows[0], arguments.dimension, arguments.spread)
@@ -292,7 +286,7 @@ def main() -> None:
             step["growth_exponent"] = _growth(
                 results[0]["steps"][name], step, "cpu_s", results[-1]["rows"] / results[0]["rows"]
             )
-    print(json.dumps(last))
+    finish(last, smoke=arguments.smoke)
 
 
 def _growth(small: dict[str, Any], large: dict[str, Any], key: str, factor: float | None = None) -> float:
