@@ -20,7 +20,6 @@ is JSON.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -31,6 +30,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 from duplicate_pool import lay_out as lay_out_photographs
+from measuring import command_line, finish
 from PIL import Image, ImageDraw
 
 from dinomill.curation.content.filters import FilterConfig
@@ -214,14 +214,8 @@ def _plain(path: Path) -> bool:
 
 def photographs(work: Path, *, small: bool) -> Pool:
     """Two thousand JPEGs; two that were not planted as a pair are different scenes."""
-    planted = lay_out_photographs(work / "photographs")
+    planted = lay_out_photographs(work / "photographs", *((60, 10, 10) if small else ()))
     pairs = {tuple(sorted(pair, key=lambda name: "_" in name)): kind for pair, kind in planted.items()}
-    if small:
-        keep = {name for pair in list(pairs)[:40] for name in pair}
-        for path in (work / "photographs").iterdir():
-            if path.name not in keep:
-                path.unlink()
-        pairs = dict(list(pairs.items())[:40])
     original = {twin: name for name, twin in pairs}
     edit = {twin: kind for (_, twin), kind in pairs.items()}
     return Pool([str(work / "photographs")], original, edit, lambda *_: True)
@@ -302,13 +296,12 @@ def pools(arguments: argparse.Namespace, work: Path) -> Iterator[tuple[str, Pool
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, "small pools of pictures that are drawn here")
     parser.add_argument("--real", type=Path, help="folder of real_pool.py; what is not there is fetched")
     parser.add_argument("--aligned", type=Path, help="a folder of aligned images without copies")
     parser.add_argument("--sample", type=Path, help="data/01_raw/sample, laid out by `dinomill sample`")
     parser.add_argument("--only", nargs="+", help="these of the four")
     parser.add_argument("--sheets", type=Path, help="write pictures of pairs that nobody planted here")
-    parser.add_argument("--smoke", action="store_true", help="small drawn pools, in seconds")
     arguments = parser.parse_args()
     results: dict[str, Any] = {}
     print(f"{'':20}{'planted':>8}{'recall':>8}{'left':>8}{'not for its original':>22}{'known to be wrong':>19}")
@@ -330,7 +323,7 @@ def main() -> None:
                     f"{one['left_for_an_image_not_its_original']:22,}{one['known_to_be_wrong']:19,}",
                     flush=True,
                 )
-    print(json.dumps(results))
+    finish(results, smoke=arguments.smoke)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def settle(edges: Pairs, precedence: Rows, fixed: Mask, judge: Callable[[Rows, R
         judge: Says of pairs of rows whether they agree.
     """
     rows = len(precedence)
-    known = np.sort(edges.left * rows + edges.right)
+    known = np.unique(edges.left * rows + edges.right)
     apart, by_colour = edges.only(np.zeros(len(edges.left), dtype=np.bool_)), np.zeros(0, dtype=np.bool_)
     stays = _walk(edges, precedence, fixed)
     for _ in range(_ROUNDS):
