@@ -247,7 +247,8 @@ def sheets(pool: Pool, pairs: list[tuple[str, str]], target: Path, most: int = 6
     for place, number in enumerate(sorted(chosen.tolist())):
         x, y = place % columns * (2 * side + 20), place // columns * (side + 24)
         for shift, path in zip((0, side + 4), pairs[number], strict=True):
-            file = next(Path(source) / path for source in pool.sources if (Path(source) / path).exists())
+            sources = [Path(source) for source in (*pool.sources, pool.labelled) if source]
+            file = next(source / path for source in sources if (source / path).exists())
             with Image.open(file) as image:
                 white = Image.new("RGBA", image.size, "white")
                 small = Image.alpha_composite(white, image.convert("RGBA")).convert("RGB").resize((side, side))

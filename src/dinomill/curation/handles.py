@@ -39,7 +39,7 @@ class EmbeddingsHandle(Handle):
 
 
 class DuplicatesHandle(Handle):
-    """Which files are copies: ``duplicates.parquet`` in the folder, columns of deduplicate.DUPLICATES_SCHEMA."""
+    """Which files are copies: ``duplicates.parquet`` in the folder, columns of copies.tables.DUPLICATES_SCHEMA."""
 
     duplicates: Path
     counts: dict[str, int] = Field(description="files by fate and reason")
@@ -47,7 +47,7 @@ class DuplicatesHandle(Handle):
         default_factory=dict, description="how signatures and embeddings were searched, and the measured recall of that"
     )
     apart: Path | None = Field(
-        default=None, description="Parquet, columns of deduplicate.APART_SCHEMA: files that nearly left"
+        default=None, description="Parquet, columns of copies.tables.APART_SCHEMA: files that nearly left"
     )
     kept_apart: dict[str, int] = Field(
         default_factory=dict,
@@ -57,7 +57,8 @@ class DuplicatesHandle(Handle):
         default=False, description="whether the same thing is always at the same place: what a copy is was stricter"
     )
     work: dict[str, int] = Field(
-        default_factory=dict, description="images: compared with all others, and taken_over: their neighbours were known"
+        default_factory=dict,
+        description="images: compared with all others, and taken_over: with known neighbours",
     )
 
 
