@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -22,10 +21,10 @@ from dinomill.curation.embedding.whiten import Whitening, fit
 from dinomill.curation.handles import EmbeddingsHandle, ScanHandle
 from dinomill.curation.scan.tables import read_files
 from dinomill.curation.work_done import TAKEN_OVER, counted, say
-from dinomill.errors import InputError, StorageError
+from dinomill.errors import StorageError
 from dinomill.execution.tasks import ExecutionConfig, Task, TaskResult, forget_tasks, run_tasks
 from dinomill.images.decode import decode_image
-from dinomill.images.listing import Item, as_item, read_again
+from dinomill.images.listing import Item, as_item, read_unchanged
 from dinomill.storage.arrays import write_rows
 from dinomill.storage.atomic import atomic_file, fresh_folder
 from dinomill.storage.hashing import hash_bytes, hash_json
@@ -151,9 +150,11 @@ def embed_files(
     everything = (cache or work / "cache") / "embeddings"
     files = _readable_files(scan)
     keys = as_keys(files["sha256"].to_pylist())
-    embedded = 0
+    embedded, taken_over = 0, len(keys)
     for _ in range(_ATTEMPTS):
-        embedded += _embed_missing(files, keys, config, network, everything / settings[:16], work, execution)
+        missing = np.flatnonzero(KeptRows(everything / settings[:16]).find(keys) < 0)
+        taken_over -= len(missing)
+        embedded += _embed_some(files, keys, missing, config, network, everything / settings[:16], work, execution)
         try:
             kept = _Kept(everything / settings[:16], keys)
             fresh_folder(folder)
@@ -169,7 +170,7 @@ def embed_files(
         )
     kept.rows.tidy(kept.place)
     remove_unused(everything)
-    say("embed", embedded, len(keys) - embedded)
+    say("embed", embedded, len(keys), taken_over)
     made_of = hash_json([scan.config_hash, scan.files_sha256, settings, config.whiten])
     return EmbeddingsHandle(
         folder=folder,
@@ -181,22 +182,22 @@ def embed_files(
         image_size=squeezed_to(network, config.embedder),
         whitened=whitening is not None,
         embedder=hash_json([settings, None if whitening is None else hash_bytes(whitening.matrix.tobytes())]),
-        work=counted(work, "embeddings", made_of, {"embedded": embedded, TAKEN_OVER: len(keys) - embedded}),
+        work=counted(work, "embeddings", made_of, {"embedded": embedded, TAKEN_OVER: taken_over}),
     )
 
 
-def _embed_missing(
+def _embed_some(
     files: pa.Table,
     keys: Keys,
+    missing: Rows,
     config: EmbeddingConfig,
     network: Network,
     kept: Path,
     work: Path,
     execution: ExecutionConfig,
 ) -> int:
-    """Embed what has no features yet; how many images that were."""
-    missing = np.flatnonzero(KeptRows(kept).find(keys) < 0)
-    _, first = np.unique(keys[missing], return_index=True)  # of files with the same bytes, one
+    """Embed what has no features yet; of files with the same bytes, one; how many images that were."""
+    _, first = np.unique(keys[missing], return_index=True)
     missing = missing[np.sort(first)]
     tasks = [
         _task(files.take(pa.array(missing[start : start + config.images_per_task])), config, network, kept)
@@ -265,13 +266,7 @@ def embedding_rows(files: pa.Table) -> Rows:
 
 
 def _read(source: str, item: Item, sha256: str, side: int) -> npt.NDArray[np.uint8]:
-    data = read_again(source, item)
-    if hashlib.sha256(data).hexdigest() != sha256:  # its features would be kept as another image's
-        raise InputError(
-            f"{source}/{item.path} has changed since it was scanned.",
-            action="keep the pool unchanged while curation runs, and run it again",
-        )
-    return decode_image(data, min_side=side)
+    return decode_image(read_unchanged(source, item, sha256), min_side=side)
 
 
 def _readable_files(scan: ScanHandle) -> pa.Table:

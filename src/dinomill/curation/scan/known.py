@@ -21,11 +21,12 @@ from dinomill.curation.scan import signatures
 from dinomill.curation.scan.preflight import PreflightConfig, Rejected, look_at
 from dinomill.errors import StorageError
 from dinomill.execution.tasks import ExecutionConfig, Task, TaskResult, forget_tasks, run_tasks
-from dinomill.images.listing import Item, read_item
+from dinomill.images.decode_error import DecodeError
+from dinomill.images.listing import FAULTS, TILE, Item, read_item
 from dinomill.storage import s3
 from dinomill.storage.hashing import hash_bytes, hash_json
-from dinomill.storage.kept import KEY, Keys, as_hashes, as_keys, made_by, remove_unused
-from dinomill.storage.kept_tables import KEY_FIELD, KeptTables, files, to_arrow, write_table
+from dinomill.storage.kept import KEY, KeyIndex, Keys, as_hashes, made_by, remove_unused
+from dinomill.storage.kept_tables import KEY_FIELD, KeptTables, files, fixed_bytes, from_arrow, write_table
 
 # What a look at a file's content gives.
 LOOK_FIELDS = (
@@ -56,6 +57,8 @@ _CODE = (
     "dinomill.images.array_files",
     "dinomill.images.decode",
     "dinomill.images.pixels",
+    "dinomill.images.tiles",
+    "dinomill.images.windows",
     "dinomill.curation.scan.preflight",
     "dinomill.curation.scan.signatures",
 )
@@ -76,16 +79,17 @@ class ScanShard(TaskResult):
     """A finished task: what it read, and what it saw of contents that were not known."""
 
     decoded: int
-    unreadable: tuple[tuple[str, str], ...]  # path and detail: never kept, it may be otherwise the next time
+    unreadable: tuple[tuple[str, str, str], ...]  # path, reason, detail: not kept, it may be otherwise the next time
 
 
 class Looked(NamedTuple):
     """What is known of every file, in the order in which they were given."""
 
     table: pa.Table  # sha256, bytes and LOOK_FIELDS
-    signatures: npt.NDArray[np.int8]  # [rows, 256]
-    read: int
-    decoded: int
+    signatures: npt.NDArray[np.int8]  # [rows, 448]
+    read: int  # files
+    decoded: int  # of those; of several with the same bytes, one
+    taken_over: int  # files whose content was looked at in an earlier run
 
 
 class Known:
@@ -101,7 +105,9 @@ class Known:
         code = hash_json([config.content_hash(), made_by(_CODE, _LIBRARIES)])
         self.read, self.looks = self._cache / "read", self._cache / code[:16]
 
-    def look(self, found: Sequence[tuple[str, list[Item]]], *, per_task: int, done: Path, execution: ExecutionConfig) -> Looked:
+    def look(
+        self, found: Sequence[tuple[str, list[Item]]], *, per_task: int, done: Path, execution: ExecutionConfig
+    ) -> Looked:
         """Everything about every item of some sources: what is not known is read, and decoded if its content is new.
 
         Raises:
@@ -109,23 +115,27 @@ class Known:
         """
         keys = _keys_of(found)
         read = decoded = 0
-        unreadable: dict[tuple[str, str], str] = {}
+        at_first: KeyIndex | None = None  # the contents that were known before this run
+        unreadable: dict[tuple[str, str], tuple[str, str]] = {}
         for _ in range(_ATTEMPTS):
             before, looks = KeptTables(self.read), KeptTables(self.looks)
             place = before.find(keys)
             facts = before.take(place, pa.schema(list(_READ)[1:]))
-            content = _digests(facts["sha256"])
-            row = np.where(place >= 0, looks.find(content), -1)
+            content = from_arrow(facts["sha256"])  # of what is not known whatever is there
+            row = np.where(place >= 0, looks.find(_look_keys(found, content)), -1)
             missing = [bool(one) for one in row < 0]
             tasks = list(self._tasks(found, missing, unreadable, per_task))
+            at_first = at_first or looks.index
             if not tasks:
                 before.tidy(place)
                 looks.tidy(row)
                 remove_unused(self._cache)
-                return _together(found, facts, content, looks, row, unreadable, read, decoded)
+                table, marks = _together(found, facts, content, looks, row, unreadable)
+                taken_over = (at_first.find(_look_keys(found, content)) >= 0) & (row >= 0)
+                return Looked(table, marks, read, decoded, int(taken_over.sum()))
             shards = run_tasks(scan_shard, tasks, ScanShard, done=done, config=execution, name="curation: scan")
             for task, shard in zip(tasks, shards, strict=True):
-                unreadable |= {(task.source, path): detail for path, detail in shard.unreadable}
+                unreadable |= {(task.source, path): (reason, detail) for path, reason, detail in shard.unreadable}
                 decoded += shard.decoded
                 read += len(task.items)
             forget_tasks(tasks, done=done)  # what they made is found by its keys
@@ -138,7 +148,7 @@ class Known:
         self,
         found: Sequence[tuple[str, list[Item]]],
         missing: Sequence[bool],
-        unreadable: dict[tuple[str, str], str],
+        unreadable: dict[tuple[str, str], tuple[str, str]],
         size: int,
     ) -> Iterator[ScanTask]:
         start = 0
@@ -169,13 +179,17 @@ def scan_shard(task: ScanTask) -> ScanShard:
     for item in task.items:
         try:
             data = read_item(task.source, item)
+        except DecodeError as error:  # of a tile: its picture is damaged there
+            unreadable.append((item.path, str(error.reason), error.detail))
+            continue
         except OSError as error:
-            unreadable.append((item.path, error.strerror or str(error)))
+            unreadable.append((item.path, "unreadable", error.strerror or str(error)))
             continue
         content = hashlib.sha256(data).digest()
         read.append({"key": _key(_source(task.source), item), "sha256": content, "bytes": len(data)})
-        if content not in looks and known.find(np.array([content], dtype=f"S{KEY}"))[0] < 0:
-            looks[content] = {"key": content} | _look(data, task.preflight)
+        key = _as_tile(content) if item.offset == TILE else content
+        if key not in looks and known.find(np.array([key], dtype=f"S{KEY}"))[0] < 0:
+            looks[key] = {"key": key} | _look(data, task.preflight, tile=item.offset == TILE)
     outputs = []
     name = hash_bytes(task.model_dump_json().encode())[:16]
     if looks:  # first, so that what was read is known only together with what was seen
@@ -185,10 +199,10 @@ def scan_shard(task: ScanTask) -> ScanShard:
     return ScanShard(outputs=tuple(outputs), decoded=len(looks), unreadable=tuple(unreadable))
 
 
-def _look(data: bytes, config: PreflightConfig) -> dict[str, Any]:
+def _look(data: bytes, config: PreflightConfig, *, tile: bool) -> dict[str, Any]:
     """The columns of LOOK_FIELDS, and the signature."""
     try:
-        seen = look_at(data, config)
+        seen = look_at(data, config, tile=tile)
     except Rejected as rejected:
         nothing = bytes(signatures.SIGNATURE_LENGTH)
         return {"reason": rejected.reason, "detail": rejected.detail, "signature": nothing}
@@ -210,6 +224,22 @@ def _keys_of(found: Sequence[tuple[str, list[Item]]]) -> Keys:
     return np.frombuffer(bytes(keys), dtype=f"S{KEY}")
 
 
+def _as_tile(content: bytes) -> bytes:
+    """The key of a tile's look: of a file with the same bytes another look may be asked."""
+    return hashlib.sha256(b"tile" + content).digest()
+
+
+def _look_keys(found: Sequence[tuple[str, list[Item]]], content: Keys) -> Keys:
+    """By which each file's look is found."""
+    tiles = np.array([item.offset == TILE for _, items in found for item in items], dtype=np.bool_)
+    if not tiles.any():
+        return content
+    keys = content.copy()
+    raw = content.tobytes()
+    keys[tiles] = [_as_tile(raw[row * KEY : (row + 1) * KEY]) for row in np.flatnonzero(tiles)]
+    return keys
+
+
 def _source(source: str) -> str:
     return source if s3.is_uri(source) else os.path.realpath(source)
 
@@ -219,54 +249,30 @@ def _key(source: str, item: Item) -> bytes:
     return hashlib.sha256("\0".join([source, *map(str, item)]).encode()).digest()
 
 
-def _digests(column: pa.ChunkedArray) -> Keys:
-    """Keys from a column with nulls; zero bytes for those."""
-    import pyarrow.compute as pc
-
-    filled = pc.fill_null(column, pa.scalar(bytes(KEY), pa.binary(KEY)))
-    return np.frombuffer(b"".join(filled.to_pylist()), dtype=f"S{KEY}")
-
-
 def _together(
     found: Sequence[tuple[str, list[Item]]],
     facts: pa.Table,
     content: Keys,
     looks: KeptTables,
     row: npt.NDArray[np.int64],
-    unreadable: dict[tuple[str, str], str],
-    read: int,
-    decoded: int,
-) -> Looked:
+    unreadable: dict[tuple[str, str], tuple[str, str]],
+) -> tuple[pa.Table, npt.NDArray[np.int8]]:
     """One table of all files, and their signatures."""
     table = looks.take(row, pa.schema([*LOOK_FIELDS, pa.field(_SIGNATURE.name, _SIGNATURE.type)]))
     known = row >= 0
-    marks = np.zeros((len(row), signatures.SIGNATURE_LENGTH), dtype=np.int8)
-    if known.any():
-        stored = b"".join(table[_SIGNATURE.name].filter(pa.array(known)).to_pylist())
-        marks[known] = np.frombuffer(stored, dtype=np.int8).reshape(-1, signatures.SIGNATURE_LENGTH)
+    stored = fixed_bytes(table[_SIGNATURE.name], signatures.SIGNATURE_LENGTH).view(np.int8)
+    marks = np.where(known[:, None], stored, np.int8(0))
     reasons, details = table["reason"].to_pylist(), table["detail"].to_pylist()
     number = 0
     for source, items in found:
         for item in items:
             if item.fault:
-                reasons[number], details[number] = item.fault, FAULTS[item.fault]
+                reasons[number], details[number] = item.fault, item.detail or FAULTS[item.fault]
             elif (source, item.path) in unreadable:
-                reasons[number], details[number] = "unreadable", unreadable[source, item.path]
+                reasons[number], details[number] = unreadable[source, item.path]
             number += 1
     hashes = pa.array(as_hashes(content), mask=~known)
     columns = {name: table[name] for name in table.column_names if name != _SIGNATURE.name}
     columns |= {"reason": pa.array(reasons, pa.string()), "detail": pa.array(details, pa.string())}
     size = pa.array(facts["bytes"].to_pylist(), pa.int64(), mask=~known)
-    return Looked(pa.table({"sha256": hashes, "bytes": size, **columns}), marks, read, decoded)
-
-
-FAULTS = {
-    "name_not_utf8": "the file's name is not UTF-8, so that no manifest can hold it",
-    "broken_link": "a symbolic link to nothing, or to itself",
-    "link_outside": "a symbolic link that leads out of the source",
-    "link_to_folder": "a symbolic link to a folder; links are not followed",
-    "not_a_file": "a pipe, socket, device or link",
-    "unsafe_path": "an absolute path, or one that climbs out of its archive",
-    "repeated_name": "another member of the archive has the same name",
-    "missing": "the manifest names it, and it is not there",
-}
+    return pa.table({"sha256": hashes, "bytes": size, **columns}), marks
