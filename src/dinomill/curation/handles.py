@@ -20,6 +20,9 @@ class ScanHandle(Handle):
     groups: dict[str, int] = Field(description="files by group: pool, labelled, seeds:<name>")
     quarantined: dict[str, int] = Field(description="files of the pool by reason")
     sources: tuple[str, ...] = Field(description="the pool's")
+    work: dict[str, int] = Field(
+        default_factory=dict, description="files: read, decoded (of those), and taken_over from what was seen before"
+    )
 
 
 class EmbeddingsHandle(Handle):
@@ -29,6 +32,10 @@ class EmbeddingsHandle(Handle):
     rows: int = Field(description="rows in all; row r is the r-th readable file of the scan")
     dimension: int
     network: str
+    embedder: str = Field(default="", description="hash of all that makes a row what it is, beside the image")
+    work: dict[str, int] = Field(
+        default_factory=dict, description="images: embedded, and taken_over from what was embedded before"
+    )
 
 
 class DuplicatesHandle(Handle):
@@ -38,6 +45,10 @@ class DuplicatesHandle(Handle):
     counts: dict[str, int] = Field(description="files by fate and reason")
     searches: dict[str, SearchReport] = Field(
         default_factory=dict, description="how signatures and embeddings were searched, and the measured recall of that"
+    )
+    work: dict[str, int] = Field(
+        default_factory=dict,
+        description="images: compared with all others, and taken_over: with known neighbours",
     )
 
 

@@ -69,6 +69,7 @@ def scan_files(
         folder=config.folders.scan,
         work=config.work,
         execution=config.execution,
+        cache=config.cache,
     )
 
 
@@ -88,7 +89,12 @@ def embed_images(found: ScanHandle, config: CurationConfig) -> EmbeddingsHandle:
         QualityError: When one of them is none.
     """
     features = embed_files(
-        found, config.embedding, folder=config.folders.embeddings, work=config.work, execution=config.execution
+        found,
+        config.embedding,
+        folder=config.folders.embeddings,
+        work=config.work,
+        execution=config.execution,
+        cache=config.cache,
     )
     check_embeddings(features, config.gate, folder=config.folders.quality, work=config.work)
     return features

@@ -20,6 +20,7 @@ from dinomill.errors import ConfigError, InputError
 from dinomill.images.decode_error import DecodeError, Reason
 from dinomill.images.tiles import Tile, TileConfig, read_tile
 from dinomill.storage import s3
+from dinomill.storage.hashing import hash_bytes
 
 _PATH_COLUMNS = ("path", "file", "file_name", "filename", "filepath", "image", "image_path", "local_path")
 
@@ -317,3 +318,19 @@ def read_again(source: str, item: Item) -> bytes:
             found=str(error),
             action="keep the pool unchanged while curation runs, and run it again",
         ) from None
+
+
+def read_unchanged(source: str, item: Item, sha256: str) -> bytes:
+    """The bytes of an item that was read before, and is still the same: what is made of it is kept by its hash.
+
+    Raises:
+        InputError: When it is no longer readable, or has changed.
+    """
+    data = read_again(source, item)
+    if hash_bytes(data) != sha256:
+        raise InputError(
+            f"{source}/{item.path} changed while curation ran.",
+            found="other bytes than when it was scanned",
+            action="keep the pool unchanged while curation runs, and run it again",
+        )
+    return data

@@ -24,6 +24,7 @@ from dinomill.curation.handles import DuplicatesHandle, EmbeddingsHandle, ScanHa
 from dinomill.curation.scan.scan import LABELLED, POOL
 from dinomill.curation.scan.signatures import Signatures
 from dinomill.curation.scan.tables import read_files
+from dinomill.curation.work_done import TAKEN_OVER, counted, say
 from dinomill.execution.tasks import ExecutionConfig
 from dinomill.images.manifest import Fate
 from dinomill.storage.atomic import write_parquet
@@ -81,7 +82,8 @@ def deduplicate(
     single = np.flatnonzero(usable & (same == np.arange(len(same))))
     unfinished = (work or folder) / "neighbours"
     made_of = hash_json([embeddings.config_hash, scan.files_sha256])
-    scratch = Scratch(unfinished, made_of, execution or ExecutionConfig())
+    past = work and work / "compared"
+    scratch = Scratch(unfinished, made_of, execution or ExecutionConfig(), past)
     edges = find_edges(looks, Embeddings(embeddings.shards), embedding_rows(files), single, labelled, config, scratch)
     every = np.arange(len(same))
     component = connected_components(
@@ -90,13 +92,18 @@ def deduplicate(
     table = _removed(files, in_pool & usable, labelled & usable, rank, component, same, edges, looks)
     write_parquet(folder / "duplicates.parquet", table)
     shutil.rmtree(unfinished, ignore_errors=True)
+    compared = max(report.compared for report in edges.searches.values())
+    say("compare", compared, len(single) - compared)
     fates = zip(table["fate"].to_pylist(), table["reason"].to_pylist(), strict=True)
+    made = hash_json([embeddings.config_hash, config.content_hash(), filters.content_hash()])
+    did = {"compared": compared, TAKEN_OVER: len(single) - compared}
     return DuplicatesHandle(
         folder=folder,
-        config_hash=hash_json([embeddings.config_hash, config.content_hash(), filters.content_hash()]),
+        config_hash=made,
         duplicates=folder / "duplicates.parquet",
         counts=dict(sorted(Counter(f"{fate}:{reason}" for fate, reason in fates).items())),
         searches=edges.searches,
+        work=counted(work, "duplicates", made, did) if work else did,
     )
 
 
