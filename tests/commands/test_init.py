@@ -82,7 +82,9 @@ def test_large_images_are_cut(here: Path, capsys: pytest.CaptureFixture[str]) ->
 
     curation = EnvironmentStages(Layers("mine"), Path()).stages()["curation"]
     assert "images/pool" in curation["deps"]
-    assert {"conf/mine/globals.yml"} <= {name for one in curation["params"] for name, keys in one.items() if "pool" in keys}
+    assert {"conf/mine/globals.yml"} <= {
+        name for one in curation["params"] for name, keys in one.items() if "pool" in keys
+    }
     with pytest.raises(ConfigError, match="tiles"):
         _init(tiles=3)
 

@@ -173,7 +173,7 @@ def _cut(file: Path, item: Item, tiles: TileConfig) -> Iterator[Item]:
         picture = open_windows(file, tiles.level)
         picture.require_room(tiles.side)
     except DecodeError as error:
-        yield item._replace(fault=str(error.reason), detail=error.detail)
+        yield item._replace(fault=error.countable, detail=error.detail)
         return
     except OSError as error:
         yield item._replace(fault="unreadable", detail=error.strerror or str(error))

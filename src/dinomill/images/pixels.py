@@ -53,12 +53,13 @@ def to_uint8(stored: npt.NDArray[np.generic], value_range: tuple[float, float] |
 
     Args:
         stored: Any shape; integers or floats.
-        value_range: Values that become 0 and 255, others are clipped; None: the type's whole range, floats 0 to 1.
+        value_range: Values that become 0 and 255, others are clipped; 8 bits stay as they are. None: the type's whole
+            range, floats 0 to 1.
 
     Raises:
         DecodeError: unsupported, when floats or 32-bit integers come without a range and cannot be guessed.
     """
-    if value_range is None and stored.dtype == np.uint8:
+    if stored.dtype == np.uint8:
         return stored.view(np.uint8)
     if stored.dtype == np.bool_:
         return stored.astype(np.uint8) * np.uint8(255)
@@ -77,7 +78,12 @@ def _natural_range(dtype: np.dtype[np.generic], values: npt.NDArray[np.float32])
     low, high = float(values.min()), float(values.max())
     if dtype.kind == "f" and low >= 0 and high <= 1:
         return 0.0, 1.0
-    raise DecodeError(Reason.UNSUPPORTED, f"{dtype} values from {low:g} to {high:g}: state their `value_range`")
+    raise DecodeError(
+        Reason.UNSUPPORTED,
+        f"{dtype} values from {low:g} to {high:g}: say which of them are black and white "
+        f"(curation.scan.preflight.value_range: [{low:g}, {high:g}])",
+        "value_range",
+    )
 
 
 def to_channels(
@@ -97,8 +103,14 @@ def to_channels(
             stored = np.moveaxis(stored, 0, 2)
         elif stored.shape[2] == 1 and channels == 3:
             stored = np.repeat(stored, 3, axis=2)
+        elif stored.shape[2] == 3 and channels == 1:
+            return np.asarray(Image.fromarray(to_uint8(stored, value_range)).convert("L"))[..., None]
         else:
-            raise DecodeError(Reason.WRONG_CHANNELS, f"shape {stored.shape}; {channels} channels are configured")
+            raise DecodeError(
+                Reason.WRONG_CHANNELS,
+                f"shape {stored.shape}; {channels} channels are configured: write those that are wanted to files of "
+                "their own",
+            )
     return np.ascontiguousarray(to_uint8(stored, value_range))
 
 

@@ -44,7 +44,7 @@ def look(source: str, item: Item) -> Look | str:
         _require_shape(info, config)
         pixels = decode_image(data, min_side=config.look_side, max_pixels=config.max_pixels)
     except DecodeError as error:
-        return str(error.reason)
+        return error.countable
     except Rejected as rejected:
         return rejected.reason
     except OSError:

@@ -56,13 +56,15 @@ _ATTEMPTS = 3  # to find every file's look after looking at what was missing
 _CODE = (
     "dinomill.images.array_files",
     "dinomill.images.decode",
+    "dinomill.images.named",
     "dinomill.images.pixels",
+    "dinomill.images.tiff",
     "dinomill.images.tiles",
     "dinomill.images.windows",
     "dinomill.curation.scan.preflight",
     "dinomill.curation.scan.signatures",
 )
-_LIBRARIES = ("numpy", "pillow", "simplejpeg", "opencv-python-headless", "opencv-python", "tifffile")
+_LIBRARIES = ("numpy", "pillow", "simplejpeg", "opencv-python-headless", "opencv-python", "tifffile", "imagecodecs")
 
 
 class ScanTask(Task):
@@ -176,7 +178,7 @@ def scan_shard(task: ScanTask) -> ScanShard:
         try:
             data = read_item(task.source, item)
         except DecodeError as error:  # of a tile: its picture is damaged there
-            unreadable.append((item.path, str(error.reason), error.detail))
+            unreadable.append((item.path, error.countable, error.detail))
             continue
         except OSError as error:
             unreadable.append((item.path, "unreadable", error.strerror or str(error)))

@@ -82,7 +82,7 @@ def look_at(data: bytes, config: PreflightConfig, *, tile: bool = False) -> Seen
             raise Rejected("absurd_aspect", f"{info.width}×{info.height} pixels; at most {config.max_aspect:g} to 1")
         pixels = decode_image(data, min_side=config.look_side, max_pixels=config.max_pixels)
     except DecodeError as error:
-        raise Rejected(str(error.reason), error.detail) from None
+        raise Rejected(error.countable, error.detail) from None
     grey = luminance(pixels)
     quality = measure(grey)
     if tile and quality.contrast < config.min_tile_contrast:
