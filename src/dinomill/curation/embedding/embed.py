@@ -147,6 +147,8 @@ def embed_files(
     """
     network = find_network(config.embedder)
     settings = identity(network, config.embedder)
+    if scan.value_range is not None:  # other pixels
+        settings = hash_json([settings, scan.value_range])
     everything = (cache or work / "cache") / "embeddings"
     files = _readable_files(scan)
     keys = as_keys(files["sha256"].to_pylist())

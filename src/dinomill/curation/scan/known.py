@@ -39,6 +39,7 @@ LOOK_FIELDS = (
     pa.field("mode", pa.string()),
     pa.field("frames", pa.int32()),
     pa.field("channels", pa.int32()),  # 1 or 3
+    pa.field("largest", pa.float64()),  # stored value; null: a file of 8 bits
     pa.field("phash", pa.uint64()),
     pa.field("brightness", pa.float32()),
     pa.field("contrast", pa.float32()),
