@@ -14,10 +14,18 @@ from dinomill.storage.atomic import write_text
 TAKEN_OVER = "taken_over"
 
 
-def say(step: str, done: int, taken_over: int, unit: str = "images") -> None:
-    """Print one line when something was taken over: ``curation: embed: 10 of 10,010 images, 10,000 taken over``."""
+def say(step: str, done: int, of: int, taken_over: int, unit: str = "images") -> None:
+    """Print one line when something was taken over: ``curation: embed: 10 of 10,010 images, 10,000 taken over``.
+
+    Args:
+        step: Its name.
+        done: What was done now; of several files with the same bytes, one.
+        of: What there is.
+        taken_over: What was done in an earlier run.
+        unit: What is counted.
+    """
     if taken_over:
-        line = f"curation: {step}: {done:,} of {done + taken_over:,} {unit}, {taken_over:,} taken over"
+        line = f"curation: {step}: {done:,} of {of:,} {unit}, {taken_over:,} taken over"
         print(line, file=sys.stderr, flush=True)
 
 

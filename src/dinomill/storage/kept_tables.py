@@ -8,7 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dinomill.storage.atomic import atomic_file
@@ -33,11 +35,11 @@ class KeptTables:
         self._paths = [path for path, _ in read]
         self._table = pa.concat_tables([table for _, table in read]) if read else None
         self._starts = np.cumsum([0, *(len(table) for _, table in read)])
-        self._index = KeyIndex(from_arrow(self._table[KEY_FIELD.name]) if self._table is not None else as_empty())
+        self.index = KeyIndex(from_arrow(self._table[KEY_FIELD.name]) if self._table is not None else as_empty())
 
     def find(self, keys: Keys) -> Rows:
         """The row of each key, -1 where there is none."""
-        return self._index.find(keys)
+        return self.index.find(keys)
 
     def take(self, rows: Rows, schema: pa.Schema) -> pa.Table:
         """Rows by number, without their keys; all null for -1.
@@ -82,20 +84,25 @@ def to_arrow(keys: Keys) -> pa.Array:
 
 
 def from_arrow(column: pa.ChunkedArray) -> Keys:
-    """Keys from a column without nulls."""
-    parts = [_bytes(chunk) for chunk in column.chunks]
-    return np.concatenate(parts) if parts else as_empty()
+    """Keys from a column; zero bytes where it is null."""
+    return fixed_bytes(column, KEY).reshape(-1).view(f"S{KEY}")
+
+
+def fixed_bytes(column: pa.ChunkedArray, width: int) -> npt.NDArray[np.uint8]:
+    """A column of equally long bytes as numbers, uint8 [n, width]; zero where it is null."""
+    parts = [np.empty((0, width), dtype=np.uint8)]
+    for chunk in column.chunks:
+        if isinstance(chunk, pa.NullArray) or not len(chunk):
+            continue
+        filled = pc.fill_null(chunk, pa.scalar(bytes(width), chunk.type)) if chunk.null_count else chunk
+        everything = np.frombuffer(filled.buffers()[1], dtype=np.uint8)
+        parts.append(everything[filled.offset * width : (filled.offset + len(filled)) * width].reshape(-1, width))
+    return np.concatenate(parts)
 
 
 def as_empty() -> Keys:
     """No keys."""
     return np.empty(0, dtype=f"S{KEY}")
-
-
-def _bytes(chunk: pa.Array) -> Keys:
-    everything = np.frombuffer(chunk.buffers()[1], dtype=np.uint8)
-    some = everything[chunk.offset * KEY : (chunk.offset + len(chunk)) * KEY]
-    return some.view(f"S{KEY}")
 
 
 def _read(path: Path, columns: list[str] | None) -> pa.Table | None:

@@ -100,6 +100,7 @@ def examine(
     wanted_files = files.take(pa.array(wanted))
     keys = as_keys(wanted_files["sha256"].to_pylist())
     missing = np.flatnonzero(KeptTables(room, []).find(keys) < 0)
+    taken_over = len(keys) - len(missing)
     _, first = np.unique(keys[missing], return_index=True)  # of files with the same bytes, one
     missing = missing[np.sort(first)]
     tasks = _tasks(wanted_files.take(pa.array(missing)), config, networks, room)
@@ -112,7 +113,7 @@ def examine(
     assert (place[wanted] >= 0).all(), "every image was asked about"
     kept.tidy(place)
     remove_unused(everything)
-    say("content", len(missing), len(keys) - len(missing))
+    say("content", len(missing), len(keys), taken_over)
     return kept.take(place, CONTENT_SCHEMA)
 
 

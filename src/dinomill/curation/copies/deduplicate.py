@@ -93,7 +93,7 @@ def deduplicate(
     write_parquet(folder / "duplicates.parquet", table)
     shutil.rmtree(unfinished, ignore_errors=True)
     compared = max(report.compared for report in edges.searches.values())
-    say("compare", compared, len(single) - compared)
+    say("compare", compared, len(single), len(single) - compared)
     fates = zip(table["fate"].to_pylist(), table["reason"].to_pylist(), strict=True)
     made = hash_json([embeddings.config_hash, config.content_hash(), filters.content_hash()])
     did = {"compared": compared, TAKEN_OVER: len(single) - compared}

@@ -152,9 +152,11 @@ def embed_files(
     everything = (cache or work / "cache") / "embeddings"
     files = _readable_files(scan)
     keys = as_keys(files["sha256"].to_pylist())
-    embedded = 0
+    embedded, taken_over = 0, len(keys)
     for _ in range(_ATTEMPTS):
-        embedded += _embed_missing(files, keys, config, network, everything / settings[:16], work, execution)
+        missing = np.flatnonzero(KeptRows(everything / settings[:16]).find(keys) < 0)
+        taken_over -= len(missing)
+        embedded += _embed_some(files, keys, missing, config, network, everything / settings[:16], work, execution)
         try:
             kept = _Kept(everything / settings[:16], keys)
             fresh_folder(folder)
@@ -170,7 +172,7 @@ def embed_files(
         )
     kept.rows.tidy(kept.place)
     remove_unused(everything)
-    say("embed", embedded, len(keys) - embedded)
+    say("embed", embedded, len(keys), taken_over)
     made_of = hash_json([scan.config_hash, scan.files_sha256, settings, config.whiten])
     return EmbeddingsHandle(
         folder=folder,
@@ -180,22 +182,22 @@ def embed_files(
         dimension=kept.dimension,
         network=config.embedder.network,
         embedder=hash_json([settings, None if whitening is None else hash_bytes(whitening.matrix.tobytes())]),
-        work=counted(work, "embeddings", made_of, {"embedded": embedded, TAKEN_OVER: len(keys) - embedded}),
+        work=counted(work, "embeddings", made_of, {"embedded": embedded, TAKEN_OVER: taken_over}),
     )
 
 
-def _embed_missing(
+def _embed_some(
     files: pa.Table,
     keys: Keys,
+    missing: Rows,
     config: EmbeddingConfig,
     network: Network,
     kept: Path,
     work: Path,
     execution: ExecutionConfig,
 ) -> int:
-    """Embed what has no features yet; how many images that were."""
-    missing = np.flatnonzero(KeptRows(kept).find(keys) < 0)
-    _, first = np.unique(keys[missing], return_index=True)  # of files with the same bytes, one
+    """Embed what has no features yet; of files with the same bytes, one; how many images that were."""
+    _, first = np.unique(keys[missing], return_index=True)
     missing = missing[np.sort(first)]
     tasks = [
         _task(files.take(pa.array(missing[start : start + config.images_per_task])), config, network, kept)

@@ -25,8 +25,8 @@ from dinomill.images.decode_error import DecodeError
 from dinomill.images.listing import FAULTS, TILE, Item, read_item
 from dinomill.storage import s3
 from dinomill.storage.hashing import hash_bytes, hash_json
-from dinomill.storage.kept import KEY, Keys, as_hashes, made_by, remove_unused
-from dinomill.storage.kept_tables import KEY_FIELD, KeptTables, files, write_table
+from dinomill.storage.kept import KEY, KeyIndex, Keys, as_hashes, made_by, remove_unused
+from dinomill.storage.kept_tables import KEY_FIELD, KeptTables, files, fixed_bytes, from_arrow, write_table
 
 # What a look at a file's content gives.
 LOOK_FIELDS = (
@@ -90,9 +90,9 @@ class Looked(NamedTuple):
 
     table: pa.Table  # sha256, bytes and LOOK_FIELDS
     signatures: npt.NDArray[np.int8]  # [rows, 256]
-    known: int  # files whose content was looked at, now or before
-    read: int
-    decoded: int
+    read: int  # files
+    decoded: int  # of those; of several with the same bytes, one
+    taken_over: int  # files whose content was looked at in an earlier run
 
 
 class Known:
@@ -118,20 +118,24 @@ class Known:
         """
         keys = _keys_of(found)
         read = decoded = 0
+        at_first: KeyIndex | None = None  # the contents that were known before this run
         unreadable: dict[tuple[str, str], tuple[str, str]] = {}
         for _ in range(_ATTEMPTS):
             before, looks = KeptTables(self.read), KeptTables(self.looks)
             place = before.find(keys)
             facts = before.take(place, pa.schema(list(_READ)[1:]))
-            content = _digests(facts["sha256"])
+            content = from_arrow(facts["sha256"])  # of what is not known whatever is there
             row = np.where(place >= 0, looks.find(_look_keys(found, content)), -1)
             missing = [bool(one) for one in row < 0]
             tasks = list(self._tasks(found, missing, unreadable, per_task))
+            at_first = at_first or looks.index
             if not tasks:
                 before.tidy(place)
                 looks.tidy(row)
                 remove_unused(self._cache)
-                return _together(found, facts, content, looks, row, unreadable, read, decoded)
+                table, marks = _together(found, facts, content, looks, row, unreadable)
+                taken_over = (at_first.find(_look_keys(found, content)) >= 0) & (row >= 0)
+                return Looked(table, marks, read, decoded, int(taken_over.sum()))
             shards = run_tasks(scan_shard, tasks, ScanShard, done=done, config=execution, name="curation: scan")
             for task, shard in zip(tasks, shards, strict=True):
                 unreadable |= {(task.source, path): (reason, detail) for path, reason, detail in shard.unreadable}
@@ -248,14 +252,6 @@ def _key(source: str, item: Item) -> bytes:
     return hashlib.sha256("\0".join([source, *map(str, item)]).encode()).digest()
 
 
-def _digests(column: pa.ChunkedArray) -> Keys:
-    """Keys from a column with nulls; zero bytes for those."""
-    import pyarrow.compute as pc
-
-    filled = pc.fill_null(column, pa.scalar(bytes(KEY), pa.binary(KEY)))
-    return np.frombuffer(b"".join(filled.to_pylist()), dtype=f"S{KEY}")
-
-
 def _together(
     found: Sequence[tuple[str, list[Item]]],
     facts: pa.Table,
@@ -263,16 +259,12 @@ def _together(
     looks: KeptTables,
     row: npt.NDArray[np.int64],
     unreadable: dict[tuple[str, str], tuple[str, str]],
-    read: int,
-    decoded: int,
-) -> Looked:
+) -> tuple[pa.Table, npt.NDArray[np.int8]]:
     """One table of all files, and their signatures."""
     table = looks.take(row, pa.schema([*LOOK_FIELDS, pa.field(_SIGNATURE.name, _SIGNATURE.type)]))
     known = row >= 0
-    marks = np.zeros((len(row), signatures.SIGNATURE_LENGTH), dtype=np.int8)
-    if known.any():
-        stored = b"".join(table[_SIGNATURE.name].filter(pa.array(known)).to_pylist())
-        marks[known] = np.frombuffer(stored, dtype=np.int8).reshape(-1, signatures.SIGNATURE_LENGTH)
+    stored = fixed_bytes(table[_SIGNATURE.name], signatures.SIGNATURE_LENGTH).view(np.int8)
+    marks = np.where(known[:, None], stored, np.int8(0))
     reasons, details = table["reason"].to_pylist(), table["detail"].to_pylist()
     number = 0
     for source, items in found:
@@ -286,4 +278,4 @@ def _together(
     columns = {name: table[name] for name in table.column_names if name != _SIGNATURE.name}
     columns |= {"reason": pa.array(reasons, pa.string()), "detail": pa.array(details, pa.string())}
     size = pa.array(facts["bytes"].to_pylist(), pa.int64(), mask=~known)
-    return Looked(pa.table({"sha256": hashes, "bytes": size, **columns}), marks, int(known.sum()), read, decoded)
+    return pa.table({"sha256": hashes, "bytes": size, **columns}), marks

@@ -142,9 +142,8 @@ def scan(
             source for group, sources in groups.items() if group == POOL or group in whole for source in sources
         ),
     )
-    known = looked.known - looked.decoded
-    say("scan", looked.decoded, known, "files")
-    did = {"read": looked.read, "decoded": looked.decoded, TAKEN_OVER: known}
+    say("scan", looked.decoded, len(files), looked.taken_over, "files")
+    did = {"read": looked.read, "decoded": looked.decoded, TAKEN_OVER: looked.taken_over}
     work_done = counted(work, "scan", hash_json([made.config_hash, made.files_sha256]), did)
     return made.model_copy(update={"work": work_done})
 
