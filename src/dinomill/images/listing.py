@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import tarfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from pydantic import ValidationError
 from dinomill.config import Config, config_error
 from dinomill.errors import ConfigError, InputError
 from dinomill.images.decode_error import DecodeError, Reason
+from dinomill.images.sidecars import HEAD, begins_like_image, is_sidecar, may_be_image, sidecar_kind
 from dinomill.images.tiles import Tile, TileConfig, read_tile
 from dinomill.storage import s3
 from dinomill.storage.hashing import hash_bytes
@@ -87,21 +89,23 @@ def split_tiles(entries: Iterable[Any]) -> tuple[list[str], dict[str, TileConfig
     return sources, tiles
 
 
-def list_items(source: str, tiles: TileConfig | None = None) -> list[Item]:
-    """Everything in a source, sorted by path.
+def list_items(source: str, tiles: TileConfig | None = None, skipped: Counter[str] | None = None) -> list[Item]:
+    """Everything in a source that may be an image, sorted by path.
 
     Args:
         source: A folder, a ``.tar``, a ``.parquet`` or ``.csv`` manifest with a column of paths, or ``s3://bucket/prefix``.
-        tiles: How its images are cut; None: they are not. Then the source may be one image, too.
+        tiles: How its images are cut; None: they are not. Where they are, the source may be one image, too.
+        skipped: Counts, by kind, what is passed over: notes, labels, what systems leave in folders.
 
     Raises:
         InputError: When there is no such source, a manifest has no column of paths, or what is to be cut is no file.
         StorageError: When S3 does not answer or refuses.
     """
+    skipped = Counter() if skipped is None else skipped
     if tiles is not None:
-        return sorted(_tiles(source, tiles), key=lambda item: item.path)
+        return sorted(_tiles(source, tiles, skipped), key=lambda item: item.path)
     if s3.is_uri(source):
-        found = [Item(entry.path, entry.size, entry.etag) for entry in s3.list_objects(source)]
+        found = list(_objects(source, skipped))
     else:
         path = Path(source)
         if not path.exists():
@@ -111,9 +115,9 @@ def list_items(source: str, tiles: TileConfig | None = None) -> list[Item]:
                 action="correct `pool`, `seeds` or `labelled` in globals.yml",
             )
         if path.is_dir():
-            found = list(_walk(path))
+            found = list(_walk(path, skipped))
         elif path.suffix == ".tar":
-            found = list(_members(path))
+            found = list(_members(path, skipped))
         elif path.suffix in (".parquet", ".csv"):
             found = list(_rows(path))
         else:
@@ -145,7 +149,7 @@ def read_item(source: str, item: Item) -> bytes:
     return Path(item.place or os.path.join(source, item.path)).read_bytes()  # noqa: PTH118 (a name may begin with ./)
 
 
-def _tiles(source: str, tiles: TileConfig) -> Iterator[Item]:
+def _tiles(source: str, tiles: TileConfig, skipped: Counter[str]) -> Iterator[Item]:
     """The tiles of every image of a source; what cannot be cut is an item with its fault."""
     path = Path(source)
     if s3.is_uri(source) or path.suffix == ".tar":
@@ -159,7 +163,7 @@ def _tiles(source: str, tiles: TileConfig) -> Iterator[Item]:
         status = path.stat()
         yield from _cut(path, Item(path.name, status.st_size, str(status.st_mtime_ns)), tiles)
         return
-    for item in list_items(source):
+    for item in list_items(source, skipped=skipped):
         if item.fault:
             yield item
         else:
@@ -189,7 +193,16 @@ def _cut(file: Path, item: Item, tiles: TileConfig) -> Iterator[Item]:
         yield Item(name, item.size // len(places), item.stamp, TILE)
 
 
-def _walk(root: Path) -> Iterator[Item]:
+def _objects(source: str, skipped: Counter[str]) -> Iterator[Item]:
+    """The objects under a prefix; by their names alone, nothing is fetched."""
+    for entry in s3.list_objects(source):
+        if (kind := sidecar_kind(entry.path)) is not None:
+            skipped[kind] += 1
+        else:
+            yield Item(entry.path, entry.size, entry.etag)
+
+
+def _walk(root: Path, skipped: Counter[str]) -> Iterator[Item]:
     """Every entry below a folder; links to folders are not followed, so there are no loops."""
     top = root.resolve()
     for folder, folders, files in os.walk(root, followlinks=False, onerror=_refuse):
@@ -198,7 +211,9 @@ def _walk(root: Path) -> Iterator[Item]:
             path = Path(folder) / name
             relative = path.relative_to(root).as_posix()
             shown = relative.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-            if shown != relative:
+            if is_sidecar(root, path):
+                skipped[str(sidecar_kind(relative))] += 1
+            elif shown != relative:
                 yield Item(shown, 0, "", fault="name_not_utf8")
             else:
                 yield _file(path, relative, top)
@@ -227,16 +242,21 @@ def _file(path: Path, relative: str, top: Path) -> Item:
     return Item(relative, status.st_size, str(status.st_mtime_ns))
 
 
-def _members(path: Path) -> Iterator[Item]:
-    """The members of an uncompressed tar. Sidecar files of WebDataset samples (.json, .txt, .cls) are left out."""
+def _members(path: Path, skipped: Counter[str]) -> Iterator[Item]:
+    """The members of an uncompressed tar, but for sidecars such as WebDataset's (.json, .txt, .cls)."""
     stamp = str(path.stat().st_mtime_ns)
     seen: set[str] = set()
     try:
-        with tarfile.open(path, "r:") as archive:
+        with path.open("rb") as file, tarfile.open(path, "r:") as archive:
             for member in archive:
                 name = member.name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-                if member.isdir() or PurePosixPath(name).suffix in (".json", ".txt", ".cls"):
+                if member.isdir():
                     continue
+                if (kind := sidecar_kind(name)) is not None:
+                    file.seek(member.offset_data)
+                    if not (may_be_image(kind) and member.isreg() and begins_like_image(file.read(HEAD))):
+                        skipped[kind] += 1
+                        continue
                 fault = ""
                 if not member.isreg():
                     fault = "not_a_file"

@@ -71,6 +71,12 @@ def to_uint8(stored: npt.NDArray[np.generic], value_range: tuple[float, float] |
     return mapped
 
 
+def used_bits(largest: float) -> int | None:
+    """How many bits the values of 16-bit files use, 8 to 14; None: all of them, or so few that nobody knows."""
+    bits = max(int(largest).bit_length(), 8)
+    return bits if bits <= 14 and largest > 0 else None
+
+
 def _natural_range(dtype: np.dtype[np.generic], values: npt.NDArray[np.float32]) -> tuple[float, float]:
     if dtype.kind in "ui" and dtype.itemsize <= 2:
         limits = np.iinfo(dtype)  # type: ignore[type-var]

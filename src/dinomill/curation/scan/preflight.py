@@ -30,8 +30,8 @@ class PreflightConfig(Config):
     max_pixels: int = Field(default=MAX_PIXELS, ge=1, description="more are refused before they are decoded")
     value_range: tuple[float, float] | None = Field(
         default=None,
-        description="stored values that are black and white, for files of more than 8 bits: [0, 4095] for 12-bit cameras; "
-        "null: the type's whole range, floats 0 to 1. It goes with the dataset and the models",
+        description="stored values that are black and white, for files of more than 8 bits: [0, 4095] for 12-bit "
+        "cameras; null: the type's whole range, floats 0 to 1. It goes with the dataset and the models",
     )
     min_tile_contrast: float = Field(
         default=0.02,
@@ -45,7 +45,6 @@ class PreflightConfig(Config):
         ge=64,
         description="pixels; a large JPEG is halved while it is decoded for as long as its short side stays above",
     )
-
 
     @field_validator("value_range")
     @classmethod
