@@ -77,7 +77,9 @@ def test_a_tar_is_as_a_folder(folder: Path, tmp_path: Path) -> None:
 
 def test_the_scans_handle_counts_them(folder: Path, tmp_path: Path) -> None:
     execution = ExecutionConfig(executor="inline")
-    made = scan({"pool": [str(folder)]}, ScanConfig(), folder=tmp_path / "scan", work=tmp_path / "w", execution=execution)
+    made = scan(
+        {"pool": [str(folder)]}, ScanConfig(), folder=tmp_path / "scan", work=tmp_path / "w", execution=execution
+    )
     assert made.skipped == EXPECTED
     assert (made.groups, made.quarantined) == ({"pool": len(IMAGES)}, {})
 

@@ -6,14 +6,12 @@ import tempfile
 from pathlib import Path
 
 from dinomill.curation.content.faces import Box, blur_faces, encode
-from dinomill.errors import InputError
 from dinomill.execution.tasks import Task, TaskResult
 from dinomill.images.decode import decode_image, stored_values
-from dinomill.images.listing import TILE, Item, read_again
+from dinomill.images.listing import TILE, Item, read_unchanged
 from dinomill.images.reduced import reduce_to, reduced_size
 from dinomill.images.shards import ShardWriter
 from dinomill.images.tiles import compressed, encode_tile
-from dinomill.storage.hashing import hash_bytes
 
 _EXTENSIONS = {"JPEG": "jpg", "TIFF": "tif"}
 
@@ -79,13 +77,7 @@ def _to_store(task: WriteTask, number: int) -> tuple[bytes, str]:
     """An image as the shard holds it, and its extension."""
     source, item = task.images[number]
     kind, boxes, sides = task.formats[number], task.faces[number], task.sides[number]
-    data = read_again(source, item)
-    if hash_bytes(data) != task.hashes[number]:
-        raise InputError(
-            f"{source}/{item.path} changed while curation ran.",
-            found="other bytes than when it was scanned",
-            action="keep the pool unchanged while curation runs, and run it again",
-        )
+    data = read_unchanged(source, item, task.hashes[number])
     size = reduced_size(*sides, task.max_side)
     if not boxes and size == sides:
         return compressed(data) if _is_tile(task, number) else data, _EXTENSIONS.get(kind, kind.lower())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -75,6 +76,27 @@ def used_bits(largest: float) -> int | None:
     """How many bits the values of 16-bit files use, 8 to 14; None: all of them, or so few that nobody knows."""
     bits = max(int(largest).bit_length(), 8)
     return bits if bits <= 14 and largest > 0 else None
+
+
+def fitting_range(seen: Sequence[tuple[tuple[float, float], str]]) -> tuple[float, float] | None:
+    """What should be black and white among files of more than 8 bits; None: the type's own range does.
+
+    Args:
+        seen: Least and largest value of each, and its type: ``uint16``, ``I;16``, ``float32``.
+    """
+    if not seen:
+        return None
+    low, high = min(values[0] for values, _ in seen), max(values[1] for values, _ in seen)
+    if all(mode.startswith(("I;16", "uint16")) for _, mode in seen):
+        bits = used_bits(high)
+        return None if bits is None else (0.0, float(2**bits - 1))
+    if low >= 0 and high <= 1 and all(mode.startswith(("F", "float")) for _, mode in seen):
+        return None
+    # One glowing pixel is not to make all others black: nineteen of twenty pictures fit.
+    tops, bottoms = sorted(values[1] for values, _ in seen), sorted(values[0] for values, _ in seen)
+    last = len(seen) - 1
+    low, high = bottoms[round(0.05 * last)], tops[round(0.95 * last)]
+    return (low, high) if low < high else None
 
 
 def _natural_range(dtype: np.dtype[np.generic], values: npt.NDArray[np.float32]) -> tuple[float, float]:
