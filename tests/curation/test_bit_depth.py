@@ -89,11 +89,9 @@ def test_twelve_bits_in_sixteen_are_noticed(cells: Path, tmp_path: Path, caplog:
     deep.mkdir()
     for file in cells.glob("*.png"):
         (deep / file.name).write_bytes(file.read_bytes())
-    execution = ExecutionConfig(executor="inline")
+    execution, work = ExecutionConfig(executor="inline"), tmp_path / "work"
     with caplog.at_level(logging.WARNING):
-        made = scan(
-            {"pool": [str(deep)]}, ScanConfig(), folder=tmp_path / "a", work=tmp_path / "w", execution=execution
-        )
+        made = scan({"pool": [str(deep)]}, ScanConfig(), folder=tmp_path / "a", work=work, execution=execution)
     assert "value_range: [0, 4095]" in caplog.text
     assert made.deep == 8
     assert made.largest is not None and made.largest <= 4095
