@@ -21,6 +21,14 @@ class ScanHandle(Handle):
     groups: dict[str, int] = Field(description="files by group: pool, labelled, seeds:<name>")
     quarantined: dict[str, int] = Field(description="files of the pool by reason")
     sources: tuple[str, ...] = Field(description="the pool's")
+    value_range: tuple[float, float] | None = Field(
+        default=None, description="stored values that are black and white, in files of more than 8 bits"
+    )
+    deep: int = Field(default=0, description="usable files of the pool of more than 8 bits")
+    largest: float | None = Field(default=None, description="stored value among them; null: there are none")
+    skipped: dict[str, int] = Field(
+        default_factory=dict, description="files of the pool that were passed over, by kind: .json, Thumbs.db, hidden …"
+    )
     work: dict[str, int] = Field(
         default_factory=dict, description="files: read, decoded (of those), and taken_over from what was seen before"
     )

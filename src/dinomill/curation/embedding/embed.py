@@ -58,6 +58,7 @@ class EmbedTask(Task):
     """Some images, and the network."""
 
     images: tuple[tuple[str, Item], ...]  # source and item
+    value_range: tuple[float, float] | None = None
     hashes: tuple[str, ...] = Field(description="sha256 of the images' contents, by which their features are kept")
     network: Network
     embedder: EmbedderConfig
@@ -147,6 +148,8 @@ def embed_files(
     """
     network = find_network(config.embedder)
     settings = identity(network, config.embedder)
+    if scan.value_range is not None:  # other pixels
+        settings = hash_json([settings, scan.value_range])
     everything = (cache or work / "cache") / "embeddings"
     files = _readable_files(scan)
     keys = as_keys(files["sha256"].to_pylist())
@@ -154,7 +157,9 @@ def embed_files(
     for _ in range(_ATTEMPTS):
         missing = np.flatnonzero(KeptRows(everything / settings[:16]).find(keys) < 0)
         taken_over -= len(missing)
-        embedded += _embed_some(files, keys, missing, config, network, everything / settings[:16], work, execution)
+        embedded += _embed_some(
+            files, keys, missing, config, network, everything / settings[:16], work, execution, scan.value_range
+        )
         try:
             kept = _Kept(everything / settings[:16], keys)
             fresh_folder(folder)
@@ -195,12 +200,13 @@ def _embed_some(
     kept: Path,
     work: Path,
     execution: ExecutionConfig,
+    value_range: tuple[float, float] | None,
 ) -> int:
     """Embed what has no features yet; of files with the same bytes, one; how many images that were."""
     _, first = np.unique(keys[missing], return_index=True)
     missing = missing[np.sort(first)]
     tasks = [
-        _task(files.take(pa.array(missing[start : start + config.images_per_task])), config, network, kept)
+        _task(files.take(pa.array(missing[start : start + config.images_per_task])), config, network, kept, value_range)
         for start in range(0, len(missing), config.images_per_task)
     ]
     done = work / "embeddings" / kept.name / "done"
@@ -209,7 +215,13 @@ def _embed_some(
     return len(missing)
 
 
-def _task(some: pa.Table, config: EmbeddingConfig, network: Network, kept: Path) -> EmbedTask:
+def _task(
+    some: pa.Table,
+    config: EmbeddingConfig,
+    network: Network,
+    kept: Path,
+    value_range: tuple[float, float] | None,
+) -> EmbedTask:
     rows = some.to_pylist()
     return EmbedTask(
         units=len(rows),
@@ -217,6 +229,7 @@ def _task(some: pa.Table, config: EmbeddingConfig, network: Network, kept: Path)
         hashes=tuple(row["sha256"] for row in rows),
         network=network,
         embedder=config.embedder,
+        value_range=value_range,
         folder=kept,
     )
 
@@ -245,7 +258,8 @@ def embed_shard(task: EmbedTask) -> EmbedShard:
     torch.set_num_threads(1)
     try:
         wanted = zip(task.images, task.hashes, strict=True)
-        images = (_read(source, item, sha256, task.embedder.image_size) for (source, item), sha256 in wanted)
+        side = task.embedder.image_size
+        images = (_read(source, item, sha256, side, task.value_range) for (source, item), sha256 in wanted)
         features = embed(images, task.network, task.embedder)
     finally:
         torch.set_num_threads(threads)
@@ -265,8 +279,10 @@ def embedding_rows(files: pa.Table) -> Rows:
     return np.where(usable, np.cumsum(usable) - 1, -1).astype(np.int64)
 
 
-def _read(source: str, item: Item, sha256: str, side: int) -> npt.NDArray[np.uint8]:
-    return decode_image(read_unchanged(source, item, sha256), min_side=side)
+def _read(
+    source: str, item: Item, sha256: str, side: int, value_range: tuple[float, float] | None
+) -> npt.NDArray[np.uint8]:
+    return decode_image(read_unchanged(source, item, sha256), min_side=side, value_range=value_range)
 
 
 def _readable_files(scan: ScanHandle) -> pa.Table:

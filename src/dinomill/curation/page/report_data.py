@@ -126,7 +126,7 @@ def gather(
     """Read the steps' tables and a sample of the pictures."""
     files = read_files(scan, list(Pictures.COLUMNS))
     table = pq.read_table(selection.selection)
-    chosen, pictures, generator = Decided(table), Pictures(files, filters), np.random.default_rng(0)
+    chosen, pictures, generator = Decided(table), Pictures(files, filters, scan.value_range), np.random.default_rng(0)
     vectors = Embeddings(embeddings.shards)
     page = CurationPage(counts=_counts(files, table))
     page.sheets = _sheets(chosen, pictures, generator)
