@@ -12,13 +12,15 @@ kept. Chance is the precision of keeping everything. The last line is JSON.
 from __future__ import annotations
 
 import argparse
-import json
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import made_up
 import pyarrow.parquet as pq
+from measuring import command_line, finish
 from real_pool import SEEDS, category_of, lay_out
 
 from dinomill.curation.config import CurationConfig
@@ -85,13 +87,27 @@ def score(dataset: DatasetHandle) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="where packages, pool and results go (1.5 GB)")
+    parser = command_line(__doc__, "one row, on made-up pictures")
+    parser.add_argument("--folder", type=Path, help="where packages, pool and results go (1.5 GB)")
     parser.add_argument("--network", default="efficientnet-lite0", help="what curation embeds with")
     parser.add_argument("--image-size", type=int, default=128, help="pixels; emoji have 64 to 256")
     parser.add_argument("--whiten", type=float, help="spread the features evenly, with this damping (0.01)")
     parser.add_argument("--only", nargs="+", help="rows whose name begins with one of these")
     arguments = parser.parse_args()
+    if arguments.smoke:
+        print(made_up.SAID)
+        with tempfile.TemporaryDirectory() as room:
+            made_up.real_pool(Path(room))
+            arguments.folder, arguments.image_size, arguments.only = Path(room), 32, ["similar, coverage .95"]
+            measure(arguments)
+    elif arguments.folder is None:
+        parser.error("name the --folder for packages, pool and results")
+    else:
+        measure(arguments)
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    """Curate once a row and print what came out."""
     sources = lay_out(arguments.folder)
     print(f"{sum(sources.values()):,} files: " + ", ".join(f"{count:,} {name}" for name, count in sources.items()))
     seeds = {name: str(arguments.folder / "seeds" / name) for name in SEEDS}
@@ -115,16 +131,8 @@ def main() -> None:
         print(f"{name:56}{one['kept']:7,}{one['precision']:11.3f}{one['recall']:8.3f}{parts}{spent:9.0f}", flush=True)
     chance = next(iter(results.values()))["chance"]
     print(f"{'everything':56}{'':7}{chance:11.3f}{1:8.3f}\n")
-    print(
-        json.dumps(
-            {
-                "images": sum(sources.values()),
-                "image_size": arguments.image_size,
-                "whiten": arguments.whiten,
-                "modes": results,
-            }
-        )
-    )
+    figures = {"images": sum(sources.values()), "image_size": arguments.image_size, "whiten": arguments.whiten}
+    finish(figures | {"modes": results}, smoke=arguments.smoke)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=2 python benchmarks/curation_scale.py [--rows 100000 1000000] [--dimension 384]
 
-What is timed is what curation runs on embeddings (``trust_embedding``): the 64 nearest above cosine 0.9, components,
-the best of each; retrieval of 1,000 seeds by clusters and by sampling; hierarchical balance down to a tenth. Every step
+What is timed is what curation runs on embeddings (``trust_embedding``): the 64 nearest above cosine 0.9, and who
+stays; retrieval of 1,000 seeds by clusters and by sampling; hierarchical balance down to a tenth. Every step
 gets all rows, so its input is larger than it would be in a run.
 
 Recall is measured against brute force on sampled rows, besides what the search measures itself. CPU-seconds are those
@@ -25,19 +25,21 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
+from measuring import command_line, cpu_seconds, finish
 
 from dinomill.curation.copies.pairs import DeduplicationConfig, embedding_candidates
+from dinomill.curation.copies.stays import Pairs, Verdict, settle
 from dinomill.curation.embedding.embed import Embeddings
 from dinomill.curation.selection.balance import BalanceConfig, cluster, cluster_table, share_out
 from dinomill.curation.selection.retrieve import SeedSetConfig, retrieve
 from dinomill.execution.tasks import ExecutionConfig
 from dinomill.vectors.cells import open_cells, write_cells
-from dinomill.vectors.components import best_of_each, connected_components
 from dinomill.vectors.index import Index, SearchConfig, exact_similarity
 from dinomill.vectors.products import brute_force
 from dinomill.vectors.self_join import Scratch
@@ -116,11 +118,11 @@ class Meter:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        wall, cpu, self._peak = time.perf_counter(), _cpu_seconds(), 0.0
+        wall, cpu, self._peak = time.perf_counter(), cpu_seconds(), 0.0
         yield
         self.steps[name] = {
             "wall_s": time.perf_counter() - wall,
-            "cpu_s": _cpu_seconds() - cpu,
+            "cpu_s": cpu_seconds() - cpu,
             "peak_gb": max(self._peak, _memory()) / 1e9,
         }
         print(f"  {name}: " + ", ".join(f"{key} {value:,.2f}" for key, value in self.steps[name].items()), flush=True)
@@ -129,15 +131,6 @@ class Meter:
         while True:
             self._peak = max(self._peak, _memory())
             time.sleep(0.5)
-
-
-def _cpu_seconds() -> float:
-    """Of this process, its children and all that those have waited for (the workers are children of a server)."""
-    total = time.process_time()
-    for child in psutil.Process().children(recursive=True):
-        with suppress(psutil.Error):
-            total += sum(child.cpu_times()[:4])
-    return total
 
 
 def _memory() -> float:
@@ -154,7 +147,7 @@ def measure(folder: Path, extras: set[str]) -> dict[str, Any]:
     vectors, planted = Embeddings(paths), np.load(folder / "planted" / "component.npy")
     rows = len(vectors)
     every = np.arange(rows)
-    sample = np.sort(np.random.default_rng(123).choice(rows, 2_000, replace=False))
+    sample = np.sort(np.random.default_rng(123).choice(rows, min(2_000, rows), replace=False))
     scratch = Scratch(folder / "work", folder.name, ExecutionConfig())
     meter = Meter()
     truth = brute_force(vectors.take(sample), vectors, every, 65)
@@ -164,14 +157,14 @@ def measure(folder: Path, extras: set[str]) -> dict[str, Any]:
     config = DeduplicationConfig(trust_embedding=True, cosine=COSINE)
     with meter.step("copies"):
         left, right, search = embedding_candidates(vectors, every, COSINE, config, scratch)
-        close = exact_similarity(vectors, left, right) >= COSINE
-        component = connected_components(rows, left[close], right[close])
-        best = best_of_each(component, every, every)
+        verdict = _verdict(vectors, left, right)
+        edges = Pairs(left, right, verdict.distance).only(verdict.copies)
+        stays = settle(edges, every, np.zeros(rows, dtype=np.bool_), partial(_verdict, vectors)).stays
     found["search"] = search.model_dump()
-    found["planted_recall"] = _planted_recall(component, planted)
-    mixed = np.unique(component * rows + planted) // rows
+    found["planted_recall"] = _planted_recall(stays, planted)
+    mixed = np.unique(stays * rows + planted) // rows
     found["wrongly_joined"] = int((np.bincount(mixed) > 1).sum())
-    found["kept"] = len(best)
+    found["kept"] = int((stays == every).sum())
     found["pair_recall"], found["pairs_checked"] = _pair_recall(vectors, sample, others, left, right)
 
     seeds, candidates = every[:1000], every[1000:]
@@ -208,11 +201,17 @@ def measure(folder: Path, extras: set[str]) -> dict[str, Any]:
     return found
 
 
-def _planted_recall(component: Array, planted: Array) -> float:
-    """The share of planted copies that are in their original's component."""
+def _verdict(vectors: Embeddings, left: Array, right: Array) -> Verdict:
+    """Copies are what is close enough: what ``trust_embedding`` asks."""
+    cosine = exact_similarity(vectors, left, right)
+    return Verdict(cosine >= COSINE, nothing := np.zeros(len(left), dtype=np.bool_), 1 - cosine, nothing)
+
+
+def _planted_recall(stays: Array, planted: Array) -> float:
+    """The share of planted copies for which the same row stays as for their original."""
     order = np.argsort(planted, kind="stable")
     same = planted[order[1:]] == planted[order[:-1]]
-    return float((component[order[1:]] == component[order[:-1]])[same].mean())
+    return float((stays[order[1:]] == stays[order[:-1]])[same].mean())
 
 
 def _pair_recall(vectors: Embeddings, sample: Array, others: Any, left: Array, right: Array) -> tuple[float, int]:
@@ -252,7 +251,7 @@ def _retrieval_agreement(
     vectors: Embeddings, candidates: Array, seeds: Array, nearest: Array, wanted: Array
 ) -> list[float]:
     """Share of sampled candidates whose nearest seed is brute force's; share of the seeds' nearest that are wanted."""
-    some = np.sort(np.random.default_rng(5).choice(len(candidates), 2_000, replace=False))
+    some = np.sort(np.random.default_rng(5).choice(len(candidates), min(2_000, len(candidates)), replace=False))
     exact = vectors.take(candidates[some]).astype(np.float64) @ vectors.take(seeds).astype(np.float64).T
     chosen = exact[np.arange(len(some)), nearest[some] - seeds[0]]
     few = brute_force(vectors.take(seeds[:200]), vectors, candidates, 1)
@@ -265,7 +264,7 @@ def _entropy(sizes: Array) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, "2,500 and 5,000 rows of 32 numbers")
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--dimension", type=int, default=384)
     parser.add_argument("--spread", choices=["isotropic", "natural"], default="isotropic")
@@ -275,6 +274,8 @@ def main() -> None:
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--lay-out", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.smoke:
+        arguments.rows, arguments.dimension = [2_500, 5_000], 32
     extras = {name for name in ("neighbours", "index") if getattr(arguments, name)}
     if arguments.lay_out:
         _, component = lay_out(arguments.lay_out, arguments.rows[0], arguments.dimension, arguments.spread)
@@ -292,7 +293,7 @@ def main() -> None:
             step["growth_exponent"] = _growth(
                 results[0]["steps"][name], step, "cpu_s", results[-1]["rows"] / results[0]["rows"]
             )
-    print(json.dumps(last))
+    finish(last, smoke=arguments.smoke)
 
 
 def _growth(small: dict[str, Any], large: dict[str, Any], key: str, factor: float | None = None) -> float:

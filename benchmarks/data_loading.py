@@ -6,21 +6,17 @@ Measured in turns, each on one thread, in CPU-seconds (``time.process_time``), m
 
 - dinomill: what the training loader does for a batch, from the tar shard to float32 crops, without its cache;
 - PIL: the same augmentation as the official code does it, crop by crop on PIL images, written here on Pillow alone;
-- LightlyTrain's DINOv2 transform, in an environment of its own (it is under the AGPL): make one with
-  ``python -m venv peer && peer/bin/pip install lightly-train==0.18.0`` and name its Python.
+- LightlyTrain's DINOv2 transform, in an environment of its own (it is under the AGPL), which
+  benchmarks/contenders/install_lightly_train.sh makes, and whose Python is named.
 
 Then, for 28-pixel images, crops a second of both of dinomill's backends. The last line is JSON.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
-import json
 import random
-import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -30,6 +26,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from measuring import Peer, PeerFailedError, command_line, finish, timed_here
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from skimage import data
 
@@ -157,36 +154,17 @@ class PilAugmentation:
         return Image.merge("HSV", (Image.fromarray(shifted), saturation, value)).convert("RGB")
 
 
-class LightlyTrain:
+def lightly_train(python: Path, folder: Path, files: list[bytes]) -> Peer:
     """LightlyTrain's transform in another interpreter, one round a line."""
-
-    def __init__(self, python: Path, folder: Path, files: list[bytes]) -> None:
-        folder.mkdir()
-        for number, content in enumerate(files):
-            (folder / f"{number:04d}.jpg").write_bytes(content)
-        script = Path(__file__).with_name("data_loading_peer.py")
-        command = [str(python), str(script), str(folder)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        if self.answer() != "ready":
-            raise SystemExit(f"{python} has no LightlyTrain that works; its message is above")
-
-    def answer(self) -> str:
-        """The next line."""
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
-
-    def round(self) -> float:
-        """CPU-ms an image."""
-        assert self.process.stdin is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        return float(self.answer())
+    folder.mkdir()
+    for number, content in enumerate(files):
+        (folder / f"{number:04d}.jpg").write_bytes(content)
+    script = Path(__file__).parent / "contenders" / "lightly_train_loading.py"
+    return Peer("LightlyTrain", [str(python), str(script), str(folder)])
 
 
 def cpu_ms(work: Callable[[], Any], images: int) -> float:
-    start = time.process_time()
-    work()
-    return (time.process_time() - start) / images * 1e3
+    return timed_here(work)[1] / images * 1e3
 
 
 def steps() -> Iterator[int]:
@@ -205,14 +183,19 @@ def photograph_row(folder: Path, images: int, rounds: int, peer: Path | None) ->
         "dinomill": lambda: cpu_ms(lambda: ours.make(next(step)), images),
         "PIL": lambda: cpu_ms(lambda: [official(content) for content in files], images),
     }
-    if peer is not None:
-        work["LightlyTrain"] = LightlyTrain(peer, folder / "peer", files).round
+    if peer is None:
+        print("LightlyTrain is left out: no --peer-python is named.")
+    else:
+        transform = lightly_train(peer, folder / "peer", files)
+        work["LightlyTrain"] = lambda: float(transform.ask()["cpu_ms"])
     times: dict[str, list[float]] = {name: [] for name in work}
     for number in range(rounds + 1):
         for name, run in work.items():
             spent = run()
             if number:  # the first round warms caches
                 times[name].append(spent)
+    if peer is not None:
+        transform.close()
     medians = {name: median(values) for name, values in times.items()}
     print(f"\nJPEG 256×256 → 2×224 + 8×98, CPU-ms an image, median of {rounds} rounds of {images} images")
     for name, spent in medians.items():
@@ -227,10 +210,10 @@ def photograph_row(folder: Path, images: int, rounds: int, peer: Path | None) ->
     return row
 
 
-def tiny_row(folder: Path, rounds: int) -> dict[str, float]:
+def tiny_row(folder: Path, images: int, rounds: int) -> dict[str, float]:
     crops = MultiCropConfig(global_size=28, local_size=14)
     camera = data.camera()
-    files = [encoded(camera[i : i + 28, 2 * i : 2 * i + 28], "PNG") for i in range(128)]
+    files = [encoded(camera[i : i + 28, 2 * i : 2 * i + 28], "PNG") for i in range(images)]
     row = {}
     print(f"\n28×28 grey PNG → 2×28 + 8×14, batches of {len(files)}, decoded images cached, crops a second of one core")
     for name in ("opencv", "batched"):
@@ -242,23 +225,27 @@ def tiny_row(folder: Path, rounds: int) -> dict[str, float]:
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = command_line(__doc__, "4 images, one round")
     arguments.add_argument("--images", type=int, default=64, help="JPEGs a round")
     arguments.add_argument("--rounds", type=int, default=7)
     arguments.add_argument("--peer-python", type=Path, help="an interpreter that has LightlyTrain")
     options = arguments.parse_args()
+    if options.smoke:
+        options.images, options.rounds = 4, 1
     import cv2
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
-        row = photograph_row(Path(folder), options.images, options.rounds, options.peer_python)
-        row |= tiny_row(Path(folder), options.rounds)
+        try:
+            row = photograph_row(Path(folder), options.images, options.rounds, options.peer_python)
+        except PeerFailedError as error:
+            raise SystemExit(f"{options.peer_python} has no LightlyTrain that works.\n{error}") from None
+        row |= tiny_row(Path(folder), 16 if options.smoke else 128, options.rounds)
     met = row["ms_per_image"] <= TARGET_MS
     print(f"\ntarget: at most {TARGET_MS} ms an image: {'met' if met else 'not met'}")
-    print(
-        json.dumps({key: round(value, 3) for key, value in row.items()} | {"target_ms": TARGET_MS, "target_met": met})
-    )
+    figures = {key: round(value, 3) for key, value in row.items()} | {"target_ms": TARGET_MS, "target_met": met}
+    finish(figures, smoke=options.smoke)
 
 
 if __name__ == "__main__":

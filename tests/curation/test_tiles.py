@@ -93,11 +93,11 @@ def test_the_survey_counts_tiles(scenes: Path) -> None:
 
 
 def test_reading_one_tile_decodes_few_pieces(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dinomill.images import windows
+    from dinomill.images import tiff, windows
 
     decoded = []
-    decode = windows._Pieces._decode
-    monkeypatch.setattr(windows._Pieces, "_decode", lambda *given: decoded.append(given[2]) or decode(*given))
+    decode = tiff.Pieces._decode
+    monkeypatch.setattr(tiff.Pieces, "_decode", lambda *given: decoded.append(given[2]) or decode(*given))
     windows._opened.cache_clear()
     read_item(str(scenes), Item("a.tif#y000064-x000320-s64", 0, "", TILE))
     assert len(decoded) == 1, "one of sixteen"

@@ -13,7 +13,7 @@ import tifffile
 from PIL import Image
 
 from dinomill.errors import ConfigError, InputError
-from dinomill.images import windows
+from dinomill.images import tiff, windows
 from dinomill.images.decode import decode_image
 from dinomill.images.decode_error import DecodeError
 from dinomill.images.listing import TILE, Item, list_items, read_item, split_tiles
@@ -128,7 +128,7 @@ def test_other_formats_are_cut_as_well(tmp_path: Path, photograph: Array, ending
 def test_what_would_not_fit_into_memory_is_refused_with_advice(
     tmp_path: Path, photograph: Array, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(windows, "PIECES_BYTES", 200_000)
+    monkeypatch.setattr(tiff, "PIECES_BYTES", 200_000)
     Image.fromarray(photograph).save(tmp_path / "a.png")
     tifffile.imwrite(tmp_path / "b.tif", photograph, compression="lzw", rowsperstrip=300)
     tifffile.imwrite(tmp_path / "c.tif", photograph, compression="lzw", tile=(64, 64))

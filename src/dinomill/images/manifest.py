@@ -50,6 +50,9 @@ MANIFEST_SCHEMA = pa.schema(
         pa.field("nsfw", pa.float32()),  # probability of unsafe content; null where no filter asks for it
         pa.field("faces", pa.int32()),  # how many were found; null where they were not looked for
         pa.field("blurred", pa.bool_()),  # the image in the shard has its faces blurred; null unless kept
+        pa.field("reduced", pa.bool_()),  # it is stored smaller than it came; null unless kept
+        pa.field("stored_width", pa.int32()),  # pixels of the image in the shard; null unless kept
+        pa.field("stored_height", pa.int32()),
         pa.field("shard", pa.int32()),  # index into DatasetHandle.shards; null unless kept
         pa.field("offset", pa.int64()),  # of the payload in the shard
         pa.field("length", pa.int64()),
@@ -120,9 +123,11 @@ def read_kept(path: Path) -> KeptImages:
     """
     import pyarrow.compute as pc
 
-    table = read_manifest(path, ["path", "fate", "shard", "offset", "length", "height", "width"])
+    places = ("shard", "offset", "length", "height", "width")
+    stored = ("stored_height", "stored_width")
+    table = read_manifest(path, ["path", "fate", *places, *stored])
     table = table.filter(pc.equal(table["fate"], Fate.KEPT.value))
-    for name in ("shard", "offset", "length", "height", "width"):
+    for name in places:
         if table[name].null_count:
             raise InputError(
                 f"The manifest {path} keeps images without their {name}.",
@@ -134,5 +139,7 @@ def read_kept(path: Path) -> KeptImages:
         shards=table["shard"].to_numpy(),
         offsets=table["offset"].to_numpy(),
         lengths=table["length"].to_numpy(),
-        sizes=np.stack([table["height"].to_numpy(), table["width"].to_numpy()], axis=1).astype(np.int64),
+        sizes=np.stack(
+            [pc.coalesce(table[f"stored_{name}"], table[name]).to_numpy() for name in ("height", "width")], axis=1
+        ).astype(np.int64),
     )

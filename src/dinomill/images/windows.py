@@ -7,33 +7,24 @@ are kept until newer ones displace them, so that windows in reading order decode
 from __future__ import annotations
 
 import functools
-import os
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from dinomill.images import tiff
 from dinomill.images.array_files import npy_header
-from dinomill.images.decode import ImageInfo, decode_image, decode_stored, probe_image
+from dinomill.images.decode import decode_image, probe_image, stored_values
 from dinomill.images.decode_error import DecodeError, Reason
-from dinomill.images.pixels import on_white, orient
-
-if TYPE_CHECKING:
-    from tifffile import TiffPageSeries
+from dinomill.images.image_info import ImageInfo
 
 Array = npt.NDArray[Any]
 
-PIECES_BYTES = 128 * 2**20  # of decoded pieces in memory, a file; what would need more cannot be cut
 _OPEN = 2  # files that are kept open, each with its pieces
 _TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _NPY = b"\x93NUMPY"
-_ADVICE = (
-    "write it as a tiled TIFF: `vips copy IN OUT.tif[tile,bigtiff,compression=lzw]`, or gdal_translate -co TILED=YES"
-)
 
 
 class Windows(Protocol):
@@ -74,7 +65,10 @@ def _opened(path: Path, level: int, changed: int, size: int) -> Windows:
     with path.open("rb") as file:
         head = file.read(256)
     if head[:4] in _TIFF:
-        return _open_tiff(path, level)
+        series, order = tiff.open_tiff(path, level)
+        if not tiff.is_contiguous(series):
+            return tiff.pieces_of(path, series)
+        return _Mapped(path, series.keyframe.dtype.newbyteorder(order), series.shape, series.axes, series.dataoffset)
     if level:
         raise DecodeError(Reason.UNSUPPORTED, f"only TIFF files have pyramids; tiles.level is {level}")
     if head[:6] == _NPY:
@@ -89,7 +83,7 @@ def _probe(data: bytes) -> ImageInfo:
     except DecodeError as error:
         if error.reason is not Reason.DECOMPRESSION_BOMB:
             raise
-        raise DecodeError(Reason.UNSUPPORTED, f"{error.detail} that are decoded whole; {_ADVICE}") from None
+        raise DecodeError(Reason.UNSUPPORTED, f"{error.detail} that are decoded whole; {tiff.ADVICE}") from None
 
 
 class _Whole:
@@ -100,14 +94,17 @@ class _Whole:
         info = _probe(data)
         deep = info.mode.startswith(("I", "F"))
         channels = 1 if deep or info.mode in ("1", "L", "LA", "La") else 3
-        if (size := info.width * info.height * channels * (2 if deep else 1)) > PIECES_BYTES:
+        if (size := info.width * info.height * channels * (2 if deep else 1)) > tiff.PIECES_BYTES:
             raise DecodeError(
                 Reason.UNSUPPORTED,
                 f"a {info.format} of {info.width}×{info.height} pixels is decoded whole: {size / 2**20:,.0f} MB, at "
-                f"most {PIECES_BYTES // 2**20}; {_ADVICE}",
+                f"most {tiff.PIECES_BYTES // 2**20}; {tiff.ADVICE}",
             )
         self.width, self.height = info.width, info.height
-        self._array: Array = decode_stored(data) if deep else decode_image(data, channels=channels)
+        stored = stored_values(data)
+        self._array: Array = decode_image(data, channels=channels) if stored is None else stored
+        if self._array.ndim == 3 and self._array.shape[2] == 1:
+            self._array = self._array[..., 0]
 
     def read(self, x: int, y: int, width: int, height: int) -> Array:
         return np.ascontiguousarray(self._array[y : y + height, x : x + width])
@@ -157,169 +154,3 @@ class _Mapped:
 
     def require_room(self, side: int) -> None:
         pass
-
-
-class _Pieces:
-    """A page of a TIFF, or several that are the channels of one picture, in coded pieces."""
-
-    def __init__(self, path: Path, pages: Sequence[Any]) -> None:
-        self._pages, self._first = pages, pages[0].keyframe
-        first = self._first
-        if any(page.parent.filehandle.path != str(path.absolute()) for page in pages):
-            raise DecodeError(Reason.UNSUPPORTED, "a picture in several files, of which this is one")
-        if first.imagedepth != 1 or first.dtype is None:
-            raise DecodeError(Reason.UNSUPPORTED, "a volume, or values of a kind that no program here knows")
-        self.width, self.height = first.imagewidth, first.imagelength
-        tiled = first.is_tiled
-        self._across = first.tilewidth if tiled else first.imagewidth
-        self._down = min(first.tilelength if tiled else first.rowsperstrip, self.height)
-        planar = first.planarconfig == 2 and first.samplesperpixel > 1
-        self._planes = first.samplesperpixel if planar else 1
-        self._samples = 1 if planar else first.samplesperpixel
-        self._grid = (-(-self.height // self._down), -(-self.width // self._across))
-        self._kept: OrderedDict[tuple[int, int], Array] = OrderedDict()
-        self._bytes = 0
-        self._room = PIECES_BYTES
-        self._lock = threading.Lock()
-        self._file = path.open("rb")
-
-    def require_room(self, side: int) -> None:
-        item = self._samples * self._planes * len(self._pages) * self._first.dtype.itemsize
-        rows = (min(side, self.height) // self._down + 2) * self._down  # that a window may touch, whole pieces
-        width = (side // self._across + 2) * self._across if self._first.is_tiled else self.width
-        if rows * width * item > PIECES_BYTES:
-            kind = "tiles" if self._first.is_tiled else "strips"
-            raise DecodeError(
-                Reason.UNSUPPORTED,
-                f"its {kind} of {self._across}×{self._down} pixels take {rows * width * item / 2**20:,.0f} MB for a "
-                f"window of {side}, at most {PIECES_BYTES // 2**20}; {_ADVICE}",
-            )
-        # A band of pieces: windows along it, row by row, find what they share.
-        self._room = min(PIECES_BYTES, rows * (self.width + 2 * self._across) * item)
-
-    def read(self, x: int, y: int, width: int, height: int) -> Array:
-        every = [(page, plane) for page in range(len(self._pages)) for plane in range(self._planes)]
-        planes = [self._plane(page, plane, x, y, width, height) for page, plane in every]
-        found = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
-        return self._meant(found)
-
-    def _plane(self, page: int, plane: int, x: int, y: int, width: int, height: int) -> Array:
-        window = np.empty((height, width, self._samples), dtype=self._first.dtype)
-        for row in range(y // self._down, (y + height - 1) // self._down + 1):
-            for column in range(x // self._across, (x + width - 1) // self._across + 1):
-                number = (plane * self._grid[0] + row) * self._grid[1] + column
-                top, left = row * self._down, column * self._across
-                piece = self._piece(page, number)
-                up, down = max(top, y), min(top + piece.shape[0], y + height)
-                start, end = max(left, x), min(left + piece.shape[1], x + width)
-                window[up - y : down - y, start - x : end - x] = piece[up - top : down - top, start - left : end - left]
-        return window
-
-    def _piece(self, page: int, number: int) -> Array:
-        """A decoded piece ``[h, w, samples]``, as far as it lies within the picture."""
-        with self._lock:
-            key = (page, number)
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
-            piece = self._decode(page, number)
-            self._kept[key] = piece
-            self._bytes += piece.nbytes
-            while self._bytes > self._room and len(self._kept) > 1:
-                self._bytes -= self._kept.popitem(last=False)[1].nbytes
-            return piece
-
-    def _decode(self, page: int, number: int) -> Array:
-        first, own = self._first, self._pages[page]
-        offset, length = own.dataoffsets[number], own.databytecounts[number]
-        data = os.pread(self._file.fileno(), length, offset) if length else None
-        if data is not None and len(data) < length:
-            raise DecodeError(
-                Reason.TRUNCATED, f"piece {number:,} of the TIFF ends after {len(data):,} of {length:,} bytes"
-            )
-        try:
-            piece, _, shape = first.decode(data, number, jpegtables=first.jpegtables, jpegheader=first.jpegheader)
-        except Exception as error:
-            raise _tiff_error(error) from None
-        if piece is None:  # a piece without data: nothing was recorded there
-            piece = np.full(shape, first.nodata, dtype=first.dtype)
-        down, across = self._down, self._across
-        row, column = divmod(number % (self._grid[0] * self._grid[1]), self._grid[1])
-        return np.asarray(piece[0, : min(down, self.height - row * down), : min(across, self.width - column * across)])
-
-    def _meant(self, found: Array) -> Array:
-        """What the stored numbers mean: inverted and indexed colours, transparency, CMYK."""
-        from tifffile import PHOTOMETRIC
-
-        first = self._first
-        kind, channels = first.photometric, found.shape[2]
-        if kind == PHOTOMETRIC.PALETTE and first.colormap is not None:
-            colours = np.asarray(first.colormap)
-            return np.ascontiguousarray((colours[:, found[..., 0]] >> 8).astype(np.uint8).transpose(1, 2, 0))
-        if kind == PHOTOMETRIC.MINISWHITE and found.dtype.kind in "ub":
-            found = ~found
-        if kind == PHOTOMETRIC.SEPARATED and channels == 4 and found.dtype == np.uint8:
-            from PIL import Image
-
-            found = np.asarray(
-                Image.frombytes("CMYK", (found.shape[1], found.shape[0]), found.tobytes()).convert("RGB")
-            )
-        elif first.extrasamples and int(first.extrasamples[0]) in (1, 2) and channels in (2, 4):
-            found = on_white(found, associated=int(first.extrasamples[0]) == 1)
-        if found.dtype == np.bool_:
-            found = found.astype(np.uint8) * np.uint8(255)
-        orientation = first.tags.valueof(274, 1)
-        found = orient(found, orientation) if orientation in range(2, 9) else found
-        return np.ascontiguousarray(found[..., 0] if found.shape[2] == 1 else found)
-
-
-def _open_tiff(path: Path, level: int) -> Windows:
-    import tifffile
-
-    try:
-        file = tifffile.TiffFile(path)
-        series = file.series[0]
-        levels = series.levels
-    except Exception as error:
-        raise _tiff_error(error) from None
-    if level >= len(levels):
-        raise DecodeError(
-            Reason.UNSUPPORTED, f"its pyramid has {len(levels)} levels, 0 to {len(levels) - 1}; not {level}"
-        )
-    chosen = levels[level]
-    page: Any = chosen.keyframe
-    simple = page.photometric in (1, 2) and not page.extrasamples and page.tags.valueof(274, 1) == 1
-    if chosen.dataoffset is not None and simple and page.dtype is not None and page.dtype.kind in "uif":
-        _require_plane(chosen)
-        return _Mapped(path, page.dtype.newbyteorder(file.byteorder), chosen.shape, chosen.axes, chosen.dataoffset)
-    return _Pieces(path, _channel_pages(chosen))
-
-
-def _require_plane(series: TiffPageSeries) -> None:
-    if not {"Y", "X"} <= set(series.axes) or {"S", "C"} <= set(series.axes):
-        raise DecodeError(Reason.UNSUPPORTED, f"a TIFF with the axes {series.axes} {series.shape}: no single picture")
-
-
-def _channel_pages(series: TiffPageSeries) -> list[Any]:
-    """The first page of a series, or the pages that are its channels."""
-    axes, shape = series.axes, series.shape
-    if "C" not in axes or len(series) == 1 or "S" in axes:
-        return [series[0]]
-    _require_plane(series)
-    outer = [axis for axis in axes if axis not in "YX"]
-    sizes = [shape[axes.index(axis)] for axis in outer]
-    place = outer.index("C")
-    numbers = [
-        int(np.ravel_multi_index([channel if at == place else 0 for at in range(len(outer))], sizes))
-        for channel in range(sizes[place])
-    ]
-    return [series[number] for number in numbers]
-
-
-def _tiff_error(error: Exception) -> DecodeError:
-    message = str(error).splitlines()[0] if str(error) else type(error).__name__
-    if isinstance(error, DecodeError):
-        return error
-    if isinstance(error, NotImplementedError) or "not supported" in message or "requires the 'imagecodecs'" in message:
-        return DecodeError(Reason.UNSUPPORTED, message)
-    return DecodeError(Reason.CORRUPT, message)

@@ -25,6 +25,7 @@ from dinomill.errors import DinomillError, InputError
 from dinomill.execution.progress import progress
 from dinomill.images.decode import MAX_PIXELS
 from dinomill.images.listing import Item, list_items
+from dinomill.images.pixels import fitting_range
 from dinomill.images.tiles import TileConfig
 from dinomill.planning.pool_copies import copied_share
 from dinomill.planning.pool_look import Look, look
@@ -67,6 +68,11 @@ class Pool(Config):
     coloured: float = Field(ge=0, le=1, description="share of the images that show colour, whatever their format says")
     alpha: float = Field(ge=0, le=1, description="share of the images with a transparency channel")
     bits: dict[int, int] = Field(description="of the sampled images, by bits a channel")
+    value_range: tuple[float, float] | None = Field(
+        default=None,
+        description="stored values to be shown as black and white, where the type's range would hide the pictures: of "
+        "floats, and of 12 bits in files of 16",
+    )
     formats: dict[str, int] = Field(description="of the sampled images, by file format")
     alignment: float = Field(
         description="mean correlation of two images, squeezed to 32 × 32, at equal brightness and contrast: 0 where "
@@ -254,6 +260,7 @@ def _figures(looks: Sequence[Look]) -> dict[str, Any]:
         "coloured": sum(look.coloured for look in looks) / count,
         "alpha": sum(look.info.mode in _ALPHA for look in looks) / count,
         "bits": dict(sorted(Counter(bits_of(look.info.mode) for look in looks).items())),
+        "value_range": fitting_range([(look.values, look.info.mode) for look in looks if look.values]),
         "formats": dict(Counter(look.info.format for look in looks).most_common()),
         "alignment": alignment(np.stack([look.small for look in looks])),
         "alikeness": alikeness,

@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from dinomill.curation.scan.preflight import EMPTY_TILE, PreflightConfig, Rejected
 from dinomill.curation.scan.signatures import signature, thumbnail
-from dinomill.images.decode import DecodeError, ImageInfo, decode_image, probe_image
+from dinomill.images.decode import DecodeError, ImageInfo, decode_image, probe_image, stored_values
 from dinomill.images.listing import TILE, Item, read_item
-from dinomill.images.pixels import luminance
+from dinomill.images.pixels import luminance, to_channels
 
 _COLOUR = 12  # grey levels between a pixel's channels: JPEG's rounding and a scanner's noise stay below
 _COLOURED_PIXELS = 0.002  # share of a picture's pixels that must have colour
@@ -30,6 +30,7 @@ class Look:
     mark: npt.NDArray[np.int8]  # [256]
     digest: bytes
     seconds: float
+    values: tuple[float, float] | None  # least and largest stored value of a file of more than 8 bits
 
 
 def look(source: str, item: Item) -> Look | str:
@@ -42,9 +43,14 @@ def look(source: str, item: Item) -> Look | str:
         data = read_item(source, item)
         info = probe_image(data, max_pixels=config.max_pixels)
         _require_shape(info, config)
-        pixels = decode_image(data, min_side=config.look_side, max_pixels=config.max_pixels)
+        stored = stored_values(data, max_pixels=config.max_pixels) if info.is_deep else None
+        values = None if stored is None else (float(stored.min()), float(stored.max()))
+        if stored is None or values is None:
+            pixels = decode_image(data, min_side=config.look_side, max_pixels=config.max_pixels)
+        else:  # its own range, so that it is seen; what all of them are to have is decided when all were seen
+            pixels = to_channels(stored, 3, values if values[0] < values[1] else None)
     except DecodeError as error:
-        return str(error.reason)
+        return error.countable
     except Rejected as rejected:
         return rejected.reason
     except OSError:
@@ -63,6 +69,7 @@ def look(source: str, item: Item) -> Look | str:
         mark=signature(small),
         digest=hashlib.sha256(data).digest(),
         seconds=time.thread_time() - start,
+        values=values,
     )
 
 

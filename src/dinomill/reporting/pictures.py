@@ -61,6 +61,7 @@ class Originals:
     def __init__(self, curated: DatasetHandle, side: int) -> None:
         self._reader = ShardReader(curated.shards)
         self._channels = curated.channels
+        self._range = curated.value_range
         self._side = side
         self._listed: dict[str, dict[str, Item]] = {}
 
@@ -79,7 +80,7 @@ class Originals:
 
     def pixels(self, row: dict[str, Any]) -> Pixels:
         """The decoded picture of a manifest row, no smaller than it is shown."""
-        return decode_image(self.read(row), channels=self._channels, min_side=self._side)
+        return decode_image(self.read(row), channels=self._channels, min_side=self._side, value_range=self._range)
 
     def picture(self, row: dict[str, Any], note: str = "") -> Picture:
         """A small picture of a manifest row; without an image when it cannot be read."""

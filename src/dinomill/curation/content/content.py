@@ -49,6 +49,7 @@ class ContentTask(Task):
     nsfw: bool
     face_score: float | None = Field(description="the least score of a face; None: faces are not looked for")
     face_side: int
+    value_range: tuple[float, float] | None = None
     networks: str = Field(description="of the weights: other networks are another task")
     folder: Path
 
@@ -73,13 +74,20 @@ def asked(config: FilterConfig) -> str | None:
 
 
 def examine(
-    files: pa.Table, config: FilterConfig, *, work: Path, execution: ExecutionConfig, cache: Path | None = None
+    files: pa.Table,
+    config: FilterConfig,
+    *,
+    value_range: tuple[float, float] | None = None,
+    work: Path,
+    execution: ExecutionConfig,
+    cache: Path | None = None,
 ) -> pa.Table:
     """Ask the networks about every readable image that may become part of the dataset and was not asked about before.
 
     Args:
         files: The scan's table, in which ``candidate`` says what may become part of the dataset.
         config: What is asked; nothing by default.
+        value_range: Stored values that are black and white, in files of more than 8 bits.
         work: Where unfinished work is kept.
         execution: Where tasks run.
         cache: Where answers are kept; None: in ``work``.
@@ -96,14 +104,14 @@ def examine(
     if networks is None or not len(wanted):
         return pa.table([pa.nulls(len(files), field.type) for field in CONTENT_SCHEMA], schema=CONTENT_SCHEMA)
     everything = (cache or work / "cache") / "content"
-    room = everything / hash_json([networks, made_by(_CODE, _LIBRARIES)])[:16]
+    room = everything / hash_json([networks, value_range, made_by(_CODE, _LIBRARIES)])[:16]
     wanted_files = files.take(pa.array(wanted))
     keys = as_keys(wanted_files["sha256"].to_pylist())
     missing = np.flatnonzero(KeptTables(room, []).find(keys) < 0)
     taken_over = len(keys) - len(missing)
     _, first = np.unique(keys[missing], return_index=True)  # of files with the same bytes, one
     missing = missing[np.sort(first)]
-    tasks = _tasks(wanted_files.take(pa.array(missing)), config, networks, room)
+    tasks = _tasks(wanted_files.take(pa.array(missing)), config, networks, room, value_range)
     done = work / "content" / "done"
     run_tasks(examine_shard, tasks, ContentShard, done=done, config=execution, name="curation: content")
     forget_tasks(tasks, done=done)  # what they found is found by its keys
@@ -127,21 +135,24 @@ def examine_shard(task: ContentTask) -> ContentShard:
         data = read_unchanged(source, item, sha256)
         row: dict[str, Any] = {"key": bytes.fromhex(sha256), "nsfw": None, "faces": None, "face_boxes": None}
         if task.nsfw:
-            row["nsfw"] = nsfw.nsfw_score(decode_image(data, min_side=nsfw.SIDE))
+            row["nsfw"] = nsfw.nsfw_score(decode_image(data, min_side=nsfw.SIDE, value_range=task.value_range))
         if task.face_score is not None:
-            boxes = faces.find_faces(_large_enough(data, sides, task.face_side), task.face_score, task.face_side)
+            boxes = faces.find_faces(_large_enough(data, sides, task), task.face_score, task.face_side)
             row |= {"faces": len(boxes), "face_boxes": [share for box in boxes for share in box]}
         rows.append(row)
     table = pa.Table.from_pylist(rows, schema=pa.schema([KEY_FIELD, *CONTENT_SCHEMA]))
     return ContentShard(outputs=(write_table(task.folder, table, task.content_hash()[:16]),))
 
 
-def _large_enough(data: bytes, sides: tuple[int, int], longer: int) -> npt.NDArray[np.uint8]:
+def _large_enough(data: bytes, sides: tuple[int, int], task: ContentTask) -> npt.NDArray[np.uint8]:
     """The picture, decoded so that its longer side is not below what is looked at."""
-    return decode_image(data, min_side=math.ceil(longer * min(sides) / max(sides)))
+    shorter = math.ceil(task.face_side * min(sides) / max(sides))
+    return decode_image(data, min_side=shorter, value_range=task.value_range)
 
 
-def _tasks(files: pa.Table, config: FilterConfig, networks: str, folder: Path) -> list[ContentTask]:
+def _tasks(
+    files: pa.Table, config: FilterConfig, networks: str, folder: Path, value_range: tuple[float, float] | None
+) -> list[ContentTask]:
     columns = files.select(["source", "path", "bytes", "start", "place", "sha256", "width", "height"])
     tasks = []
     for start in range(0, len(columns), _PER_TASK):
@@ -155,6 +166,7 @@ def _tasks(files: pa.Table, config: FilterConfig, networks: str, folder: Path) -
                 nsfw=config.max_nsfw is not None,
                 face_score=config.faces.min_score if config.faces else None,
                 face_side=config.faces.side if config.faces else 0,
+                value_range=value_range,
                 networks=networks,
                 folder=folder,
             )

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from dinomill.config import Config
-from dinomill.curation.embedding.embedders import EmbedderConfig, Network, embed, find_network, identity
+from dinomill.curation.embedding.embedders import EmbedderConfig, Network, embed, find_network, identity, squeezed_to
 from dinomill.curation.embedding.whiten import Whitening, fit
 from dinomill.curation.handles import EmbeddingsHandle, ScanHandle
 from dinomill.curation.scan.tables import read_files
@@ -59,6 +59,7 @@ class EmbedTask(Task):
     """Some images, and the network."""
 
     images: tuple[tuple[str, Item], ...]  # source and item
+    value_range: tuple[float, float] | None = None
     hashes: tuple[str, ...] = Field(description="sha256 of the images' contents, by which their features are kept")
     network: Network
     embedder: EmbedderConfig
@@ -148,6 +149,8 @@ def embed_files(
     """
     network = find_network(config.embedder)
     settings = identity(network, config.embedder)
+    if scan.value_range is not None:  # other pixels
+        settings = hash_json([settings, scan.value_range])
     everything = (cache or work / "cache") / "embeddings"
     files = _readable_files(scan)
     keys = as_keys(files["sha256"].to_pylist())
@@ -155,7 +158,9 @@ def embed_files(
     for _ in range(_ATTEMPTS):
         missing = np.flatnonzero(KeptRows(everything / settings[:16]).find(keys) < 0)
         taken_over -= len(missing)
-        embedded += _embed_some(files, keys, missing, config, network, everything / settings[:16], work, execution)
+        embedded += _embed_some(
+            files, keys, missing, config, network, everything / settings[:16], work, execution, scan.value_range
+        )
         try:
             kept = _Kept(everything / settings[:16], keys)
             fresh_folder(folder)
@@ -180,6 +185,8 @@ def embed_files(
         rows=len(kept),
         dimension=kept.dimension,
         network=config.embedder.network,
+        image_size=squeezed_to(network, config.embedder),
+        whitened=whitening is not None,
         embedder=hash_json([settings, None if whitening is None else hash_bytes(whitening.matrix.tobytes())]),
         work=counted(work, "embeddings", made_of, {"embedded": embedded, TAKEN_OVER: taken_over}),
     )
@@ -194,12 +201,13 @@ def _embed_some(
     kept: Path,
     work: Path,
     execution: ExecutionConfig,
+    value_range: tuple[float, float] | None,
 ) -> int:
     """Embed what has no features yet; of files with the same bytes, one; how many images that were."""
     _, first = np.unique(keys[missing], return_index=True)
     missing = missing[np.sort(first)]
     tasks = [
-        _task(files.take(pa.array(missing[start : start + config.images_per_task])), config, network, kept)
+        _task(files.take(pa.array(missing[start : start + config.images_per_task])), config, network, kept, value_range)
         for start in range(0, len(missing), config.images_per_task)
     ]
     done = work / "embeddings" / kept.name / "done"
@@ -208,7 +216,13 @@ def _embed_some(
     return len(missing)
 
 
-def _task(some: pa.Table, config: EmbeddingConfig, network: Network, kept: Path) -> EmbedTask:
+def _task(
+    some: pa.Table,
+    config: EmbeddingConfig,
+    network: Network,
+    kept: Path,
+    value_range: tuple[float, float] | None,
+) -> EmbedTask:
     rows = some.to_pylist()
     return EmbedTask(
         units=len(rows),
@@ -216,6 +230,7 @@ def _task(some: pa.Table, config: EmbeddingConfig, network: Network, kept: Path)
         hashes=tuple(row["sha256"] for row in rows),
         network=network,
         embedder=config.embedder,
+        value_range=value_range,
         folder=kept,
     )
 
@@ -245,7 +260,8 @@ def embed_shard(task: EmbedTask) -> EmbedShard:
     torch.set_num_threads(1)
     try:
         wanted = zip(task.images, task.hashes, strict=True)
-        images = (_read(source, item, sha256, task.embedder.image_size) for (source, item), sha256 in wanted)
+        side = task.embedder.image_size
+        images = (_read(source, item, sha256, side, task.value_range) for (source, item), sha256 in wanted)
         features = embed(images, task.network, task.embedder)
     finally:
         torch.set_num_threads(threads)
@@ -265,8 +281,10 @@ def embedding_rows(files: pa.Table) -> Rows:
     return np.where(usable, np.cumsum(usable) - 1, -1).astype(np.int64)
 
 
-def _read(source: str, item: Item, sha256: str, side: int) -> npt.NDArray[np.uint8]:
-    return decode_image(read_unchanged(source, item, sha256), min_side=side)
+def _read(
+    source: str, item: Item, sha256: str, side: int, value_range: tuple[float, float] | None
+) -> npt.NDArray[np.uint8]:
+    return decode_image(read_unchanged(source, item, sha256), min_side=side, value_range=value_range)
 
 
 def _readable_files(scan: ScanHandle) -> pa.Table:

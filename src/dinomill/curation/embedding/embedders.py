@@ -111,6 +111,14 @@ def find_network(config: EmbedderConfig) -> Network:
     return Network(name, str(description.place), description.identity)
 
 
+def squeezed_to(network: Network, config: EmbedderConfig) -> int:
+    """The side that images are squeezed to; 0: the network carries its own."""
+    from dinomill.features import describe
+
+    known = network.name != EFFICIENTNET and describe(network.place).trained_so
+    return 0 if known else config.image_size
+
+
 def embed(images: Iterable[Pixels], network: Network, config: EmbedderConfig) -> Floats:
     """Features [N, D] of length one of images uint8 [H, W, 3], which are taken a batch at a time."""
     loaded, size = _load(network, config), batch_size(config)

@@ -37,12 +37,14 @@ class Pictures:
         files: Columns of ``COLUMNS``.
         filters: What the dataset must not show, the page does not show either: faces are blurred, and what is beyond
             the limit of unsafe content is hidden.
+        value_range: Stored values that are black and white, in files of more than 8 bits.
     """
 
     COLUMNS = ("group", "source", "path", "bytes", "start", "place", "reason", "detail", "nsfw", "face_boxes")
 
-    def __init__(self, files: pa.Table, filters: FilterConfig) -> None:
+    def __init__(self, files: pa.Table, filters: FilterConfig, value_range: tuple[float, float] | None = None) -> None:
         self._files = files
+        self._range = value_range
         self._filters = filters
         self._made: dict[int, tuple[str, str, str]] = {}  # a picture is asked for more than once
 
@@ -59,7 +61,7 @@ class Pictures:
         if columns["reason"] not in (None, EMPTY_TILE):
             return "", columns["path"], ""  # it has no picture; what is wrong the ledger says
         try:
-            pixels = decode_image(read_row(columns), min_side=_SIDE)
+            pixels = decode_image(read_row(columns), min_side=_SIDE, value_range=self._range)
         except (DinomillError, OSError) as error:
             return "", columns["path"], str(error).splitlines()[0]
         limit, faces = self._filters.max_nsfw, self._filters.faces

@@ -40,6 +40,7 @@ LOOK_FIELDS = (
     pa.field("mode", pa.string()),
     pa.field("frames", pa.int32()),
     pa.field("channels", pa.int32()),  # 1 or 3
+    pa.field("largest", pa.float64()),  # stored value; null: a file of 8 bits
     pa.field("phash", pa.uint64()),
     pa.field("brightness", pa.float32()),
     pa.field("contrast", pa.float32()),
@@ -57,13 +58,15 @@ _ATTEMPTS = 3  # to find every file's look after looking at what was missing
 _CODE = (
     "dinomill.images.array_files",
     "dinomill.images.decode",
+    "dinomill.images.named",
     "dinomill.images.pixels",
+    "dinomill.images.tiff",
     "dinomill.images.tiles",
     "dinomill.images.windows",
     "dinomill.curation.scan.preflight",
     "dinomill.curation.scan.signatures",
 )
-_LIBRARIES = ("numpy", "pillow", "simplejpeg", "opencv-python-headless", "opencv-python", "tifffile")
+_LIBRARIES = ("numpy", "pillow", "simplejpeg", "opencv-python-headless", "opencv-python", "tifffile", "imagecodecs")
 
 
 class ScanTask(Task):
@@ -87,7 +90,7 @@ class Looked(NamedTuple):
     """What is known of every file, in the order in which they were given."""
 
     table: pa.Table  # sha256, bytes and LOOK_FIELDS
-    signatures: npt.NDArray[np.int8]  # [rows, 256]
+    signatures: npt.NDArray[np.int8]  # [rows, 448]
     read: int  # files
     decoded: int  # of those; of several with the same bytes, one
     taken_over: int  # files whose content was looked at in an earlier run
@@ -182,7 +185,7 @@ def scan_shard(task: ScanTask) -> ScanShard:
         try:
             data = read_item(task.source, item)
         except DecodeError as error:  # of a tile: its picture is damaged there
-            unreadable.append((item.path, str(error.reason), error.detail))
+            unreadable.append((item.path, error.countable, error.detail))
             continue
         except OSError as error:
             unreadable.append((item.path, "unreadable", error.strerror or str(error)))

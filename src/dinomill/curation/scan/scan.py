@@ -1,7 +1,7 @@
 """Look at every file once: decode it, hash it, measure it; or write down why it cannot be used. Once for all runs.
 
 <folder>/files.parquet     a row a file, sorted by group, source and path
-<folder>/signatures.npy    int8 [rows, 256]
+<folder>/signatures.npy    int8 [rows, 448]
 <folder>/quarantine.csv    path, reason and detail of every file that is left out
 <cache>/scan/              what was seen of every file and content before (known.py)
 <cache>/content/           what content filters found, where one is on (content.py)
@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -30,6 +31,7 @@ from dinomill.curation.work_done import TAKEN_OVER, counted, say
 from dinomill.errors import InputError
 from dinomill.execution.tasks import ExecutionConfig
 from dinomill.images.listing import Item, list_items, tile_columns
+from dinomill.images.pixels import used_bits
 from dinomill.images.tiles import TileConfig
 from dinomill.storage.arrays import write_rows
 from dinomill.storage.atomic import atomic_file, fresh_folder, write_parquet
@@ -62,6 +64,7 @@ FILES_SCHEMA = pa.schema(
 _LISTED = ("group", "candidate", "source", "path", "start", "place", "tile_of", "tile_x", "tile_y", "tile_side")
 _BEFORE_CONTENT = pa.schema([field for field in FILES_SCHEMA if field not in CONTENT_SCHEMA])
 _NO_FILTERS = FilterConfig()
+log = logging.getLogger(__name__)
 
 
 class ScanConfig(Config):
@@ -104,8 +107,13 @@ def scan(
         MachineError: When a network that a filter needs is not installed.
     """
     content = asked(filters)  # what is missing is said before hours of work, not after them
+    skipped: dict[str, Counter[str]] = {group: Counter() for group in groups}
     found = {
-        group: [(source, items) for source in sorted(sources) if (items := list_items(source, tiles.get(source)))]
+        group: [
+            (source, items)
+            for source in sorted(sources)
+            if (items := list_items(source, tiles.get(source), skipped[group]))
+        ]
         for group, sources in groups.items()
     }
     for group, sources in groups.items():
@@ -124,7 +132,9 @@ def scan(
     _write_quarantine(folder / "quarantine.csv", files)
     reasons, counts = _reasons(files), dict(Counter(files["group"].to_pylist()))
     _refuse_a_broken_pool(reasons, counts[POOL], config, folder / "quarantine.csv")
-    seen = examine(files, filters, work=work, execution=execution, cache=cache)
+    seen = examine(
+        files, filters, value_range=config.preflight.value_range, work=work, execution=execution, cache=cache
+    )
     files = pa.table([*files.columns, *seen.columns], schema=FILES_SCHEMA)
     write_parquet(folder / "files.parquet", files)
     with atomic_file(folder / "signatures.npy") as temporary:
@@ -138,6 +148,9 @@ def scan(
         quarantine=folder / "quarantine.csv",
         groups=counts,
         quarantined=reasons,
+        skipped=dict(sorted(skipped[POOL].items())),
+        value_range=config.preflight.value_range,
+        **_depth(files, config.preflight),
         sources=tuple(
             source for group, sources in groups.items() if group == POOL or group in whole for source in sources
         ),
@@ -165,6 +178,24 @@ def _listed(
                 for name, value in tile_columns(item).items():
                     columns[name].append(value)
     return {name: pa.array(values, FILES_SCHEMA.field(name).type) for name, values in columns.items()}
+
+
+def _depth(files: pa.Table, config: PreflightConfig) -> dict[str, Any]:
+    """How many files of the pool hold more than 8 bits, and how much of them they use; says so when it is little."""
+    import pyarrow.compute as pc
+
+    deep = files.filter(pc.and_(pc.equal(files["group"], POOL), pc.is_valid(files["largest"])))
+    if not len(deep):
+        return {"deep": 0, "largest": None}
+    largest = pc.max(deep["largest"]).as_py()
+    sixteen = pc.all(pc.match_substring_regex(deep["mode"], r"^(I;16|uint16)")).as_py()
+    if config.value_range is None and sixteen and (bits := used_bits(largest)) is not None:
+        log.warning(
+            "No value of %s files of 16 bits is above %g: they hold %d bits, and are seen nearly black. "
+            "Set curation.scan.preflight.value_range: [0, %d].",
+            f"{len(deep):,}", largest, bits, 2**bits - 1,
+        )  # fmt: skip
+    return {"deep": len(deep), "largest": largest}
 
 
 def _write_quarantine(path: Path, files: pa.Table) -> None:

@@ -1,11 +1,12 @@
-"""LightlyTrain's side of ``data_loading.py``: its DINOv2 transform, timed in an environment of its own.
+"""LightlyTrain's side of ``../data_loading.py``: its DINOv2 transform, timed in an environment of its own.
 
-LightlyTrain is under the AGPL: dinomill never imports it. Run by ``data_loading.py --peer-python``, it reads a folder
-of JPEGs as its argument and prints, for each line on stdin, the CPU-milliseconds an image of one round.
+LightlyTrain is under the AGPL: dinomill never imports it. Run by ``data_loading.py --peer-python``, it takes a folder
+of JPEGs as its argument and prints, for each line on stdin, the CPU-milliseconds an image of one round, as JSON.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -38,7 +39,7 @@ def main() -> None:
     arguments = DINOv2ViTTransformArgs()
     transform = DINOv2ViTTransform(arguments)
     files = sorted(Path(sys.argv[1]).iterdir())
-    print("ready", flush=True)
+    print(json.dumps({"ready": True}), flush=True)
     for _ in sys.stdin:
         start = time.process_time()
         for file in files:
@@ -47,7 +48,7 @@ def main() -> None:
         spent = time.process_time() - start
         shapes = [tuple(view["image"].shape) for view in views]
         assert shapes == [(3, 224, 224)] * 2 + [(3, 98, 98)] * 8, shapes
-        print(spent / len(files) * 1e3, flush=True)
+        print(json.dumps({"cpu_ms": spent / len(files) * 1e3}), flush=True)
 
 
 if __name__ == "__main__":
