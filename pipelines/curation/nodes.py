@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from dinomill.curation.config import CurationConfig
 from dinomill.curation.handles import DuplicatesHandle, EmbeddingsHandle, ScanHandle, SelectionHandle
 from dinomill.handles import DatasetHandle
@@ -9,7 +11,7 @@ from dinomill.quality.handle import QualityHandle
 
 
 def scan_files(
-    pool: list[str], seeds: dict[str, str] | None, labelled: str | None, config: CurationConfig
+    pool: list[Any], seeds: dict[str, str] | None, labelled: str | None, config: CurationConfig
 ) -> ScanHandle:
     """Look at every file once."""
     from dinomill.curation import stage

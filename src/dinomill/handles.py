@@ -81,6 +81,10 @@ class DatasetHandle(Handle):
     channels: int
     mean: tuple[float, ...] = Field(description="per channel, in [0, 1]")
     std: tuple[float, ...] = Field(description="per channel, in [0, 1]")
+    value_range: tuple[float, float] | None = Field(
+        default=None,
+        description="stored values that are black and white, in files of more than 8 bits",
+    )
     embedder: str = Field(description="the network whose features curation used")
     sources: tuple[str, ...] = Field(description="the pool's folders or URIs")
 

@@ -68,6 +68,27 @@ def test_one_command_writes_a_whole_environment(here: Path, capsys: pytest.Captu
     assert f"{len(written) - 1} files with the reason beside each value, and plan.json" in said
 
 
+def test_large_images_are_cut(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.fromarray(data.astronaut()).save(here / "images" / "pool" / "scene.tif")
+    for number in range(40):
+        (here / "images" / "pool" / f"{number:04d}.png").unlink()
+    assert _init(tiles=48) == 0
+    said = capsys.readouterr().out
+    assert "100 tiles of 48 × 48 pixels" in said
+    values = yaml.safe_load((here / "conf" / "mine" / "globals.yml").read_text())
+    assert values["pool"] == [{"path": "images/pool", "tiles": {"side": 48}}]
+    from dinomill.commands.dvc_stages import EnvironmentStages
+    from dinomill.layers import Layers
+
+    curation = EnvironmentStages(Layers("mine"), Path()).stages()["curation"]
+    assert "images/pool" in curation["deps"]
+    assert {"conf/mine/globals.yml"} <= {
+        name for one in curation["params"] for name, keys in one.items() if "pool" in keys
+    }
+    with pytest.raises(ConfigError, match="tiles"):
+        _init(tiles=3)
+
+
 def test_the_same_again_writes_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _init()
     before = {path: path.stat().st_mtime_ns for path in (here / "conf" / "mine").rglob("*.yml")}

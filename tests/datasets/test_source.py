@@ -29,6 +29,15 @@ def test_a_uri_is_not_looked_at(images: str) -> None:
     assert source.exists()
 
 
+def test_what_is_cut_into_tiles_is_a_place_too(images: str) -> None:
+    entry = {"path": images, "tiles": {"side": 32}}
+    source = SourceDataset("pool", ["s3://bucket/prefix", entry])
+    assert source.load() == ["s3://bucket/prefix", entry]
+    assert source.local_paths == [Path(images)]
+    with pytest.raises(InputError, match="does not exist"):
+        SourceDataset("pool", [{"path": f"{images}/none", "tiles": {"side": 32}}]).check()
+
+
 def test_what_is_missing_is_said_with_what_to_do(tmp_path: Path, images: str) -> None:
     missing = tmp_path / "nowhere"
     source = SourceDataset("seeds", {"good": images, "better": str(missing)})

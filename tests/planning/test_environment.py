@@ -60,6 +60,16 @@ def test_globals_say_what_differs_and_no_more() -> None:
     assert unlabelled["labelled"] is None
 
 
+def test_globals_say_how_images_are_cut() -> None:
+    made = _plan(tiles={"side": 96}, pool=("scenes", "slides"))
+    text = render(made, "dinomill init mine")[Path("conf/mine/globals.yml")]
+    assert yaml.safe_load(text)["pool"] == [
+        {"path": "scenes", "tiles": {"side": 96}},
+        {"path": "slides", "tiles": {"side": 96}},
+    ]
+    assert "tiles of 96 pixels" in text
+
+
 def test_kedro_sees_it_laid_over_the_base(tmp_path: Path) -> None:
     """The same layers as a run: the base's sizes do not shine through, its folders follow the environment's."""
     from dinomill.layers.merged import Layers

@@ -7,6 +7,7 @@ hands on meets its gate first: a table that breaks it leaves no handle.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from dinomill import tracking
 from dinomill.curation.config import CurationConfig
@@ -22,16 +23,17 @@ from dinomill.curation.selection.select import select
 from dinomill.curation.write import write_dataset
 from dinomill.errors import ConfigError
 from dinomill.handles import DatasetHandle
+from dinomill.images.listing import split_tiles
 from dinomill.quality.handle import QualityHandle
 
 
 def curate(
-    pool: Sequence[str], seeds: Mapping[str, str] | None, labelled: str | None, config: CurationConfig
+    pool: Sequence[Any], seeds: Mapping[str, str] | None, labelled: str | None, config: CurationConfig
 ) -> DatasetHandle:
     """Curate a pool of images: every step in turn, each one's handle saved as soon as it is there.
 
     Args:
-        pool: Folders, tars, manifests or ``s3://`` prefixes.
+        pool: Folders, tars, manifests or ``s3://`` prefixes; ``{"path": …, "tiles": {…}}`` for what is cut into tiles.
         seeds: Good, unlabelled examples: a name and a place each; None: nothing is irrelevant.
         labelled: Images that will be measured on: nothing close to them is kept.
         config: How, and where to.
@@ -54,17 +56,20 @@ def curate(
 
 
 def scan_files(
-    pool: Sequence[str], seeds: Mapping[str, str] | None, labelled: str | None, config: CurationConfig
+    pool: Sequence[Any], seeds: Mapping[str, str] | None, labelled: str | None, config: CurationConfig
 ) -> ScanHandle:
     """Look at every file once; arguments as `curate` takes them."""
+    sources, tiles = split_tiles(pool)
     return scan(
-        source_groups(pool, seeds, labelled),
+        source_groups(sources, seeds, labelled),
         config.scan,
         config.filters,
-        whole=taken_whole(seeds, pool, config),
+        whole=taken_whole(seeds, sources, config),
+        tiles=tiles,
         folder=config.folders.scan,
         work=config.work,
         execution=config.execution,
+        cache=config.cache,
     )
 
 
@@ -84,7 +89,12 @@ def embed_images(found: ScanHandle, config: CurationConfig) -> EmbeddingsHandle:
         QualityError: When one of them is none.
     """
     features = embed_files(
-        found, config.embedding, folder=config.folders.embeddings, work=config.work, execution=config.execution
+        found,
+        config.embedding,
+        folder=config.folders.embeddings,
+        work=config.work,
+        execution=config.execution,
+        cache=config.cache,
     )
     check_embeddings(features, config.gate, folder=config.folders.quality, work=config.work)
     return features

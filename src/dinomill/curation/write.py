@@ -1,7 +1,8 @@
 """Write the curated dataset: the images that were kept, in shards, and a manifest of all.
 
 Images are written byte for byte, but for those whose faces are blurred: these are decoded, blurred and stored anew, and
-the manifest says so; its sha256 stays the original's. No original is ever changed.
+the manifest says so; its sha256 stays the original's. So are those that are larger than ``max_side``: stored smaller.
+Tiles of large images are stored as PNG. No original is ever changed.
 
 <folder>/manifest.parquet             a row a file of the pool, kept or not; images.manifest.MANIFEST_SCHEMA
 <folder>/shards/images-00000.tar …    the kept images by sha256: any shard is a fair draw of the whole
@@ -23,21 +24,19 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from dinomill.config import Config
-from dinomill.curation.content.faces import Box, as_boxes, blur_faces, encode
+from dinomill.curation.content.faces import Box, as_boxes
 from dinomill.curation.content.filters import FilterConfig
 from dinomill.curation.handles import EmbeddingsHandle, ScanHandle, SelectionHandle
 from dinomill.curation.scan.tables import read_files
-from dinomill.errors import InputError
-from dinomill.execution.tasks import ExecutionConfig, Task, TaskResult, run_tasks
+from dinomill.curation.store import WriteTask, WrittenShard, write_shard
+from dinomill.execution.tasks import ExecutionConfig, run_tasks
 from dinomill.handles import DatasetHandle
-from dinomill.images.decode import decode_image
-from dinomill.images.listing import Item, as_item, read_again
+from dinomill.images.listing import as_item
 from dinomill.images.manifest import MANIFEST_SCHEMA, Fate
-from dinomill.images.shards import ShardWriter
+from dinomill.images.reduced import reduced_size
 from dinomill.storage.atomic import fresh_folder, storage_errors, write_parquet
-from dinomill.storage.hashing import hash_bytes, hash_file, hash_json
+from dinomill.storage.hashing import hash_file, hash_json
 
-_EXTENSIONS = {"JPEG": "jpg", "TIFF": "tif"}
 _FEW_COLOURED = 0.05
 
 
@@ -49,27 +48,15 @@ class WriteConfig(Config):
 
     images_per_shard: int = Field(default=10_000, ge=1, description="a shard is closed when it holds this many images")
     megabytes_per_shard: int = Field(default=256, ge=1, description="… or before it would hold more than this")
+    max_side: int | None = Field(
+        default=None,
+        ge=64,
+        description="pixels of the longer side; a larger image is stored reduced: a JPEG as JPEG, others as PNG; null: "
+        "as it is. Two to four times the largest crop loses nothing that a training sees",
+    )
     channels: Literal["auto", 1, 3] = Field(
         default="auto", description="1: grey, 3: colour; auto: 1 when at most a twentieth of the kept images has colour"
     )
-
-
-class WriteTask(Task):
-    """The images of one shard, in order."""
-
-    images: tuple[tuple[str, Item], ...]  # source and item
-    hashes: tuple[str, ...]  # their sha256
-    formats: tuple[str, ...]
-    faces: tuple[tuple[Box, ...], ...]  # to blur, of each
-    margin: float
-    folder: Path
-
-
-class WrittenShard(TaskResult):
-    """A shard: its path is the only output."""
-
-    offsets: tuple[int, ...]
-    lengths: tuple[int, ...]
 
 
 def write_dataset(
@@ -90,13 +77,13 @@ def write_dataset(
     room = work / "shards" / selection.config_hash[:16]
     kept = files.take(pa.array(order))
     boxes = _faces_to_blur(kept, filters)
-    tasks = _tasks(kept, boxes, config, filters, room / "shards")
+    tasks = _tasks(kept, boxes, config, filters, scan.value_range, room / "shards")
     written = run_tasks(write_shard, tasks, WrittenShard, done=room / "done", config=execution, name="curation: write")
     fresh_folder(folder)
     shards = tuple(
         _place(shard.outputs[0], folder / "shards" / f"images-{number:05d}.tar") for number, shard in enumerate(written)
     )
-    manifest = _manifest(files, chosen, order, written, [bool(some) for some in boxes])
+    manifest = _manifest(files, chosen, order, written, _changes(kept, boxes, config.max_side))
     write_parquet(folder / "manifest.parquet", manifest)
     channels, mean, std = channel_statistics(kept, config.channels)
     return DatasetHandle(
@@ -111,32 +98,10 @@ def write_dataset(
         channels=channels,
         mean=mean,
         std=std,
+        value_range=scan.value_range,
         embedder=embeddings.network,
         sources=scan.sources,
     )
-
-
-def write_shard(task: WriteTask) -> WrittenShard:
-    """Copy the images of one task into a tar."""
-    prefix = f"part-{task.content_hash()[:16]}"
-    offsets, lengths = [], []
-    images = zip(task.images, task.hashes, task.formats, task.faces, strict=True)
-    with ShardWriter(task.folder, prefix=prefix, max_bytes=1 << 62, max_images=1 << 62) as writer:
-        for (source, item), expected, kind, boxes in images:
-            data = read_again(source, item)
-            if hash_bytes(data) != expected:
-                raise InputError(
-                    f"{source}/{item.path} changed while curation ran.",
-                    found="other bytes than when it was scanned",
-                    action="keep the pool unchanged while curation runs, and run it again",
-                )
-            extension = _EXTENSIONS.get(kind, kind.lower())
-            if boxes:
-                data, extension = encode(blur_faces(decode_image(data), boxes, task.margin), kind)
-            place = writer.add(data, extension)
-            offsets.append(place.offset)
-            lengths.append(place.length)
-    return WrittenShard(outputs=tuple(writer.shards), offsets=tuple(offsets), lengths=tuple(lengths))
 
 
 def channel_statistics(
@@ -175,10 +140,15 @@ def _faces_to_blur(kept: pa.Table, filters: FilterConfig) -> list[tuple[Box, ...
 
 
 def _tasks(
-    kept: pa.Table, boxes: list[tuple[Box, ...]], config: WriteConfig, filters: FilterConfig, folder: Path
+    kept: pa.Table,
+    boxes: list[tuple[Box, ...]],
+    config: WriteConfig,
+    filters: FilterConfig,
+    value_range: tuple[float, float] | None,
+    folder: Path,
 ) -> list[WriteTask]:
     """One task a shard; where one ends depends on the images alone."""
-    rows = kept.select(["source", "path", "bytes", "start", "place", "sha256", "format"]).to_pylist()
+    rows = kept.select(["source", "path", "bytes", "start", "place", "sha256", "format", "width", "height"]).to_pylist()
     tasks: list[WriteTask] = []
     first, size = 0, 0
     for number in range(1, len(rows) + 1):
@@ -194,7 +164,10 @@ def _tasks(
                 hashes=tuple(one["sha256"] for one in some),
                 formats=tuple(one["format"] for one in some),
                 faces=tuple(boxes[first:number]),
+                sides=tuple((one["width"], one["height"]) for one in some),
+                max_side=config.max_side,
                 margin=filters.faces.margin if filters.faces else 0.0,
+                value_range=value_range,
                 folder=folder,
             )
         )
@@ -221,7 +194,7 @@ def _manifest(
     chosen: pa.Table,
     order: npt.NDArray[np.int64],
     written: list[WrittenShard],
-    blurred: list[bool],
+    changes: dict[str, list[int]],
 ) -> pa.Table:
     """All files of the pool with their fate, in the scan's order."""
     rows = chosen["row"].to_numpy()
@@ -232,9 +205,21 @@ def _manifest(
         columns[name] = chosen[name]
     for name in ("duplicate_of", "seed"):
         columns[name] = files["path"].take(chosen[name])
-    columns |= _locations(len(files), rows, order, written, blurred)
+    columns |= _locations(len(files), rows, order, written, changes)
     columns["label"] = pa.nulls(len(rows), pa.string())
     return pa.table([columns[name] for name in MANIFEST_SCHEMA.names], schema=MANIFEST_SCHEMA)
+
+
+def _changes(kept: pa.Table, boxes: list[tuple[Box, ...]], max_side: int | None) -> dict[str, list[int]]:
+    """What became of the kept images on their way into the shards."""
+    sides = list(zip(kept["width"].to_pylist(), kept["height"].to_pylist(), strict=True))
+    sizes = [reduced_size(width, height, max_side) for width, height in sides]
+    return {
+        "blurred": [int(bool(some)) for some in boxes],
+        "reduced": [int(size != own) for size, own in zip(sizes, sides, strict=True)],
+        "stored_width": [width for width, _ in sizes],
+        "stored_height": [height for _, height in sizes],
+    }
 
 
 def _locations(
@@ -242,14 +227,14 @@ def _locations(
     rows: npt.NDArray[np.int64],
     order: npt.NDArray[np.int64],
     written: list[WrittenShard],
-    blurred: list[bool],
+    changes: dict[str, list[int]],
 ) -> dict[str, pa.Array]:
-    """Shard, offset and length of each row, and whether it was blurred; null for what was left out."""
-    values: dict[str, list[int] | list[bool]] = {
+    """Shard, offset and length of each row, and how it was changed; null for what was left out."""
+    values: dict[str, list[int]] = {
         "shard": [number for number, shard in enumerate(written) for _ in shard.offsets],
         "offset": [offset for shard in written for offset in shard.offsets],
         "length": [length for shard in written for length in shard.lengths],
-        "blurred": blurred,
+        **changes,
     }
     located = {}
     for name, found in values.items():

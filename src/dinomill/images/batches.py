@@ -67,6 +67,7 @@ class Recipe:
     channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    value_range: tuple[float, float] | None = None  # of files of more than 8 bits
 
     @property
     def groups(self) -> tuple[tuple[int, int, int], ...]:
@@ -156,6 +157,7 @@ class BatchMaker:
             pixels = decode_image(
                 self.source.read(location),
                 channels=self.recipe.channels,
+                value_range=self.recipe.value_range,
                 min_side=int(np.ceil(min(height, width) * share)) if share < 1 else None,
             )
         except DecodeError as error:

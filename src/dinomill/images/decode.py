@@ -6,7 +6,6 @@ import functools
 import io
 import warnings
 import zlib
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +14,14 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from dinomill.images.array_files import check_pixels, npy_header, read_npy, read_tiff
 from dinomill.images.decode_error import DecodeError, Reason
-from dinomill.images.pixels import compose_on_white, orient, to_channels, to_uint8
+from dinomill.images.image_info import ImageInfo
+from dinomill.images.named import name_format
+from dinomill.images.pixels import compose_on_white, on_white, orient, to_channels, to_uint8
 
 Pixels = npt.NDArray[np.uint8]
 Data = bytes | memoryview
 
-__all__ = ["MAX_PIXELS", "DecodeError", "ImageInfo", "Reason", "decode_image", "probe_image"]
+__all__ = ["MAX_PIXELS", "DecodeError", "ImageInfo", "Reason", "decode_image", "probe_image", "stored_values"]
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit for an error: 0.5 GB of RGB
 _NPY = b"\x93NUMPY"
@@ -31,17 +32,6 @@ _TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _FORMATS = ("PNG", "JPEG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM", "ICO", "ICNS", "SGI")
 _EXIF_WINDOW = 1 << 17  # an APP1 segment holds at most 64 KiB and comes among the first
 _ORIENTATION = 0x0112
-
-
-@dataclass(frozen=True)
-class ImageInfo:
-    """What a file's header says. Sizes are in pixels, after the rotation that EXIF asks for."""
-
-    format: str
-    width: int
-    height: int
-    mode: str
-    frames: int
 
 
 def probe_image(data: Data, *, max_pixels: int = MAX_PIXELS) -> ImageInfo:
@@ -55,6 +45,12 @@ def probe_image(data: Data, *, max_pixels: int = MAX_PIXELS) -> ImageInfo:
         shape, dtype = npy_header(data)
         height, width = shape[:2] if len(shape) == 2 or shape[0] > shape[-1] else shape[1:3]
         return ImageInfo("NPY", width, height, str(dtype), 1)
+    if bytes(data[:4]) in _TIFF:
+        from dinomill.images.tiff import probe_tiff
+
+        if (info := probe_tiff(data)) is not None:
+            check_pixels(info.width, info.height, max_pixels)
+            return info
     with _open(data, max_pixels) as image:
         width, height = image.size
         if _pillow_orientation(image) >= 5:
@@ -92,17 +88,60 @@ def decode_image(
     head = bytes(data[:6])
     if head[:3] == _JPEG and channels in (1, 3):
         pixels = _decode_jpeg(data, channels, min_side, max_pixels)
-    elif head == _NPY:
-        pixels = to_channels(read_npy(data, max_pixels), channels, value_range)
     elif head[:4] in _TIFF and channels not in (1, 3):
         pixels = to_channels(read_tiff(data, max_pixels), channels, value_range)
     else:
-        pixels = None
+        stored = stored_values(data, max_pixels=max_pixels)
+        pixels = None if stored is None else to_channels(stored, channels, value_range)
     if pixels is None:
         pixels = _decode_pillow(data, channels, value_range, max_pixels)
     if min(pixels.shape[:2]) < smallest:
         raise DecodeError(Reason.TOO_SMALL, f"{pixels.shape[1]}×{pixels.shape[0]} pixels; at least {smallest} a side")
     return pixels
+
+
+def stored_values(data: Data, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.generic] | None:
+    """The numbers of a file of more than 8 bits, or of many channels, ``[H, W]`` or ``[H, W, C]``, upright.
+
+    None: 8 bits of grey or colour hold it.
+
+    Raises:
+        DecodeError: With the reason.
+    """
+    _require_bytes(data)
+    head = bytes(data[:26])
+    if head[:6] == _NPY:
+        return read_npy(data, max_pixels)
+    if head[:4] in _TIFF:
+        from dinomill.images.tiff import tiff_values
+
+        return tiff_values(data, max_pixels)
+    if head[:8] == _PNG and head[24] == 16:
+        return _deep_png(data, max_pixels)
+    return None
+
+
+def _deep_png(data: Data, max_pixels: int) -> npt.NDArray[np.generic] | None:
+    """A PNG of 16 bits a channel. Pillow keeps eight of them where there is colour."""
+    import cv2
+
+    with _open(data, max_pixels) as image:
+        if "transparency" in image.info:  # one colour of many: rare, and Pillow knows what to do
+            return None
+        try:
+            image.load()
+        except Exception as error:
+            raise _pillow_error(error) from None
+        orientation = _pillow_orientation(image)
+    stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if stored is None or stored.dtype != np.uint16:
+        return None
+    values: npt.NDArray[np.generic] = stored if stored.ndim == 3 else stored[..., None]
+    if values.shape[2] >= 3:
+        values = values[..., [2, 1, 0, *range(3, values.shape[2])]]
+    if values.shape[2] in (2, 4):
+        values = on_white(values, associated=False)
+    return orient(values, orientation)
 
 
 def _decode_jpeg(data: Data, channels: int, min_side: int | None, max_pixels: int) -> Pixels | None:
@@ -174,13 +213,15 @@ def _open(data: Data, max_pixels: int) -> ImageFile.ImageFile:
     head = bytes(data[:12])
     if head[:8] == _PNG:
         _check_png(data)
-    elif head[:4] == b"RIFF" and int.from_bytes(head[4:8], "little") + 8 > len(data):
+    elif head[:4] == b"RIFF" and head[8:] == b"WEBP" and int.from_bytes(head[4:8], "little") + 8 > len(data):
         raise DecodeError(Reason.TRUNCATED, f"{len(data):,} bytes; the header announces more")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data), formats=_formats())
     except UnidentifiedImageError:
+        if (known := name_format(data)) is not None:
+            raise DecodeError(Reason.UNSUPPORTED, known.remedy, known.kind) from None
         if head.startswith((_JPEG, _PNG, b"GIF8", b"RIFF", *_TIFF)):
             raise DecodeError(Reason.CORRUPT, "the header is damaged") from None
         raise DecodeError(Reason.NOT_AN_IMAGE, "no known image format begins like this") from None

@@ -26,12 +26,19 @@ class DecodeError(InputError):
     Args:
         reason: The countable reason.
         detail: For people: the decoder's message, or a figure against its limit.
+        kind: Of what it is, where that is known: HEIC.
     """
 
-    def __init__(self, reason: Reason, detail: str) -> None:
+    def __init__(self, reason: Reason, detail: str, kind: str = "") -> None:
         self.reason = reason
         self.detail = detail
-        super().__init__(f"The image cannot be used ({reason}): {detail}")
+        self.kind = kind
+        super().__init__(f"The image cannot be used ({self.countable}): {detail}")
+
+    @property
+    def countable(self) -> str:
+        """The reason with the kind, for ledgers: ``truncated``, ``unsupported:HEIC``."""
+        return f"{self.reason}:{self.kind}" if self.kind else str(self.reason)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return DecodeError, (self.reason, self.detail)
+        return DecodeError, (self.reason, self.detail, self.kind)

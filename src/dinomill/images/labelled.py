@@ -11,6 +11,7 @@ import numpy.typing as npt
 from dinomill.arrays import Pixels
 from dinomill.errors import InputError
 from dinomill.images.decode import DecodeError, decode_image
+from dinomill.images.sidecars import is_sidecar
 
 _LAYOUT = "<split>/<class>/<image>, for example train/shoe/001.png"
 
@@ -87,6 +88,7 @@ def read_labelled(
     classes: tuple[str, ...] | None = None,
     limit: int | None = None,
     min_side: int | None = None,
+    value_range: tuple[float, float] | None = None,
 ) -> LabelledImages:
     """Read a split whole.
 
@@ -97,27 +99,36 @@ def read_labelled(
         classes: The classes' names, when another split defined them; None: the folders of this split.
         limit: At most this many images, evenly from the whole split.
         min_side: See ``decode_image``.
+        value_range: See ``decode_image``.
 
     Raises:
         InputError: When the folder, split or classes are missing, or an image cannot be read; it names the path.
     """
     found = find_labelled(folder, split, classes=classes, limit=limit)
-    images = tuple(read_image(path, channels=channels, min_side=min_side) for path in found.paths)
+    images = tuple(
+        read_image(path, channels=channels, min_side=min_side, value_range=value_range) for path in found.paths
+    )
     return LabelledImages(images, found.labels, found.classes, found.paths)
 
 
-def read_image(path: Path, *, channels: int = 3, min_side: int | None = None) -> Pixels:
+def read_image(
+    path: Path,
+    *,
+    channels: int = 3,
+    min_side: int | None = None,
+    value_range: tuple[float, float] | None = None,
+) -> Pixels:
     """Decode one labelled image, strictly.
 
     Raises:
         InputError: When it cannot be used.
     """
     try:
-        return decode_image(path.read_bytes(), channels=channels, min_side=min_side)
+        return decode_image(path.read_bytes(), channels=channels, min_side=min_side, value_range=value_range)
     except DecodeError as error:
         raise InputError(
             f"The labelled image {path} cannot be used.",
-            found=f"{error.reason}: {error.detail}",
+            found=f"{error.countable}: {error.detail}",
             action="remove or replace that file: a score on silently dropped images would not be comparable",
         ) from None
 
@@ -125,4 +136,4 @@ def read_image(path: Path, *, channels: int = 3, min_side: int | None = None) ->
 def _files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    return sorted(p for p in folder.rglob("*") if p.is_file() and not is_sidecar(folder, p))

@@ -85,6 +85,7 @@ class TrainingLoader:
             sampler=Sampler(self.images, batch_size, seed, rank, world),
             grid=_grid(crops, patch_size),
             channels=handle.channels,
+            value_range=handle.value_range,
             mean=_per_channel("mean", mean or handle.mean, handle.channels),
             std=_per_channel("std", std or handle.std, handle.channels),
         )

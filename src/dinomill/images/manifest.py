@@ -31,6 +31,10 @@ MANIFEST_SCHEMA = pa.schema(
         pa.field("path", pa.string(), nullable=False),  # relative to its source; unique with `source`
         pa.field("source", pa.string(), nullable=False),  # folder or URI
         pa.field("group", pa.string()),  # pool, or seeds:<name> of a set that is taken whole
+        pa.field("tile_of", pa.string()),  # path of the picture that a tile is cut from; null: a file of its own
+        pa.field("tile_x", pa.int32()),  # pixels: its left side in that picture
+        pa.field("tile_y", pa.int32()),  # its top
+        pa.field("tile_side", pa.int32()),
         pa.field("sha256", pa.string()),  # of the file's bytes; null when unreadable
         pa.field("bytes", pa.int64()),
         pa.field("format", pa.string()),  # PNG, JPEG, …
@@ -46,6 +50,9 @@ MANIFEST_SCHEMA = pa.schema(
         pa.field("nsfw", pa.float32()),  # probability of unsafe content; null where no filter asks for it
         pa.field("faces", pa.int32()),  # how many were found; null where they were not looked for
         pa.field("blurred", pa.bool_()),  # the image in the shard has its faces blurred; null unless kept
+        pa.field("reduced", pa.bool_()),  # it is stored smaller than it came; null unless kept
+        pa.field("stored_width", pa.int32()),  # pixels of the image in the shard; null unless kept
+        pa.field("stored_height", pa.int32()),
         pa.field("shard", pa.int32()),  # index into DatasetHandle.shards; null unless kept
         pa.field("offset", pa.int64()),  # of the payload in the shard
         pa.field("length", pa.int64()),
@@ -116,9 +123,11 @@ def read_kept(path: Path) -> KeptImages:
     """
     import pyarrow.compute as pc
 
-    table = read_manifest(path, ["path", "fate", "shard", "offset", "length", "height", "width"])
+    places = ("shard", "offset", "length", "height", "width")
+    stored = ("stored_height", "stored_width")
+    table = read_manifest(path, ["path", "fate", *places, *stored])
     table = table.filter(pc.equal(table["fate"], Fate.KEPT.value))
-    for name in ("shard", "offset", "length", "height", "width"):
+    for name in places:
         if table[name].null_count:
             raise InputError(
                 f"The manifest {path} keeps images without their {name}.",
@@ -130,5 +139,7 @@ def read_kept(path: Path) -> KeptImages:
         shards=table["shard"].to_numpy(),
         offsets=table["offset"].to_numpy(),
         lengths=table["length"].to_numpy(),
-        sizes=np.stack([table["height"].to_numpy(), table["width"].to_numpy()], axis=1).astype(np.int64),
+        sizes=np.stack(
+            [pc.coalesce(table[f"stored_{name}"], table[name]).to_numpy() for name in ("height", "width")], axis=1
+        ).astype(np.int64),
     )

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from dinomill.images.decode_error import DecodeError, Reason
 
+Values = TypeVar("Values", bound=np.generic)
 
-def orient(pixels: npt.NDArray[np.uint8], orientation: int) -> npt.NDArray[np.uint8]:
+
+def orient(pixels: npt.NDArray[Values], orientation: int) -> npt.NDArray[Values]:
     """Turn ``[H, W, C]`` upright by its EXIF orientation, 1 to 8; other values mean upright."""
     if orientation not in range(2, 9):
         return pixels
@@ -31,17 +36,31 @@ def compose_on_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba)
 
 
+def on_white(stored: npt.NDArray[Any], *, associated: bool) -> npt.NDArray[Any]:
+    """Put stored values ``[H, W, C + 1]`` whose last channel is transparency on white, ``[H, W, C]`` of the same type.
+
+    Args:
+        stored: Integers or floats (0 to 1).
+        associated: Whether the colours are multiplied by the transparency already.
+    """
+    whole = np.iinfo(stored.dtype).max if stored.dtype.kind in "ui" else 1.0
+    colours, alpha = stored[..., :-1].astype(np.float64), stored[..., -1:].astype(np.float64) / whole
+    mixed = (colours if associated else colours * alpha) + whole * (1 - alpha)
+    return np.clip(np.rint(mixed) if stored.dtype.kind in "ui" else mixed, 0, whole).astype(stored.dtype)
+
+
 def to_uint8(stored: npt.NDArray[np.generic], value_range: tuple[float, float] | None) -> npt.NDArray[np.uint8]:
     """Map stored numbers to 0…255.
 
     Args:
         stored: Any shape; integers or floats.
-        value_range: Values that become 0 and 255, others are clipped; None: the type's whole range, floats 0 to 1.
+        value_range: Values that become 0 and 255, others are clipped; 8 bits stay as they are. None: the type's whole
+            range, floats 0 to 1.
 
     Raises:
         DecodeError: unsupported, when floats or 32-bit integers come without a range and cannot be guessed.
     """
-    if value_range is None and stored.dtype == np.uint8:
+    if stored.dtype == np.uint8:
         return stored.view(np.uint8)
     if stored.dtype == np.bool_:
         return stored.astype(np.uint8) * np.uint8(255)
@@ -53,6 +72,33 @@ def to_uint8(stored: npt.NDArray[np.generic], value_range: tuple[float, float] |
     return mapped
 
 
+def used_bits(largest: float) -> int | None:
+    """How many bits the values of 16-bit files use, 8 to 14; None: all of them, or so few that nobody knows."""
+    bits = max(int(largest).bit_length(), 8)
+    return bits if bits <= 14 and largest > 0 else None
+
+
+def fitting_range(seen: Sequence[tuple[tuple[float, float], str]]) -> tuple[float, float] | None:
+    """What should be black and white among files of more than 8 bits; None: the type's own range does.
+
+    Args:
+        seen: Least and largest value of each, and its type: ``uint16``, ``I;16``, ``float32``.
+    """
+    if not seen:
+        return None
+    low, high = min(values[0] for values, _ in seen), max(values[1] for values, _ in seen)
+    if all(mode.startswith(("I;16", "uint16")) for _, mode in seen):
+        bits = used_bits(high)
+        return None if bits is None else (0.0, float(2**bits - 1))
+    if low >= 0 and high <= 1 and all(mode.startswith(("F", "float")) for _, mode in seen):
+        return None
+    # One glowing pixel is not to make all others black: nineteen of twenty pictures fit.
+    tops, bottoms = sorted(values[1] for values, _ in seen), sorted(values[0] for values, _ in seen)
+    last = len(seen) - 1
+    low, high = bottoms[round(0.05 * last)], tops[round(0.95 * last)]
+    return (low, high) if low < high else None
+
+
 def _natural_range(dtype: np.dtype[np.generic], values: npt.NDArray[np.float32]) -> tuple[float, float]:
     if dtype.kind in "ui" and dtype.itemsize <= 2:
         limits = np.iinfo(dtype)  # type: ignore[type-var]
@@ -60,7 +106,12 @@ def _natural_range(dtype: np.dtype[np.generic], values: npt.NDArray[np.float32])
     low, high = float(values.min()), float(values.max())
     if dtype.kind == "f" and low >= 0 and high <= 1:
         return 0.0, 1.0
-    raise DecodeError(Reason.UNSUPPORTED, f"{dtype} values from {low:g} to {high:g}: state their `value_range`")
+    raise DecodeError(
+        Reason.UNSUPPORTED,
+        f"{dtype} values from {low:g} to {high:g}: say which of them are black and white "
+        f"(curation.scan.preflight.value_range: [{low:g}, {high:g}])",
+        "value_range",
+    )
 
 
 def to_channels(
@@ -80,8 +131,14 @@ def to_channels(
             stored = np.moveaxis(stored, 0, 2)
         elif stored.shape[2] == 1 and channels == 3:
             stored = np.repeat(stored, 3, axis=2)
+        elif stored.shape[2] == 3 and channels == 1:
+            return np.asarray(Image.fromarray(to_uint8(stored, value_range)).convert("L"))[..., None]
         else:
-            raise DecodeError(Reason.WRONG_CHANNELS, f"shape {stored.shape}; {channels} channels are configured")
+            raise DecodeError(
+                Reason.WRONG_CHANNELS,
+                f"shape {stored.shape}; {channels} channels are configured: write those that are wanted to files of "
+                "their own",
+            )
     return np.ascontiguousarray(to_uint8(stored, value_range))
 
 

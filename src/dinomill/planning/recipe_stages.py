@@ -41,6 +41,11 @@ def curation(wish: Wish, pool: Pool, machine: Machine, shape: Shape, steps: Step
         ),
         "curation.write.channels": Choice(shape.channels, _channels_reason(wish, pool)),
     }
+    if pool.value_range is not None:
+        low, high = pool.value_range
+        choices["curation.scan.preflight.value_range"] = Choice(
+            [low, high], "stored values shown as black and white; the type's whole range would hide the pictures"
+        )
     if wish.seeds:
         choices["curation.retrieval.default.mode"] = Choice(
             "similar", f"keeps what is like the {wish.seed_images:,} seeds, whatever else is in the pool"

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from dinomill.arrays import Pixels
 from dinomill.errors import DinomillError
-from dinomill.handles import EvaluationHandle
+from dinomill.handles import DatasetHandle, EvaluationHandle
 from dinomill.images.decode import decode_image
 from dinomill.reporting.config import ReportingConfig
 from dinomill.reporting.curation import spread
@@ -53,7 +53,7 @@ class PatchBlock:
 
 
 def view_neighbours(
-    evaluation: EvaluationHandle, labelled: Path, models: list[str], channels: int, config: ReportingConfig
+    evaluation: EvaluationHandle, labelled: Path, models: list[str], curated: DatasetHandle, config: ReportingConfig
 ) -> tuple[NeighbourBlock, ...]:
     """Read the neighbours that evaluation found for some queries; empty when it kept none."""
     path = evaluation.folder / "neighbours.parquet"
@@ -65,7 +65,7 @@ def view_neighbours(
 
     def picture(name: str, note: str, good: bool | None = None) -> Picture:
         if name not in seen:
-            seen[name] = _picture(labelled / name, name, channels, config.thumbnail)
+            seen[name] = _picture(labelled / name, name, curated, config.thumbnail)
         return Picture(seen[name].uri, seen[name].name, name, note, good)
 
     blocks = []
@@ -94,7 +94,7 @@ def view_neighbours(
 
 
 def view_patches(
-    evaluation: EvaluationHandle, labelled: Path, models: list[str], channels: int, config: ReportingConfig
+    evaluation: EvaluationHandle, labelled: Path, models: list[str], curated: DatasetHandle, config: ReportingConfig
 ) -> tuple[PatchBlock, ...]:
     """Colour the patch tokens that evaluation kept; empty when it kept none."""
     names_path = evaluation.folder / "patches" / "images.json"
@@ -111,7 +111,7 @@ def view_patches(
         side = coloured.shape[1]
         pairs = []
         for row in rows:
-            image = _picture(labelled / names[row], names[row], channels, config.thumbnail)
+            image = _picture(labelled / names[row], names[row], curated, config.thumbnail)
             pairs.append((image, data_uri(coloured[row], side)))
         blocks.append(PatchBlock(model.replace("-", " ", 1), tuple(pairs), explained))
     return tuple(blocks)
@@ -142,10 +142,10 @@ def colour_patches(tokens: npt.NDArray[Any]) -> tuple[Pixels, float]:
     return (255 * scaled).round().astype(np.uint8).reshape(*tokens.shape[:-1], 3), explained
 
 
-def _picture(path: Path, name: str, channels: int, side: int) -> Picture:
+def _picture(path: Path, name: str, curated: DatasetHandle, side: int) -> Picture:
+    channels, value_range = curated.channels, curated.value_range
     try:
-        return Picture(
-            data_uri(decode_image(path.read_bytes(), channels=channels, min_side=side), side), path.name, name
-        )
+        pixels = decode_image(path.read_bytes(), channels=channels, min_side=side, value_range=value_range)
+        return Picture(data_uri(pixels, side), path.name, name)
     except (OSError, DinomillError):
         return Picture("", path.name, name)

@@ -78,7 +78,7 @@ def render_page(run: RunHandles, config: ReportingConfig) -> str:
     labelled = Path(run.labelled) if run.labelled and "://" not in run.labelled else None
     pictures: dict[str, Sequence[Any]] = {"neighbours": (), "patches": ()}
     if labelled is not None and labelled.is_dir():
-        arguments = (run.evaluation, labelled, models, run.curated.channels, config)
+        arguments = (run.evaluation, labelled, models, run.curated, config)
         pictures = {"neighbours": view_neighbours(*arguments), "patches": view_patches(*arguments)}
     champion = run.students.students.get(run.students.champion)
     return (

@@ -15,7 +15,7 @@ from PIL import Image
 from dinomill.errors import DinomillError
 from dinomill.handles import DatasetHandle
 from dinomill.images.decode import decode_image
-from dinomill.images.listing import Item, list_items, read_item
+from dinomill.images.listing import TILE, Item, list_items, read_item
 from dinomill.images.shards import Location, ShardReader
 from dinomill.storage import s3
 
@@ -61,6 +61,7 @@ class Originals:
     def __init__(self, curated: DatasetHandle, side: int) -> None:
         self._reader = ShardReader(curated.shards)
         self._channels = curated.channels
+        self._range = curated.value_range
         self._side = side
         self._listed: dict[str, dict[str, Item]] = {}
 
@@ -73,11 +74,13 @@ class Originals:
         """
         if row.get("shard") is not None:
             return bytes(self._reader.read(Location(row["shard"], row["offset"], row["length"])))
+        if row.get("tile_of") is not None:
+            return read_item(row["source"], Item(row["path"], 0, "", TILE))
         return read_item(row["source"], self._item(row["source"], row["path"]))
 
     def pixels(self, row: dict[str, Any]) -> Pixels:
         """The decoded picture of a manifest row, no smaller than it is shown."""
-        return decode_image(self.read(row), channels=self._channels, min_side=self._side)
+        return decode_image(self.read(row), channels=self._channels, min_side=self._side, value_range=self._range)
 
     def picture(self, row: dict[str, Any], note: str = "") -> Picture:
         """A small picture of a manifest row; without an image when it cannot be read."""

@@ -40,7 +40,8 @@ def preprocessing(job: TrainingJob, dataset: DatasetHandle) -> PreprocessingConf
     """How an image becomes the input of the trained networks."""
     side = job.recipe.crops.global_size
     mean, std = job.mean or dataset.mean, job.std or dataset.std
-    return PreprocessingConfig.square(side, mean, std, margin=1.0 if side <= _SMALL else _MARGIN)
+    made = PreprocessingConfig.square(side, mean, std, margin=1.0 if side <= _SMALL else _MARGIN)
+    return made.model_copy(update={"value_range": dataset.value_range})
 
 
 def keep_start(job: TrainingJob, dataset: DatasetHandle) -> None:

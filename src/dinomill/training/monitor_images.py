@@ -40,7 +40,13 @@ def dataset_samples(
     places = [Location(*(int(v[row]) for v in (kept.shards, kept.offsets, kept.lengths))) for row in rows]
     reader.prepare(places)
     decoded = (
-        decode_image(reader.read(place), channels=dataset.channels, min_side=preprocessing.resize) for place in places
+        decode_image(
+            reader.read(place),
+            channels=dataset.channels,
+            min_side=preprocessing.resize,
+            value_range=preprocessing.value_range,
+        )
+        for place in places
     )
     return Samples(_stack(decoded, preprocessing))
 
@@ -58,7 +64,12 @@ def labelled_samples(folder: Path, preprocessing: PreprocessingConfig, count: in
         InputError: When the folder is not so laid out, or an image cannot be read.
     """
     labelled = read_labelled(
-        folder, _SPLIT, channels=preprocessing.channels, limit=count, min_side=preprocessing.resize
+        folder,
+        _SPLIT,
+        channels=preprocessing.channels,
+        limit=count,
+        min_side=preprocessing.resize,
+        value_range=preprocessing.value_range,
     )
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(labelled)))
     return Samples(_stack(labelled.images, preprocessing)[order], torch.from_numpy(labelled.labels)[order])

@@ -17,6 +17,7 @@ from dinomill.curation.embedding.embed import Embeddings
 from dinomill.curation.gates.rules import files_rules, manifest_rules
 from dinomill.curation.gates.suites import embeddings_suite, files_suite, manifest_suite
 from dinomill.curation.handles import EmbeddingsHandle, ScanHandle
+from dinomill.curation.scan.preflight import EMPTY_TILE
 from dinomill.curation.scan.scan import ScanConfig
 from dinomill.handles import DatasetHandle
 from dinomill.images.manifest import Fate
@@ -55,7 +56,9 @@ def check_files(
     Raises:
         QualityError: When an expectation fails, with the rows.
     """
-    candidate = pc.field("candidate")
+    # Nothing is wrong with a part of a picture that shows nothing.
+    empty = pc.coalesce(pc.field("reason"), pc.scalar("")) == EMPTY_TILE
+    candidate = pc.field("candidate") & ~empty
     table, total = sample_rows(scan.files, _FILES_COLUMNS, config.sample_above, candidate)
     rows = table.to_pandas()
     rows["usable"] = rows.pop("reason").isna()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dinomill.curation.content.filters import FilterConfig
 from dinomill.curation.handles import EmbeddingsHandle, ScanHandle, SelectionHandle
+from dinomill.curation.page import seed_sets
 from dinomill.curation.page.flow import WIDTH, draw_flow
 from dinomill.curation.page.report_data import CurationPage, effective, gather
 from dinomill.storage.atomic import write_text
@@ -51,6 +52,8 @@ def render(page: CurationPage, embedder: str) -> str:
         embedder=embedder,
         flow=draw_flow(page.counts),
         width=WIDTH,
+        scores_width=seed_sets.WIDTH,
+        scores_height=seed_sets.HEIGHT,
         largest=max((before for _, before, _ in page.sizes), default=1),
         effective=[effective(page.sizes, column) for column in (1, 2)],
         shown=page.sizes[:60],

@@ -16,9 +16,11 @@ import pyarrow.parquet as pq
 from dinomill.curation.content.filters import FilterConfig
 from dinomill.curation.embedding.embed import Embeddings
 from dinomill.curation.handles import EmbeddingsHandle, ScanHandle, SelectionHandle
+from dinomill.curation.page.seed_sets import Border, Histogram, read_borders, read_histograms
 from dinomill.curation.page.thumbnails import Pictures, Thumb
 from dinomill.curation.scan.scan import SEEDS
 from dinomill.curation.scan.tables import read_files
+from dinomill.curation.selection.judge import Judgement
 from dinomill.images.manifest import Fate
 
 _PER_SHEET, _PAIRS, _SEEDS, _SETS, _PER_SEED = 22, 10, 5, 8, 7
@@ -47,6 +49,9 @@ class SeedSet:
     asked: int
     threshold: float | None
     seeds: tuple[Group, ...]
+    judgement: Judgement | None = None
+    histogram: Histogram | None = None
+    border: Border | None = None
 
 
 @dataclass
@@ -121,7 +126,7 @@ def gather(
     """Read the steps' tables and a sample of the pictures."""
     files = read_files(scan, list(Pictures.COLUMNS))
     table = pq.read_table(selection.selection)
-    chosen, pictures, generator = Decided(table), Pictures(files, filters), np.random.default_rng(0)
+    chosen, pictures, generator = Decided(table), Pictures(files, filters, scan.value_range), np.random.default_rng(0)
     vectors = Embeddings(embeddings.shards)
     page = CurationPage(counts=_counts(files, table))
     page.sheets = _sheets(chosen, pictures, generator)
@@ -209,6 +214,7 @@ def _seed_sets(
     kept = np.flatnonzero(chosen.of_fate(Fate.KEPT) & (chosen.seed >= 0))
     seeds = np.unique(chosen.seed[kept])
     groups = np.asarray(files["group"].take(pa.array(seeds)).to_pylist(), dtype=object)
+    histograms, borders = read_histograms(selection), read_borders(selection, pictures)
     found = []
     for name, asked in sorted(selection.retrieved.items(), key=lambda item: (-item[1], item[0]))[:_SETS]:
         shown = []
@@ -217,7 +223,8 @@ def _seed_sets(
             best = places[np.argsort(-chosen.similarity[places], kind="stable")[:_PER_SEED]]
             thumbs = tuple(pictures.thumb(chosen.row[p], f"{chosen.similarity[p]:.3f}") for p in best)
             shown.append(Group("seed", len(places), (pictures.thumb(seed),), thumbs))
-        found.append(SeedSet(name, asked, selection.thresholds.get(name), tuple(shown)))
+        told = selection.judged.get(name), histograms.get(name), borders.get(name)
+        found.append(SeedSet(name, asked, selection.thresholds.get(name), tuple(shown), *told))
     return found
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from dinomill.curation.content.faces import as_boxes, blur_faces
 from dinomill.curation.content.filters import FilterConfig
+from dinomill.curation.scan.preflight import EMPTY_TILE
 from dinomill.errors import DinomillError
 from dinomill.images.decode import decode_image
 from dinomill.images.listing import read_row
@@ -36,12 +37,14 @@ class Pictures:
         files: Columns of ``COLUMNS``.
         filters: What the dataset must not show, the page does not show either: faces are blurred, and what is beyond
             the limit of unsafe content is hidden.
+        value_range: Stored values that are black and white, in files of more than 8 bits.
     """
 
     COLUMNS = ("group", "source", "path", "bytes", "start", "place", "reason", "detail", "nsfw", "face_boxes")
 
-    def __init__(self, files: pa.Table, filters: FilterConfig) -> None:
+    def __init__(self, files: pa.Table, filters: FilterConfig, value_range: tuple[float, float] | None = None) -> None:
         self._files = files
+        self._range = value_range
         self._filters = filters
         self._made: dict[int, tuple[str, str, str]] = {}  # a picture is asked for more than once
 
@@ -55,10 +58,10 @@ class Pictures:
 
     def _make(self, row: int) -> tuple[str, str, str]:
         columns = self._files.slice(row, 1).to_pylist()[0]
-        if columns["reason"] is not None:
+        if columns["reason"] not in (None, EMPTY_TILE):
             return "", columns["path"], ""  # it has no picture; what is wrong the ledger says
         try:
-            pixels = decode_image(read_row(columns), min_side=_SIDE)
+            pixels = decode_image(read_row(columns), min_side=_SIDE, value_range=self._range)
         except (DinomillError, OSError) as error:
             return "", columns["path"], str(error).splitlines()[0]
         limit, faces = self._filters.max_nsfw, self._filters.faces

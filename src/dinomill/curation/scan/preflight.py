@@ -8,14 +8,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from dinomill.config import Config
-from dinomill.curation.scan.signatures import measure, perceptual_hash, signature, thumbnail
-from dinomill.images.decode import MAX_PIXELS, DecodeError, decode_image, probe_image
-from dinomill.images.pixels import luminance
+from dinomill.curation.scan.signatures import (
+    BRIGHTNESS,
+    SIGNATURE_LENGTH,
+    colours,
+    measure,
+    perceptual_hash,
+    signature,
+    thumbnail,
+)
+from dinomill.images.decode import MAX_PIXELS, DecodeError, decode_image, probe_image, stored_values
+from dinomill.images.pixels import luminance, to_channels
 
 _KEPT_SEGMENT = 0xEE  # Adobe's says how colours are coded; all other application segments are metadata
+
+EMPTY_TILE = "empty_tile"  # nothing is wrong with it, and nothing is to be seen
 
 
 class PreflightConfig(Config):
@@ -26,11 +36,30 @@ class PreflightConfig(Config):
         default=20.0, gt=1, description="long side over short side; beyond it an image is left out"
     )
     max_pixels: int = Field(default=MAX_PIXELS, ge=1, description="more are refused before they are decoded")
+    value_range: tuple[float, float] | None = Field(
+        default=None,
+        description="stored values that are black and white, for files of more than 8 bits: [0, 4095] for 12-bit "
+        "cameras; null: the type's whole range, floats 0 to 1. It goes with the dataset and the models",
+    )
+    min_tile_contrast: float = Field(
+        default=0.02,
+        ge=0,
+        le=1,
+        description="standard deviation of the luminance; a tile of a large image that has less shows nothing and is "
+        "left out; 0 keeps them all",
+    )
     look_side: int = Field(
         default=128,
         ge=64,
         description="pixels; a large JPEG is halved while it is decoded for as long as its short side stays above",
     )
+
+    @field_validator("value_range")
+    @classmethod
+    def _in_order(cls, given: tuple[float, float] | None) -> tuple[float, float] | None:
+        if given is not None and not given[0] < given[1]:
+            raise ValueError(f"black must lie below white: [{given[0]:g}, {given[1]:g}]")
+        return given
 
 
 class Rejected(Exception):
@@ -47,14 +76,19 @@ class Rejected(Exception):
 
 
 class Seen(NamedTuple):
-    """A usable image: columns of scan.FILES_SCHEMA, and its signature."""
+    """A usable image: columns of scan.FILES_SCHEMA, and its signature with its colours."""
 
     columns: dict[str, Any]
     signature: npt.NDArray[np.int8]
 
 
-def look_at(data: bytes, config: PreflightConfig) -> Seen:
+def look_at(data: bytes, config: PreflightConfig, *, tile: bool = False) -> Seen:
     """Decode and measure the bytes of one file.
+
+    Args:
+        data: The file, or a tile as one.
+        config: What is usable.
+        tile: Whether it is cut from a larger picture: an empty one is left out.
 
     Raises:
         Rejected: When it is no usable image.
@@ -66,10 +100,17 @@ def look_at(data: bytes, config: PreflightConfig) -> Seen:
             raise Rejected("too_small", f"{info.width}×{info.height} pixels; at least {config.min_side} a side")
         if max(shape) > config.max_aspect * min(shape):
             raise Rejected("absurd_aspect", f"{info.width}×{info.height} pixels; at most {config.max_aspect:g} to 1")
-        pixels = decode_image(data, min_side=config.look_side, max_pixels=config.max_pixels)
+        stored = stored_values(data, max_pixels=config.max_pixels) if info.is_deep else None
+        if stored is None:
+            pixels = decode_image(data, min_side=config.look_side, max_pixels=config.max_pixels)
+        else:
+            pixels = to_channels(stored, 3, config.value_range)
     except DecodeError as error:
-        raise Rejected(str(error.reason), error.detail) from None
+        raise Rejected(error.countable, error.detail) from None
     grey = luminance(pixels)
+    quality = measure(grey)
+    if tile and quality.contrast < config.min_tile_contrast:
+        raise Rejected(EMPTY_TILE, f"contrast {quality.contrast:.4f}; at least {config.min_tile_contrast:g}")
     small = thumbnail(grey)
     means, squares, coloured = _channels(pixels)
     columns = {
@@ -80,12 +121,17 @@ def look_at(data: bytes, config: PreflightConfig) -> Seen:
         "mode": info.mode,
         "frames": info.frames,
         "channels": 3 if coloured else 1,
+        "largest": None if stored is None else float(stored.max()),
         "phash": perceptual_hash(small),
-        **measure(grey)._asdict(),
+        **quality._asdict(),
         "mean": means,
         "square": squares,
     }
-    return Seen(columns, signature(small))
+    seen = np.zeros(SIGNATURE_LENGTH, dtype=np.int8)  # middle grey where there is no colour
+    seen[:BRIGHTNESS] = signature(small)
+    if coloured:
+        seen[BRIGHTNESS:] = colours(pixels)
+    return Seen(columns, seen)
 
 
 def _channels(pixels: npt.NDArray[np.uint8]) -> tuple[list[float], list[float], bool]:

@@ -1,9 +1,9 @@
 """Which images of the pool are like the good examples: three ways to ask, one or more sets of seeds.
 
-- ``similar``: an image is wanted when it is at least as close to its nearest seed as all but the least typical
-  seeds are to each other. The threshold is the leave-one-out similarity that a share ``coverage`` of the seeds
-  reaches; if the seeds are a fair draw of what is wanted, about that share of it is kept, whatever else is in the
-  pool (conformal prediction). For a few hundred seeds and a pool that should be cleaned rather than searched.
+- ``similar``: an image is wanted when its score (score.py: how close it is to its nearest seeds, less what is owed to
+  the crowd around it) is at least that of all but the least typical seeds. The threshold is the leave-one-out score
+  that a share ``coverage`` of the seeds reaches; if the seeds are a fair draw of what is wanted, about that share of it
+  is kept, whatever else is in the pool (conformal prediction). How much else is kept, judge.py estimates.
 - ``sample`` (paper, §3): the k nearest images of each seed; an image wanted by several goes to the closest, the others
   go on to their next. For seed sets that are large themselves.
 - ``cluster`` (paper, §3): k-means cells of the pool; a cell that holds enough seeds gives up to so many images, those
@@ -20,12 +20,11 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from dinomill.config import Config
+from dinomill.curation.selection.score import Figures, score
 from dinomill.errors import ConfigError
-from dinomill.vectors.index import Index, InMemory, SearchConfig, SearchReport, exact_similarity
+from dinomill.vectors.index import Index, SearchConfig, SearchReport
 from dinomill.vectors.kmeans import assign, kmeans
-from dinomill.vectors.products import Rows, Vectors, blocks, nearest_of_all
-
-Figures = npt.NDArray[np.float64]
+from dinomill.vectors.products import Rows, Vectors
 
 
 class SeedSetConfig(Config):
@@ -39,6 +38,15 @@ class SeedSetConfig(Config):
     )
     coverage: float = Field(
         default=0.95, gt=0, lt=1, description="similar: the share of what is like the seeds to keep"
+    )
+    contrast: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="share of an image's similarity to the pool that its score loses (score.py)",
+    )
+    agreement: float = Field(
+        default=0.5, ge=0, le=1, description="share of an image's score that is the mean score of the images around it"
     )
     neighbours: int = Field(default=4, ge=1, description="sample: images a seed (paper: 4; 32 for ImageNet-1k)")
     cells: int = Field(default=1000, ge=1, description="cluster: k-means cells of the pool (paper: 100,000)")
@@ -69,12 +77,14 @@ class RetrievalConfig(Config):
 
 
 class Retrieved(NamedTuple):
-    """What one set of seeds asks for, and how close everything is to it."""
+    """What one set of seeds asks for, and how everything scores."""
 
     wanted: npt.NDArray[np.bool_]  # [candidates]
     nearest: Rows  # [candidates]: the closest seed, a row of the embeddings
     similarity: Figures  # [candidates]: to it
-    threshold: float | None  # similar: where it stops
+    score: Figures  # [candidates]: how like the seeds; see score.py
+    own: Figures  # [seeds]: the seeds' own scores
+    threshold: float | None  # similar: the score where it stops
     search: SearchReport  # how the nearest were found
 
 
@@ -105,42 +115,26 @@ def retrieve(
         search: How neighbours are found.
         seed: Of the k-means.
     """
-    nearest, report = _nearest_seed(vectors, candidates, seeds, search)
-    similarity = exact_similarity(vectors, candidates, nearest)
-    threshold = None
+    scores = score(vectors, candidates, seeds, search, contrast=config.contrast, agreement=config.agreement)
+    threshold, report = None, scores.search
     if config.mode == "similar":
-        threshold = _leave_one_out(vectors, seeds, config.coverage)
-        wanted = similarity >= threshold
+        threshold = _reached_by(scores.own, config.coverage)
+        wanted = scores.score >= threshold
     elif config.mode == "sample":
         wanted, report = _sample(vectors, candidates, seeds, config.neighbours, search)
     else:
         assert config.mode == "cluster", "a set that asks for nothing is not asked"
-        wanted = _cluster(vectors, candidates, seeds, similarity, config, seed)
-    return Retrieved(_capped(wanted, similarity, config.limit), nearest, similarity, threshold, report)
+        wanted = _cluster(vectors, candidates, seeds, scores.similarity, config, seed)
+    wanted = _capped(wanted, scores.score, config.limit)
+    return Retrieved(wanted, scores.nearest, scores.similarity, scores.score, scores.own, threshold, report)
 
 
-def _nearest_seed(vectors: Vectors, candidates: Rows, seeds: Rows, search: SearchConfig) -> tuple[Rows, SearchReport]:
-    """The seed that each candidate is closest to."""
-    if len(seeds) <= search.exact_up_to:
-        place, _ = nearest_of_all(vectors, candidates, vectors.take(seeds))
-        return seeds[place], SearchReport(kind="exact", rows=len(seeds), recall=1.0)
-    index = Index(vectors, seeds, search)
-    found = [index.search(vectors.take(block), 1).row[:, 0] for block in blocks(candidates)]
-    return np.concatenate([*found, np.empty(0, np.int64)]), index.report(1)
-
-
-def _leave_one_out(vectors: Vectors, seeds: Rows, coverage: float) -> float:
-    """The similarity to their nearest fellow that all but a share 1 − coverage of the seeds reach."""
-    rows = InMemory(vectors.take(seeds))
-    found = Index(rows, np.arange(len(seeds)), SearchConfig()).search(rows.rows, 8)
-    own = found.row == np.arange(len(seeds))[:, None]
-    # A copy of a seed in the set says nothing of how far apart good images are.
-    closest = np.where(own | (found.similarity > 0.9999), -1, found.similarity).max(axis=1)
-    closest = np.sort(closest[closest > -1])
-    if not len(closest):
-        return -1.0
-    place = int(np.floor((1 - coverage) * (len(closest) + 1))) - 1
-    return float(np.round(closest[max(place, 0)], 4))
+def _reached_by(own: Figures, coverage: float) -> float:
+    """The score that a share ``coverage`` of the seeds reaches; without any, everything does."""
+    if not len(own):
+        return -np.inf
+    place = int(np.floor((1 - coverage) * (len(own) + 1))) - 1
+    return float(np.round(np.sort(own)[max(place, 0)], 4))
 
 
 def _sample(

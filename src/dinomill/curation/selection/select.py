@@ -2,6 +2,7 @@
 
 <folder>/selection.parquet    a row a file of the pool and of the sets taken whole, in the scan's order
 <folder>/clusters.parquet     a row a cluster: how many images it held, how many stay
+<folder>/scores.parquet, borderline.parquet    what the page shows of each set of seeds: see evidence.py
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ import pyarrow.parquet as pq
 from dinomill.curation.content.filters import FILTER_COLUMNS, FilterConfig, apply_filters
 from dinomill.curation.embedding.embed import Embeddings, embedding_rows, readable
 from dinomill.curation.handles import DuplicatesHandle, EmbeddingsHandle, ScanHandle, SelectionHandle
+from dinomill.curation.scan.preflight import EMPTY_TILE
 from dinomill.curation.scan.scan import POOL, SEEDS
 from dinomill.curation.scan.tables import read_files
 from dinomill.curation.selection.balance import CLUSTERS_SCHEMA, BalanceConfig, cluster, cluster_table, share_out
+from dinomill.curation.selection.evidence import judge_sets, write_evidence
 from dinomill.curation.selection.retrieve import RetrievalConfig, Retrieved, check_names, retrieve
 from dinomill.errors import InputError
 from dinomill.images.manifest import Fate
@@ -96,23 +99,29 @@ def select(
         ConfigError: When a seed set is configured that there is not.
         InputError: When no seed can be read, or nothing would be kept.
     """
-    files = read_files(scan, ["group", "candidate", "path", "reason", "detail", *FILTER_COLUMNS])
+    files = read_files(scan, ["group", "candidate", "path", "reason", "detail", "width", "height", *FILTER_COLUMNS])
     group = np.asarray(files["group"].to_pylist(), dtype=object)
     row_of = embedding_rows(files)
     ledger = Ledger(len(files))
     pool = np.flatnonzero(files["candidate"].to_numpy(zero_copy_only=False))
     bad = pool[~readable(files)[pool]]
-    ledger.decide(bad, Fate.QUARANTINED, _at(files["reason"], bad), _at(files["detail"], bad))
+    empty = np.asarray(_at(files["reason"], bad) == EMPTY_TILE, dtype=np.bool_)
+    for some, fate in ((bad[~empty], Fate.QUARANTINED), (bad[empty], Fate.FILTERED)):
+        ledger.decide(some, fate, _at(files["reason"], some), _at(files["detail"], some))
     filtered = apply_filters(files, filters)
     out = pool[filtered.out[pool]]
     ledger.decide(out, Fate.FILTERED, filtered.reason[out], filtered.detail[out])
     _decide_copies(ledger, duplicates)
     names = sorted({name for name in scan.groups if name.startswith(SEEDS)})
     check_names(config, [name.removeprefix(SEEDS) for name in names])
-    sets = {name: row_of[(group == name) & readable(files)] for name in names}
+    sets = {name.removeprefix(SEEDS): row_of[(group == name) & readable(files)] for name in names}
     vectors = Embeddings(embeddings.shards)
     _keep_as_is(ledger, pool[group[pool] != POOL], group)
+    asked = pool[ledger.open()[pool]]
     retrieved = _decide_relevance(ledger, pool, vectors, row_of, sets, config)
+    judged = judge_sets(
+        retrieved, {name: len(rows) for name, rows in sets.items()}, config, embeddings, _side(files, pool)
+    )
     sizes = _decide_balance(ledger, pool, vectors, row_of, balance)
     left = pool[ledger.open()[pool]]
     ledger.decide(left, Fate.KEPT, None, None)
@@ -120,19 +129,17 @@ def select(
     fresh_folder(folder)
     write_parquet(folder / "clusters.parquet", sizes)
     write_parquet(folder / "selection.parquet", ledger.table(pool, row_of))
+    write_evidence(folder, asked, retrieved)
     return SelectionHandle(
         folder=folder,
         config_hash=hash_json([duplicates.config_hash, config.content_hash(), balance.content_hash()]),
         selection=folder / "selection.parquet",
         clusters=folder / "clusters.parquet",
         fates={fate.value: count for fate in Fate if (count := int((ledger.fate[pool] == fate.value).sum()))},
-        retrieved={name.removeprefix(SEEDS): int(found.wanted.sum()) for name, found in retrieved.items()},
-        thresholds={
-            name.removeprefix(SEEDS): found.threshold
-            for name, found in retrieved.items()
-            if found.threshold is not None
-        },
-        searches={name.removeprefix(SEEDS): found.search for name, found in retrieved.items()},
+        retrieved={name: int(found.wanted.sum()) for name, found in retrieved.items()},
+        thresholds={name: found.threshold for name, found in retrieved.items() if found.threshold is not None},
+        judged=judged,
+        searches={name: found.search for name, found in retrieved.items()},
     )
 
 
@@ -161,7 +168,7 @@ def _decide_relevance(
 ) -> dict[str, Retrieved]:
     """Leave out what no seed set asks for; without sets that ask, everything stays."""
     left = pool[ledger.open()[pool]]
-    sets = {name: seeds for name, seeds in sets.items() if config.for_set(name.removeprefix(SEEDS)).mode != "none"}
+    sets = {name: seeds for name, seeds in sets.items() if config.for_set(name).mode != "none"}
     if not sets or not len(left):
         return {}
     back = np.full(len(vectors), -1, dtype=np.int64)
@@ -172,22 +179,37 @@ def _decide_relevance(
     for name, seeds in sets.items():
         if not len(seeds):
             raise InputError(
-                f"None of the seed images of {name.removeprefix(SEEDS)!r} can be read.",
+                f"None of the seed images of {name!r} can be read.",
                 expected="at least one good example",
                 action="see the quarantine ledger, and mend or remove that seed set",
             )
-        found[name] = one = retrieve(
-            vectors, row_of[left], seeds, config.for_set(name.removeprefix(SEEDS)), config.search, config.seed
-        )
+        found[name] = one = retrieve(vectors, row_of[left], seeds, config.for_set(name), config.search, config.seed)
         wanted |= one.wanted
         closer = one.similarity > best
         best[closer] = one.similarity[closer]
         ledger.seed[left[closer]] = back[one.nearest[closer]]
     ledger.seed_similarity[left] = best
     out = left[~wanted]
-    details = np.asarray([f"similarity {value:.3f} to its closest seed" for value in best[~wanted]], dtype=object)
-    ledger.decide(out, Fate.IRRELEVANT, "not_like_the_seeds", details)
+    ledger.decide(out, Fate.IRRELEVANT, "not_like_the_seeds", _details(found, best)[~wanted])
     return found
+
+
+def _details(found: dict[str, Retrieved], similarity: npt.NDArray[np.float64]) -> npt.NDArray[np.object_]:
+    """How close images are to a seed, and how much their score lacks to what the least demanding set asks for."""
+    lacking = [one.threshold - one.score for one in found.values() if one.threshold is not None]
+    if len(lacking) < len(found):
+        return np.asarray([f"similarity {value:.3f} to its closest seed" for value in similarity], dtype=object)
+    pairs = zip(np.min(lacking, axis=0), similarity, strict=True)
+    return np.asarray(
+        [f"its score lacks {lack:.3f}; similarity {value:.3f} to its closest seed" for lack, value in pairs],
+        dtype=object,
+    )
+
+
+def _side(files: pa.Table, pool: Rows) -> float:
+    """The shorter side of the pool's images, median, pixels."""
+    sides = [files[name].take(pa.array(pool)).drop_null().to_numpy() for name in ("width", "height")]
+    return float(np.median(np.minimum(*sides))) if len(sides[0]) else 0.0
 
 
 def _decide_balance(ledger: Ledger, pool: Rows, vectors: Embeddings, row_of: Rows, config: BalanceConfig) -> pa.Table:

@@ -63,13 +63,14 @@ def _survey(request: Request, places: Sequence[str], key: str) -> Pool | Problem
     if not items:
         return None
     remembered = request.work / "checks" / f"{key}.json"
+    tiles = {place: request.tiles[place] for place in places if place in request.tiles}
     mark = hash_json([sorted(places), [[item.path, item.size, item.stamp] for item in items]])
     with suppress(ValidationError):
         kept = _Kept.model_validate_json(recall(remembered) or "")
         if kept.listing == mark:
             return kept.pool
     try:
-        found = survey(list(places), sample=_LOOKED_AT, workers=4)
+        found = survey(list(places), tiles=tiles, sample=_LOOKED_AT, workers=4)
     except DinomillError as error:
         return Problem.of(error, key)
     remember(remembered, _Kept(listing=mark, pool=found).model_dump_json() + "\n")
@@ -88,6 +89,7 @@ def _pool(request: Request, pool: Pool) -> Iterator[Problem]:
     if config is None:
         return
     yield from _unusable(pool, config.scan.max_bad_fraction)
+    yield from _values(config.scan.preflight.value_range, pool)
     yield from _few_images(request, pool.distinct, exact=pool.sampled == pool.files)
     yield from _embedder(request, pool)
     like = seeds or pool  # what is kept looks like the seeds
@@ -120,6 +122,20 @@ def _unusable(pool: Pool, most: float) -> Iterator[Problem]:
             expected=f"at most {most:.0%} (curation.scan.max_bad_fraction)",
             action="name the folders that hold the images alone, or raise curation.scan.max_bad_fraction",
         )
+
+
+def _values(said: tuple[float, float] | None, pool: Pool) -> Iterator[Problem]:
+    """Files of more than 8 bits that would come out black."""
+    if said is not None or pool.value_range is None:
+        return
+    low, high = pool.value_range
+    yield Problem(
+        "curation.scan.preflight.value_range",
+        "The images hold more than 8 bits: by their type's range they would be nearly black, or not read at all.",
+        found=f"values from {low:g} to {high:g} in those looked at",
+        action=f"set it to [{low:g}, {high:g}]",
+        warning=True,
+    )
 
 
 def _few_images(request: Request, images: int, *, exact: bool) -> Iterator[Problem]:

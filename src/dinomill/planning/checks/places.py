@@ -45,6 +45,11 @@ def _sources(request: Request) -> Iterator[Problem]:
             expected="folders, tar archives, manifests or s3:// prefixes",
             action="set `pool` to where your images lie",
         )
+    try:
+        request.tiles  # noqa: B018 (read for what is wrong with it)
+    except DinomillError as error:
+        yield Problem.of(error, "pool")
+        return
     given = request.settings.get("seeds")
     if given and not request.seeds:
         yield Problem(

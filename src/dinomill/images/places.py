@@ -1,0 +1,127 @@
+"""The kinds of sources, each as its items: folders, tars, manifests, prefixes on S3. What is no image is counted."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tarfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from dinomill.errors import InputError
+from dinomill.images.item import Item
+from dinomill.images.sidecars import HEAD, begins_like_image, is_sidecar, may_be_image, sidecar_kind
+from dinomill.storage import s3
+
+_PATH_COLUMNS = ("path", "file", "file_name", "filename", "filepath", "image", "image_path", "local_path")
+
+
+def objects(source: str, skipped: Counter[str]) -> Iterator[Item]:
+    """The objects under a prefix; by their names alone, nothing is fetched."""
+    for entry in s3.list_objects(source):
+        if (kind := sidecar_kind(entry.path)) is not None:
+            skipped[kind] += 1
+        else:
+            yield Item(entry.path, entry.size, entry.etag)
+
+
+def walk(root: Path, skipped: Counter[str]) -> Iterator[Item]:
+    """Every entry below a folder; links to folders are not followed, so there are no loops."""
+    top = root.resolve()
+    for folder, folders, files in os.walk(root, followlinks=False, onerror=_refuse):
+        links = [name for name in folders if (Path(folder) / name).is_symlink()]
+        for name in (*files, *links):
+            path = Path(folder) / name
+            relative = path.relative_to(root).as_posix()
+            shown = relative.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+            if is_sidecar(root, path):
+                skipped[str(sidecar_kind(relative))] += 1
+            elif shown != relative:
+                yield Item(shown, 0, "", fault="name_not_utf8")
+            else:
+                yield _file(path, relative, top)
+
+
+def _refuse(error: OSError) -> None:
+    raise InputError(
+        f"Cannot list the folder {error.filename}.",
+        found=os.strerror(error.errno or 0),
+        action="give this user the right to read it, or leave it out of the source",
+    ) from None
+
+
+def _file(path: Path, relative: str, top: Path) -> Item:
+    try:
+        real = path.resolve(strict=True)
+    except (OSError, RuntimeError):  # the target is missing, or (RuntimeError before Python 3.13) the links go round
+        return Item(relative, 0, "", fault="broken_link")
+    if not real.is_relative_to(top):
+        return Item(relative, 0, "", fault="link_outside")
+    status = real.stat()
+    if stat.S_ISDIR(status.st_mode):
+        return Item(relative, 0, "", fault="link_to_folder")
+    if not stat.S_ISREG(status.st_mode):
+        return Item(relative, 0, "", fault="not_a_file")
+    return Item(relative, status.st_size, str(status.st_mtime_ns))
+
+
+def members(path: Path, skipped: Counter[str]) -> Iterator[Item]:
+    """The members of an uncompressed tar, but for sidecars such as WebDataset's (.json, .txt, .cls)."""
+    stamp = str(path.stat().st_mtime_ns)
+    seen: set[str] = set()
+    try:
+        with path.open("rb") as file, tarfile.open(path, "r:") as archive:
+            for member in archive:
+                name = member.name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+                if member.isdir():
+                    continue
+                if (kind := sidecar_kind(name)) is not None:
+                    file.seek(member.offset_data)
+                    if not (may_be_image(kind) and member.isreg() and begins_like_image(file.read(HEAD))):
+                        skipped[kind] += 1
+                        continue
+                fault = ""
+                if not member.isreg():
+                    fault = "not_a_file"
+                elif name.startswith("/") or ".." in PurePosixPath(name).parts:
+                    fault = "unsafe_path"
+                elif name in seen:
+                    fault = "repeated_name"
+                    name = f"{name}@{member.offset_data}"
+                seen.add(name)
+                yield Item(name, member.size if not fault else 0, stamp, member.offset_data, fault)
+    except tarfile.TarError as error:
+        raise InputError(
+            f"{path} is not a readable tar archive.",
+            found=str(error),
+            expected="an uncompressed tar, as WebDataset writes them",
+            action="write it again, or take it out of the pool",
+        ) from None
+
+
+def rows(path: Path) -> Iterator[Item]:
+    """The files that a manifest names; relative paths start at the manifest's folder."""
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.read_table(path) if path.suffix == ".parquet" else pyarrow.csv.read_csv(path)
+    column = next((name for name in _PATH_COLUMNS if name in table.column_names), None)
+    if column is None:
+        raise InputError(
+            f"The manifest {path} has no column of paths.",
+            found=f"columns {', '.join(table.column_names)}",
+            expected=f"a column named {' or '.join(_PATH_COLUMNS)}",
+            action="rename the column that holds the images' paths",
+        )
+    for name in dict.fromkeys(str(value) for value in table[column].to_pylist() if value):
+        file = path.parent / name
+        try:
+            status = file.stat()
+        except (OSError, ValueError):  # a zero byte in a name is a ValueError
+            yield Item(name, 0, "", fault="missing")
+            continue
+        if stat.S_ISREG(status.st_mode):
+            yield Item(name, status.st_size, str(status.st_mtime_ns), place=str(file))
+        else:
+            yield Item(name, 0, "", fault="not_a_file")

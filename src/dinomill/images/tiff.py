@@ -1,0 +1,287 @@
+"""TIFF files in their pieces: a window decodes the tiles or strips that it touches, a whole picture all of them.
+
+What the stored numbers mean is settled here: inverted and indexed colours, CMYK, transparency, channels in pages.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from dinomill.images import named
+from dinomill.images.array_files import check_pixels
+from dinomill.images.decode_error import DecodeError, Reason
+from dinomill.images.image_info import ImageInfo
+from dinomill.images.pixels import on_white, orient
+
+if TYPE_CHECKING:
+    from tifffile import TiffPageSeries
+
+Array = npt.NDArray[Any]
+
+PIECES_BYTES = 128 * 2**20  # of decoded pieces in memory, a file; what would need more cannot be cut
+ADVICE = (
+    "write it as a tiled TIFF: `vips copy IN OUT.tif[tile,bigtiff,compression=lzw]`, or gdal_translate -co TILED=YES"
+)
+
+
+class Pieces:
+    """A page of a TIFF, or several that are the channels of one picture, in coded pieces.
+
+    Args:
+        pages: tifffile's.
+        file: What their pieces are read from, by length and offset.
+    """
+
+    def __init__(self, pages: Sequence[Any], file: Callable[[int, int], bytes]) -> None:
+        self._pages, self._first, self._read_at = pages, pages[0].keyframe, file
+        first = self._first
+        if first.imagedepth != 1 or first.dtype is None:
+            raise DecodeError(Reason.UNSUPPORTED, "a volume, or values of a kind that no program here knows")
+        self.width, self.height = first.imagewidth, first.imagelength
+        tiled = first.is_tiled
+        self._across = first.tilewidth if tiled else first.imagewidth
+        self._down = min(first.tilelength if tiled else first.rowsperstrip, self.height)
+        planar = first.planarconfig == 2 and first.samplesperpixel > 1
+        self._planes = first.samplesperpixel if planar else 1
+        self._samples = 1 if planar else first.samplesperpixel
+        self._grid = (-(-self.height // self._down), -(-self.width // self._across))
+        self._kept: OrderedDict[tuple[int, int], Array] = OrderedDict()
+        self._bytes = 0
+        self._room = PIECES_BYTES
+        self._lock = threading.Lock()
+
+    def require_room(self, side: int) -> None:
+        """Refuse, with advice, when windows of this side would take more memory than is allowed."""
+        item = self._samples * self._planes * len(self._pages) * self._first.dtype.itemsize
+        rows = (min(side, self.height) // self._down + 2) * self._down  # that a window may touch, whole pieces
+        width = (side // self._across + 2) * self._across if self._first.is_tiled else self.width
+        if rows * width * item > PIECES_BYTES:
+            kind = "tiles" if self._first.is_tiled else "strips"
+            raise DecodeError(
+                Reason.UNSUPPORTED,
+                f"its {kind} of {self._across}×{self._down} pixels take {rows * width * item / 2**20:,.0f} MB for a "
+                f"window of {side}, at most {PIECES_BYTES // 2**20}; {ADVICE}",
+            )
+        # A band of pieces: windows along it, row by row, find what they share.
+        self._room = min(PIECES_BYTES, rows * (self.width + 2 * self._across) * item)
+
+    def read(self, x: int, y: int, width: int, height: int) -> Array:
+        """The values of a window, ``[height, width]`` or ``[height, width, C]``."""
+        every = [(page, plane) for page in range(len(self._pages)) for plane in range(self._planes)]
+        planes = [self._plane(page, plane, x, y, width, height) for page, plane in every]
+        found = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
+        return self._meant(found)
+
+    def _plane(self, page: int, plane: int, x: int, y: int, width: int, height: int) -> Array:
+        window = np.empty((height, width, self._samples), dtype=self._first.dtype)
+        for row in range(y // self._down, (y + height - 1) // self._down + 1):
+            for column in range(x // self._across, (x + width - 1) // self._across + 1):
+                number = (plane * self._grid[0] + row) * self._grid[1] + column
+                top, left = row * self._down, column * self._across
+                piece = self._piece(page, number)
+                up, down = max(top, y), min(top + piece.shape[0], y + height)
+                start, end = max(left, x), min(left + piece.shape[1], x + width)
+                window[up - y : down - y, start - x : end - x] = piece[up - top : down - top, start - left : end - left]
+        return window
+
+    def _piece(self, page: int, number: int) -> Array:
+        """A decoded piece ``[h, w, samples]``, as far as it lies within the picture."""
+        with self._lock:
+            key = (page, number)
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+            piece = self._decode(page, number)
+            self._kept[key] = piece
+            self._bytes += piece.nbytes
+            while self._bytes > self._room and len(self._kept) > 1:
+                self._bytes -= self._kept.popitem(last=False)[1].nbytes
+            return piece
+
+    def _decode(self, page: int, number: int) -> Array:
+        first, own = self._first, self._pages[page]
+        offset, length = own.dataoffsets[number], own.databytecounts[number]
+        data = self._read_at(length, offset) if length else None
+        if data is not None and len(data) < length:
+            raise DecodeError(
+                Reason.TRUNCATED, f"piece {number:,} of the TIFF ends after {len(data):,} of {length:,} bytes"
+            )
+        try:
+            piece, _, shape = first.decode(data, number, jpegtables=first.jpegtables, jpegheader=first.jpegheader)
+        except Exception as error:
+            raise _tiff_error(error) from None
+        if piece is None:  # a piece without data: nothing was recorded there
+            piece = np.full(shape, first.nodata, dtype=first.dtype)
+        down, across = self._down, self._across
+        row, column = divmod(number % (self._grid[0] * self._grid[1]), self._grid[1])
+        return np.asarray(piece[0, : min(down, self.height - row * down), : min(across, self.width - column * across)])
+
+    def _meant(self, found: Array) -> Array:
+        """What the stored numbers mean: inverted and indexed colours, transparency, CMYK."""
+        from tifffile import PHOTOMETRIC
+
+        first = self._first
+        kind, channels = first.photometric, found.shape[2]
+        if kind == PHOTOMETRIC.PALETTE and first.colormap is not None:
+            colours = np.asarray(first.colormap)
+            return np.ascontiguousarray((colours[:, found[..., 0]] >> 8).astype(np.uint8).transpose(1, 2, 0))
+        if kind == PHOTOMETRIC.MINISWHITE and found.dtype.kind in "ub":
+            found = ~found
+        if kind == PHOTOMETRIC.SEPARATED and channels == 4 and found.dtype == np.uint8:
+            from PIL import Image
+
+            found = np.asarray(
+                Image.frombytes("CMYK", (found.shape[1], found.shape[0]), found.tobytes()).convert("RGB")
+            )
+        elif first.extrasamples and int(first.extrasamples[0]) in (1, 2) and channels in (2, 4):
+            found = on_white(found, associated=int(first.extrasamples[0]) == 1)
+        if found.dtype == np.bool_:
+            found = found.astype(np.uint8) * np.uint8(255)
+        orientation = first.tags.valueof(274, 1)
+        found = orient(found, orientation) if orientation in range(2, 9) else found
+        return np.ascontiguousarray(found[..., 0] if found.shape[2] == 1 else found)
+
+
+def open_tiff(path: Path, level: int) -> tuple[Any, str]:
+    """A level of a TIFF's first picture, and the byte order of the file.
+
+    Raises:
+        DecodeError: When it is damaged, or has no such level.
+    """
+    import tifffile
+
+    try:
+        file = tifffile.TiffFile(path)
+        levels = file.series[0].levels
+    except Exception as error:
+        raise _tiff_error(error) from None
+    if level >= len(levels):
+        detail = f"its pyramid has {len(levels)} levels, 0 to {len(levels) - 1}; not {level}"
+        raise DecodeError(Reason.UNSUPPORTED, detail)
+    return levels[level], file.byteorder
+
+
+def is_contiguous(series: TiffPageSeries) -> bool:
+    """Whether its numbers lie in the file one after the other, and mean what they say.
+
+    Raises:
+        DecodeError: unsupported, when it is no single picture.
+    """
+    page: Any = series.keyframe
+    simple = page.photometric in (1, 2) and not page.extrasamples and page.tags.valueof(274, 1) == 1
+    if series.dataoffset is None or not simple or page.dtype is None or page.dtype.kind not in "uif":
+        return False
+    _require_plane(series)
+    return True
+
+
+def pieces_of(path: Path, series: TiffPageSeries) -> Pieces:
+    """A picture in pieces.
+
+    Raises:
+        DecodeError: unsupported.
+    """
+    pages = _channel_pages(series)
+    if any(page.parent.filehandle.path != str(path.absolute()) for page in pages):
+        raise DecodeError(Reason.UNSUPPORTED, "a picture in several files, of which this is one")
+    return Pieces(pages, functools.partial(_read_at, path.open("rb")))
+
+
+def _read_at(file: BinaryIO, length: int, offset: int) -> bytes:
+    return os.pread(file.fileno(), length, offset)
+
+
+def tiff_values(data: bytes | memoryview, max_pixels: int) -> Array | None:
+    """The numbers of a TIFF's first picture, ``[H, W]`` or ``[H, W, C]``; None where 8 bits of grey or colour hold it.
+
+    Those that hold more every reader of images takes, others none but this one: floats, 32 bits, five channels.
+
+    Raises:
+        DecodeError: With the reason.
+    """
+    page = _first_page(data)
+    if page is None or _plain(page):
+        return None
+    check_pixels(page.imagewidth, page.imagelength, max_pixels)
+
+    def read(length: int, offset: int) -> bytes:
+        return bytes(data[offset : offset + length])
+
+    return Pieces([page], read).read(0, 0, page.imagewidth, page.imagelength)
+
+
+def probe_tiff(data: bytes | memoryview) -> ImageInfo | None:
+    """The header of a TIFF that holds more than 8 bits of grey or colour; None of any other."""
+    page = _first_page(data)
+    if page is None or _plain(page):
+        return None
+    width, height = page.imagewidth, page.imagelength
+    if page.tags.valueof(274, 1) >= 5:
+        width, height = height, width
+    several = f"×{page.samplesperpixel}" if page.samplesperpixel > 1 else ""
+    return ImageInfo("TIFF", width, height, f"{page.dtype}{several}", len(page.parent.pages))
+
+
+def _first_page(data: bytes | memoryview) -> Any:
+    """The first page of a TIFF; None where there is none that can be understood, which other readers say better.
+
+    Raises:
+        DecodeError: unsupported, when it is a camera's raw data with a small preview before it.
+    """
+    import tifffile
+
+    try:
+        page: Any = tifffile.TiffFile(io.BytesIO(data)).pages.first
+        preview = bool(page.subfiletype & 1) and 330 in page.tags
+    except Exception:
+        return None
+    if 50706 in page.tags or page.photometric in (32803, 34892) or preview or bytes(data[8:10]) == b"CR":
+        raise DecodeError(Reason.UNSUPPORTED, named.RAW.remedy, named.RAW.kind)
+    return page
+
+
+def _plain(page: Any) -> bool:
+    """Whether 8 bits of grey or colour hold a page, so that it is read as any other image."""
+    bits = page.bitspersample if isinstance(page.bitspersample, tuple) else (page.bitspersample,)
+    whole = page.sampleformat in (None, 1) or set(np.ravel(page.sampleformat)) <= {1, 4}
+    return max(bits) <= 8 and whole and page.samplesperpixel <= 4 and (page.samplesperpixel != 2 or page.extrasamples)
+
+
+def _require_plane(series: TiffPageSeries) -> None:
+    if not {"Y", "X"} <= set(series.axes) or {"S", "C"} <= set(series.axes):
+        raise DecodeError(Reason.UNSUPPORTED, f"a TIFF with the axes {series.axes} {series.shape}: no single picture")
+
+
+def _channel_pages(series: TiffPageSeries) -> list[Any]:
+    """The first page of a series, or the pages that are its channels."""
+    axes, shape = series.axes, series.shape
+    if "C" not in axes or len(series) == 1 or "S" in axes:
+        return [series[0]]
+    _require_plane(series)
+    outer = [axis for axis in axes if axis not in "YX"]
+    sizes = [shape[axes.index(axis)] for axis in outer]
+    place = outer.index("C")
+    numbers = [
+        int(np.ravel_multi_index([channel if at == place else 0 for at in range(len(outer))], sizes))
+        for channel in range(sizes[place])
+    ]
+    return [series[number] for number in numbers]
+
+
+def _tiff_error(error: Exception) -> DecodeError:
+    message = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if isinstance(error, DecodeError):
+        return error
+    if isinstance(error, NotImplementedError) or "not supported" in message or "requires the 'imagecodecs'" in message:
+        return DecodeError(Reason.UNSUPPORTED, message)
+    return DecodeError(Reason.CORRUPT, message)
