@@ -177,7 +177,13 @@ def main() -> None:
         fates = Counter(_fates(room / "curated" / "manifest.parquet"))
         print(", ".join(f"{count:,} {fate}" for fate, count in fates.most_common()))
         print(f"curation: {found['peak_mb']:,.0f} MB at most, {found['cpu_seconds']} CPU-s, {found['seconds']} s")
-        result = {"layout": given.layout, "extent": extent, "windows": [round(one, 1) for one in speeds], **found}
+        result = {
+            "smoke": given.smoke,
+            "layout": given.layout,
+            "extent": extent,
+            "windows": [round(one, 1) for one in speeds],
+            **found,
+        }
         print(json.dumps(result | {"tiles": fates.total(), "fates": dict(fates)}))
 
 
