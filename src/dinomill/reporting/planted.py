@@ -14,7 +14,7 @@ from dinomill.images.manifest import Fate, read_manifest
 
 _RELEVANT = "relevant"
 _DUPLICATES = ("exact_duplicate", "near_duplicate")
-_IRRELEVANT = ("digit", "patch")
+_IRRELEVANT = ("garment", "digit", "drawing", "patch")
 _DUPLICATE_FATES = (Fate.EXACT_DUPLICATE.value, Fate.NEAR_DUPLICATE.value)
 
 
