@@ -12,8 +12,9 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,12 @@ from dinomill.curation.content.content import CONTENT_SCHEMA, asked, examine
 from dinomill.curation.content.filters import FilterConfig
 from dinomill.curation.handles import ScanHandle
 from dinomill.curation.scan import signatures
-from dinomill.curation.scan.preflight import PreflightConfig, Rejected, look_at
+from dinomill.curation.scan.preflight import EMPTY_TILE, PreflightConfig, Rejected, look_at
 from dinomill.errors import InputError
 from dinomill.execution.tasks import ExecutionConfig, Task, TaskResult, run_tasks
-from dinomill.images.listing import Item, list_items, read_item
+from dinomill.images.decode_error import DecodeError
+from dinomill.images.listing import FAULTS, TILE, Item, list_items, read_item, tile_columns
+from dinomill.images.tiles import TileConfig
 from dinomill.storage.arrays import write_rows
 from dinomill.storage.atomic import atomic_file, fresh_folder, write_parquet
 from dinomill.storage.hashing import hash_bytes, hash_file, hash_json
@@ -48,6 +51,10 @@ FILES_SCHEMA = pa.schema(
         pa.field("place", pa.string(), nullable=False),  # where it is read from, when not source/path
         pa.field("reason", pa.string()),  # why it is quarantined; null: it is usable
         pa.field("detail", pa.string()),
+        pa.field("tile_of", pa.string()),  # path of the picture that it is cut from; null: no tile
+        pa.field("tile_x", pa.int32()),  # of its left side in that picture, pixels
+        pa.field("tile_y", pa.int32()),  # of its top
+        pa.field("tile_side", pa.int32()),
         pa.field("sha256", pa.string()),
         pa.field("pixels", pa.string()),  # hash of what is seen: equal for copies that differ in metadata only
         pa.field("bytes", pa.int64()),
@@ -113,6 +120,7 @@ def scan(
     filters: FilterConfig = _NO_FILTERS,
     *,
     whole: Collection[str] = (),
+    tiles: Mapping[str, TileConfig] = MappingProxyType({}),
     folder: Path,
     work: Path,
     execution: ExecutionConfig,
@@ -124,6 +132,7 @@ def scan(
         config: How to look.
         filters: What is asked of the pictures' content.
         whole: Groups beside the pool whose images go into the dataset too: ``seeds:<name>``.
+        tiles: How the images of some sources are cut.
         folder: Where the result goes.
         work: Where unfinished work is kept.
         execution: Where tasks run.
@@ -136,7 +145,7 @@ def scan(
     room = work / "scan" / config.preflight.content_hash()[:16]
     tasks, of_group = [], []
     for group, sources in groups.items():
-        found = [task for source in sorted(sources) for task in _tasks(source, config, room)]
+        found = [task for source in sorted(sources) for task in _tasks(source, tiles.get(source), config, room)]
         if not found:
             raise _empty(group, sources)
         tasks += found
@@ -191,35 +200,26 @@ def scan_shard(task: ScanTask) -> ScanShard:
 def _row(task: ScanTask, item: Item) -> tuple[dict[str, Any], Any]:
     """The row of one item and its signature."""
     row: dict[str, Any] = {"source": task.source, "path": item.path, "start": item.offset, "place": item.place}
+    row |= tile_columns(item)
     nothing = np.zeros(signatures.SIGNATURE_LENGTH, dtype=np.int8)
     if item.fault:
-        return row | {"reason": item.fault, "detail": _FAULTS[item.fault]}, nothing
+        return row | {"reason": item.fault, "detail": item.detail or FAULTS[item.fault]}, nothing
     try:
         data = read_item(task.source, item)
+    except DecodeError as error:  # of a tile: its picture is damaged there
+        return row | {"reason": str(error.reason), "detail": error.detail}, nothing
     except OSError as error:
         return row | {"reason": "unreadable", "detail": error.strerror or str(error)}, nothing
     row |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     try:
-        seen = look_at(data, task.preflight)
+        seen = look_at(data, task.preflight, tile=item.offset == TILE)
     except Rejected as rejected:
         return row | {"reason": rejected.reason, "detail": rejected.detail}, nothing
     return row | seen.columns, seen.signature
 
 
-_FAULTS = {
-    "name_not_utf8": "the file's name is not UTF-8, so that no manifest can hold it",
-    "broken_link": "a symbolic link to nothing, or to itself",
-    "link_outside": "a symbolic link that leads out of the source",
-    "link_to_folder": "a symbolic link to a folder; links are not followed",
-    "not_a_file": "a pipe, socket, device or link",
-    "unsafe_path": "an absolute path, or one that climbs out of its archive",
-    "repeated_name": "another member of the archive has the same name",
-    "missing": "the manifest names it, and it is not there",
-}
-
-
-def _tasks(source: str, config: ScanConfig, room: Path) -> Iterator[ScanTask]:
-    items = list_items(source)
+def _tasks(source: str, tiles: TileConfig | None, config: ScanConfig, room: Path) -> Iterator[ScanTask]:
+    items = list_items(source, tiles)
     for start in range(0, len(items), config.files_per_task):
         some = tuple(items[start : start + config.files_per_task])
         yield ScanTask(units=len(some), source=source, items=some, preflight=config.preflight, folder=room / "shards")
@@ -252,8 +252,10 @@ def _write_quarantine(path: Path, files: pa.Table) -> None:
 
 
 def _reasons(files: pa.Table) -> dict[str, int]:
+    """What is wrong with files of the pool; nothing is with a tile that shows nothing."""
     pairs = zip(files["group"].to_pylist(), files["reason"].to_pylist(), strict=True)
-    return dict(sorted(Counter(reason for group, reason in pairs if group == POOL and reason).items()))
+    bad = (reason for group, reason in pairs if group == POOL and reason and reason != EMPTY_TILE)
+    return dict(sorted(Counter(bad).items()))
 
 
 def _refuse_a_broken_pool(reasons: dict[str, int], files: int, config: ScanConfig, quarantine: Path) -> None:
