@@ -51,9 +51,9 @@ def _photographs(config: SampleConfig, random: Random) -> Chosen:
         found = _some(Tiles(pool.photograph, places), seeds + wanted.get(name, 0), f"pool of {name}", random)
         chosen.seeds.extend(found[:seeds])
         chosen.pool.extend(found[seeds:])
-        for band, total, shelf in (("bank", config.bank, chosen.bank), ("queries", config.queries, chosen.queries)):
-            labelled = _some(tiles(name, band), total // len(config.classes), f"{band} of {name}", random)
-            shelf.append([seen_otherwise(tile, random) for tile in labelled])
+        chosen.bank.append(_some(tiles(name, "bank"), config.bank // len(config.classes), f"bank of {name}", random))
+        queries = _some(tiles(name, "queries"), config.queries // len(config.classes), f"queries of {name}", random)
+        chosen.queries.append([seen_otherwise(tile, random) for tile in queries])
     return chosen
 
 

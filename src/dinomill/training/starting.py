@@ -102,6 +102,7 @@ def resolve_model(
         return _fresh(stated, channels, key=key, dataset=dataset)
     model = weights.model
     if stated != "from_weights":
+        refuse_contradictions(stated, stated.model_fields_set, weights.model, key=key, address=weights.address)
         if stated.initialisation is not None:
             drawn = [f"{key}.{name}: {value}" for name, value in stated.initialisation.model_dump().items()]
             raise ConfigError(
@@ -109,7 +110,6 @@ def resolve_model(
                 found=f"{', '.join(drawn)}; pretraining.initial: {weights.address}",
                 action=f"take {' and '.join(InitialisationConfig.model_fields)} out of {key}, or start from no weights",
             )
-        refuse_contradictions(stated, stated.model_fields_set, weights.model, key=key, address=weights.address)
         chosen = {name: getattr(stated, name) for name in _CHOICES if name in stated.model_fields_set}
         model = VisionTransformerConfig.parse(model.model_dump() | chosen, where=key)
     if channels is not None and channels != model.in_channels:
