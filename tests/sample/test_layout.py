@@ -165,7 +165,7 @@ def test_a_seed_of_a_scene_is_none_of_the_tiles_that_curation_cuts(small: Laid) 
                 assert whole[y : y + SIDE, x : x + SIDE].tobytes() not in seeds
 
 
-def test_labelled_tiles_are_seen_otherwise() -> None:
+def test_queries_are_seen_otherwise() -> None:
     """Mirrored in half of the cases, and of another brightness, so that no tile is matched by its pixels alone."""
     random = np.random.default_rng(0)
     tile = tiles("astronaut", "bank").cut(7)

@@ -25,9 +25,9 @@ def test_the_projects_own_sizes_agree(ask: Ask) -> None:
     [
         ({"pretraining": {"crops": {"global_size": 30}}}, "pretraining.crops.global_size", "set it to 32"),
         ({"pretraining": {"crops": {"local_size": 15}}}, "pretraining.crops.local_size", "set it to 16"),
-        ({"pretraining": {"crops": {"local_size": 36}}}, "pretraining.crops.local_size", "set local_size to 16"),
+        ({"pretraining": {"crops": {"local_size": 36}}}, "pretraining.crops.local_size", "set local_size to 12"),
         ({"distillation": {"crops": {"global_size": 30}}}, "distillation.crops.global_size", "set it to 32"),
-        ({"pretraining": {"masking": {"min_patches": 100}}}, "pretraining.masking.min_patches", "lower"),
+        ({"pretraining": {"masking": {"min_patches": 400}}}, "pretraining.masking.min_patches", "lower"),
         (
             {"pretraining": {"schedule": {"warmup": 9000}}},
             "pretraining.schedule.warmup",
@@ -93,7 +93,7 @@ def test_a_grid_of_one_patch_hides_nothing(ask: Ask) -> None:
 
 
 def test_blocks_that_seldom_fit_are_a_warning(ask: Ask) -> None:
-    (problem,) = check_shapes(ask(pretraining={"masking": {"min_patches": 32}}))
+    (problem,) = check_shapes(ask(pretraining={"masking": {"min_patches": 40}}))
     assert problem.warning
     assert "Less than half" in problem.problem
 
