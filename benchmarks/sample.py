@@ -1,7 +1,7 @@
 """The sample's table beyond the stage's: `python benchmarks/sample.py`, after `make run`.
 
-Raw pixels, random weights, EfficientNet-Lite0 at several sizes (whole tiles, enlarged), the teacher and its students, by
-kNN with the k that is best on the bank, on three sets of queries: as they lie in the sample (mirrored, of another
+Raw pixels, random weights, EfficientNet-Lite0 at several sizes (whole tiles, enlarged), the teacher and its students,
+by kNN with the k that is best on the bank, on three sets of queries: as they lie in the sample (mirrored, of another
 brightness), the same moved by up to two pixels either way, and by up to four. What a picture moves out of is filled
 with its border.
 
