@@ -100,7 +100,6 @@ report: $(READY) ## open the report of the last run
 	@dinomill report $(IN)
 
 fashion: $(READY) ## curate and train on the full Fashion-MNIST (conf/fashion) and print its accuracy; takes long
-	@dinomill sample --full
 	@dinomill dvc sync --quiet --env fashion
 	@dvc repro conf/fashion/dvc.yaml:evaluation
 	@dinomill summary --env fashion

@@ -127,7 +127,7 @@ class ModelScore(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str
-    kind: str = Field(description="pixels, random, start, teacher or student")
+    kind: str = Field(description="pixels, random, reference, start, teacher or student")
     parameters: int
     knn: float
     linear: float

@@ -14,8 +14,8 @@ import yaml
 from tests.conftest import PROJECT
 
 BIN = Path(sys.executable).parent
-SMALL = {"originals": 40, "near_duplicates": 4, "exact_duplicates": 4, "digits": 4, "patches": 4, "broken": 8}
-SMALL |= {"seeds": 10, "bank": 30, "queries": 10}
+SMALL = {"originals": 40, "near_duplicates": 4, "exact_duplicates": 4, "garments": 4, "digits": 4, "drawings": 4}
+SMALL |= {"broken": 8, "seeds": 14, "bank": 28, "queries": 14}
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_each_environment_has_its_own_results_and_none_disturbs_another(small: P
     assert (small / "conf/mine/dvc.lock").is_file()
     assert not (small / "dvc.lock").exists()
     assert not (small / "data/01_raw").exists()
-    planted = 4 * 4 + 8  # near and exact duplicates, digits, patches, broken files
+    planted = 5 * 4 + 8  # near and exact duplicates, garments, digits, drawings, broken files
     assert counted(small, "data/mine/01_raw/pool") == 60 + planted
 
     # What an environment takes from the base, DVC makes first: the check of the base's file, then the sample.
@@ -88,7 +88,7 @@ def test_each_environment_has_its_own_results_and_none_disturbs_another(small: P
 
 def test_kedro_and_the_commands_read_the_same_environment(small: Path) -> None:
     run(small, "kedro", "run", "--env", "mine", "--pipelines", "sample")
-    assert counted(small, "data/mine/01_raw/labelled") == 40
+    assert counted(small, "data/mine/01_raw/labelled") == 42
     shown = run(small, "dinomill", "doctor", "--env", "mine")
     assert "data/mine/01_raw/pool" in shown
     assert "data/01_raw/sample/pool does not exist" in run(small, "dinomill", "doctor").replace("\n", " ")

@@ -13,6 +13,7 @@ import torch
 from dinomill.errors import InputError
 from dinomill.evaluation import features
 from dinomill.evaluation.config import EvaluationConfig
+from dinomill.evaluation.contract import EvaluationContract
 from dinomill.evaluation.evaluate import evaluate
 from dinomill.evaluation.features import content_hash
 from dinomill.evaluation.networks import compared
@@ -314,3 +315,23 @@ def test_half_precision_moves_features_within_its_rounding(
     assert scores[0].knn == pytest.approx(scores[1].knn, abs=0.02)
     # Each precision keeps features of its own, or they would be read for each other.
     assert len(list((tmp_path / "work" / "features").iterdir())) == 2 * 2 * 3
+
+
+def test_networks_made_elsewhere_are_rows_that_decide_nothing(
+    place: Path, handle: EvaluationHandle, labelled: Path, teacher: ModelHandle, students: StudentsHandle
+) -> None:
+    references = [{"network": str(teacher.folder)}, {"network": "efficientnet-lite0", "image_size": 32}]
+    config = configuration(place, output=place / "beside", references=references)
+    found = evaluate(str(labelled), teacher, students, config)
+    assert [score.kind for score in found.scores] == ["pixels", "random", *["reference"] * 2, "teacher", "student"]
+    own, efficient = (score for score in found.scores if score.kind == "reference")
+    trained = handle.score("teacher")
+    assert trained is not None
+    assert (own.knn, own.linear, own.parameters) == (trained.knn, trained.linear, trained.parameters)
+    assert (efficient.model, efficient.details["embed_dim"]) == ("efficientnet-lite0-32px", 1280)
+    assert efficient.knn > 0.6
+    assert found.gains == handle.gains
+    metrics = json.loads((found.folder / "metrics.json").read_text(encoding="utf-8"))
+    assert f"reference-{own.model}" in metrics
+    contract = EvaluationContract(str(place / "quality"), str(place / "quality-work"), docs=False)
+    assert contract.validate(found) == found

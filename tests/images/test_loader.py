@@ -50,6 +50,15 @@ def test_batches_have_the_stated_layout(tiny: DatasetHandle) -> None:
     assert loader.wait_seconds > 0
 
 
+@pytest.mark.parametrize("backend", ["batched", "opencv"])
+def test_a_recipe_may_have_no_local_crops(tiny: DatasetHandle, backend: str) -> None:
+    crops = TINY.model_copy(update={"local_crops": 0})
+    (batch,) = load(tiny, crops=crops, steps=1, loader=LoaderConfig(backend=backend))
+    assert batch.local_crops.shape == (0, 1, 14, 14)
+    assert batch.global_crops.shape == (32, 1, 28, 28)
+    assert batch.global_crops.isfinite().all()
+
+
 def test_crops_are_crop_major(dataset: Make) -> None:
     flat = [np.full((28, 28), 10 * number + 5, np.uint8) for number in range(20)]
     crops = TINY.model_copy(update={"jitter": 0.0, "solarise": 0.0})

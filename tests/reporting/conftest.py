@@ -55,7 +55,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
     root = tmp_path_factory.mktemp("small_run")
     sample = root / "sample"
     counts = {"originals": 120, "near_duplicates": 20, "exact_duplicates": 12, "digits": 30, "patches": 30}
-    config = SampleConfig(output=sample, source=SHIPPED, broken=16, seeds=20, bank=60, queries=40, **counts)
+    counts |= {"garments": 0, "drawings": 0, "scenes": 0}
+    config = SampleConfig(
+        output=sample, kind="garments", source=SHIPPED, broken=16, seeds=20, bank=60, queries=40, **counts
+    )
     lay_out(config)
     teacher, student = _model(root, "teacher", "mini", 1), _model(root, "nano", "nano", 2)
     students = StudentsHandle(folder=root / "students", config_hash="", students={"nano": student}, champion="nano")

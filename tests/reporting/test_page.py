@@ -81,6 +81,13 @@ def test_its_commands_are_those_of_its_environment(run: Any, output: Path, name:
         assert f"<code>{command}{option}</code>" in page
 
 
+def test_what_a_class_means_is_said_of_the_planted_pool_alone(run: Any, output: Path, tmp_path: Path) -> None:
+    said = "the photograph that a tile was cut from"
+    assert said in _Reader(render_page(run.handles, run.config(output, labels=said))).text
+    assert said not in render_page(run.handles, run.config(output, labels=said, planted=None))
+    assert "What a class is" not in render_page(run.handles, run.config(output))
+
+
 def test_parts_that_are_not_there_are_left_out(run: Any, output: Path) -> None:
     evaluation = run.handles.evaluation.model_copy(update={"scores": (), "folder": output})
     students = run.handles.students.model_copy(update={"students": {}})

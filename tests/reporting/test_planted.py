@@ -33,3 +33,37 @@ def test_a_record_of_another_pool_is_not_used(run: Any, tmp_path: Path) -> None:
     other = tmp_path / "planted.parquet"
     pq.write_table(pq.read_table(run.sample / "planted.parquet").slice(5), other)
     assert score_planted(run.handles.curated, other) is None
+
+
+def test_tiles_of_a_scene_are_counted_by_their_picture(run: Any, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.compute
+    import pyarrow.parquet as pq
+
+    from dinomill.images.tiles import Tile
+
+    curated, planted = run.handles.curated, run.sample / "planted.parquet"
+    before = score_planted(curated, planted)
+    assert before is not None
+    manifest = pq.read_table(curated.manifest)
+    kept = manifest.filter(pa.compute.equal(manifest["fate"], "kept")).slice(0, 1).to_pylist()[0]
+    fates = ("kept", "kept", "near_duplicate", "irrelevant")
+    tiles = [kept | {"path": Tile("a/scene.tif", 32 * n, 0, 32).name, "fate": fate} for n, fate in enumerate(fates)]
+    pq.write_table(
+        pa.concat_tables([manifest, pa.Table.from_pylist(tiles, manifest.schema)]), tmp_path / "manifest.parquet"
+    )
+    truth = pq.read_table(planted)
+    scene = [{"path": "a/scene.tif", "kind": "scene", "original": None, "detail": "64×64 pixels"}]
+    pq.write_table(pa.concat_tables([truth, pa.Table.from_pylist(scene, truth.schema)]), tmp_path / "planted.parquet")
+    view = score_planted(
+        curated.model_copy(update={"manifest": tmp_path / "manifest.parquet"}), tmp_path / "planted.parquet"
+    )
+    assert view is not None
+    (found,) = (score for score in view.recall if score.kind == "tile of a scene")
+    assert (found.count, found.right) == (4, 3)
+    assert [score for score in view.recall if score is not found] == list(before.recall)
+    was, now = ({score.kind: score for score in one.precision} for one in (before, view))
+    assert (now["kept"].count - was["kept"].count, now["kept"].right - was["kept"].right) == (2, 2)
+    assert now["removed as a duplicate"] == was["removed as a duplicate"]
+    assert now["left out as irrelevant"].right == was["left out as irrelevant"].right
+    assert now["left out as irrelevant"].count == was["left out as irrelevant"].count + 1

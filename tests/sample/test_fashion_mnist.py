@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from dinomill.errors import InputError, MachineError
-from dinomill.sample import fashion_mnist
-from dinomill.sample.config import SampleConfig, full_config
+from dinomill.sample import fashion_mnist, lay_out
+from dinomill.sample.config import SampleConfig
 from dinomill.sample.fashion_mnist import fetch_full, image_file, label_file, read_split, write_idx
 
 SHIPPED = Path(__file__).parents[2] / "data" / "00_shipped" / "fashion_mnist"
@@ -55,9 +55,10 @@ def test_the_full_set_is_taken_from_where_it_lies(tmp_path: Path) -> None:
     assert len(read_split(target, "train")[1]) == 60_000
     shutil.rmtree(tmp_path / "mine")
     assert fetch_full(target, tmp_path / "mine") == target  # it is there already
-    config = full_config(SampleConfig(output=tmp_path / "sample", source=SHIPPED), target)
-    assert config.originals + config.seeds + config.bank == 60_000
-    assert config.queries == 10_000
+    garments = {"kind": "garments", "scenes": 0, "garments": 0, "originals": 60, "near_duplicates": 4}
+    garments |= {"exact_duplicates": 4, "digits": 4, "drawings": 0, "broken": 8, "seeds": 10, "bank": 10, "queries": 10}
+    config = SampleConfig(output=tmp_path / "sample", source=target, fetch=True, **garments)
+    assert lay_out(config).counts["relevant"] == 60
 
 
 def test_a_given_folder_without_the_files_is_refused(tmp_path: Path) -> None:

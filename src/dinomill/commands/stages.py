@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinomill.commands.project import folder, result
+from dinomill.commands.project import result
 from dinomill.errors import ConfigError
 from dinomill.handles import ReportHandle
 from dinomill.layers import Layers
@@ -16,40 +16,32 @@ if TYPE_CHECKING:
 PARAMETERS = "conf/base/sample/parameters.yml"
 
 
-def lay_out_sample(*, full: bool) -> None:
-    """Write the sample's folder, or with ``full`` the one of all 70,000 images beside it, and say what is there.
+def lay_out_sample(env: str | None) -> None:
+    """Write the folder of an environment's sample, and say what is there.
 
     Raises:
         ConfigError: When the sample's parameters are not valid.
         InputError: When the shipped images are missing, or the folder holds something else.
-        MachineError: When the full set cannot be fetched.
+        MachineError: When pictures are not there and cannot be fetched.
     """
-    from dinomill.sample import fetch_full, full_config, lay_out
+    from dinomill.sample import lay_out
 
-    config = sample_config()
-    if full:
-        output = config.output.with_name(f"{config.output.name}_full")
-        source = fetch_full(folder("work") / "fashion_mnist")
-        config = full_config(config.model_copy(update={"output": output}), source)
-    handle = lay_out(config)
+    handle = lay_out(sample_config(env))
     width = max(map(len, handle.counts))
     for kind, count in handle.counts.items():
         print(f"{kind:{width}}  {count:7,}")
-    place = handle.folder.as_posix()
-    print(f"\nLaid out in {place}.")
-    if full:
-        print("The environment `fashion` works with it: kedro run --env fashion, or `make fashion`.")
+    print(f"\nLaid out in {handle.folder.as_posix()}.")
 
 
-def sample_config() -> SampleConfig:
-    """The sample's parameters, without starting a Kedro session.
+def sample_config(env: str | None = None) -> SampleConfig:
+    """The parameters of an environment's sample, without starting a Kedro session.
 
     Raises:
         ConfigError: When they are missing or not valid.
     """
     from dinomill.sample import SampleConfig
 
-    layers = Layers()
+    layers = Layers(env)
     if "sample" not in layers.parameters:
         raise ConfigError("There are no parameters 'sample'.", action=f"restore {PARAMETERS}")
     return SampleConfig.parse(layers.parameters["sample"], where=layers.origin, prefix="sample")

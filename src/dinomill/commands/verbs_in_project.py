@@ -101,19 +101,16 @@ def plan(env: Env = None) -> None:
 
 
 @app.command(
-    epilog="Example: [bold]dinomill sample[/]   or, to train on all 60,000 images: [bold]dinomill sample --full[/]"
+    epilog="Examples: [bold]dinomill sample[/]   or all 70,000 garments of Fashion-MNIST: "
+    "[bold]dinomill sample --env fashion[/]"
 )
-def sample(
-    full: Annotated[
-        bool, typer.Option("--full", help="Fetch the full Fashion-MNIST instead of the part shipped.")
-    ] = False,
-) -> None:
+def sample(env: Env = None) -> None:
     """Lay out the demo's images: a messy pool, a few good examples, a labelled split."""
     from dinomill.commands.project import enter_project
     from dinomill.commands.stages import lay_out_sample
 
     enter_project()
-    lay_out_sample(full=full)
+    lay_out_sample(env)
 
 
 @app.command(epilog="Examples: [bold]dinomill summary[/]   [bold]dinomill summary --env fashion[/]")

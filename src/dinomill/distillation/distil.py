@@ -62,10 +62,12 @@ def distillation_job(
     # The teacher must see what it was trained on; what it was trained on is usually this dataset.
     own = (tuple(teacher.mean), tuple(teacher.std))
     mean, std = (None, None) if own == (dataset.mean, dataset.std) else own
+    drawn = {name: model.initialisation for name, model in config.students.items()}
     return TrainingJob(
         stage="distillation",
         recipe=Recipe(**{name: getattr(config, name) for name in Recipe.model_fields}),
         models=resolve_students(config, read_config(teacher.folder)["model"], teacher.name),
+        initialisation={name: how for name, how in drawn.items() if how is not None} or None,
         step=config.step,
         runtime=config.runtime,
         dataset=dataset.folder,

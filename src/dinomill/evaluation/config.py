@@ -71,6 +71,18 @@ class RandomConfig(Config):
     )
 
 
+class ReferenceConfig(Config):
+    """A network made elsewhere, as a row to compare with."""
+
+    network: str = Field(min_length=1, description="any address of a network: efficientnet-lite0, a file, a folder, …")
+    image_size: int | None = Field(
+        default=None,
+        ge=1,
+        description="whole images are brought to this side, pixels; null: put to it as the network's own preprocessing "
+        "says",
+    )
+
+
 class EvaluationConfig(Config):
     """The evaluation stage."""
 
@@ -84,6 +96,9 @@ class EvaluationConfig(Config):
     knn: KnnConfig = Field(default_factory=KnnConfig)
     linear: LinearProbeConfig = Field(default_factory=LinearProbeConfig)
     random: RandomConfig = Field(default_factory=RandomConfig)
+    references: tuple[ReferenceConfig, ...] = Field(
+        default=(), description="networks made elsewhere, a row each; they decide nothing"
+    )
     batch_size: int = Field(default=64, ge=1, description="images in one forward pass")
     precision: Literal["float32", "bfloat16", "auto"] = Field(
         default="float32", description="of the networks' products; auto: bfloat16 where the hardware is fast in it"

@@ -45,7 +45,9 @@ def _suite() -> list[Any]:
     return [
         gxe.ExpectTableRowCountToBeBetween(min_value=1),
         gxe.ExpectColumnValuesToBeUnique(column="model"),
-        gxe.ExpectColumnValuesToBeInSet(column="kind", value_set=["pixels", "random", "start", "teacher", "student"]),
+        gxe.ExpectColumnValuesToBeInSet(
+            column="kind", value_set=["pixels", "random", "reference", "start", "teacher", "student"]
+        ),
         gxe.ExpectColumnValuesToBeBetween(column="knn", min_value=0, max_value=1),
         gxe.ExpectColumnValuesToBeBetween(column="linear", min_value=0, max_value=1),
     ]

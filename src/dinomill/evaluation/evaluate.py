@@ -54,7 +54,7 @@ def evaluate(
     bank = find_labelled(root, config.bank_split, limit=config.max_bank)
     queries = find_labelled(root, config.query_split, classes=bank.classes, limit=config.max_queries)
     _check(bank, root / config.bank_split)
-    networks = compared(teacher, students, config.random, seed=config.seed)
+    networks = compared(teacher, students, config.random, config.references, seed=config.seed)
     bank_hash, query_hash = content_hash(bank, root), content_hash(queries, root)
     settings = Extraction(config.work, config.batch_size, compute_dtype(config.precision))
     of_bank = extract(bank, networks, bank_hash, config.bank_split, settings)

@@ -1,8 +1,8 @@
-"""What is compared: raw pixels, randomly initialised networks, the starting weights, the teacher and the students."""
+"""What is compared: raw pixels, randomly initialised networks, the starting weights, references, teacher, students."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dinomill.evaluation.config import RandomConfig
+from dinomill.evaluation.config import RandomConfig, ReferenceConfig
 from dinomill.features.base import Tokens
 from dinomill.features.door import describe
 from dinomill.features.door import open as open_features
@@ -30,7 +30,7 @@ class Network:
 
     Args:
         name: Shown to people.
-        kind: pixels, random, start, teacher or student.
+        kind: pixels, random, reference, start, teacher or student.
         parameters: Trainable numbers.
         preprocessing: From decoded image to input.
         identity: Hash of whatever makes its features what they are, preprocessing aside.
@@ -47,14 +47,21 @@ class Network:
     build: Callable[[torch.device], Callable[[Tensor], Tokens]]
 
 
-def compared(teacher: ModelHandle, students: StudentsHandle, random: RandomConfig, *, seed: int) -> list[Network]:
+def compared(
+    teacher: ModelHandle,
+    students: StudentsHandle,
+    random: RandomConfig,
+    references: Sequence[ReferenceConfig] = (),
+    *,
+    seed: int,
+) -> list[Network]:
     """All rows, in the order of the table; several of kind ``random``, of which one will be shown."""
     rows = [_trained(teacher, "teacher")]
     rows += [_trained(handle, "student") for handle in students.students.values()]
     shown = rows[0].preprocessing
     initial = [_random(teacher, shown, random, seed + index) for index in range(random.seeds)]
     start = [] if teacher.start is None else [_start(teacher, teacher.start)]
-    return [_pixels(shown), *initial, *start, *rows]
+    return [_pixels(shown), *initial, *map(_reference, references), *start, *rows]
 
 
 def _trained(handle: ModelHandle, kind: str) -> Network:
@@ -81,6 +88,26 @@ def _start(teacher: ModelHandle, folder: Path) -> Network:
         identity=description.weights_sha256,
         pooling=description.pooling,
         build=lambda device: open_features(folder, device=str(device)),
+    )
+
+
+def _reference(config: ReferenceConfig) -> Network:
+    """A network made elsewhere, at its own preprocessing or with whole images brought to a side."""
+    description = describe(config.network)
+    settings = description.preprocessing
+    name = config.network if "/" not in config.network else Path(config.network).stem
+    if config.image_size is not None:
+        # Nothing is cut off: the others see whole images, too.
+        settings = PreprocessingConfig.square(config.image_size, settings.mean, settings.std)
+        name = f"{name}-{config.image_size}px"
+    return Network(
+        name=name,
+        kind="reference",
+        parameters=description.parameters,
+        preprocessing=settings,
+        identity=description.weights_sha256,
+        pooling=description.pooling,
+        build=lambda device: open_features(config.network, device=str(device), preprocessing=settings),
     )
 
 

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from dinomill.evaluation.results import Results
 
 # Colour-blind safe (Okabe & Ito 2008).
-_COLOURS = {"pixels": "#999999", "random": "#E69F00", "start": "#CC79A7", "teacher": "#0072B2", "student": "#009E73"}
+_COLOURS = {"pixels": "#999999", "random": "#E69F00", "reference": "#56B4E9", "start": "#CC79A7"}
+_COLOURS |= {"teacher": "#0072B2", "student": "#009E73"}
 _CELLS_WITH_FIGURES = 20
 
 

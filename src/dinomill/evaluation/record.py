@@ -17,7 +17,7 @@ def record(run: Run, handle: EvaluationHandle, labelled: str | None) -> None:
         labelled: The labelled folder; None when nothing was measured.
     """
     for score in handle.scores:
-        name = f"student-{score.model}" if score.kind == "student" else score.kind
+        name = f"{score.kind}-{score.model}" if score.kind in ("student", "reference") else score.kind
         run.log_metrics({f"{name}/knn": score.knn, f"{name}/linear": score.linear})
     if labelled is None:
         run.set_tags({"labelled": "none"})

@@ -25,8 +25,9 @@ class Row:
 
     @property
     def label(self) -> str:
-        """The row's name in files and metrics: its kind, and the student's name."""
-        return f"student-{self.network.name}" if self.network.kind == "student" else self.network.kind
+        """The row's name in files and metrics: its kind, and the name where there may be several of a kind."""
+        kind = self.network.kind
+        return f"{kind}-{self.network.name}" if kind in ("student", "reference") else kind
 
     @property
     def score(self) -> ModelScore:

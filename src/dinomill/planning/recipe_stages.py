@@ -109,6 +109,9 @@ def evaluation(wish: Wish, pool: Pool, machine: Machine, shape: Shape, steps: St
             if steps.random_networks > 1
             else "one random network: each takes a pass",
         ),
+        "evaluation.references": Choice(
+            [], "networks made elsewhere, to compare with: [{network: efficientnet-lite0, image_size: 224}]"
+        ),
         **_precision(wish, machine),
         "evaluation.batch_size": Choice(
             64 if shape.image_size < 160 else 32, f"images in one forward pass at {shape.image_size} pixels"
@@ -144,4 +147,7 @@ def registration(wish: Wish, pool: Pool, machine: Machine, shape: Shape, steps: 
 
 def reporting() -> Choices:
     """What the page shows."""
-    return {"reporting.planted": Choice(None, "nothing was planted here, as it was in the sample")}
+    return {
+        "reporting.planted": Choice(None, "nothing was planted here, as it was in the sample"),
+        "reporting.labels": Choice(None, "what the sample's labels mean"),
+    }

@@ -48,10 +48,12 @@ def pretraining_job(dataset: DatasetHandle, labelled: str | None, config: Pretra
             action="name the weights in pretraining.initial, or set pretraining.adaptation to null",
         )
     model = resolve_model(config.model, weights, dataset.channels, dataset=f"the dataset {dataset.folder}")
+    drawn = None if config.model == "from_weights" else config.model.initialisation
     return TrainingJob(
         stage="pretraining",
         recipe=Recipe(**{name: getattr(config, name) for name in Recipe.model_fields}),
         models={_STUDENT: model},
+        initialisation=None if drawn is None else {_STUDENT: drawn},
         step=config.step,
         runtime=config.runtime,
         dataset=dataset.folder,

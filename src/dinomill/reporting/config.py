@@ -19,6 +19,10 @@ class ReportingConfig(Config):
     planted: Path | None = Field(
         default=None, description="Parquet of what was planted into the pool; scored when it is there"
     )
+    labels: str | None = Field(
+        default=None,
+        description="what a class of the planted pool's labelled images means; said beside the table of scores",
+    )
     quality: dict[str, Path] = Field(
         default_factory=dict, description="where quality gates leave their Data Docs, by name; copied beside the page"
     )

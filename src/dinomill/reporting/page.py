@@ -80,6 +80,7 @@ def render_page(run: RunHandles, config: ReportingConfig) -> str:
     if labelled is not None and labelled.is_dir():
         arguments = (run.evaluation, labelled, models, run.curated, config)
         pictures = {"neighbours": view_neighbours(*arguments), "patches": view_patches(*arguments)}
+    planted = score_planted(run.curated, config.planted)
     champion = run.students.students.get(run.students.champion)
     return (
         _environment()
@@ -88,7 +89,8 @@ def render_page(run: RunHandles, config: ReportingConfig) -> str:
             make=f" ENV={config.environment}" if config.environment else "",
             option=f" --env {config.environment}" if config.environment else "",
             curation=view_curation(run.curated, config),
-            planted=score_planted(run.curated, config.planted),
+            planted=planted,
+            labels=config.labels if planted else None,  # of other images it would not be true
             trainings=[
                 view_training(run.teacher, "teacher"),
                 *(view_training(student, "student") for student in run.students.students.values()),

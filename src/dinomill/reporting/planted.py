@@ -13,8 +13,9 @@ from dinomill.handles import DatasetHandle
 from dinomill.images.manifest import Fate, read_manifest
 
 _RELEVANT = "relevant"
+_SCENE, _TILE = "scene", "tile of a scene"
 _DUPLICATES = ("exact_duplicate", "near_duplicate")
-_IRRELEVANT = ("digit", "patch")
+_IRRELEVANT = ("garment", "digit", "drawing", "patch")
 _DUPLICATE_FATES = (Fate.EXACT_DUPLICATE.value, Fate.NEAR_DUPLICATE.value)
 
 
@@ -48,6 +49,13 @@ def score_planted(curated: DatasetHandle, planted: Path | None) -> PlantedView |
     truth = {row["path"]: row for row in pq.read_table(planted).to_pylist()}
     table = read_manifest(curated.manifest, ["path", "fate"])
     fates: dict[str, str] = dict(zip(table["path"].to_pylist(), table["fate"].to_pylist(), strict=True))
+    scenes = {path for path, row in truth.items() if row["kind"] == _SCENE}
+    for path in fates:
+        parent = path.partition("#")[0]  # a tile is named after the picture that it was cut from
+        if parent in scenes:
+            truth[path] = {"path": path, "kind": _TILE, "original": None}
+    for path in scenes:
+        del truth[path]
     if not set(fates) <= set(truth):
         return None
     return PlantedView(_recall(truth, fates), _precision(truth, fates))
@@ -65,7 +73,10 @@ def _recall(truth: dict[str, dict[str, Any]], fates: dict[str, str]) -> tuple[Sc
         by_kind[row["kind"]].append(path)
     scores = []
     for kind, paths in by_kind.items():
-        if kind == _RELEVANT:
+        if kind == _TILE:
+            # Of which nobody knows whether it repeats another: dark corners do.
+            right, meaning = sum(fates[path] in (Fate.KEPT.value, *_DUPLICATE_FATES) for path in paths), "not left out"
+        elif kind == _RELEVANT:
             right = sum(any(path in kept for path in groups[original]) for original in paths)
             meaning = "the picture, or one copy of it, stays"
         elif kind in _DUPLICATES:
@@ -93,14 +104,16 @@ def _precision(truth: dict[str, dict[str, Any]], fates: dict[str, str]) -> tuple
         ("quarantined", (Fate.QUARANTINED.value,), "is broken"),
     ):
         paths = [path for path, fate in fates.items() if fate in decided]
+        if decided == _DUPLICATE_FATES:  # of what a scene repeats, nothing was planted
+            paths = [path for path in paths if truth[path]["kind"] != _TILE]
         kinds = Counter(truth[path]["kind"] for path in paths)
         duplicates = sum(kinds[kind] for kind in _DUPLICATES)
         irrelevant = sum(kinds[kind] for kind in _IRRELEVANT)
         right = {
-            "is relevant": kinds[_RELEVANT] + duplicates,
+            "is relevant": kinds[_RELEVANT] + kinds[_TILE] + duplicates,
             "has a planted copy": duplicates + sum(path in copied for path in paths),
             "is irrelevant": irrelevant,
-            "is broken": kinds.total() - kinds[_RELEVANT] - duplicates - irrelevant,
+            "is broken": kinds.total() - kinds[_RELEVANT] - kinds[_TILE] - duplicates - irrelevant,
         }[meaning]
         if paths:
             scores.append(Score(name, len(paths), right, meaning))

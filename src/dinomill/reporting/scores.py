@@ -80,6 +80,8 @@ def display_name(score: ModelScore) -> str:
     """What people call a row."""
     if score.kind in _KINDS:
         return _KINDS[score.kind]
+    if score.kind == "reference":
+        return score.model
     return score.kind if score.model == score.kind else f"{score.kind} {score.model}"
 
 

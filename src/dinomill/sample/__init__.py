@@ -1,16 +1,16 @@
-"""The embedded sample: what a team really has, laid out from a shipped part of Fashion-MNIST."""
+"""Samples: what a team really has, laid out from the photographs of two packages or from Fashion-MNIST."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dinomill.sample.config import SampleConfig, full_config
+from dinomill.sample.config import SampleConfig
 
 if TYPE_CHECKING:
     from dinomill.sample.fashion_mnist import fetch_full
     from dinomill.sample.layout import lay_out
 
-__all__ = ["SampleConfig", "fetch_full", "full_config", "lay_out"]
+__all__ = ["SampleConfig", "fetch_full", "lay_out"]
 
 _LATE = {"fetch_full": "dinomill.sample.fashion_mnist", "lay_out": "dinomill.sample.layout"}
 

@@ -171,7 +171,7 @@ def _read_idx(path: Path) -> Pixels:
         raise InputError(
             f"There is no {path}.",
             expected="a file of Fashion-MNIST, full or the part that ships in data/00_shipped",
-            action="`git checkout data/00_shipped` restores it; `dinomill sample --full` fetches the full set",
+            action="`git checkout data/00_shipped` restores it; `dinomill sample --env fashion` fetches the full set",
         ) from None
     except (OSError, EOFError, zlib.error, ValueError, IndexError) as error:
         raise InputError(

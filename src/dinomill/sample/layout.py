@@ -1,16 +1,18 @@
-"""Lay out the sample as a team would have it.
+"""Lay out a sample as a team would have it.
 
 <output>/pool/**                          a messy pool: what curation is given
+<output>/scenes/*.tif                     large pictures, of which curation cuts tiles itself
 <output>/seeds/*                          good unlabelled examples, none of them in the pool
 <output>/labelled/{train,test}/<class>/*  labelled images, never trained on
-<output>/planted.parquet                  every file of the pool: path, kind, original, detail; read by no stage
+<output>/planted.parquet                  every file of pool and scenes: path, kind, original, detail; read by no
+                                          stage
 <output>/handle.json
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,12 +20,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dinomill.errors import ConfigError, InputError
+from dinomill.errors import InputError
 from dinomill.execution.progress import Progress, progress
 from dinomill.handles import HANDLE_NAME, SampleHandle
 from dinomill.sample import plant
+from dinomill.sample.choose import choose
 from dinomill.sample.config import SampleConfig
-from dinomill.sample.fashion_mnist import CLASSES, image_file, label_file, read_split
+from dinomill.sample.fashion_mnist import fetch_full, image_file, label_file
 from dinomill.storage.atomic import atomic_folder, write_parquet
 from dinomill.storage.hashing import hash_file, hash_json
 
@@ -32,20 +35,20 @@ PLANTED = "planted.parquet"
 RELEVANT = "relevant"
 PLANTED_SCHEMA = pa.schema(
     [
-        pa.field("path", pa.string(), nullable=False),  # relative to the pool
-        pa.field("kind", pa.string(), nullable=False),  # relevant, near_duplicate, exact_duplicate, digit, patch, …
+        pa.field("path", pa.string(), nullable=False),  # relative to the pool, of a scene to the scenes
+        pa.field("kind", pa.string(), nullable=False),  # relevant, scene, near_duplicate, exact_duplicate, digit, …
         pa.field("original", pa.string()),  # of a duplicate: the path of the picture that it repeats
         pa.field("detail", pa.string()),  # what was done to it
     ]
 )
-# Where a team's images come from: a shop, suppliers' deliveries, scans, returns. No folder tells a class.
+# Where a team's images come from: a laboratory, partners' deliveries, scans. No folder tells a class.
 _FOLDERS = (
-    "shop/2023/{month:02d}",
-    "shop/2024/{month:02d}",
-    "suppliers/north/delivery_{batch:02d}",
-    "suppliers/south/delivery_{batch:02d}/approved",
+    "laboratory/2023/{month:02d}",
+    "laboratory/2024/{month:02d}",
+    "partners/north/delivery_{batch:02d}",
+    "partners/south/delivery_{batch:02d}/approved",
     "scans/batch_{batch:02d}",
-    "returns/photos",
+    "field/photos",
     "misc/old website/export",
 )
 
@@ -66,20 +69,24 @@ def lay_out(config: SampleConfig) -> SampleHandle:
 
     Raises:
         InputError: When the source is missing, or the output folder holds something else.
-        ConfigError: When the source has too few images.
+        ConfigError: When there are too few pictures.
+        MachineError: When pictures are not there and cannot be fetched.
         StorageError: When the disk is full or not writable.
     """
+    if config.fetch:
+        fetch_full(config.source)
     config_hash = _identity(config)
     if (present := _present(config, config_hash)) is not None:
         return present
-    total = _pool_size(config) + config.seeds + config.bank + config.queries
+    total = _pool_size(config) + config.scenes + config.seeds + config.bank + config.queries
     with atomic_folder(config.output) as folder, progress("sample: lay out", total, "files") as bar:
-        chosen, queries = _choose(config)
+        chosen = choose(config)
         pool = _write_pool(folder / "pool", _pool(config, chosen.pool), bar)
+        pool += _write_pool(folder / "scenes", _scenes(chosen.scenes), bar)
         counts = Counter(file.kind for file in pool)
         counts["seed"] = _write_seeds(folder / "seeds", chosen.seeds, bar)
-        counts["labelled_train"] = _write_labelled(folder / "labelled" / "train", chosen.bank, bar)
-        counts["labelled_test"] = _write_labelled(folder / "labelled" / "test", queries, bar)
+        counts["labelled_train"] = _write_labelled(folder / "labelled" / "train", config.classes, chosen.bank, bar)
+        counts["labelled_test"] = _write_labelled(folder / "labelled" / "test", config.classes, chosen.queries, bar)
         rows = [{"path": f.path, "kind": f.kind, "original": f.original, "detail": f.detail} for f in pool]
         write_parquet(folder / PLANTED, pa.Table.from_pylist(rows, PLANTED_SCHEMA))
         handle = SampleHandle(folder=config.output, config_hash=config_hash, counts=dict(sorted(counts.items())))
@@ -91,7 +98,7 @@ def _identity(config: SampleConfig) -> str:
     """The configuration and the content of the source: a changed source is laid out anew."""
     files = [path(config.source, split) for split in ("train", "t10k") for path in (image_file, label_file)]
     hashes = [hash_file(file) if file.is_file() else "" for file in files]
-    return hash_json([config.model_dump(mode="json", exclude={"output", "source"}), hashes])
+    return hash_json([config.model_dump(mode="json", exclude={"output", "source", "fetch"}), hashes])
 
 
 def _present(config: SampleConfig, config_hash: str) -> SampleHandle | None:
@@ -109,50 +116,6 @@ def _present(config: SampleConfig, config_hash: str) -> SampleHandle | None:
     files = sum(path.is_file() for path in config.output.rglob("*")) - 2  # without the handle and planted.parquet
     same = handle.config_hash == config_hash and handle.folder == config.output
     return handle if same and files == sum(handle.counts.values()) else None
-
-
-class _Chosen(NamedTuple):
-    pool: list[Pixels]
-    seeds: list[Pixels]
-    bank: list[list[Pixels]]  # by class
-
-
-def _choose(config: SampleConfig) -> tuple[_Chosen, list[list[Pixels]]]:
-    """Share the source out: bank, seeds and pool are disjoint, queries come from the other split."""
-    images, labels = read_split(config.source, "train")
-    random = np.random.default_rng([config.seed, 1])
-    chosen = _Chosen([], [], [])
-    bank, seeds = config.bank // len(CLASSES), config.seeds // len(CLASSES)
-    for label, (name, count) in enumerate(zip(CLASSES, config.class_counts(), strict=True)):
-        rows = random.permutation(np.flatnonzero(labels == label))
-        if len(rows) < bank + seeds + count:
-            raise ConfigError(
-                f"The sample asks for more images of the class {name} than its source has.",
-                found=f"{len(rows)} in {config.source}",
-                expected=f"{bank} for the bank, {seeds} seeds and {count} in the pool",
-                action="lower sample.originals, or use the full set: `dinomill sample --full`",
-            )
-        chosen.bank.append(list(images[rows[:bank]]))
-        chosen.seeds.extend(images[rows[bank : bank + seeds]])
-        chosen.pool.extend(images[rows[bank + seeds : bank + seeds + count]])
-    return chosen, _queries(config, random)
-
-
-def _queries(config: SampleConfig, random: np.random.Generator) -> list[list[Pixels]]:
-    images, labels = read_split(config.source, "t10k")
-    each = config.queries // len(CLASSES)
-    found = []
-    for label, name in enumerate(CLASSES):
-        rows = random.permutation(np.flatnonzero(labels == label))[:each]
-        if len(rows) < each:
-            raise ConfigError(
-                f"The sample asks for more queries of the class {name} than its source has.",
-                found=f"{len(rows)} in {config.source}",
-                expected=str(each),
-                action="lower sample.queries, or use the full set: `dinomill sample --full`",
-            )
-        found.append(list(images[rows]))
-    return found
 
 
 def _pool(config: SampleConfig, originals: list[Pixels]) -> Iterator[_File]:
@@ -178,8 +141,12 @@ def _pool(config: SampleConfig, originals: list[Pixels]) -> Iterator[_File]:
         else:
             path = f"{next(names)}{Path(original.path).suffix}"
             yield _File(path, original.data, "exact_duplicate", original.path)
+    for data in plant.garments(config.source, config.garments, random) if config.garments else ():
+        yield _File(f"{next(names)}.png", data, "garment")
     for data in plant.digits(config.digits, random):
         yield _File(f"{next(names)}.png", data, "digit")
+    for data in plant.drawings(config.drawings, random):
+        yield _File(f"{next(names)}.png", data, "drawing")
     for data, extension in plant.patches(config.patches, random):
         yield _File(f"{next(names)}.{extension}", data, "patch")
     for number in range(config.broken):
@@ -189,7 +156,14 @@ def _pool(config: SampleConfig, originals: list[Pixels]) -> Iterator[_File]:
 
 def _pool_size(config: SampleConfig) -> int:
     duplicates = config.near_duplicates + config.exact_duplicates
-    return config.originals + duplicates + config.digits + config.patches + config.broken
+    irrelevant = config.garments + config.digits + config.drawings + config.patches
+    return config.originals + duplicates + irrelevant + config.broken
+
+
+def _scenes(pictures: dict[str, Pixels]) -> Iterator[_File]:
+    for name, pixels in pictures.items():
+        detail = f"{pixels.shape[1]}×{pixels.shape[0]} pixels"
+        yield _File(f"{name}.tif", plant.encode(pixels, "TIFF"), "scene", None, detail)
 
 
 def _names(random: np.random.Generator, count: int) -> Iterator[str]:
@@ -223,10 +197,10 @@ def _write_seeds(folder: Path, images: list[Pixels], bar: Progress) -> int:
     return len(images)
 
 
-def _write_labelled(folder: Path, classes: list[list[Pixels]], bar: Progress) -> int:
-    for name, images in zip(CLASSES, classes, strict=True):
+def _write_labelled(folder: Path, classes: Sequence[str], pictures: list[list[Pixels]], bar: Progress) -> int:
+    for name, images in zip(classes, pictures, strict=True):
         (folder / name).mkdir(parents=True)
         for number, pixels in enumerate(images):
             (folder / name / f"{number:04d}.png").write_bytes(plant.encode(pixels, "PNG"))
             bar.advance(1)
-    return sum(len(images) for images in classes)
+    return sum(len(images) for images in pictures)

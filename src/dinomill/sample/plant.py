@@ -8,31 +8,24 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageDraw
+
+from dinomill.sample.fashion_mnist import read_split
+from dinomill.sample.photographs import NAMES as PHOTOGRAPHS
+from dinomill.sample.photographs import photograph
 
 Pixels = npt.NDArray[np.uint8]
 Random = np.random.Generator
 
-# Photographs that come inside scikit-image and scikit-learn and are free to use; each gives patches of its own texture.
-_SKIMAGE = (
-    "astronaut.png",
-    "brick.png",
-    "camera.png",
-    "chelsea.png",
-    "coffee.png",
-    "coins.png",
-    "grass.png",
-    "gravel.png",
-    "moon.png",
-    "rocket.jpg",
-)
-_SKLEARN = ("china.jpg", "flower.jpg")
+# Flat colours of drawings: paper, ink, and what a plotter or a child would take.
+_PAPER = ((255, 255, 255), (250, 248, 240), (240, 244, 248))
+_INK = ((20, 20, 20), (200, 40, 30), (30, 90, 170), (40, 140, 60), (240, 190, 40), (120, 120, 120))
 
 
 def encode(pixels: Pixels, kind: str, quality: int = 95) -> bytes:
-    """PNG or JPEG bytes of ``[H, W]`` or ``[H, W, 3]``."""
+    """PNG, JPEG or TIFF bytes of ``[H, W]`` or ``[H, W, 3]``."""
     buffer = io.BytesIO()
-    options = {"quality": quality} if kind == "JPEG" else {}
+    options = {"JPEG": {"quality": quality}, "TIFF": {"compression": "tiff_adobe_deflate"}}.get(kind, {})
     Image.fromarray(pixels).save(buffer, kind, **options)
     return buffer.getvalue()
 
@@ -48,7 +41,7 @@ def near_duplicate(pixels: Pixels, random: Random) -> tuple[bytes, str, str]:
     if change == 0:
         return encode(pixels, "JPEG", quality), "jpg", f"JPEG, quality {quality}"
     if change == 1:
-        side = int(random.choice([25, 26, 30, 32]))
+        side = round(pixels.shape[0] * float(random.choice([0.9, 0.93, 1.07, 1.14])))
         resized = np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC))
         return encode(resized, "PNG"), "png", f"{side}×{side} pixels"
     factor = 1 + float(random.uniform(0.04, 0.08)) * (1 if random.random() < 0.5 else -1)
@@ -65,16 +58,51 @@ def digits(count: int, random: Random) -> Iterator[bytes]:
         yield encode(np.asarray(Image.fromarray(images[index]).resize((28, 28), Image.Resampling.BICUBIC)), "PNG")
 
 
+def garments(source: Path, count: int, random: Random) -> Iterator[bytes]:
+    """Grey photographs of clothes, 28×28, as PNG."""
+    images, _ = read_split(source, "train")
+    for index in random.permutation(len(images))[:count]:
+        yield encode(images[index], "PNG")
+
+
+def drawings(count: int, random: Random) -> Iterator[bytes]:
+    """Lines and shapes in a few flat colours on paper, 28 to 64 pixels, as PNG."""
+    for _ in range(count):
+        side = int(random.integers(28, 65))
+        # Drawn four times as large: thin lines are then as smooth as a scanner's.
+        image = Image.new("RGB", (4 * side, 4 * side), _PAPER[random.integers(len(_PAPER))])
+        for _ in range(random.integers(2, 6)):
+            _draw_shape(ImageDraw.Draw(image), 4 * side, random)
+        yield encode(np.asarray(image.resize((side, side), Image.Resampling.LANCZOS)), "PNG")
+
+
+def _draw_shape(draw: ImageDraw.ImageDraw, side: int, random: Random) -> None:
+    colour = _INK[random.integers(len(_INK))]
+    points = [(int(x), int(y)) for x, y in random.integers(0, side, size=(random.integers(3, 6), 2))]
+    left, right = sorted(x for x, _ in points[:2])
+    top, bottom = sorted(y for _, y in points[:2])
+    width = int(random.integers(4, 13))
+    kind = random.integers(4)
+    if kind == 0:
+        draw.line(points, fill=colour, width=width)
+    elif kind == 1:
+        draw.polygon(points, fill=colour)
+    elif kind == 2:
+        draw.ellipse((left, top, right, bottom), outline=colour, width=width)
+    else:
+        draw.rectangle((left, top, right, bottom), fill=colour)
+
+
 def patches(count: int, random: Random) -> Iterator[tuple[bytes, str]]:
     """Square patches of photographs, 28 to 64 pixels, grey and in colour, with their extension."""
-    photographs = _photographs()
+    whole = [Image.fromarray(photograph(name)).convert("RGB") for name in PHOTOGRAPHS]
     for number in range(count):
-        photograph = photographs[number % len(photographs)]
-        extent = int(random.integers(min(photograph.size) // 6, min(photograph.size) // 2))
-        left = int(random.integers(photograph.width - extent))
-        top = int(random.integers(photograph.height - extent))
+        picture = whole[number % len(whole)]
+        extent = int(random.integers(min(picture.size) // 6, min(picture.size) // 2))
+        left = int(random.integers(picture.width - extent))
+        top = int(random.integers(picture.height - extent))
         side = int(random.integers(28, 65))
-        patch = photograph.resize((side, side), Image.Resampling.LANCZOS, (left, top, left + extent, top + extent))
+        patch = picture.resize((side, side), Image.Resampling.LANCZOS, (left, top, left + extent, top + extent))
         if random.random() < 0.5:
             patch = patch.convert("L")
         kind, extension = ("JPEG", "jpg") if random.random() < 0.6 else ("PNG", "png")
@@ -112,12 +140,3 @@ def _flipped(data: bytes, random: Random) -> bytes:
     for position in random.integers(start, len(data) - 20, size=6):
         damaged[position] ^= 0x5A
     return bytes(damaged)
-
-
-def _photographs() -> list[Image.Image]:
-    import skimage
-    import sklearn.datasets
-
-    folders = (Path(skimage.__file__).parent / "data", Path(sklearn.datasets.__file__).parent / "images")
-    names = ((folders[0], _SKIMAGE), (folders[1], _SKLEARN))
-    return [Image.open(folder / name).convert("RGB") for folder, group in names for name in group]

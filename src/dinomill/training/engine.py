@@ -17,6 +17,7 @@ from dinomill.models import HeadConfig, VisionTransformer, VisionTransformerConf
 from dinomill.models.position import resize_positions
 from dinomill.models.weights import check_fit, from_tensors, read_safetensors
 from dinomill.training.config import DistillationStepConfig
+from dinomill.training.initialisation import initialise
 from dinomill.training.job import TrainingJob
 from dinomill.training.lora import add_lora
 from dinomill.training.loss_scaler import LossScaler
@@ -126,6 +127,7 @@ def build_module(job: TrainingJob) -> SelfDistillation:
     if job.teacher is None:
         backbone = VisionTransformer(_only(job))
         network = Network(backbone, step.head, separate_heads=step.separate_heads)
+        initialise(backbone, job, next(iter(job.models)))
         if job.initial is not None:
             backbone.load_state_dict(starting_backbone(backbone.config, job.initial).state_dict())
             _start_heads_from(network, job.initial)
@@ -142,7 +144,8 @@ def build_module(job: TrainingJob) -> SelfDistillation:
     students = {
         name: Network(VisionTransformer(model), shape, separate_heads=separate) for name, model in job.models.items()
     }
-    for student in students.values():
+    for student_name, student in students.items():
+        initialise(student.backbone, job, student_name)
         _freeze_unused(student.backbone, job)
     return SelfDistillation(students, step, teacher)
 

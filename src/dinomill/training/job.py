@@ -23,6 +23,7 @@ from dinomill.training.config import (
     AdaptationConfig,
     Address,
     DistillationStepConfig,
+    InitialisationConfig,
     MonitorConfig,
     OptimizerConfig,
     ParallelConfig,
@@ -73,6 +74,9 @@ class TrainingJob(Config):
     models: dict[str, VisionTransformerConfig] = Field(
         min_length=1, description="the students by name; one in pretraining"
     )
+    initialisation: dict[str, InitialisationConfig] | None = Field(
+        default=None, description="how the students named are drawn; null: all as in the official code"
+    )
     step: PretrainingStepConfig | DistillationStepConfig = Field(description="networks' heads, losses, precision")
     runtime: Runtime = Field(description="how it is computed")
     dataset: Path = Field(description="folder of the curated dataset")
@@ -99,7 +103,9 @@ class TrainingJob(Config):
         # Compiling and recomputing change rounding at most; precision changes more.
         step = self.step.model_dump(mode="json", exclude={"compile", "recomputed_blocks"})
         # What is off is left out, so that a new kind of training leaves the folders of the others where they are.
-        optional = self.model_dump(mode="json", include={"mean", "std", "adaptation"}, exclude_none=True)
+        optional = self.model_dump(
+            mode="json", include={"mean", "std", "adaptation", "initialisation"}, exclude_none=True
+        )
         values = {**self.model_dump(mode="json", include=kept), "step": step, **optional}
         if self.recipe.accumulate == 1:
             del values["recipe"]["accumulate"], values["step"]["centering"]["over"]

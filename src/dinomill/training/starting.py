@@ -13,7 +13,7 @@ from typing import Literal
 
 from dinomill.errors import ConfigError, InputError
 from dinomill.models.config import VisionTransformerConfig
-from dinomill.training.config import StatedModel
+from dinomill.training.config import InitialisationConfig, StatedModel
 
 # Choices that say nothing of the weights: the side of the position table, which is resized for the paper's
 # high-resolution phase; what an embedding is; an augmentation.
@@ -103,6 +103,13 @@ def resolve_model(
     model = weights.model
     if stated != "from_weights":
         refuse_contradictions(stated, stated.model_fields_set, weights.model, key=key, address=weights.address)
+        if stated.initialisation is not None:
+            drawn = [f"{key}.{name}: {value}" for name, value in stated.initialisation.model_dump().items()]
+            raise ConfigError(
+                f"{key} says how weights are drawn, and they are given.",
+                found=f"{', '.join(drawn)}; pretraining.initial: {weights.address}",
+                action=f"take {' and '.join(InitialisationConfig.model_fields)} out of {key}, or start from no weights",
+            )
         chosen = {name: getattr(stated, name) for name in _CHOICES if name in stated.model_fields_set}
         model = VisionTransformerConfig.parse(model.model_dump() | chosen, where=key)
     if channels is not None and channels != model.in_channels:
@@ -175,4 +182,5 @@ def _fresh(stated: StatedModel, channels: int | None, *, key: str, dataset: str)
                 found=f"{wanted}; {dataset} has {channels}",
                 action=f"set {key}.in_channels to auto or to {channels}, or curation.write.channels to {wanted}",
             )
-    return VisionTransformerConfig.parse(stated.model_dump() | {"in_channels": wanted}, where=key)
+    shape = stated.model_dump(exclude=set(InitialisationConfig.model_fields))
+    return VisionTransformerConfig.parse(shape | {"in_channels": wanted}, where=key)

@@ -78,7 +78,7 @@ def test_a_small_model_on_photographs(root: Path, found: Found) -> None:
 
 
 def test_a_large_model_on_small_images(found: Found) -> None:
-    crops = {"global_size": 224, "local_size": 98}
+    crops = {"global_size": 224, "local_size": 96}
     problems = found(pretraining={"crops": crops, "model": {"image_size": 224}})
     assert [problem.key for problem in problems] == ["pretraining.crops.global_size"]
     assert "enlarged 8 times" in str(problems[0].found)

@@ -23,20 +23,20 @@ def test_the_projects_own_sizes_agree(ask: Ask) -> None:
 @pytest.mark.parametrize(
     ("changes", "key", "said"),
     [
-        ({"pretraining": {"crops": {"global_size": 30}}}, "pretraining.crops.global_size", "set it to 28"),
-        ({"pretraining": {"crops": {"local_size": 12}}}, "pretraining.crops.local_size", "set it to 14"),
-        ({"pretraining": {"crops": {"local_size": 35}}}, "pretraining.crops.local_size", "set local_size to 14"),
-        ({"distillation": {"crops": {"global_size": 26}}}, "distillation.crops.global_size", "set it to 28"),
-        ({"pretraining": {"masking": {"min_patches": 100}}}, "pretraining.masking.min_patches", "lower"),
+        ({"pretraining": {"crops": {"global_size": 30}}}, "pretraining.crops.global_size", "set it to 32"),
+        ({"pretraining": {"crops": {"local_size": 15}}}, "pretraining.crops.local_size", "set it to 16"),
+        ({"pretraining": {"crops": {"local_size": 36}}}, "pretraining.crops.local_size", "set local_size to 12"),
+        ({"distillation": {"crops": {"global_size": 30}}}, "distillation.crops.global_size", "set it to 32"),
+        ({"pretraining": {"masking": {"min_patches": 400}}}, "pretraining.masking.min_patches", "lower"),
         (
             {"pretraining": {"schedule": {"warmup": 9000}}},
             "pretraining.schedule.warmup",
             "lower `warmup`",
         ),
         (
-            {"distillation": {"students": {"small": {"patch_size": 14}}, "crops": {"local_size": 14}}},
+            {"distillation": {"students": {"small": {"patch_size": 8}}, "crops": {"local_size": 16}}},
             "distillation.students.small.patch_size",
-            "set it to 7",
+            "set it to 4",
         ),
         (
             {"pretraining": {"model": {"in_channels": 1}}, "distillation": {"students": {"small": {"in_channels": 3}}}},
@@ -86,14 +86,14 @@ def test_a_model_from_weights_needs_some(found: Found) -> None:
 
 
 def test_a_grid_of_one_patch_hides_nothing(ask: Ask) -> None:
-    request = ask(pretraining={"model": {"patch_size": 28}, "crops": {"local_crops": 0}}, stages=("pretraining",))
+    request = ask(pretraining={"model": {"patch_size": 32}, "crops": {"local_crops": 0}}, stages=("pretraining",))
     assert [problem.key for problem in check_shapes(request)] == ["pretraining.masking.min_patches"]
-    without = {"model": {"patch_size": 28}, "crops": {"local_crops": 0}, "step": {"losses": {"ibot_weight": 0}}}
+    without = {"model": {"patch_size": 32}, "crops": {"local_crops": 0}, "step": {"losses": {"ibot_weight": 0}}}
     assert list(check_shapes(ask(pretraining=without, stages=("pretraining",)))) == []
 
 
 def test_blocks_that_seldom_fit_are_a_warning(ask: Ask) -> None:
-    (problem,) = check_shapes(ask(pretraining={"masking": {"min_patches": 16}}))
+    (problem,) = check_shapes(ask(pretraining={"masking": {"min_patches": 40}}))
     assert problem.warning
     assert "Less than half" in problem.problem
 
@@ -107,13 +107,13 @@ def test_a_student_larger_than_its_teacher_is_a_warning(ask: Ask) -> None:
 def test_students_are_held_against_the_teacher_that_is_there(root: Path, ask: Ask) -> None:
     folder = root / "data/06_models/teacher"
     folder.mkdir(parents=True)
-    shape = {"patch_size": 4, "in_channels": 1, "embed_dim": 512, "depth": 6}
+    shape = {"patch_size": 32, "in_channels": 1, "embed_dim": 512, "depth": 6}
     (folder / "config.json").write_text(json.dumps({"model": shape}), encoding="utf-8")
     problems = stopping(list(check_shapes(ask(stages=("distillation",)))))
     assert [problem.key for problem in problems] == ["distillation.crops.local_size"]
     students = {"small": {"patch_size": 7}}
     problems = stopping(list(check_shapes(ask(("distillation",), distillation={"students": students}))))
-    assert problems[0].found == "7; the teacher there has 4"
+    assert problems[0].found == "7; the teacher there has 32"
     (folder / "config.json").write_text("damaged", encoding="utf-8")
     assert list(check_shapes(ask(stages=("distillation",)))) == []
 

@@ -73,8 +73,8 @@ def _source(request: Request, key: str, place: str) -> Iterator[Problem]:
     except DinomillError as error:
         # What is there says itself what is wrong with it: a folder that may not be listed.
         action = (error.action if Path(place).exists() else None) or "correct the path"
-        if "01_raw/sample" in place:
-            verb = "dinomill sample --full" if "sample_full" in place else "dinomill sample"
+        if "01_raw/sample" in place or "01_raw/fashion" in place:
+            verb = "dinomill sample --env fashion" if "01_raw/fashion" in place else "dinomill sample"
             action = f"run `{verb}` to lay out the sample; for your own images: `dinomill init NAME --pool PATH`"
         yield Problem(key, error.problem, error.found, error.expected, action)
         return
