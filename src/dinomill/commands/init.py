@@ -61,7 +61,7 @@ def init(
     lock = root / "data" / "work" / "locks" / f"init-{name}.lock"
     with held(lock, busy):
         code = _plan_and_write(
-            name, pool, seeds, labelled, start, hours=hours, size=size, force=force, probe=probe, root=root
+            name, pool, seeds, labelled, start, hours=hours, size=size, tiles=tiles, force=force, probe=probe, root=root
         )
         lock.unlink(missing_ok=True)
     return code
@@ -76,6 +76,7 @@ def _plan_and_write(
     *,
     hours: float,
     size: Size | None,
+    tiles: int | None,
     force: bool,
     probe: bool,
     root: Path,
