@@ -23,7 +23,7 @@ Mask = npt.NDArray[np.bool_]
 
 _BLOCKS = 600.0  # grey levels times pixels
 _SHOWS = 10.0  # grey levels between colour and grey from which a cell shows colour
-_GAIN, _TINT, _OFFSET = (0.7, 1.4), (0.85, 1.18), (-40.0, 40.0)  # what exposure and white balance may do
+_GAIN, _TINT, _OFFSET = (0.8, 1.25), (0.87, 1.15), (-40.0, 40.0)  # what exposure and white balance may do
 _WHITE = 250.0  # a mean above it has lost something
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 _PAIRS_AT_ONCE = 8_192
