@@ -92,7 +92,8 @@ def plant(folder: Path, pictures: list[tuple[str, Path]], count: int) -> tuple[d
     """Edited copies of some pictures in ``folder``; of each its original and its edit."""
     generator = np.random.default_rng(0)
     folder.mkdir(parents=True, exist_ok=True)
-    original, edit = {}, {}
+    original: dict[str, str] = {}
+    edit: dict[str, str] = {}
     for number in sorted(generator.choice(len(pictures), min(count, len(pictures)), replace=False).tolist()):
         path, file = pictures[number]
         name, (change, quality) = list(EDITS.items())[len(original) % len(EDITS)]
@@ -103,7 +104,10 @@ def plant(folder: Path, pictures: list[tuple[str, Path]], count: int) -> tuple[d
                 white = Image.new("RGBA", opened.size, "white")
                 image = Image.alpha_composite(white, opened.convert("RGBA")).convert("RGB")
         copy = f"planted-{number:06d}.{'jpg' if quality else 'png'}"
-        change(image).save(folder / copy, **({"quality": quality} if quality else {}))
+        if quality:
+            change(image).save(folder / copy, quality=quality)
+        else:
+            change(image).save(folder / copy)
         original[copy], edit[copy] = path, name
     return original, edit
 
@@ -135,7 +139,8 @@ def before(seen: ScanHandle) -> Verdicts:
     files = read_files(seen, ["path", "pixels", "width", "height", "bytes", "group"])
     names, pixels = files["path"].to_pylist(), files["pixels"].to_pylist()
     size = [(w or 0) * (h or 0) for w, h in zip(files["width"].to_pylist(), files["height"].to_pylist(), strict=True)]
-    rank = np.lexsort((np.arange(len(names)), [-(b or 0) for b in files["bytes"].to_pylist()], [-s for s in size]))
+    weight = np.array([b or 0 for b in files["bytes"].to_pylist()])
+    rank = np.lexsort((np.arange(len(names)), -weight, -np.array(size)))
     first: dict[str, int] = {}
     same = np.arange(len(names))
     for row in rank.tolist():
