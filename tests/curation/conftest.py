@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from dinomill.curation.config import CurationConfig
+from dinomill.handles import DatasetHandle
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -113,3 +115,15 @@ def configure() -> Callable[..., CurationConfig]:
         return CurationConfig.model_validate(settings | parts)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def curated(
+    tmp_path_factory: pytest.TempPathFactory, planted: Any, configure: Callable[..., CurationConfig]
+) -> tuple[DatasetHandle, list[dict[str, Any]]]:
+    """The planted pool, curated once: the dataset and the rows of its manifest."""
+    from dinomill.curation.stage import curate
+
+    config = configure(tmp_path_factory.mktemp("curated"), gate={"docs": True})
+    dataset = curate([str(planted.pool)], {"digits": str(planted.seeds)}, str(planted.labelled), config)
+    return dataset, pq.read_table(dataset.manifest).to_pylist()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Right = npt.NDArray[np.bool_]
+from dinomill.arrays import Mask
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Bootstrap:
     seed: int
 
 
-def accuracy(right: Right, bootstrap: Bootstrap) -> Interval:
+def accuracy(right: Mask, bootstrap: Bootstrap) -> Interval:
     """The share of right answers, and its interval.
 
     Args:
@@ -41,7 +41,7 @@ def accuracy(right: Right, bootstrap: Bootstrap) -> Interval:
     return _interval(right.astype(np.int8), bootstrap)
 
 
-def difference(first: Right, second: Right, bootstrap: Bootstrap) -> Interval:
+def difference(first: Mask, second: Mask, bootstrap: Bootstrap) -> Interval:
     """How much more often the first is right than the second, on the same queries.
 
     Resampling the pairs keeps what the two have in common, so that the interval is narrower than two separate ones.

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from dinomill.arrays import Pixels
 from dinomill.errors import InputError
 from dinomill.images import render_batched as crops_batched
 from dinomill.images import render_opencv as crops_opencv
@@ -19,8 +20,6 @@ from dinomill.images.manifest import KeptImages
 from dinomill.images.masking import MaskingConfig, Masks, draw_masks
 from dinomill.images.sampler import Sampler
 from dinomill.images.shards import ImageSource, Location
-
-Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

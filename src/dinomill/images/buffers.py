@@ -10,9 +10,8 @@ import weakref
 from collections import defaultdict
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
+from dinomill.arrays import Floats
 
 
 class BufferPool:

@@ -19,10 +19,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
+from dinomill.arrays import Figures, Mask
 from dinomill.config import Config
 
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -106,12 +105,12 @@ class CropPlan:
     """What happens to each view of each image; every array is ``[V, B, …]``."""
 
     boxes: npt.NDArray[np.int64]  # [V, B, 4] top, left, height, width in the image's own pixels
-    flip: Bools
-    matrix: Floats  # [V, B, C, C] colour map …
-    mean_share: Floats  # [V, B] … and the share of the crop's mean luma that is added to every channel
-    coloured: Bools  # [V, B] whether the colour map is anything but the identity
-    sigma: Floats  # [V, B] of the blur, 0 for none
-    solarise: Bools
+    flip: Mask
+    matrix: Figures  # [V, B, C, C] colour map …
+    mean_share: Figures  # [V, B] … and the share of the crop's mean luma that is added to every channel
+    coloured: Mask  # [V, B] whether the colour map is anything but the identity
+    sigma: Figures  # [V, B] of the blur, 0 for none
+    solarise: Mask
 
     def views(self, start: int, stop: int) -> CropPlan:
         """The plan of some of the views."""
@@ -150,8 +149,8 @@ def draw_plan(
     jittered = jitter < config.jitter
     greyed = (grey < config.grey) & (channels == 3)
 
-    def factor(draw: Floats, strength: float) -> Floats:
-        factors: Floats = np.where(jittered, np.maximum(1 + strength * (2 * draw - 1), 0), 1.0)
+    def factor(draw: Figures, strength: float) -> Figures:
+        factors: Figures = np.where(jittered, np.maximum(1 + strength * (2 * draw - 1), 0), 1.0)
         return factors
 
     b, c, s = (
@@ -172,13 +171,13 @@ def draw_plan(
     )
 
 
-def _uniforms(seed: int, epoch: int, image: int, views: int) -> Floats:
+def _uniforms(seed: int, epoch: int, image: int, views: int) -> Figures:
     """``[V, columns]`` numbers in [0, 1); the first views do not depend on how many follow."""
     philox = np.random.Philox(key=[seed & (2**64 - 1), 0x63726F70], counter=[0, 0, epoch, image])
     return np.random.Generator(philox).random((views, _COLUMNS))
 
 
-def _boxes(config: MultiCropConfig, u: Floats, sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _boxes(config: MultiCropConfig, u: Figures, sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Boxes ``[V, B, 4]``: the first of ten draws that fits in the image, else the largest central one."""
     is_global = (np.arange(config.views) < 2)[:, None, None]
     low = np.where(is_global, config.global_scale[0], config.local_scale[0])
@@ -206,7 +205,7 @@ LUMA = np.array([0.299, 0.587, 0.114])
 _TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]])
 
 
-def _chroma_matrix(saturation: Floats, turn: Floats, grey: Bools, channels: int) -> Floats:
+def _chroma_matrix(saturation: Figures, turn: Figures, grey: Mask, channels: int) -> Figures:
     """``[V, B, C, C]``: saturation and hue as a scaled rotation of the chroma plane; grey is saturation 0."""
     if channels != 3:
         return np.broadcast_to(np.eye(channels), (*saturation.shape, channels, channels)).copy()
@@ -216,10 +215,10 @@ def _chroma_matrix(saturation: Floats, turn: Floats, grey: Bools, channels: int)
     rotation[..., 0, 0] = 1
     rotation[..., 1, 1] = rotation[..., 2, 2] = cos
     rotation[..., 1, 2], rotation[..., 2, 1] = -sin, sin
-    matrix: Floats = np.linalg.inv(_TO_YIQ) @ rotation @ _TO_YIQ
+    matrix: Figures = np.linalg.inv(_TO_YIQ) @ rotation @ _TO_YIQ
     return matrix
 
 
-def luma_weights(channels: int) -> Floats:
+def luma_weights(channels: int) -> Figures:
     """Weights ``[C]`` of the luma: Rec. 601 for RGB, the plain mean otherwise."""
     return LUMA if channels == 3 else np.full(channels, 1 / channels)

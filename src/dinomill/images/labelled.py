@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from dinomill.arrays import Pixels
 from dinomill.errors import InputError
 from dinomill.images.decode import DecodeError, decode_image
 
-Pixels = npt.NDArray[np.uint8]
 _LAYOUT = "<split>/<class>/<image>, for example train/shoe/001.png"
 
 

@@ -8,10 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from dinomill.arrays import Mask
 from dinomill.config import Config
 
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
 _TRIES = 10  # placements tried for a block before the mask is taken as it is
 
 
@@ -28,7 +27,7 @@ class MaskingConfig(Config):
 class Masks:
     """The masks of a batch and what the losses need of them."""
 
-    masks: Bools  # [2B, N]
+    masks: Mask  # [2B, N]
     indices: npt.NDArray[np.int64]  # [M] into the flattened [2B·N]
     weights: npt.NDArray[np.float32]  # [M]: 1 / masked patches of the crop
 
@@ -57,7 +56,7 @@ def draw_masks(config: MaskingConfig, crops: int, grid: int, *, seed: int, step:
     return Masks(flat, np.flatnonzero(flat).astype(np.int64), weights)
 
 
-def block_masks(config: MaskingConfig, targets: npt.NDArray[np.int64], grid: int, random: np.random.Generator) -> Bools:
+def block_masks(config: MaskingConfig, targets: npt.NDArray[np.int64], grid: int, random: np.random.Generator) -> Mask:
     """Cover about ``targets[i]`` patches of mask i with rectangles, all masks at once.
 
     Each round offers every unfinished mask ten rectangles and takes the first that fits; a mask is finished when its
@@ -108,7 +107,7 @@ def _rectangles(
 
 
 def _covered(
-    masks: Bools,
+    masks: Mask,
     top: npt.NDArray[np.int64],
     left: npt.NDArray[np.int64],
     height: npt.NDArray[np.int64],

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dinomill.arrays import Pixels
 from dinomill.images.crop_plan import CropPlan, luma_weights
 
-Pixels = npt.NDArray[np.uint8]
 _MAX_CHANNELS = 4  # of OpenCV's colour and resizing functions
 _SQRT_2 = math.sqrt(2)
 _STRIDE_FROM = 64  # rows from which the mean luma is taken from every fourth row

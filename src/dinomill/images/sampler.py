@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from dinomill.arrays import Rows
 from dinomill.errors import ConfigError
 
-Indices = npt.NDArray[np.int64]
 _ROUNDS = 6
 
 
@@ -41,7 +41,7 @@ class Sampler:
                 "The dataset holds no image.", action="look at the curation report: why were all left out?"
             )
 
-    def at(self, step: int) -> tuple[Indices, Indices]:
+    def at(self, step: int) -> tuple[Rows, Rows]:
         """The epochs ``[B]`` and rows ``[B]`` of this rank's images at a step; a batch may straddle two epochs."""
         first = (step * self.world + self.rank) * self.batch
         positions = np.arange(first, first + self.batch, dtype=np.int64)
@@ -53,7 +53,7 @@ class Sampler:
         return epochs, rows
 
 
-def permute(positions: Indices, size: int, seed: int, epoch: int) -> Indices:
+def permute(positions: Rows, size: int, seed: int, epoch: int) -> Rows:
     """Map positions in [0, size) to rows in [0, size), one to one.
 
     Args:

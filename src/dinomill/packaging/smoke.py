@@ -13,19 +13,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from dinomill.arrays import Floats
 from dinomill.errors import MachineError
 from dinomill.packaging.config import PackagingConfig
 from dinomill.serving.torchserve import client
 from dinomill.serving.torchserve.server import TorchServe, free_ports
 
-Embeddings = npt.NDArray[np.float32]
 _GARBAGE = b"this is not an image"
 
 
 def try_package(
-    model: str, store: Path, expected: Embeddings, images: Sequence[bytes], config: PackagingConfig
+    model: str, store: Path, expected: Floats, images: Sequence[bytes], config: PackagingConfig
 ) -> dict[str, float]:
     """Serve an archive, ask it everything that users will, and stop it.
 
@@ -76,7 +75,7 @@ def try_package(
         }
 
 
-def worst_cosine(served: Sequence[Sequence[float]], expected: Embeddings) -> float:
+def worst_cosine(served: Sequence[Sequence[float]], expected: Floats) -> float:
     """The smallest cosine of corresponding rows; 0 when the shapes differ or a value is not finite."""
     got = np.asarray(served, dtype=np.float64)
     if got.shape != expected.shape or not np.isfinite(got).all():

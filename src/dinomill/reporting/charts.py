@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from html import escape
 
 import numpy as np
-import numpy.typing as npt
 
-Values = npt.NDArray[np.float64]
+from dinomill.arrays import Figures
 
 _WIDTH, _HEIGHT = 420, 230
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 12, 40
@@ -23,8 +22,8 @@ class Series:
     """A line: ``x`` and ``y`` of one length; ``tone`` is a colour of the style sheet: 1 to 5."""
 
     name: str
-    x: Values
-    y: Values
+    x: Figures
+    y: Figures
     tone: int = 1
 
 
@@ -58,7 +57,7 @@ def line_chart(series: Sequence[Series], *, x_label: str, y_label: str, percent:
     y_ticks = nice_ticks(min(one.y.min() for one in drawn), max(one.y.max() for one in drawn))
     x_ticks = [tick for tick in nice_ticks(x_low, x_high, 4) if x_low <= tick <= x_high]
 
-    def place(x: Values, y: Values) -> str:
+    def place(x: Figures, y: Figures) -> str:
         left = _LEFT + (x - x_low) / max(x_high - x_low, 1e-12) * (_WIDTH - _LEFT - _RIGHT)
         top = _TOP + (y_ticks[-1] - y) / (y_ticks[-1] - y_ticks[0]) * (_HEIGHT - _TOP - _BOTTOM)
         return " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(left, top, strict=True))
@@ -144,7 +143,7 @@ def _thin(series: Series) -> Series:
     return Series(series.name, series.x[rows], series.y[rows], series.tone)
 
 
-def _smooth(y: Values) -> Values:
+def _smooth(y: Figures) -> Figures:
     """A centred moving mean over a twentieth of the line; a line of few points is as it is."""
     width = len(y) // 40 * 2 + 1
     padded = np.pad(y, width // 2, mode="edge")

@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
+from dinomill.arrays import Pixels
 from dinomill.handles import DatasetHandle
 from dinomill.images.manifest import Fate, read_manifest
 from dinomill.reporting.config import ReportingConfig
-from dinomill.reporting.pictures import Originals, Picture, Pixels
+from dinomill.reporting.pictures import Originals, Picture
 
 FATE_NAMES = {
     Fate.KEPT: "kept",

@@ -12,14 +12,13 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from dinomill.arrays import Pixels
 from dinomill.errors import DinomillError
 from dinomill.handles import EvaluationHandle
 from dinomill.images.decode import decode_image
 from dinomill.reporting.config import ReportingConfig
 from dinomill.reporting.curation import spread
 from dinomill.reporting.pictures import Picture, data_uri
-
-Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

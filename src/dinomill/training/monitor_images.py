@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dinomill.arrays import Pixels
 from dinomill.handles import DatasetHandle
-from dinomill.images.decode import Pixels, decode_image
+from dinomill.images.decode import decode_image
 from dinomill.images.labelled import read_labelled
 from dinomill.images.loader_config import LoaderConfig
 from dinomill.images.manifest import read_kept

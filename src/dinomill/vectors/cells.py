@@ -20,11 +20,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from dinomill.arrays import Floats, Rows
 from dinomill.storage.arrays import write_rows
 from dinomill.storage.atomic import atomic_folder
 from dinomill.vectors.index import InMemory
 from dinomill.vectors.kmeans import assign, kmeans
-from dinomill.vectors.products import Floats, Rows, Vectors, blocks, in_threads, nearest
+from dinomill.vectors.products import Vectors, blocks, in_threads, nearest
 
 UNIT = 32767
 _BRANCHES = 64

@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from dinomill.arrays import Floats
+from dinomill.arrays import Rows as Rows
 from dinomill.config import Config
-from dinomill.vectors.products import Floats, Vectors, blocks, brute_force, in_threads
-from dinomill.vectors.products import Rows as Rows
+from dinomill.vectors.products import Vectors, blocks, brute_force, in_threads
 
 _PAIRS_AT_ONCE = 1_024
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from dinomill.arrays import Floats, Rows
 from dinomill.vectors.index import InMemory
-from dinomill.vectors.products import Floats, Rows, Vectors, blocks, in_threads, nearest, nearest_of_all, one_thread
+from dinomill.vectors.products import Vectors, blocks, in_threads, nearest, nearest_of_all, one_thread
 
 _NUMBERS_IN_MEMORY = 250_000_000  # a gigabyte
 _SPREAD_UP_TO = 16_384  # cells; the cost of spreading the first centres grows with their square

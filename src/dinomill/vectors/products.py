@@ -17,8 +17,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.int64]
+from dinomill.arrays import Floats as Floats
+from dinomill.arrays import Rows as Rows
 
 _SCORES = 2_000_000  # similarities held at once by one thread: 8 MB, less than its share of the cache
 _GROUPS = 16

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dinomill.arrays import Floats, Rows
 from dinomill.storage.atomic import atomic_folder
 from dinomill.vectors.cells import UNIT, Cells, Router
-from dinomill.vectors.products import Floats, Rows, Scored, about_best, in_threads
+from dinomill.vectors.products import Scored, about_best, in_threads
 
 Places = npt.NDArray[np.int32]
 

@@ -160,3 +160,12 @@ def _scan(root: Path, rows: list[dict[str, Any]]) -> ScanHandle:
         quarantined={},
         sources=("pool",),
     )
+
+
+def test_data_docs_are_built(curated: Any) -> None:
+    dataset, _ = curated
+    quality = dataset.folder.parent / "quality"
+    assert (quality / "docs" / "index.html").is_file()
+    for suite in ("files", "embeddings", "manifest"):
+        checks = json.loads((quality / f"{suite}.json").read_text())["checks"]
+        assert checks and all(line.startswith("passed") for line in checks)

@@ -8,15 +8,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pytest
 from PIL import Image
 
-from dinomill.curation.content.filters import FilterConfig
 from dinomill.curation.handles import EmbeddingsHandle, ScanHandle, SelectionHandle
-from dinomill.curation.page.flow import draw_flow
 from dinomill.curation.page.report import render, write_report
-from dinomill.curation.page.report_data import CurationPage, Group, SeedSet, effective, said_once
-from dinomill.curation.page.thumbnails import Pictures, Thumb
+from dinomill.curation.page.report_data import CurationPage, Group, SeedSet
+from dinomill.curation.page.thumbnails import Thumb
 from dinomill.curation.scan.scan import FILES_SCHEMA
 from dinomill.curation.selection.balance import CLUSTERS_SCHEMA
 from dinomill.curation.selection.select import SELECTION_SCHEMA
@@ -45,84 +42,12 @@ def _page() -> CurationPage:
     )
 
 
-def test_every_file_flows_from_the_first_bar_to_one_fate() -> None:
-    flow = draw_flow(COUNTS)
-    assert flow.lanes == [(1, "ours, taken whole"), (0, "the pool")]
-    columns = sorted({bar.x for bar in flow.bars})
-    assert (
-        len(columns) == 4
-    )  # looked at, readable, no copies, apart from evaluation: steps that left nothing out are left out
-    scale = sum(bar.height for bar in flow.bars if bar.x == 0) / 100
-    staying = [round(sum(b.height for b in flow.bars if b.x == x and b.lane >= 0) / scale) for x in columns]
-    leaving = [round(sum(b.height for b in flow.bars if b.x == x and b.lane < 0) / scale) for x in columns]
-    assert staying == [100, 90, 70, 68] and leaving == [0, 10, 20, 2]
-    names = [(label.name, label.count) for label in flow.labels]
-    assert ("looked at", "100 · 100%") in names and ("kept", "68 · 68.0%") in names
-    assert ("near: signature", "20 · 20.0%") in names and ("truncated", "6 · 6.0%") in names
-    assert max(bar.y + bar.height for bar in flow.bars) <= flow.height
-    assert len(flow.ribbons) == 2 * 3 + 4
-
-
-def test_many_reasons_of_a_step_share_a_bar_and_a_rare_one_is_not_rounded_away() -> None:
-    counts = {("pool", "quarantined", f"fault_{n}"): n for n in range(1, 9)} | {("pool", "kept", ""): 1_000_000}
-    flow = draw_flow(counts)
-    left_out = [label for label in flow.labels if not label.above]
-    assert [label.name for label in left_out] == ["fault 8", "fault 7", "fault 6", "5 other reasons"]
-    assert left_out[-1].count == "15 · 0.00%" or left_out[-1].count.startswith("15 · 0.0")
-    assert min(bar.height for bar in flow.bars) >= 1
-    spots = [label.y for label in left_out]
-    assert np.diff(spots).min() >= 30  # labels do not run into each other
-
-
-def test_nothing_left_out_is_a_flow_of_one_bar() -> None:
-    flow = draw_flow({("pool", "kept", ""): 5})
-    assert len(flow.bars) == 1 and not flow.ribbons
-
-
 def test_file_names_are_escaped_and_nothing_is_loaded_from_elsewhere() -> None:
     html = render(_page(), "a <network>")
     assert "<script" not in html and "&lt;script&gt;" in html
     assert "a &lt;network&gt;" in html
     assert "http://" not in html and "https://" not in html
     assert html.count("<circle") == 2
-
-
-@pytest.mark.parametrize(
-    ("details", "common", "each"),
-    [
-        (["distance 0.0012", "distance 0.25"], "distance …", ["0.0012", "0.25"]),
-        (["contrast 0.04; at least 0.1", "contrast 0.02; at least 0.1"], "contrast …; at least 0.1", ["0.04", "0.02"]),
-        (["0 bytes", "0 bytes"], "0 bytes", ["", ""]),
-        (["cut off", "ends at 3 bytes"], "", ["cut off", "ends at 3 bytes"]),
-        (["1×9 pixels", "2×8 pixels"], "", ["1×9 pixels", "2×8 pixels"]),
-    ],
-)
-def test_what_all_pictures_have_in_common_is_said_once(details: list[str], common: str, each: list[str]) -> None:
-    assert said_once(details) == (common, each)
-
-
-def test_balance_is_told_in_one_figure() -> None:
-    assert effective([(0, 10, 5), (1, 10, 5)], 1) == pytest.approx(2)
-    assert effective([(0, 30, 10), (1, 10, 10)], 1) < effective([(0, 30, 10), (1, 10, 10)], 2) == pytest.approx(2)
-
-
-def test_what_the_dataset_must_not_show_the_page_does_not_show(tmp_path: Path) -> None:
-    from skimage import data
-
-    Image.fromarray(data.astronaut()).save(tmp_path / "a.png")
-    rows = [
-        {"group": "pool", "source": str(tmp_path), "path": "a.png", "start": -1, "place": "", "nsfw": score}
-        | {"face_boxes": faces, "bytes": (tmp_path / "a.png").stat().st_size}
-        for score, faces in ((0.1, None), (0.1, [0.36, 0.12, 0.53, 0.34]), (0.9, None))
-    ]
-    columns = [pa.field("candidate", pa.bool_()) if f.name == "candidate" else f for f in FILES_SCHEMA]
-    files = pa.Table.from_pylist(rows, schema=pa.schema(columns))
-    pictures = Pictures(files, FilterConfig.model_validate({"max_nsfw": 0.5, "faces": {}}))
-    shown = [pictures.thumb(row).uri for row in range(3)]
-    assert len(set(shown)) == 3 and all(shown)
-    assert len(shown[2]) < len(shown[0]) / 2  # patches of colour compress well
-    open_page = Pictures(files, FilterConfig())
-    assert len({open_page.thumb(row).uri for row in range(3)}) == 1
 
 
 def _synthetic(root: Path, count: int) -> tuple[ScanHandle, EmbeddingsHandle, SelectionHandle]:
@@ -197,3 +122,13 @@ def test_the_pages_size_does_not_follow_the_pools(tmp_path: Path) -> None:
     assert len(re.findall(r"<circle", large)) == 4000
     again = write_report(*_synthetic(tmp_path / "again", 40_000), folder=tmp_path / "again").read_text()
     assert again == small
+
+
+def test_the_page_shows_pictures_of_every_fate(curated: Any) -> None:
+    dataset, _ = curated
+    html = (dataset.folder / "curation.html").read_text()
+    for fate in dataset.fates:
+        assert fate.replace("_", " ") in html
+    assert html.count("<img") > 50
+    for section in ("flow", "sheets", "pairs", "seeds", "balance", "map"):
+        assert f'id="{section}"' in html

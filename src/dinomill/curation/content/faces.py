@@ -16,10 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from dinomill.arrays import Pixels
 from dinomill.config import Config
 from dinomill.errors import MachineError
-
-Pixels = npt.NDArray[np.uint8]
 
 _STRIDE = 4  # pixels of the input a cell of the network's maps
 _OUTPUTS = (

@@ -29,9 +29,9 @@ from dinomill.config import Config
 from dinomill.curation.copies.colour import other_colours
 from dinomill.curation.copies.stays import Pairs, Verdict
 from dinomill.curation.scan.signatures import Colours
+from dinomill.vectors.exact_join import Question
 from dinomill.vectors.index import SearchConfig, SearchReport, exact_similarity
 from dinomill.vectors.products import Rows, Scored, Vectors
-from dinomill.vectors.exact_join import Question
 from dinomill.vectors.self_join import Scratch, join
 
 Figures = npt.NDArray[np.float64]

@@ -13,9 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from dinomill.arrays import Floats
 from dinomill.vectors.rows import unit
-
-Floats = npt.NDArray[np.float32]
 
 _SAMPLE = 100_000  # rows: mean and covariance of 1,280 numbers change little beyond
 _BLOCK = 4096  # rows at once, whatever the shards' sizes: the sums are the same bits for all of them

@@ -17,10 +17,11 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field, model_validator
 
+from dinomill.arrays import Floats, Rows
 from dinomill.config import Config
 from dinomill.vectors.index import InMemory
 from dinomill.vectors.kmeans import assign, kmeans
-from dinomill.vectors.products import Floats, Rows, Vectors, nearest_of_all
+from dinomill.vectors.products import Vectors, nearest_of_all
 
 CLUSTERS_SCHEMA = pa.schema(
     [

@@ -12,7 +12,7 @@ _ROOT = Path(dinomill.__file__).parent
 _ENTRY = "dinomill.serving.predictor"
 # Prediction needs nothing above these layers. What they import lazily from elsewhere (the model registry, a bucket)
 # is for loading by address, and an archive has its weights in it.
-_LAYERS = ("serving", "features", "models", "images", "storage", "config", "errors", "no_telemetry")
+_LAYERS = ("serving", "features", "models", "images", "storage", "config", "errors", "arrays", "no_telemetry")
 _NOT_NEEDED = (
     *("dinomill.storage.s3", "dinomill.serving.torchserve"),
     *("dinomill.features.onnx", "dinomill.features.openvino", "dinomill.features.efficientnet"),
