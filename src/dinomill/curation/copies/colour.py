@@ -13,13 +13,9 @@ colours for blocks of 16 pixels, which are much of a small picture. Flags of equ
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from dinomill.arrays import Figures, Floats, Mask, Rows
 from dinomill.curation.scan.signatures import Colours
-from dinomill.vectors.products import Rows
-
-Floats = npt.NDArray[np.float32]
-Mask = npt.NDArray[np.bool_]
 
 _BLOCKS = 600.0  # grey levels times pixels
 _SHOWS = 10.0  # grey levels between colour and grey from which a cell shows colour
@@ -29,7 +25,7 @@ _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 _PAIRS_AT_ONCE = 8_192
 
 
-def other_colours(colours: Colours, left: Rows, right: Rows, side: npt.NDArray[np.float64], limit: float) -> Mask:
+def other_colours(colours: Colours, left: Rows, right: Rows, side: Figures, limit: float) -> Mask:
     """Whether each pair of rows shows colour on both sides, and not the same.
 
     Args:
