@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,6 +45,7 @@ from dinomill.execution.tasks import ExecutionConfig
 
 Pixels = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.int64]
+POOLS = ("real", "photographs", "aligned", "sample")
 WITHOUT_EMBEDDINGS = DeduplicationConfig(embedding_neighbours=0)
 
 
@@ -90,7 +92,8 @@ def plant(folder: Path, pictures: list[tuple[str, Path]], count: int) -> tuple[d
     """Edited copies of some pictures in ``folder``; of each its original and its edit."""
     generator = np.random.default_rng(0)
     folder.mkdir(parents=True, exist_ok=True)
-    original, edit = {}, {}
+    original: dict[str, str] = {}
+    edit: dict[str, str] = {}
     for number in sorted(generator.choice(len(pictures), min(count, len(pictures)), replace=False).tolist()):
         path, file = pictures[number]
         name, (change, quality) = list(EDITS.items())[len(original) % len(EDITS)]
@@ -101,7 +104,10 @@ def plant(folder: Path, pictures: list[tuple[str, Path]], count: int) -> tuple[d
                 white = Image.new("RGBA", opened.size, "white")
                 image = Image.alpha_composite(white, opened.convert("RGBA")).convert("RGB")
         copy = f"planted-{number:06d}.{'jpg' if quality else 'png'}"
-        change(image).save(folder / copy, **({"quality": quality} if quality else {}))
+        if quality:
+            change(image).save(folder / copy, quality=quality)
+        else:
+            change(image).save(folder / copy)
         original[copy], edit[copy] = path, name
     return original, edit
 
@@ -133,7 +139,8 @@ def before(seen: ScanHandle) -> Verdicts:
     files = read_files(seen, ["path", "pixels", "width", "height", "bytes", "group"])
     names, pixels = files["path"].to_pylist(), files["pixels"].to_pylist()
     size = [(w or 0) * (h or 0) for w, h in zip(files["width"].to_pylist(), files["height"].to_pylist(), strict=True)]
-    rank = np.lexsort((np.arange(len(names)), [-(b or 0) for b in files["bytes"].to_pylist()], [-s for s in size]))
+    weight = np.array([b or 0 for b in files["bytes"].to_pylist()])
+    rank = np.lexsort((np.arange(len(names)), -weight, -np.array(size)))
     first: dict[str, int] = {}
     same = np.arange(len(names))
     for row in rank.tolist():
@@ -192,6 +199,7 @@ def real(folder: Path, work: Path) -> Pool:
 
 def drawings(folder: Path, work: Path, count: int) -> Pool:
     """A folder with a folder a maker, and copies of some."""
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # only their headers are read
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     usable = [(str(path.relative_to(folder)), path) for path in files if _plain(path)]
     original, edit = plant(work / "planted", usable, count)
@@ -287,12 +295,15 @@ def pools(arguments: argparse.Namespace, work: Path) -> Iterator[tuple[str, Pool
     if arguments.smoke:
         yield from small_pools(work)
         return
-    if arguments.real:
+    wanted = {"real": arguments.real, "photographs": True, "aligned": arguments.aligned, "sample": arguments.sample}
+    asked = {name for name, there in wanted.items() if there and name in (arguments.only or wanted)}
+    if "real" in asked:
         yield "real", real(arguments.real, work / "real")
-    yield "photographs", photographs(work, small=False)
-    if arguments.aligned:
+    if "photographs" in asked:
+        yield "photographs", photographs(work, small=False)
+    if "aligned" in asked:
         yield "aligned", aligned(arguments.aligned, work / "aligned")
-    if arguments.sample:
+    if "sample" in asked:
         yield "sample", sample(arguments.sample)
 
 
@@ -301,15 +312,15 @@ def main() -> None:
     parser.add_argument("--real", type=Path, help="folder of real_pool.py; what is not there is fetched")
     parser.add_argument("--aligned", type=Path, help="a folder of aligned images without copies")
     parser.add_argument("--sample", type=Path, help="data/01_raw/sample, laid out by `dinomill sample`")
-    parser.add_argument("--only", nargs="+", help="these of the four")
+    parser.add_argument(
+        "--only", nargs="+", choices=("real", "photographs", "aligned", "sample"), help="these of the four"
+    )
     parser.add_argument("--sheets", type=Path, help="write pictures of pairs that nobody planted here")
     arguments = parser.parse_args()
     results: dict[str, Any] = {}
     print(f"{'':20}{'planted':>8}{'recall':>8}{'left':>8}{'not for its original':>22}{'known to be wrong':>19}")
     with tempfile.TemporaryDirectory() as temporary:
         for name, pool in pools(arguments, Path(temporary)):
-            if arguments.only and name not in arguments.only:
-                continue
             work = Path(temporary) / name
             work.mkdir(exist_ok=True)
             seen = look(pool, work)

@@ -17,7 +17,7 @@ import pytest
 
 from dinomill.curation.config import CurationConfig
 from dinomill.curation.stage import curate
-from dinomill.errors import ConfigError, InputError
+from dinomill.errors import ConfigError
 from dinomill.handles import DatasetHandle
 from dinomill.storage.hashing import hash_file
 
@@ -134,26 +134,6 @@ def test_killed_ten_times_gives_the_same_bytes(
     again = _kill_and_restart(planted, config, tmp_path, kills=10, seed=7)
     assert again.manifest_sha256 == once.manifest_sha256 != curated[0].manifest_sha256
     assert [hash_file(s) for s in again.shards] == [hash_file(s) for s in once.shards]
-
-
-def test_an_empty_pool_is_a_clear_error(planted: Any, tmp_path: Path, configure: Configure) -> None:
-    (tmp_path / "nothing").mkdir()
-    with pytest.raises(InputError, match="no file in the sources of pool"):
-        curate([str(tmp_path / "nothing")], None, None, configure(tmp_path / "out"))
-
-
-def test_a_missing_seed_folder_is_a_clear_error(planted: Any, tmp_path: Path, configure: Configure) -> None:
-    with pytest.raises(InputError, match="There is no"):
-        curate([str(planted.pool)], {"a": str(tmp_path / "missing")}, None, configure(tmp_path / "out"))
-
-
-def test_a_mostly_broken_pool_stops_before_training(tmp_path: Path, configure: Configure) -> None:
-    (tmp_path / "pool").mkdir()
-    for number in range(10):
-        (tmp_path / "pool" / f"{number}.jpg").write_bytes(b"no image")
-    with pytest.raises(InputError, match="10 of the 10 files of the pool cannot be used") as caught:
-        curate([str(tmp_path / "pool")], None, None, configure(tmp_path / "out"))
-    assert "not_an_image" in str(caught.value) and "quarantine.csv" in str(caught.value)
 
 
 def test_settings_for_an_unknown_seed_set_are_refused(planted: Any, tmp_path: Path, configure: Configure) -> None:

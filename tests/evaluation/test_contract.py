@@ -73,10 +73,13 @@ def test_the_stage_is_as_strict_as_its_configuration(
     tmp_path: Path, labelled: Path, teacher: ModelHandle, students: StudentsHandle
 ) -> None:
     config = _config(tmp_path, gate={"docs": False, "sample_above": 2})
-    evaluate(str(labelled), teacher, students, config)
+    handle = evaluate(str(labelled), teacher, students, config)
     found = json.loads((config.quality / "evaluation.json").read_text())
     assert (found["rows"], found["total_rows"]) == (2, 3)
     assert not (config.quality / "docs").exists()
+    # Another look at the same table hands on the same bytes: nothing after it has to run again.
+    assert evaluate(str(labelled), teacher, students, _config(tmp_path)) == handle
+    assert (config.quality / "docs" / "index.html").is_file()
 
 
 def test_what_an_earlier_run_found_does_not_stand_beside_an_empty_table(

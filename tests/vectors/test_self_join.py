@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dinomill.arrays import Rows
 from dinomill.curation.copies.pairs import DeduplicationConfig, find_edges
 from dinomill.curation.copies.stays import Pairs, Verdict, settle
 from dinomill.execution.tasks import ExecutionConfig
 from dinomill.vectors.cells import UNIT, open_cells, write_cells
 from dinomill.vectors.index import InMemory, SearchConfig
-from dinomill.vectors.products import Rows, Scored
+from dinomill.vectors.products import Scored
 from dinomill.vectors.rows import unit
 from dinomill.vectors.self_join import Joined, Question, Scratch, join
 

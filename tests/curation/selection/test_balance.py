@@ -6,7 +6,6 @@ from pydantic import ValidationError
 
 from dinomill.curation.selection.balance import BalanceConfig, capped_shares, cluster, cluster_table, share_out
 from dinomill.vectors.index import InMemory
-from dinomill.vectors.kmeans import assign, kmeans
 from dinomill.vectors.rows import unit
 
 
@@ -53,24 +52,6 @@ def test_every_level_is_a_coarsening_of_the_one_below() -> None:
         assert len(np.unique(coarse[fine == name])) == 1
     table = cluster_table([fine, coarse], np.ones(len(label), dtype=bool))
     assert sum(table["before"].to_pylist()) == len(label) == sum(table["after"].to_pylist())
-
-
-def test_kmeans_finds_the_groups_whatever_the_threads() -> None:
-    import faiss
-
-    vectors, label = _imbalanced((300, 300, 300, 300))
-    threads = faiss.omp_get_max_threads()
-    try:
-        found = []
-        for count in (1, 2):
-            faiss.omp_set_num_threads(count)
-            found.append(kmeans(vectors, np.arange(len(label)), 4, seed=1))
-    finally:
-        faiss.omp_set_num_threads(threads)
-    assert np.array_equal(found[0], found[1])
-    homes = assign(vectors, np.arange(len(label)), found[0])
-    purity = sum(np.bincount(label[homes == cell]).max() for cell in np.unique(homes)) / len(label)
-    assert purity > 0.7
 
 
 def test_levels_must_fall() -> None:

@@ -13,23 +13,19 @@ colours for blocks of 16 pixels, which are much of a small picture. Flags of equ
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from dinomill.arrays import Figures, Floats, Mask, Rows
 from dinomill.curation.scan.signatures import Colours
-from dinomill.vectors.products import Rows
-
-Floats = npt.NDArray[np.float32]
-Mask = npt.NDArray[np.bool_]
 
 _BLOCKS = 600.0  # grey levels times pixels
 _SHOWS = 10.0  # grey levels between colour and grey from which a cell shows colour
-_GAIN, _TINT, _OFFSET = (0.7, 1.4), (0.85, 1.18), (-40.0, 40.0)  # what exposure and white balance may do
+_GAIN, _TINT, _OFFSET = (0.8, 1.25), (0.87, 1.15), (-40.0, 40.0)  # what exposure and white balance may do
 _WHITE = 250.0  # a mean above it has lost something
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 _PAIRS_AT_ONCE = 8_192
 
 
-def other_colours(colours: Colours, left: Rows, right: Rows, side: npt.NDArray[np.float64], limit: float) -> Mask:
+def other_colours(colours: Colours, left: Rows, right: Rows, side: Figures, limit: float) -> Mask:
     """Whether each pair of rows shows colour on both sides, and not the same.
 
     Args:
@@ -77,7 +73,8 @@ def _after_edit(source: Floats, target: Floats) -> Floats:
         source + (mean_target - mean_source).clip(*_OFFSET),
         source * contrast + (mean_target - contrast * mean_source).clip(*_OFFSET),
     )
-    return np.minimum.reduce([_after_balance(edit, target, free) for edit in edits])
+    left = [_after_balance(edit, target, free) for edit in edits]
+    return np.asarray(np.minimum.reduce(left), dtype=np.float32)
 
 
 def _after_balance(source: Floats, target: Floats, free: Mask) -> Floats:

@@ -15,9 +15,9 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from dinomill.arrays import Mask, Rows
 from dinomill.curation.content.filters import FILTER_COLUMNS, FilterConfig, apply_filters
 from dinomill.curation.copies.pairs import DeduplicationConfig, Pictures, find_edges
 from dinomill.curation.copies.stays import settle
@@ -31,10 +31,7 @@ from dinomill.curation.work_done import TAKEN_OVER, counted, say
 from dinomill.execution.tasks import ExecutionConfig
 from dinomill.storage.atomic import write_parquet
 from dinomill.storage.hashing import hash_json
-from dinomill.vectors.products import Rows
 from dinomill.vectors.self_join import Scratch
-
-Mask = npt.NDArray[np.bool_]
 
 
 def deduplicate(

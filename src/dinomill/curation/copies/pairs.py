@@ -22,19 +22,18 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
+from dinomill.arrays import Figures, Mask, Rows
 from dinomill.config import Config
 from dinomill.curation.copies.colour import other_colours
 from dinomill.curation.copies.stays import Pairs, Verdict
 from dinomill.curation.scan.signatures import Colours
+from dinomill.vectors.exact_join import Question
 from dinomill.vectors.index import SearchConfig, SearchReport, exact_similarity
-from dinomill.vectors.products import Rows, Scored, Vectors
-from dinomill.vectors.self_join import Question, Scratch, join
+from dinomill.vectors.products import Scored, Vectors
+from dinomill.vectors.self_join import Scratch, join
 
-Figures = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
 _SLACK = 1e-3  # the index works in float32 or float16; the decision is made on exact figures
 _THUMBNAIL = 32 * 32  # pixels that a signature is made from
 _NOISE = 5e-4  # distance of a copy in the largest images: what 8-bit signatures and JPEG leave

@@ -16,12 +16,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from dinomill.vectors.products import Rows
-
-Figures = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
+from dinomill.arrays import Figures, Mask, Rows
 
 _ROUNDS = 24  # halve the copies left in a crowd each; a long chain may want more, and then keeps an image too many
 

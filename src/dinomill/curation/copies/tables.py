@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from dinomill.arrays import Mask, Rows
 from dinomill.curation.copies.pairs import Edges, Rule
 from dinomill.curation.copies.stays import Settled
 from dinomill.errors import InputError
 from dinomill.images.manifest import Fate
-from dinomill.vectors.products import Rows
 
 SAME_BYTES, SAME_PIXELS, SIGNATURE, EMBEDDING = "same_bytes", "same_pixels", "signature", "embedding"
 COLOUR, CHAIN = "colour", "chain"  # why a file stays that nearly left
@@ -36,8 +36,6 @@ APART_SCHEMA = pa.schema(
         pa.field("distance", pa.float32(), nullable=False),  # of the two signatures
     ]
 )
-
-Mask = npt.NDArray[np.bool_]
 
 
 def removed_files(files: pa.Table, pool: Mask, labelled: Mask, stays: Rows, same: Rows, rule: Rule) -> pa.Table:

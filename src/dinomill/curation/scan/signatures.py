@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from dinomill.arrays import Floats, Pixels, Rows
 from dinomill.vectors.rows import unit
 
 BRIGHTNESS = 256  # numbers of the signature that say where it is brighter and darker
@@ -22,9 +23,6 @@ COLOUR_SIDE = 8  # of the thumbnail of colours
 SIGNATURE_LENGTH = BRIGHTNESS + 3 * COLOUR_SIDE**2
 _SIDE = 32  # of the thumbnail that hash and signature are made from
 _FINE, _WIDE = 1.2, 4.0  # standard deviations of the two blurs, in pixels of the thumbnail
-
-Pixels = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
 
 
 class Quality(NamedTuple):
@@ -100,7 +98,7 @@ class Signatures(_Stored):
         """Numbers a row."""
         return BRIGHTNESS
 
-    def take(self, rows: npt.NDArray[np.int64]) -> Floats:
+    def take(self, rows: Rows) -> Floats:
         """The rows asked for, float32 [n, 256], of length one (zero rows stay zero)."""
         return unit(self._stored[rows, :BRIGHTNESS])
 
@@ -108,7 +106,7 @@ class Signatures(_Stored):
 class Colours(_Stored):
     """Colours by row."""
 
-    def take(self, rows: npt.NDArray[np.int64]) -> Floats:
+    def take(self, rows: Rows) -> Floats:
         """The rows asked for, float32 [n, 64, 3], 0 to 255."""
         cells = self._stored[rows, BRIGHTNESS:].astype(np.float32) + np.float32(128)
         return np.asarray(cells.reshape(len(rows), COLOUR_SIDE**2, 3), dtype=np.float32)
