@@ -12,7 +12,7 @@ aligned       a folder of images with the same thing always at the same place (s
 sample        the sample's pool with what `dinomill sample` planted there.
 
 ``before`` is the rule of 0.1: pairs whose brightness agrees, connected components, one stays of each. ``now`` is
-curation's step as it is. Embeddings are left out: of these copies they find none that signatures do not. ``--sheets``
+curation's step as it is. Embeddings are left out. ``--sheets``
 writes contact sheets of pairs that ``now`` takes for copies and that nobody planted, to be judged by eye. The last line
 is JSON.
 """
