@@ -21,6 +21,7 @@ from pydantic import Field
 
 from dinomill.config import Config
 from dinomill.errors import MachineError
+from dinomill.execution.parent import end_with_parent
 from dinomill.execution.progress import progress
 from dinomill.storage.atomic import write_text
 from dinomill.variables import kept_environment
@@ -174,6 +175,7 @@ def _settle(environment: dict[str, str]) -> None:
     """In a worker: this process's environment as it is now, not as it was when the server started."""
     os.environ.update(environment)
     _one_thread_each()
+    end_with_parent()
 
 
 def _one_thread_each() -> None:

@@ -138,7 +138,7 @@ def test_what_may_not_be_read_is_named_before_dvc_is_asked(root: Path, ask: Ask,
     place = root / "raw/pool/shut"
     place.mkdir() if kind == "folder" else place.write_bytes(b"x")
     place.chmod(0)
-    code = f"""
+    code = """
 import os
 from pathlib import Path
 from dinomill.planning.checks.places import _odd
