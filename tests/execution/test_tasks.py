@@ -42,6 +42,9 @@ def square(task: Square) -> Squared:
     if task.behave == "die" or (task.behave == "die once" and not (task.folder / "died").exists()):
         (task.folder / "died").touch()
         os.kill(os.getpid(), signal.SIGKILL)
+    if task.behave == "long":
+        (task.folder / f"begun-{task.number}").touch()
+        time.sleep(60)
     if task.behave == "slowly":
         time.sleep(0.3)
     path = task.folder / f"{task.number}.txt"
@@ -186,6 +189,32 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     finally:
         parent.kill()
         parent.wait()
+    _until(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in family))
+
+
+def test_a_run_that_is_told_to_stop_does_not_wait_for_its_tasks(tmp_path: Path) -> None:
+    """SIGTERM waited for the tasks under way, minutes of embedding: whoever sent it killed the run meanwhile."""
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import signal, sys; from pathlib import Path; from tests.execution.test_tasks import TWO, _run, _tasks\n"
+        "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
+        "    folder = Path(sys.argv[1])\n"
+        "    _run(folder, _tasks(folder, range(4), behave='long'), TWO)\n",
+        encoding="utf-8",
+    )
+    parent = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path)], env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    )
+    try:
+        _until(lambda: len(list(tmp_path.glob("begun-*"))) == 2)
+        family = psutil.Process(parent.pid).children(recursive=True)
+        begun = time.monotonic()
+        parent.terminate()
+        assert parent.wait(timeout=40) == 143
+        assert time.monotonic() - begun < 40  # each task takes a minute
+    finally:
+        parent.kill()
     _until(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in family))
 
 

@@ -65,7 +65,8 @@ def refused(path: Path | str, number: int) -> StorageError:
         path: For people; that of a file, where it is known.
         number: What `refusal` found.
     """
-    found = _free_space(path) if isinstance(path, Path) else None
+    full = number in (errno.ENOSPC, errno.EDQUOT)
+    found = _free_space(path) if full and isinstance(path, Path) else None
     return StorageError(f"Cannot write {path}: {os.strerror(number)}.", found=found, action=_ACTIONS[number])
 
 
