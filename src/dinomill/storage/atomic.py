@@ -40,7 +40,7 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        number = refusal(error)
+        number = refusal(error) or _full_beneath(error)
         if number is None:
             raise
         raise refused(path, number) from None
@@ -55,6 +55,18 @@ def refusal(error: BaseException) -> int | None:
             if found := pattern.search(str(error)):
                 number = number or int(found[1])
                 return number if number in _ACTIONS else None
+    return None
+
+
+def _full_beneath(error: BaseException) -> int | None:
+    """A full disk that a library has wrapped in an error of its own."""
+    beneath = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    for _ in range(8):
+        if beneath is None:
+            return None
+        if (number := refusal(beneath)) in (errno.ENOSPC, errno.EDQUOT):
+            return number
+        beneath = beneath.__cause__ or beneath.__context__
     return None
 
 
