@@ -2,8 +2,13 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from dinomill.errors import InputError, MachineError
@@ -37,6 +42,11 @@ def square(task: Square) -> Squared:
     if task.behave == "die" or (task.behave == "die once" and not (task.folder / "died").exists()):
         (task.folder / "died").touch()
         os.kill(os.getpid(), signal.SIGKILL)
+    if task.behave == "long":
+        (task.folder / f"begun-{task.number}").touch()
+        time.sleep(60)
+    if task.behave == "slowly":
+        time.sleep(0.3)
     path = task.folder / f"{task.number}.txt"
     with (task.folder / "calls").open("a") as calls:
         calls.write(f"{task.number}\n")
@@ -157,6 +167,62 @@ def test_a_killed_worker_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(MachineError, match="killed from outside") as caught:
         _run(tmp_path, tasks, TWO)
     assert "execution.workers" in str(caught.value)
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    """They waited for its next task for ever, with all the memory that they had."""
+    code = (
+        "import sys; from pathlib import Path; from tests.execution.test_tasks import TWO, _run, _tasks\n"
+        "if __name__ == '__main__':\n"
+        "    folder = Path(sys.argv[1])\n"
+        "    _run(folder, _tasks(folder, range(40), behave='slowly'), TWO)\n"
+    )
+    script = tmp_path / "parent.py"
+    script.write_text(code, encoding="utf-8")
+    parent = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path)], env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    )
+    try:
+        _until(lambda: (tmp_path / "calls").is_file() and len(_calls(tmp_path)) >= 2)
+        family = psutil.Process(parent.pid).children(recursive=True)
+        assert len(family) >= 3
+    finally:
+        parent.kill()
+        parent.wait()
+    _until(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in family))
+
+
+def test_a_run_that_is_told_to_stop_does_not_wait_for_its_tasks(tmp_path: Path) -> None:
+    """SIGTERM waited for the tasks under way, minutes of embedding: whoever sent it killed the run meanwhile."""
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import signal, sys; from pathlib import Path; from tests.execution.test_tasks import TWO, _run, _tasks\n"
+        "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
+        "    folder = Path(sys.argv[1])\n"
+        "    _run(folder, _tasks(folder, range(4), behave='long'), TWO)\n",
+        encoding="utf-8",
+    )
+    parent = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path)], env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    )
+    try:
+        _until(lambda: len(list(tmp_path.glob("begun-*"))) == 2)
+        family = psutil.Process(parent.pid).children(recursive=True)
+        begun = time.monotonic()
+        parent.terminate()
+        assert parent.wait(timeout=40) == 143
+        assert time.monotonic() - begun < 40  # each task takes a minute
+    finally:
+        parent.kill()
+    _until(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in family))
+
+
+def _until(holds: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.1)
 
 
 def test_workers_use_one_thread_each(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ def make_plan(file: Path = Path("dvc.yaml")) -> list[Step]:
         InputError: When there is no dvc.yaml or no DVC project here, or a dvc.yaml of the project cannot be read.
     """
     from dvc.exceptions import DvcException, NotDvcRepoError
+    from dvc.lock import LockError
     from dvc.repo import Repo
     from dvc.scm import SCMError
 
@@ -69,6 +70,12 @@ def make_plan(file: Path = Path("dvc.yaml")) -> list[Step]:
             "DVC looks for git here, and there is none.",
             found=" ".join(str(error).split()),
             action="run `git init`, or tell DVC to do without: `dvc config core.no_scm true`",
+        ) from None
+    except LockError:
+        raise InputError(
+            "Another command of DVC is at work in this project.",
+            found="its lock is held: a `dvc repro`, `make run` or `dinomill plan` that has not ended",
+            action="wait for its end and run the same command again; DVC looks at one thing at a time",
         ) from None
     except DvcException as error:
         raise InputError(

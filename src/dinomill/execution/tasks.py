@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import forkserver, get_all_start_methods, get_context
+from multiprocessing import active_children, forkserver, get_all_start_methods, get_context
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -21,6 +21,7 @@ from pydantic import Field
 
 from dinomill.config import Config
 from dinomill.errors import MachineError
+from dinomill.execution.parent import end_with_parent
 from dinomill.execution.progress import progress
 from dinomill.storage.atomic import write_text
 from dinomill.variables import kept_environment
@@ -143,6 +144,7 @@ def _execute(
 def _in_processes(
     function: Callable[[TaskT], ResultT], waiting: dict[Path, TaskT], workers: int
 ) -> Iterator[tuple[Path, ResultT]]:
+    others = set(active_children())
     pool = ProcessPoolExecutor(
         workers, mp_context=_context(function.__module__), initializer=_settle, initargs=(dict(os.environ),)
     )
@@ -157,6 +159,11 @@ def _in_processes(
             expected="workers that live until their tasks are done; the usual cause is too little memory",
             action="use fewer workers (execution.workers) and run the same command again: finished tasks are kept",
         ) from None
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        # Told to stop: not after the minutes that the tasks under way may take. They are begun anew next time.
+        for worker in set(active_children()) - others:
+            worker.terminate()
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -180,6 +187,7 @@ def _settle(environment: dict[str, str]) -> None:
     """In a worker: this process's environment as it is now, not as it was when the server started."""
     os.environ.update(environment)
     _one_thread_each()
+    end_with_parent()
 
 
 def _one_thread_each() -> None:

@@ -14,6 +14,7 @@ from typing import Self, cast
 import torch
 
 from dinomill.errors import ConfigError
+from dinomill.execution.parent import end_with_parent
 from dinomill.handles import DatasetHandle
 from dinomill.images import render_opencv as crops_opencv
 from dinomill.images.batches import Batch, BatchMaker, RawBatch, Recipe, assemble, render_on_device
@@ -198,6 +199,7 @@ def _start_process(maker: BatchMaker, on_canvas: bool) -> None:
     _process_maker = (maker, on_canvas)
     torch.set_num_threads(1)
     _one_thread_each()
+    end_with_parent()
 
 
 def _make_in_process(step: int) -> Batch | RawBatch:

@@ -23,7 +23,7 @@ from dinomill.config import Config
 from dinomill.errors import DinomillError
 from dinomill.quality.counting import sample_numbers
 from dinomill.quality.handle import QualityHandle
-from dinomill.storage.atomic import write_text
+from dinomill.storage.atomic import storage_errors, write_text
 from dinomill.storage.hashing import hash_json
 
 if TYPE_CHECKING:
@@ -74,8 +74,8 @@ def check_table(
     total = len(rows) if total is None else total
     if len(rows) > config.sample_above:
         rows = rows.iloc[sample_numbers(len(rows), config.sample_above)]
-    with _quiet():
-        results, docs = _run(name, rows, suite, work / "gx", index)
+    with _quiet(), storage_errors(work / "gx"):
+        results, docs = _run_or_anew(name, rows, suite, work / "gx", index)
     if config.docs and docs.is_dir():
         shutil.copytree(docs, folder / "docs", dirs_exist_ok=True)
     lines = [_line(result) for result in results]
@@ -97,6 +97,20 @@ def check_table(
         checks=tuple(lines),
         docs=folder / "docs" / "index.html" if config.docs else None,
     )
+
+
+def _run_or_anew(
+    name: str, rows: pd.DataFrame, suite: list[Any], root: Path, index: tuple[str, ...]
+) -> tuple[list[Any], Path]:
+    """Validate; a folder that a killed process was making is made anew, for nothing but this is in it."""
+    existed = root.exists()
+    try:
+        return _run(name, rows, suite, root, index)
+    except Exception:
+        if not existed:
+            raise
+        shutil.rmtree(root)
+        return _run(name, rows, suite, root, index)
 
 
 def _run(name: str, rows: pd.DataFrame, suite: list[Any], root: Path, index: tuple[str, ...]) -> tuple[list[Any], Path]:

@@ -40,7 +40,7 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        number = refusal(error)
+        number = refusal(error) or _full_beneath(error)
         if number is None:
             raise
         raise refused(path, number) from None
@@ -58,6 +58,18 @@ def refusal(error: BaseException) -> int | None:
     return None
 
 
+def _full_beneath(error: BaseException) -> int | None:
+    """A full disk that a library has wrapped in an error of its own."""
+    beneath = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    for _ in range(8):
+        if beneath is None:
+            return None
+        if (number := refusal(beneath)) in (errno.ENOSPC, errno.EDQUOT):
+            return number
+        beneath = beneath.__cause__ or beneath.__context__
+    return None
+
+
 def refused(path: Path | str, number: int) -> StorageError:
     """The message for a path that cannot be written.
 
@@ -65,7 +77,8 @@ def refused(path: Path | str, number: int) -> StorageError:
         path: For people; that of a file, where it is known.
         number: What `refusal` found.
     """
-    found = _free_space(path) if isinstance(path, Path) else None
+    full = number in (errno.ENOSPC, errno.EDQUOT)
+    found = _free_space(path) if full and isinstance(path, Path) else None
     return StorageError(f"Cannot write {path}: {os.strerror(number)}.", found=found, action=_ACTIONS[number])
 
 

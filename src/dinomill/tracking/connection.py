@@ -133,13 +133,22 @@ def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
     Raises:
         MachineError: When the store cannot be reached, or the experiment was deleted.
     """
+    from mlflow.exceptions import MlflowException
+
     uri = resolve_uri(uri)
     database = database_path(uri)
     with tracking_errors(uri):
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
             location = (database.parent / ARTIFACTS / _slug(name)).as_uri() if database else None
-            return str(client.create_experiment(name, artifact_location=location))
+            try:
+                return str(client.create_experiment(name, artifact_location=location))
+            except MlflowException as error:
+                # Another first run was faster.
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+                experiment = client.get_experiment_by_name(name)
+                assert experiment is not None, "it exists already"
     if experiment.lifecycle_stage != "active":
         raise MachineError(
             f"The MLflow experiment {name!r} was deleted.",

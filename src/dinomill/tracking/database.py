@@ -28,6 +28,7 @@ def prepare(database: Path) -> None:
             return
         _set_aside(database)
     temporary = database.with_name(f".{database.name}.{os.getpid()}.making")
+    _remove(temporary)  # a killed process may have had this number
     try:
         _make(temporary)
         # Two processes may have made one: the first one's stays. Where links are not known, a rename has to do.
@@ -37,8 +38,12 @@ def prepare(database: Path) -> None:
             except PermissionError:
                 temporary.rename(database)
     finally:
-        for leftover in database.parent.glob(f"{temporary.name}*"):
-            leftover.unlink(missing_ok=True)
+        _remove(temporary)
+
+
+def _remove(temporary: Path) -> None:
+    for leftover in temporary.parent.glob(f"{temporary.name}*"):
+        leftover.unlink(missing_ok=True)
 
 
 def _sweep(database: Path) -> None:

@@ -7,7 +7,8 @@ the one cell that differs most is the colours' distance, in grey levels.
 
 Measured (docs/curation-quality.md): of edits of one picture (JPEG quality 50 and 30, resized, brightened, gamma,
 contrast, white balance) 99 of 100 stay below 12 + 600 / side (clip art: 13 + …), where side is the picture's size in
-pixels: JPEG stores colours for blocks of 16, which are much of a small picture. Flags of equal pattern are 25 to 250 apart.
+pixels: JPEG stores colours for blocks of 16, which are much of a small picture. Flags of equal pattern are 25 to 250
+apart.
 """
 
 from __future__ import annotations
