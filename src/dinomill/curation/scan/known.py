@@ -22,6 +22,7 @@ from dinomill.curation.scan.preflight import PreflightConfig, Rejected, look_at
 from dinomill.errors import StorageError
 from dinomill.execution.memory import reuse_memory
 from dinomill.execution.tasks import ExecutionConfig, Task, TaskResult, forget_tasks, run_tasks
+from dinomill.images import made_of
 from dinomill.images.decode_error import DecodeError
 from dinomill.images.listing import FAULTS, TILE, Item, read_item
 from dinomill.storage import s3
@@ -54,19 +55,7 @@ _LOOKS = pa.schema([KEY_FIELD, *LOOK_FIELDS, _SIGNATURE])
 _READ = pa.schema([KEY_FIELD, pa.field("sha256", pa.binary(KEY), nullable=False), pa.field("bytes", pa.int64())])
 _ATTEMPTS = 3  # to find every file's look after looking at what was missing
 
-# What decides a look: of dinomill, and of what it stands on.
-_CODE = (
-    "dinomill.images.array_files",
-    "dinomill.images.decode",
-    "dinomill.images.named",
-    "dinomill.images.pixels",
-    "dinomill.images.tiff",
-    "dinomill.images.tiles",
-    "dinomill.images.windows",
-    "dinomill.curation.scan.preflight",
-    "dinomill.curation.scan.signatures",
-)
-_LIBRARIES = ("numpy", "pillow", "simplejpeg", "opencv-python-headless", "opencv-python", "tifffile", "imagecodecs")
+_CODE = (*made_of.CODE, "dinomill.curation.scan.preflight", "dinomill.curation.scan.signatures")  # decides a look
 
 
 class ScanTask(Task):
@@ -106,7 +95,7 @@ class Known:
 
     def __init__(self, cache: Path, config: PreflightConfig) -> None:
         self.config, self._cache = config, cache / "scan"
-        code = hash_json([config.content_hash(), made_by(_CODE, _LIBRARIES)])
+        code = hash_json([config.content_hash(), made_by(_CODE, made_of.LIBRARIES)])
         self.read, self.looks = self._cache / "read", self._cache / code[:16]
 
     def look(
