@@ -77,7 +77,8 @@ def _after_edit(source: Floats, target: Floats) -> Floats:
         source + (mean_target - mean_source).clip(*_OFFSET),
         source * contrast + (mean_target - contrast * mean_source).clip(*_OFFSET),
     )
-    return np.minimum.reduce([_after_balance(edit, target, free) for edit in edits])
+    left = [_after_balance(edit, target, free) for edit in edits]
+    return np.asarray(np.minimum.reduce(left), dtype=np.float32)
 
 
 def _after_balance(source: Floats, target: Floats, free: Mask) -> Floats:
