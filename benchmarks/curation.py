@@ -22,10 +22,11 @@ import numpy as np
 from duplicate_pool import lay_out
 from measuring import Peer, PeerFailedError, Spent, Table, command_line, finish, timed, timed_here
 
-from dinomill.curation.copies.pairs import DeduplicationConfig, find_edges
+from dinomill.curation.copies.pairs import DeduplicationConfig, Pictures, find_edges
 from dinomill.curation.embedding.embed import EmbeddingConfig, EmbedTask, embed_shard
 from dinomill.curation.embedding.embedders import EmbedderConfig, _load, batch_size, find_network
 from dinomill.curation.scan.scan import ScanConfig, scan
+from dinomill.curation.scan.signatures import BRIGHTNESS, Colours
 from dinomill.curation.scan.tables import read_files
 from dinomill.execution.tasks import ExecutionConfig
 from dinomill.images.listing import list_items
@@ -48,8 +49,10 @@ def find_copies(folder: Path) -> Pairs:
             work=Path(room) / "work",
             execution=ExecutionConfig(executor="processes", workers=2),
         )
-        files = read_files(found, ["path", "pixels"])
-        looks = InMemory(unit(np.load(found.signatures)))
+        files = read_files(found, ["path", "pixels", "width", "height"])
+        stored = np.load(found.signatures)
+        looks, colours = InMemory(unit(stored[:, :BRIGHTNESS])), Colours(found.signatures)
+        area = files["width"].to_numpy().astype(np.int64) * files["height"].to_numpy()
     names = files["path"].to_pylist()
     first: dict[str, int] = {}
     pairs: Pairs = set()
@@ -61,7 +64,8 @@ def find_copies(folder: Path) -> Pairs:
     rows = np.array(sorted(first.values()))
     config = DeduplicationConfig(embedding_neighbours=0)
     nothing = np.zeros(len(names), dtype=np.bool_)
-    edges = find_edges(looks, looks, np.arange(len(names)), rows, nothing, config)
+    pictures = Pictures(colours, area)
+    edges = find_edges(looks, looks, np.arange(len(names)), rows, nothing, config, pictures=pictures)
     return pairs | {frozenset((names[a], names[b])) for a, b in zip(edges.left, edges.right, strict=True)}
 
 

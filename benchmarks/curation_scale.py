@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=2 python benchmarks/curation_scale.py [--rows 100000 1000000] [--dimension 384]
 
-What is timed is what curation runs on embeddings (``trust_embedding``): the 64 nearest above cosine 0.9, components,
-the best of each; retrieval of 1,000 seeds by clusters and by sampling; hierarchical balance down to a tenth. Every step
+What is timed is what curation runs on embeddings (``trust_embedding``): the 64 nearest above cosine 0.9, and who
+stays; retrieval of 1,000 seeds by clusters and by sampling; hierarchical balance down to a tenth. Every step
 gets all rows, so its input is larger than it would be in a run.
 
 Recall is measured against brute force on sampled rows, besides what the search measures itself. CPU-seconds are those
@@ -25,6 +25,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,12 @@ import psutil
 from measuring import command_line, cpu_seconds, finish
 
 from dinomill.curation.copies.pairs import DeduplicationConfig, embedding_candidates
+from dinomill.curation.copies.stays import Pairs, Verdict, settle
 from dinomill.curation.embedding.embed import Embeddings
 from dinomill.curation.selection.balance import BalanceConfig, cluster, cluster_table, share_out
 from dinomill.curation.selection.retrieve import SeedSetConfig, retrieve
 from dinomill.execution.tasks import ExecutionConfig
 from dinomill.vectors.cells import open_cells, write_cells
-from dinomill.vectors.components import best_of_each, connected_components
 from dinomill.vectors.index import Index, SearchConfig, exact_similarity
 from dinomill.vectors.products import brute_force
 from dinomill.vectors.self_join import Scratch
@@ -156,14 +157,14 @@ def measure(folder: Path, extras: set[str]) -> dict[str, Any]:
     config = DeduplicationConfig(trust_embedding=True, cosine=COSINE)
     with meter.step("copies"):
         left, right, search = embedding_candidates(vectors, every, COSINE, config, scratch)
-        close = exact_similarity(vectors, left, right) >= COSINE
-        component = connected_components(rows, left[close], right[close])
-        best = best_of_each(component, every, every)
+        verdict = _verdict(vectors, left, right)
+        edges = Pairs(left, right, verdict.distance).only(verdict.copies)
+        stays = settle(edges, every, np.zeros(rows, dtype=np.bool_), partial(_verdict, vectors)).stays
     found["search"] = search.model_dump()
-    found["planted_recall"] = _planted_recall(component, planted)
-    mixed = np.unique(component * rows + planted) // rows
+    found["planted_recall"] = _planted_recall(stays, planted)
+    mixed = np.unique(stays * rows + planted) // rows
     found["wrongly_joined"] = int((np.bincount(mixed) > 1).sum())
-    found["kept"] = len(best)
+    found["kept"] = int((stays == every).sum())
     found["pair_recall"], found["pairs_checked"] = _pair_recall(vectors, sample, others, left, right)
 
     seeds, candidates = every[:1000], every[1000:]
@@ -200,11 +201,17 @@ def measure(folder: Path, extras: set[str]) -> dict[str, Any]:
     return found
 
 
-def _planted_recall(component: Array, planted: Array) -> float:
-    """The share of planted copies that are in their original's component."""
+def _verdict(vectors: Embeddings, left: Array, right: Array) -> Verdict:
+    """Copies are what is close enough: what ``trust_embedding`` asks."""
+    cosine = exact_similarity(vectors, left, right)
+    return Verdict(cosine >= COSINE, nothing := np.zeros(len(left), dtype=np.bool_), 1 - cosine, nothing)
+
+
+def _planted_recall(stays: Array, planted: Array) -> float:
+    """The share of planted copies for which the same row stays as for their original."""
     order = np.argsort(planted, kind="stable")
     same = planted[order[1:]] == planted[order[:-1]]
-    return float((component[order[1:]] == component[order[:-1]])[same].mean())
+    return float((stays[order[1:]] == stays[order[:-1]])[same].mean())
 
 
 def _pair_recall(vectors: Embeddings, sample: Array, others: Any, left: Array, right: Array) -> tuple[float, int]:

@@ -96,7 +96,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
     return Planted(root / "pool", root / "seeds", root / "labelled", kind, original)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def configure() -> Callable[..., CurationConfig]:
     """A configuration that writes below a folder; keyword arguments replace whole parts."""
 

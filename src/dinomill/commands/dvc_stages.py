@@ -4,7 +4,7 @@ A stage is a pipeline:
 
     cmd      kedro run --pipelines <stage>
     deps     its free inputs, what its entries name under `metadata.dvc.deps`, the weights that its parameters name,
-             `pipelines/<stage>` and the areas of the code that it imports
+             `pipelines/<stage>`, and the modules that it imports or its entries name
     params   its key in every parameter file that applies, and the globals that its files refer to
     outs     the folders of the handles that it writes
     metrics, plots   what a catalog entry names under `metadata.dvc`
@@ -39,6 +39,7 @@ WEIGHTS = {"curation": "embedding.embedder.network", "pretraining": "initial"}
 
 _GLOBAL = re.compile(r"\$\{globals:\s*([\w.]+)")
 _WITHIN_GLOBALS = re.compile(r"\$\{\s*([\w.]+)\s*\}")
+_STRING = re.compile(r'"([\w.]+)"')
 _NOTHING = object()
 
 
@@ -65,7 +66,7 @@ class EnvironmentStages:
     def __init__(self, layers: Layers, root: Path) -> None:
         self.layers = self._layers = layers
         self._root = root
-        entries = layers.entries("catalog")
+        self._said = entries = layers.entries("catalog")
         self._catalog = {name: dataset for name, entry in entries.items() if (dataset := _dataset(entry))}
         self._pipelines = {
             stage: importlib.import_module(f"dinomill.pipelines.{stage}").create_pipeline() for stage in STAGES
@@ -130,7 +131,7 @@ class EnvironmentStages:
             + self._paths(sorted(self._inputs(name)))
             + [path for entry in written for path in self._extra_deps(entry)]
             + self._weights(name)
-            + [path.as_posix() for path in code_of(name, self._root)],
+            + [path.as_posix() for path in code_of(name, self._root, self._named(name))],
             "params": self._params(name, [*sources, *written]),
             "outs": self._paths(written),
         }
@@ -138,6 +139,12 @@ class EnvironmentStages:
     @property
     def _option(self) -> str:
         return f" --env {self._layers.env}" if self._layers.env else ""
+
+    def _named(self, stage: str) -> set[str]:
+        """The classes that the catalog names for what a stage writes: handles, and validators that run on saving."""
+        # A dataset's own class is Kedro's business: how a handle is read and written, not what it says.
+        said = [{**self._said[entry], "type": None} for entry in self._written(stage)]
+        return set(_STRING.findall(json.dumps(said)))
 
     def _entries(self, stage: str) -> list[str]:
         return sorted(self._pipelines[stage].datasets() & set(self._catalog))

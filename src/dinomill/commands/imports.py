@@ -3,31 +3,97 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
 PACKAGE = "dinomill"
 
 
-def code_of(stage: str, root: Path) -> list[Path]:
-    """The folders and files of this project that a stage's result depends on, relative to ``root``, sorted.
+def code_of(stage: str, root: Path, named: Iterable[str] = ()) -> list[Path]:
+    """The files and folders of this project that a stage's result depends on, relative to ``root``, sorted.
 
-    A module counts with the whole area that it lies in (``src/dinomill/images``), a module directly in the package as
-    a file (``src/dinomill/handles.py``). Imports inside functions count too: heavy packages are imported there.
+    A room (a folder of modules) that is used whole is named as such, and so are the stage's own; of any other the
+    modules that are used, and what lies beside them that is no module. Imports inside functions count too: heavy
+    packages are imported there. A module that is named in a string is no import: whoever runs one by its name imports
+    it as well.
+
+    Args:
+        stage: Its name.
+        root: The project's folder.
+        named: Modules, or names within modules, that the stage uses without importing them: its catalog's classes.
     """
     start = [module_name(path, root) for path in sorted((root / "pipelines" / stage).rglob("*.py"))]
+    start += [module for name in named if (module := _module_of(name, root))]
+    used = _reached(start, root)
+    own = {root / "pipelines" / stage, root / "src" / PACKAGE / stage}
+    return sorted(path.relative_to(root) for path in _rooms(used, root, own))
+
+
+def _reached(start: list[str], root: Path) -> set[Path]:
+    """The files of some modules and of all that they import, and they in turn; without those that do nothing."""
     seen: set[str] = set()
-    while start:
-        module = start.pop()
+    waiting, used = list(start), set()
+    while waiting:
+        module = waiting.pop()
         # The package's own __init__ is imported by everything and decides nothing.
-        if module not in seen and module != PACKAGE:
-            seen.add(module)
-            path = module_path(module, root)
-            if path is not None:
-                start.extend(_imported(path, module, root))
-    areas = {_area(path, root) for module in seen if (path := module_path(module, root))}
-    return sorted(areas - {Path("pipelines/__init__.py")})
+        if module in seen or module == PACKAGE:
+            continue
+        seen.add(module)
+        path = module_path(module, root)
+        if path is not None:
+            waiting.extend(_imported(path, module, root))
+            if not _does_nothing(path):
+                used.add(path)
+    return used
+
+
+def _rooms(used: set[Path], root: Path, own: set[Path]) -> Iterator[Path]:
+    """Files that are used, put together to the folders that are used whole."""
+    top = {root / "src" / PACKAGE, root / "pipelines"}
+    whole = {folder for folder in own if folder.is_dir()}
+    for folder in {path.parent for path in used} - top:
+        while folder.parent not in top and _is_whole(folder.parent, used):
+            folder = folder.parent
+        if _is_whole(folder, used):
+            whole.add(folder)
+    partly = set()
+    for path in used:
+        if whole.isdisjoint(path.parents):
+            partly.add(path)
+            if path.parent not in top:
+                partly.update(_beside(path.parent))
+    yield from {folder for folder in whole if whole.isdisjoint(folder.parents)} | partly
+
+
+def _is_whole(folder: Path, used: set[Path]) -> bool:
+    return all(path in used or _does_nothing(path) for path in folder.rglob("*.py"))
+
+
+def _beside(room: Path) -> Iterator[Path]:
+    """What lies in a room and is neither a module nor a room of its own: templates, tables."""
+    for path in room.iterdir():
+        module = path.suffix == ".py" or (path / "__init__.py").is_file()
+        if not module and path.name != "__pycache__":
+            yield path
+
+
+@cache
+def _does_nothing(path: Path) -> bool:
+    """Whether a package's ``__init__`` says only what the package is for."""
+    if path.name != "__init__.py":
+        return False
+    body = ast.parse(path.read_text(encoding="utf-8"), filename=str(path)).body
+    return all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in body)
+
+
+def _module_of(name: str, root: Path) -> str | None:
+    """The module that a dotted name is or lies in; None for what is not this project's."""
+    parts = name.split(".")
+    if parts[0] != PACKAGE or not all(part.isidentifier() for part in parts):
+        return None
+    found = (".".join(parts[:length]) for length in range(len(parts), 1, -1))
+    return next((module for module in found if module_path(module, root)), None)
 
 
 def module_path(module: str, root: Path) -> Path | None:
@@ -48,12 +114,6 @@ def module_name(path: Path, root: Path) -> str:
     relative = path.relative_to(root).with_suffix("")
     parts = relative.parts[1:] if relative.parts[0] == "src" else (PACKAGE, *relative.parts)
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-def _area(path: Path, root: Path) -> Path:
-    relative = path.relative_to(root)
-    depth = 2 if relative.parts[0] == "pipelines" else 3
-    return Path(*relative.parts[:depth])
 
 
 @cache

@@ -29,6 +29,7 @@ def init(
     start: str | None = None,
     hours: float = 1.0,
     size: Size | None = None,
+    tiles: int | None = None,
     force: bool = False,
     probe: bool = True,
     root: Path = Path(),
@@ -43,6 +44,7 @@ def init(
         start: Address of weights.
         hours: For the whole run.
         size: Of the model.
+        tiles: Side of the tiles that the pool's images are cut into, pixels.
         force: Replace what is there.
         probe: Measure; else rates are guessed.
         root: The project.
@@ -55,7 +57,7 @@ def init(
     """
     environment.check_name(name)
     require_room(name, root)
-    wish = make_wish(name, pool, seeds, labelled, start, hours, size, root)
+    wish = make_wish(name, pool, seeds, labelled, start, hours, size, root, tiles)
     machine = survey_machine(root)
     seen = _look(wish, machine.cores)
     print_seen(wish, seen, str(machine))
@@ -73,7 +75,9 @@ def init(
 
 def _look(wish: Wish, cores: int) -> Pool:
     try:
-        return survey_pool(wish.pool, workers=max(cores, 8 if any("://" in place for place in wish.pool) else 1))
+        return survey_pool(
+            wish.pool, tiles=wish.cut, workers=max(cores, 8 if any("://" in place for place in wish.pool) else 1)
+        )
     except InputError as error:
         raise InputError(
             error.problem,

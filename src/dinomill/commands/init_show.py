@@ -29,8 +29,13 @@ def print_seen(wish: Wish, pool: Pool, machine: str) -> None:
     short, long = pool.short_side, pool.long_side
     bits = ", ".join(map(str, pool.bits))
     about = "" if pool.sampled == pool.files else "about "
+    things = f"tiles of {wish.tiles.side} × {wish.tiles.side} pixels" if wish.tiles else "files"
+    empty = f", {pool.empty / pool.sampled:.0%} show nothing" if pool.empty else ""
     rows = [
-        ("images", f"{pool.files:,} files, {pool.bytes / 1e6:,.0f} MB, {about}{pool.images:,} usable: {formats}"),
+        (
+            "images",
+            f"{pool.files:,} {things}, {pool.bytes / 1e6:,.0f} MB, {about}{pool.images:,} usable{empty}: {formats}",
+        ),
         ("", _sides(short, long)),
         (
             "",

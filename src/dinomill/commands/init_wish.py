@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from dinomill.commands.init_places import exists, place, require_address, require_apart
 from dinomill.errors import ConfigError, InputError
+from dinomill.images.tiles import TileConfig
 from dinomill.planning.choices import Size, Start, Wish
 
 _LEAST_HOURS = 0.0166  # a minute: stages take longer to start
@@ -24,6 +25,7 @@ def make_wish(
     hours: float,
     size: Size | None,
     root: Path,
+    tiles: int | None = None,
 ) -> Wish:
     """What was typed, checked and with everything counted.
 
@@ -50,6 +52,7 @@ def make_wish(
     return Wish(
         name=name,
         pool=tuple(places),
+        tiles=None if tiles is None else TileConfig.parse({"side": tiles}, where="--tiles"),
         seeds=sets,
         seed_images=sum(_count(where, f"the seeds {set_name!r}") for set_name, where in sets.items()),
         labelled=labelled,

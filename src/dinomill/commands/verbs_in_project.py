@@ -43,6 +43,12 @@ def init(
     size: Annotated[
         str | None, typer.Option("--size", help="Of the model: tiny, S, B or L; by default as large as is sensible.")
     ] = None,
+    tiles: Annotated[
+        int | None,
+        typer.Option(
+            "--tiles", metavar="SIDE", help="Cut the pool's images (slides, scenes) into tiles of SIDE pixels."
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what conf/NAME holds.")] = False,
     probe: Annotated[
         bool, typer.Option("--probe/--no-probe", help="Try some steps and measure them; else times are guessed.")
@@ -67,6 +73,7 @@ def init(
             start=None if start is None else from_here(start, here),
             hours=hours,
             size=known_size(size),
+            tiles=tiles,
             force=force,
             probe=probe,
         )

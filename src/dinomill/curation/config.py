@@ -28,6 +28,10 @@ class CurationFolders(Config):
     selection: Path
     curated: Path
     work: Path = Field(description="unfinished work and done markers; outside DVC")
+    cache: Path | None = Field(
+        default=None,
+        description="what was seen and embedded of every image, by content, for all environments; null: in `work`",
+    )
 
 
 class CurationConfig(Config):
@@ -48,3 +52,8 @@ class CurationConfig(Config):
     def work(self) -> Path:
         """The stage's room for unfinished work."""
         return self.folders.work / "curation"
+
+    @property
+    def cache(self) -> Path:
+        """Where what was made of images is kept, by their content."""
+        return self.folders.cache or self.work / "cache"

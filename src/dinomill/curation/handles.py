@@ -15,11 +15,14 @@ class ScanHandle(Handle):
 
     files: Path = Field(description="Parquet, columns of scan.FILES_SCHEMA; sorted by group, source and path")
     files_sha256: str
-    signatures: Path = Field(description="int8 [rows, 256]; zero rows for unreadable files")
+    signatures: Path = Field(description="int8 [rows, 448]: brightness, then colours; zero rows for unreadable files")
     quarantine: Path = Field(description="CSV: the files that are left out, with reason and detail")
     groups: dict[str, int] = Field(description="files by group: pool, labelled, seeds:<name>")
     quarantined: dict[str, int] = Field(description="files of the pool by reason")
     sources: tuple[str, ...] = Field(description="the pool's")
+    work: dict[str, int] = Field(
+        default_factory=dict, description="files: read, decoded (of those), and taken_over from what was seen before"
+    )
 
 
 class EmbeddingsHandle(Handle):
@@ -29,15 +32,33 @@ class EmbeddingsHandle(Handle):
     rows: int = Field(description="rows in all; row r is the r-th readable file of the scan")
     dimension: int
     network: str
+    embedder: str = Field(default="", description="hash of all that makes a row what it is, beside the image")
+    work: dict[str, int] = Field(
+        default_factory=dict, description="images: embedded, and taken_over from what was embedded before"
+    )
 
 
 class DuplicatesHandle(Handle):
-    """Which files are copies: ``duplicates.parquet`` in the folder, columns of deduplicate.DUPLICATES_SCHEMA."""
+    """Which files are copies: ``duplicates.parquet`` in the folder, columns of copies.tables.DUPLICATES_SCHEMA."""
 
     duplicates: Path
     counts: dict[str, int] = Field(description="files by fate and reason")
     searches: dict[str, SearchReport] = Field(
         default_factory=dict, description="how signatures and embeddings were searched, and the measured recall of that"
+    )
+    apart: Path | None = Field(
+        default=None, description="Parquet, columns of copies.tables.APART_SCHEMA: files that nearly left"
+    )
+    kept_apart: dict[str, int] = Field(
+        default_factory=dict,
+        description="files that nearly left: their colour differs, or they agree only with something that left (chain)",
+    )
+    aligned: bool = Field(
+        default=False, description="whether the same thing is always at the same place: what a copy is was stricter"
+    )
+    work: dict[str, int] = Field(
+        default_factory=dict,
+        description="images: compared with all others, and taken_over: with known neighbours",
     )
 
 

@@ -1,7 +1,8 @@
 """Write the curated dataset: the images that were kept, in shards, and a manifest of all.
 
 Images are written byte for byte, but for those whose faces are blurred: these are decoded, blurred and stored anew, and
-the manifest says so; its sha256 stays the original's. No original is ever changed.
+the manifest says so; its sha256 stays the original's. Tiles of large images are stored as PNG. No original is ever
+changed.
 
 <folder>/manifest.parquet             a row a file of the pool, kept or not; images.manifest.MANIFEST_SCHEMA
 <folder>/shards/images-00000.tar …    the kept images by sha256: any shard is a fair draw of the whole
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,9 +33,10 @@ from dinomill.errors import InputError
 from dinomill.execution.tasks import ExecutionConfig, Task, TaskResult, run_tasks
 from dinomill.handles import DatasetHandle
 from dinomill.images.decode import decode_image
-from dinomill.images.listing import Item, as_item, read_again
+from dinomill.images.listing import TILE, Item, as_item, read_again
 from dinomill.images.manifest import MANIFEST_SCHEMA, Fate
 from dinomill.images.shards import ShardWriter
+from dinomill.images.tiles import compressed
 from dinomill.storage.atomic import fresh_folder, storage_errors, write_parquet
 from dinomill.storage.hashing import hash_bytes, hash_file, hash_json
 
@@ -117,26 +120,55 @@ def write_dataset(
 
 
 def write_shard(task: WriteTask) -> WrittenShard:
-    """Copy the images of one task into a tar."""
+    """Copy the images of one task into a tar.
+
+    Tiles are read in the order in which they lie in their pictures, so that each piece of a picture is decoded once a
+    shard and not once a tile; they wait on disk for their turn.
+    """
     prefix = f"part-{task.content_hash()[:16]}"
     offsets, lengths = [], []
-    images = zip(task.images, task.hashes, task.formats, task.faces, strict=True)
-    with ShardWriter(task.folder, prefix=prefix, max_bytes=1 << 62, max_images=1 << 62) as writer:
-        for (source, item), expected, kind, boxes in images:
-            data = read_again(source, item)
-            if hash_bytes(data) != expected:
-                raise InputError(
-                    f"{source}/{item.path} changed while curation ran.",
-                    found="other bytes than when it was scanned",
-                    action="keep the pool unchanged while curation runs, and run it again",
-                )
-            extension = _EXTENSIONS.get(kind, kind.lower())
-            if boxes:
-                data, extension = encode(blur_faces(decode_image(data), boxes, task.margin), kind)
+    tiles = sorted((task.images[number], number) for number in range(len(task.images)) if _is_tile(task, number))
+    task.folder.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryFile(dir=task.folder) as waiting,
+        ShardWriter(task.folder, prefix=prefix, max_bytes=1 << 62, max_images=1 << 62) as writer,
+    ):
+        ahead = {}
+        for _, number in tiles:
+            data, extension = _to_store(task, number)
+            ahead[number] = (waiting.tell(), len(data), extension)
+            waiting.write(data)
+        for number in range(len(task.images)):
+            if number in ahead:
+                start, length, extension = ahead[number]
+                waiting.seek(start)
+                data = waiting.read(length)
+            else:
+                data, extension = _to_store(task, number)
             place = writer.add(data, extension)
             offsets.append(place.offset)
             lengths.append(place.length)
     return WrittenShard(outputs=tuple(writer.shards), offsets=tuple(offsets), lengths=tuple(lengths))
+
+
+def _is_tile(task: WriteTask, number: int) -> bool:
+    return task.images[number][1].offset == TILE
+
+
+def _to_store(task: WriteTask, number: int) -> tuple[bytes, str]:
+    """An image as the shard holds it, and its extension."""
+    source, item = task.images[number]
+    kind, boxes = task.formats[number], task.faces[number]
+    data = read_again(source, item)
+    if hash_bytes(data) != task.hashes[number]:
+        raise InputError(
+            f"{source}/{item.path} changed while curation ran.",
+            found="other bytes than when it was scanned",
+            action="keep the pool unchanged while curation runs, and run it again",
+        )
+    if boxes:
+        return encode(blur_faces(decode_image(data), boxes, task.margin), kind)
+    return compressed(data) if _is_tile(task, number) else data, _EXTENSIONS.get(kind, kind.lower())
 
 
 def channel_statistics(

@@ -14,8 +14,8 @@ from kedro.io.core import DatasetError
 
 from dinomill.errors import InputError
 
-# One location (labelled), several (pool), named ones (seeds), or none (no labels, no seeds).
-Locations: TypeAlias = str | list[str] | dict[str, str] | None
+# One location (labelled), several (pool; each may be `{path: …, tiles: …}`), named ones (seeds), or none.
+Locations: TypeAlias = str | list[str | dict[str, Any]] | dict[str, str] | None
 
 _BASE = "conf/base/globals.yml"
 
@@ -93,7 +93,8 @@ class SourceDataset(AbstractDataset[None, Locations]):
         elif isinstance(self._locations, dict):
             yield from map(str, self._locations.values())
         else:
-            yield from map(str, self._locations or ())
+            for place in self._locations or ():
+                yield str(place.get("path", "")) if isinstance(place, dict) else str(place)
 
     def _check(self, path: Path) -> None:
         action = (

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 
 from dinomill.config import Config
 from dinomill.models.config import Pooling
+from dinomill.quality.gate import GateConfig
 
 
 class KnnConfig(Config):
@@ -74,7 +75,8 @@ class EvaluationConfig(Config):
     """The evaluation stage."""
 
     output: Path = Field(description="the stage's folder: table, plots, features")
-    work: Path = Field(description="extracted features are kept here and used again")
+    work: Path = Field(description="extracted features are kept here and used again; and what the gate found")
+    gate: GateConfig = GateConfig()
     bank_split: str = Field(default="train", description="labelled split that the probes learn from")
     query_split: str = Field(default="test", description="labelled split that is scored")
     max_bank: int | None = Field(default=None, ge=10, description="bank images at most, evenly; null: all")
@@ -93,3 +95,8 @@ class EvaluationConfig(Config):
     )
     shown_neighbours: int = Field(default=8, ge=1, description="neighbours kept for each of them")
     seed: int = Field(default=0, ge=0, description="of held-out parts, random networks and resamples")
+
+    @property
+    def quality(self) -> Path:
+        """Where the gate writes: outside of DVC, for Data Docs carry the time of their run."""
+        return self.work / "quality"

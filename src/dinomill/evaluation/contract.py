@@ -1,36 +1,41 @@
-"""The contract on the table of scores."""
+"""The contract on the table of scores: it is met before anything is written.
+
+<work>/quality/evaluation.json      what was expected, and whether it was so
+<work>/quality/docs/index.html      the same as Data Docs
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from dinomill.handles import EvaluationHandle
-from dinomill.quality.contract import Contract
-from dinomill.quality.gate import check_table
+from dinomill.handles import ModelScore
+from dinomill.quality.gate import GateConfig, check_table
+from dinomill.quality.handle import QualityHandle
 from dinomill.quality.suites import expectations
 from dinomill.storage.atomic import fresh_folder
 
+_COLUMNS = ["model", "kind", "knn", "linear"]
 
-class EvaluationContract(Contract):
-    """Every score is a fraction, and every model has one row; without labelled images there is no table."""
 
-    def validate(self, evaluation: EvaluationHandle) -> EvaluationHandle:
-        """Return the handle.
+def check_scores(scores: Sequence[ModelScore], config: GateConfig, *, folder: Path, work: Path) -> QualityHandle:
+    """Every score is a fraction, and every model has one row.
 
-        Raises:
-            QualityError: When the table of scores does not meet its suite.
-        """
-        import pandas as pd
+    Args:
+        scores: The table.
+        config: How strictly it is looked at.
+        folder: Where the result goes; emptied first, for this is the only gate that writes there.
+        work: Where Great Expectations keeps its files.
 
-        if not evaluation.bank_images:
-            return evaluation
-        fresh_folder(self.folder)  # the only gate that writes here
-        columns = ("model", "kind", "knn", "linear")
-        values = [[getattr(score, name) for name in columns] for score in evaluation.scores]
-        rows = pd.DataFrame(values, columns=list(columns))
-        suite = _suite()
-        check_table("evaluation", rows, suite, self.config, folder=self.folder, work=self.work, index=("model",))
-        return evaluation
+    Raises:
+        QualityError: When the table of scores does not meet its suite, with the models.
+    """
+    import pandas as pd
+
+    fresh_folder(folder)
+    rows = pd.DataFrame([[getattr(score, name) for name in _COLUMNS] for score in scores], columns=_COLUMNS)
+    return check_table("evaluation", rows, _suite(), config, folder=folder, work=work, index=("model",))
 
 
 def _suite() -> list[Any]:

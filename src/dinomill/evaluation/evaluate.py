@@ -11,6 +11,7 @@ import torch
 
 from dinomill.errors import InputError
 from dinomill.evaluation.config import EvaluationConfig
+from dinomill.evaluation.contract import check_scores
 from dinomill.evaluation.features import Extraction, Features, compute_dtype, content_hash, extract
 from dinomill.evaluation.measure import Labels, choose_k, measure
 from dinomill.evaluation.networks import Network, compared
@@ -20,6 +21,7 @@ from dinomill.evaluation.write import write_results
 from dinomill.handles import EvaluationHandle, ModelHandle, StudentsHandle
 from dinomill.images.labelled import LabelledPaths, find_labelled
 from dinomill.models.config import Pooling
+from dinomill.storage.atomic import fresh_folder
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +39,11 @@ def evaluate(
 
     Raises:
         InputError: When the labelled folder is not of that layout, or an image of it cannot be decoded.
+        QualityError: When the table of scores does not meet its contract; nothing is written then.
     """
     if labelled is None:
         log.warning("There are no labelled images: nothing is measured, and registration cannot compare models.")
+        fresh_folder(config.quality)  # what an earlier run found is no longer true
         return write_results(None, config)
     if "://" in labelled:
         raise InputError(
@@ -58,6 +62,7 @@ def evaluate(
     rows = _measure_all(networks, of_bank, of_queries, _labels(bank, queries), config)
     for row in rows:
         log.info("%s: kNN %s %%, linear probe %s %%", row.network.name, row.measured.knn, row.measured.linear)
+    check_scores([row.score for row in rows], config.gate, folder=config.quality, work=config.work)
     results = Results(rows, bank, queries, root, f"{bank_hash[:32]}{query_hash[:32]}", _gains(rows, queries, config))
     return write_results(results, config)
 

@@ -91,6 +91,12 @@ def run_tasks(
     return [results[marker] for marker in markers]
 
 
+def forget_tasks(tasks: Sequence[Task], *, done: Path) -> None:
+    """Remove the markers of tasks whose results were taken over for good: they would only pile up."""
+    for task in tasks:
+        (done / f"{task.content_hash()}.json").unlink(missing_ok=True)
+
+
 def worker_count(config: ExecutionConfig) -> int:
     """Processes to use: as configured, or one a CPU that this process may use."""
     if config.workers:

@@ -20,7 +20,7 @@ from dinomill.images.pixels import compose_on_white, orient, to_channels, to_uin
 Pixels = npt.NDArray[np.uint8]
 Data = bytes | memoryview
 
-__all__ = ["MAX_PIXELS", "DecodeError", "ImageInfo", "Reason", "decode_image", "probe_image"]
+__all__ = ["MAX_PIXELS", "DecodeError", "ImageInfo", "Reason", "decode_image", "decode_stored", "probe_image"]
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit for an error: 0.5 GB of RGB
 _NPY = b"\x93NUMPY"
@@ -103,6 +103,25 @@ def decode_image(
     if min(pixels.shape[:2]) < smallest:
         raise DecodeError(Reason.TOO_SMALL, f"{pixels.shape[1]}×{pixels.shape[0]} pixels; at least {smallest} a side")
     return pixels
+
+
+def decode_stored(data: Data, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.generic]:
+    """The numbers of a grey file of more than 8 bits as they are stored, ``[H, W]``, upright.
+
+    Raises:
+        DecodeError: With the reason.
+    """
+    _require_bytes(data)
+    with _open(data, max_pixels) as image:
+        orientation = _pillow_orientation(image)
+        try:
+            image.load()
+        except Exception as error:
+            raise _pillow_error(error) from None
+        stored = np.asarray(image)
+        if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+            stored = stored.astype(np.uint16)
+    return orient(stored[..., None], orientation)[..., 0]
 
 
 def _decode_jpeg(data: Data, channels: int, min_side: int | None, max_pixels: int) -> Pixels | None:

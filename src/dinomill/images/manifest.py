@@ -31,6 +31,10 @@ MANIFEST_SCHEMA = pa.schema(
         pa.field("path", pa.string(), nullable=False),  # relative to its source; unique with `source`
         pa.field("source", pa.string(), nullable=False),  # folder or URI
         pa.field("group", pa.string()),  # pool, or seeds:<name> of a set that is taken whole
+        pa.field("tile_of", pa.string()),  # path of the picture that a tile is cut from; null: a file of its own
+        pa.field("tile_x", pa.int32()),  # pixels: its left side in that picture
+        pa.field("tile_y", pa.int32()),  # its top
+        pa.field("tile_side", pa.int32()),
         pa.field("sha256", pa.string()),  # of the file's bytes; null when unreadable
         pa.field("bytes", pa.int64()),
         pa.field("format", pa.string()),  # PNG, JPEG, …

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeVar
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from dinomill.images.decode_error import DecodeError, Reason
 
+Values = TypeVar("Values", bound=np.generic)
 
-def orient(pixels: npt.NDArray[np.uint8], orientation: int) -> npt.NDArray[np.uint8]:
+
+def orient(pixels: npt.NDArray[Values], orientation: int) -> npt.NDArray[Values]:
     """Turn ``[H, W, C]`` upright by its EXIF orientation, 1 to 8; other values mean upright."""
     if orientation not in range(2, 9):
         return pixels
@@ -29,6 +33,19 @@ def compose_on_white(image: Image.Image) -> Image.Image:
         return image
     rgba = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba)
+
+
+def on_white(stored: npt.NDArray[Any], *, associated: bool) -> npt.NDArray[Any]:
+    """Put stored values ``[H, W, C + 1]`` whose last channel is transparency on white, ``[H, W, C]`` of the same type.
+
+    Args:
+        stored: Integers or floats (0 to 1).
+        associated: Whether the colours are multiplied by the transparency already.
+    """
+    whole = np.iinfo(stored.dtype).max if stored.dtype.kind in "ui" else 1.0
+    colours, alpha = stored[..., :-1].astype(np.float64), stored[..., -1:].astype(np.float64) / whole
+    mixed = (colours if associated else colours * alpha) + whole * (1 - alpha)
+    return np.clip(np.rint(mixed) if stored.dtype.kind in "ui" else mixed, 0, whole).astype(stored.dtype)
 
 
 def to_uint8(stored: npt.NDArray[np.generic], value_range: tuple[float, float] | None) -> npt.NDArray[np.uint8]:

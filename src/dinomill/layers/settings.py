@@ -93,8 +93,8 @@ def _wrong_kinds(settings: Mapping[str, Any]) -> Iterable[tuple[str, Any, str]]:
                 "a text, such as " + ("data/mine" if key in ("data", "dataset", "work") else "mine"),
             )
     pool = settings.get("pool")
-    if not (pool is None or _text(pool) or pool == "" or (isinstance(pool, list) and all(map(_text, pool)))):
-        yield "pool", pool, "places, as a list: [path/to/images]"
+    if not (pool is None or _text(pool) or pool == "" or (isinstance(pool, list) and all(map(_place, pool)))):
+        yield "pool", pool, "places, as a list: [path/to/images, {path: path/to/scenes, tiles: {side: 256}}]"
     seeds = settings.get("seeds")
     if isinstance(seeds, Mapping):
         for name, place in seeds.items():
@@ -112,6 +112,11 @@ def _wrong_kinds(settings: Mapping[str, Any]) -> Iterable[tuple[str, Any, str]]:
     for name, place in (folders or {}).items():
         if not _text(place):
             yield f"folders.{name}", place, "a folder: path/to/folder"
+
+
+def _place(value: Any) -> bool:
+    """A place, or one with what is to be done with its images; what exactly, its reader knows."""
+    return _text(value) or (isinstance(value, Mapping) and _text(value.get("path")))
 
 
 def _text(value: Any) -> bool:

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field
 
 from dinomill.config import Config
+from dinomill.images.tiles import TileConfig
 
 Size = Literal["tiny", "S", "B", "L"]
 
@@ -41,6 +42,7 @@ class Wish(Config):
 
     name: str = Field(description="of the environment")
     pool: tuple[str, ...] = Field(min_length=1, description="where the images lie")
+    tiles: TileConfig | None = Field(default=None, description="how the pool's images are cut; null: they are not")
     seeds: dict[str, str] = Field(default_factory=dict, description="sets of good examples, by name")
     seed_images: int = Field(default=0, ge=0, description="files in them")
     labelled: str | None = Field(default=None, description="<split>/<class>/<image>")
@@ -51,6 +53,11 @@ class Wish(Config):
     size: Size | None = Field(default=None, description="of the model; null: by images, machine and hours")
     start: Start | None = Field(default=None, description="weights to start from")
     notes: tuple[str, ...] = Field(default=(), description="what the user should know of the places, in sentences")
+
+    @property
+    def cut(self) -> dict[str, TileConfig]:
+        """How the images of each place of the pool are cut."""
+        return dict.fromkeys(self.pool, self.tiles) if self.tiles else {}
 
 
 class Measured(Config):

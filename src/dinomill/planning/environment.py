@@ -16,14 +16,15 @@ from typing import Any
 import yaml
 
 from dinomill.errors import InputError
-from dinomill.planning.choices import Choice, Choices
+from dinomill.planning.choices import Choice, Choices, Wish
 from dinomill.planning.recipe import Plan
 from dinomill.stages import STAGES
 
 CONF = Path("conf")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _NUMBER = re.compile(r"[-+]?[0-9_.]+([eE][-+]?[0-9]+)?|[-+]?0[xXoObB][0-9a-fA-F_]+|[0-9:.-]+")
-_RESERVED = ("base", "local", "paper", "work", "mlflow")  # the last two: folders of data that all environments share
+# The last three: folders of data, or of data/work, that all environments share.
+_RESERVED = ("base", "local", "paper", "work", "mlflow", "cache")
 _LAYER = re.compile(r"0[0-9]_[a-z_]+")  # data/01_raw holds images, data/05_model_input what the base makes of them
 _WIDTH = 120
 _COMMENT_COLUMN = 44
@@ -85,11 +86,12 @@ def nested(choices: Choices) -> dict[str, Any]:
 
 def _globals(plan: Plan, command: str) -> str:
     wish, name = plan.wish, plan.wish.name
-    several = f"{plan.pool.files:,} files, about {plan.pool.images:,} usable images"
+    things = f"tiles of {wish.tiles.side} pixels" if wish.tiles else "files"
+    several = f"{plan.pool.files:,} {things}, about {plan.pool.images:,} usable images"
     if plan.pool.copied:
         several += f", {plan.pool.distinct:,} of them different"
     choices: Choices = {
-        "pool": Choice(list(wish.pool), several),
+        "pool": Choice(_pool(wish), several),
         "seeds": Choice(dict(wish.seeds) or None, "good examples" if wish.seeds else "none: nothing is irrelevant"),
         "labelled": Choice(
             wish.labelled,
@@ -104,6 +106,14 @@ def _globals(plan: Plan, command: str) -> str:
     }
     head = f"# Made by `{_one_line(command)}`\n# on {_one_line(str(plan.machine))}.\n#\n#   make run ENV={name}\n\n"
     return head + "".join(_lines(nested(choices), 0))
+
+
+def _pool(wish: Wish) -> list[Any]:
+    """The places, with how their images are cut."""
+    if wish.tiles is None:
+        return list(wish.pool)
+    said = wish.tiles.model_dump(exclude_defaults=True)
+    return [{"path": place, "tiles": said} for place in wish.pool]
 
 
 def _lines(tree: Mapping[str, Any], depth: int) -> Iterator[str]:
@@ -127,7 +137,7 @@ def _lines(tree: Mapping[str, Any], depth: int) -> Iterator[str]:
 
 def _block(key: str, value: Any, indent: str) -> list[str]:
     """``key: value``, in one line where it is short; paths and names of sets a line each."""
-    if isinstance(value, list) and any(isinstance(item, str) for item in value):
+    if isinstance(value, list) and any(isinstance(item, str | dict) for item in value):
         return [f"{indent}{key}:", *(f"{indent}  - {_scalar(item)}" for item in value)]
     if isinstance(value, dict):
         return [f"{indent}{key}:", *(f"{indent}  {_scalar(name)}: {_scalar(item)}" for name, item in value.items())]

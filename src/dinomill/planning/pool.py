@@ -8,9 +8,10 @@ from __future__ import annotations
 import time
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,12 @@ from PIL import Image
 from pydantic import Field
 
 from dinomill.config import Config
+from dinomill.curation.scan.preflight import EMPTY_TILE
 from dinomill.errors import DinomillError, InputError
 from dinomill.execution.progress import progress
 from dinomill.images.decode import MAX_PIXELS
 from dinomill.images.listing import Item, list_items
+from dinomill.images.tiles import TileConfig
 from dinomill.planning.pool_copies import copied_share
 from dinomill.planning.pool_look import Look, look
 from dinomill.storage import s3
@@ -55,6 +58,7 @@ class Pool(Config):
     bytes: int = Field(ge=0, description="of them all")
     sampled: int = Field(ge=1, description="files that were looked at")
     unreadable: dict[str, int] = Field(default_factory=dict, description="of the sampled ones, by reason")
+    empty: int = Field(default=0, ge=0, description="of the sampled ones: tiles of large images that show nothing")
     short_side: Spread = Field(description="pixels")
     long_side: Spread = Field(description="pixels")
     aspect: Spread = Field(description="width over height")
@@ -83,7 +87,7 @@ class Pool(Config):
     @property
     def images(self) -> int:
         """Usable images, counted where all were looked at, else estimated from the sample."""
-        return round(self.files * (1 - self.unreadable_share))
+        return round(self.files * (1 - self.unreadable_share - self.empty / self.sampled))
 
     @property
     def distinct(self) -> int:
@@ -111,11 +115,19 @@ class Pool(Config):
         return 3 if self.coloured > 0.05 else 1
 
 
-def survey(locations: Sequence[str], *, sample: int = SAMPLE, seed: int = 0, workers: int = 1) -> Pool:
+def survey(
+    locations: Sequence[str],
+    *,
+    tiles: Mapping[str, TileConfig] = MappingProxyType({}),
+    sample: int = SAMPLE,
+    seed: int = 0,
+    workers: int = 1,
+) -> Pool:
     """Look at the images of some locations.
 
     Args:
         locations: Folders, tars, manifests, ``s3://`` prefixes.
+        tiles: How the images of some of them are cut.
         sample: How many files are looked at, at most.
         seed: Of the draw.
         workers: Threads that decode.
@@ -125,7 +137,7 @@ def survey(locations: Sequence[str], *, sample: int = SAMPLE, seed: int = 0, wor
         StorageError: When S3 does not answer or refuses.
     """
     start = time.monotonic()
-    found = list_all(locations)
+    found = list_all(locations, tiles)
     chosen = draw(found, sample, seed)
     looks: list[Look] = []
     unreadable: Counter[str] = Counter()
@@ -147,30 +159,33 @@ def survey(locations: Sequence[str], *, sample: int = SAMPLE, seed: int = 0, wor
         files=len(found),
         bytes=sum(item.size for _, item in found),
         sampled=len(chosen),
+        empty=unreadable.pop(EMPTY_TILE, 0),
         unreadable=dict(sorted(unreadable.items())),
         **figures,
         seconds=time.monotonic() - start,
     )
 
 
-def list_all(locations: Sequence[str]) -> list[tuple[str, Item]]:
-    """Every file of the locations, sorted.
+def list_all(
+    locations: Sequence[str], tiles: Mapping[str, TileConfig] = MappingProxyType({})
+) -> list[tuple[str, Item]]:
+    """Every file of the locations, or every tile of its images where they are cut; sorted.
 
     Raises:
         InputError: When a location is missing.
     """
-    return [(location, item) for location in sorted(locations) for item in list_place(location)]
+    return [(location, item) for location in sorted(locations) for item in list_place(location, tiles.get(location))]
 
 
-def list_place(location: str) -> list[Item]:
-    """Every file of one location.
+def list_place(location: str, tiles: TileConfig | None = None) -> list[Item]:
+    """Every file, or tile, of one location.
 
     Raises:
         InputError: When it is missing, or is a manifest that cannot be read.
         StorageError: When S3 does not answer or refuses.
     """
     try:
-        return list_items(location)
+        return list_items(location, tiles)
     except (OSError, ValueError) as error:  # a damaged Parquet or CSV file says so in its reader's own words
         raise InputError(
             f"{location} cannot be read.",
@@ -193,7 +208,7 @@ def header_pixels(found: Sequence[tuple[str, Item]], workers: int = 1) -> npt.ND
 
     def read(place: tuple[str, Item]) -> int:
         source, item = place
-        if item.fault or item.offset >= 0 or s3.is_uri(source):
+        if item.fault or item.offset != -1 or s3.is_uri(source):
             return 0
         try:
             with warnings.catch_warnings():

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dinomill.curation.scan.preflight import PreflightConfig, Rejected
+from dinomill.curation.scan.preflight import EMPTY_TILE, PreflightConfig, Rejected
 from dinomill.curation.scan.signatures import signature, thumbnail
 from dinomill.images.decode import DecodeError, ImageInfo, decode_image, probe_image
-from dinomill.images.listing import Item, read_item
+from dinomill.images.listing import TILE, Item, read_item
 from dinomill.images.pixels import luminance
 
 _COLOUR = 12  # grey levels between a pixel's channels: JPEG's rounding and a scanner's noise stay below
@@ -50,12 +50,15 @@ def look(source: str, item: Item) -> Look | str:
     except OSError:
         return "unreadable"
     grey = luminance(pixels)
+    contrast = float(grey.std()) / 255
+    if item.offset == TILE and contrast < config.min_tile_contrast:
+        return EMPTY_TILE
     small = thumbnail(grey)
     spread = pixels.max(axis=2) - pixels.min(axis=2)
     return Look(
         info=info,
         coloured=bool((spread > _COLOUR).mean() > _COLOURED_PIXELS),
-        contrast=float(grey.std()) / 255,
+        contrast=contrast,
         small=small,
         mark=signature(small),
         digest=hashlib.sha256(data).digest(),

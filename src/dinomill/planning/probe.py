@@ -61,7 +61,13 @@ def probe(plan: Plan, root: Path) -> Measured:
             stages = configurations(plan, room, root)
             seen = _ask(
                 "curation",
-                {"locations": list(plan.wish.pool), "images": IMAGES, "stages": stages, "room": str(room)},
+                {
+                    "locations": list(plan.wish.pool),
+                    "tiles": {place: tiles.model_dump() for place, tiles in plan.wish.cut.items()},
+                    "images": IMAGES,
+                    "stages": stages,
+                    "room": str(room),
+                },
                 room,
             )
             bar.advance(1)

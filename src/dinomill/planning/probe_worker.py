@@ -41,12 +41,14 @@ def curation(request: Request) -> dict[str, Any]:
     from dinomill.curation.config import CurationConfig
     from dinomill.curation.embedding.embed import embed_files
     from dinomill.curation.scan.scan import POOL, scan
+    from dinomill.images.tiles import TileConfig
     from dinomill.planning.pool import draw, list_all
     from dinomill.planning.pool_look import look
 
     config = CurationConfig.parse(request["stages"]["curation"], where="the plan")
     room = Path(request["room"])
-    chosen = draw(list_all(request["locations"]), request["images"], seed=1)
+    tiles = {place: TileConfig.parse(said, where="the plan") for place, said in request["tiles"].items()}
+    chosen = draw(list_all(request["locations"], tiles), request["images"], seed=1)
     started = time.perf_counter()
     folder = _copied(chosen, room / "images")
     read = (time.perf_counter() - started) / len(chosen) if any("://" in place for place, _ in chosen) else 0.0

@@ -66,6 +66,13 @@ def count_repeated(path: Path, keep: pc.Expression) -> tuple[str, int, str]:
     return name, len(again), _named(again[:_NAMED])
 
 
+def sample_numbers(total: int, count: int) -> npt.NDArray[np.int64]:
+    """The numbers of the rows of a table that are looked at, in order: all, or a seeded sample of ``count``."""
+    if total <= count:
+        return np.arange(total)
+    return np.sort(np.random.default_rng(0).choice(total, count, replace=False))
+
+
 def sample_rows(path: Path, columns: list[str], count: int, keep: pc.Expression | None = None) -> tuple[pa.Table, int]:
     """A seeded sample of a table's rows, in order, and how many there are in all; all of them when they are few.
 
@@ -79,7 +86,7 @@ def sample_rows(path: Path, columns: list[str], count: int, keep: pc.Expression 
     total = table.count_rows(filter=keep)
     if total <= count:
         return table.to_table(columns=columns, filter=keep), total
-    wanted = np.sort(np.random.default_rng(0).choice(total, count, replace=False))
+    wanted = sample_numbers(total, count)
     pieces, start = [], 0
     for batch in table.to_batches(columns=columns, filter=keep):
         first, last = np.searchsorted(wanted, [start, start + len(batch)])

@@ -17,11 +17,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from pydantic import Field
 
 from dinomill.config import Config
 from dinomill.errors import DinomillError
+from dinomill.quality.counting import sample_numbers
 from dinomill.quality.handle import QualityHandle
 from dinomill.storage.atomic import write_text
 from dinomill.storage.hashing import hash_json
@@ -73,7 +73,7 @@ def check_table(
     """
     total = len(rows) if total is None else total
     if len(rows) > config.sample_above:
-        rows = rows.iloc[np.sort(np.random.default_rng(0).choice(len(rows), config.sample_above, replace=False))]
+        rows = rows.iloc[sample_numbers(len(rows), config.sample_above)]
     with _quiet():
         results, docs = _run(name, rows, suite, work / "gx", index)
     if config.docs and docs.is_dir():

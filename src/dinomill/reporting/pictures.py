@@ -15,7 +15,7 @@ from PIL import Image
 from dinomill.errors import DinomillError
 from dinomill.handles import DatasetHandle
 from dinomill.images.decode import decode_image
-from dinomill.images.listing import Item, list_items, read_item
+from dinomill.images.listing import TILE, Item, list_items, read_item
 from dinomill.images.shards import Location, ShardReader
 from dinomill.storage import s3
 
@@ -73,6 +73,8 @@ class Originals:
         """
         if row.get("shard") is not None:
             return bytes(self._reader.read(Location(row["shard"], row["offset"], row["length"])))
+        if row.get("tile_of") is not None:
+            return read_item(row["source"], Item(row["path"], 0, "", TILE))
         return read_item(row["source"], self._item(row["source"], row["path"]))
 
     def pixels(self, row: dict[str, Any]) -> Pixels:

@@ -25,8 +25,6 @@ from dinomill.training.job import TrainingJob
 
 log = logging.getLogger(__name__)
 
-_WORKER = "dinomill.training.worker"
-
 
 def run_job(job: TrainingJob, launcher: LauncherConfig, dataset: DatasetHandle) -> None:
     """Train in processes of their own, unless the work folder holds the finished result already.
@@ -42,8 +40,10 @@ def run_job(job: TrainingJob, launcher: LauncherConfig, dataset: DatasetHandle) 
     if job.exported.is_dir():
         log.info("The %s was finished before: taking its result from %s.", job.stage, job.work)
         return
+    from dinomill.training import worker  # started by its name; imported, because DVC watches what is imported
+
     # The MLflow run's address is in the environment, which the workers inherit.
-    launch(_WORKER, job.save(), work=job.work, config=launcher, environment={})
+    launch(worker.__name__, job.save(), work=job.work, config=launcher, environment={})
 
 
 def adopt(

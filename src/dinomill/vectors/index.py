@@ -48,6 +48,9 @@ class SearchReport(Config):
     rows: int = Field(description="rows searched")
     recall: float | None = Field(description="share of the exact neighbours that was found; none: not measured")
     checked: int = Field(default=0, description="neighbours that the recall was measured on")
+    compared: int = Field(
+        default=0, exclude=True, description="rows compared with all; the others' neighbours were known (in no handle)"
+    )
 
 
 class Neighbours(NamedTuple):

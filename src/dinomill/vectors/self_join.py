@@ -21,12 +21,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from dinomill.config import Config
-from dinomill.execution.progress import progress
 from dinomill.execution.tasks import ExecutionConfig, Task, TaskResult, run_tasks
 from dinomill.storage.atomic import atomic_file
 from dinomill.storage.hashing import hash_bytes, hash_json
 from dinomill.vectors.cells import UNIT, Cells, near_cells, open_cells, write_cells
+from dinomill.vectors.exact_join import Joined, Question, crowd_of, exact_join, others
 from dinomill.vectors.index import SearchConfig, SearchReport
 from dinomill.vectors.products import (
     Floats,
@@ -35,8 +34,6 @@ from dinomill.vectors.products import (
     Vectors,
     about_best,
     best,
-    blocks,
-    brute_force,
     joined,
     one_thread,
 )
@@ -48,28 +45,13 @@ _CELLS_OF_CROWD = 8
 _ROUNDING = 5e-4  # what 16-bit rows may change a similarity by, amply
 
 
-class Question(Config):
-    """What is asked about every row."""
-
-    neighbours: int = Field(ge=1, description="nearest rows wanted, without the row itself")
-    floor: float = Field(default=-1.0, description="similarity below which a neighbour is of no interest")
-    crowd: int | None = Field(default=None, ge=1, description="also say how similar this neighbour is (1: the nearest)")
-
-
 class Scratch(NamedTuple):
     """Where unfinished work lies, and who does it."""
 
     folder: Path
     key: str  # says what the vectors are: equal keys, equal vectors
     execution: ExecutionConfig
-
-
-class Joined(NamedTuple):
-    """The answer."""
-
-    pairs: Scored  # each row's nearest rows that reach the floor
-    crowd: Floats  # [rows]: similarity of the neighbour asked for; -1 where there are fewer
-    report: SearchReport
+    past: Path | None = None  # where the neighbours of few rows are remembered from run to run
 
 
 class JoinTask(Task):
@@ -105,35 +87,11 @@ def join(
         scratch: For many rows; none: a temporary folder, and processes on this machine.
     """
     if len(rows) <= config.exact_up_to:
-        return _exact(vectors, rows, question, name)
+        return exact_join(vectors, rows, question, name, scratch and scratch.past)
     room: AbstractContextManager[str | Path] = tempfile.TemporaryDirectory() if scratch is None else nullcontext("")
     with room as temporary:
         place = scratch or Scratch(Path(temporary), "", ExecutionConfig())
         return _in_cells(vectors, rows, question, config, name, place)
-
-
-def _exact(vectors: Vectors, rows: Rows, question: Question, name: str) -> Joined:
-    pairs, crowds = [], []
-    with progress(name, len(rows)) as bar:
-        for block in blocks(rows):
-            found = _of_others(vectors, block, rows, question)
-            crowds.append(_crowd(found, len(block), question))
-            close = found.only(found.similarity >= question.floor)
-            pairs.append(Scored(block[close.query], close.row, close.similarity))
-            bar.advance(len(block))
-    report = SearchReport(kind="exact", rows=len(rows), recall=1.0)
-    return Joined(joined(pairs), np.concatenate([*crowds, np.empty(0, np.float32)]), report)
-
-
-def _of_others(vectors: Vectors, queries: Rows, rows: Rows, question: Question) -> Scored:
-    """The neighbours of some of the rows by brute force, the row itself left out; ``query`` counts the queries."""
-    k = question.neighbours
-    found = brute_force(vectors.take(queries), vectors, rows, k + 1, question.floor if question.crowd is None else -2.0)
-    others = found.row != queries[found.query]
-    found = found.only(others)
-    count = np.bincount(found.query, minlength=len(queries))
-    rank = np.arange(len(found.query)) - np.repeat(np.cumsum(count) - count, count)
-    return found.only(rank < k)  # one of many equal rows may not have found itself
 
 
 def _in_cells(
@@ -146,7 +104,7 @@ def _in_cells(
     cells = open_cells(folder / "cells")
     generator = np.random.default_rng(config.seed + 1)
     asked = np.sort(generator.choice(rows, min(config.check_queries, len(rows)), replace=False))
-    truth = _of_others(vectors, asked, rows, question) if len(asked) else joined([])
+    truth = others(vectors, asked, rows, question) if len(asked) else joined([])
     truth = truth.only(truth.similarity >= question.floor)
     setting = truth.query % 2 == 0  # one half sets how far to look, the other measures what that finds
     with one_thread():
@@ -161,7 +119,9 @@ def _in_cells(
     recall, checked = _recall(pairs, asked, truth.only(~setting), question)
     share = sum(part.compared for part in parts) / len(rows) ** 2
     kind = f"{len(cells.centres):,} cells, {looked_at} looked at; {share:.2%} of all pairs compared"
-    return Joined(pairs, crowd, SearchReport(kind=kind, rows=len(rows), recall=recall, checked=checked))
+    return Joined(
+        pairs, crowd, SearchReport(kind=kind, rows=len(rows), recall=recall, checked=checked, compared=len(rows))
+    )
 
 
 def join_cells(task: JoinTask) -> JoinPart:
@@ -258,17 +218,7 @@ def _collected(parts: list[JoinPart], rows: Rows, question: Question) -> tuple[S
     loaded = [np.load(part.outputs[0]) for part in parts]
     found = best(joined([Scored(one["query"], one["row"], one["similarity"]) for one in loaded]), question.neighbours)
     counted = Scored(np.searchsorted(rows, found.query), found.row, found.similarity)
-    return found.only(found.similarity >= question.floor), _crowd(counted, len(rows), question)
-
-
-def _crowd(found: Scored, queries: int, question: Question) -> Floats:
-    """The similarity of each query's neighbour of the rank asked for."""
-    crowd = np.full(queries, -1, dtype=np.float32)
-    if question.crowd is not None:
-        count = np.bincount(found.query, minlength=queries)
-        enough = count >= question.crowd
-        crowd[enough] = found.similarity[(np.cumsum(count) - count)[enough] + question.crowd - 1]
-    return crowd
+    return found.only(found.similarity >= question.floor), crowd_of(counted, len(rows), question)
 
 
 def _recall(pairs: Scored, asked: Rows, truth: Scored, question: Question) -> tuple[float | None, int]:

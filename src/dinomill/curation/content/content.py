@@ -1,6 +1,6 @@
 """What images show, as far as filters ask: a score of unsafe content, and where there are faces.
 
-<work>/content/<hash>/      tables of scores and boxes as they are made, and done markers
+<cache>/content/<hash>/     scores and boxes by content of the image (storage/kept_tables.py), a folder a question
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pydantic import Field
 
 from dinomill.curation.content import faces, nsfw
 from dinomill.curation.content.filters import FilterConfig
-from dinomill.execution.tasks import ExecutionConfig, Task, TaskResult, run_tasks
+from dinomill.curation.work_done import say
+from dinomill.execution.tasks import ExecutionConfig, Task, TaskResult, forget_tasks, run_tasks
 from dinomill.images.decode import decode_image
-from dinomill.images.listing import Item, as_item, read_again
-from dinomill.storage.atomic import write_parquet
+from dinomill.images.listing import Item, as_item, read_unchanged
 from dinomill.storage.hashing import hash_file, hash_json
+from dinomill.storage.kept import as_keys, made_by, remove_unused
+from dinomill.storage.kept_tables import KEY_FIELD, KeptTables, write_table
 
 CONTENT_SCHEMA = pa.schema(
     [
@@ -33,6 +34,9 @@ CONTENT_SCHEMA = pa.schema(
         ),  # left, top, right, bottom of each, as shares of width and height
     ]
 )
+# What decides an answer, beside the networks.
+_CODE = ("dinomill.images.array_files", "dinomill.images.decode", "dinomill.images.pixels", "dinomill.curation.content")
+_LIBRARIES = ("numpy", "pillow", "simplejpeg", "opencv-python-headless", "opencv-python", "tifffile", "onnxruntime")
 _PER_TASK = 256  # images: ten to forty seconds
 
 
@@ -41,7 +45,7 @@ class ContentTask(Task):
 
     images: tuple[tuple[str, Item], ...]  # source and item
     sides: tuple[tuple[int, int], ...] = Field(description="width and height of each")
-    hashes: str = Field(description="of the images' contents: a changed file is another task")
+    hashes: tuple[str, ...] = Field(description="sha256 of the images' contents, by which the answers are kept")
     nsfw: bool
     face_score: float | None = Field(description="the least score of a face; None: faces are not looked for")
     face_side: int
@@ -68,34 +72,49 @@ def asked(config: FilterConfig) -> str | None:
     return hash_json(networks) if networks else None
 
 
-def examine(files: pa.Table, config: FilterConfig, *, work: Path, execution: ExecutionConfig) -> pa.Table:
-    """Ask the networks about every readable image that may become part of the dataset.
+def examine(
+    files: pa.Table, config: FilterConfig, *, work: Path, execution: ExecutionConfig, cache: Path | None = None
+) -> pa.Table:
+    """Ask the networks about every readable image that may become part of the dataset and was not asked about before.
 
     Args:
         files: The scan's table, in which ``candidate`` says what may become part of the dataset.
         config: What is asked; nothing by default.
         work: Where unfinished work is kept.
         execution: Where tasks run.
+        cache: Where answers are kept; None: in ``work``.
 
     Returns:
         A table of CONTENT_SCHEMA with a row a row of ``files``, null where nothing was asked.
 
     Raises:
+        InputError: When an image changed since it was scanned.
         MachineError: When a network is not installed.
     """
     networks = asked(config)
     wanted = np.flatnonzero(pc.and_(files["candidate"], pc.is_null(files["reason"])).to_numpy(zero_copy_only=False))
     if networks is None or not len(wanted):
         return pa.table([pa.nulls(len(files), field.type) for field in CONTENT_SCHEMA], schema=CONTENT_SCHEMA)
-    room = work / "content" / networks[:16]
-    tasks = _tasks(files.take(pa.array(wanted)), config, networks, room / "shards")
-    shards = run_tasks(
-        examine_shard, tasks, ContentShard, done=room / "done", config=execution, name="curation: content"
-    )
-    found = pa.concat_tables(pq.read_table(shard.outputs[0]) for shard in shards)
+    everything = (cache or work / "cache") / "content"
+    room = everything / hash_json([networks, made_by(_CODE, _LIBRARIES)])[:16]
+    wanted_files = files.take(pa.array(wanted))
+    keys = as_keys(wanted_files["sha256"].to_pylist())
+    missing = np.flatnonzero(KeptTables(room, []).find(keys) < 0)
+    taken_over = len(keys) - len(missing)
+    _, first = np.unique(keys[missing], return_index=True)  # of files with the same bytes, one
+    missing = missing[np.sort(first)]
+    tasks = _tasks(wanted_files.take(pa.array(missing)), config, networks, room)
+    done = work / "content" / "done"
+    run_tasks(examine_shard, tasks, ContentShard, done=done, config=execution, name="curation: content")
+    forget_tasks(tasks, done=done)  # what they found is found by its keys
+    kept = KeptTables(room)
     place = np.full(len(files), -1, dtype=np.int64)
-    place[wanted] = np.arange(len(wanted))
-    return found.take(pa.array(place, mask=place < 0))
+    place[wanted] = kept.find(keys)
+    assert (place[wanted] >= 0).all(), "every image was asked about"
+    kept.tidy(place)
+    remove_unused(everything)
+    say("content", len(missing), len(keys), taken_over)
+    return kept.take(place, CONTENT_SCHEMA)
 
 
 def examine_shard(task: ContentTask) -> ContentShard:
@@ -104,18 +123,17 @@ def examine_shard(task: ContentTask) -> ContentShard:
 
     cv2.setNumThreads(0)
     rows = []
-    for (source, item), sides in zip(task.images, task.sides, strict=True):
-        data = read_again(source, item)
-        row: dict[str, Any] = {"nsfw": None, "faces": None, "face_boxes": None}
+    for (source, item), sides, sha256 in zip(task.images, task.sides, task.hashes, strict=True):
+        data = read_unchanged(source, item, sha256)
+        row: dict[str, Any] = {"key": bytes.fromhex(sha256), "nsfw": None, "faces": None, "face_boxes": None}
         if task.nsfw:
             row["nsfw"] = nsfw.nsfw_score(decode_image(data, min_side=nsfw.SIDE))
         if task.face_score is not None:
             boxes = faces.find_faces(_large_enough(data, sides, task.face_side), task.face_score, task.face_side)
             row |= {"faces": len(boxes), "face_boxes": [share for box in boxes for share in box]}
         rows.append(row)
-    path = task.folder / f"{task.content_hash()[:16]}.parquet"
-    write_parquet(path, pa.Table.from_pylist(rows, schema=CONTENT_SCHEMA))
-    return ContentShard(outputs=(path,))
+    table = pa.Table.from_pylist(rows, schema=pa.schema([KEY_FIELD, *CONTENT_SCHEMA]))
+    return ContentShard(outputs=(write_table(task.folder, table, task.content_hash()[:16]),))
 
 
 def _large_enough(data: bytes, sides: tuple[int, int], longer: int) -> npt.NDArray[np.uint8]:
@@ -133,7 +151,7 @@ def _tasks(files: pa.Table, config: FilterConfig, networks: str, folder: Path) -
                 units=len(some),
                 images=tuple((row["source"], as_item(row)) for row in some),
                 sides=tuple((row["width"], row["height"]) for row in some),
-                hashes=hash_json([row["sha256"] for row in some]),
+                hashes=tuple(row["sha256"] for row in some),
                 nsfw=config.max_nsfw is not None,
                 face_score=config.faces.min_score if config.faces else None,
                 face_side=config.faces.side if config.faces else 0,

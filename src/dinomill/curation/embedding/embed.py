@@ -1,15 +1,13 @@
-"""Features of every readable image, as memory-mapped shards.
+"""Features of every readable image, as memory-mapped shards; an image that was embedded before is not embedded again.
 
 <folder>/00000.npy …          float16 [n, dimension], rows of length one; row r is the scan's r-th readable file
-<work>/embeddings/<hash>/     the same shards as they are made, and done markers
+<cache>/embeddings/<hash>/    features by content of the image (storage/kept_rows.py), a folder an embedder
 """
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,25 +16,35 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from dinomill.config import Config
-from dinomill.curation.embedding.embedders import EmbedderConfig, Network, embed, find_network
-from dinomill.curation.embedding.whiten import fit
+from dinomill.curation.embedding.embedders import EmbedderConfig, Network, embed, find_network, identity
+from dinomill.curation.embedding.whiten import Whitening, fit
 from dinomill.curation.handles import EmbeddingsHandle, ScanHandle
 from dinomill.curation.scan.tables import read_files
-from dinomill.execution.tasks import ExecutionConfig, Task, TaskResult, run_tasks
+from dinomill.curation.work_done import TAKEN_OVER, counted, say
+from dinomill.errors import StorageError
+from dinomill.execution.tasks import ExecutionConfig, Task, TaskResult, forget_tasks, run_tasks
 from dinomill.images.decode import decode_image
-from dinomill.images.listing import Item, as_item, read_again
+from dinomill.images.listing import Item, as_item, read_unchanged
+from dinomill.storage.arrays import write_rows
 from dinomill.storage.atomic import atomic_file, fresh_folder
-from dinomill.storage.hashing import hash_json
+from dinomill.storage.hashing import hash_bytes, hash_json
+from dinomill.storage.kept import Keys, as_keys, remove_unused
+from dinomill.storage.kept_rows import Damaged, KeptRows, write_rows_kept
 from dinomill.vectors.rows import unit
 
 Rows = npt.NDArray[np.int64]
+Stored = npt.NDArray[np.float16]
+
+_AT_ONCE = 4_096  # rows copied at once, whatever the shards' sizes
+_SHARDS = 256  # at most about so many: each is an open file while it is read
+_ATTEMPTS = 3  # to find every image's features after embedding what was missing
 
 
 class EmbeddingConfig(Config):
     """How features are made."""
 
     embedder: EmbedderConfig = EmbedderConfig()
-    images_per_task: int = Field(default=1024, ge=1, description="images that one task embeds: one shard")
+    images_per_task: int = Field(default=1024, ge=1, description="images that one task embeds")
     whiten: float | None = Field(
         default=None,
         gt=0,
@@ -50,17 +58,14 @@ class EmbedTask(Task):
     """Some images, and the network."""
 
     images: tuple[tuple[str, Item], ...]  # source and item
-    hashes: str = Field(description="of the images' contents: a changed file is another task")
+    hashes: tuple[str, ...] = Field(description="sha256 of the images' contents, by which their features are kept")
     network: Network
     embedder: EmbedderConfig
     folder: Path
 
 
 class EmbedShard(TaskResult):
-    """One shard: its path is the only output."""
-
-    rows: int
-    dimension: int
+    """One file of kept features: the only output."""
 
 
 class Embeddings:
@@ -96,44 +101,134 @@ class Embeddings:
         return found
 
 
+class _Kept:
+    """The kept features of some images, in the images' order."""
+
+    def __init__(self, folder: Path, keys: Keys) -> None:
+        self.rows = KeptRows(folder)
+        self.place = self.rows.find(keys)
+        self.dimension = int(self.rows.take(self.place[:1]).shape[1])
+
+    def __len__(self) -> int:
+        return len(self.place)
+
+    def stored(self, rows: Rows) -> npt.NDArray[np.float32]:
+        """As they are stored, float32 [n, D]."""
+        return self.rows.take(self.place[rows]).astype(np.float32)
+
+    def blocks(self, first: int, last: int, whitening: Whitening | None) -> Iterator[Stored]:
+        """Rows from ``first`` to ``last``, whitened or as they are."""
+        for start in range(first, last, _AT_ONCE):
+            some: Stored = self.rows.take(self.place[start : min(start + _AT_ONCE, last)])
+            yield some if whitening is None else whitening(some.astype(np.float32)).astype(np.float16)
+
+
 def embed_files(
-    scan: ScanHandle, config: EmbeddingConfig, *, folder: Path, work: Path, execution: ExecutionConfig
+    scan: ScanHandle,
+    config: EmbeddingConfig,
+    *,
+    folder: Path,
+    work: Path,
+    execution: ExecutionConfig,
+    cache: Path | None = None,
 ) -> EmbeddingsHandle:
-    """Embed every readable file of a scan.
+    """Embed every readable file of a scan that was not embedded before.
+
+    Args:
+        scan: The files.
+        config: How.
+        folder: Where the result goes.
+        work: Where unfinished work is kept.
+        execution: Where tasks run.
+        cache: Where features are kept; None: in ``work``.
 
     Raises:
-        InputError: When the network cannot be found.
+        InputError: When the network cannot be found, or an image changed since it was scanned.
     """
     network = find_network(config.embedder)
-    settings = hash_json([config.embedder.model_dump(mode="json"), network.weights_hash])
-    room = work / "embeddings" / settings[:16]
-    tasks = _tasks(scan, config, network, room)
-    shards = run_tasks(embed_shard, tasks, EmbedShard, done=room / "done", config=execution, name="curation: embed")
-    fresh_folder(folder)
-    paths = _write_shards(folder, [shard.outputs[0] for shard in shards], config.whiten)
+    settings = identity(network, config.embedder)
+    everything = (cache or work / "cache") / "embeddings"
+    files = _readable_files(scan)
+    keys = as_keys(files["sha256"].to_pylist())
+    embedded, taken_over = 0, len(keys)
+    for _ in range(_ATTEMPTS):
+        missing = np.flatnonzero(KeptRows(everything / settings[:16]).find(keys) < 0)
+        taken_over -= len(missing)
+        embedded += _embed_some(files, keys, missing, config, network, everything / settings[:16], work, execution)
+        try:
+            kept = _Kept(everything / settings[:16], keys)
+            fresh_folder(folder)
+            whitening = None if config.whiten is None else fit(kept.stored, len(kept), config.whiten)
+            paths = _write_shards(folder, kept, config.images_per_task, whitening)
+            break
+        except Damaged:  # it says so itself
+            continue
+    else:
+        raise StorageError(
+            f"Features that were just written cannot be read back from {everything}.",
+            action="check that disk, or remove the folder and run the same command again",
+        )
+    kept.rows.tidy(kept.place)
+    remove_unused(everything)
+    say("embed", embedded, len(keys), taken_over)
+    made_of = hash_json([scan.config_hash, scan.files_sha256, settings, config.whiten])
     return EmbeddingsHandle(
         folder=folder,
-        config_hash=hash_json([scan.config_hash, scan.files_sha256, settings, config.whiten]),
+        config_hash=made_of,
         shards=paths,
-        rows=sum(shard.rows for shard in shards),
-        dimension=shards[0].dimension,
+        rows=len(kept),
+        dimension=kept.dimension,
         network=config.embedder.network,
+        embedder=hash_json([settings, None if whitening is None else hash_bytes(whitening.matrix.tobytes())]),
+        work=counted(work, "embeddings", made_of, {"embedded": embedded, TAKEN_OVER: taken_over}),
     )
 
 
-def _write_shards(folder: Path, made: Sequence[Path], damping: float | None) -> tuple[Path, ...]:
-    """The finished shards: as they were made, or whitened."""
-    everything = Embeddings(made)
-    whitening = None if damping is None else fit(everything.stored, len(everything), damping)
+def _embed_some(
+    files: pa.Table,
+    keys: Keys,
+    missing: Rows,
+    config: EmbeddingConfig,
+    network: Network,
+    kept: Path,
+    work: Path,
+    execution: ExecutionConfig,
+) -> int:
+    """Embed what has no features yet; of files with the same bytes, one; how many images that were."""
+    _, first = np.unique(keys[missing], return_index=True)
+    missing = missing[np.sort(first)]
+    tasks = [
+        _task(files.take(pa.array(missing[start : start + config.images_per_task])), config, network, kept)
+        for start in range(0, len(missing), config.images_per_task)
+    ]
+    done = work / "embeddings" / kept.name / "done"
+    run_tasks(embed_shard, tasks, EmbedShard, done=done, config=execution, name="curation: embed")
+    forget_tasks(tasks, done=done)  # what they made is found by its keys
+    return len(missing)
+
+
+def _task(some: pa.Table, config: EmbeddingConfig, network: Network, kept: Path) -> EmbedTask:
+    rows = some.to_pylist()
+    return EmbedTask(
+        units=len(rows),
+        images=tuple((row["source"], as_item(row)) for row in rows),
+        hashes=tuple(row["sha256"] for row in rows),
+        network=network,
+        embedder=config.embedder,
+        folder=kept,
+    )
+
+
+def _write_shards(folder: Path, kept: _Kept, rows: int, whitening: Whitening | None) -> tuple[Path, ...]:
+    """The features in the order of the files, ``rows`` a shard, or more when those would be too many shards."""
+    size = rows * -(-len(kept) // (rows * _SHARDS))
     paths = []
-    for number, source in enumerate(made):
+    for number, start in enumerate(range(0, len(kept), size)):
+        last = min(start + size, len(kept))
         path = folder / f"{number:05d}.npy"
         with atomic_file(path) as temporary:
-            if whitening is None:
-                shutil.copyfile(source, temporary)
-            else:
-                with temporary.open("wb") as file:
-                    np.save(file, whitening(np.load(source).astype(np.float32)).astype(np.float16))
+            blocks = kept.blocks(start, last, whitening)
+            write_rows(temporary, blocks, shape=(last - start, kept.dimension), dtype=np.float16)
         paths.append(path)
     return tuple(paths)
 
@@ -147,14 +242,14 @@ def embed_shard(task: EmbedTask) -> EmbedShard:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        images = (_read(source, item, task.embedder.image_size) for source, item in task.images)
+        wanted = zip(task.images, task.hashes, strict=True)
+        images = (_read(source, item, sha256, task.embedder.image_size) for (source, item), sha256 in wanted)
         features = embed(images, task.network, task.embedder)
     finally:
         torch.set_num_threads(threads)
-    path = task.folder / f"{task.content_hash()[:16]}.npy"
-    with atomic_file(path) as temporary, temporary.open("wb") as file:
-        np.save(file, features.astype(np.float16))
-    return EmbedShard(outputs=(path,), rows=len(features), dimension=features.shape[1])
+    name = hash_json(task.hashes)[:16]
+    path = write_rows_kept(task.folder, as_keys(task.hashes), features.astype(np.float16), name)
+    return EmbedShard(outputs=(path,))
 
 
 def readable(files: pa.Table) -> npt.NDArray[np.bool_]:
@@ -168,25 +263,10 @@ def embedding_rows(files: pa.Table) -> Rows:
     return np.where(usable, np.cumsum(usable) - 1, -1).astype(np.int64)
 
 
-def _read(source: str, item: Item, side: int) -> npt.NDArray[np.uint8]:
-    return decode_image(read_again(source, item), min_side=side)
+def _read(source: str, item: Item, sha256: str, side: int) -> npt.NDArray[np.uint8]:
+    return decode_image(read_unchanged(source, item, sha256), min_side=side)
 
 
-def _tasks(scan: ScanHandle, config: EmbeddingConfig, network: Network, room: Path) -> list[EmbedTask]:
+def _readable_files(scan: ScanHandle) -> pa.Table:
     columns = read_files(scan, ["source", "path", "bytes", "start", "place", "sha256", "reason"])
-    columns = columns.filter(pc.is_null(columns["reason"]))
-    tasks = []
-    for start in range(0, len(columns), config.images_per_task):
-        some: list[dict[str, Any]] = columns.slice(start, config.images_per_task).to_pylist()
-        images = tuple((row["source"], as_item(row)) for row in some)
-        tasks.append(
-            EmbedTask(
-                units=len(some),
-                images=images,
-                hashes=hash_json([row["sha256"] for row in some]),
-                network=network,
-                embedder=config.embedder,
-                folder=room / "shards",
-            )
-        )
-    return tasks
+    return columns.filter(pc.is_null(columns["reason"]))

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from dinomill.curation.content.faces import as_boxes, blur_faces
 from dinomill.curation.content.filters import FilterConfig
+from dinomill.curation.scan.preflight import EMPTY_TILE
 from dinomill.errors import DinomillError
 from dinomill.images.decode import decode_image
 from dinomill.images.listing import read_row
@@ -55,7 +56,7 @@ class Pictures:
 
     def _make(self, row: int) -> tuple[str, str, str]:
         columns = self._files.slice(row, 1).to_pylist()[0]
-        if columns["reason"] is not None:
+        if columns["reason"] not in (None, EMPTY_TILE):
             return "", columns["path"], ""  # it has no picture; what is wrong the ledger says
         try:
             pixels = decode_image(read_row(columns), min_side=_SIDE)

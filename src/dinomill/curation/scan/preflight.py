@@ -11,11 +11,21 @@ import numpy.typing as npt
 from pydantic import Field
 
 from dinomill.config import Config
-from dinomill.curation.scan.signatures import measure, perceptual_hash, signature, thumbnail
+from dinomill.curation.scan.signatures import (
+    BRIGHTNESS,
+    SIGNATURE_LENGTH,
+    colours,
+    measure,
+    perceptual_hash,
+    signature,
+    thumbnail,
+)
 from dinomill.images.decode import MAX_PIXELS, DecodeError, decode_image, probe_image
 from dinomill.images.pixels import luminance
 
 _KEPT_SEGMENT = 0xEE  # Adobe's says how colours are coded; all other application segments are metadata
+
+EMPTY_TILE = "empty_tile"  # nothing is wrong with it, and nothing is to be seen
 
 
 class PreflightConfig(Config):
@@ -26,6 +36,13 @@ class PreflightConfig(Config):
         default=20.0, gt=1, description="long side over short side; beyond it an image is left out"
     )
     max_pixels: int = Field(default=MAX_PIXELS, ge=1, description="more are refused before they are decoded")
+    min_tile_contrast: float = Field(
+        default=0.02,
+        ge=0,
+        le=1,
+        description="standard deviation of the luminance; a tile of a large image that has less shows nothing and is "
+        "left out; 0 keeps them all",
+    )
     look_side: int = Field(
         default=128,
         ge=64,
@@ -47,14 +64,19 @@ class Rejected(Exception):
 
 
 class Seen(NamedTuple):
-    """A usable image: columns of scan.FILES_SCHEMA, and its signature."""
+    """A usable image: columns of scan.FILES_SCHEMA, and its signature with its colours."""
 
     columns: dict[str, Any]
     signature: npt.NDArray[np.int8]
 
 
-def look_at(data: bytes, config: PreflightConfig) -> Seen:
+def look_at(data: bytes, config: PreflightConfig, *, tile: bool = False) -> Seen:
     """Decode and measure the bytes of one file.
+
+    Args:
+        data: The file, or a tile as one.
+        config: What is usable.
+        tile: Whether it is cut from a larger picture: an empty one is left out.
 
     Raises:
         Rejected: When it is no usable image.
@@ -70,6 +92,9 @@ def look_at(data: bytes, config: PreflightConfig) -> Seen:
     except DecodeError as error:
         raise Rejected(str(error.reason), error.detail) from None
     grey = luminance(pixels)
+    quality = measure(grey)
+    if tile and quality.contrast < config.min_tile_contrast:
+        raise Rejected(EMPTY_TILE, f"contrast {quality.contrast:.4f}; at least {config.min_tile_contrast:g}")
     small = thumbnail(grey)
     means, squares, coloured = _channels(pixels)
     columns = {
@@ -81,11 +106,15 @@ def look_at(data: bytes, config: PreflightConfig) -> Seen:
         "frames": info.frames,
         "channels": 3 if coloured else 1,
         "phash": perceptual_hash(small),
-        **measure(grey)._asdict(),
+        **quality._asdict(),
         "mean": means,
         "square": squares,
     }
-    return Seen(columns, signature(small))
+    seen = np.zeros(SIGNATURE_LENGTH, dtype=np.int8)  # middle grey where there is no colour
+    seen[:BRIGHTNESS] = signature(small)
+    if coloured:
+        seen[BRIGHTNESS:] = colours(pixels)
+    return Seen(columns, seen)
 
 
 def _channels(pixels: npt.NDArray[np.uint8]) -> tuple[list[float], list[float], bool]:

@@ -1,9 +1,10 @@
-"""What an image looks like, in few bytes: a 64-bit perceptual hash, a finer signature, and measures of quality.
+"""What an image looks like, in few bytes: a 64-bit perceptual hash, a finer signature, colours, measures of quality.
 
 The signature is a 16×16 band-pass thumbnail: blur takes off what compression and resizing change, the subtracted wide
 blur takes off exposure and vignetting, and normalising takes off contrast. The distance of two signatures is one less
 their correlation. On 10,000 grey 28-pixel photographs it found every one of 600 copies (resized by 0.9 and 1.2,
 brightened by 8%, JPEG quality 50) at a threshold that half a per cent of different images pass; plain thumbnails 85%.
+It sees brightness alone: the colours stand beside it, in the same row, for those who ask (copies/colour.py).
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import numpy.typing as npt
 
 from dinomill.vectors.rows import unit
 
-SIGNATURE_LENGTH = 256
+BRIGHTNESS = 256  # numbers of the signature that say where it is brighter and darker
+COLOUR_SIDE = 8  # of the thumbnail of colours
+SIGNATURE_LENGTH = BRIGHTNESS + 3 * COLOUR_SIDE**2
 _SIDE = 32  # of the thumbnail that hash and signature are made from
 _FINE, _WIDE = 1.2, 4.0  # standard deviations of the two blurs, in pixels of the thumbnail
 
@@ -62,15 +65,24 @@ def signature(small: Floats) -> npt.NDArray[np.int8]:
     fine -= fine.mean()
     peak = float(np.abs(fine).max())
     if peak < 0.05:  # grey levels: nothing but rounding
-        return np.zeros(SIGNATURE_LENGTH, dtype=np.int8)
+        return np.zeros(BRIGHTNESS, dtype=np.int8)
     return np.asarray(np.rint(fine * (127.0 / peak)), dtype=np.int8)
 
 
-class Signatures:
-    """Signatures in a file, by row: read when they are asked for.
+def colours(pixels: Pixels) -> npt.NDArray[np.int8]:
+    """The mean colours [192] of an image [H, W, 3] in 8×8 cells, each channel less 128."""
+    import cv2
+
+    shrink = cv2.INTER_LINEAR if min(pixels.shape[:2]) < COLOUR_SIDE else cv2.INTER_AREA
+    cells = np.asarray(cv2.resize(pixels, (COLOUR_SIDE, COLOUR_SIDE), interpolation=shrink), dtype=np.int16)
+    return (cells - 128).astype(np.int8).ravel()
+
+
+class _Stored:
+    """Some columns of the rows in a file: read when they are asked for.
 
     Args:
-        path: ``.npy``, int8 [N, 256].
+        path: ``.npy``, int8 [N, SIGNATURE_LENGTH].
     """
 
     def __init__(self, path: Path) -> None:
@@ -79,14 +91,27 @@ class Signatures:
     def __len__(self) -> int:
         return len(self._stored)
 
+
+class Signatures(_Stored):
+    """Signatures of brightness by row."""
+
     @property
     def dimension(self) -> int:
         """Numbers a row."""
-        return int(self._stored.shape[1])
+        return BRIGHTNESS
 
     def take(self, rows: npt.NDArray[np.int64]) -> Floats:
         """The rows asked for, float32 [n, 256], of length one (zero rows stay zero)."""
-        return unit(self._stored[rows])
+        return unit(self._stored[rows, :BRIGHTNESS])
+
+
+class Colours(_Stored):
+    """Colours by row."""
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Floats:
+        """The rows asked for, float32 [n, 64, 3], 0 to 255."""
+        cells = self._stored[rows, BRIGHTNESS:].astype(np.float32) + np.float32(128)
+        return np.asarray(cells.reshape(len(rows), COLOUR_SIDE**2, 3), dtype=np.float32)
 
 
 def measure(grey: Pixels) -> Quality:

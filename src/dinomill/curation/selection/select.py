@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from dinomill.curation.content.filters import FILTER_COLUMNS, FilterConfig, apply_filters
 from dinomill.curation.embedding.embed import Embeddings, embedding_rows, readable
 from dinomill.curation.handles import DuplicatesHandle, EmbeddingsHandle, ScanHandle, SelectionHandle
+from dinomill.curation.scan.preflight import EMPTY_TILE
 from dinomill.curation.scan.scan import POOL, SEEDS
 from dinomill.curation.scan.tables import read_files
 from dinomill.curation.selection.balance import CLUSTERS_SCHEMA, BalanceConfig, cluster, cluster_table, share_out
@@ -102,7 +103,9 @@ def select(
     ledger = Ledger(len(files))
     pool = np.flatnonzero(files["candidate"].to_numpy(zero_copy_only=False))
     bad = pool[~readable(files)[pool]]
-    ledger.decide(bad, Fate.QUARANTINED, _at(files["reason"], bad), _at(files["detail"], bad))
+    empty = np.asarray(_at(files["reason"], bad) == EMPTY_TILE, dtype=np.bool_)
+    for some, fate in ((bad[~empty], Fate.QUARANTINED), (bad[empty], Fate.FILTERED)):
+        ledger.decide(some, fate, _at(files["reason"], some), _at(files["detail"], some))
     filtered = apply_filters(files, filters)
     out = pool[filtered.out[pool]]
     ledger.decide(out, Fate.FILTERED, filtered.reason[out], filtered.detail[out])

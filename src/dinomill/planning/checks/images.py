@@ -63,13 +63,14 @@ def _survey(request: Request, places: Sequence[str], key: str) -> Pool | Problem
     if not items:
         return None
     remembered = request.work / "checks" / f"{key}.json"
+    tiles = {place: request.tiles[place] for place in places if place in request.tiles}
     mark = hash_json([sorted(places), [[item.path, item.size, item.stamp] for item in items]])
     with suppress(ValidationError):
         kept = _Kept.model_validate_json(recall(remembered) or "")
         if kept.listing == mark:
             return kept.pool
     try:
-        found = survey(list(places), sample=_LOOKED_AT, workers=4)
+        found = survey(list(places), tiles=tiles, sample=_LOOKED_AT, workers=4)
     except DinomillError as error:
         return Problem.of(error, key)
     remember(remembered, _Kept(listing=mark, pool=found).model_dump_json() + "\n")

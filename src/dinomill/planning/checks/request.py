@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from dinomill.config import Config, config_error
 from dinomill.errors import DinomillError
 from dinomill.handles import DatasetHandle
-from dinomill.images.listing import Item, list_items
+from dinomill.images.listing import Item, list_items, split_tiles
 from dinomill.planning.checks.problems import Origin
 from dinomill.stages import STAGES
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dinomill.curation.config import CurationConfig
     from dinomill.distillation.config import DistillationConfig
     from dinomill.evaluation.config import EvaluationConfig
+    from dinomill.images.tiles import TileConfig
     from dinomill.layers import Layers
     from dinomill.packaging.config import PackagingConfig
     from dinomill.pretraining.config import PretrainingConfig
@@ -84,6 +85,16 @@ class Request:
         return _places(self.settings.get("pool"))
 
     @cached_property
+    def tiles(self) -> dict[str, TileConfig]:
+        """How the images of some of the pool's places are cut.
+
+        Raises:
+            ConfigError: When that cannot be understood.
+        """
+        found = self.settings.get("pool")
+        return split_tiles(found)[1] if isinstance(found, list | tuple) else {}
+
+    @cached_property
     def seeds(self) -> dict[str, str]:
         """The seed sets: a name and a place each."""
         found = self.settings.get("seeds")
@@ -129,7 +140,7 @@ class Request:
             StorageError: When S3 does not answer or refuses.
         """
         if place not in self._listings:
-            self._listings[place] = list_items(place)
+            self._listings[place] = list_items(place, self.tiles.get(place))
         return self._listings[place]
 
     @cached_property
@@ -201,4 +212,6 @@ class Request:
 def _places(found: Any) -> tuple[str, ...]:
     if isinstance(found, str):
         return (found,)
-    return tuple(str(place) for place in found) if isinstance(found, Iterable) else ()
+    if not isinstance(found, Iterable):
+        return ()
+    return tuple(str(place.get("path", "") if isinstance(place, Mapping) else place) for place in found)
