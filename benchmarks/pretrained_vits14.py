@@ -161,7 +161,8 @@ def stand_in(model: VisionTransformer) -> Any:
     """What the wheel's network holds of a backbone, for a small one: the same names, the same nodes, no arithmetic."""
     from onnx import helper, numpy_helper
 
-    arrays, nodes = {}, []
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    nodes: list[Any] = []
     for name, tensor in model.state_dict().items():
         if name == "mask_token":
             continue

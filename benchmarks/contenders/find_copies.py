@@ -3,26 +3,32 @@
 python find_copies.py {imagededup-phash | imagededup-dhash | cleanvision | fastdup} FOLDER
 """
 
+from __future__ import annotations
+
 import json
 import os
 import resource
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
+
+Pairs = set[frozenset[str]]
+Find = Callable[[str], Pairs]
 
 for variable in ("DO_NOT_TRACK", "SENTRY_OPT_OUT"):
     os.environ[variable] = "1"
 
 
-def imagededup(kind):
+def imagededup(kind: str) -> Find:
     """PHash or DHash, with the library's own defaults, on two processes."""
     from imagededup.methods import DHash, PHash
 
     method = PHash(verbose=False) if kind == "phash" else DHash(verbose=False)
 
-    def find(folder):
+    def find(folder: str) -> Pairs:
         hashes = method.encode_images(image_dir=folder, num_enc_workers=2)
         found = method.find_duplicates(encoding_map=hashes, num_dist_workers=2)
         return {frozenset((name, other)) for name, others in found.items() for other in others}
@@ -30,14 +36,14 @@ def imagededup(kind):
     return find
 
 
-def cleanvision():
+def cleanvision() -> Find:
     """Its two duplicate checks."""
     from cleanvision import Imagelab
 
-    def find(folder):
+    def find(folder: str) -> Pairs:
         lab = Imagelab(data_path=folder)
         lab.find_issues({"exact_duplicates": {}, "near_duplicates": {}}, n_jobs=2, verbose=False)
-        pairs = set()
+        pairs: Pairs = set()
         for kind in ("exact_duplicates", "near_duplicates"):
             for group in lab.info.get(kind, {}).get("sets", ()):
                 pairs |= {frozenset(pair) for pair in combinations((Path(path).name for path in group), 2)}
@@ -46,11 +52,11 @@ def cleanvision():
     return find
 
 
-def fastdup():
+def fastdup() -> Find:
     """Similar pairs at its default threshold."""
     import fastdup as package
 
-    def find(folder):
+    def find(folder: str) -> Pairs:
         with tempfile.TemporaryDirectory() as work:
             run = package.create(work_dir=work, input_dir=folder)
             run.run(ccthreshold=0.9, num_threads=2, print_summary=False, overwrite=True)
@@ -62,15 +68,16 @@ def fastdup():
     return find
 
 
-def used():
+def used() -> float:
     """CPU-seconds of this process and its children."""
     return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
-def main():
+def main() -> None:
     peer, folder = sys.argv[1:]
     name, _, kind = peer.partition("-")
-    find = {"imagededup": lambda: imagededup(kind), "cleanvision": cleanvision, "fastdup": fastdup}[name]()
+    known: dict[str, Callable[[], Find]] = {"cleanvision": cleanvision, "fastdup": fastdup}
+    find = imagededup(kind) if name == "imagededup" else known[name]()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # the libraries print, from Python and from C++
     print(json.dumps({"ready": peer}), file=answers, flush=True)

@@ -13,9 +13,9 @@ from protocol import Pace, Work, read_work
 
 # torchvision's compiled part is not loadable beside a CPU build of torch, and nothing here calls it; its Python part
 # only wants these two operators to be declared.
-_operators = torch.library.Library("torchvision", "DEF")
+_operators = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
 for _name in ("nms", "qnms"):
-    _operators.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _operators.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
 
 import pytorch_lightning as lightning  # noqa: E402
 from lightly_train._methods.dinov2.dinov2 import DINOv2, DINOv2AdamWViTArgs, DINOv2Args  # noqa: E402
@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, IterableDataset  # noqa: E402
 MODELS = {"small": "vits14-noreg", "base": "vitb14-noreg", "large": "vitl14-noreg"}
 
 
-class Crops(IterableDataset):
+class Crops(IterableDataset[dict[str, Any]]):
     """The same two batches again and again."""
 
     def __init__(self, work: Work) -> None:
@@ -41,7 +41,8 @@ class Steps(lightning.Callback):
     """Lets the loop go one step at a time. A step ends where the next begins: averages move after the last hook."""
 
     def __init__(self, pace: Pace) -> None:
-        self._pace, self._loss = pace, None
+        self._pace = pace
+        self._loss: torch.Tensor | None = None
 
     def on_train_batch_start(self, *_: Any) -> None:
         if self._loss is None:

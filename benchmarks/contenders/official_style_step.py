@@ -27,12 +27,14 @@ class Block(nn.Module):
 
     def attention(self, x: Tensor) -> Tensor:
         x = self.norm1(x)
-        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # type: ignore[no-untyped-call]
         share = (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(dim=-1)
-        return self.gamma1 * self.proj((share @ v).transpose(1, 2).flatten(2))
+        out: Tensor = self.gamma1 * self.proj((share @ v).transpose(1, 2).flatten(2))
+        return out
 
     def feed_forward(self, x: Tensor) -> Tensor:
-        return self.gamma2 * self.fc2(nn.functional.gelu(self.fc1(self.norm2(x))))
+        out: Tensor = self.gamma2 * self.fc2(nn.functional.gelu(self.fc1(self.norm2(x))))
+        return out
 
     def forward(self, x: Tensor) -> Tensor:
         for branch in (self.attention, self.feed_forward):
@@ -71,7 +73,8 @@ class Backbone(nn.Module):
             table = table.transpose(1, 2).unflatten(2, (self.side, self.side))
             table = nn.functional.interpolate(table, size=(side, side), mode="bicubic").flatten(2).transpose(1, 2)
         cls = (self.cls + self.position[:, :1]).expand(len(x), -1, -1)
-        return self.norm(self.blocks(torch.cat([cls, x + table], dim=1)))
+        tokens: Tensor = self.norm(self.blocks(torch.cat([cls, x + table], dim=1)))
+        return tokens
 
 
 class Head(nn.Module):
@@ -149,12 +152,13 @@ class Step(nn.Module):
         with torch.autocast(self.work.device, torch.bfloat16, enabled=bf16):
             loss = self.losses(crops, masks)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         for part in self.student.values():
             nn.utils.clip_grad_norm_(part.parameters(), 3.0)
         self.optimizer.step()
         with torch.no_grad():
-            own, source = list(self.teacher.parameters()), list(self.student.parameters())
+            own: list[Tensor] = list(self.teacher.parameters())
+            source: list[Tensor] = list(self.student.parameters())
             torch._foreach_mul_(own, MOMENTUM)
             torch._foreach_add_(own, source, alpha=1 - MOMENTUM)
         return loss.detach()
