@@ -58,7 +58,7 @@ def test_verdicts(wanted: int, others: int, gap: float, verdict: Verdict) -> Non
     found = judge(pool, own, asked, name="cats", seeds=200, remedies=remedies(NOW))
     assert found.verdict == verdict, found
     assert found.asked == asked.sum() and found.considered == 10_000
-    assert str(found).startswith("cats ") and f"{found.asked:,}" in str(found) or found.asked == 0
+    assert (str(found).startswith("cats ") and f"{found.asked:,}" in str(found)) or found.asked == 0
     assert bool(found.remedy) == (verdict != "separates")
 
 
