@@ -11,7 +11,6 @@ One process, so that CPU-seconds are all of them. The last line is JSON.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -21,6 +20,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from measuring import command_line, finish
 
 from dinomill.curation import stage
 from dinomill.curation.config import CurationConfig
@@ -129,12 +130,11 @@ def measure(source: Path, images: int, add: int, image_size: int, room: Path) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, "sixty small pictures")
     parser.add_argument("--pool", type=Path, default=Path("data/01_raw/sample/pool"), help="a folder of images")
     parser.add_argument("--images", type=int, default=10_000, help="that are curated first")
     parser.add_argument("--add", type=int, default=10, help="images that are added")
     parser.add_argument("--image-size", type=int, default=64, help="pixels, of the embedder")
-    parser.add_argument("--smoke", action="store_true", help="a few small pictures: does it run?")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         room = Path(name)
@@ -142,7 +142,7 @@ def main() -> None:
             found = measure(smoke_pool(room / "source"), 50, 5, 32, room)
         else:
             found = measure(arguments.pool, arguments.images, arguments.add, arguments.image_size, room)
-    print(json.dumps(found))
+    finish(found, smoke=arguments.smoke)
     if not found["same_manifest"]["value"]:
         sys.exit("the manifest of adding is not the manifest of curating from nothing")
 

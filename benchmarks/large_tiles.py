@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import psutil
+from measuring import command_line, finish
 
 LAYOUTS: dict[str, dict[str, Any]] = {
     "tiled": {"tile": (256, 256), "compression": "deflate"},
@@ -146,13 +146,12 @@ def measured(command: list[str]) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, "a picture of 1,000 pixels")
     parser.add_argument("--layout", choices=LAYOUTS, default="tiled")
     parser.add_argument("--extent", type=int, default=20_000, help="pixels a side of the picture")
     parser.add_argument("--side", type=int, default=224, help="pixels a side of a tile")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--folder", type=Path, help="where the picture is made, and kept for the next time")
-    parser.add_argument("--smoke", action="store_true", help="a picture of 1,000 pixels, in seconds")
     parser.add_argument("--curate", nargs=2, type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.curate:
@@ -177,14 +176,8 @@ def main() -> None:
         fates = Counter(_fates(room / "curated" / "manifest.parquet"))
         print(", ".join(f"{count:,} {fate}" for fate, count in fates.most_common()))
         print(f"curation: {found['peak_mb']:,.0f} MB at most, {found['cpu_seconds']} CPU-s, {found['seconds']} s")
-        result = {
-            "smoke": given.smoke,
-            "layout": given.layout,
-            "extent": extent,
-            "windows": [round(one, 1) for one in speeds],
-            **found,
-        }
-        print(json.dumps(result | {"tiles": fates.total(), "fates": dict(fates)}))
+        result = {"layout": given.layout, "extent": extent, "windows": [round(one, 1) for one in speeds], **found}
+        finish(result | {"tiles": fates.total(), "fates": dict(fates)}, smoke=given.smoke)
 
 
 def _fates(manifest: Path) -> list[str]:

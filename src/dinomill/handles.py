@@ -86,6 +86,9 @@ class DatasetHandle(Handle):
         description="stored values that are black and white, in files of more than 8 bits",
     )
     embedder: str = Field(description="the network whose features curation used")
+    seeds: dict[str, str] = Field(
+        default_factory=dict, description="each seed set: how well it separates what it asks for, and what would help"
+    )
     sources: tuple[str, ...] = Field(description="the pool's folders or URIs")
 
 

@@ -134,6 +134,7 @@ def test_photographs_get_another_model_than_the_samples() -> None:
     made = plan(wish(**LABELLED), COLOUR, machine())
     assert (made.shape.image_size, made.shape.patch, made.shape.channels) == (112, 14, 3)
     assert value(made, "curation.embedding.embedder.image_size") == 224
+    assert value(made, "curation.embedding.whiten") == 0.01, "many kinds of images"
     assert value(made, "pretraining.crops.global_scale") == [0.32, 1.0]
     assert value(made, "pretraining.crops.aspect") == [0.75, 1.3333]
     assert value(made, "pretraining.crops.blur") == "official"
@@ -145,6 +146,8 @@ def test_photographs_get_another_model_than_the_samples() -> None:
 def test_aligned_images_get_milder_crops_and_stricter_copies() -> None:
     made = plan(wish(), SOLAR, machine())
     assert value(made, "pretraining.crops.local_scale") == [0.15, 0.6]
+    assert value(made, "curation.embedding.whiten") is None
+    assert "0.56" in made.choices["curation.embedding.whiten"].reason
     assert value(made, "curation.deduplication.max_distance") < 0.06
     assert value(made, "pretraining.crops.solarise") == 0
     assert "correlate by 0.56" in made.choices["pretraining.crops.global_scale"].reason

@@ -50,6 +50,13 @@ def test_what_is_not_there_yet_is_left_out(run: Any, tmp_path: Path) -> None:
     assert "No stage has run yet" in _print({"curated": tmp_path})
 
 
+def test_how_well_seeds_separate_is_said(run: Any, tmp_path: Path) -> None:
+    said = "cats hardly separates: it asks for 90 of 100 images: raise curation.embedding.embedder.image_size."
+    curated = run.handles.curated.model_copy(update={"folder": tmp_path, "seeds": {"cats": said}})
+    curated.save()
+    assert said in _print({"curated": tmp_path}, width=160)
+
+
 def test_did_it_help_is_said_first(run: Any, output: Path, tmp_path: Path) -> None:
     from dinomill.handles import Difference
     from dinomill.reporting.page import render_page

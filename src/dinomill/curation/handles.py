@@ -81,6 +81,10 @@ class SelectionHandle(Handle):
     fates: dict[str, int]
     retrieved: dict[str, int] = Field(description="files that each seed set asked for, before balance")
     thresholds: dict[str, float] = Field(description="score at which each seed set stops; sets in mode `similar`")
+    compared: dict[str, int] = Field(default_factory=dict, description="as `work` of the copies")
+    kept_apart: dict[str, int] = Field(default_factory=dict, description="as of the copies")
+    apart: Path | None = Field(default=None, description="as of the copies")
+    aligned: bool = Field(default=False, description="as of the copies")
     judged: dict[str, Judgement] = Field(default_factory=dict, description="how well each seed set separates")
     searches: dict[str, SearchReport] = Field(
         default_factory=dict, description="how each seed set was searched for, and the measured recall of that"

@@ -143,7 +143,7 @@ def write_curated(
     )
     check_manifest(dataset, config.gate, folder=config.folders.quality, work=config.work)
     write_report(found, features, chosen, config.filters, folder=folder)
-    record(tracking.attach(), dataset)
+    record(tracking.attach(), dataset, {"scan": found.work, "embed": features.work})
     return dataset
 
 

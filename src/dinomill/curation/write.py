@@ -100,6 +100,7 @@ def write_dataset(
         std=std,
         value_range=scan.value_range,
         embedder=embeddings.network,
+        seeds={name: str(found) for name, found in sorted(selection.judged.items())},
         sources=scan.sources,
     )
 

@@ -18,6 +18,7 @@ from dinomill.images.crop_plan import CropPlan, MultiCropConfig, draw_plan
 from dinomill.images.decode import DecodeError, decode_image
 from dinomill.images.manifest import KeptImages
 from dinomill.images.masking import MaskingConfig, Masks, draw_masks
+from dinomill.images.mixture import MixedSampler
 from dinomill.images.sampler import Sampler
 from dinomill.images.shards import ImageSource, Location
 
@@ -62,7 +63,7 @@ class Recipe:
 
     crops: MultiCropConfig
     masking: MaskingConfig
-    sampler: Sampler
+    sampler: Sampler | MixedSampler
     grid: int  # patches a side of a global crop
     channels: int
     mean: tuple[float, ...]

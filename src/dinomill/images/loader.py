@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +22,7 @@ from dinomill.images.crop_plan import MultiCropConfig
 from dinomill.images.loader_config import LoaderConfig
 from dinomill.images.manifest import read_kept
 from dinomill.images.masking import MaskingConfig
+from dinomill.images.mixture import mixed_sampler
 from dinomill.images.sampler import Sampler
 from dinomill.images.shards import open_shards
 
@@ -48,10 +49,11 @@ class TrainingLoader:
         device: Where batches are put.
         mean: Per channel in [0, 1]; None: the dataset's.
         std: Per channel in [0, 1]; None: the dataset's.
+        mix: Weights of the dataset's parts (``mixture``); None: every image once an epoch.
 
     Raises:
         InputError: When the dataset is not there.
-        ConfigError: When crops and patches do not fit.
+        ConfigError: When crops and patches do not fit, or a name of the mix means no image.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class TrainingLoader:
         device: torch.device | str = "cpu",
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,
+        mix: Mapping[str, float] | None = None,
     ) -> None:
         handle = dataset if isinstance(dataset, DatasetHandle) else DatasetHandle.load(dataset)
         self.config = loader or LoaderConfig()
@@ -83,7 +86,9 @@ class TrainingLoader:
         self.recipe = Recipe(
             crops=crops,
             masking=masking,
-            sampler=Sampler(self.images, batch_size, seed, rank, world),
+            sampler=mixed_sampler(mix, handle.manifest, batch_size, seed, rank, world)
+            if mix
+            else Sampler(self.images, batch_size, seed, rank, world),
             grid=_grid(crops, patch_size),
             channels=handle.channels,
             value_range=handle.value_range,

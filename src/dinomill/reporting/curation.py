@@ -80,6 +80,7 @@ class CurationView:
     pairs: tuple[Pair, ...]
     quarantined: tuple[tuple[str, str, str], ...]  # path, reason, detail
     embedder: str
+    seeds: tuple[str, ...]  # how well each set of seeds separates
 
 
 def view_curation(curated: DatasetHandle, config: ReportingConfig) -> CurationView:
@@ -97,6 +98,7 @@ def view_curation(curated: DatasetHandle, config: ReportingConfig) -> CurationVi
         pairs=_pairs(table, config.duplicate_pairs, originals),
         quarantined=_quarantined(table),
         embedder=curated.embedder,
+        seeds=tuple(curated.seeds.values()),
     )
 
 

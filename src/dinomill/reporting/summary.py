@@ -42,7 +42,8 @@ def render(folders: Mapping[str, Path], console: Console | None = None, env: str
     console = console or Console()
     parts: list[Group | Padding] = []
     if curated := _load(DatasetHandle, folders.get("curated")):
-        parts.append(_section("Images", _curation(curated)))
+        told = Text("\n".join(("", *curated.seeds.values())) if curated.seeds else "")
+        parts.append(_section("Images", Group(_curation(curated), told)))
     if (evaluation := _load(EvaluationHandle, folders.get("evaluation"))) and evaluation.scores:
         parts.append(_section("Accuracy of frozen features", _scores(evaluation)))
     package = _load(PackageHandle, folders.get("package"))

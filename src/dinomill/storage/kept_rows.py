@@ -118,7 +118,7 @@ def _rows_of(path: Path) -> Path:
 def _open(path: Path) -> npt.NDArray[Any] | None:
     """The keys of a file whose rows are all there."""
     try:
-        keys = np.load(path)
+        keys: npt.NDArray[Any] = np.load(path)
         rows = np.load(_rows_of(path), mmap_mode="r")  # says when the file is shorter than it should be
         whole = keys.dtype == _KEYS and keys.ndim == 1 and rows.ndim == 2 and len(rows) == len(keys)
     except FileNotFoundError:

@@ -25,7 +25,7 @@ class KeptTables:
 
     Args:
         folder: Theirs; need not exist.
-        columns: To read, beside the key; None: all.
+        columns: To hold, beside the key; None: all.
     """
 
     def __init__(self, folder: Path, columns: list[str] | None = None) -> None:
@@ -52,16 +52,37 @@ class KeptTables:
             return pa.table([pa.nulls(len(rows), field.type) for field in schema], schema=schema)
         return self._table.select(schema.names).take(pa.array(rows, mask=rows < 0)).combine_chunks()
 
+    def fixed(self, rows: Rows, column: str, width: int) -> npt.NDArray[np.uint8] | None:
+        """A column of equally long bytes, [n, width], read file by file: it need not be held; zero bytes for -1.
+
+        None: a file is gone or damaged since it was opened; a new look says what is missing.
+        """
+        found = np.zeros((len(rows), width), dtype=np.uint8)
+        file = np.where(rows >= 0, np.searchsorted(self._starts, rows, side="right") - 1, -1)
+        order = np.argsort(file, kind="stable")
+        for here in np.split(order, np.flatnonzero(np.diff(file[order])) + 1):
+            if not len(here) or (number := file[here[0]]) < 0:
+                continue
+            table = _read(self._paths[number], [column])
+            if table is None:
+                return None
+            found[here] = fixed_bytes(table[column], width)[rows[here] - self._starts[number]]
+        return found
+
     def tidy(self, used: Rows) -> None:
         """Say which rows were used; when many files hold few of them, put those together."""
         used = np.unique(used[used >= 0])
-        if self._table is None or not len(used):
+        if not len(used):
             return
         file = np.searchsorted(self._starts, used, side="right") - 1
         thin = thin_files(used, self._starts)
-        if thin:
-            rows = self._table.take(pa.array(used[np.isin(file, thin)])).combine_chunks()
-            write_table(self._folder, rows)
+        moved = []
+        for number in thin:
+            table = _read(self._paths[number], None)
+            if table is not None:
+                moved.append(table.take(pa.array(used[file == number] - self._starts[number])))
+        if moved:
+            write_table(self._folder, pa.concat_tables(moved).combine_chunks())
         mark_used(self._paths[number] for number in np.unique(file) if number not in set(thin))
 
 

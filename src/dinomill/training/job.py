@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
 from dinomill.config import Config
 from dinomill.errors import ConfigError, InputError
@@ -42,6 +42,12 @@ class Recipe(Config):
     batch_size: int = Field(ge=1, description="images a step, over all processes and micro-batches")
     accumulate: int = Field(
         default=1, ge=1, description="micro-batches of which a step is made, one after the other: memory for time"
+    )
+    mix: dict[str, PositiveFloat] | None = Field(
+        default=None,
+        min_length=1,
+        description="weights of the dataset's parts by name (a source, a folder in one, a seed set that is taken whole, "
+        "`pool`; `others`: the rest): in which proportion their images come; null: every image once an epoch",
     )
     crops: MultiCropConfig = Field(default_factory=MultiCropConfig, description="what is seen of an image")
     masking: MaskingConfig = Field(default_factory=MaskingConfig, description="what is hidden of the global crops")
@@ -107,6 +113,8 @@ class TrainingJob(Config):
             mode="json", include={"mean", "std", "adaptation", "initialisation"}, exclude_none=True
         )
         values = {**self.model_dump(mode="json", include=kept), "step": step, **optional}
+        if self.recipe.mix is None:
+            del values["recipe"]["mix"]
         if self.recipe.accumulate == 1:
             del values["recipe"]["accumulate"], values["step"]["centering"]["over"]
         return values

@@ -111,6 +111,7 @@ def build_loader(job: TrainingJob, dataset: DatasetHandle, world: World, *, star
         device=world.device,
         mean=job.mean,
         std=job.std,
+        mix=recipe.mix,
     )
 
 

@@ -25,7 +25,9 @@ from dinomill.execution.tasks import ExecutionConfig, Task, TaskResult, run_task
 from dinomill.storage.atomic import atomic_file
 from dinomill.storage.hashing import hash_bytes, hash_json
 from dinomill.vectors.cells import UNIT, Cells, near_cells, open_cells, write_cells
-from dinomill.vectors.exact_join import Joined, Question, crowd_of, exact_join, others
+from dinomill.vectors.exact_join import Joined as Joined
+from dinomill.vectors.exact_join import Question as Question
+from dinomill.vectors.exact_join import crowd_of, exact_join, others
 from dinomill.vectors.index import SearchConfig, SearchReport
 from dinomill.vectors.products import (
     Floats,

@@ -160,21 +160,20 @@ def test_no_more_than_some_hundred_shards_are_written(pool: Path, run: Embed, mo
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_is_said_and_what_was_embedded_stays(pool: Path, run: Embed, tmp_path: Path) -> None:
     from dinomill.errors import StorageError
-    from dinomill.storage import kept_rows
+    from dinomill.storage.atomic import atomic_file
 
     first = run(pool)
     (pool / "new.png").write_bytes(encoded(np.full((20, 20, 3), 9, np.uint8)))
     (folder,) = (tmp_path / "work" / "cache" / "embeddings").iterdir()
-    original = kept_rows.atomic_file
 
     def full(path: Path) -> Any:
         if path.parent == folder:  # the system answers there as it does when no block is free
             place = path.with_name(f".{path.name}.{os.getpid()}.tmp")
             place.symlink_to("/dev/full")
-        return original(path)
+        return atomic_file(path)
 
     patch = pytest.MonkeyPatch()
-    patch.setattr(kept_rows, "atomic_file", full)
+    patch.setattr("dinomill.storage.kept_rows.atomic_file", full)
     with pytest.raises(StorageError, match="No space left") as caught:
         run(pool)
     assert "free some space" in str(caught.value)

@@ -19,6 +19,7 @@ from dinomill.curation.content import faces, nsfw
 from dinomill.curation.content.filters import FilterConfig
 from dinomill.curation.work_done import say
 from dinomill.execution.tasks import ExecutionConfig, Task, TaskResult, forget_tasks, run_tasks
+from dinomill.images import made_of
 from dinomill.images.decode import decode_image
 from dinomill.images.listing import Item, as_item, read_unchanged
 from dinomill.storage.hashing import hash_file, hash_json
@@ -34,9 +35,8 @@ CONTENT_SCHEMA = pa.schema(
         ),  # left, top, right, bottom of each, as shares of width and height
     ]
 )
-# What decides an answer, beside the networks.
-_CODE = ("dinomill.images.array_files", "dinomill.images.decode", "dinomill.images.pixels", "dinomill.curation.content")
-_LIBRARIES = ("numpy", "pillow", "simplejpeg", "opencv-python-headless", "opencv-python", "tifffile", "onnxruntime")
+_CODE = (*made_of.CODE, "dinomill.curation.content")  # decides an answer, beside the networks
+_LIBRARIES = (*made_of.LIBRARIES, "onnxruntime")
 _PER_TASK = 256  # images: ten to forty seconds
 
 

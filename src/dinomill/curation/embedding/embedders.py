@@ -18,6 +18,7 @@ from pydantic import Field
 
 from dinomill.config import Config
 from dinomill.errors import InputError
+from dinomill.images import made_of
 from dinomill.images.pixels import luminance
 from dinomill.storage.hashing import hash_json
 from dinomill.storage.kept import made_by
@@ -35,18 +36,13 @@ _BATCH_ON_GPU = 128
 _PIXELS_IN_CACHE = 2**18  # of a batch
 # What decides the numbers: of dinomill, and of what it stands on.
 _CODE = (
-    "dinomill.images.array_files",
-    "dinomill.images.decode",
-    "dinomill.images.pixels",
+    *made_of.CODE,
     "dinomill.images.preprocess",
     "dinomill.curation.embedding.embedders",
     "dinomill.features",
     "dinomill.models",
 )
-_LIBRARIES = (
-    *("torch", "numpy", "pillow", "simplejpeg", "opencv-python-headless", "opencv-python", "tifffile"),
-    *("efficientnet-lite-pytorch", "onnxruntime", "openvino"),
-)
+_LIBRARIES = (*made_of.LIBRARIES, "torch", "efficientnet-lite-pytorch", "onnxruntime", "openvino")
 
 
 class EmbedderConfig(Config):

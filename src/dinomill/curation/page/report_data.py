@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -16,8 +15,11 @@ import pyarrow.parquet as pq
 from dinomill.curation.content.filters import FilterConfig
 from dinomill.curation.embedding.embed import Embeddings
 from dinomill.curation.handles import EmbeddingsHandle, ScanHandle, SelectionHandle
+from dinomill.curation.page.decided import Decided, draw
+from dinomill.curation.page.notes import remarks, work_done
 from dinomill.curation.page.seed_sets import Border, Histogram, read_borders, read_histograms
 from dinomill.curation.page.thumbnails import Pictures, Thumb
+from dinomill.curation.page.tiles import Cut, cuts
 from dinomill.curation.scan.scan import SEEDS
 from dinomill.curation.scan.tables import read_files
 from dinomill.curation.selection.judge import Judgement
@@ -26,7 +28,6 @@ from dinomill.images.manifest import Fate
 _PER_SHEET, _PAIRS, _SEEDS, _SETS, _PER_SEED = 22, 10, 5, 8, 7
 _CLUSTERS, _PER_CLUSTER, _MEASURED, _POINTS = 16, 6, 500, 4000
 _FIGURE = re.compile(r"\d[\d.,]*\d|\d")
-Rows = npt.NDArray[np.int64]
 Counts = dict[tuple[str, str, str], int]
 
 
@@ -65,6 +66,10 @@ class CurationPage:
     clusters: list[Group] = field(default_factory=list)  # representative, random
     sizes: list[tuple[int, int, int]] = field(default_factory=list)  # cluster, before, after
     points: list[tuple[float, float, str]] = field(default_factory=list)  # x, y in [0, 1], fate
+    remarks: list[str] = field(default_factory=list)
+    work: list[tuple[str, int, int]] = field(default_factory=list)  # what, for so many anew, for so many taken over
+    apart: list[Group] = field(default_factory=list)  # what nearly left as a copy, beside what it resembles
+    cuts: list[Cut] = field(default_factory=list)
 
     @property
     def files(self) -> int:
@@ -76,6 +81,11 @@ class CurationPage:
         found = [(fate.value, sum(n for key, n in self.counts.items() if key[1] == fate)) for fate in Fate]
         return [(fate, count) for fate, count in found if count]
 
+    def doubts(self) -> list[tuple[int, str]]:
+        """The sets of seeds, by their number on the page, that do not separate well, each with its verdict."""
+        told = [(number, one.judgement) for number, one in enumerate(self.seeds, 1) if one.judgement is not None]
+        return [(number, found.sentence) for number, found in told if found.verdict != "separates"]
+
     def reasons(self) -> list[tuple[str, str, int]]:
         """Fate, reason and files; most frequent first within a fate."""
         found: Counter[tuple[str, str]] = Counter()
@@ -85,46 +95,11 @@ class CurationPage:
         return [(*key, found[key]) for key in sorted(found, key=lambda key: (order.index(key[0]), -found[key], key[1]))]
 
 
-class Decided:
-    """Columns of the selection as numbers; -1 stands for null."""
-
-    def __init__(self, table: pa.Table) -> None:
-        self._table = table
-        self.row = _numbers(table["row"])
-        self.duplicate_of = _numbers(table["duplicate_of"])
-        self.seed = _numbers(table["seed"])
-        self.similarity = np.asarray(table["seed_similarity"].fill_null(np.nan).to_numpy(), dtype=np.float64)
-        self.embedding_row = _numbers(table["embedding_row"])
-        self.cluster = _numbers(table["cluster"])
-        self.fates, self.fate = _codes(table["fate"])
-        self.titles, self.title = _codes(pc.coalesce(table["reason"], table["fate"]))
-        self.count = np.bincount(self.title, minlength=len(self.titles))
-        self.reasons = self._in_order()
-
-    def _in_order(self) -> list[int]:
-        """The codes of the titles: what is kept, then as it is decided, and last what cannot be shown."""
-        order = [Fate.KEPT, *(fate for fate in Fate if fate not in (Fate.KEPT, Fate.QUARANTINED)), Fate.QUARANTINED]
-        codes, places = np.unique(self.title, return_index=True)
-        rank = {
-            code: order.index(Fate(self.fates[self.fate[place]])) for code, place in zip(codes, places, strict=True)
-        }
-        return sorted(rank, key=lambda code: (rank[code], -self.count[code], self.titles[code]))
-
-    def of_fate(self, *fates: Fate) -> npt.NDArray[np.bool_]:
-        """Which places have one of some fates."""
-        codes = [number for number, name in enumerate(self.fates) if name in fates]
-        return np.isin(self.fate, codes)
-
-    def details(self, places: Rows) -> list[str]:
-        """What the ledger says of some places."""
-        return [detail or "" for detail in self._table["detail"].take(pa.array(places)).to_pylist()]
-
-
 def gather(
     scan: ScanHandle, embeddings: EmbeddingsHandle, selection: SelectionHandle, filters: FilterConfig
 ) -> CurationPage:
     """Read the steps' tables and a sample of the pictures."""
-    files = read_files(scan, list(Pictures.COLUMNS))
+    files = read_files(scan, [*Pictures.COLUMNS, "tile_of", "tile_x", "tile_y", "tile_side"])
     table = pq.read_table(selection.selection)
     chosen, pictures, generator = Decided(table), Pictures(files, filters, scan.value_range), np.random.default_rng(0)
     vectors = Embeddings(embeddings.shards)
@@ -136,17 +111,9 @@ def gather(
     page.sizes = sorted(zip(*(sizes[n].to_pylist() for n in ("cluster", "before", "after")), strict=True), key=_size)
     page.clusters = _clusters(chosen, page.sizes, pictures, vectors, generator)
     page.points = _map(chosen, vectors, generator)
+    page.remarks, page.work = remarks(scan, selection), work_done(scan, embeddings, selection)
+    page.apart, page.cuts = _apart(selection, pictures), cuts(files, table["row"], table["fate"])
     return page
-
-
-def _numbers(column: pa.ChunkedArray) -> Rows:
-    return np.asarray(column.cast(pa.int64()).fill_null(-1).to_numpy(), dtype=np.int64)
-
-
-def _codes(column: pa.ChunkedArray) -> tuple[list[str], npt.NDArray[np.int32]]:
-    """The distinct values, and which of them each row has."""
-    coded = column.combine_chunks().dictionary_encode()
-    return coded.dictionary.to_pylist(), np.asarray(coded.indices.to_numpy(), dtype=np.int32)
 
 
 def _size(row: tuple[int, int, int]) -> tuple[int, int]:
@@ -161,17 +128,11 @@ def _counts(files: pa.Table, table: pa.Table) -> Counts:
     return {key: found[key] for key in sorted(found)}
 
 
-def _draw(places: Rows, count: int, generator: np.random.Generator) -> Rows:
-    if len(places) <= count:
-        return places
-    return np.sort(places[generator.choice(len(places), count, replace=False)])
-
-
 def _sheets(chosen: Decided, pictures: Pictures, generator: np.random.Generator) -> list[Group]:
     """A sheet a reason."""
     sheets = []
     for code in chosen.reasons:
-        places = _draw(np.flatnonzero(chosen.title == code), _PER_SHEET, generator)
+        places = draw(np.flatnonzero(chosen.title == code), _PER_SHEET, generator)
         note, notes = said_once(chosen.details(places))
         thumbs = tuple(pictures.thumb(row, text) for row, text in zip(chosen.row[places], notes, strict=True))
         sheets.append(Group(chosen.titles[code], int(chosen.count[code]), thumbs, note=note))
@@ -198,12 +159,28 @@ def _pairs(chosen: Decided, pictures: Pictures, generator: np.random.Generator) 
     copies &= chosen.duplicate_of >= 0
     found = []
     for code in chosen.reasons:
-        places = _draw(np.flatnonzero(copies & (chosen.title == code)), _PAIRS, generator)
+        places = draw(np.flatnonzero(copies & (chosen.title == code)), _PAIRS, generator)
         if len(places):
             note, notes = said_once(chosen.details(places))
             removed = tuple(pictures.thumb(row, text) for row, text in zip(chosen.row[places], notes, strict=True))
             stays = tuple(pictures.thumb(row) for row in chosen.duplicate_of[places])
             found.append(Group(chosen.titles[code], int(chosen.count[code]), removed, stays, note))
+    return found
+
+
+def _apart(selection: SelectionHandle, pictures: Pictures) -> list[Group]:
+    """Some files that nearly left as copies, beside what they resemble, by what kept them."""
+    if selection.apart is None or not selection.apart.exists():
+        return []
+    table, found = pq.read_table(selection.apart), []
+    for reason, count in sorted(selection.kept_apart.items(), key=lambda item: (-item[1], item[0])):
+        rows = table.filter(pc.equal(table["reason"], reason)).sort_by(
+            [("distance", "ascending"), ("row", "ascending")]
+        )
+        rows = rows.slice(0, _PAIRS).to_pylist()
+        if rows:
+            stays = tuple(pictures.thumb(row["row"], f"{row['distance']:.4f}") for row in rows)
+            found.append(Group(reason, count, stays, tuple(pictures.thumb(row["other"]) for row in rows)))
     return found
 
 
@@ -218,7 +195,7 @@ def _seed_sets(
     found = []
     for name, asked in sorted(selection.retrieved.items(), key=lambda item: (-item[1], item[0]))[:_SETS]:
         shown = []
-        for seed in _draw(seeds[groups == SEEDS + name], _SEEDS, generator):
+        for seed in draw(seeds[groups == SEEDS + name], _SEEDS, generator):
             places = kept[chosen.seed[kept] == seed]
             best = places[np.argsort(-chosen.similarity[places], kind="stable")[:_PER_SEED]]
             thumbs = tuple(pictures.thumb(chosen.row[p], f"{chosen.similarity[p]:.3f}") for p in best)
@@ -240,11 +217,11 @@ def _clusters(
     groups = []
     for name, before, after in (sizes[place] for place in places_shown):
         places = np.flatnonzero(chosen.cluster == name)
-        some = _draw(places, _MEASURED, generator)
+        some = draw(places, _MEASURED, generator)
         features = vectors.take(chosen.embedding_row[some])
         closeness = np.round(features @ features.mean(axis=0), 4)
         central = some[np.argsort(-closeness, kind="stable")[:_PER_CLUSTER]]
-        random = _draw(places, _PER_CLUSTER, generator)
+        random = draw(places, _PER_CLUSTER, generator)
         first, second = (tuple(pictures.thumb(row) for row in chosen.row[some]) for some in (central, random))
         groups.append(Group(f"cluster {name}", before, first, second, note=f"{after:,} stay"))
     return groups
@@ -252,7 +229,7 @@ def _clusters(
 
 def _map(chosen: Decided, vectors: Embeddings, generator: np.random.Generator) -> list[tuple[float, float, str]]:
     """The first two principal components of a sample of the pool; what is kept comes first, to be drawn below."""
-    some = _draw(np.flatnonzero(chosen.embedding_row >= 0), _POINTS, generator)
+    some = draw(np.flatnonzero(chosen.embedding_row >= 0), _POINTS, generator)
     if len(some) < 3:
         return []
     features = vectors.take(chosen.embedding_row[some]).astype(np.float64)

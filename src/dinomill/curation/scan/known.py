@@ -22,12 +22,13 @@ from dinomill.curation.scan.preflight import PreflightConfig, Rejected, look_at
 from dinomill.errors import StorageError
 from dinomill.execution.memory import reuse_memory
 from dinomill.execution.tasks import ExecutionConfig, Task, TaskResult, forget_tasks, run_tasks
+from dinomill.images import made_of
 from dinomill.images.decode_error import DecodeError
 from dinomill.images.listing import FAULTS, TILE, Item, read_item
 from dinomill.storage import s3
 from dinomill.storage.hashing import hash_bytes, hash_json
 from dinomill.storage.kept import KEY, KeyIndex, Keys, as_hashes, made_by, remove_unused
-from dinomill.storage.kept_tables import KEY_FIELD, KeptTables, files, fixed_bytes, from_arrow, write_table
+from dinomill.storage.kept_tables import KEY_FIELD, KeptTables, files, from_arrow, write_table
 
 # What a look at a file's content gives.
 LOOK_FIELDS = (
@@ -54,19 +55,7 @@ _LOOKS = pa.schema([KEY_FIELD, *LOOK_FIELDS, _SIGNATURE])
 _READ = pa.schema([KEY_FIELD, pa.field("sha256", pa.binary(KEY), nullable=False), pa.field("bytes", pa.int64())])
 _ATTEMPTS = 3  # to find every file's look after looking at what was missing
 
-# What decides a look: of dinomill, and of what it stands on.
-_CODE = (
-    "dinomill.images.array_files",
-    "dinomill.images.decode",
-    "dinomill.images.named",
-    "dinomill.images.pixels",
-    "dinomill.images.tiff",
-    "dinomill.images.tiles",
-    "dinomill.images.windows",
-    "dinomill.curation.scan.preflight",
-    "dinomill.curation.scan.signatures",
-)
-_LIBRARIES = ("numpy", "pillow", "simplejpeg", "opencv-python-headless", "opencv-python", "tifffile", "imagecodecs")
+_CODE = (*made_of.CODE, "dinomill.curation.scan.preflight", "dinomill.curation.scan.signatures")  # decides a look
 
 
 class ScanTask(Task):
@@ -106,7 +95,7 @@ class Known:
 
     def __init__(self, cache: Path, config: PreflightConfig) -> None:
         self.config, self._cache = config, cache / "scan"
-        code = hash_json([config.content_hash(), made_by(_CODE, _LIBRARIES)])
+        code = hash_json([config.content_hash(), made_by(_CODE, made_of.LIBRARIES)])
         self.read, self.looks = self._cache / "read", self._cache / code[:16]
 
     def look(
@@ -122,7 +111,7 @@ class Known:
         at_first: KeyIndex | None = None  # the contents that were known before this run
         unreadable: dict[tuple[str, str], tuple[str, str]] = {}
         for _ in range(_ATTEMPTS):
-            before, looks = KeptTables(self.read), KeptTables(self.looks)
+            before, looks = KeptTables(self.read), KeptTables(self.looks, [field.name for field in LOOK_FIELDS])
             place = before.find(keys)
             facts = before.take(place, pa.schema(list(_READ)[1:]))
             content = from_arrow(facts["sha256"])  # of what is not known whatever is there
@@ -130,13 +119,14 @@ class Known:
             missing = [bool(one) for one in row < 0]
             tasks = list(self._tasks(found, missing, unreadable, per_task))
             at_first = at_first or looks.index
-            if not tasks:
+            marks = looks.fixed(row, _SIGNATURE.name, signatures.SIGNATURE_LENGTH) if not tasks else None
+            if marks is not None:
                 before.tidy(place)
                 looks.tidy(row)
                 remove_unused(self._cache)
-                table, marks = _together(found, facts, content, looks, row, unreadable)
+                table = _together(found, facts, content, looks, row, unreadable)
                 taken_over = (at_first.find(_look_keys(found, content)) >= 0) & (row >= 0)
-                return Looked(table, marks, read, decoded, int(taken_over.sum()))
+                return Looked(table, marks.view(np.int8), read, decoded, int(taken_over.sum()))
             shards = run_tasks(scan_shard, tasks, ScanShard, done=done, config=execution, name="curation: scan")
             for task, shard in zip(tasks, shards, strict=True):
                 unreadable |= {(task.source, path): (reason, detail) for path, reason, detail in shard.unreadable}
@@ -261,12 +251,10 @@ def _together(
     looks: KeptTables,
     row: npt.NDArray[np.int64],
     unreadable: dict[tuple[str, str], tuple[str, str]],
-) -> tuple[pa.Table, npt.NDArray[np.int8]]:
-    """One table of all files, and their signatures."""
-    table = looks.take(row, pa.schema([*LOOK_FIELDS, pa.field(_SIGNATURE.name, _SIGNATURE.type)]))
+) -> pa.Table:
+    """One table of all files."""
+    table = looks.take(row, pa.schema(LOOK_FIELDS))
     known = row >= 0
-    stored = fixed_bytes(table[_SIGNATURE.name], signatures.SIGNATURE_LENGTH).view(np.int8)
-    marks = np.where(known[:, None], stored, np.int8(0))
     reasons, details = table["reason"].to_pylist(), table["detail"].to_pylist()
     number = 0
     for source, items in found:
@@ -277,7 +265,7 @@ def _together(
                 reasons[number], details[number] = unreadable[source, item.path]
             number += 1
     hashes = pa.array(as_hashes(content), mask=~known)
-    columns = {name: table[name] for name in table.column_names if name != _SIGNATURE.name}
+    columns = {name: table[name] for name in table.column_names}
     columns |= {"reason": pa.array(reasons, pa.string()), "detail": pa.array(details, pa.string())}
     size = pa.array(facts["bytes"].to_pylist(), pa.int64(), mask=~known)
-    return pa.table({"sha256": hashes, "bytes": size, **columns}), marks
+    return pa.table({"sha256": hashes, "bytes": size, **columns})

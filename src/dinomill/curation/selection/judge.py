@@ -28,7 +28,7 @@ Verdict = Literal["separates", "partly", "hardly", "everything", "nothing", "unk
 # are in the best bin: its quarter alone are often seeds that are nearly copies of each other.
 _BOUNDS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 _FEWEST_SEEDS = 20  # ten in the best bin
-_WELL, _PARTLY = 0.85, 0.5  # of what is asked for; measured in docs/curation-quality.md
+_WELL, _PARTLY = 0.85, 0.6  # of what is asked for; measured in docs/curation-quality.md
 _ALL, _NONE = 0.98, 0.001  # of the pool
 
 
@@ -97,12 +97,12 @@ def judge(
     found = estimate(scores, own, asked)
     verdict = _verdict(found, int(asked.sum()), len(scores))
     of_all = f"{int(asked.sum()):,} of {len(scores):,} images"
-    part = "" if found is None else f"{found.purity:.0%}"
+    part = "" if found is None else f"{found.purity:.0%} of them are as like its seeds as these are like each other"
     sentence = {
-        "separates": f"{name} separates well: it asks for {of_all}, and about {part} of them are what its seeds show",
-        "partly": f"{name} separates in part: it asks for {of_all}, of which some {part} are what its seeds show",
-        "hardly": f"{name} hardly separates: it asks for {of_all}, of which only some {part} are what its seeds show",
-        "everything": f"{name} asks for everything: {of_all} are as close to its seeds as these are to each other",
+        "separates": f"{name} separates well: it asks for {of_all}, and about {part}",
+        "partly": f"{name} separates in part: it asks for {of_all}, and some {part}",
+        "hardly": f"{name} hardly separates: it asks for {of_all}, and only some {part}",
+        "everything": f"{name} asks for everything: {of_all}",
         "nothing": f"{name} asks for {'nothing' if not asked.any() else 'next to nothing'}: {of_all}",
         "unknown": f"{name} asks for {of_all}; {len(own)} different seeds are too few to say how well they separate",
     }[verdict]

@@ -139,6 +139,10 @@ def select(
         retrieved={name: int(found.wanted.sum()) for name, found in retrieved.items()},
         thresholds={name: found.threshold for name, found in retrieved.items() if found.threshold is not None},
         judged=judged,
+        compared=duplicates.work,
+        kept_apart=duplicates.kept_apart,
+        apart=duplicates.apart,
+        aligned=duplicates.aligned,
         searches={name: found.search for name, found in retrieved.items()},
     )
 

@@ -8,6 +8,7 @@ from dinomill.planning.checks.amounts import check_amounts
 from dinomill.planning.checks.images import check_images
 from dinomill.planning.checks.labelled import check_labelled
 from dinomill.planning.checks.measures import check_measures
+from dinomill.planning.checks.mixture import check_mixtures
 from dinomill.planning.checks.needs import check_needs
 from dinomill.planning.checks.others import check_others
 from dinomill.planning.checks.places import check_places
@@ -24,6 +25,7 @@ _CHECKS: tuple[Callable[[Request], Iterator[Problem]], ...] = (
     check_needs,
     check_shapes,
     check_images,
+    check_mixtures,
     check_labelled,
     check_amounts,
     check_measures,

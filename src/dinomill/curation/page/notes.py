@@ -1,0 +1,62 @@
+"""What the page says beside the flow: what was done anew, what was passed over, what nearly left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dinomill.curation.handles import EmbeddingsHandle, ScanHandle, SelectionHandle
+from dinomill.images.pixels import used_bits
+
+_TAKEN_OVER = "taken_over"
+
+
+def work_done(scan: ScanHandle, embeddings: EmbeddingsHandle, selection: SelectionHandle) -> list[tuple[str, int, int]]:
+    """Each kind of work, how many files it was done for anew, and for how many it was known from before."""
+    kinds: list[tuple[str, Mapping[str, int], str]] = [
+        ("read", scan.work, "read"),
+        ("decoded and measured", scan.work, "decoded"),
+        ("embedded", embeddings.work, "embedded"),
+        ("compared with all others", selection.compared, "compared"),
+    ]
+    return [(name, work[key], work.get(_TAKEN_OVER, 0)) for name, work, key in kinds if key in work]
+
+
+def remarks(scan: ScanHandle, selection: SelectionHandle) -> list[str]:
+    """What somebody who looks at the result should know, in sentences."""
+    said = []
+    if scan.skipped:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in _most(scan.skipped))
+        said.append(f"{sum(scan.skipped.values()):,} files beside the images were passed over: {kinds}.")
+    if scan.deep and scan.largest is not None:
+        said.append(_depth(scan))
+    if apart := selection.kept_apart:
+        colour, chain = apart.get("colour", 0), apart.get("chain", 0)
+        if colour:
+            said.append(f"{colour:,} files stay although they agree with another in brightness: their colour differs.")
+        if chain:
+            said.append(
+                f"{chain:,} files stay although a copy of theirs is a copy of another image: they do not agree with "
+                "the one that stays themselves."
+            )
+    if selection.aligned:
+        said.append(
+            "The images show the same thing at the same place, so that all look alike: what a copy is was held to more."
+        )
+    return said
+
+
+def _depth(scan: ScanHandle) -> str:
+    assert scan.largest is not None
+    found = f"{scan.deep:,} files have more than 8 bits; their largest value is {scan.largest:,.6g}"
+    if scan.value_range is not None:
+        return f"{found}. {scan.value_range[0]:,.6g} is shown as black, {scan.value_range[1]:,.6g} as white."
+    if (bits := used_bits(scan.largest)) is not None:
+        return (
+            f"{found}, which is {bits} bits: they are seen nearly black. "
+            f"Set curation.scan.preflight.value_range to [0, {2**bits - 1}]."
+        )
+    return f"{found}."
+
+
+def _most(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:6]
