@@ -30,6 +30,7 @@ from dinomill.curation.scan.signatures import BRIGHTNESS, Colours
 from dinomill.curation.scan.tables import read_files
 from dinomill.execution.tasks import ExecutionConfig
 from dinomill.images.listing import list_items
+from dinomill.storage.hashing import hash_file
 from dinomill.vectors.index import InMemory
 from dinomill.vectors.rows import unit
 
@@ -107,7 +108,7 @@ def embed_efficiency(folder: Path, rounds: int, images: int = 128, side: int = 2
     with tempfile.TemporaryDirectory() as room:
         task = EmbedTask(
             images=tuple((str(folder), item) for item in items),
-            hashes="",
+            hashes=tuple(hash_file(folder / item.path) for item in items),
             network=network,
             embedder=config.embedder,
             folder=Path(room),
