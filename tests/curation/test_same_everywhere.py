@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -69,20 +68,11 @@ def both(tmp_path_factory: pytest.TempPathFactory, planted: Any, configure: Call
     return make
 
 
-def test_in_float64_the_manifest_has_the_same_bytes(both: Any) -> None:
-    here, avx2 = both("float64")
+@pytest.mark.timeout(1800)  # two processes, with all of their imports, on a machine that may be busy
+@pytest.mark.parametrize("precision", ["auto", "float64"])
+def test_the_manifest_has_the_same_bytes(both: Any, precision: str) -> None:
+    here, avx2 = both(precision)
+    rows, others = pq.read_table(here).to_pylist(), pq.read_table(avx2).to_pylist()
+    assert [row for row, other in zip(rows, others, strict=True) if row != other] == []
     assert here.read_bytes() == avx2.read_bytes()
-
-
-def test_by_default_only_what_hangs_on_the_last_digits_differs(both: Any) -> None:
-    here, avx2 = (pq.read_table(path) for path in both("auto"))
-    for name in pa_names(here) - {"seed", "seed_similarity", "detail", "cluster", "shard", "offset", "length"}:
-        differ = sum(a != b for a, b in zip(here[name].to_pylist(), avx2[name].to_pylist(), strict=True))
-        allowed = 0.01 * len(here) if name in ("fate", "reason", "blurred") else 0
-        assert differ <= allowed, name
-    figures = zip(here["seed_similarity"].to_pylist(), avx2["seed_similarity"].to_pylist(), strict=True)
-    assert max(abs(a - b) for a, b in figures if a is not None and b is not None) < 1e-4
-
-
-def pa_names(table: pa.Table) -> set[str]:
-    return set(table.column_names)
+    assert {"kept", "irrelevant", "balanced_out"} <= {row["fate"] for row in rows}
