@@ -51,6 +51,11 @@ class BackboneFeatures(Features):
         self.model.to(self.device)
         return self
 
+    def double(self) -> Self:
+        """Compute in float64."""
+        self.model.double()
+        return self
+
 
 def describe_model(model: VisionTransformer, preprocessing: PreprocessingConfig) -> Description:
     """What a model in memory is; it lies nowhere."""

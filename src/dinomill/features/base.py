@@ -11,7 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from dinomill.errors import InputError
+from dinomill.errors import ConfigError, InputError
 from dinomill.images.preprocess import PreprocessingConfig
 from dinomill.models.config import Pooling, VisionTransformerConfig
 from dinomill.models.pooling import join, pooled_dim
@@ -167,3 +167,16 @@ class Features(ABC):
         """
         del device
         return self
+
+    def double(self) -> Self:
+        """Compute in float64, where the network is torch's.
+
+        Raises:
+            ConfigError: When another runtime computes it.
+        """
+        raise ConfigError(
+            f"{self.description.address} cannot compute in float64.",
+            found=f"a network of the kind {self.description.family}",
+            expected="EfficientNet-lite0 or a vision transformer's weights",
+            action="set `precision` to float32",
+        )

@@ -56,7 +56,8 @@ class EfficientNetFeatures(Features):
 
     def __call__(self, batch: Tensor) -> Tokens:
         """Tokens of ``[B, 3, H, W]``."""
-        maps = self.network.extract_features(batch).float()
+        maps = self.network.extract_features(batch)
+        maps = maps if maps.dtype == torch.float64 else maps.float()
         mean = maps.mean(dim=(2, 3))
         return Tokens(mean, mean, maps.flatten(2).mT)
 
@@ -64,6 +65,11 @@ class EfficientNetFeatures(Features):
         """Move the network."""
         self.device = torch.device(device)
         self.network.to(self.device)
+        return self
+
+    def double(self) -> Self:
+        """Compute in float64."""
+        self.network.double()
         return self
 
 

@@ -17,9 +17,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dinomill.arrays import Rows
 from dinomill.errors import ConfigError
 from dinomill.images.manifest import Fate, read_manifest
-from dinomill.images.sampler import Indices, permute
+from dinomill.images.sampler import permute
 
 OTHERS = "others"  # what no other name means
 _ROUND = 4_096
@@ -39,14 +40,14 @@ class MixedSampler:
         rank: This process, of ``world``.
     """
 
-    parts: tuple[Indices, ...]
+    parts: tuple[Rows, ...]
     quotas: tuple[int, ...]
     batch: int
     seed: int
     rank: int = 0
     world: int = 1
 
-    def at(self, step: int) -> tuple[Indices, Indices]:
+    def at(self, step: int) -> tuple[Rows, Rows]:
         """The epochs ``[B]`` and rows ``[B]`` of this rank's images at a step; each part counts epochs of its own."""
         first = (step * self.world + self.rank) * self.batch
         rounds, within = np.divmod(np.arange(first, first + self.batch, dtype=np.int64), sum(self.quotas))
@@ -66,7 +67,7 @@ class MixedSampler:
             rows[here] = members[self._permuted(inside, epochs[here], int(part))]
         return epochs, rows
 
-    def _permuted(self, inside: Indices, epochs: Indices, part: int) -> Indices:
+    def _permuted(self, inside: Rows, epochs: Rows, part: int) -> Rows:
         found = np.empty_like(inside)
         for epoch in np.unique(epochs):
             here = epochs == epoch

@@ -46,8 +46,8 @@ class Recipe(Config):
     mix: dict[str, PositiveFloat] | None = Field(
         default=None,
         min_length=1,
-        description="weights of the dataset's parts by name (a source, a folder in one, a seed set that is taken whole, "
-        "`pool`; `others`: the rest): in which proportion their images come; null: every image once an epoch",
+        description="weights of the dataset's parts by name: in which proportion their images come (a source, a folder "
+        "in one, a seed set that is taken whole, `pool`; `others`: the rest); null: every image once an epoch",
     )
     crops: MultiCropConfig = Field(default_factory=MultiCropConfig, description="what is seen of an image")
     masking: MaskingConfig = Field(default_factory=MaskingConfig, description="what is hidden of the global crops")

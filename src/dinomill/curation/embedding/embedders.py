@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 from pydantic import Field
 
 from dinomill.config import Config
@@ -63,8 +64,10 @@ class EmbedderConfig(Config):
         ge=0,
         description="images a forward pass; 0: as many as a processor's cache likes (8 at 224 pixels), 128 on a GPU",
     )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        default="auto", description="auto: bfloat16 where the processor multiplies it natively"
+    precision: Literal["auto", "float32", "bfloat16", "float64"] = Field(
+        default="auto",
+        description="auto: float32 on a CPU, whatever it can do, bfloat16 on a GPU; bfloat16: half of a network's "
+        "time on CPUs that multiply it natively; float64: the same bits on every CPU",
     )
     device: str = Field(default="auto", description="auto (cuda when there is one), cpu, cuda")
 
@@ -137,7 +140,10 @@ def identity(network: Network, config: EmbedderConfig) -> str:
 
     kind = _device(config)
     processor = torch.backends.cpu.get_cpu_capability() if kind == "cpu" else torch.cuda.get_device_name()
-    settings = [config.image_size, batch_size(config), _computes_bfloat16(config), kind, processor]
+    precision = _precision(config)
+    if (precision, kind) == ("float64", "cpu"):
+        processor = "any"
+    settings = [config.image_size, batch_size(config), precision, kind, processor]
     return hash_json([network.weights_hash, settings, made_by(_CODE, _LIBRARIES)])
 
 
@@ -182,11 +188,9 @@ class _Squeeze:
         self._offset = np.tile(mean / std, side)
 
     def __call__(self, images: Iterator[Pixels]) -> Floats:
-        import cv2
-
         side, count = self._side, 0
         for image in images:
-            small = cv2.resize(image, (side, side), interpolation=_interpolation(min(image.shape[:2]), side))
+            small = _squeezed(image, side)
             place = self._buffer[count].reshape(side, side * 3)
             np.multiply(small.reshape(side, side * 3), self._gain, out=place)
             np.subtract(place, self._offset, out=place)
@@ -194,13 +198,19 @@ class _Squeeze:
         return self._buffer[:count].transpose(0, 3, 1, 2)  # channels last in memory: what convolutions on a CPU prefer
 
 
-def _interpolation(short: int, side: int) -> int:
-    """Averaging when it shrinks by much; up to a half, bilinear hardly aliases and takes a seventh of the time."""
+def _squeezed(image: Pixels, side: int) -> Pixels:
+    """An image [H, W, 3] as a square, by arithmetic that is the same on every processor.
+
+    Averaging when it shrinks by much; up to a half, bilinear hardly aliases and takes a seventh of the time. Enlarging
+    is Pillow's: OpenCV's cubic rounds some bytes otherwise where a processor's registers are wider.
+    """
     import cv2
 
-    if short > 2 * side:
-        return int(cv2.INTER_AREA)
-    return int(cv2.INTER_LINEAR if short > side else cv2.INTER_CUBIC)
+    short = min(image.shape[:2])
+    if short <= side:
+        return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
+    shrink = cv2.INTER_AREA if short > 2 * side else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (side, side), interpolation=shrink), dtype=np.uint8)
 
 
 @lru_cache(maxsize=2)
@@ -247,11 +257,14 @@ def _forward(opened: Features, config: EmbedderConfig) -> Forward:
     import torch
 
     kind = _device(config)
-    low = _computes_bfloat16(config)
+    precision = _precision(config)
+    if precision == "float64":
+        opened.double()
+    number = torch.float64 if precision == "float64" else torch.float32
 
     def forward(images: Floats) -> Floats:
-        with torch.inference_mode(), torch.autocast(kind, dtype=torch.bfloat16, enabled=low):
-            pooled = opened(torch.from_numpy(images).to(kind)).pooled(opened.pooling)
+        with torch.inference_mode(), torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+            pooled = opened(torch.from_numpy(images).to(kind, number)).pooled(opened.pooling)
             return np.asarray(pooled.float().cpu().numpy(), dtype=np.float32)
 
     return forward
@@ -263,13 +276,10 @@ def _device(config: EmbedderConfig) -> str:
     return ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
 
 
-def _computes_bfloat16(config: EmbedderConfig) -> bool:
-    return config.precision == "bfloat16" or (config.precision == "auto" and _multiplies_bfloat16(_device(config)))
-
-
-def _multiplies_bfloat16(kind: str) -> bool:
+def _precision(config: EmbedderConfig) -> str:
+    """What a network computes in: the same on every CPU unless it is asked for."""
     import torch
 
-    if kind != "cpu":
-        return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+    if config.precision != "auto":
+        return config.precision
+    return "bfloat16" if _device(config) != "cpu" and torch.cuda.is_bf16_supported() else "float32"

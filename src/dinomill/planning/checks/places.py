@@ -196,6 +196,8 @@ def _nested_sources(request: Request) -> Iterator[Problem]:
 def _nesting(request: Request) -> Iterator[Problem]:
     yield from _nested_sources(request)
     for (one, first), (other, second) in combinations(_written(request).items(), 2):
+        if {one, other} == {"work", "cache"} and first != second:
+            continue  # neither is ever replaced whole
         if first.is_relative_to(second) or second.is_relative_to(first):
             yield Problem(
                 f"folders.{other}",
