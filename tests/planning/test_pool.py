@@ -32,7 +32,7 @@ def _write(folder: Path, images: list[Pixels], suffix: str = "png") -> Path:
 
 def test_counts_sides_and_what_cannot_be_read(tmp_path: Path) -> None:
     folder = _write(tmp_path / "pool", _tiles(60, 18) + _tiles(100, 6))
-    (folder / "notes.txt").write_text("no image")
+    (folder / "notes").write_text("no image")
     (folder / "cut.png").write_bytes((folder / "0000.png").read_bytes()[:400])
     (folder / "gone.png").symlink_to(folder / "nowhere.png")
     Image.fromarray(data.astronaut()[:4, :60]).save(folder / "small.png")
@@ -111,8 +111,8 @@ def test_a_pool_that_is_missing_or_holds_no_image_is_refused(tmp_path: Path) -> 
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no usable image") as raised:
         survey([str(tmp_path / "empty")])
-    assert raised.value.found == "no file at all"
-    (tmp_path / "empty" / "a.txt").write_text("words")
+    assert raised.value.found == "no file that may be an image"
+    (tmp_path / "empty" / "a").write_text("words")
     with pytest.raises(InputError) as raised:
         survey([str(tmp_path / "empty")])
     assert raised.value.found == "1 files; of those looked at: 1 not_an_image"

@@ -34,11 +34,11 @@ def test_what_evaluation_kept_is_shown(run: Any, output: object) -> None:
     assert run.handles.labelled is not None
     labelled, config = Path(run.handles.labelled), run.config(Path("report"), queries=3, neighbours=4, pca_images=5)
     models = ["teacher", "student-nano"]
-    blocks = view_neighbours(run.handles.evaluation, labelled, models, 1, config)
+    blocks = view_neighbours(run.handles.evaluation, labelled, models, run.handles.curated, config)
     assert [block.model for block in blocks] == ["teacher", "student nano"]
     for block in blocks:
         assert len(block.rows) == 3
         assert all(len(row.neighbours) == 4 and row.query.uri for row in block.rows)
         assert 0 <= block.hits <= 1
-    patches = view_patches(run.handles.evaluation, labelled, models, 1, config)
+    patches = view_patches(run.handles.evaluation, labelled, models, run.handles.curated, config)
     assert [len(block.pairs) for block in patches] == [5, 5]

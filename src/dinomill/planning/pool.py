@@ -318,7 +318,7 @@ def _nothing(locations: Sequence[str], files: int, unreadable: Counter[str]) -> 
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in unreadable.most_common(4))
     return InputError(
         f"There is no usable image in {shown}.",
-        found=f"{files:,} files; of those looked at: {reasons}" if files else "no file at all",
+        found=f"{files:,} files; of those looked at: {reasons}" if files else "no file that may be an image",
         expected="a folder of images (searched recursively), a .tar, a .parquet or .csv manifest, or s3://bucket/prefix",
         action="name the place that holds the images",
     )

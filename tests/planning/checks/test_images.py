@@ -104,7 +104,7 @@ def test_copies_of_one_picture_are_one(root: Path, found: Found) -> None:
 def test_no_image_at_all(root: Path, found: Found) -> None:
     replace_pool(root, 0)
     assert "is empty" in stopping(found())[0].problem
-    (root / "raw/pool/notes.txt").write_text("nothing here", encoding="utf-8")
+    (root / "raw/pool/notes").write_text("nothing here", encoding="utf-8")
     assert [problem.key for problem in stopping(found())] == ["pool"]
 
 
@@ -119,7 +119,7 @@ def test_more_is_taken_than_there_is(root: Path, found: Found) -> None:
 
 def test_a_pool_of_something_else(root: Path, found: Found) -> None:
     for number in range(400):
-        (root / "raw/pool" / f"{number}.txt").write_text("no picture", encoding="utf-8")
+        (root / "raw/pool" / f"{number}.doc").write_text("no picture", encoding="utf-8")
     (problem,) = stopping(found())
     assert "not_an_image" in str(problem.found)
 
@@ -127,7 +127,7 @@ def test_a_pool_of_something_else(root: Path, found: Found) -> None:
 def test_seeds_without_a_single_image(root: Path, found: Found) -> None:
     shutil.rmtree(root / "raw/seeds")
     (root / "raw/seeds").mkdir()
-    (root / "raw/seeds/readme.md").write_text("# Seeds", encoding="utf-8")
+    (root / "raw/seeds/readme").write_text("# Seeds", encoding="utf-8")
     assert [problem.key for problem in stopping(found())] == ["seeds"]
 
 

@@ -85,7 +85,7 @@ def _source(request: Request, key: str, place: str) -> Iterator[Problem]:
         yield Problem(
             key,
             f"{place} is empty.",
-            found="no file in it",
+            found="no file in it that may be an image",
             expected="image files, in any sub-folders",
             action="put images there, or name another place",
         )
