@@ -29,6 +29,10 @@ from dinomill.handles import DatasetHandle
 
 # Settings of all sets, or one a set.
 MODES: dict[str, dict[str, Any]] = {
+    "similarity alone, coverage .95": {"default": {"mode": "similar", "contrast": 0, "agreement": 0}},
+    "similarity alone, coverage .80": {"default": {"mode": "similar", "contrast": 0, "agreement": 0, "coverage": 0.8}},
+    "similar, coverage .98": {"default": {"mode": "similar", "coverage": 0.98}},
+    "similar, coverage .97": {"default": {"mode": "similar", "coverage": 0.97}},
     "similar, coverage .95": {"default": {"mode": "similar"}},
     "similar, coverage .80": {"default": {"mode": "similar", "coverage": 0.8}},
     "similar, coverage .50": {"default": {"mode": "similar", "coverage": 0.5}},
@@ -129,6 +133,9 @@ def measure(arguments: argparse.Namespace) -> None:
         )
         spent = time.perf_counter() - start
         print(f"{name:56}{one['kept']:7,}{one['precision']:11.3f}{one['recall']:8.3f}{parts}{spent:9.0f}", flush=True)
+        one["judged"] = dataset.seeds
+        for sentence in dataset.seeds.values():
+            print(f"    {sentence}")
     chance = next(iter(results.values()))["chance"]
     print(f"{'everything':56}{'':7}{chance:11.3f}{1:8.3f}\n")
     figures = {"images": sum(sources.values()), "image_size": arguments.image_size, "whiten": arguments.whiten}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -15,6 +16,7 @@ from dinomill.curation.selection.evidence import BORDERLINE, SCORES
 from dinomill.curation.selection.judge import Judgement
 
 WIDTH, HEIGHT = 720.0, 130.0
+_SEEDS = 0.5  # of the height: the seeds' most frequent scores
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Histogram:
     """How the pool's images and the seeds score."""
 
     bars: tuple[Bar, ...]
+    shape: str  # an SVG path: where the seeds lie, in a scale of its own
     outline: str  # an SVG path: the seeds, scaled to as many images as the pool seems to hold of what they show
     threshold: float | None  # x
     ticks: tuple[tuple[float, str], ...]  # x, score
@@ -74,11 +77,14 @@ def draw_histogram(bins: pa.Table, judgement: Judgement | None, threshold: float
         )
         for a, b, m, n, s in zip(low, high, left, asked, seeds, strict=True)
     )
-    steps = " ".join(f"V{HEIGHT - up(value):.1f} H{across(b):.1f}" for value, b in zip(curve, high, strict=True))
+
+    def path(counts: npt.NDArray[np.float64]) -> str:
+        steps = " ".join(f"V{HEIGHT - up(n):.1f} H{across(b):.1f}" for n, b in zip(counts, high, strict=True))
+        return f"M0,{HEIGHT:.0f} {steps} V{HEIGHT:.0f}"
+
     ticks = tuple((across(score), f"{score:.2f}") for score in _round_scores(float(low[0]), float(high[-1])))
-    return Histogram(
-        bars, f"M0,{HEIGHT:.0f} {steps} V{HEIGHT:.0f}", None if threshold is None else across(threshold), ticks
-    )
+    shape = path(seeds / max(float(seeds.max()), 1.0) * _SEEDS * most)
+    return Histogram(bars, shape, path(curve), None if threshold is None else across(threshold), ticks)
 
 
 def _as_many(judgement: Judgement | None, asked: float) -> float:

@@ -26,6 +26,8 @@ from dinomill.vectors.index import Index, SearchConfig, SearchReport
 from dinomill.vectors.kmeans import assign, kmeans
 from dinomill.vectors.products import Rows, Vectors
 
+_BELOW_ALL = -2.0  # no score is as low
+
 
 class SeedSetConfig(Config):
     """How one set of seeds asks for images."""
@@ -132,7 +134,7 @@ def retrieve(
 def _reached_by(own: Figures, coverage: float) -> float:
     """The score that a share ``coverage`` of the seeds reaches; without any, everything does."""
     if not len(own):
-        return -np.inf
+        return _BELOW_ALL
     place = int(np.floor((1 - coverage) * (len(own) + 1))) - 1
     return float(np.round(np.sort(own)[max(place, 0)], 4))
 

@@ -203,11 +203,7 @@ def _details(found: dict[str, Retrieved], similarity: npt.NDArray[np.float64]) -
     lacking = [one.threshold - one.score for one in found.values() if one.threshold is not None]
     if len(lacking) < len(found):
         return np.asarray([f"similarity {value:.3f} to its closest seed" for value in similarity], dtype=object)
-    pairs = zip(np.min(lacking, axis=0), similarity, strict=True)
-    return np.asarray(
-        [f"its score lacks {lack:.3f}; similarity {value:.3f} to its closest seed" for lack, value in pairs],
-        dtype=object,
-    )
+    return np.asarray([f"its score lacks {lack:.3f}" for lack in np.min(lacking, axis=0)], dtype=object)
 
 
 def _side(files: pa.Table, pool: Rows) -> float:
