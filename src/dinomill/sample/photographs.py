@@ -48,8 +48,8 @@ _FILES = {
     "rocket": ("skimage", "rocket.jpg"),
 }
 NAMES = tuple(_FILES)
-# The two largest: a scan of a retina and a survey of the sky arrive whole elsewhere, too.
-SCENES = ("retina", "hubble")
+# The two largest: a survey of the sky and a scan of a retina arrive whole elsewhere, too.
+SCENES = ("hubble", "retina")
 
 
 @dataclass(frozen=True)
