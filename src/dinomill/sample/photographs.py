@@ -114,7 +114,8 @@ def seen_otherwise(pixels: Pixels, random: Random) -> Pixels:
     if random.random() < 0.5:
         pixels = pixels[:, ::-1]
     gain = float(np.exp(random.uniform(-1, 1) * np.log(1.5)))
-    return np.clip(np.rint(pixels * gain), 0, 255).astype(np.uint8)
+    brighter: Pixels = np.clip(np.rint(pixels * gain), 0, 255).astype(np.uint8)
+    return brighter
 
 
 def _columns(width: int, band: Band) -> tuple[int, int]:
