@@ -37,7 +37,7 @@ class SampleConfig(Config):
         default=2,
         ge=0,
         le=2,
-        description="photographs that come whole, as a large TIFF each, of which curation cuts tiles: hubble, then retina",
+        description="photographs that come whole, as large TIFFs of which curation cuts tiles: hubble, then retina",
     )
     near_duplicates: int = Field(default=600, ge=0, description="originals again: re-encoded, resized or brightened")
     exact_duplicates: int = Field(default=200, ge=0, description="originals again, byte for byte under other names")
