@@ -32,6 +32,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 SMALL: dict[str, dict[str, Any]] = {
     "sample": {
         "originals": 300,
+        "scenes": 1,
         "near_duplicates": 30,
         "exact_duplicates": 20,
         "garments": 20,

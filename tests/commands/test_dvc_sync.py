@@ -107,6 +107,8 @@ def test_ones_own_images_take_the_samples_place(project: Path, sync: Sync) -> No
     own = project / "images"
     own.mkdir()
     globals_yml = project / "conf/base/globals.yml"
+    edit(globals_yml, "\n  - path: data/01_raw/sample/scenes # large pictures, of which curation cuts tiles", "")
+    edit(globals_yml, "\n    tiles: {side: 32}", "")
     for place in ("pool", "seeds", "labelled"):
         edit(globals_yml, f"data/01_raw/sample/{place}", "s3://bucket/labelled" if place == "labelled" else str(own))
     assert sync(project)[0] == 0

@@ -37,7 +37,7 @@ class SampleConfig(Config):
         default=2,
         ge=0,
         le=2,
-        description="photographs that come whole, as one large TIFF each, of which curation cuts tiles: retina, hubble",
+        description="photographs that come whole, as large TIFFs of which curation cuts tiles: hubble, then retina",
     )
     near_duplicates: int = Field(default=600, ge=0, description="originals again: re-encoded, resized or brightened")
     exact_duplicates: int = Field(default=200, ge=0, description="originals again, byte for byte under other names")
@@ -46,7 +46,7 @@ class SampleConfig(Config):
     drawings: int = Field(default=300, ge=0, description="irrelevant: lines and shapes in a few flat colours")
     patches: int = Field(default=0, ge=0, description="irrelevant, of garments' sample: patches of the photographs")
     broken: int = Field(default=56, ge=0, description="files that cannot be used, of eight kinds in turn")
-    seeds: int = Field(default=420, ge=10, description="good unlabelled examples, none of them in the pool")
+    seeds: int = Field(default=840, ge=10, description="good unlabelled examples, none of them in the pool")
     bank: int = Field(default=2_100, ge=10, description="labelled images of the split `train`")
     queries: int = Field(default=1_050, ge=10, description="labelled images of the split `test`")
 

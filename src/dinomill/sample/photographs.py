@@ -48,8 +48,8 @@ _FILES = {
     "rocket": ("skimage", "rocket.jpg"),
 }
 NAMES = tuple(_FILES)
-# The two largest: a scan of a retina and a survey of the sky arrive whole elsewhere, too.
-SCENES = ("retina", "hubble")
+# The two largest: a survey of the sky and a scan of a retina arrive whole elsewhere, too.
+SCENES = ("hubble", "retina")
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,8 @@ def seen_otherwise(pixels: Pixels, random: Random) -> Pixels:
     if random.random() < 0.5:
         pixels = pixels[:, ::-1]
     gain = float(np.exp(random.uniform(-1, 1) * np.log(1.5)))
-    return np.clip(np.rint(pixels * gain), 0, 255).astype(np.uint8)
+    brighter: Pixels = np.clip(np.rint(pixels * gain), 0, 255).astype(np.uint8)
+    return brighter
 
 
 def _columns(width: int, band: Band) -> tuple[int, int]:

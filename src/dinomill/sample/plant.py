@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,9 @@ _INK = ((20, 20, 20), (200, 40, 30), (30, 90, 170), (40, 140, 60), (240, 190, 40
 def encode(pixels: Pixels, kind: str, quality: int = 95) -> bytes:
     """PNG, JPEG or TIFF bytes of ``[H, W]`` or ``[H, W, 3]``."""
     buffer = io.BytesIO()
-    options = {"JPEG": {"quality": quality}, "TIFF": {"compression": "tiff_adobe_deflate"}}.get(kind, {})
+    options: dict[str, Any] = {"quality": quality} if kind == "JPEG" else {}
+    if kind == "TIFF":
+        options["compression"] = "tiff_adobe_deflate"
     Image.fromarray(pixels).save(buffer, kind, **options)
     return buffer.getvalue()
 
