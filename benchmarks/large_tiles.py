@@ -84,9 +84,9 @@ def make(path: Path, extent: int, layout: str) -> None:
             stored[number * BLOCK : number * BLOCK + len(row)] = row
         stored.flush()
         return
-    tifffile.imwrite(
-        path, pieces(), shape=(extent, extent, 3), dtype=np.uint8, photometric="rgb", bigtiff=True, **LAYOUTS[layout]
-    )
+    settings: dict[str, Any] = {"shape": (extent, extent, 3), "dtype": np.uint8, "photometric": "rgb", "bigtiff": True}
+    made: Any = pieces()  # tifffile's annotation knows either coded or uncoded pieces
+    tifffile.imwrite(path, made, **settings, **LAYOUTS[layout])
 
 
 def windows(path: Path, side: int, *, in_order: bool, seconds: float) -> float:
@@ -96,7 +96,7 @@ def windows(path: Path, side: int, *, in_order: bool, seconds: float) -> float:
 
     items = list_items(str(path), TileConfig(side=side))
     if not in_order:
-        np.random.default_rng(0).shuffle(items)  # type: ignore[arg-type]
+        items = [items[number] for number in np.random.default_rng(0).permutation(len(items))]
     began, read = time.process_time(), 0
     for item in items:
         read_item(str(path), item)
@@ -155,7 +155,8 @@ def main() -> None:
     parser.add_argument("--curate", nargs=2, type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.curate:
-        curate(*given.curate, given.side, given.workers)
+        picture, room = given.curate
+        curate(picture, room, given.side, given.workers)
         return
     extent, workers = (1_000, 0) if given.smoke else (given.extent, given.workers)
     with tempfile.TemporaryDirectory() as scratch:
