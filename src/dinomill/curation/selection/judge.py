@@ -144,4 +144,4 @@ def _monotone(seeds: Figures, images: Figures) -> Figures:
             block = (last[0] + block[0], last[1] + block[1], last[2] + block[2])
         blocks.append(block)
     ratio = np.repeat([s / max(i, 1e-12) for s, i, _ in blocks], [bins for *_, bins in blocks])
-    return np.minimum(ratio / ratio[-1], 1.0)
+    return np.asarray(np.minimum(ratio / ratio[-1], 1.0))
