@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dinomill.curation.selection.judge import Verdict, estimate, judge
+from dinomill.curation.handles import Verdict
+from dinomill.curation.selection.judge import estimate, judge
 from dinomill.curation.selection.remedies import Circumstances, remedies
 
 NOW = Circumstances(
