@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
-from dinomill.curation.selection.judge import Judgement
+from dinomill.config import Config
 from dinomill.handles import Handle
 from dinomill.vectors.index import SearchReport
 
@@ -71,6 +72,27 @@ class DuplicatesHandle(Handle):
         default_factory=dict,
         description="images: compared with all others, and taken_over: with known neighbours",
     )
+
+
+Verdict = Literal["separates", "partly", "hardly", "everything", "nothing", "unknown"]
+
+
+class Judgement(Config):
+    """What is known of one set of seeds without a label."""
+
+    verdict: Verdict = Field(
+        description="separates, partly, hardly; everything, nothing: asked for; unknown: few seeds"
+    )
+    sentence: str = Field(description="the verdict in words, with its figures")
+    remedy: str = Field(default="", description="what to do about it; empty: nothing")
+    seeds: int = Field(description="readable seeds")
+    considered: int = Field(description="images of the pool that retrieval decided on")
+    asked: int = Field(description="… that the set asked for")
+    purity: float | None = Field(default=None, description="estimated share of what is asked for that is wanted")
+    reach: float | None = Field(default=None, description="estimated share of what is wanted that is asked for")
+
+    def __str__(self) -> str:
+        return self.sentence + (f": {self.remedy}" if self.remedy else "") + "."
 
 
 class SelectionHandle(Handle):

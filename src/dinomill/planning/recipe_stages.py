@@ -50,8 +50,7 @@ def curation(wish: Wish, pool: Pool, machine: Machine, shape: Shape, steps: Step
     if wish.seeds:
         choices["curation.retrieval.default.mode"] = Choice(
             "similar",
-            f"what scores like the {wish.seed_images:,} seeds; of all modes it kept the most at equal precision. "
-            "Curation says how well each set separates",
+            f"keeps what scores like the {wish.seed_images:,} seeds; curation says how well each set separates",
         )
     return choices
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dinomill.curation.handles import EmbeddingsHandle, ScanHandle, SelectionHandle
+from dinomill.curation.handles import EmbeddingsHandle, Judgement, ScanHandle, SelectionHandle
 from dinomill.curation.page.notes import remarks, work_done
 from dinomill.curation.page.report import render
 from dinomill.curation.page.report_data import CurationPage, SeedSet
@@ -17,7 +17,7 @@ from dinomill.curation.page.seed_sets import HEIGHT, WIDTH, Border, draw_histogr
 from dinomill.curation.page.thumbnails import Thumb
 from dinomill.curation.page.tiles import cuts
 from dinomill.curation.selection.evidence import SCORES_SCHEMA, borderline, histogram
-from dinomill.curation.selection.judge import Judgement, judge
+from dinomill.curation.selection.judge import judge
 
 
 def _judged() -> tuple[np.ndarray, np.ndarray, np.ndarray, Judgement]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from dinomill.curation.selection.judge import Verdict, estimate, judge
+from dinomill.curation.handles import Verdict
+from dinomill.curation.selection.judge import estimate, judge
 from dinomill.curation.selection.remedies import Circumstances, remedies
 
 NOW = Circumstances(
@@ -78,7 +81,7 @@ def test_a_set_that_asks_for_everything_and_one_of_few_seeds_are_named() -> None
 
 
 def test_the_remedy_follows_from_what_was_done() -> None:
-    def hardly(**changed: object) -> str:
+    def hardly(**changed: Any) -> str:
         return remedies(NOW._replace(**changed))["hardly"]
 
     assert "image_size from 64 to 224" in hardly()

@@ -40,7 +40,7 @@ def remarks(scan: ScanHandle, selection: SelectionHandle) -> list[str]:
             )
     if selection.aligned:
         said.append(
-            "The images show the same thing at the same place, so that all look alike: what a copy is was held to more."
+            "The images show the same thing at the same place, and all look alike: only closer copies count as such."
         )
     return said
 

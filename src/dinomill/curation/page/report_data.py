@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from dinomill.curation.content.filters import FilterConfig
 from dinomill.curation.embedding.embed import Embeddings
-from dinomill.curation.handles import EmbeddingsHandle, ScanHandle, SelectionHandle
+from dinomill.curation.handles import EmbeddingsHandle, Judgement, ScanHandle, SelectionHandle
 from dinomill.curation.page.decided import Decided, draw
 from dinomill.curation.page.notes import remarks, work_done
 from dinomill.curation.page.seed_sets import Border, Histogram, read_borders, read_histograms
@@ -22,7 +22,6 @@ from dinomill.curation.page.thumbnails import Pictures, Thumb
 from dinomill.curation.page.tiles import Cut, cuts
 from dinomill.curation.scan.scan import SEEDS
 from dinomill.curation.scan.tables import read_files
-from dinomill.curation.selection.judge import Judgement
 from dinomill.images.manifest import Fate
 
 _PER_SHEET, _PAIRS, _SEEDS, _SETS, _PER_SEED = 22, 10, 5, 8, 7

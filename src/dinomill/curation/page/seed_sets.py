@@ -10,10 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dinomill.curation.handles import SelectionHandle
+from dinomill.curation.handles import Judgement, SelectionHandle
 from dinomill.curation.page.thumbnails import Pictures, Thumb
 from dinomill.curation.selection.evidence import BORDERLINE, SCORES
-from dinomill.curation.selection.judge import Judgement
 
 WIDTH, HEIGHT = 720.0, 130.0
 _SEEDS = 0.5  # of the height: the seeds' most frequent scores

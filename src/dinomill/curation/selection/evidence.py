@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dinomill.curation.handles import EmbeddingsHandle
-from dinomill.curation.selection.judge import Judgement, judge
+from dinomill.curation.handles import EmbeddingsHandle, Judgement
+from dinomill.curation.selection.judge import judge
 from dinomill.curation.selection.remedies import Circumstances, remedies
 from dinomill.curation.selection.retrieve import RetrievalConfig, Retrieved
 from dinomill.curation.selection.score import Figures

@@ -13,16 +13,13 @@ half of the seeds has no place of its own, it is too high.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
 
-from dinomill.config import Config
+from dinomill.curation.handles import Judgement, Verdict
 from dinomill.curation.selection.score import Figures
-
-Verdict = Literal["separates", "partly", "hardly", "everything", "nothing", "unknown"]
 
 # Quantiles of the seeds' scores at which one bin ends and the next begins: fine where thresholds lie. Half of the seeds
 # are in the best bin: its quarter alone are often seeds that are nearly copies of each other.
@@ -30,24 +27,6 @@ _BOUNDS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 _FEWEST_SEEDS = 20  # ten in the best bin
 _WELL, _PARTLY = 0.85, 0.6  # of what is asked for; measured in docs/curation-quality.md
 _ALL, _NONE = 0.98, 0.001  # of the pool
-
-
-class Judgement(Config):
-    """What is known of one set of seeds without a label."""
-
-    verdict: Verdict = Field(
-        description="separates, partly, hardly; everything, nothing: asked for; unknown: few seeds"
-    )
-    sentence: str = Field(description="the verdict in words, with its figures")
-    remedy: str = Field(default="", description="what to do about it; empty: nothing")
-    seeds: int = Field(description="readable seeds")
-    considered: int = Field(description="images of the pool that retrieval decided on")
-    asked: int = Field(description="… that the set asked for")
-    purity: float | None = Field(default=None, description="estimated share of what is asked for that is wanted")
-    reach: float | None = Field(default=None, description="estimated share of what is wanted that is asked for")
-
-    def __str__(self) -> str:
-        return self.sentence + (f": {self.remedy}" if self.remedy else "") + "."
 
 
 class Estimate(NamedTuple):
@@ -144,4 +123,4 @@ def _monotone(seeds: Figures, images: Figures) -> Figures:
             block = (last[0] + block[0], last[1] + block[1], last[2] + block[2])
         blocks.append(block)
     ratio = np.repeat([s / max(i, 1e-12) for s, i, _ in blocks], [bins for *_, bins in blocks])
-    return np.minimum(ratio / ratio[-1], 1.0)
+    return np.asarray(np.minimum(ratio / ratio[-1], 1.0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from dinomill.curation.selection.judge import Verdict
+from dinomill.curation.handles import Verdict
 
 # Sides of pictures, in pixels, from which on the network sees more at the next larger size; planning chooses alike.
 _SIZES = ((96, 224), (48, 128), (0, 64))

@@ -81,13 +81,13 @@ def score(
         def of_images(at: slice, here: _Around) -> Figures:
             around = two.similarity[:, 0] - crowd
             vote = (here.weight * around[here.place]).sum(axis=1)
-            return (1 - agreement) * (found[at] - contrast * here.crowd) + agreement * vote
+            return np.asarray((1 - agreement) * (found[at] - contrast * here.crowd) + agreement * vote)
 
         def of_seeds(at: slice, here: _Around) -> Figures:
             itself = two.row[here.place, 0] == seeds[known][at][:, None]
             without = np.where(itself, two.similarity[here.place, 1], two.similarity[here.place, 0])
             vote = (here.weight * (without - crowd[here.place])).sum(axis=1)
-            return (1 - agreement) * (own[at] - contrast * here.crowd) + agreement * vote
+            return np.asarray((1 - agreement) * (own[at] - contrast * here.crowd) + agreement * vote)
 
         found = np.concatenate(_at_all(vectors, candidates, background, of_images))
         own = np.concatenate([*_at_all(vectors, seeds[known], background, of_seeds), np.empty(0)])
@@ -154,7 +154,7 @@ def _best(scores: Floats, k: int) -> Rows:
     if scores.shape[1] <= k:
         return np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
     if k == 1:
-        return scores.argmax(axis=1)[:, None]
+        return np.asarray(scores.argmax(axis=1)[:, None])
     return np.argpartition(scores, scores.shape[1] - k, axis=1)[:, scores.shape[1] - k :]
 
 
