@@ -27,7 +27,7 @@ class Block(nn.Module):
 
     def attention(self, x: Tensor) -> Tensor:
         x = self.norm1(x)
-        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # type: ignore[no-untyped-call]
+        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         share = (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(dim=-1)
         out: Tensor = self.gamma1 * self.proj((share @ v).transpose(1, 2).flatten(2))
         return out
@@ -70,7 +70,7 @@ class Backbone(nn.Module):
             x = torch.where(masks[..., None], self.mask.to(x.dtype), x)
         table = self.position[:, 1:]
         if side != self.side:
-            table = table.transpose(1, 2).unflatten(2, (self.side, self.side))
+            table = table.transpose(1, 2).unflatten(2, (self.side, self.side))  # type: ignore[no-untyped-call]
             table = nn.functional.interpolate(table, size=(side, side), mode="bicubic").flatten(2).transpose(1, 2)
         cls = (self.cls + self.position[:, :1]).expand(len(x), -1, -1)
         tokens: Tensor = self.norm(self.blocks(torch.cat([cls, x + table], dim=1)))
