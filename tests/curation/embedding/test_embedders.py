@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dinomill.curation.embedding.embedders import EmbedderConfig, embed, find_network
-from dinomill.errors import InputError
+from dinomill.errors import ConfigError, InputError
 from dinomill.images.decode import decode_image
 
 
@@ -115,3 +115,34 @@ def test_a_registered_model_is_found_by_its_alias_and_pooled_as_it_says(
     served = Predictor(folder)(photographs)
     assert ours.shape == served.shape == (len(photographs), 2 * model.embed_dim)
     assert (ours * served / np.linalg.norm(served, axis=1, keepdims=True)).sum(axis=1).min() > 0.99
+
+
+def test_a_cpu_computes_in_float32_unless_it_is_asked(photographs: list[bytes], backbone: Path) -> None:
+    for network in ("efficientnet-lite0", str(backbone)):
+        of = {
+            precision: embed(_pixels(photographs), find_network(config), config)
+            for precision in ("auto", "float32", "float64")
+            for config in [EmbedderConfig(network=network, image_size=64, precision=precision, device="cpu")]
+        }
+        assert (of["auto"] == of["float32"]).all()
+        np.testing.assert_allclose(of["float64"], of["float32"], atol=1e-5)
+        assert (of["float64"] != of["float32"]).any()
+
+
+def test_a_network_of_another_runtime_says_that_it_has_no_float64(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    from onnx import TensorProto, helper, save
+
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["image"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["features"]),
+    ]
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, 64, 64])
+    features = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", 3])
+    graph = helper.make_graph(nodes, "mean", [image], [features])
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "mean.onnx")
+    config = EmbedderConfig(network=str(tmp_path / "mean.onnx"), image_size=64, precision="float64")
+
+    with pytest.raises(ConfigError, match="cannot compute in float64"):
+        embed([np.zeros((64, 64, 3), np.uint8)], find_network(config), config)
