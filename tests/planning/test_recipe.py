@@ -135,6 +135,7 @@ def test_photographs_get_another_model_than_the_samples() -> None:
     assert (made.shape.image_size, made.shape.patch, made.shape.channels) == (112, 14, 3)
     assert value(made, "curation.embedding.embedder.image_size") == 224
     assert value(made, "curation.embedding.whiten") == 0.01, "many kinds of images"
+    assert value(made, "curation.write.max_side") == 448
     assert value(made, "pretraining.crops.global_scale") == [0.32, 1.0]
     assert value(made, "pretraining.crops.aspect") == [0.75, 1.3333]
     assert value(made, "pretraining.crops.blur") == "official"
