@@ -30,6 +30,7 @@ from dinomill.handles import ModelHandle, StudentsHandle
 from dinomill.images.labelled import LabelledImages, read_labelled
 from dinomill.images.preprocess import PreprocessingConfig, preprocess
 from dinomill.models import build, save_backbone, variant
+from dinomill.models.config import Pooling
 from dinomill.sample import SampleConfig, lay_out
 from dinomill.storage.hashing import hash_file
 from dinomill.vectors.knn import knn_predict
@@ -53,7 +54,7 @@ def moved(images: Iterable[Pixels], reach: int, seed: int = 0) -> list[Pixels]:
     return result
 
 
-def features(network: Network, images: list[Pixels]) -> dict[str, Tensor]:
+def features(network: Network, images: list[Pixels]) -> dict[Pooling, Tensor]:
     """Every embedding of a network that may be chosen."""
     forward = network.build(torch.device("cpu"))
     parts = []
@@ -61,7 +62,8 @@ def features(network: Network, images: list[Pixels]) -> dict[str, Tensor]:
         for start in range(0, len(images), _BATCH):
             batch = np.stack([preprocess(image, network.preprocessing) for image in images[start : start + _BATCH]])
             parts.append(forward(torch.from_numpy(batch)))
-    poolings = ("cls", "mean_patch", "cls+mean_patch") if network.kind == "random" else (network.pooling,)
+    every: tuple[Pooling, ...] = ("cls", "mean_patch", "cls+mean_patch")
+    poolings = every if network.kind == "random" else (network.pooling,)
     return {pooling: torch.cat([part.pooled(pooling) for part in parts]) for pooling in poolings}
 
 
