@@ -54,7 +54,7 @@ def moved(images: Iterable[Pixels], reach: int, seed: int = 0) -> list[Pixels]:
     return result
 
 
-def features(network: Network, images: list[Pixels]) -> dict[str, Tensor]:
+def features(network: Network, images: list[Pixels]) -> dict[Pooling, Tensor]:
     """Every embedding of a network that may be chosen."""
     forward = network.build(torch.device("cpu"))
     parts = []

@@ -15,7 +15,7 @@ from tests.conftest import PROJECT
 
 BIN = Path(sys.executable).parent
 SMALL = {"originals": 40, "near_duplicates": 4, "exact_duplicates": 4, "garments": 4, "digits": 4, "drawings": 4}
-SMALL |= {"broken": 8, "seeds": 14, "bank": 28, "queries": 14}
+SMALL |= {"scenes": 0, "broken": 8, "seeds": 14, "bank": 70, "queries": 14}
 
 
 @pytest.fixture
@@ -27,6 +27,10 @@ def small(project: Path) -> Path:
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
     values["sample"] |= SMALL
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    path = project / "conf/base/globals.yml"
+    whole = path.read_text(encoding="utf-8")
+    scenes = whole[whole.index("  - path: data/01_raw/sample/scenes") : whole.index("seeds:")]
+    path.write_text(whole.replace(scenes, ""), encoding="utf-8")
     say(project, "theirs/globals.yml", {"data": "data/theirs", "work": "data/work/theirs"})
     raw = "data/mine/01_raw"
     own = {"pool": [f"{raw}/pool"], "seeds": {"own": f"{raw}/seeds"}, "labelled": f"{raw}/labelled"}
@@ -88,7 +92,7 @@ def test_each_environment_has_its_own_results_and_none_disturbs_another(small: P
 
 def test_kedro_and_the_commands_read_the_same_environment(small: Path) -> None:
     run(small, "kedro", "run", "--env", "mine", "--pipelines", "sample")
-    assert counted(small, "data/mine/01_raw/labelled") == 42
+    assert counted(small, "data/mine/01_raw/labelled") == 84
     shown = run(small, "dinomill", "doctor", "--env", "mine")
     assert "data/mine/01_raw/pool" in shown
     assert "data/01_raw/sample/pool does not exist" in run(small, "dinomill", "doctor").replace("\n", " ")

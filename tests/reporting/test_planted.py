@@ -47,7 +47,7 @@ def test_tiles_of_a_scene_are_counted_by_their_picture(run: Any, tmp_path: Path)
     assert before is not None
     manifest = pq.read_table(curated.manifest)
     kept = manifest.filter(pa.compute.equal(manifest["fate"], "kept")).slice(0, 1).to_pylist()[0]
-    fates = ("kept", "kept", "near_duplicate", "irrelevant")
+    fates = ("kept", "kept", "near_duplicate", "filtered", "irrelevant")
     tiles = [kept | {"path": Tile("a/scene.tif", 32 * n, 0, 32).name, "fate": fate} for n, fate in enumerate(fates)]
     pq.write_table(
         pa.concat_tables([manifest, pa.Table.from_pylist(tiles, manifest.schema)]), tmp_path / "manifest.parquet"
@@ -60,7 +60,7 @@ def test_tiles_of_a_scene_are_counted_by_their_picture(run: Any, tmp_path: Path)
     )
     assert view is not None
     (found,) = (score for score in view.recall if score.kind == "tile of a scene")
-    assert (found.count, found.right) == (4, 3)
+    assert (found.count, found.right) == (5, 4)
     assert [score for score in view.recall if score is not found] == list(before.recall)
     was, now = ({score.kind: score for score in one.precision} for one in (before, view))
     assert (now["kept"].count - was["kept"].count, now["kept"].right - was["kept"].right) == (2, 2)

@@ -74,8 +74,9 @@ def _recall(truth: dict[str, dict[str, Any]], fates: dict[str, str]) -> tuple[Sc
     scores = []
     for kind, paths in by_kind.items():
         if kind == _TILE:
-            # Of which nobody knows whether it repeats another: dark corners do.
-            right, meaning = sum(fates[path] in (Fate.KEPT.value, *_DUPLICATE_FATES) for path in paths), "not left out"
+            # Of these nobody knows which are empty or repeat another: dark corners do.
+            right = sum(fates[path] in (Fate.KEPT.value, Fate.FILTERED.value, *_DUPLICATE_FATES) for path in paths)
+            meaning = "kept, or left out as empty or a copy"
         elif kind == _RELEVANT:
             right = sum(any(path in kept for path in groups[original]) for original in paths)
             meaning = "the picture, or one copy of it, stays"
