@@ -43,7 +43,7 @@ def curation(wish: Wish, pool: Pool, machine: Machine, shape: Shape, steps: Step
         ),
         "curation.write.channels": Choice(shape.channels, _channels_reason(wish, pool)),
         "curation.write.max_side": Choice(
-            _SIDES_A_CROP * shape.image_size,
+            max(64, _SIDES_A_CROP * shape.image_size),
             f"pixels; larger ones are stored smaller: crops show {shape.image_size}, and every epoch decodes them anew",
         ),
     }
