@@ -1,6 +1,6 @@
 """What it costs to add a few images to a pool that was curated before, beside curating all of it again.
 
-    python benchmarks/adding_images.py --pool data/01_raw/sample/pool [--images 10000] [--add 10] [--image-size 64]
+    python benchmarks/adding_images.py --pool data/01_raw/sample/pool [--images 7000] [--add 10] [--image-size 64]
     python benchmarks/adding_images.py --smoke
 
 Some images of the pool are curated; then some more are laid beside them, ten of the first are taken away, and all are
@@ -132,7 +132,7 @@ def measure(source: Path, images: int, add: int, image_size: int, room: Path) ->
 def main() -> None:
     parser = command_line(__doc__, "sixty small pictures")
     parser.add_argument("--pool", type=Path, default=Path("data/01_raw/sample/pool"), help="a folder of images")
-    parser.add_argument("--images", type=int, default=10_000, help="that are curated first")
+    parser.add_argument("--images", type=int, default=7_000, help="that are curated first")
     parser.add_argument("--add", type=int, default=10, help="images that are added")
     parser.add_argument("--image-size", type=int, default=64, help="pixels, of the embedder")
     arguments = parser.parse_args()

@@ -60,6 +60,14 @@ def test_globals_say_what_differs_and_no_more() -> None:
     assert unlabelled["labelled"] is None
 
 
+def test_a_disk_that_fills_meanwhile_changes_no_file() -> None:
+    made = [
+        render(plan(wish(**LABELLED), COLOUR, machine(disk_free_bytes=free)), "dinomill init mine")
+        for free in (54 * 10**9, 53 * 10**9)
+    ]
+    assert made[0] == made[1]
+
+
 def test_globals_say_how_images_are_cut() -> None:
     made = _plan(tiles={"side": 96}, pool=("scenes", "slides"))
     text = render(made, "dinomill init mine")[Path("conf/mine/globals.yml")]

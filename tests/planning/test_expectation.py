@@ -51,6 +51,9 @@ def test_dangers_are_named() -> None:
     black = pool(900, 512, bits={16: 384}, contrast=0.004, unreadable={"truncated": 96})
     said = " ".join(warnings(plan(wish(), black, machine())))
     assert "almost black" in said
+    assert "curation.scan.preflight.value_range" in said
+    stretched = pool(900, 512, bits={16: 384}, contrast=0.004, value_range=(0.0, 4095.0))
+    assert "almost black" not in " ".join(warnings(plan(wish(), stretched, machine())))
     assert "25% of the files looked at cannot be used: 96 truncated" in said
     assert warnings(plan(wish(), COLOUR, machine())) == []
 

@@ -11,7 +11,8 @@ from PIL import Image
 from skimage import data
 
 from dinomill.errors import InputError
-from dinomill.planning.pool import alignment, bits_of, draw, list_all, survey
+from dinomill.planning.pool import alignment, bits_of, survey
+from dinomill.planning.pool_files import draw, list_all
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 

@@ -125,7 +125,7 @@ def _seeds(seeds: Sequence[str], root: Path) -> dict[str, str]:
 
 
 def _count(where: str, what: str) -> int:
-    from dinomill.planning.pool import list_place
+    from dinomill.planning.pool_files import list_place
 
     count = len(list_place(where))
     if count == 0:

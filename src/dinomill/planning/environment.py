@@ -104,7 +104,7 @@ def _globals(plan: Plan, command: str) -> str:
         "experiment": Choice(name, "in MLflow"),
         "model": Choice(f"dinomill-{name}", "in the registry"),
     }
-    head = f"# Made by `{_one_line(command)}`\n# on {_one_line(str(plan.machine))}.\n#\n#   make run ENV={name}\n\n"
+    head = f"# Made by `{_one_line(command)}`\n# on {_one_line(plan.machine.lasting)}.\n#\n#   make run ENV={name}\n\n"
     return head + "".join(_lines(nested(choices), 0))
 
 

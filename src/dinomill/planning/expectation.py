@@ -83,10 +83,10 @@ def warnings(plan: Plan) -> list[str]:
             f"{machine.disk_free_bytes / 1e9:.1f} GB are free."
         )
     deep = sum(count for bits, count in pool.bits.items() if bits > 8) / max(sum(pool.bits.values()), 1)
-    if deep > 0.05 and pool.contrast < 0.02:
+    if deep > 0.05 and pool.contrast < 0.02 and pool.value_range is None:
         found.append(
             f"{deep:.0%} of the images have more than 8 bits and look almost black (contrast {pool.contrast:.3f}): "
-            "whatever uses only a part of the 16 bits should be stretched before."
+            "curation.scan.preflight.value_range says which values are black and white."
         )
     if pool.unreadable_share > 0.1:
         reasons = ", ".join(f"{count} {reason}" for reason, count in pool.unreadable.items())

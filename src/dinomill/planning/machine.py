@@ -50,8 +50,16 @@ class Machine(Config):
         return bool({"avx512_bf16", "amx"} & set(self.instructions))
 
     def __str__(self) -> str:
+        return self._said(f", {self.disk_free_bytes / 1e9:.0f} GB of free disk")
+
+    @property
+    def lasting(self) -> str:
+        """What it is, without what changes from one minute to the next: for files that are compared."""
+        return self._said("")
+
+    def _said(self, disk: str) -> str:
         shown = f"{self.cores} cores ({', '.join(self.instructions) or 'no vector instructions known'})"
-        shown += f", {self.memory_bytes / 1e9:.0f} GB of memory, {self.disk_free_bytes / 1e9:.0f} GB of free disk"
+        shown += f", {self.memory_bytes / 1e9:.0f} GB of memory{disk}"
         names = [gpu.name for gpu in self.gpus]
         kinds = ", ".join(f"{names.count(name)} × {name}" for name in dict.fromkeys(names))
         return f"{shown}, {kinds or 'no GPU'}"

@@ -42,7 +42,7 @@ def curation(request: Request) -> dict[str, Any]:
     from dinomill.curation.embedding.embed import embed_files
     from dinomill.curation.scan.scan import POOL, scan
     from dinomill.images.tiles import TileConfig
-    from dinomill.planning.pool import draw, list_all
+    from dinomill.planning.pool_files import draw, list_all
     from dinomill.planning.pool_look import look
 
     config = CurationConfig.parse(request["stages"]["curation"], where="the plan")

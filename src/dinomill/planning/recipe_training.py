@@ -9,11 +9,12 @@ from dinomill.planning.choices import Choice, Choices, Wish, in_words
 from dinomill.planning.machine import Machine
 from dinomill.planning.pool import Pool
 from dinomill.planning.prediction import Steps
-from dinomill.planning.shape import SMALL_SIDE, Shape, cache_megabytes, power_of_two
+from dinomill.planning.recipe_crops import crops
+from dinomill.planning.recipe_schedule import LONG, momentum, optimizer, short_schedule, started_schedule
+from dinomill.planning.shape import Shape, cache_megabytes, power_of_two
 
 FEWEST_PROTOTYPES = 64
 _TINY_SIDE = 64  # up to which other draws of the weights were measured
-_LONG = 20_000  # steps from which the published constants fit better than those of short runs
 
 
 def pretraining(wish: Wish, pool: Pool, machine: Machine, shape: Shape, steps: Steps, bound: str) -> Choices:
@@ -38,10 +39,10 @@ def pretraining(wish: Wish, pool: Pool, machine: Machine, shape: Shape, steps: S
         ),
         "step.drop_path": Choice(*_drop_path(wish, shape, count)),
         **_compile(machine, wish),
-        **_crops(wish, pool, shape),
+        **crops(wish, pool, shape),
         "masking.min_patches": Choice(2 if shape.grid < 10 else 4, f"patches of a block, of {shape.grid**2} in a crop"),
-        **(_short_schedule(shape, count) if wish.start is None else _started_schedule(shape, count)),
-        **_optimizer(wish, shape, count),
+        **(short_schedule(shape, count) if wish.start is None else started_schedule(shape, count)),
+        **optimizer(wish, shape, count),
         **_runtime(wish, pool, machine, shape, steps, count),
     }
     return {f"pretraining.{key}": choice for key, choice in choices.items()}
@@ -75,7 +76,7 @@ def distillation(wish: Wish, pool: Pool, machine: Machine, shape: Shape, steps: 
             4e-3 if student.embed_dim <= 192 else 2e-3,
             "at 1,024 images a step, by square root",
         ),
-        "schedule.momentum": (_momentum(count), f"of the average that is kept, over {count:,} steps"),
+        "schedule.momentum": (momentum(count), f"of the average that is kept, over {count:,} steps"),
         "schedule.teacher_temperature_start": (0.06, "no warmup: the teacher is finished"),
         "schedule.teacher_temperature": (0.06, "as in pretraining"),
         "schedule.weight_decay_end": (0.2, "as in the long recipe"),
@@ -141,7 +142,7 @@ def _model(wish: Wish, pool: Pool, machine: Machine, shape: Shape, count: int) -
 
 def _drawn(key: str, shape: Shape, count: int) -> Choices:
     """How weights are drawn: measured for small images and short runs alone, where it gave 8 points of kNN."""
-    if shape.image_size <= _TINY_SIDE and count < _LONG:
+    if shape.image_size <= _TINY_SIDE and count < LONG:
         return {
             f"{key}.patch_init": Choice(
                 "whitened", "few steps do not undo that a random draw passes on low frequencies"
@@ -168,7 +169,7 @@ def _size_reason(pool: Pool, shape: Shape) -> str:
 
 
 def _layerscale(count: int) -> tuple[float, str]:
-    if count < _LONG:
+    if count < LONG:
         return 1.0, "1e-5, made for hundred thousands of steps, would take most of a short run to grow"
     return 1e-5, "as published, for long runs"
 
@@ -197,7 +198,7 @@ def _bottleneck(model: VisionTransformerConfig) -> int:
 
 
 def _drop_path(wish: Wish, shape: Shape, count: int) -> tuple[float, str]:
-    if wish.start is not None or count < _LONG or shape.teacher.embed_dim < 384:
+    if wish.start is not None or count < LONG or shape.teacher.embed_dim < 384:
         return 0, "none: it spares networks that are large and trained for long"
     return (
         0.3 if shape.teacher.embed_dim > 384 else 0.1,
@@ -216,113 +217,6 @@ def _accumulate(shape: Shape) -> Choices:
         return {}
     each = shape.batch // shape.accumulate
     return {"accumulate": Choice(shape.accumulate, f"micro-batches of {each}, which need less memory")}
-
-
-def _crops(wish: Wish, pool: Pool, shape: Shape) -> Choices:
-    small = shape.image_size < SMALL_SIDE
-    floor = (shape.local_size / 2 / max(pool.short_side.median, 1)) ** 2
-    least = round(min(max(0.08 if shape.tiny else 0.05, floor), 0.25), 3)
-    values: dict[str, tuple[Any, str]] = {
-        "global_size": (shape.image_size, _crop_reason(wish, pool, shape)),
-        "local_size": (shape.local_size, "half of it or a little less, in whole patches"),
-        "local_crops": (shape.local_crops, "the paper's eight" if shape.local_crops == 8 else "half of the paper's"),
-    }
-    if shape.aligned:
-        why = f"aligned (images correlate by {pool.alignment:.2f}): milder crops keep where things are"
-        values |= {
-            "global_scale": ([0.9, 1.0], f"share of the area; {why}"),
-            "local_scale": ([0.15, 0.6], "as above"),
-            "aspect": ([0.9, 1.11], "as above: hardly stretched"),
-        }
-    elif wish.start is not None:
-        why = f"not aligned (images correlate by {pool.alignment:.2f}), and milder than for random weights"
-        values |= {
-            "global_scale": ([0.4, 1.0], f"share of the area; {why}"),
-            "local_scale": ([max(least, 0.1), 0.4], "as above"),
-            "aspect": ([0.75, 1.3333], "width over height, the paper's"),
-        }
-    else:
-        why = f"not aligned (images correlate by {pool.alignment:.2f}): the paper's crops"
-        values |= {
-            "global_scale": ([0.3 if shape.tiny else 0.32, 1.0], f"share of the area; {why}"),
-            "local_scale": ([least, 0.35], f"no less, or a crop of {shape.local_size} pixels would show a blur"),
-            "aspect": ([0.75, 1.3333], "width over height, the paper's"),
-        }
-    if small or wish.start is not None:
-        values["blur"] = ([0, 0, 0], f"none: at {shape.image_size} pixels it takes away what is there")
-        values["solarise"] = (0, "none: gains nothing at these sizes")
-    else:
-        kernel = 9 if shape.image_size >= 160 else 5
-        values["blur"] = ("official", "as the released weights were trained: 0, 0.9, 0.5")
-        values["blur_kernel"] = (kernel, f"pixels; the paper's 9 are for 224, this is {shape.image_size}")
-        values["blur_sigma"] = ([0.1, 2.0 if kernel == 9 else 1.0], "as above")
-        values["solarise"] = (
-            0.2 if shape.channels == 3 else 0,
-            "the paper's" if shape.channels == 3 else "none on grey",
-        )
-    return {f"crops.{key}": Choice(*pair) for key, pair in values.items()}
-
-
-def _crop_reason(wish: Wish, pool: Pool, shape: Shape) -> str:
-    if wish.start is None:
-        return "the model's image size"
-    if shape.image_size > pool.short_side.median:
-        return f"pixels, more than the images' {pool.short_side.median:.0f}: the weights know no coarser grid"
-    return f"pixels, {shape.grid} patches a side: what this machine can afford of the weights' {wish.start.image_size}"
-
-
-def _momentum(count: int) -> float:
-    return 0.98 if count < 1000 else 0.99 if count < 5000 else 0.992 if count < 50_000 else 0.994
-
-
-def _short_schedule(shape: Shape, count: int) -> Choices:
-    rate = 4e-3 if shape.tiny else 3e-3 if shape.teacher.embed_dim <= 192 else 2e-3
-    if count >= _LONG and shape.teacher.embed_dim >= 768:
-        rate = 1e-3
-    values: dict[str, tuple[Any, str]] = {
-        "learning_rate": (rate, "at 1,024 images a step, by square root; too high costs more than too low"),
-        "momentum": (_momentum(count), f"of the teacher, over {count:,} steps"),
-        "teacher_temperature": (0.06 if count < _LONG else 0.07, "a short run" if count < _LONG else "as published"),
-        "weight_decay_end": (0.2, "as in the long recipe"),
-    }
-    return {f"schedule.{key}": Choice(*pair) for key, pair in values.items()}
-
-
-def _started_schedule(shape: Shape, count: int) -> Choices:
-    # As conf/adapt, whose measurements are in docs/adaptation.md: a tenth of this hardly moved the weights, and several
-    # times as much spoilt them.
-    rate = 1e-3 if shape.teacher.embed_dim <= 384 else 5e-4
-    momentum = 0.97 if count < 500 else max(0.98, _momentum(count))
-    values: dict[str, tuple[Any, str]] = {
-        "schedule.learning_rate": (
-            rate,
-            "at 1,024 images a step, by square root; random weights take four times it",
-        ),
-        "schedule.warmup": (0.05, "share of the run"),
-        "schedule.momentum": (momentum, f"of the teacher, which has {count:,} steps to get anywhere"),
-        "schedule.teacher_temperature": (0.06, "a short run"),
-        "schedule.teacher_temperature_warmup": (0.2, "share of the run"),
-        "schedule.weight_decay_end": (0.04, "no more at the end than at the start: nothing is to be unlearnt"),
-        "adaptation.frozen": (0.1, "share of the run: new heads would only do damage before they say something"),
-        "adaptation.ramp": (0.1, "share of the run in which the backbone's rate rises"),
-        "adaptation.backbone_rate": (1.0, "of the schedule's rate; less where images are much like the weights' own"),
-    }
-    return {key: Choice(*pair) for key, pair in values.items()}
-
-
-def _optimizer(wish: Wish, shape: Shape, count: int) -> Choices:
-    if wish.start is not None:
-        decay, patches = 0.8, 0.2
-        why = "early layers, which know the most general things, move least"
-    elif count < _LONG:
-        decay, patches = 1.0, 1.0
-        why = "the paper's 0.9 and 0.2 spare weights that are trained for long"
-    else:
-        decay, patches, why = 0.9, 0.2, f"as published, for {shape.teacher.depth} blocks"
-    return {
-        "optimizer.layerwise_decay": Choice(decay, why),
-        "optimizer.patch_embed_multiplier": Choice(patches, "as above"),
-    }
 
 
 def _runtime(wish: Wish, pool: Pool, machine: Machine, shape: Shape, steps: Steps, count: int) -> Choices:
