@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow.dataset as ds
 
 _NAMED = 5  # rows that a broken rule names
 _PREFIX = 16  # hexadecimal digits of a hash that are compared first: eight bytes
@@ -40,7 +40,7 @@ def count_broken(path: Path, rules: list[Rule], keep: pc.Expression | None = Non
     """
     import pandas as pd
 
-    table = ds.dataset(path, format="parquet")
+    table = _open(path)
     rows = []
     for rule in rules:
         broken = rule.broken if keep is None else rule.broken & keep
@@ -51,7 +51,7 @@ def count_broken(path: Path, rules: list[Rule], keep: pc.Expression | None = Non
 
 def count_repeated(path: Path, keep: pc.Expression) -> tuple[str, int, str]:
     """Rows whose ``sha256`` an earlier one has, as a row of `count_broken`'s table."""
-    table = ds.dataset(path, format="parquet")
+    table = _open(path)
     prefixes = np.sort(np.concatenate([*_prefixes(table, keep), np.empty(0, dtype=">u8")]))
     twice = np.unique(prefixes[1:][prefixes[1:] == prefixes[:-1]])
     name = "kept twice, with the same bytes"
@@ -82,7 +82,7 @@ def sample_rows(path: Path, columns: list[str], count: int, keep: pc.Expression 
         count: Rows wanted.
         keep: Rows that count; None: all.
     """
-    table = ds.dataset(path, format="parquet")
+    table = _open(path)
     total = table.count_rows(filter=keep)
     if total <= count:
         return table.to_table(columns=columns, filter=keep), total
@@ -108,3 +108,9 @@ def _examples(table: ds.Dataset, broken: pc.Expression) -> str:
 
 def _named(rows: list[dict[str, Any]]) -> str:
     return ", ".join(f"{row['source']}/{row['path']}" for row in rows)
+
+
+def _open(path: Path) -> ds.Dataset:
+    import pyarrow.dataset as ds  # brings pandas, and every start reads the gate's configuration
+
+    return ds.dataset(path, format="parquet")
