@@ -69,7 +69,7 @@ def both(tmp_path_factory: pytest.TempPathFactory, planted: Any, configure: Call
 
 
 @pytest.mark.timeout(1800)  # two processes, with all of their imports, on a machine that may be busy
-@pytest.mark.parametrize("precision", ["auto", "float64"])
+@pytest.mark.parametrize("precision", ["auto", pytest.param("float64", marks=pytest.mark.slow)])
 def test_the_manifest_has_the_same_bytes(both: Any, precision: str) -> None:
     here, avx2 = both(precision)
     rows, others = pq.read_table(here).to_pylist(), pq.read_table(avx2).to_pylist()
