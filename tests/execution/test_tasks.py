@@ -34,6 +34,7 @@ class Square(Task):
 class Squared(TaskResult):
     value: int
     threads: str = ""
+    imported: bool = False  # what tasks look at images with, before this one asked for it
 
 
 def square(task: Square) -> Squared:
@@ -47,11 +48,14 @@ def square(task: Square) -> Squared:
         time.sleep(60)
     if task.behave == "slowly":
         time.sleep(0.3)
+    imported = {"torch", "cv2", "pandas", "pyarrow.dataset"} <= set(sys.modules)
     path = task.folder / f"{task.number}.txt"
     with (task.folder / "calls").open("a") as calls:
         calls.write(f"{task.number}\n")
     write_text(path, str(task.number**2))
-    return Squared(outputs=(path,), value=task.number**2, threads=os.environ.get("OMP_NUM_THREADS", ""))
+    return Squared(
+        outputs=(path,), value=task.number**2, threads=os.environ.get("OMP_NUM_THREADS", ""), imported=imported
+    )
 
 
 def _calls(folder: Path) -> list[int]:
@@ -228,3 +232,8 @@ def _until(holds: Callable[[], bool], seconds: float = 60) -> None:
 def test_workers_use_one_thread_each(tmp_path: Path) -> None:
     found = run_tasks(square, _tasks(tmp_path, range(4)), Squared, done=tmp_path / "done", config=TWO, name="squares")
     assert {one.threads for one in found} == {"1"}
+
+
+def test_workers_find_imported_what_they_look_at_images_with(tmp_path: Path) -> None:
+    results = run_tasks(square, _tasks(tmp_path, range(4)), Squared, done=tmp_path / "done", config=TWO, name="squares")
+    assert all(one.imported for one in results)

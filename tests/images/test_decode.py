@@ -89,6 +89,24 @@ def test_exif_rotation_is_applied(kind: str, orientation: int) -> None:
     assert (info.height, info.width) == upright.shape[:2]
 
 
+@pytest.mark.parametrize(
+    "before", [b"\xff\xfe\x00\x0aExif\x00\x00--", b"\xff\xff", b""], ids=["comment", "fill bytes", "-"]
+)
+def test_exif_rotation_is_found_after_whatever_stands_before_it(before: bytes) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 40, 3), dtype=np.uint8))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    content = encode(image, "JPEG", exif=exif)
+    place = content.index(b"\xff\xe1")
+    assert decode_image(content[:place] + before + content[place:]).shape == (40, 16, 3)
+
+
+def test_what_only_speaks_of_exif_turns_nothing() -> None:
+    content = encode(Image.fromarray(np.zeros((16, 40, 3), dtype=np.uint8)), "JPEG")
+    comment = b"\xff\xfe\x00\x0aExif\x00\x00\x06\x06"
+    assert decode_image(content[:2] + comment + content[2:]).shape == (16, 40, 3)
+
+
 def test_first_frame_of_an_animation_and_its_count() -> None:
     frames = [Image.fromarray(np.full((20, 30, 3), value, np.uint8)) for value in (10, 200, 90)]
     content = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])

@@ -176,9 +176,8 @@ def _context(module: str) -> BaseContext:
     if "forkserver" not in get_all_start_methods():
         return get_context("spawn")
     context = get_context("forkserver")
-    # Read when the server starts; it lives as long as this process. Torch, which some tasks need, is then imported once
-    # and not once a worker: two seconds and 117 MB each.
-    context.set_forkserver_preload([module, "torch"])
+    # Read when the server starts; it lives as long as this process.
+    context.set_forkserver_preload([module, "dinomill.execution.preloaded"])
     with kept_environment(*_THREADS):
         _one_thread_each()
         forkserver.ensure_running()

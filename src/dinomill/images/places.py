@@ -7,11 +7,12 @@ import stat
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from dinomill.errors import InputError
 from dinomill.images.item import Item
-from dinomill.images.sidecars import HEAD, begins_like_image, is_sidecar, may_be_image, sidecar_kind
+from dinomill.images.sidecars import HEAD, begins_like_image, is_passed_over, may_be_image, sidecar_kind
 from dinomill.storage import s3
 
 _PATH_COLUMNS = ("path", "file", "file_name", "filename", "filepath", "image", "image_path", "local_path")
@@ -30,13 +31,14 @@ def walk(root: Path, skipped: Counter[str]) -> Iterator[Item]:
     """Every entry below a folder; links to folders are not followed, so there are no loops."""
     top = root.resolve()
     for folder, folders, files in os.walk(root, followlinks=False, onerror=_refuse):
-        links = [name for name in folders if (Path(folder) / name).is_symlink()]
+        below = Path(folder).relative_to(root).as_posix()
+        prefix = "" if below == "." else f"{below}/"
+        links = [name for name in folders if Path(folder, name).is_symlink()]
         for name in (*files, *links):
-            path = Path(folder) / name
-            relative = path.relative_to(root).as_posix()
+            path, relative = os.path.join(folder, name), prefix + name  # noqa: PTH118 (a Path takes ten times as long)
             shown = relative.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-            if is_sidecar(root, path):
-                skipped[str(sidecar_kind(relative))] += 1
+            if (kind := sidecar_kind(relative)) is not None and is_passed_over(kind, path):
+                skipped[kind] += 1
             elif shown != relative:
                 yield Item(shown, 0, "", fault="name_not_utf8")
             else:
@@ -51,7 +53,12 @@ def _refuse(error: OSError) -> None:
     ) from None
 
 
-def _file(path: Path, relative: str, top: Path) -> Item:
+def _file(name: str, relative: str, top: Path) -> Item:
+    with suppress(OSError):
+        status = os.lstat(name)  # its folder is no link: where it lies is known
+        if stat.S_ISREG(status.st_mode):
+            return Item(relative, status.st_size, str(status.st_mtime_ns))
+    path = Path(name)
     try:
         real = path.resolve(strict=True)
     except (OSError, RuntimeError):  # the target is missing, or (RuntimeError before Python 3.13) the links go round

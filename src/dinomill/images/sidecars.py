@@ -6,7 +6,7 @@ A name decides, but for one thing: a file that is named like a sidecar and begin
 from __future__ import annotations
 
 import os
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 _SUFFIXES = frozenset(
     {".txt", ".json", ".jsonl", ".xml", ".csv", ".tsv", ".yml", ".yaml", ".md", ".html", ".cls", ".log", ".ini", ".xmp"}
@@ -21,7 +21,7 @@ HEAD = 12  # bytes that tell
 
 def sidecar_kind(path: str) -> str | None:
     """What a file that is no image is counted as, by its relative path; None: it may be an image."""
-    parts = PurePosixPath(path).parts
+    parts = [part for part in path.split("/") if part]
     if "__MACOSX" in parts:
         return "__MACOSX"
     name = parts[-1] if parts else ""
@@ -29,7 +29,7 @@ def sidecar_kind(path: str) -> str | None:
         return known
     if any(part.startswith(".") and part not in (".", "..") for part in parts):
         return "hidden"
-    suffix = PurePosixPath(name).suffix.lower()
+    suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 (a Path takes ten times as long)
     return suffix if suffix in _SUFFIXES else None
 
 
@@ -47,7 +47,12 @@ def begins_like_image(head: bytes) -> bool:
 def is_sidecar(folder: Path, path: Path) -> bool:
     """Whether a file below a folder is passed over."""
     kind = sidecar_kind(path.relative_to(folder).as_posix())
-    return kind is not None and not (may_be_image(kind) and begins_like_image(_head(path)))
+    return kind is not None and is_passed_over(kind, path)
+
+
+def is_passed_over(kind: str, path: str | os.PathLike[str]) -> bool:
+    """Whether a file that is named like a sidecar of this kind is one."""
+    return not (may_be_image(kind) and begins_like_image(_head(path)))
 
 
 def _head(path: str | os.PathLike[str]) -> bytes:

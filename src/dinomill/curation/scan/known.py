@@ -168,6 +168,7 @@ def scan_shard(task: ScanTask) -> ScanShard:
     cv2.setNumThreads(0)
     reuse_memory()
     known = _known_contents(task.looks, tuple(files(task.looks)))
+    source = _source(task.source)
     read: list[dict[str, Any]] = []
     looks: dict[bytes, dict[str, Any]] = {}
     unreadable = []
@@ -181,7 +182,7 @@ def scan_shard(task: ScanTask) -> ScanShard:
             unreadable.append((item.path, "unreadable", error.strerror or str(error)))
             continue
         content = hashlib.sha256(data).digest()
-        read.append({"key": _key(_source(task.source), item), "sha256": content, "bytes": len(data)})
+        read.append({"key": _key(source, item), "sha256": content, "bytes": len(data)})
         key = _as_tile(content) if item.offset == TILE else content
         if key not in looks and known.find(np.array([key], dtype=f"S{KEY}"))[0] < 0:
             looks[key] = {"key": key} | _look(data, task.preflight, tile=item.offset == TILE)
