@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from dinomill.images.manifest import MANIFEST_SCHEMA
+from dinomill.images.tiles import Tile
 from dinomill.reporting.curation import CurationView, view_curation
 from dinomill.storage.atomic import write_parquet
 
@@ -50,3 +51,15 @@ def test_unsafe_images_and_faces_that_were_blurred_are_patches_of_colour(run: An
     face = _view(run, tmp_path, faces=1)
     assert _detail(unsafe, first) < 0.5 * _detail(plain, first)
     assert _detail(face, first) < 0.5 * _detail(plain, first)
+
+
+def test_a_tile_that_was_left_out_is_cut_from_its_picture_again(run: Any, tmp_path: Path) -> None:
+    """Tiles of large images were drawn as `not readable`: no file has their name."""
+    noise = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "scene.tif")
+    tile = {"source": str(tmp_path), "path": Tile("scene.tif", 32, 64, 32).name}
+    changes = {"tile_of": "scene.tif", "tile_x": 32, "tile_y": 64, "tile_side": 32}
+    view = _view(run, tmp_path, fate="filtered", reason="empty_tile", **tile, **changes)
+    (picture,) = next(sheet for sheet in view.sheets if sheet.fate == "filtered").pictures
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture.uri.split(",")[1]))).convert("L"))
+    assert (shown == np.asarray(Image.fromarray(noise[64:, 32:64]).convert("L"))).all()

@@ -28,7 +28,7 @@ FATE_NAMES = {
     Fate.BALANCED_OUT: "over their cluster's share",
 }
 _COLUMNS = [
-    *("path", "source", "fate", "reason", "detail", "duplicate_of", "shard", "offset", "length"),
+    *("path", "source", "fate", "reason", "detail", "duplicate_of", "shard", "offset", "length", "tile_of"),
     *("seed_similarity", "cluster", "nsfw", "faces", "blurred"),
 ]
 _PATCHES = 4  # of colour a side, in place of a picture that the page must not show
