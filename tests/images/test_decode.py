@@ -13,6 +13,7 @@ from PIL import Image
 from skimage import data
 
 from dinomill.images.decode import DecodeError, Reason, decode_image, probe_image
+from dinomill.images.pixels import orient
 
 PHOTO = data.astronaut()[:192, :256]
 
@@ -212,3 +213,15 @@ def test_the_error_crosses_processes() -> None:
     error = pickle.loads(pickle.dumps(DecodeError(Reason.TRUNCATED, "at 10 bytes")))
     assert (error.reason, error.detail) == (Reason.TRUNCATED, "at 10 bytes")
     assert str(Reason.TRUNCATED) == "truncated"
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_tiff_is_turned_once(orientation: int) -> None:
+    """Pillow turns the pixels of a TIFF when it loads them; they were turned again."""
+    stored = np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    tifffile.imwrite(file, stored, photometric="rgb", extratags=[(274, "H", 1, orientation, False)])
+    upright = orient(stored, orientation)
+    info = probe_image(file.getvalue())
+    assert (info.height, info.width) == upright.shape[:2]
+    assert (decode_image(file.getvalue()) == upright).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import tracemalloc
 from pathlib import Path
@@ -260,3 +261,40 @@ def test_entries_of_the_pool() -> None:
         split_tiles([{"path": "b", "tiles": {"side": 32, "stride": 1}}])
     with pytest.raises(ConfigError, match="names scenes twice"):
         split_tiles(["scenes", entry])
+
+
+def test_an_array_by_columns_is_cut_like_one_by_rows(tmp_path: Path) -> None:
+    """Tiles of `a.T` were scrambled: its file holds columns."""
+    values = np.random.default_rng(0).integers(0, 256, (96, 64), dtype=np.uint8)
+    np.save(tmp_path / "columns.npy", np.asfortranarray(values))
+    np.save(tmp_path / "rows.npy", values)
+    for name in ("columns.npy", "rows.npy"):
+        assert (open_windows(tmp_path / name, 0).read(32, 64, 32, 32) == values[64:, 32:]).all(), name
+
+
+@pytest.mark.parametrize("kept", [100, 60_000])
+def test_a_picture_that_ends_too_soon_is_named(tmp_path: Path, kept: int) -> None:
+    """A copy that was broken off ended the run with a traceback of the memory map."""
+    tifffile.imwrite(tmp_path / "whole.tif", np.zeros((200, 200, 3), dtype=np.uint8), photometric="rgb")
+    (tmp_path / "cut.tif").write_bytes((tmp_path / "whole.tif").read_bytes()[:kept])
+    with pytest.raises(DecodeError):
+        open_windows(tmp_path / "cut.tif", 0).read(0, 0, 32, 32)
+
+
+def test_damaged_tags_are_damage(tmp_path: Path) -> None:
+    """Every byte of the header in turn: what cannot be read is said to be damaged, and nothing else is raised."""
+    tifffile.imwrite(tmp_path / "whole.tif", np.zeros((64, 64), dtype=np.uint8), tile=(32, 32), compression="zlib")
+    whole = (tmp_path / "whole.tif").read_bytes()
+    for place in range(4, min(len(whole), 300), 3):
+        for value in (0, 255):
+            damaged = tmp_path / f"{place}-{value}.tif"
+            damaged.write_bytes(whole[:place] + bytes([value]) + whole[place + 1 :])
+            with contextlib.suppress(DecodeError, OSError):
+                picture = open_windows(damaged, 0)
+                picture.require_room(32)
+                picture.read(0, 0, 32, 32)
+
+
+def test_two_spellings_of_one_place_are_one() -> None:
+    with pytest.raises(ConfigError, match="twice"):
+        split_tiles(["pictures", {"path": "./pictures/", "tiles": {"side": 32}}])

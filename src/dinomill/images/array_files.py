@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +21,8 @@ def check_pixels(width: int, height: int, max_pixels: int) -> None:
         raise DecodeError(Reason.DECOMPRESSION_BOMB, f"{width}×{height} pixels; at most {max_pixels:,}")
 
 
-def npy_header(data: bytes | memoryview) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
-    """Shape and type of a ``.npy`` file.
+def npy_header(data: bytes | memoryview) -> tuple[tuple[int, ...], np.dtype[np.generic], Literal["C", "F"]]:
+    """Shape, type and order of a ``.npy`` file: by rows, or by columns (``a.T``).
 
     Raises:
         DecodeError: corrupt, unsupported.
@@ -30,14 +31,14 @@ def npy_header(data: bytes | memoryview) -> tuple[tuple[int, ...], np.dtype[np.g
     try:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
+        shape, by_columns, dtype = read(file)
     except ValueError as error:
         raise DecodeError(Reason.CORRUPT, str(error).splitlines()[0]) from None
     if dtype.kind not in "uifb" or len(shape) not in (2, 3) or 0 in shape:
         raise DecodeError(
             Reason.UNSUPPORTED, f"an array of shape {shape} and type {dtype}; numbers [H, W] or [H, W, C]"
         )
-    return shape, dtype
+    return shape, dtype, "F" if by_columns else "C"
 
 
 def read_npy(data: bytes | memoryview, max_pixels: int) -> npt.NDArray[np.generic]:
@@ -46,7 +47,7 @@ def read_npy(data: bytes | memoryview, max_pixels: int) -> npt.NDArray[np.generi
     Raises:
         DecodeError: corrupt, truncated, unsupported, decompression_bomb.
     """
-    shape, dtype = npy_header(data)
+    shape, dtype, _ = npy_header(data)
     check_pixels(1, int(np.prod(shape)) // min(shape), max_pixels)
     if int(np.prod(shape)) * dtype.itemsize > len(data):
         raise DecodeError(Reason.TRUNCATED, f"{len(data):,} bytes do not hold {shape} values of {dtype}")

@@ -43,7 +43,7 @@ def probe_image(data: Data, *, max_pixels: int = MAX_PIXELS) -> ImageInfo:
     """
     _require_bytes(data)
     if bytes(data[:6]) == _NPY:
-        shape, dtype = npy_header(data)
+        shape, dtype, _ = npy_header(data)
         height, width = shape[:2] if len(shape) == 2 or shape[0] > shape[-1] else shape[1:3]
         return ImageInfo("NPY", width, height, str(dtype), 1)
     if bytes(data[:4]) in _TIFF:
@@ -265,6 +265,8 @@ def _frames(image: Image.Image) -> int:
 
 
 def _pillow_orientation(image: Image.Image) -> int:
+    if image.format == "TIFF":  # whose pixels Pillow turns itself, and whose size it gives as turned
+        return 1
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # damaged EXIF says nothing about the pixels

@@ -64,7 +64,8 @@ def split_tiles(entries: Iterable[Any]) -> tuple[list[str], dict[str, TileConfig
         sources.append(found.path)
         if found.tiles is not None:
             tiles[found.path] = found.tiles
-    if repeated := sorted({one for one in tiles if sources.count(one) > 1}):
+    places = [one if s3.is_uri(one) else os.path.normpath(one) for one in sources]
+    if repeated := sorted({one for one in tiles if places.count(os.path.normpath(one)) > 1}):
         raise ConfigError(
             f"`pool` names {repeated[0]} twice, and once it is cut into tiles.",
             expected="one entry for a place: a file has one way into the dataset",

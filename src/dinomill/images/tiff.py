@@ -12,7 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,25 @@ PIECES_BYTES = 128 * 2**20  # of decoded pieces in memory, a file; what would ne
 ADVICE = (
     "write it as a tiled TIFF: `vips copy IN OUT.tif[tile,bigtiff,compression=lzw]`, or gdal_translate -co TILED=YES"
 )
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def damage_is_named(function: Callable[P, R]) -> Callable[P, R]:
+    """What a damaged TIFF makes of a function that believes its tags is a `DecodeError`, whatever was raised."""
+
+    @functools.wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except (OSError, MemoryError, DecodeError):
+            raise
+        except Exception as error:
+            raise _tiff_error(error) from None
+
+    return checked
 
 
 class Pieces:
@@ -60,6 +79,7 @@ class Pieces:
         self._room = PIECES_BYTES
         self._lock = threading.Lock()
 
+    @damage_is_named
     def require_room(self, side: int) -> None:
         """Refuse, with advice, when windows of this side would take more memory than is allowed."""
         item = self._samples * self._planes * len(self._pages) * self._first.dtype.itemsize
@@ -75,6 +95,7 @@ class Pieces:
         # A band of pieces: windows along it, row by row, find what they share.
         self._room = min(PIECES_BYTES, rows * (self.width + 2 * self._across) * item)
 
+    @damage_is_named
     def read(self, x: int, y: int, width: int, height: int) -> Array:
         """The values of a window, ``[height, width]`` or ``[height, width, C]``."""
         every = [(page, plane) for page in range(len(self._pages)) for plane in range(self._planes)]
@@ -162,6 +183,7 @@ def open_tiff(path: Path, level: int) -> tuple[Any, str]:
 
     try:
         file = tifffile.TiffFile(path)
+        _require_sides(file.pages[0])  # a series of impossible sides is searched for without end
         levels = file.series[0].levels
     except Exception as error:
         raise _tiff_error(error) from None
@@ -169,6 +191,12 @@ def open_tiff(path: Path, level: int) -> tuple[Any, str]:
         detail = f"its pyramid has {len(levels)} levels, 0 to {len(levels) - 1}; not {level}"
         raise DecodeError(Reason.UNSUPPORTED, detail)
     return levels[level], file.byteorder
+
+
+def _require_sides(page: Any) -> None:
+    for side in (page.imagewidth, page.imagelength):
+        if not isinstance(side, int) or side < 1:
+            raise DecodeError(Reason.CORRUPT, f"a side of {side!r} pixels")
 
 
 def is_contiguous(series: TiffPageSeries) -> bool:
@@ -201,6 +229,7 @@ def _read_at(file: BinaryIO, length: int, offset: int) -> bytes:
     return os.pread(file.fileno(), length, offset)
 
 
+@damage_is_named
 def tiff_values(data: bytes | memoryview, max_pixels: int) -> Array | None:
     """The numbers of a TIFF's first picture, ``[H, W]`` or ``[H, W, C]``; None where 8 bits of grey or colour hold it.
 
@@ -220,6 +249,7 @@ def tiff_values(data: bytes | memoryview, max_pixels: int) -> Array | None:
     return Pieces([page], read).read(0, 0, page.imagewidth, page.imagelength)
 
 
+@damage_is_named
 def probe_tiff(data: bytes | memoryview) -> ImageInfo | None:
     """The header of a TIFF that holds more than 8 bits of grey or colour; None of any other."""
     page = _first_page(data)

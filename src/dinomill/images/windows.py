@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -60,6 +60,7 @@ def open_windows(path: Path, level: int = 0) -> Windows:
 
 
 @functools.lru_cache(maxsize=_OPEN)
+@tiff.damage_is_named
 def _opened(path: Path, level: int, changed: int, size: int) -> Windows:
     del changed, size  # a file that changed is another one
     with path.open("rb") as file:
@@ -122,26 +123,41 @@ class _Mapped:
         shape: Of the array.
         axes: A letter an axis: Y, X, one of S and C (channels); of others the first element is taken.
         offset: Of the first value in the file.
+        order: By rows or by columns.
+
+    Raises:
+        DecodeError: truncated.
     """
 
-    def __init__(self, path: Path, dtype: np.dtype[Any], shape: Sequence[int], axes: str, offset: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        dtype: np.dtype[Any],
+        shape: Sequence[int],
+        axes: str,
+        offset: int,
+        order: Literal["C", "F"] = "C",
+    ) -> None:
         self._path, self._dtype, self._shape, self._axes, self._offset = path, dtype, tuple(shape), axes, offset
+        self._order: Literal["C", "F"] = order
+        size = path.stat().st_size
+        if offset < 0 or offset + int(np.prod(self._shape)) * dtype.itemsize > size:
+            raise DecodeError(Reason.TRUNCATED, f"{size:,} bytes do not hold {self._shape} values of {dtype}")
         self.height, self.width = self._shape[axes.index("Y")], self._shape[axes.index("X")]
 
     @classmethod
     def of_npy(cls, path: Path) -> _Mapped:
         with path.open("rb") as file:
             head = file.read(1 << 16)
-        shape, dtype = npy_header(head)
+        shape, dtype, order = npy_header(head)
         axes = "YX" if len(shape) == 2 else "YXC" if shape[0] > shape[-1] else "CYX"
         offset = path.stat().st_size - int(np.prod(shape)) * dtype.itemsize
-        if offset < 0:
-            raise DecodeError(Reason.TRUNCATED, f"{path.stat().st_size:,} bytes do not hold {shape} values of {dtype}")
-        return cls(path, dtype, shape, axes, offset)
+        return cls(path, dtype, shape, axes, offset, order)
 
+    @tiff.damage_is_named
     def read(self, x: int, y: int, width: int, height: int) -> Array:
         # Mapped anew for each window: the pages of the file that were touched are given back at once.
-        stored = np.memmap(self._path, self._dtype, "r", self._offset, self._shape)
+        stored = np.memmap(self._path, self._dtype, "r", self._offset, self._shape, self._order)
         place: list[int | slice] = []
         for axis in self._axes:
             window = {"Y": slice(y, y + height), "X": slice(x, x + width), "C": slice(None), "S": slice(None)}

@@ -223,8 +223,9 @@ def _refuse_a_broken_pool(reasons: dict[str, int], files: int, config: ScanConfi
     raise InputError(
         f"{bad:,} of the {files:,} files of the pool cannot be used.",
         found=found,
-        expected=f"at most {config.max_bad_fraction:.0%} (curation.scan.max_bad_fraction)",
-        action=f"see {quarantine}: each file is there with its reason; mend the pool or raise the limit",
+        expected=f"at most {config.max_bad_fraction:.0%} (curation.scan.max_bad_fraction)" if bad < files else "images",
+        action=f"see {quarantine}: each file is there with its reason; mend the pool"
+        + (" or raise the limit" if bad < files else ""),
     )
 
 
