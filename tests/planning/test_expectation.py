@@ -81,7 +81,9 @@ def test_hours_that_read_alike_are_not_said_to_differ() -> None:
     made = plan(wish(hours=0.05, **LABELLED), COLOUR, machine())
 
     def said(seconds: float) -> str:
-        return " ".join(expectation(replace(made, prediction=made.prediction.model_copy(update={"seconds": seconds}))))
+        stage = made.prediction.stages["curation"].model_copy(update={"seconds": seconds})
+        prediction = made.prediction.model_copy(update={"stages": {"curation": stage}})
+        return " ".join(expectation(replace(made, prediction=prediction)))
 
     assert in_words(200 / 3600) == in_words(0.05) == "3 minutes"
     assert "rather than" not in said(200)
