@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dinomill.planning.choices import in_words
 from dinomill.planning.expectation import expectation, warnings
 from dinomill.planning.probe import expected_seconds
@@ -73,3 +75,16 @@ def test_the_trial_says_how_long_it_takes() -> None:
     small, large = (expected_seconds(plan(wish(**more), COLOUR, machine())) for more in ({}, {"start": VITS14}))
     assert 20 < small < 120
     assert small < large < 900
+
+
+def test_hours_that_read_alike_are_not_said_to_differ() -> None:
+    made = plan(wish(hours=0.05, **LABELLED), COLOUR, machine())
+
+    def said(seconds: float) -> str:
+        stage = made.prediction.stages["curation"].model_copy(update={"seconds": seconds})
+        prediction = made.prediction.model_copy(update={"stages": {"curation": stage}})
+        return " ".join(expectation(replace(made, prediction=prediction)))
+
+    assert in_words(200 / 3600) == in_words(0.05) == "3 minutes"
+    assert "rather than" not in said(200)
+    assert "It will take 4 minutes rather than the 3 minutes asked for" in said(240)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -22,9 +23,10 @@ from dinomill.commands.embed_parts import Done, Parts, parts_of
 from dinomill.commands.embed_sources import Candidate, LeftOut, candidates, shown
 from dinomill.commands.embeddings import Embeddings, check_format
 from dinomill.commands.project import result as finished
-from dinomill.errors import InputError, StorageError
+from dinomill.errors import DinomillError, InputError, StorageError
 from dinomill.handles import RegistrationHandle
 from dinomill.storage.atomic import write_text
+from dinomill.storage.hashing import hash_file
 from dinomill.tracking import store_at_work
 
 if TYPE_CHECKING:
@@ -104,13 +106,35 @@ def load_predictor(
     from dinomill.models.address import absolute
     from dinomill.serving.predictor import Predictor
 
-    if model is None:
-        model = str(RegistrationHandle.load(finished("registration", env)).source)
-    if model != EFFICIENTNET:
-        model = absolute(model)
     workers = min(4, os.cpu_count() or 1)
     with store_at_work(env):
+        if model is None:
+            model = _registered(RegistrationHandle.load(finished("registration", env)))
+        if model != EFFICIENTNET:
+            model = absolute(model)
         return model, Predictor(model, image_size=image_size, batch_size=batch_size, workers=workers)
+
+
+def _registered(handle: RegistrationHandle) -> str:
+    """The address of a registered version, by number: the folder that was registered changes at the next run.
+
+    Where the store cannot be reached, or has another network under that number, it is the folder, and that is said.
+    """
+    from dinomill.models.address import locate
+
+    address = f"models:/{handle.model}/{handle.version}"
+    try:
+        weights = locate(address) / "model.safetensors"
+        if hash_file(weights) == handle.weights_sha256:
+            return address
+        problem = f"{weights} holds other weights than those that were registered"
+    except (DinomillError, OSError) as error:
+        problem = error.problem if isinstance(error, DinomillError) else str(error)
+    print(
+        f"{address} cannot be opened ({problem.rstrip('.')}): {handle.source} is used, which the next run changes",
+        file=sys.stderr,
+    )
+    return str(handle.source)
 
 
 def _embed_all(files: Sequence[Candidate], predictor: Predictor, parts: Parts, console: Console) -> list[Done]:

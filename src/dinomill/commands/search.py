@@ -42,7 +42,9 @@ def search(
             f"{name} is not the network that made {index}.",
             found="other weights, another preprocessing or pooling: cosines between the two would mean nothing",
             expected=f"{known.model}, as it was when the file was made",
-            action="name that network with --model, or embed the images again with this one",
+            action="name that network where it still is, a registered version by its number "
+            "(--model models:/NAME/1, `dinomill ui` lists them), or embed the images again: "
+            f"dinomill embed FOLDER --output {index}",
         )
     try:
         vector = embed([query.read_bytes()])[0]

@@ -39,10 +39,10 @@ def expectation(plan: Plan) -> list[str]:
         )
     else:
         found.append(f"{what}: {views:,} images will be seen, a size at which features are learnt from nothing.")
-    if plan.prediction.seconds > 1.1 * 3600 * wish.hours:
+    takes, asked = in_words(plan.prediction.seconds / 3600), in_words(wish.hours)
+    if plan.prediction.seconds > 1.1 * 3600 * wish.hours and takes != asked:
         found.append(
-            f"It will take {in_words(plan.prediction.seconds / 3600)} rather than the {in_words(wish.hours)} asked "
-            "for: the stages beside training need most of them."
+            f"It will take {takes} rather than the {asked} asked for: the stages beside training need most of them."
         )
     elif plan.prediction.seconds < 0.7 * 3600 * wish.hours:
         found.append("The hours are not used up: seeing so few images still more often would teach them by heart.")

@@ -89,7 +89,7 @@ def _handles(tmp_path: Path, **changed: Any) -> tuple[ScanHandle, EmbeddingsHand
 
 def test_what_was_done_anew_and_passed_over_is_said(tmp_path: Path) -> None:
     scan, features, chosen = _handles(tmp_path, skipped={".json": 20, "Thumbs.db": 2}, deep=7, largest=4000.0)
-    assert work_done(scan, features, chosen) == [
+    assert work_done(scan, features, chosen, files=100) == [
         ("read", 10, 90), ("decoded and measured", 4, 90), ("embedded", 4, 96)
     ]  # fmt: skip
     chosen = chosen.model_copy(update={"kept_apart": {"colour": 3, "chain": 12}, "aligned": True})
@@ -100,6 +100,22 @@ def test_what_was_done_anew_and_passed_over_is_said(tmp_path: Path) -> None:
     assert any(one.startswith("12 files stay") for one in said) and any("same place" in one for one in said)
     ranged, _, _ = _handles(tmp_path, deep=7, largest=4000.0, value_range=(0.0, 4095.0))
     assert any("4,095 as white" in one for one in remarks(ranged, chosen))
+
+
+def test_a_file_that_was_read_is_not_one_that_was_known(tmp_path: Path) -> None:
+    """Of a folder under a new name every file is read, and none is decoded."""
+    scan, features, chosen = _handles(tmp_path, work={"read": 42, "decoded": 0, "taken_over": 42})
+    assert work_done(scan, features, chosen, files=42)[:2] == [("read", 42, 0), ("decoded and measured", 0, 42)]
+    untold, _, _ = _handles(tmp_path, work={})
+    assert [name for name, _, _ in work_done(untold, features, chosen, files=42)] == ["embedded"]
+
+
+def test_a_first_run_took_nothing_over() -> None:
+    first, later = (
+        render(CurationPage(counts={("pool", "kept", ""): 5}, work=[("read", 5, over), ("embedded", 5, 0)]), "x")
+        for over in (0, 2)
+    )
+    assert "What was done anew" in first and "known from before" not in first and "known from before" in later
 
 
 def test_tiles_lie_where_they_were_cut(tmp_path: Path) -> None:

@@ -10,10 +10,16 @@ from dinomill.images.pixels import used_bits
 _TAKEN_OVER = "taken_over"
 
 
-def work_done(scan: ScanHandle, embeddings: EmbeddingsHandle, selection: SelectionHandle) -> list[tuple[str, int, int]]:
-    """Each kind of work, how many files it was done for anew, and for how many it was known from before."""
+def work_done(
+    scan: ScanHandle, embeddings: EmbeddingsHandle, selection: SelectionHandle, *, files: int
+) -> list[tuple[str, int, int]]:
+    """Each kind of work, how many of ``files`` it was done for anew, and for how many it was known from before.
+
+    A file of known content may have been read all the same, for its hash: under a new name, from another folder.
+    """
+    read = scan.work.get("read", 0)
     kinds: list[tuple[str, Mapping[str, int], str]] = [
-        ("read", scan.work, "read"),
+        ("read", scan.work and {"read": read, _TAKEN_OVER: max(files - read, 0)}, "read"),
         ("decoded and measured", scan.work, "decoded"),
         ("embedded", embeddings.work, "embedded"),
         ("compared with all others", selection.compared, "compared"),

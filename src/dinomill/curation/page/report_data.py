@@ -110,7 +110,8 @@ def gather(
     page.sizes = sorted(zip(*(sizes[n].to_pylist() for n in ("cluster", "before", "after")), strict=True), key=_size)
     page.clusters = _clusters(chosen, page.sizes, pictures, vectors, generator)
     page.points = _map(chosen, vectors, generator)
-    page.remarks, page.work = remarks(scan, selection), work_done(scan, embeddings, selection)
+    page.remarks = remarks(scan, selection)
+    page.work = work_done(scan, embeddings, selection, files=len(files))
     page.apart, page.cuts = _apart(selection, pictures), cuts(files, table["row"], table["fate"])
     return page
 
