@@ -14,6 +14,7 @@ import tifffile
 
 from dinomill.curation.config import CurationConfig
 from dinomill.curation.stage import curate
+from dinomill.errors import InputError
 from dinomill.images.decode import decode_image
 from dinomill.images.listing import TILE, Item, read_item
 from dinomill.images.shards import Location, ShardReader
@@ -101,3 +102,13 @@ def test_reading_one_tile_decodes_few_pieces(scenes: Path, monkeypatch: pytest.M
     windows._opened.cache_clear()
     read_item(str(scenes), Item("a.tif#y000064-x000320-s64", 0, "", TILE))
     assert len(decoded) == 1, "one of sixteen"
+
+
+def test_scenes_on_which_nothing_shows_are_said_to_be_that(tmp_path: Path, configure: Configure) -> None:
+    """A table without a row failed its suite, in a sentence that knew of no tile."""
+    (tmp_path / "flat").mkdir()
+    tifffile.imwrite(tmp_path / "flat" / "a.tif", np.full((256, 256, 3), 200, dtype=np.uint8), photometric="rgb")
+    pool = [{"path": str(tmp_path / "flat"), "tiles": {"side": SIDE}}]
+    with pytest.raises(InputError, match="Every tile of the pool is empty") as caught:
+        curate(pool, None, None, configure(tmp_path / "run"))
+    assert "min_tile_contrast" in str(caught.value)

@@ -132,6 +132,7 @@ def scan(
     _write_quarantine(folder / "quarantine.csv", files)
     reasons, counts = _reasons(files), dict(Counter(files["group"].to_pylist()))
     _refuse_a_broken_pool(reasons, counts[POOL], config, folder / "quarantine.csv")
+    _refuse_empty_tiles(files, config)
     seen = examine(
         files, filters, value_range=config.preflight.value_range, work=work, execution=execution, cache=cache
     )
@@ -226,6 +227,22 @@ def _refuse_a_broken_pool(reasons: dict[str, int], files: int, config: ScanConfi
         expected=f"at most {config.max_bad_fraction:.0%} (curation.scan.max_bad_fraction)" if bad < files else "images",
         action=f"see {quarantine}: each file is there with its reason; mend the pool"
         + (" or raise the limit" if bad < files else ""),
+    )
+
+
+def _refuse_empty_tiles(files: pa.Table, config: ScanConfig) -> None:
+    reasons = [
+        reason
+        for group, reason in zip(files["group"].to_pylist(), files["reason"].to_pylist(), strict=True)
+        if group == POOL
+    ]
+    if EMPTY_TILE not in reasons or None in reasons:
+        return
+    raise InputError(
+        "Every tile of the pool is empty.",
+        found=f"{reasons.count(EMPTY_TILE):,} tiles, none of contrast {config.preflight.min_tile_contrast:g} or more",
+        expected="tiles on which something shows",
+        action="lower curation.scan.preflight.min_tile_contrast, or cut larger tiles (`side` in globals.yml)",
     )
 
 
