@@ -65,7 +65,7 @@ run: $(READY) ## run every stage that is stale, then show what came out
 test test-all: export OMP_NUM_THREADS := 1
 test test-all: export OMP_WAIT_POLICY := PASSIVE
 
-test: $(READY) ## the test suite (under ten minutes on two cores)
+test: $(READY) ## the test suite (a quarter of an hour on two cores)
 	@pytest -n $(JOBS) -m "not slow"
 
 test-all: $(READY) ## the test suite with the tests that need minutes
