@@ -20,7 +20,7 @@ SECRET = "correct-horse-battery"
 
 # A gRPC port lies 10,000 above its HTTP port unless it is named, which may be out of range.
 _PORTS = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc")
-_PORTS += ("s3.port", "s3.port.grpc", "s3.port.iceberg")
+_PORTS += ("s3.port", "s3.port.grpc", "s3.port.iceberg", "s3.port.lance")
 
 
 @contextmanager

@@ -130,12 +130,14 @@ def test_time_is_measured_predicted_or_unknown(own_images: Path, capsys: pytest.
 
 def test_the_plan_says_what_has_to_be_put_right(own_images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(own_images / "raw/labelled/test")
+    (own_images / "conf/local/parameters.yml").write_text("pretraining: {batch_size: 64}\n", encoding="utf-8")
     ahead = look_ahead(None, STAGES | {"evaluation": True})
     assert ahead.stopping
     text = shown(ahead, capsys)
     assert "There is no labelled split raw/labelled/test" in text
     assert "set in: labelled in conf/local/globals.yml" in text
-    assert "warning: " in text and "found: 1,024 prototypes, 40 images" in text
+    assert "warning: A step of pretraining takes more images than there are" in text
+    assert "found: 1,024 prototypes, 40 images" in text
     assert not look_ahead(None, STAGES).stopping  # evaluation will not run
 
 

@@ -46,7 +46,9 @@ def test_the_holder_may_remove_the_file(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     for _ in range(2):
         with held(path, InputError("busy")):
+            assert path.read_text(encoding="ascii") == f"{os.getpid()}\n"
             path.unlink()
+        assert not path.exists()
 
 
 def test_where_there_are_no_locks_work_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,5 +56,7 @@ def test_where_there_are_no_locks_work_goes_on(tmp_path: Path, monkeypatch: pyte
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
+    worked = False
     with held(tmp_path / "lock", InputError("busy")):
-        pass
+        worked = True
+    assert worked

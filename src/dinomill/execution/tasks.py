@@ -15,7 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import active_children, forkserver, get_all_start_methods, get_context
 from multiprocessing.context import BaseContext
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from pydantic import Field
 
@@ -25,6 +25,9 @@ from dinomill.execution.parent import end_with_parent
 from dinomill.execution.progress import progress
 from dinomill.storage.atomic import write_text
 from dinomill.variables import kept_environment
+
+if TYPE_CHECKING:
+    import dinomill.execution.preloaded  # noqa: F401 (the workers' server runs it by its name, and DVC watches imports)
 
 
 class ExecutionConfig(Config):

@@ -71,16 +71,20 @@ def _heads(keys: Keys) -> npt.NDArray[np.uint64]:
     return np.ascontiguousarray(keys).view(">u8").reshape(len(keys), KEY // 8)[:, 0].astype(np.uint64)
 
 
-def thin_files(used: Rows, starts: Rows) -> list[int]:
-    """Which files should become one: those of few rows in use, when there are many of them.
+def to_tidy(used: Rows, starts: Rows) -> tuple[Rows, Rows, list[int]]:
+    """The rows in use once each and in order, the file of each, and which files should become one.
+
+    Those are the files of few rows in use, when there are many of them.
 
     Args:
-        used: The rows in use.
+        used: The rows in use; -1 is none.
         starts: Where each file's rows begin, and the end.
     """
-    count = np.bincount(np.searchsorted(starts, used, side="right") - 1, minlength=len(starts) - 1)
+    used = np.unique(used[used >= 0])
+    file = np.searchsorted(starts, used, side="right") - 1
+    count = np.bincount(file, minlength=len(starts) - 1)
     thin = np.flatnonzero((count > 0) & (count < _THIN))
-    return thin.tolist() if len(thin) > _MANY else []
+    return used, file, thin.tolist() if len(thin) > _MANY else []
 
 
 def mark_used(paths: Iterable[Path]) -> None:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from dinomill.storage.atomic import atomic_file
 from dinomill.storage.hashing import hash_bytes
-from dinomill.storage.kept import KEY, KeyIndex, Keys, Rows, drop_damaged, mark_used, thin_files
+from dinomill.storage.kept import KEY, KeyIndex, Keys, Rows, drop_damaged, mark_used, to_tidy
 
 _KEYS = np.dtype([("key", f"S{KEY}"), ("check", "<u4")])
 _ENDING = ".keys.npy"
@@ -66,11 +66,7 @@ class KeptRows:
 
     def tidy(self, used: Rows) -> None:
         """Say which rows were used; when many files hold few of them, put those together."""
-        used = np.unique(used[used >= 0])
-        if not len(used):
-            return
-        file = np.searchsorted(self._starts, used, side="right") - 1
-        thin = thin_files(used, self._starts)
+        used, file, thin = to_tidy(used, self._starts)
         moved = used[np.isin(file, thin)]
         with suppress(Damaged):  # found out, and made again, when it is next asked for
             for start in range(0, len(moved), _AT_ONCE):

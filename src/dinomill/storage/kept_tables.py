@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from dinomill.storage.atomic import atomic_file
 from dinomill.storage.hashing import hash_bytes
-from dinomill.storage.kept import KEY, KeyIndex, Keys, Rows, drop_damaged, mark_used, thin_files
+from dinomill.storage.kept import KEY, KeyIndex, Keys, Rows, drop_damaged, mark_used, to_tidy
 
 KEY_FIELD = pa.field("key", pa.binary(KEY), nullable=False)
 
@@ -71,11 +71,7 @@ class KeptTables:
 
     def tidy(self, used: Rows) -> None:
         """Say which rows were used; when many files hold few of them, put those together."""
-        used = np.unique(used[used >= 0])
-        if not len(used):
-            return
-        file = np.searchsorted(self._starts, used, side="right") - 1
-        thin = thin_files(used, self._starts)
+        used, file, thin = to_tidy(used, self._starts)
         moved = []
         for number in thin:
             table = _read(self._paths[number], None)

@@ -5,15 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dinomill.curation.page.flow import draw_flow
-
-COUNTS = {
-    ("pool", "quarantined", "truncated"): 6,
-    ("pool", "quarantined", "empty"): 4,
-    ("pool", "near_duplicate", "near_duplicate:signature"): 20,
-    ("seeds:ours", "evaluation_overlap", "evaluation_overlap:same_bytes"): 2,
-    ("pool", "kept", ""): 60,
-    ("seeds:ours", "kept", "as_is"): 8,
-}
+from tests.curation.page.counts import COUNTS
 
 
 def test_every_file_flows_from_the_first_bar_to_one_fate() -> None:

@@ -18,15 +18,7 @@ from dinomill.curation.scan.scan import FILES_SCHEMA
 from dinomill.curation.selection.balance import CLUSTERS_SCHEMA
 from dinomill.curation.selection.select import SELECTION_SCHEMA
 from dinomill.storage.atomic import write_parquet
-
-COUNTS = {
-    ("pool", "quarantined", "truncated"): 6,
-    ("pool", "quarantined", "empty"): 4,
-    ("pool", "near_duplicate", "near_duplicate:signature"): 20,
-    ("seeds:ours", "evaluation_overlap", "evaluation_overlap:same_bytes"): 2,
-    ("pool", "kept", ""): 60,
-    ("seeds:ours", "kept", "as_is"): 8,
-}
+from tests.curation.page.counts import COUNTS
 
 
 def _page() -> CurationPage:

@@ -108,17 +108,7 @@ def scan(
     """
     content = asked(filters)  # what is missing is said before hours of work, not after them
     skipped: dict[str, Counter[str]] = {group: Counter() for group in groups}
-    found = {
-        group: [
-            (source, items)
-            for source in sorted(sources)
-            if (items := list_items(source, tiles.get(source), skipped[group]))
-        ]
-        for group, sources in groups.items()
-    }
-    for group, sources in groups.items():
-        if not found[group]:
-            raise _empty(group, sources)
+    found = _list(groups, tiles, skipped)
     cache = cache or work / "cache"
     looked = Known(cache, config.preflight).look(
         [one for group in groups for one in found[group]],
@@ -131,8 +121,11 @@ def scan(
     fresh_folder(folder)
     _write_quarantine(folder / "quarantine.csv", files)
     reasons, counts = _reasons(files), dict(Counter(files["group"].to_pylist()))
-    _refuse_a_broken_pool(reasons, counts[POOL], config, folder / "quarantine.csv")
-    _refuse_empty_tiles(files, config)
+    empty = reasons.pop(EMPTY_TILE, 0)  # nothing is wrong with a tile that shows nothing
+    bad = dict(sorted(reasons.items()))
+    _refuse_a_broken_pool(bad, counts[POOL], config, folder / "quarantine.csv")
+    if empty and empty + sum(bad.values()) == counts[POOL]:
+        _refuse_empty_tiles(empty, config)
     seen = examine(
         files, filters, value_range=config.preflight.value_range, work=work, execution=execution, cache=cache
     )
@@ -148,7 +141,7 @@ def scan(
         signatures=folder / "signatures.npy",
         quarantine=folder / "quarantine.csv",
         groups=counts,
-        quarantined=reasons,
+        quarantined=bad,
         skipped=dict(sorted(skipped[POOL].items())),
         value_range=config.preflight.value_range,
         **_depth(files, config.preflight),
@@ -160,6 +153,20 @@ def scan(
     did = {"read": looked.read, "decoded": looked.decoded, TAKEN_OVER: looked.taken_over}
     work_done = counted(work, "scan", hash_json([made.config_hash, made.files_sha256]), did)
     return made.model_copy(update={"work": work_done})
+
+
+def _list(
+    groups: dict[str, list[str]], tiles: Mapping[str, TileConfig], skipped: dict[str, Counter[str]]
+) -> dict[str, list[tuple[str, list[Item]]]]:
+    """Everything in the sources of each group; sidecars are counted in ``skipped``."""
+    found = {}
+    for group, sources in groups.items():
+        listed = ((source, list_items(source, tiles.get(source), skipped[group])) for source in sorted(sources))
+        found[group] = [(source, items) for source, items in listed if items]
+    for group, sources in groups.items():
+        if not found[group]:
+            raise _empty(group, sources)
+    return found
 
 
 def _listed(
@@ -209,14 +216,15 @@ def _write_quarantine(path: Path, files: pa.Table) -> None:
         writer.writerows(zip(*(column.to_pylist() for column in bad.columns), strict=True))
 
 
-def _reasons(files: pa.Table) -> dict[str, int]:
-    """What is wrong with files of the pool; nothing is with a tile that shows nothing."""
-    pairs = zip(files["group"].to_pylist(), files["reason"].to_pylist(), strict=True)
-    bad = (reason for group, reason in pairs if group == POOL and reason and reason != EMPTY_TILE)
-    return dict(sorted(Counter(bad).items()))
+def _reasons(files: pa.Table) -> Counter[str]:
+    """Why files of the pool are left out, and how many of each reason."""
+    import pyarrow.compute as pc
+
+    reasons = files.filter(pc.equal(files["group"], POOL))["reason"].drop_null()
+    return Counter({one["values"]: one["counts"] for one in reasons.value_counts().to_pylist()})
 
 
-def _refuse_a_broken_pool(reasons: dict[str, int], files: int, config: ScanConfig, quarantine: Path) -> None:
+def _refuse_a_broken_pool(reasons: Mapping[str, int], files: int, config: ScanConfig, quarantine: Path) -> None:
     bad = sum(reasons.values())
     if bad <= config.max_bad_fraction * files and bad < files:
         return
@@ -230,17 +238,10 @@ def _refuse_a_broken_pool(reasons: dict[str, int], files: int, config: ScanConfi
     )
 
 
-def _refuse_empty_tiles(files: pa.Table, config: ScanConfig) -> None:
-    reasons = [
-        reason
-        for group, reason in zip(files["group"].to_pylist(), files["reason"].to_pylist(), strict=True)
-        if group == POOL
-    ]
-    if EMPTY_TILE not in reasons or None in reasons:
-        return
+def _refuse_empty_tiles(tiles: int, config: ScanConfig) -> None:
     raise InputError(
         "Every tile of the pool is empty.",
-        found=f"{reasons.count(EMPTY_TILE):,} tiles, none of contrast {config.preflight.min_tile_contrast:g} or more",
+        found=f"{tiles:,} tiles, none of contrast {config.preflight.min_tile_contrast:g} or more",
         expected="tiles on which something shows",
         action="lower curation.scan.preflight.min_tile_contrast, or cut larger tiles (`side` in globals.yml)",
     )
