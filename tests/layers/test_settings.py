@@ -8,6 +8,7 @@ import pytest
 
 from dinomill.errors import ConfigError
 from dinomill.layers import Layers
+from dinomill.layers.settings import _FOLDERS, _KNOWN
 
 
 @pytest.fixture(autouse=True)
@@ -92,3 +93,9 @@ def test_the_environments_own_name_can_be_referred_to_but_not_said() -> None:
     say("local/globals.yml", "environment: other\n")
     with pytest.raises(ConfigError, match="Unknown key 'environment'"):
         _ = Layers("mine").globals
+
+
+def test_every_key_of_the_base_is_known() -> None:
+    """`folders.cache` was not: whoever read any globals read all files of all environments for a reference to it."""
+    base = Layers().read("globals")[0].values
+    assert set(base) <= set(_KNOWN) and set(base["folders"]) <= set(_FOLDERS)

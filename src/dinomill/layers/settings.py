@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _TEXTS = ("data", "dataset", "work", "experiment", "model", "tracking_uri")
 _FOLDERS = (
     *("sample", "scan", "duplicates", "embeddings", "selection", "curated", "teacher", "students", "evaluation"),
-    *("registration", "package", "report", "quality", "work"),
+    *("registration", "package", "report", "quality", "work", "cache"),
 )
 _KNOWN = ("pool", "seeds", "labelled", "folders", *_TEXTS)
 _REFERENCES = re.compile(r"\$\{(?:globals:)?\s*([\w.]+)")
