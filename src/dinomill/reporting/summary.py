@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from rich.console import Console, Group
+from rich.constrain import Constrain
 from rich.padding import Padding
 from rich.rule import Rule
 from rich.table import Table
@@ -22,12 +23,14 @@ from dinomill.handles import (
     ReportHandle,
 )
 from dinomill.images.manifest import Fate
+from dinomill.printing import open_console
 from dinomill.reporting.curation import FATE_NAMES, FateCount, count_fates
 from dinomill.reporting.scores import score_row
 
 AnyHandle = TypeVar("AnyHandle", bound=Handle)
 _REASONS = 4
 _BAR = 24
+_RULE = 100  # columns at most
 
 
 def render(folders: Mapping[str, Path], console: Console | None = None, env: str | None = None) -> None:
@@ -39,7 +42,7 @@ def render(folders: Mapping[str, Path], console: Console | None = None, env: str
         console: Where to print; standard output by default.
         env: The environment that they belong to, for the commands that are shown.
     """
-    console = console or Console()
+    console = console or open_console()
     parts: list[Group | Padding] = []
     if curated := _load(DatasetHandle, folders.get("curated")):
         told = Text("\n".join(("", *curated.seeds.values())) if curated.seeds else "")
@@ -65,8 +68,8 @@ def _load(kind: type[AnyHandle], folder: Path | None) -> AnyHandle | None:
 
 
 def _section(title: str, content: Table | Group) -> Padding:
-    heading = Rule(Text(title, style="bold"), align="left", style="dim")
-    return Padding(Group(heading, Padding(content, (0, 0, 0, 2))), (1, 0, 0, 0))
+    heading = Constrain(Rule(Text(title, style="bold"), align="left", style="dim"), _RULE)
+    return Padding(Group(heading, Padding(content, (0, 0, 0, 2), expand=False)), (1, 0, 0, 0), expand=False)
 
 
 def _table(*columns: tuple[str, str]) -> Table:
