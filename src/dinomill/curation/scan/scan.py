@@ -31,7 +31,7 @@ from dinomill.curation.work_done import TAKEN_OVER, counted, say
 from dinomill.errors import InputError
 from dinomill.execution.tasks import ExecutionConfig
 from dinomill.images.listing import Item, list_items, tile_columns
-from dinomill.images.pixels import used_bits
+from dinomill.images.pixels import kind_of, used_bits
 from dinomill.images.tiles import TileConfig
 from dinomill.storage.arrays import write_rows
 from dinomill.storage.atomic import atomic_file, fresh_folder, write_parquet
@@ -196,14 +196,15 @@ def _depth(files: pa.Table, config: PreflightConfig) -> dict[str, Any]:
     if not len(deep):
         return {"deep": 0, "largest": None}
     largest = pc.max(deep["largest"]).as_py()
-    sixteen = pc.all(pc.match_substring_regex(deep["mode"], r"^(I;16|uint16)")).as_py()
+    kinds = Counter(map(kind_of, deep["mode"].to_pylist()))
+    sixteen = set(kinds) == {"16-bit integers"}
     if config.value_range is None and sixteen and (bits := used_bits(largest)) is not None:
         log.warning(
             "No value of %s files of 16 bits is above %g: they hold %d bits, and are seen nearly black. "
             "Set curation.scan.preflight.value_range: [0, %d].",
             f"{len(deep):,}", largest, bits, 2**bits - 1,
         )  # fmt: skip
-    return {"deep": len(deep), "largest": largest}
+    return {"deep": len(deep), "largest": largest, "deep_kinds": dict(sorted(kinds.items()))}
 
 
 def _write_quarantine(path: Path, files: pa.Table) -> None:
