@@ -243,7 +243,8 @@ def _source(source: str) -> str:
 
 def _key(source: str, item: Item) -> bytes:
     """Of a file as it lies there: another place, size or time is another key."""
-    return hashlib.sha256("\0".join([source, *map(str, item)]).encode()).digest()
+    parts = [source, *map(str, item), *(["upright"] if item.offset == TILE else [])]  # of the picture as it is turned
+    return hashlib.sha256("\0".join(parts).encode()).digest()
 
 
 def _together(
