@@ -32,8 +32,6 @@ SAMPLE = 384
 HEADERS = 20_000  # whose size is looked at: one huge picture decides the memory, and is in no sample of hundreds
 _EIGHT_BITS = ("1", "L", "P", "RGB", "YCbCr", "CMYK", "LAB", "HSV", "uint8", *ALPHA_MODES)
 
-Pixels = npt.NDArray[np.uint8]
-
 
 class Spread(Config):
     """How a figure is spread over the images."""

@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dinomill.arrays import Rows
 from dinomill.storage.hashing import hash_file, hash_json
 
 Keys = npt.NDArray[np.bytes_]  # [n], 32 bytes each
-Rows = npt.NDArray[np.int64]
 
 KEPT_DAYS = 90
 KEY = 32  # bytes

@@ -15,19 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dinomill.arrays import Rows
 from dinomill.storage.atomic import atomic_file
 from dinomill.storage.hashing import hash_bytes
-from dinomill.storage.kept import (
-    KEY,
-    KeyIndex,
-    Keys,
-    Rows,
-    drop_damaged,
-    files_ending,
-    mark_used,
-    pass_over,
-    to_tidy,
-)
+from dinomill.storage.kept import KEY, KeyIndex, Keys, drop_damaged, files_ending, mark_used, pass_over, to_tidy
 
 _KEYS = np.dtype([("key", f"S{KEY}"), ("check", "<u4")])
 _ENDING = ".keys.npy"

@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from dinomill.arrays import Rows
 from dinomill.storage.atomic import atomic_file
 from dinomill.storage.hashing import hash_bytes
-from dinomill.storage.kept import KEY, KeyIndex, Keys, Rows, drop_damaged, files_ending, mark_used, pass_over, to_tidy
+from dinomill.storage.kept import KEY, KeyIndex, Keys, drop_damaged, files_ending, mark_used, pass_over, to_tidy
 
 KEY_FIELD = pa.field("key", pa.binary(KEY), nullable=False)
 

@@ -18,8 +18,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from dinomill.arrays import Figures
 from dinomill.curation.handles import Judgement, Verdict
-from dinomill.curation.selection.score import Figures
 
 # Quantiles of the seeds' scores at which one bin ends and the next begins: fine where thresholds lie. Half of the seeds
 # are in the best bin: its quarter alone are often seeds that are nearly copies of each other.
