@@ -157,7 +157,7 @@ def quotas(weights: Sequence[float]) -> tuple[int, ...]:
         ConfigError: When a weight is too small beside the others.
     """
     exact = np.array(weights) * (_ROUND / sum(weights))
-    if exact.min() < 1:
+    if not exact.min() >= 1:  # so that NaN is refused too
         raise ConfigError(
             "A weight of `mix` is too small beside the others.",
             found=f"{min(weights):g} of {sum(weights):g}",
