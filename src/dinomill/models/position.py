@@ -8,6 +8,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from dinomill.models.hardware import autocast
+
 
 def resize_positions(table: Tensor, grid: tuple[int, int], *, offset: float, antialias: bool) -> Tensor:
     """Resize a square table of patch positions by bicubic interpolation, in fp32.
@@ -32,7 +34,7 @@ def resize_positions(table: Tensor, grid: tuple[int, int], *, offset: float, ant
     weights = bicubic_weights if torch.compiler.is_compiling() else _cached_weights
     rows, columns = (weights(side, size, offset, antialias, table.device) for size in grid)
     # Under autocast these products would be done in bf16, which is too coarse for positions.
-    with torch.autocast(table.device.type, enabled=False):
+    with autocast(table.device):
         square = table.float().view(side, side, -1)
         wide = torch.matmul(columns, square)  # [M, w, D]
         return torch.matmul(rows, wide.flatten(1)).view(grid[0] * grid[1], -1)

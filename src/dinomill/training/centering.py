@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from dinomill.models.hardware import autocast
 from dinomill.training.config import CenteringConfig, CenteringKind
 from dinomill.training.losses.prototypes import Prototypes
 
@@ -207,7 +208,7 @@ class Centering(nn.Module):
             dtype: Precision of the projection.
             weight: [R] 1 for rows that count, 0 for padding.
         """
-        with torch.autocast(features.device.type, enabled=False):
+        with autocast(features.device):
             if self.config.kind is CenteringKind.SINKHORN_KNOPP:
                 return sinkhorn_knopp(
                     features,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dinomill.errors import ConfigError, InputError
 from dinomill.images.batches import Batch
 from dinomill.models import HeadConfig, VisionTransformer, VisionTransformerConfig, load, load_backbone
+from dinomill.models.hardware import autocast
 from dinomill.models.position import resize_positions
 from dinomill.models.weights import check_fit, from_tensors, read_safetensors
 from dinomill.training.config import DistillationStepConfig
@@ -113,7 +114,7 @@ class Engine:
         share = -(-len(images) // size)
         padded = torch.cat([images, images[: share * size - len(images)]])
         mine = padded[rank * share : (rank + 1) * share]
-        with torch.autocast(self._world.device.type, self._dtype, enabled=self._dtype != torch.float32):
+        with autocast(self._world.device, self._dtype):
             parts = [
                 self.module.embed(name, part.to(self._world.device)).float() for part in torch.split(mine, _EMBED_BATCH)
             ]

@@ -12,6 +12,8 @@ import torch.distributed.nn.functional as dist_nn
 from torch import Tensor
 from torch.nn.functional import normalize, pairwise_distance
 
+from dinomill.models.hardware import autocast
+
 _EPSILON = 1e-8
 # Below this distance two unit vectors differ by fp32 rounding only: the direction between them is noise, and the
 # logarithm's gradient (1 / distance) would swamp every other gradient of the step.
@@ -32,7 +34,7 @@ def koleo_loss(
     Returns:
         A scalar; 0 with zero gradient where an image has no neighbour. Duplicates count, without gradient.
     """
-    with torch.autocast(features.device.type, enabled=False):
+    with autocast(features.device):
         x = normalize(features.float(), eps=_EPSILON, dim=-1)
         if group_size is None or group_size == x.shape[0]:
             return _entropy(x)
