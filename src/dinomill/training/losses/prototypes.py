@@ -41,7 +41,6 @@ class Prototypes:
         return tiles(self.count, self.direction.device)
 
 
-
 def scale_of(direction: Tensor, gain: Tensor) -> Tensor:
     """[k, 1] what directions are multiplied by."""
     scale: Tensor = gain.float() / torch.linalg.vector_norm(direction.float(), dim=1, keepdim=True)
