@@ -6,7 +6,7 @@
 
 Rows: the tests marked `gpu`; matrix products alone; parity of losses with the CPU; waits of the host in a step;
 compiled against eager; DDP, FSDP2 and HSDP with one process; steps fed by the loader; and for ViT-S, B and L/14 with
-2×224 + 8×98 and 131,072 prototypes our step and the unpacked reference's (benchmarks/contenders/official_style_step.py),
+2×224 + 8×98 and 131,072 prototypes our step and the unpacked reference's (contenders/official_style_step.py),
 one after the other. Each row is kept in data/work/gpu-check.json as soon as it is there: called again,
 the script goes on with what is missing, unless GPU, torch or code have changed. At the end it prints a table and a line
 of JSON and writes the section between the marks in docs/performance.md. Without a GPU it says so and returns 1.
