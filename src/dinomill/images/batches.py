@@ -22,6 +22,8 @@ from dinomill.images.mixture import MixedSampler
 from dinomill.images.sampler import Sampler
 from dinomill.images.shards import ImageSource, Location
 
+_STILL_REDUCED = 1.5
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -137,7 +139,7 @@ class BatchMaker:
         return crops
 
     def _render_opencv(self, raw: RawBatch, start: int, stop: int, size: int) -> npt.NDArray[np.float32]:
-        todo = crops_opencv.operations(raw.plan.views(start, stop), self.recipe.crops.blur_kernel)
+        todo = crops_opencv.operations(raw.plan.views(start, stop), size, self.recipe.crops.blur_kernel)
         out = self._buffers.take((stop - start, len(raw.rows), self.recipe.channels, size, size))
         for column, image in enumerate(raw.images):
             crops_opencv.render_image(image, todo, column, size, out[:, column], self._tables)
@@ -152,14 +154,14 @@ class BatchMaker:
             return kept
         height, width = (int(v) for v in self.images.sizes[row])
         reduce = min(height, width) > self._whole_side
-        share = _share_needed(plan.boxes[:, column], self.recipe.crops) if reduce else 1.0
+        factor = _factor_allowed(plan.boxes[:, column], self.recipe.crops) if reduce else 1
         location = self._place(row)
         try:
             pixels = decode_image(
                 self.source.read(location),
                 channels=self.recipe.channels,
                 value_range=self.recipe.value_range,
-                min_side=int(np.ceil(min(height, width) * share)) if share < 1 else None,
+                min_side=min(height, width) // factor if factor > 1 else None,
             )
         except DecodeError as error:
             raise InputError(
@@ -169,8 +171,8 @@ class BatchMaker:
                 action="run `dvc pull`, or the curation stage again",
             ) from None
         if reduce:
-            pixels = _reduce(pixels, share * min(height, width))
-            plan.boxes[:, column] = _moved(plan.boxes[:, column], (height, width), pixels.shape[:2])
+            pixels = _reduce(pixels, factor, max(height, width))
+            plan.boxes[:, column] = _moved(plan.boxes[:, column], factor, pixels.shape[:2])
         elif self._cache is not None:
             self._cache[row] = pixels
         return pixels
@@ -203,28 +205,38 @@ def assemble(recipe: Recipe, raw: RawBatch, crops: list[torch.Tensor]) -> Batch:
     )
 
 
-def _share_needed(boxes: npt.NDArray[np.int64], crops: MultiCropConfig) -> float:
-    """The scale at which every crop of an image still has 1/√2 of its pixels before being resized."""
-    needed = np.array(crops.sizes) / boxes[:, 2:].min(axis=1)
-    return float(min(needed.max() / np.sqrt(2), 1.0))
+def _factor_allowed(boxes: npt.NDArray[np.int64], crops: MultiCropConfig) -> int:
+    """By how much an image may be reduced before its crops ``[V, 4]`` are cut: every one must then still be reduced.
+
+    What JPEG's decoder makes at half size is sharper than an antialiased picture. Measured on 1/f noise, mean distance
+    from Pillow's crop of the whole picture: 6.4 of 255 where nothing is left to reduce, 3.2 at 1.35, 2.6 at 1.5.
+    """
+    reduction = float((boxes[:, 2:].min(axis=1) / np.array(crops.sizes)).min())
+    return next(factor for factor in (8, 4, 2, 1) if factor == 1 or reduction >= _STILL_REDUCED * factor)
 
 
-def _reduce(pixels: Pixels, side: float) -> Pixels:
-    """Halve an image while its shorter side stays above ``side`` pixels, for formats without scaled decoding."""
+def _reduce(pixels: Pixels, factor: int, side: int) -> Pixels:
+    """Halve an image until it has 1/factor of its size, for formats without scaled decoding.
+
+    Args:
+        pixels: As decoded, perhaps smaller already.
+        factor: A power of two.
+        side: The longer side of the original, pixels.
+    """
     import cv2
 
-    while min(pixels.shape[:2]) >= 2 * side:
-        half = (pixels.shape[1] // 2, pixels.shape[0] // 2)
-        halved: Any = cv2.resize(pixels, half, interpolation=cv2.INTER_AREA)
-        pixels = halved.reshape(half[1], half[0], -1)
+    while round(side / max(pixels.shape[:2])) < factor:
+        height, width = pixels.shape[0] // 2, pixels.shape[1] // 2
+        # An odd last line is left out: stretched over it, the means of four would be those of other pixels.
+        halved: Any = cv2.resize(pixels[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
+        pixels = halved.reshape(height, width, -1)
     return pixels
 
 
-def _moved(boxes: npt.NDArray[np.int64], original: tuple[int, ...], actual: tuple[int, ...]) -> npt.NDArray[np.int64]:
-    """Boxes ``[V, 4]`` of the original in the pixels of its reduced copy."""
-    factor = np.array([actual[0] / original[0], actual[1] / original[1]] * 2)
+def _moved(boxes: npt.NDArray[np.int64], factor: int, actual: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    """Boxes ``[V, 4]`` of the original in the pixels of its reduced copy: they come to lie on its grid."""
     limits = np.array(actual)
-    moved: npt.NDArray[np.int64] = np.rint(boxes * factor).astype(np.int64)
+    moved: npt.NDArray[np.int64] = np.rint(boxes / factor).astype(np.int64)
     moved[:, 2:] = np.clip(moved[:, 2:], 1, limits)
     moved[:, :2] = np.minimum(moved[:, :2], limits - moved[:, 2:])
     return moved
