@@ -15,7 +15,7 @@ from dinomill.images.decode import decode_image
 from dinomill.images.manifest import read_kept
 from dinomill.images.masking import MaskingConfig
 from dinomill.images.sampler import Sampler
-from dinomill.images.shards import Location, ShardReader
+from dinomill.images.shards import ShardReader
 from tests.images.test_render_against_pillow import pillow, pink_noise
 
 PLAIN = MultiCropConfig(
@@ -56,8 +56,7 @@ def test_its_crops_are_those_of_the_whole_image(
     raw, batch = maker.raw(3), maker.make(3)
     factors = set()
     for column, row in enumerate(raw.rows.tolist()):
-        places = (maker.images.shards, maker.images.offsets, maker.images.lengths)
-        whole = decode_image(maker.source.read(Location(*(int(v[row]) for v in places))))
+        whole = decode_image(maker.fetcher.source.read(maker.fetcher.place(row)))
         factor = round(max(whole.shape) / max(raw.images[column].shape))
         factors.add(factor)
         for view, size in enumerate(PLAIN.sizes):

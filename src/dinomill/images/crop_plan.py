@@ -121,6 +121,11 @@ class CropPlan:
         """The plan of one image of the batch."""
         return CropPlan(*(getattr(self, name)[:, index : index + 1] for name in self.__dataclass_fields__))
 
+    def put(self, index: int, other: CropPlan) -> None:
+        """Write the plan of another image, the only one of ``other``, in the place of one of the batch."""
+        for name in self.__dataclass_fields__:
+            getattr(self, name)[:, index] = getattr(other, name)[:, 0]
+
 
 def draw_plan(
     config: MultiCropConfig,

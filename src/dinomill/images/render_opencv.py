@@ -1,7 +1,7 @@
 """Crops one by one with OpenCV: the fast way on a CPU for photographs.
 
 Every step works on uint8; the last one, a table look-up, writes solarised and normalised float32 straight into the
-batch. Crops that are reduced are resampled with PyTorch's antialiased cubic, which for uint8 is a vectorised fixed-point
+batch. Crops that are reduced are resampled with PyTorch's antialiased cubic, for uint8 a vectorised fixed-point
 kernel that gives Pillow's values: OpenCV has nothing that smooths by the right amount at any reduction (``crop_plan``,
 ``smoothed``).
 """
@@ -150,7 +150,7 @@ def _reduced(crop: Pixels, size: int) -> Pixels:
     import torch
 
     # The kernel is fast where it knows channels last: by the strides of all four axes, that of one image included.
-    one = torch.from_numpy(np.ascontiguousarray(crop).reshape(1, *crop.shape)).permute(0, 3, 1, 2)
+    one = torch.from_numpy(np.array(crop, order="C").reshape(1, *crop.shape)).permute(0, 3, 1, 2)
     resized = torch.nn.functional.interpolate(one, (size, size), mode="bicubic", antialias=True)
     return np.ascontiguousarray(resized.permute(0, 2, 3, 1)[0].numpy())
 
