@@ -180,7 +180,7 @@ def pink_noise(side: int) -> np.ndarray[Any, Any]:
     frequency[0, 0] = 1
     values = np.fft.ifft2(np.fft.fft2(chance.standard_normal((3, side, side))) / frequency).real.transpose(1, 2, 0)
     scaled = (values - values.mean()) / values.std() * 50 + 127.5
-    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(scaled), 0, 255), dtype=np.uint8)
 
 
 def distance_rows(folder: Path, images: int) -> dict[str, float]:

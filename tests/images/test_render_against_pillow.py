@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 from skimage import data
 
+from dinomill.images.canvases import Canvas
 from dinomill.images.crop_plan import CropPlan
-from dinomill.images.render_batched import canvas, render_batch
+from dinomill.images.render_batched import prepare, render
 from dinomill.images.render_opencv import normalisation_tables, operations, render_image
 
 Array = np.ndarray[Any, Any]
@@ -46,7 +47,9 @@ def crops_of(image: Array, boxes: list[tuple[int, int, int, int]], size: int, ba
         tables = normalisation_tables(MEAN, STD, 128)
         render_image(image, operations(plan, size, 9), 0, size, out[:, 0], tables)
     else:
-        out = render_batch(canvas([image]), plan, size, MEAN, STD, kernel=9, threshold=128)
+        groups = ((0, len(boxes), size), (len(boxes), len(boxes), size))
+        outline, arrays = prepare([image], plan, groups, MEAN, STD, kernel=9, threshold=128)
+        out = render({name: a.array() if isinstance(a, Canvas) else a for name, a in arrays.items()}, outline)[0]
     return (out[:, 0].transpose(0, 2, 3, 1) * 0.25 + 0.5) * 255
 
 

@@ -12,14 +12,14 @@ at the end.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from dinomill.arrays import Figures, Mask
+from dinomill.arrays import Figures, Mask, Rows
 from dinomill.config import Config
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -117,9 +117,10 @@ class CropPlan:
         """The plan of some of the views."""
         return CropPlan(*(getattr(self, name)[start:stop] for name in self.__dataclass_fields__))
 
-    def image(self, index: int) -> CropPlan:
-        """The plan of one image of the batch."""
-        return CropPlan(*(getattr(self, name)[:, index : index + 1] for name in self.__dataclass_fields__))
+    def images(self, columns: Rows, boxes: npt.NDArray[np.int64]) -> CropPlan:
+        """The plan of some images of the batch, with other boxes."""
+        own = CropPlan(*(getattr(self, name)[:, columns] for name in self.__dataclass_fields__))
+        return replace(own, boxes=boxes)
 
     def put(self, index: int, other: CropPlan) -> None:
         """Write the plan of another image, the only one of ``other``, in the place of one of the batch."""

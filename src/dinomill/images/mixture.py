@@ -69,7 +69,7 @@ class MixedSampler:
 
     def alike(self, row: int) -> Sequence[int] | Rows:
         """The images of which one may take another's place: those of its part."""
-        return next(part for part in self.parts if part[min(np.searchsorted(part, row), len(part) - 1)] == row)
+        return next(part for part in self.parts if row in part[np.searchsorted(part, row) :][:1])
 
     def _permuted(self, inside: Rows, epochs: Rows, part: int) -> Rows:
         found = np.empty_like(inside)

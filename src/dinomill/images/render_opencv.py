@@ -129,15 +129,19 @@ class _Desk:
         return self.crops[0]
 
 
-_desks = threading.local()
+class _Desks(threading.local):
+    def __init__(self) -> None:
+        self.by_shape: dict[tuple[int, int], _Desk] = {}
+
+
+_desks = _Desks()
 
 
 def _desk(size: int, channels: int) -> _Desk:
     """This thread's."""
-    desks: dict[tuple[int, int], _Desk] = _desks.__dict__
-    if (size, channels) not in desks:
-        desks[size, channels] = _Desk(size, channels)
-    return desks[size, channels]
+    if (size, channels) not in _desks.by_shape:
+        _desks.by_shape[size, channels] = _Desk(size, channels)
+    return _desks.by_shape[size, channels]
 
 
 def supports(channels: int) -> bool:
