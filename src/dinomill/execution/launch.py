@@ -24,9 +24,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-import dinomill.errors
 from dinomill.config import Config
-from dinomill.errors import DinomillError, MachineError
+from dinomill.errors import DinomillError, Interrupted, MachineError, from_row, to_row
 from dinomill.storage.atomic import write_text
 
 # Of sysexits.h: try again later. A worker that was told to stop and saved its state ends with it.
@@ -37,10 +36,6 @@ EXIT_USER_ERROR = 2
 LAUNCHER_PID = "DINOMILL_LAUNCHER_PID"
 
 _CHECKPOINT_SECONDS = 120
-
-
-class Interrupted(DinomillError):
-    """The work was told to stop, saved its state and can be continued."""
 
 
 class SlurmConfig(Config):
@@ -114,14 +109,7 @@ def launch(module: str, job: Path, *, work: Path, config: LauncherConfig, enviro
 
 def record_failure(work: Path, rank: int, error: DinomillError) -> int:
     """Called by a worker: leave the error for the launching process and return the exit code to end with."""
-    row = {
-        "kind": type(error).__name__,
-        "problem": error.problem,
-        "found": error.found,
-        "expected": error.expected,
-        "action": error.action,
-    }
-    write_text(work / "failures" / f"rank_{rank}.json", json.dumps(row))
+    write_text(work / "failures" / f"rank_{rank}.json", json.dumps(to_row(error)))
     return EXIT_INTERRUPTED if isinstance(error, Interrupted) else EXIT_USER_ERROR
 
 
@@ -241,10 +229,7 @@ def _gone_is_fine() -> Iterator[None]:
 def _explain(code: int, failures: Path, *, stopped: bool) -> DinomillError:
     """What went wrong, in the words of the first worker that knows it."""
     for path in sorted(failures.glob("rank_*.json")):
-        row = json.loads(path.read_text(encoding="utf-8"))
-        name = row.pop("kind")
-        kind = Interrupted if name == "Interrupted" else getattr(dinomill.errors, name, DinomillError)
-        return kind(row.pop("problem"), **row)
+        return from_row(json.loads(path.read_text(encoding="utf-8")))
     if stopped or code == EXIT_INTERRUPTED:
         return Interrupted(
             "The training was stopped before it could save its state.",

@@ -161,6 +161,23 @@ class ParallelConfig(Config):
     )
 
 
+class NotFiniteConfig(Config):
+    """What is done about steps whose loss or gradient is not finite; each is left out, counted and its images named."""
+
+    in_a_row: int = Field(
+        default=5, ge=1, description="so many steps left out in a row, and the run goes back to its last checkpoint"
+    )
+    returns: int = Field(
+        default=2,
+        ge=0,
+        description="how often it goes back to the same checkpoint, each time with another order of the images, before "
+        "it stops with a diagnosis",
+    )
+    rate_factor: float = Field(
+        default=1.0, gt=0, le=1, description="what the learning rate is multiplied by at each return; 1: it stays"
+    )
+
+
 class MonitorConfig(Config):
     """When to look, at how much, and what to do about a collapse."""
 

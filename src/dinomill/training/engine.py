@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dinomill.errors import ConfigError, InputError
+from dinomill.handles import HEADS_NAME
 from dinomill.images.batches import Batch
 from dinomill.models import HeadConfig, VisionTransformer, VisionTransformerConfig, load, load_backbone
 from dinomill.models.position import resize_positions
@@ -22,17 +24,15 @@ from dinomill.training.job import TrainingJob
 from dinomill.training.lora import add_lora
 from dinomill.training.loss_scaler import LossScaler
 from dinomill.training.network import Network
-from dinomill.training.optimizer import accumulated_step, build_optimizer
+from dinomill.training.optimizer import build_optimizer
 from dinomill.training.parallel import World, parallelise, release
 from dinomill.training.precision import compute_dtype
-from dinomill.training.schedules import Schedules
+from dinomill.training.schedules import Schedules, ScheduleValues
 from dinomill.training.self_distillation import SelfDistillation
 from dinomill.training.starting import refuse_contradictions
+from dinomill.training.step import accumulated_step
 
 log = logging.getLogger(__name__)
-
-# An exported teacher keeps its heads beside its backbone: a distillation learns from their outputs.
-HEADS_NAME = "heads.safetensors"
 
 # Images embedded at once by the monitor.
 _EMBED_BATCH = 256
@@ -71,7 +71,8 @@ class Engine:
         self.schedules = Schedules(
             recipe.schedule, steps=recipe.steps, batch=recipe.batch_size, adaptation=job.adaptation
         )
-        self.scaler = LossScaler() if self._dtype == torch.float16 else None
+        self.rate = 1.0  # factor on the learning rate, below 1 on a detour around numbers that are not finite
+        self.scaler = LossScaler(device=world.device) if self._dtype == torch.float16 else None
 
     @property
     def is_main(self) -> bool:
@@ -94,11 +95,29 @@ class Engine:
             self._wrapped,
             self.optimizer,
             batches,
-            self.schedules.at(step),
+            self.values(step),
             clip_gradient=recipe.optimizer.clip_gradient,
             generators=[step_generator(recipe.seed, batch.step, self._world.rank) for batch in batches],
             scaler=self.scaler,
         )
+
+    def values(self, step: int) -> ScheduleValues:
+        """What the schedules say of a step, counted from 0."""
+        values = self.schedules.at(step)
+        if self.rate == 1:
+            return values
+        rates = {name: self.rate * getattr(values, name) for name in ("learning_rate", "last_layer_learning_rate")}
+        return replace(values, **rates)
+
+    def parts(self) -> dict[str, nn.Module]:
+        """What is trained, and what is kept of it, by names for people."""
+        module, several = self.module, len(self._job.models) > 1
+        return {
+            (f"{name}, the {who}'s {part}" if several else f"the {who}'s {part}"): network
+            for name in module.students
+            for who, owner in (("student", module.student(name)), ("average", module.average(name)))
+            for part, network in owner.parts().items()
+        }
 
     def state(self) -> dict[str, Any]:
         """Small plain values that a checkpoint keeps besides networks and optimiser."""

@@ -266,10 +266,15 @@ class SelfDistillation(nn.Module):
         return resize_patches(patches, grid=(grid[0] * gram.enlarge, grid[1] * gram.enlarge), target=grid)
 
     @torch.no_grad()
-    def update_averages(self, values: ScheduleValues) -> None:
-        """Move the averages towards the students, and renew the anchor where it is due; after the optimiser's step."""
+    def update_averages(self, values: ScheduleValues, *, unless: Tensor | None = None) -> None:
+        """Move the averages towards the students, and renew the anchor where it is due; after the optimiser's step.
+
+        Args:
+            values: Of the step that was made.
+            unless: Bool scalar on the device: the step was left out, and nothing moves.
+        """
         for name in self.students:
-            move_average(self.average(name), self.student(name), values.momentum)
+            move_average(self.average(name), self.student(name), values.momentum, unless=unless)
         gram = self.config.losses.gram
         if gram is not None and self.anchor is not None:
             since = values.step + 1 - gram.start

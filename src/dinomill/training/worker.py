@@ -19,8 +19,8 @@ from pathlib import Path
 
 import psutil
 
-from dinomill.errors import DinomillError, MachineError
-from dinomill.execution.launch import LAUNCHER_PID, Interrupted, record_failure
+from dinomill.errors import DinomillError, Interrupted, MachineError
+from dinomill.execution.launch import LAUNCHER_PID, record_failure
 from dinomill.training.job import TrainingJob
 from dinomill.training.parallel import world
 from dinomill.training.trainer import train
