@@ -77,6 +77,7 @@ class Recorder:
 
     Attributes:
         streak: The steps left out in a row up to the last one read, because something was not finite.
+        longest: The longest of such streaks so far.
     """
 
     def __init__(self, state: Mapping[str, Any] | None = None) -> None:
@@ -86,6 +87,7 @@ class Recorder:
         self._skipped = int(state.get("skipped", 0))
         self._pending: list[_Pending] = []
         self.streak: list[BadStep] = []
+        self.longest: list[BadStep] = []
 
     def add(self, terms: Mapping[str, Tensor], images: Sequence[Tensor] = ()) -> None:
         """Note the terms of a step, scalars on the device, and the rows of its images; waits for nothing."""
@@ -129,7 +131,8 @@ class Recorder:
                 continue
             good[index] = False
             bad.append(_named(world, number, terms, own[index], rows[index].images))
-            self.streak.append(bad[-1])
+            self.streak = [*self.streak, bad[-1]]
+            self.longest = max(self.longest, self.streak, key=len)
         self._read = torch.cat([self._read, fetched[good].double()])
         return bad
 

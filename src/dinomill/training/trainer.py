@@ -177,9 +177,10 @@ class Guard:
         bad = self._recorder.read(self._world, step)
         if bad and self._world.is_main:
             name_images(self._job.work, bad, self._paths)
-        streak = self._recorder.streak
-        if len(streak) >= self._job.runtime.not_finite.in_a_row:
-            raise NotFiniteError(streak, broken_parts(self._engine.parts()))
+        # One that has ended since counts too: whether it is seen in time must not depend on how often is looked.
+        longest = self._recorder.longest
+        if len(longest) >= self._job.runtime.not_finite.in_a_row:
+            raise NotFiniteError(longest, broken_parts(self._engine.parts()))
 
     def _paths(self, rows: Sequence[int]) -> list[str]:
         paths = read_kept(DatasetHandle.load(self._job.dataset).manifest).paths
