@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 from dinomill.tracking import Run
+from dinomill.training.health import Reading, Verdict
 from dinomill.training.history import History, Recorder
-from dinomill.training.monitor import Reading
 from dinomill.training.parallel import World
 from dinomill.training.progress import Clock, ProgressBar, memory_gb
 from dinomill.training.schedules import ScheduleValues
@@ -58,11 +59,15 @@ class Reporter:
         self._write(step, row)
         self.bar.report(step, row)
 
-    def reading(self, reading: Reading, verdict: str, step: int) -> None:
-        """A row on a look of the monitor."""
-        self._write(step, reading.row())
+    def reading(self, reading: Reading, verdict: Verdict, picture: Path | None) -> None:
+        """A row on a look of the monitor, with the verdict in words; its picture goes to MLflow."""
+        step = reading.step
+        self._write(step, reading.row(), {"verdict": verdict.state.value, "reason": verdict.reason})
         self.bar.say(f"step {step:,}: {verdict}")
+        self.run.set_tags({"health": f"step {step:,}: {verdict}"})
+        if picture is not None and self.run.writes:
+            self.run.log_artifacts(picture, "looks")
 
-    def _write(self, step: int, row: dict[str, float]) -> None:
-        self.history.append({"step": step, "images": step * self.batch_size, **row})
+    def _write(self, step: int, row: dict[str, float], words: dict[str, str] | None = None) -> None:
+        self.history.append({"step": step, "images": step * self.batch_size, **row, **(words or {})})
         self.run.log_metrics(row, step)

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from dinomill.models import DropPath, VisionTransformer, draw_drop_path
-from dinomill.models.pooling import pool
 from dinomill.training.averages import move_average
 from dinomill.training.centering import Centering, Targets
 from dinomill.training.config import (
@@ -25,6 +24,7 @@ from dinomill.training.config import (
     PretrainingStepConfig,
     StepConfig,
 )
+from dinomill.training.look import Seen, Who, see
 from dinomill.training.losses.cross_entropy import CrossEntropyOptions
 from dinomill.training.losses.dino import GLOBAL_CROPS, dino_losses
 from dinomill.training.losses.gram import gram_loss, resize_patches
@@ -86,10 +86,12 @@ class SelfDistillation(nn.Module):
         assert isinstance(network, Network)
         return network
 
-    def embed(self, name: str, images: Tensor) -> Tensor:
-        """Embeddings [N, D] of images [N, C, H, W], pooled as the model says, by a student's moving average."""
-        backbone = self.average(name).backbone
-        return pool(backbone.forward_features(images), backbone.config.pooling)
+    @torch.no_grad()
+    def look(self, name: str, images: Tensor, who: Who = "average") -> Seen:
+        """What a student's average, the student, or its teacher makes of images [N, C, H, W]."""
+        if who == "teacher":
+            return see(self.teacher, images)
+        return see(self.student(name) if who == "student" else self.average(name), images)
 
     def forward(
         self,
