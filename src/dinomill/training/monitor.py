@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from dinomill.training.config import MonitorConfig
 from dinomill.training.health import Limits, Reading, Verdict, earlier_step, judge
 from dinomill.training.job import TrainingJob
 from dinomill.training.look import Seen, Who
-from dinomill.training.monitor_images import Copies, Samples, dataset_copies, dataset_samples, labelled_samples
+from dinomill.training.monitor_images import Copies, Samples, Share, dataset_copies, dataset_samples, labelled_samples
 from dinomill.training.parallel import World
 from dinomill.vectors.knn import knn_predict
 
@@ -72,16 +72,22 @@ class Sets:
     labelled: Samples | None = None
 
 
+class _Dealt(TypedDict):
+    seed: int
+    dealt: Share
+
+
 def monitor_sets(job: TrainingJob, dataset: DatasetHandle, preprocessing: PreprocessingConfig, world: World) -> Sets:
     """This process's share of the images that a job's monitor looks at."""
     config, recipe = job.runtime.monitor, job.recipe
-    mine = {"seed": recipe.seed, "rank": world.rank, "world": world.size}
+    copied = min(config.copies, config.images, dataset.images)
+    mine: _Dealt = {"seed": recipe.seed, "dealt": Share.of(copied, world.rank, world.size)}
     loader = job.runtime.loader
     plain = dataset_samples(dataset, preprocessing, config.images, loader=loader, **mine)
     copies = dataset_copies(
         dataset,
         preprocessing,
-        min(config.copies, config.images),
+        copied,
         recipe.crops,
         dense=DENSE,
         patch_size=job.patch_size,
@@ -137,8 +143,9 @@ class Monitor:
     def read(self, step: int, *, last: bool = False) -> Reading:
         """Look now; only where it can be due. Every process must call it."""
         assert self._sets is not None
-        plain = self._look(self._sets.plain, dense=DENSE)
-        first = self._look(self._sets.copies.first, dense=DENSE)
+        dense = len(self._sets.copies.places)
+        plain = self._look(self._sets.plain, dense=dense)
+        first = self._look(self._sets.copies.first, dense=dense)
         second = self._look(self._sets.copies.second, "student")
         taught = self._look(self._sets.copies.first, "teacher") if self._distils else first
         # Labelled images are many: the looks before the first regular one do without them.

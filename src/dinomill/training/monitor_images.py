@@ -7,8 +7,9 @@ fp32 in every one of them was 2.5 GB each. All batches have one shape, so that c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -30,8 +31,8 @@ from dinomill.images.shards import Location, open_shards
 
 # The split that evaluation uses as its bank; its queries, the split `test`, are never looked at while training.
 _SPLIT = "train"
-# Images of a batch at most: enough for a GPU, and few enough that a small set is not mostly padding.
-BATCH = 128
+# Images of a batch at most: enough for a GPU.
+_BATCH = 128
 # The order of the monitor's images and their augmentation are not those of any step of the training.
 _SALT = 0x6865616C7468
 
@@ -51,6 +52,11 @@ class Share:
     batch: int
     rank: int = 0
     world: int = 1
+
+    @classmethod
+    def of(cls, smallest: int, rank: int, world: int) -> Self:
+        """For all sets of a monitor, of which the smallest has so many images: batches of one shape for all."""
+        return cls(smallest, min(_BATCH, -(-smallest // world)), rank, world)
 
     @property
     def batches(self) -> int:
@@ -118,8 +124,7 @@ def dataset_samples(
     *,
     loader: LoaderConfig,
     seed: int,
-    rank: int = 0,
-    world: int = 1,
+    dealt: Share,
 ) -> Samples:
     """Some images of the dataset, the same ones for a seed, whatever the number of processes.
 
@@ -129,11 +134,10 @@ def dataset_samples(
         count: How many; fewer when it has fewer.
         loader: Where the shards lie.
         seed: Which ones.
-        rank: This process, of ``world``.
-        world: Processes.
+        dealt: How sets are dealt out to processes.
     """
     kept, reader = read_kept(dataset.manifest), open_shards(dataset, loader)
-    share = _share(min(count, len(kept)), rank, world)
+    share = replace(dealt, count=min(count, len(kept)))
     rows = _order(len(kept), seed, share.count)[share.mine()]
     reader.prepare([_place(kept, row) for row in np.unique(rows)])
 
@@ -158,8 +162,7 @@ def dataset_copies(
     patch_size: int,
     loader: LoaderConfig,
     seed: int,
-    rank: int = 0,
-    world: int = 1,
+    dealt: Share,
 ) -> Copies:
     """Copies of the first images of ``dataset_samples``, augmented as the two global crops of training are.
 
@@ -172,11 +175,10 @@ def dataset_copies(
         patch_size: Pixels.
         loader: How they are read.
         seed: The same as for the plain images.
-        rank: This process, of ``world``.
-        world: Processes.
+        dealt: How sets are dealt out to processes.
     """
     kept = read_kept(dataset.manifest)
-    share = _share(min(count, len(kept)), rank, world)
+    share = replace(dealt, count=min(count, len(kept)))
     crops = crops.model_copy(update={"local_crops": 0})
     mean, std = preprocessing.mean, preprocessing.std
     with TrainingLoader(
@@ -187,8 +189,8 @@ def dataset_copies(
         patch_size=patch_size,
         batch_size=share.batch,
         seed=seed ^ _SALT,
-        rank=rank,
-        world=world,
+        rank=share.rank,
+        world=share.world,
         steps=share.batches,
         mean=mean,
         std=std,
@@ -197,7 +199,7 @@ def dataset_copies(
     halves = [torch.cat([batch[half] for batch in (part.chunk(2) for part in rendered)]) for half in (0, 1)]
     scale, shift = (torch.tensor(values)[:, None, None] * 255 for values in (std, mean))
     first, second = ((half * scale + shift).round().clamp(0, 255).to(torch.uint8) for half in halves)
-    rows = _order(len(kept), seed, share.count)[:dense]
+    rows = _order(len(kept), seed, share.count)[: min(dense, share.batch)]
     plan = draw_plan(crops, kept.sizes[rows], rows, np.zeros_like(rows), seed=seed ^ _SALT, channels=dataset.channels)
     places = patch_places(
         plan.boxes[0], plan.flip[0], kept.sizes[rows], preprocessing, crops.global_size // patch_size, patch_size
@@ -206,7 +208,7 @@ def dataset_copies(
 
 
 def labelled_samples(
-    folder: Path, preprocessing: PreprocessingConfig, count: int, *, seed: int, rank: int = 0, world: int = 1
+    folder: Path, preprocessing: PreprocessingConfig, count: int, *, seed: int, dealt: Share
 ) -> Samples:
     """Some labelled images in random order.
 
@@ -215,15 +217,14 @@ def labelled_samples(
         preprocessing: Size, channels, mean and standard deviation.
         count: At most this many, evenly from all classes.
         seed: Their order.
-        rank: This process, of ``world``.
-        world: Processes.
+        dealt: How sets are dealt out to processes.
 
     Raises:
         InputError: When the folder is not so laid out, or an image cannot be read.
     """
     found = find_labelled(folder, _SPLIT, limit=count)
     order = np.random.default_rng(seed).permutation(len(found))
-    share = _share(len(order), rank, world)
+    share = replace(dealt, count=len(order))
 
     def read(row: int) -> Pixels:
         return read_image(
@@ -265,10 +266,6 @@ def patch_places(
     )
     rows, columns = places
     return np.stack(np.broadcast_arrays(rows[:, :, None], columns[:, None, :]), axis=-1).reshape(len(boxes), -1, 2)
-
-
-def _share(count: int, rank: int, world: int) -> Share:
-    return Share(count, min(BATCH, -(-count // world)), rank, world)
 
 
 def _order(images: int, seed: int, count: int) -> Rows:
