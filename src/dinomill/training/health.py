@@ -186,7 +186,7 @@ def _collapsed(now: Reading, before: Sequence[Reading], steps: int, limits: Limi
 def _collapsing(now: Reading, before: Sequence[Reading]) -> Verdict | None:
     used = _most(before, "prototypes_used")
     if now.prototypes_used < LOST_PROTOTYPES * used:
-        reason = f"images are nearest to {now.prototypes_used:.1f} prototypes, where it were {used:.1f}"
+        reason = f"images are nearest to {now.prototypes_used:.1f} prototypes; they were to {used:.1f}"
         return Verdict(State.COLLAPSING, reason, CENTRE)
     rank = _most(before, "effective_rank")
     if now.effective_rank < LOST_RANK * rank:
@@ -210,7 +210,7 @@ def _decaying(now: Reading, before: Sequence[Reading]) -> Verdict | None:
         return Verdict(State.DECAYING, reason, ANCHOR)
     found = _most(before, "patches_found")
     if now.patches_found < found - LOST_PATCHES:
-        reason = f"{now.patches_found:.0%} of patches are found again in a copy of their image; it were {found:.0%}"
+        reason = f"{now.patches_found:.0%} of patches are found again in a copy of their image, of {found:.0%} at best"
         return Verdict(State.DECAYING, reason, ANCHOR)
     return None
 
