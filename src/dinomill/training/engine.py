@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dinomill.errors import ConfigError, InputError
 from dinomill.images.batches import Batch
 from dinomill.models import HeadConfig, VisionTransformer, VisionTransformerConfig, load, load_backbone
+from dinomill.models.hardware import autocast
 from dinomill.models.position import resize_positions
 from dinomill.models.weights import check_fit, from_tensors, read_safetensors
 from dinomill.training.config import DistillationStepConfig
@@ -113,7 +114,7 @@ class Engine:
             dense: Of so many images patches are kept, in the main process.
         """
         name, device = next(iter(self._job.models)), self._world.device
-        with torch.autocast(device.type, self._dtype, enabled=self._dtype != torch.float32):
+        with autocast(device, self._dtype):
             parts = [
                 seen._replace(patches=seen.patches[: 0 if number else dense].clone())
                 for number, batch in enumerate(samples.batches(device))

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from dinomill.models import DropPath, VisionTransformer, draw_drop_path
+from dinomill.models.hardware import autocast
 from dinomill.training.averages import move_average
 from dinomill.training.centering import Centering, Targets
 from dinomill.training.config import (
@@ -114,7 +115,7 @@ class SelfDistillation(nn.Module):
         """
         device = batch.global_crops.device
         dtype = compute_dtype(self.config.precision, device)
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not torch.float32):
+        with autocast(device, dtype):
             patches, weights = self._learnt_patches(batch)
             masks = batch.masks if self.frozen_teacher is None else None
             if targets is None:
@@ -146,7 +147,7 @@ class SelfDistillation(nn.Module):
         device = batch.global_crops.device
         dtype = compute_dtype(self.config.precision, device)
         patches, _ = self._learnt_patches(batch)
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not torch.float32):
+        with autocast(device, dtype):
             tokens = self.teacher.backbone.forward_packed([batch.global_crops], patch_indices=[patches])[0]
             return self.teacher.project(tokens["x_norm_clstoken"], tokens["x_norm_patchtokens"])
 
