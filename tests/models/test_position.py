@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dinomill.models import VisionTransformer, variant
-from dinomill.models.position import resize_positions, rotary_angles, rotate
+from dinomill.models.position import resize_positions, rotary_angles, rotate, turns
 
 
 @pytest.mark.parametrize("grid", [(16, 16), (7, 7), (3, 12), (37, 40), (50, 1)])
@@ -36,7 +36,7 @@ def test_rotary_products_depend_on_the_difference_of_places() -> None:
     q, k = torch.randn(16), torch.randn(16)
 
     def product(one: tuple[int, int], other: tuple[int, int]) -> float:
-        turned = rotate(torch.stack([q, k]), torch.stack([angles[one], angles[other]]))
+        turned = rotate(torch.stack([q, k]), turns(torch.stack([angles[one], angles[other]])))
         return float(turned[0] @ turned[1])
 
     assert product((0, 0), (1, 2)) == pytest.approx(product((2, 1), (3, 3)), abs=1e-4)
@@ -54,7 +54,7 @@ def test_rotary_model_sees_places_and_class_token_has_none() -> None:
     assert model.pos_embed is None
     assert not any("pos" in name or "rope" in name for name in model.state_dict())
     prefix, patches = torch.randn(1, 3, 16), torch.randn(1, 16, 16)
-    turned = rotate(torch.cat([prefix, patches], 1), rotary_angles((4, 4), 16, 100.0, torch.device("cpu")))
+    turned = rotate(torch.cat([prefix, patches], 1), turns(rotary_angles((4, 4), 16, 100.0, torch.device("cpu"))))
     assert torch.equal(turned[:, :3], prefix)
     torch.testing.assert_close(turned[:, 3:].norm(dim=-1), patches.norm(dim=-1))
     x = torch.randn(1, 3, 28, 28)
@@ -79,3 +79,15 @@ def test_rope_scale_is_log_uniform_within_its_range_and_repeats() -> None:
     assert abs(draws.log2().mean()) < 0.1
     assert torch.equal(draws[7], model.draw_rope_scale(torch.Generator().manual_seed(7)))
     assert VisionTransformer(variant("nano")).draw_rope_scale() is None
+
+
+def test_a_model_that_embedded_in_inference_mode_can_be_trained_afterwards() -> None:
+    model = VisionTransformer(variant("nano", patch_size=7, image_size=35, layerscale=1.0))
+    x = torch.randn(1, 3, 63, 63)
+    with torch.inference_mode():
+        expected = model(x)
+    trained = model(x)
+    trained.sum().backward()
+    torch.testing.assert_close(trained.detach(), expected.clone())
+    assert model.pos_embed is not None
+    assert model.pos_embed.grad is not None

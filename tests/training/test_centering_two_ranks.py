@@ -1,5 +1,6 @@
 """Sinkhorn-Knopp and the EMA centre over two gloo ranks, with equal and unequal numbers of samples."""
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
@@ -55,20 +56,44 @@ def test_sinkhorn_knopp_and_the_centre_are_exact_across_ranks(numeric_reference,
     assert results[1]["one_rank_empty"].shape == (0, 32)
 
 
-def spread(rank, features):
+def assign_in_tiles(rank, features, direction, gain):
+    """With the number of times that the ranks met."""
+    meetings, plain = [], dist.all_reduce
+    dist.all_reduce = lambda *args, **keywords: (meetings.append(1), plain(*args, **keywords))[1]
+    targets = sinkhorn_knopp(features[rank], Prototypes(direction, gain), temperature=0.04)
+    return {"dense": targets.dense(), "meetings": len(meetings)}
+
+
+def test_ranks_meet_twice_an_iteration_at_most_whatever_the_tiles(tmp_path):
+    random = torch.Generator().manual_seed(0)
+    count = 9000  # three tiles
+    unit = torch.nn.functional.normalize
+    direction = torch.randn(count, 16, generator=random)
+    gain = 1 + 20 * torch.rand(count, 1, generator=random)  # far more than rows divided by a bound would survive
+    features = [unit(torch.randn(rows, 16, generator=random), dim=1) for rows in (5, 9)]
+    results = run_ranks(assign_in_tiles, tmp_path, features, direction, gain)
+    alone = sinkhorn_knopp(torch.cat(features), Prototypes(direction, gain), temperature=0.04).dense()
+    torch.testing.assert_close(torch.cat([result["dense"] for result in results]), alone, atol=1e-6, rtol=1e-4)
+    assert [result["meetings"] for result in results] == [4, 4]  # maxima, and sums three times
+
+
+def spread(rank, features, size):
     x = features[rank].clone().requires_grad_()
-    loss = koleo_loss(x, group_size=8)
+    loss = koleo_loss(x, group_size=size)
     loss.backward()
     return {"loss": loss.detach(), "gradient": x.grad}
 
 
-def test_koleo_groups_span_ranks(tmp_path):
+@pytest.mark.parametrize("size", [8, 3, 5, 6])
+def test_koleo_groups_span_ranks(tmp_path, size):
     features = torch.randn(2, 4, 16, generator=torch.Generator().manual_seed(0))
-    results = run_ranks(spread, tmp_path, features)
+    results = run_ranks(spread, tmp_path, features, size)
     x = features.flatten(0, 1).requires_grad_()
-    loss = koleo_loss(x)
+    # A group within a rank's images ends with them.
+    parts = x.split(size) if size > 4 else [group for part in x.split(4) for group in part.split(size)]
+    loss = sum(koleo_loss(part) * len(part) for part in parts) / len(x)
     loss.backward()
+    torch.testing.assert_close(sum(result["loss"] for result in results) / 2, loss.detach())
     for rank, result in enumerate(results):
-        torch.testing.assert_close(result["loss"], loss.detach())
         # Data parallelism averages gradients over ranks: each rank's is the whole loss's times the number of ranks.
         torch.testing.assert_close(result["gradient"] / 2, x.grad[4 * rank : 4 * rank + 4])

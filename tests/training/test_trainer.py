@@ -21,7 +21,8 @@ from dinomill.images.manifest import read_kept
 from dinomill.models import load
 from dinomill.training.engine import Engine
 from dinomill.training.job import TrainingJob
-from dinomill.training.monitor import CollapseError, DivergedError
+from dinomill.training.monitor import CollapseError
+from dinomill.training.not_finite import DivergedError
 from dinomill.training.parallel import World
 from dinomill.training.trainer import build_loader, stop_signals, train
 
@@ -58,13 +59,16 @@ def test_trains_and_exports_a_backbone_that_loads(make_job: MakeJob, digits_labe
     job = make_job(labelled=digits_labelled, runtime={"monitor": {"every": 6, "images": 64}})
     train(job, HERE)
     rows = curve(job)
-    assert [row["step"] for row in rows] == [3, 6, 6, 9, 12, 12]
+    assert [row["step"] for row in rows] == [0, 1, 3, 3, 6, 6, 9, 12, 12]
     assert [row["images"] for row in rows if row["loss"] is not None] == [48, 96, 144, 192]
     losses = [row["loss"] for row in rows if row["loss"] is not None]
     assert losses[-1] < losses[0]
     looks = [row for row in rows if row["knn"] is not None]
-    assert [row["step"] for row in looks] == [6, 12]
+    assert [row["step"] for row in looks] == [0, 6, 12]  # the early ones do without labels
     assert all(0 < row["knn"] <= 1 and row["effective_rank"] > 1 for row in looks)
+    assert [row["verdict"] is not None for row in rows] == [row["effective_rank"] is not None for row in rows]
+    pictures = sorted(path.name for path in (job.exported / "student").glob("look_*.jpg"))
+    assert pictures == ["look_00000000.jpg", "look_00000003.jpg", "look_00000006.jpg", "look_00000012.jpg"]
     model = load(job.exported / "student")
     assert model(torch.zeros(2, 1, 8, 8)).shape == (2, 32)
     section = json.loads((job.exported / "student" / "config.json").read_text())["preprocessing"]

@@ -39,24 +39,24 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim, bias=bias != "none")
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, layout: Sequence[Sequences], angles: Sequence[Tensor | None]) -> Tensor:
+    def forward(self, x: Tensor, layout: Sequence[Sequences], turns: Sequence[Tensor | None]) -> Tensor:
         """Attend within each sequence.
 
         Args:
             x: ``[T, D]``, the sequences of all parts one after the other.
             layout: The parts; ``sum(samples * length) == T``.
-            angles: Rotary angles of each part, or None.
+            turns: Of the rotary positions of each part, or None.
 
         Returns:
             ``[T, D]``.
         """
         parts = torch.split(self._project(x), [part.samples * part.length for part in layout])
         mixed = []
-        for part, qkv, turn in zip(layout, parts, angles, strict=True):
+        for part, qkv, turn in zip(layout, parts, turns, strict=True):
             heads = qkv.view(part.samples, part.length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
             q, k, v = heads.unbind(0)  # each [B, H, N, head_dim]
             if turn is not None:
-                q, k = rotate(q, turn), rotate(k, turn)
+                q, k = rotate(heads[:2], turn).unbind(0)
             mixed.append(attend(q, k, v).transpose(1, 2).reshape(part.samples * part.length, -1))
         y: Tensor = self.proj(mixed[0] if len(mixed) == 1 else torch.cat(mixed))
         return y

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 
 
@@ -11,3 +13,12 @@ def has_fast_bf16(device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
+
+
+def autocast(device: torch.device, dtype: torch.dtype = torch.float32) -> AbstractContextManager[object]:
+    """Matrix products in a precision, whatever was asked for around them; in fp32 that is the factors' own."""
+    if device.type == "meta":  # where nothing is computed and autocast is not known
+        return nullcontext()
+    if dtype == torch.float32:
+        return torch.autocast(device.type, enabled=False)
+    return torch.autocast(device.type, dtype)

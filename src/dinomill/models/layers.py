@@ -73,7 +73,7 @@ class Block(nn.Module):
         self,
         x: Tensor,
         layout: Sequence[Sequences],
-        angles: Sequence[Tensor | None],
+        turns: Sequence[Tensor | None],
         attention_subset: Subset | None = None,
         ffn_subset: Subset | None = None,
         rows: Tensor | None = None,
@@ -83,7 +83,7 @@ class Block(nn.Module):
         Args:
             x: ``[T, D]``, packed.
             layout: The sequences that ``x`` holds.
-            angles: Rotary angles of each part of the layout, or None.
+            turns: Of the rotary positions of each part of the layout, or None.
             attention_subset: The samples that take part in attention; None for all.
             ffn_subset: The samples that take part in the feed-forward layer; None for all.
             rows: ``[M]`` int64: the only token rows whose output is wanted; None for all.
@@ -91,12 +91,12 @@ class Block(nn.Module):
         Returns:
             ``[T, D]``, or ``[M, D]``.
         """
-        fused = self._fuses(x, angles)
+        fused = self._fuses(x, turns)
         if fused:
             weights = AttentionWeights(*_parameters(self.norm1, self.attn.qkv, self.attn.proj, self.ls1))
             x = fused_attention(x, weights, self._shape(x, layout, attention_subset))
         else:
-            x = self._attend(x, layout, angles, attention_subset)
+            x = self._attend(x, layout, turns, attention_subset)
         if rows is not None:
             x = x.index_select(0, rows)
             branch = self._feed_forward(x)
@@ -109,7 +109,7 @@ class Block(nn.Module):
             return x + self._feed_forward(x)
         return add_back(x, self._feed_forward(take(x, ffn_subset)), ffn_subset)
 
-    def _fuses(self, x: Tensor, angles: Sequence[Tensor | None]) -> bool:
+    def _fuses(self, x: Tensor, turns: Sequence[Tensor | None]) -> bool:
         """Whether the block can run in one piece: on a CPU, in training, uncompiled, in the released shape."""
         return (
             x.device.type == "cpu"
@@ -118,7 +118,7 @@ class Block(nn.Module):
             and isinstance(self.mlp, Mlp)
             and isinstance(self.ls1, LayerScale)
             and self.attn.bias == "full"
-            and all(turn is None for turn in angles)
+            and all(turn is None for turn in turns)
         )
 
     def _shape(self, x: Tensor, layout: Sequence[Sequences], subset: Subset | None) -> Shape:
@@ -129,12 +129,12 @@ class Block(nn.Module):
         return branch
 
     def _attend(
-        self, x: Tensor, layout: Sequence[Sequences], angles: Sequence[Tensor | None], chosen: Subset | None
+        self, x: Tensor, layout: Sequence[Sequences], turns: Sequence[Tensor | None], chosen: Subset | None
     ) -> Tensor:
         if chosen is None:
-            branch: Tensor = self.ls1(self.attn(self.norm1(x), layout, angles))
+            branch: Tensor = self.ls1(self.attn(self.norm1(x), layout, turns))
             return x + branch
-        return add_back(x, self.ls1(self.attn(self.norm1(take(x, chosen)), chosen.layout, angles)), chosen)
+        return add_back(x, self.ls1(self.attn(self.norm1(take(x, chosen)), chosen.layout, turns)), chosen)
 
 
 def _parameters(*layers: nn.Module) -> list[Tensor]:

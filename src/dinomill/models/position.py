@@ -8,6 +8,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from dinomill.models.hardware import autocast
+
 
 def resize_positions(table: Tensor, grid: tuple[int, int], *, offset: float, antialias: bool) -> Tensor:
     """Resize a square table of patch positions by bicubic interpolation, in fp32.
@@ -32,7 +34,7 @@ def resize_positions(table: Tensor, grid: tuple[int, int], *, offset: float, ant
     weights = bicubic_weights if torch.compiler.is_compiling() else _cached_weights
     rows, columns = (weights(side, size, offset, antialias, table.device) for size in grid)
     # Under autocast these products would be done in bf16, which is too coarse for positions.
-    with torch.autocast(table.device.type, enabled=False):
+    with autocast(table.device):
         square = table.float().view(side, side, -1)
         wide = torch.matmul(columns, square)  # [M, w, D]
         return torch.matmul(rows, wide.flatten(1)).view(grid[0] * grid[1], -1)
@@ -68,7 +70,11 @@ def bicubic_weights(old: int, new: int, offset: float, antialias: bool, device: 
     return weights.to(device, torch.float32)
 
 
-_cached_weights = lru_cache(maxsize=256)(bicubic_weights)
+@lru_cache(maxsize=256)
+def _cached_weights(old: int, new: int, offset: float, antialias: bool, device: torch.device) -> Tensor:
+    # A tensor made in inference mode could not be kept for a backward pass: one embedding would spoil a later training.
+    with torch.inference_mode(False), torch.no_grad():
+        return bicubic_weights(old, new, offset, antialias, device)
 
 
 def _cubic(x: Tensor, a: float) -> Tensor:
@@ -107,15 +113,21 @@ def rotary_angles(
     return angles.reshape(grid[0] * grid[1], head_dim // 2)
 
 
-def rotate(x: Tensor, angles: Tensor) -> Tensor:
+def turns(angles: Tensor) -> Tensor:
+    """Cosine and sine of angles ``[N, d]``, ``[2, N, d]``: worked out once for all blocks."""
+    return torch.stack([angles.cos(), angles.sin()])
+
+
+def rotate(x: Tensor, turn: Tensor) -> Tensor:
     """Turn the patch part of queries or keys by their angles; tokens before the patches have no place and stay.
 
     Args:
-        x: ``[..., N, head_dim]``; the last ``angles.shape[0]`` tokens are patches.
-        angles: ``[N_patches, head_dim / 2]``.
+        x: ``[..., N, head_dim]``; the last ``N_patches`` tokens are patches.
+        turn: ``[2, N_patches, head_dim / 2]``, from ``turns``.
     """
-    prefix, patches = torch.split(x, [x.shape[-2] - angles.shape[0], angles.shape[0]], dim=-2)
+    count = turn.shape[1]
+    prefix, patches = torch.split(x, [x.shape[-2] - count, count], dim=-2)
     first, second = patches.float().chunk(2, dim=-1)
-    cos, sin = angles.cos(), angles.sin()
+    cos, sin = turn.unbind(0)
     turned = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
     return torch.cat([prefix, turned.to(x.dtype)], dim=-2)

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 from dinomill.models.attention import Sequences
 from dinomill.models.config import VisionTransformerConfig
 from dinomill.models.layers import Block, PatchEmbed
-from dinomill.models.position import resize_positions, rotary_angles
+from dinomill.models.position import resize_positions, rotary_angles, turns
 from dinomill.models.stochastic_depth import DropPath
 
 
@@ -88,10 +88,10 @@ class VisionTransformer(nn.Module):
         """
         tokens = self.embed(x, masks)
         layout = (Sequences(*tokens.shape[:2]),)
-        angles = (self._angles(x),)
+        turned = (self._turns(x),)
         packed = tokens.flatten(0, 1)
         for block in self.blocks:
-            packed = block(packed, layout, angles)
+            packed = block(packed, layout, turned)
         outputs = self._named(self._normed(packed.view_as(tokens)))
         outputs["x_prenorm"] = packed.view_as(tokens)
         # As in the official code, the masks are passed through; that they may be None is left out of the annotation.
@@ -131,13 +131,13 @@ class VisionTransformer(nn.Module):
         rope_scales = rope_scales or [None] * len(crops)
         tokens = [self.embed(crop, mask) for crop, mask in zip(crops, masks, strict=True)]
         layout = tuple(Sequences(*part.shape[:2]) for part in tokens)
-        angles = tuple(self._angles(crop, scale) for crop, scale in zip(crops, rope_scales, strict=True))
+        turned = tuple(self._turns(crop, scale) for crop, scale in zip(crops, rope_scales, strict=True))
         packed = torch.cat([part.flatten(0, 1) for part in tokens])
         rows = None if patch_indices is None else self._wanted_rows(layout, patch_indices, packed.device)
         flags = [checkpoint] * self.n_blocks if isinstance(checkpoint, bool) else checkpoint
         for index, (block, again) in enumerate(zip(self.blocks, flags, strict=True)):
             subsets = (None, None) if drop_path is None else (drop_path.attention[index], drop_path.ffn[index])
-            arguments = (packed, layout, angles, *subsets, rows if index == self.n_blocks - 1 else None)
+            arguments = (packed, layout, turned, *subsets, rows if index == self.n_blocks - 1 else None)
             if again and torch.is_grad_enabled():
                 # Nothing random happens inside a block: its subsets are given.
                 packed = recompute(block, *arguments, use_reentrant=False, preserve_rng_state=False)
@@ -197,10 +197,10 @@ class VisionTransformer(nn.Module):
         """
         wanted = range(self.n_blocks - n, self.n_blocks) if isinstance(n, int) else n
         tokens = self.embed(x)
-        layout, angles = (Sequences(*tokens.shape[:2]),), (self._angles(x),)
+        layout, turned = (Sequences(*tokens.shape[:2]),), (self._turns(x),)
         packed, kept = tokens.flatten(0, 1), []
         for index, block in enumerate(self.blocks):
-            packed = block(packed, layout, angles)
+            packed = block(packed, layout, turned)
             if index in wanted:
                 kept.append(packed.view_as(tokens))
         if len(kept) != len(wanted):
@@ -251,14 +251,14 @@ class VisionTransformer(nn.Module):
     def _grid(self, x: Tensor) -> tuple[int, int]:
         return x.shape[-2] // self.patch_size, x.shape[-1] // self.patch_size
 
-    def _angles(self, x: Tensor, scale: Tensor | None = None) -> Tensor | None:
+    def _turns(self, x: Tensor, scale: Tensor | None = None) -> Tensor | None:
         config = self.config
         if config.position != "rope":
             return None
         angles = rotary_angles(
             self._grid(x), config.head_dim, config.rope_base, x.device, rounded=config.rope_periods == "bfloat16"
         )
-        return angles if scale is None else angles * scale
+        return turns(angles if scale is None else angles * scale)
 
     def _normed(self, tokens: Tensor, *, local: bool = False) -> Tensor:
         """The final norm of ``[B, N, D]``; class and register tokens have another where the weights do."""

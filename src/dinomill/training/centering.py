@@ -16,8 +16,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from dinomill.models.hardware import autocast
+from dinomill.training.compilation import tile
 from dinomill.training.config import CenteringConfig, CenteringKind
-from dinomill.training.losses.prototypes import Prototypes
+from dinomill.training.losses.prototypes import Prototypes, normalised
 
 # Smallest normal fp32 number: a sum that underflows leaves its samples nothing, instead of NaN.
 _TINY = torch.finfo(torch.float32).tiny
@@ -37,15 +39,13 @@ class Targets:
     row: Tensor
     column: Tensor | None = None
 
-    def tile(self, tile: slice, rows: Tensor | None = None) -> Tensor:
-        """[R', k] fp32 `scores · column` of a tile of prototypes, without the row factors, for some rows or all."""
-        scores = self.scores[:, tile]
-        scores = (scores if rows is None else scores[rows]).float()
-        return scores if self.column is None else scores * self.column[tile]
+    def factor(self, part: slice) -> Tensor | None:
+        """[k] factor of a tile of prototypes; None is 1."""
+        return None if self.column is None else self.column[part]
 
     def dense(self) -> Tensor:
         """[R, K] the assignments in fp32."""
-        return self.tile(slice(None)) * self.row[:, None]
+        return assigned(self.scores, self.column, None) * self.row[:, None]
 
     def split(self, counts: Sequence[int]) -> list[Targets]:
         """The targets of consecutive samples, without a copy of the scores."""
@@ -58,6 +58,12 @@ class Targets:
         return cls(assignments, torch.ones(assignments.shape[0], device=assignments.device))
 
 
+def assigned(scores: Tensor, column: Tensor | None, rows: Tensor | None) -> Tensor:
+    """[R', k] fp32 `scores · column`, without the row factors, for some rows or all; may be the scores themselves."""
+    taken = (scores if rows is None else scores.index_select(0, rows)).float()
+    return taken if column is None else taken * column
+
+
 @torch.no_grad()
 def sinkhorn_knopp(
     features: Tensor,
@@ -65,57 +71,104 @@ def sinkhorn_knopp(
     *,
     temperature: float,
     iterations: int = 3,
-    weight: Tensor | None = None,
     dtype: torch.dtype = torch.float32,
-    process_group: dist.ProcessGroup | None = None,
+    compiled: bool = False,
 ) -> Targets:
     """Assignments that use every prototype equally: columns share alike, then rows sum to 1, `iterations` times.
 
-    Each column is divided by its maximum over all ranks before it is exponentiated: nothing overflows, the column
-    normalisation undoes it exactly, and only a sample that is hopelessly far from every prototype could underflow.
-    A tile holds whole columns, so that one pass over the scores does both normalisations, and the first needs none.
+    Each column is divided by its maximum before it is exponentiated: nothing overflows, the column normalisation undoes
+    it exactly, and only a sample that is hopelessly far from every prototype could underflow. Over several ranks the
+    scores keep the maximum of their own rank, and the column's factor makes up for the difference. Ranks meet once an
+    iteration for the columns' sums, and once more for their maxima, whatever the size of the tiles.
 
     Args:
         features: [R, D] L2-normalised bottleneck features. Ranks may have different R, or none.
         prototypes: The teacher head's last layer.
         temperature: Teacher temperature.
         iterations: Alternations of the column and row normalisation.
-        weight: [R] 1 for rows that count and 0 for padding; None is all 1.
         dtype: Precision of the matrix product and of the kept scores; sums are fp32.
-        process_group: Ranks whose samples are assigned together; None is all.
+        compiled: Whether the passes over a tile are compiled.
 
     Returns:
         Factored targets of the rank's rows. The numbers of samples and of prototypes, constant factors of the textbook
         form, cancel in the last row normalisation and are left out.
     """
+    first, turn, columns, rows = (
+        tile(function) if compiled else function for function in (_first_pass, _one_pass, _column_sums, _row_sums)
+    )
     # fp16 could not hold small shares: bf16 has the range of fp32.
     kept = torch.bfloat16 if dtype is torch.float16 else dtype
     scores = features.new_empty(features.shape[0], prototypes.count, dtype=kept)
-    column = features.new_empty(prototypes.count, dtype=torch.float32)
-    row = features.new_ones(features.shape[0], dtype=torch.float32) if weight is None else weight.float()
     scaled = (features.float() / temperature).to(dtype)
+    sums, column, top = (features.new_empty(prototypes.count, dtype=torch.float32) for _ in range(3))
+    total = features.new_zeros(features.shape[0], dtype=torch.float32)
+    for part in prototypes.tiles():
+        direction, gain = prototypes.direction[part], prototypes.gain[part]
+        scores[:, part], top[part], sums[part], column[part], reached = first(scaled, direction, gain, kept)
+        total += reached
+    together = _ranks() > 1
+    own = _to_the_top_of_all(top) if together else None
     for iteration in range(iterations):
-        total = torch.zeros_like(row)
-        for tile in prototypes.tiles():
-            if iteration == 0:
-                part = _column_shares(scaled @ prototypes.weight(tile, dtype).T, process_group)
-                scores[:, tile] = part
-            else:
-                part = scores[:, tile].float()
-            sums = _all_reduce(row @ part, dist.ReduceOp.SUM, process_group)
-            column[tile] = sums.clamp_(min=_TINY).reciprocal_()
-            total += part @ column[tile]
-        row = total.clamp_(min=_TINY).reciprocal_()
-        if weight is not None:
-            row *= weight
+        if together:
+            # Sums of all tiles at once, so that the ranks meet once.
+            if iteration:
+                for part in prototypes.tiles():
+                    sums[part] = columns(scores[:, part], row)
+            column = _shared_columns(sums, own)
+            total.zero_()
+            for part in prototypes.tiles():
+                total += rows(scores[:, part], column[part])
+        elif iteration:
+            # A tile holds whole columns: one pass over it does both normalisations.
+            total.zero_()
+            for part in prototypes.tiles():
+                column[part], reached = turn(scores[:, part], row)
+                total += reached
+        row = total.clamp(min=_TINY).reciprocal_()
     return Targets(scores, row, column)
 
 
-def _column_shares(logits: Tensor, process_group: dist.ProcessGroup | None) -> Tensor:
-    logits = logits.float()
-    # A rank without samples takes part in the reductions all the same.
-    top = logits.amax(0) if logits.shape[0] else logits.new_full(logits.shape[1:], -torch.inf)
-    return logits.sub_(_all_reduce(top, dist.ReduceOp.MAX, process_group)).exp_()
+def _first_pass(
+    scaled: Tensor, direction: Tensor, gain: Tensor, kept: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Scores of a tile, maxima and sums of its columns, their factor, and what they add to the rows' sums."""
+    logits = (scaled @ normalised(direction, gain, scaled.dtype).T).float()
+    # A rank without samples takes part in the reductions all the same: its maximum is the smallest number.
+    lowest = torch.finfo(torch.float32).min
+    top = logits.amax(0) if logits.shape[0] else logits.new_full(logits.shape[1:], lowest)
+    share = logits.sub_(top).exp_()
+    sums = share.sum(0)
+    column = sums.clamp(min=_TINY).reciprocal_()
+    return share.to(kept), top, sums, column, share @ column
+
+
+def _one_pass(scores: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
+    """A tile's columns normalised, and what they add to the rows' sums."""
+    share = scores.float()
+    column = (row @ share).clamp_(min=_TINY).reciprocal_()
+    return column, share @ column
+
+
+def _column_sums(scores: Tensor, row: Tensor) -> Tensor:
+    return row @ scores.float()
+
+
+def _row_sums(scores: Tensor, column: Tensor) -> Tensor:
+    return scores.float() @ column
+
+
+def _to_the_top_of_all(top: Tensor) -> Tensor:
+    """[K] by what this rank's scores are to be multiplied to stand below the maximum of all ranks."""
+    highest = top.clone()
+    dist.all_reduce(highest, op=dist.ReduceOp.MAX)
+    return (top - highest).exp_()
+
+
+def _shared_columns(sums: Tensor, own: Tensor) -> Tensor:
+    """[K] factors of this rank's columns, from its rows' sums of them: one meeting of the ranks."""
+    whole = sums * own
+    dist.all_reduce(whole)
+    return own / whole.clamp_(min=_TINY)
 
 
 @torch.no_grad()
@@ -125,8 +178,8 @@ def centered_softmax(
     center: Tensor,
     *,
     temperature: float,
-    weight: Tensor | None = None,
     dtype: torch.dtype = torch.float32,
+    compiled: bool = False,
 ) -> tuple[Targets, Tensor]:
     """Softmax of `(logits − centre) / temperature`, tile by tile.
 
@@ -135,30 +188,41 @@ def centered_softmax(
         prototypes: The teacher head's last layer.
         center: [K] fp32.
         temperature: Teacher temperature.
-        weight: [R] 1 for rows that count and 0 for padding; None is all 1.
         dtype: Precision of the matrix product and of the kept softmax; sums are fp32.
+        compiled: Whether the passes over a tile are compiled.
 
     Returns:
         The targets, and the [K] fp32 sum of the raw logits over the rows, for the next centre.
     """
+    share_of = tile(_centered_tile) if compiled else _centered_tile
     kept = torch.bfloat16 if dtype is torch.float16 else dtype
     scores = features.new_empty(features.shape[0], prototypes.count, dtype=kept)
-    row = features.new_ones(features.shape[0], dtype=torch.float32) if weight is None else weight.float()
+    row = features.new_ones(features.shape[0], dtype=torch.float32)
     column_sum = torch.empty_like(center)
     partitions = []
     features = features.to(dtype)
-    for tile in prototypes.tiles():
-        logits = (features @ prototypes.weight(tile, dtype).T).float()
-        column_sum[tile] = row @ logits
-        log_partition, share = softmax_with_partition(logits.sub_(center[tile]).div_(temperature))
-        scores[:, tile] = share
+    for part in prototypes.tiles():
+        direction, gain = prototypes.direction[part], prototypes.gain[part]
+        scores[:, part], log_partition, column_sum[part] = share_of(
+            features, direction, gain, center[part], temperature, kept
+        )
         partitions.append(log_partition)
-    stacked = torch.stack(partitions, dim=1)
     if len(partitions) > 1:
+        stacked = torch.stack(partitions, dim=1)
         factors = (stacked - stacked.logsumexp(dim=1, keepdim=True)).exp()
-        for index, tile in enumerate(prototypes.tiles()):
-            scores[:, tile] *= factors[:, index, None]
+        for index, part in enumerate(prototypes.tiles()):
+            scores[:, part] *= factors[:, index, None]
     return Targets(scores, row), column_sum
+
+
+def _centered_tile(
+    features: Tensor, direction: Tensor, gain: Tensor, center: Tensor, temperature: float, kept: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Softmax within a tile, its log of the partition function, and the sum of the raw logits over the rows."""
+    logits = (features @ normalised(direction, gain, features.dtype).T).float()
+    column_sum = logits.sum(0)
+    log_partition, share = softmax_with_partition(logits.sub_(center).div_(temperature))
+    return share.to(kept), log_partition, column_sum
 
 
 def softmax_with_partition(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -196,7 +260,7 @@ class Centering(nn.Module):
         *,
         temperature: float,
         dtype: torch.dtype,
-        weight: Tensor | None = None,
+        compiled: bool = False,
     ) -> Targets:
         """Targets of [R, D] teacher features.
 
@@ -205,32 +269,32 @@ class Centering(nn.Module):
             prototypes: The teacher head's last layer.
             temperature: Teacher temperature.
             dtype: Precision of the projection.
-            weight: [R] 1 for rows that count, 0 for padding.
+            compiled: Whether the passes over a tile are compiled.
         """
-        with torch.autocast(features.device.type, enabled=False):
+        with autocast(features.device):
             if self.config.kind is CenteringKind.SINKHORN_KNOPP:
                 return sinkhorn_knopp(
                     features,
                     prototypes,
                     temperature=temperature,
                     iterations=self.config.iterations,
-                    weight=weight,
                     dtype=dtype,
+                    compiled=compiled,
                 )
             targets, column_sum = centered_softmax(
-                features, prototypes, self.center, temperature=temperature, weight=weight, dtype=dtype
+                features, prototypes, self.center, temperature=temperature, dtype=dtype, compiled=compiled
             )
-            self.update(column_sum, targets.row.sum())
+            self.update(column_sum, len(features))
             return targets
 
     @torch.no_grad()
-    def update(self, column_sum: Tensor, rows: Tensor) -> None:
+    def update(self, column_sum: Tensor, rows: int) -> None:
         """Move the centre towards the mean logits of all ranks' rows: sums and counts are reduced, not means."""
-        total = _all_reduce(torch.cat([column_sum, rows.reshape(1)]), dist.ReduceOp.SUM, None)
+        total = torch.cat([column_sum, column_sum.new_full((1,), rows)])
+        if _ranks() > 1:
+            dist.all_reduce(total)
         self.center.lerp_(total[:-1] / total[-1].clamp(min=1), 1 - self.config.center_momentum)
 
 
-def _all_reduce(tensor: Tensor, operation: dist.ReduceOp.RedOpType, group: dist.ProcessGroup | None) -> Tensor:
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size(group) > 1:
-        dist.all_reduce(tensor, op=operation, group=group)
-    return tensor
+def _ranks() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

@@ -16,13 +16,16 @@ from dinomill.errors import ConfigError, InputError
 from dinomill.handles import HEADS_NAME
 from dinomill.images.batches import Batch
 from dinomill.models import HeadConfig, VisionTransformer, VisionTransformerConfig, load, load_backbone
+from dinomill.models.hardware import autocast
 from dinomill.models.position import resize_positions
 from dinomill.models.weights import check_fit, from_tensors, read_safetensors
 from dinomill.training.config import DistillationStepConfig
 from dinomill.training.initialisation import initialise
 from dinomill.training.job import TrainingJob
+from dinomill.training.look import Seen, Who, gather
 from dinomill.training.lora import add_lora
 from dinomill.training.loss_scaler import LossScaler
+from dinomill.training.monitor_images import Samples
 from dinomill.training.network import Network
 from dinomill.training.optimizer import build_optimizer
 from dinomill.training.parallel import World, parallelise, release
@@ -34,8 +37,6 @@ from dinomill.training.step import accumulated_step
 
 log = logging.getLogger(__name__)
 
-# Images embedded at once by the monitor.
-_EMBED_BATCH = 256
 
 
 class Engine:
@@ -63,7 +64,7 @@ class Engine:
             world,
             job.runtime.parallel,
             dtype=self._dtype,
-            methods=("embed", "teacher_view", "assign"),
+            methods=("look", "teacher_view", "assign"),
             unused=job.adaptation is not None and job.adaptation.frozen > 0,
         )
         # After the wrapping, which under FSDP2 replaces the parameters by their shards.
@@ -124,20 +125,23 @@ class Engine:
         return {} if self.scaler is None else {"scaler": self.scaler.state()}
 
     @torch.no_grad()
-    def embed(self, images: Tensor) -> Tensor:
-        """Embeddings ``[N, D]`` by what is kept (of the first student), on the host; every process must call it."""
-        name = next(iter(self._job.models))
-        size, rank = self._world.size, self._world.rank
-        # Equal shares for all processes, or their collectives would not meet.
-        share = -(-len(images) // size)
-        padded = torch.cat([images, images[: share * size - len(images)]])
-        mine = padded[rank * share : (rank + 1) * share]
-        with torch.autocast(self._world.device.type, self._dtype, enabled=self._dtype != torch.float32):
+    def look(self, samples: Samples, who: Who = "average", *, dense: int = 0) -> Seen:
+        """What a network (of the first student) makes of a set of images, on the host; every process must call it.
+
+        Args:
+            samples: The set.
+            who: The average, which is what is kept; the student; or the teacher.
+            dense: Of so many images patches are kept, in the main process.
+        """
+        name, device = next(iter(self._job.models)), self._world.device
+        with autocast(device, self._dtype):
             parts = [
-                self.module.embed(name, part.to(self._world.device)).float() for part in torch.split(mine, _EMBED_BATCH)
+                seen._replace(patches=seen.patches[: 0 if number else dense].clone())
+                for number, batch in enumerate(samples.batches(device))
+                for seen in [self.module.look(name, batch, who)]
             ]
         release(self.module)
-        return self._world.gather(torch.cat(parts))[: len(images)].cpu()
+        return gather(parts, samples, self._world, dense=dense)
 
 
 def build_module(job: TrainingJob) -> SelfDistillation:

@@ -6,6 +6,7 @@
   <name>/config.json              shape and preprocessing; <name> is a student's, `student` in pretraining
   <name>/model.safetensors        its moving average
   <name>/heads.safetensors        its DINO and iBOT heads, for a distillation that has it as its teacher
+  <name>/look_00000080.jpg        what the monitor saw at a few looks (of the first student)
 
 <work>/start/                     the backbone that training started from, with the trained one's preprocessing
 """
@@ -13,6 +14,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 
 import torch
@@ -28,6 +30,7 @@ from dinomill.training.checkpoint_state import full_tensors
 from dinomill.training.engine import Engine, starting_backbone
 from dinomill.training.history import HISTORY_NAME, History
 from dinomill.training.job import TrainingJob
+from dinomill.training.monitor import LOOKS_NAME
 
 SUMMARY_NAME = "summary.json"
 
@@ -85,10 +88,10 @@ def export(job: TrainingJob, dataset: DatasetHandle, engine: Engine, history: Hi
             with atomic_file(folder / name / HEADS_NAME) as path:
                 save_file(heads, path)
             history.write(folder / name / HISTORY_NAME, prefix=f"{name}/" if len(job.models) > 1 else "")
-        write_text(
-            folder / SUMMARY_NAME,
-            json.dumps({"step": step, "steps": job.recipe.steps, "torch": torch.__version__}) + "\n",
-        )
+            for picture in sorted((job.work / LOOKS_NAME).glob("look_*.jpg")):
+                shutil.copyfile(picture, folder / name / picture.name)
+        summary = {"step": step, "steps": job.recipe.steps, "torch": torch.__version__}
+        write_text(folder / SUMMARY_NAME, json.dumps(summary) + "\n")
 
 
 def is_finished(job: TrainingJob) -> bool:

@@ -23,7 +23,7 @@ from dinomill.training.parallel import World
 
 HISTORY_NAME = "history.parquet"
 
-Row = dict[str, float]
+Row = dict[str, Any]  # numbers by name; a verdict and its reason are words
 
 
 class History:
@@ -50,9 +50,10 @@ class History:
                 file.write(json.dumps(row) + "\n")
 
     def by_step(self) -> Iterator[tuple[int, Row]]:
-        """Steps and what was measured at them."""
+        """Steps and what was measured at them, in numbers."""
         for row in self.rows:
-            yield int(row["step"]), {name: value for name, value in row.items() if name != "step"}
+            numbers = {name: value for name, value in row.items() if not isinstance(value, str)}
+            yield int(numbers.pop("step")), numbers
 
     def write(self, path: Path, *, prefix: str = "") -> None:
         """Write all rows as Parquet, steps and images as integers.
@@ -66,6 +67,9 @@ class History:
         own = {name: name.removeprefix(prefix) for row in self.rows for name in row if _belongs(name, prefix)}
         columns = {short: [row.get(name) for row in self.rows] for name, short in own.items()}
         kinds = {name: pa.int64() if name in ("step", "images") else pa.float64() for name in columns}
+        kinds |= {
+            name: pa.string() for name, values in columns.items() if any(isinstance(value, str) for value in values)
+        }
         write_parquet(path, pa.table({name: pa.array(values, kinds[name]) for name, values in columns.items()}))
 
 

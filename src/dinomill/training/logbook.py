@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 
 from dinomill.tracking import Run
+from dinomill.training.health import Reading, Verdict
 from dinomill.training.history import History, Recorder
-from dinomill.training.monitor import Reading
 from dinomill.training.parallel import World
 from dinomill.training.progress import Clock, ProgressBar, memory_gb
 from dinomill.training.schedules import ScheduleValues
@@ -58,20 +59,24 @@ class Reporter:
         if "loss" in row:  # else every update since the last row was left out
             self.bar.report(step, row)
 
-    def reading(self, reading: Reading, verdict: str, step: int) -> None:
-        """A row on a look of the monitor."""
-        self._write(step, reading.row())
+    def reading(self, reading: Reading, verdict: Verdict, picture: Path | None) -> None:
+        """A row on a look of the monitor, with the verdict in words; its picture goes to MLflow."""
+        step = reading.step
+        self._write(step, reading.row(), {"verdict": verdict.state.value, "reason": verdict.reason})
         self.bar.say(f"step {step:,}: {verdict}")
+        self.run.set_tags({"health": f"step {step:,}: {verdict}"})
+        if picture is not None and self.run.writes:
+            self.run.log_artifacts(picture, "looks")
 
-    def _write(self, step: int, row: dict[str, float]) -> None:
-        self.history.append({"step": step, "images": step * self.batch_size, **row})
+    def _write(self, step: int, row: dict[str, float], words: dict[str, str] | None = None) -> None:
+        self.history.append({"step": step, "images": step * self.batch_size, **row, **(words or {})})
         if self._is_new(step, row):
             self.run.log_metrics(row, step)
 
     def _is_new(self, step: int, row: Mapping[str, float]) -> bool:
         """Whether the MLflow run lacks a row: steps that are made again after a kill give the same numbers."""
-        # The terms of the steps and each kind of look have rows of their own; one is written whole or not at all.
-        kind = "learning_rate" if "learning_rate" in row else min(name for name in row if name != "images")
+        # The terms of the steps and the looks have rows of their own; one is written whole or not at all.
+        kind = "learning_rate" if "learning_rate" in row else "effective_rank"
         if kind not in self._has:
             last = self.run.last_step(kind)
             self._has[kind] = last if self.again is None else min(last, self.again)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from dinomill.models import VisionTransformer
+from dinomill.models.hardware import autocast
 from dinomill.training.config import LoraConfig
 
 # The projections of a block: attention's, and the feed-forward layer's (MLP or SwiGLU).
@@ -33,7 +34,7 @@ class LowRank(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """The effective weight, in fp32 whatever the precision around it."""
-        with torch.autocast(weight.device.type, enabled=False):
+        with autocast(weight.device):
             return torch.addmm(weight, self.b, self.a, alpha=self.scale)
 
 

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from torch import nn
 
+from dinomill.errors import DinomillError
 from dinomill.storage.atomic import storage_errors, write_text
 from dinomill.training.config import NotFiniteConfig
-from dinomill.training.monitor import DivergedError
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,10 @@ NOT_FINITE_NAME = "not_finite.jsonl"
 DETOURS_NAME = "detours.json"
 
 _SHOWN = 4  # images in a message; all are in the file
+
+
+class DivergedError(DinomillError):
+    """The loss is no number any more."""
 
 
 @dataclass(frozen=True)

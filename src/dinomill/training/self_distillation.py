@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from dinomill.models import DropPath, VisionTransformer, draw_drop_path
-from dinomill.models.pooling import pool
+from dinomill.models.hardware import autocast
 from dinomill.training.averages import move_average
 from dinomill.training.centering import Centering, Targets
 from dinomill.training.config import (
@@ -25,6 +25,7 @@ from dinomill.training.config import (
     PretrainingStepConfig,
     StepConfig,
 )
+from dinomill.training.look import Seen, Who, see
 from dinomill.training.losses.cross_entropy import CrossEntropyOptions
 from dinomill.training.losses.dino import GLOBAL_CROPS, dino_losses
 from dinomill.training.losses.gram import gram_loss, resize_patches
@@ -86,10 +87,12 @@ class SelfDistillation(nn.Module):
         assert isinstance(network, Network)
         return network
 
-    def embed(self, name: str, images: Tensor) -> Tensor:
-        """Embeddings [N, D] of images [N, C, H, W], pooled as the model says, by a student's moving average."""
-        backbone = self.average(name).backbone
-        return pool(backbone.forward_features(images), backbone.config.pooling)
+    @torch.no_grad()
+    def look(self, name: str, images: Tensor, who: Who = "average") -> Seen:
+        """What a student's average, the student, or its teacher makes of images [N, C, H, W]."""
+        if who == "teacher":
+            return see(self.teacher, images)
+        return see(self.student(name) if who == "student" else self.average(name), images)
 
     def forward(
         self,
@@ -112,7 +115,7 @@ class SelfDistillation(nn.Module):
         """
         device = batch.global_crops.device
         dtype = compute_dtype(self.config.precision, device)
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not torch.float32):
+        with autocast(device, dtype):
             patches, weights = self._learnt_patches(batch)
             masks = batch.masks if self.frozen_teacher is None else None
             if targets is None:
@@ -144,7 +147,7 @@ class SelfDistillation(nn.Module):
         device = batch.global_crops.device
         dtype = compute_dtype(self.config.precision, device)
         patches, _ = self._learnt_patches(batch)
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not torch.float32):
+        with autocast(device, dtype):
             tokens = self.teacher.backbone.forward_packed([batch.global_crops], patch_indices=[patches])[0]
             return self.teacher.project(tokens["x_norm_clstoken"], tokens["x_norm_patchtokens"])
 

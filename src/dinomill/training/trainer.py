@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from itertools import islice
+from pathlib import Path
 from types import FrameType
 
 from dinomill import tracking
@@ -23,11 +23,11 @@ from dinomill.training.agreement import Agreement, Vote
 from dinomill.training.checkpoint import Checkpoints
 from dinomill.training.engine import Engine
 from dinomill.training.handover import export, keep_start, preprocessing
+from dinomill.training.health import Reading, Verdict
 from dinomill.training.history import History, Recorder
 from dinomill.training.job import TrainingJob
 from dinomill.training.logbook import Reporter
-from dinomill.training.monitor import Monitor
-from dinomill.training.monitor_images import dataset_samples, labelled_samples
+from dinomill.training.monitor import Monitor, monitor_sets
 from dinomill.training.not_finite import (
     DETOURS_NAME,
     Detour,
@@ -91,7 +91,7 @@ def _train(
     stop: Stop,
 ) -> None:
     """From the newest checkpoint to the end, or to a NotFiniteError."""
-    recipe, runtime, together = job.recipe, job.runtime, Agreement(world)
+    recipe, runtime = job.recipe, job.runtime
     engine = Engine(job, world)
     done, kept = checkpoints.load(engine.module, engine.optimizer, until=recipe.steps)
     checkpoints.forget_after(done)
@@ -101,7 +101,7 @@ def _train(
     recorder = Recorder(kept.get("recorder"))
     if engine.scaler is not None:
         engine.scaler.load(kept.get("scaler"))
-    monitor = build_monitor(job, dataset, engine)
+    monitor = build_monitor(job, dataset, engine, world, history)
     guard = Guard(job, world, engine, recorder)
     clock = Clock()
     bar = ProgressBar(job.stage, steps=recipe.steps, done=done, enabled=world.is_main)
@@ -111,6 +111,8 @@ def _train(
     with bar, build_loader(job, dataset, world, start_step=done, order=detours.order) as loader:
         if done:
             bar.say(f"{job.stage} continues after step {done:,} of {recipe.steps:,}")
+        if not done and monitor.due(0, last=False):
+            reporter.reading(*look(monitor, 0))
         for batches in clock.waiting(grouped(loader, recipe.accumulate)):
             recorder.add(engine.step(done, batches), [batch.indices for batch in batches])
             done += 1
@@ -122,10 +124,11 @@ def _train(
 
             paused, best = time.monotonic(), None
             if monitor.due(done, last):
-                reading = monitor.read()
-                verdict = together.decided(partial(monitor.judge, reading, done))
-                reporter.reading(reading, verdict, done)
-                best = reading.measure if checkpoints.is_best(*reading.measure) else None
+                guard.read(done)
+                reading, verdict, picture = look(monitor, done, last=last)
+                reporter.reading(reading, verdict, picture)
+                found = not verdict.state.bad and checkpoints.is_best(*reading.measure)
+                best = reading.measure if found else None
             if last or stopping or best or done % runtime.checkpoint_every == 0:
                 guard.read(done)
                 if last or not recorder.streak:  # what may be on its way to a divergence is not kept
@@ -231,17 +234,26 @@ def grouped(batches: Iterable[Batch], count: int) -> Iterator[list[Batch]]:
         yield group
 
 
-def build_monitor(job: TrainingJob, dataset: DatasetHandle, engine: Engine) -> Monitor:
-    """The monitor with the images that it looks at."""
-    config, seed = job.runtime.monitor, job.recipe.seed
-    shown = preprocessing(job, dataset)
-    if config.every == 0:
-        return Monitor(config, engine.embed, None, None)
-    unlabelled = dataset_samples(dataset, shown, config.images, loader=job.runtime.loader, seed=seed)
-    labelled = None
-    if job.labelled is not None:
-        labelled = labelled_samples(job.labelled, shown, config.labelled_images, seed=seed)
-    return Monitor(config, engine.embed, unlabelled, labelled)
+def build_monitor(job: TrainingJob, dataset: DatasetHandle, engine: Engine, world: World, history: History) -> Monitor:
+    """The monitor with this process's share of the images that it looks at, and the looks before this one."""
+    config = job.runtime.monitor
+    sets = None if config.every == 0 else monitor_sets(job, dataset, preprocessing(job, dataset), world)
+    return Monitor(
+        config,
+        engine.look,
+        sets,
+        steps=job.recipe.steps,
+        folder=job.work,
+        world=world,
+        distils=job.teacher is not None,
+        past=history.rows,
+    )
+
+
+def look(monitor: Monitor, step: int, *, last: bool = False) -> tuple[Reading, Verdict, Path | None]:
+    """A look of the monitor, the judgement on it, and its picture, where one was drawn."""
+    reading = monitor.read(step, last=last)
+    return reading, monitor.judge(reading), monitor.picture(step)
 
 
 @dataclass

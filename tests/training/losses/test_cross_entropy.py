@@ -51,6 +51,42 @@ def test_value_and_gradients_equal_the_textbook_form(prototypes, keep_bytes):
         torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
 
 
+def test_targets_are_as_they_were_after_the_backward_pass():
+    """Several students learn from the same ones."""
+    *leaves, _ = make(100)
+    targets = Targets.from_dense(torch.rand(ROWS, 100))
+    before = targets.scores.clone()
+    features = leaves[0].requires_grad_()
+    options = CrossEntropyOptions()
+    projected_cross_entropy(
+        features, Prototypes(*leaves[1:]), targets, mass=torch.ones(ROWS), options=options
+    ).sum().backward()
+    assert torch.equal(targets.scores, before)
+
+
+@pytest.mark.parametrize("kind", ["sinkhorn", "softmax"])
+def test_compiled_tiles_give_the_same_numbers(kind):
+    *leaves, teacher = make(5000)
+    results = []
+    for compiled in (True, False):
+        tensors = [leaf.clone().requires_grad_() for leaf in leaves]
+        prototypes = Prototypes(*tensors[1:])
+        if kind == "sinkhorn":
+            targets = sinkhorn_knopp(teacher, prototypes, temperature=0.07, compiled=compiled)
+        else:
+            targets, _ = centered_softmax(teacher, prototypes, torch.zeros(5000), temperature=0.07, compiled=compiled)
+        loss = projected_cross_entropy(
+            tensors[0],
+            prototypes,
+            targets,
+            mass=torch.ones(ROWS),
+            options=CrossEntropyOptions(compiled=compiled, keep_bytes=0),
+        ).mean()
+        results.append((targets.dense(), loss, *torch.autograd.grad(loss, tensors)))
+    for actual, expected in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, atol=1e-6, rtol=1e-4)
+
+
 def test_bf16_stays_close_and_its_gradient_points_the_same_way():
     *leaves, teacher = make(9000)
     results = []

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from dinomill.training.centering import Targets, softmax_with_partition
-from dinomill.training.losses.prototypes import Prototypes
+from dinomill.training.centering import Targets, assigned, softmax_with_partition
+from dinomill.training.compilation import tile
+from dinomill.training.losses.prototypes import Prototypes, normalised, scale_of
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,13 @@ class CrossEntropyOptions:
         dtype: Precision of the matrix products and of what is kept for the backward pass; sums are fp32.
         keep_bytes: If the student's softmax is at most this large it is kept for the backward pass, else it is computed
             again there, tile by tile: a third more products for next to no memory.
+        compiled: Whether the passes over a tile are compiled.
     """
 
     temperature: float = 0.1
     dtype: torch.dtype = torch.float32
     keep_bytes: int = 2**30
+    compiled: bool = False
 
 
 def projected_cross_entropy(
@@ -86,13 +89,15 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
         softmax = scaled.new_empty(features.shape[0], prototypes.count) if keep else None
         partitions = []
         agreement = torch.zeros_like(mass)
-        for tile in prototypes.tiles():
-            logits = (scaled @ prototypes.weight(tile, options.dtype).T).float()
-            log_partition, share = softmax_with_partition(logits)
+        forward_tile = tile(_forward_tile) if options.compiled else _forward_tile
+        for part in prototypes.tiles():
+            log_partition, agreed, share = forward_tile(
+                scaled, direction[part], gain[part], targets.scores[:, part], targets.factor(part), rows, keep
+            )
             partitions.append(log_partition)
-            agreement += logits.mul_(targets.tile(tile, rows)).sum(1)
+            agreement += agreed
             if softmax is not None:
-                softmax[:, tile] = share
+                softmax[:, part] = share
         stacked = torch.stack(partitions, dim=1)
         log_partition = stacked.logsumexp(dim=1)
         row = targets.row if rows is None else targets.row[rows]
@@ -109,35 +114,70 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
         towards_features = torch.zeros_like(scaled, dtype=torch.float32)
         towards_direction = torch.empty_like(direction)
         towards_gain = torch.empty_like(gain)
-        pull = (gradient * row)[:, None]
+        pull = gradient * row
         push = gradient * mass
-        for index, tile in enumerate(prototypes.tiles()):
-            scale = prototypes.scale(tile)
-            weight = (direction[tile].float() * scale).to(options.dtype)
-            share = torch.softmax((scaled @ weight.T).float(), dim=1) if softmax is None else softmax[:, tile].float()
-            share *= (push * (stacked[:, index] - log_partition).exp())[:, None]
-            towards_logits = share.sub_(targets.tile(tile, rows).mul_(pull)).to(options.dtype)
-            towards_features += towards_logits @ weight
-            towards_weight = (towards_logits.T @ scaled).float()
-            _unnormalise(
-                towards_weight, direction[tile], gain[tile], scale, towards_direction[tile], towards_gain[tile]
+        backward_tile = tile(_backward_tile) if options.compiled else _backward_tile
+        for index, part in enumerate(prototypes.tiles()):
+            towards_rows, towards_direction[part], towards_gain[part] = backward_tile(
+                scaled,
+                direction[part],
+                gain[part],
+                None if softmax is None else softmax[:, part],
+                push * (stacked[:, index] - log_partition).exp(),
+                targets.scores[:, part],
+                targets.factor(part),
+                rows,
+                pull,
             )
+            towards_features += towards_rows
         return towards_features / options.temperature, towards_direction, towards_gain, None, None, None, None
 
 
-def _unnormalise(
-    towards_weight: Tensor,
+def _forward_tile(
+    scaled: Tensor,
     direction: Tensor,
     gain: Tensor,
-    scale: Tensor,
-    towards_direction: Tensor,
-    towards_gain: Tensor,
-) -> None:
-    """Carry a gradient through weight = gain · direction / ‖direction‖, into the two given tensors.
+    scores: Tensor,
+    column: Tensor | None,
+    rows: Tensor | None,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Of a tile: the log of its partition function [R], the targets' product with it [R], and the softmax if kept."""
+    logits = (scaled @ normalised(direction, gain, scaled.dtype).T).float()
+    log_partition, share = softmax_with_partition(logits)
+    kept = share.to(scaled.dtype) if keep else None
+    return log_partition, logits.mul_(assigned(scores, column, rows)).sum(1), kept
+
+
+def _backward_tile(
+    scaled: Tensor,
+    direction: Tensor,
+    gain: Tensor,
+    softmax: Tensor | None,
+    push: Tensor,
+    scores: Tensor,
+    column: Tensor | None,
+    rows: Tensor | None,
+    pull: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What a tile adds to the gradient of the rows [R, D], and the gradients of its directions and gains."""
+    scale = scale_of(direction, gain)
+    weight = (direction.float() * scale).to(scaled.dtype)
+    if softmax is None:
+        share = torch.softmax((scaled @ weight.T).float(), dim=1)
+    else:
+        share = softmax.to(torch.float32, copy=True)
+    share.mul_(push[:, None]).addcmul_(assigned(scores, column, rows), pull[:, None], value=-1)
+    towards_logits = share.to(scaled.dtype)
+    towards_direction, towards_gain = _unnormalised((towards_logits.T @ scaled).float(), direction, gain, scale)
+    return (towards_logits @ weight).float(), towards_direction, towards_gain
+
+
+def _unnormalised(towards_weight: Tensor, direction: Tensor, gain: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Carry a gradient through weight = gain · direction / ‖direction‖.
 
     Only the part of the gradient across the direction moves it; the part along it moves the gain.
     """
     unit = direction.float() * (scale / gain)
     along = (towards_weight * unit).sum(1, keepdim=True)
-    towards_gain.copy_(along)
-    towards_direction.copy_(towards_weight.sub_(unit.mul_(along)).mul_(scale))
+    return towards_weight.sub_(unit.mul_(along)).mul_(scale), along

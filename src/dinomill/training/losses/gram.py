@@ -6,9 +6,10 @@ features against an earlier, sharper teacher repairs them without binding the fe
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, mse_loss, normalize
+
+from dinomill.models.hardware import autocast
 
 
 def gram_loss(patches: Tensor, anchor: Tensor) -> Tensor:
@@ -21,7 +22,7 @@ def gram_loss(patches: Tensor, anchor: Tensor) -> Tensor:
     Returns:
         A scalar, in fp32.
     """
-    with torch.autocast(patches.device.type, enabled=False):
+    with autocast(patches.device):
         return mse_loss(_gram(patches.float()), _gram(anchor.float()))
 
 

@@ -40,15 +40,16 @@ class Prototypes:
         """Consecutive ranges that cover all prototypes; the same on every rank."""
         return tiles(self.count, self.direction.device)
 
-    def scale(self, tile: slice) -> Tensor:
-        """[k, 1] what the tile's directions are multiplied by."""
-        direction = self.direction[tile].float()
-        scale: Tensor = self.gain[tile].float() / torch.linalg.vector_norm(direction, dim=1, keepdim=True)
-        return scale
 
-    def weight(self, tile: slice, dtype: torch.dtype) -> Tensor:
-        """[k, D] the tile's normalised weight."""
-        return (self.direction[tile].float() * self.scale(tile)).to(dtype)
+def scale_of(direction: Tensor, gain: Tensor) -> Tensor:
+    """[k, 1] what directions are multiplied by."""
+    scale: Tensor = gain.float() / torch.linalg.vector_norm(direction.float(), dim=1, keepdim=True)
+    return scale
+
+
+def normalised(direction: Tensor, gain: Tensor, dtype: torch.dtype) -> Tensor:
+    """[k, D] normalised weight of some prototypes."""
+    return (direction.float() * scale_of(direction, gain)).to(dtype)
 
 
 def tiles(count: int, device: torch.device) -> Iterator[slice]:

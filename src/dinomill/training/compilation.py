@@ -1,0 +1,133 @@
+"""What is compiled of a step: the blocks, and the passes of losses and centering over tiles of prototypes.
+
+Compiled, what stands between two matrix products becomes one kernel. That costs time at the start, so that `auto`
+decides by the length of the run; and where it fails the code runs as it is written, which is said once.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Any, Literal, ParamSpec, TypeVar
+
+import torch
+from torch import nn
+
+from dinomill.models import VisionTransformer
+
+log = logging.getLogger(__name__)
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+# Graphs of one piece of code at most. All blocks share theirs; students of other widths, teachers, what looks at
+# images of another size, and the last block, whose rows are few, each add some. PyTorch's own limit is 8.
+_GRAPHS = 64
+
+# Steps after which compiling has paid for itself, by kind of device; measured on a CPU in docs/performance.md. On a
+# GPU a step is shorter and gains more of it: what is assumed there is a minute of compiling for 50 ms a step.
+PAYS_AFTER = {"cpu": 3000, "cuda": 1500}
+
+
+def decide(choice: bool | Literal["auto"], *, steps: int, device: torch.device) -> bool:
+    """Whether a run is compiled.
+
+    Args:
+        choice: What is configured.
+        steps: Length of the run.
+        device: Where it runs.
+    """
+    if choice != "auto":
+        wanted = choice
+    elif device.type == "cpu":
+        # The blocks written for a CPU hold less and are as fast as compiled ones.
+        wanted = False
+    else:
+        wanted = steps >= PAYS_AFTER.get(device.type, PAYS_AFTER["cuda"])
+    if wanted and not can_compile():
+        level = logging.INFO if choice == "auto" else logging.WARNING
+        log.log(level, "step.compile: there is no C++ compiler (CXX, g++, clang++); the step runs uncompiled")
+        return False
+    return wanted
+
+
+def can_compile() -> bool:
+    """Whether torch finds the compiler that its generated code needs."""
+    # The generated code is C++ on a CPU; on a GPU Triton builds its launchers with a compiler too.
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        return False
+    return True
+
+
+def compile_blocks(module: nn.Module) -> None:
+    """Compile the blocks of all backbones in a module.
+
+    Blocks, not networks: one graph serves all blocks of a backbone, so that depth costs no compilation.
+    """
+    for part in module.modules():
+        if isinstance(part, VisionTransformer):
+            for block in part.blocks:
+                # What nn.Module.compile sets, but for the way back.
+                block._compiled_call_impl = compiled(block._call_impl, dynamic=False)
+
+
+@functools.cache
+def tile(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """A function of a tile, compiled for any number of rows."""
+    return compiled(function, dynamic=True)
+
+
+def compiled(
+    function: Callable[Arguments, Result], *, dynamic: bool, backend: str | None = None
+) -> Callable[Arguments, Result]:
+    """A function that is compiled when it is first called, and runs as it is written where that fails.
+
+    Args:
+        function: What to compile.
+        dynamic: Whether one graph is to serve all sizes.
+        backend: Another than PyTorch's own.
+    """
+    import torch._dynamo.config as limits
+    from torch._dynamo.exc import TorchDynamoException
+
+    # A graph too many raises, and is logged here, instead of running on in silence.
+    limits.recompile_limit = max(limits.recompile_limit, _GRAPHS)
+    limits.fail_on_recompile_limit_hit = True
+    options: dict[str, Any] = {} if backend is None else {"backend": backend}
+    fast = torch.compile(function, dynamic=dynamic, **options)
+    failed = False
+
+    @functools.wraps(function)
+    def call(*args: Arguments.args, **keywords: Arguments.kwargs) -> Result:
+        nonlocal failed
+        if not failed:
+            try:
+                return fast(*args, **keywords)
+            except TorchDynamoException as error:
+                failed = True
+                _say(getattr(function, "__qualname__", "a function"), error)
+        return function(*args, **keywords)
+
+    return call
+
+
+@functools.cache
+def _told(_name: str) -> list[None]:
+    return []
+
+
+def _say(name: str, error: Exception) -> None:
+    """Name what runs uncompiled from here on, once for all blocks."""
+    told = _told(name)
+    if not told:
+        told.append(None)
+        reason = str(error).strip().splitlines()
+        log.warning(
+            "%s runs uncompiled from here on, more slowly: %s", name, reason[0] if reason else type(error).__name__
+        )
