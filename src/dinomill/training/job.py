@@ -64,6 +64,11 @@ class Runtime(Config):
     parallel: ParallelConfig = Field(default_factory=ParallelConfig, description="how processes share the work")
     loader: LoaderConfig = Field(default_factory=LoaderConfig, description="how batches are made")
     monitor: MonitorConfig = Field(default_factory=MonitorConfig, description="whether it learns")
+    deterministic: bool = Field(
+        default=False,
+        description="only algorithms that give the same bits every time: slower on a GPU, where some sum in any order; "
+        "on a CPU nothing changes",
+    )
     log_every: int = Field(
         default=50, ge=1, description="steps between two rows of the curve; the device is waited for"
     )
