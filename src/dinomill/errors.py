@@ -66,6 +66,10 @@ class MachineError(DinomillError):
     """Something that the machine should provide is missing: a port, a Java runtime, an executable."""
 
 
+# Of sysexits.h: try again later. A process that was told to stop and saved its state ends with it.
+EXIT_INTERRUPTED = 75
+
+
 class Interrupted(DinomillError):
     """The work was told to stop, saved its state and can be continued."""
 

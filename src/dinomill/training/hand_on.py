@@ -40,7 +40,8 @@ def run_job(job: TrainingJob, launcher: LauncherConfig, dataset: DatasetHandle) 
         Interrupted: When it was told to stop; its state is saved.
         DinomillError: What went wrong in a worker.
     """
-    job.batch_per_process(launcher.world_size)  # refused here rather than in every process
+    for processes in launcher.world_sizes:
+        job.batch_per_process(processes)  # refused here rather than in every process
     run = _own_run(job)
     run.log_dataset("curated", job.dataset_sha256, str(job.dataset), rows=dataset.images)
     run.set_tags({"work": str(job.work)})
