@@ -101,7 +101,8 @@ def at_recall(results: dict[str, Any], name: str, recall: float = EQUAL_RECALL) 
     family = sorted((one["recall"], one["precision"]) for row, one in results.items() if row.startswith(f"{name}, "))
     if not family or not family[0][0] <= recall <= family[-1][0]:
         return None
-    return float(np.interp(recall, *zip(*family, strict=True)))
+    recalls, precisions = np.array(family).T
+    return float(np.interp(recall, recalls, precisions))
 
 
 def main() -> None:
