@@ -75,8 +75,10 @@ def prepare(
                 arrays |= {prefix + name: a for name, a in _numbers(own.views(start, stop), size, kernel).items()}
     if any(name.endswith(".blurred") for name in arrays):
         arrays |= {f"mirror.{group}": _mirror(size, kernel) for group, (_, _, size) in enumerate(groups)}
-    shrunk = {name: a.astype(np.float32) if a.dtype == np.float64 else a for name, a in arrays.items() if _plain(a)}
-    return Outline(groups, len(images), len(parts), threshold), arrays | shrunk
+    for name, array in arrays.items():
+        if isinstance(array, np.ndarray) and array.dtype == np.float64:
+            arrays[name] = array.astype(np.float32)
+    return Outline(groups, len(images), len(parts), threshold), arrays
 
 
 def render(arrays: Mapping[str, Any], outline: Outline) -> list[Any]:
@@ -102,10 +104,6 @@ def render(arrays: Mapping[str, Any], outline: Outline) -> list[Any]:
     return crops
 
 
-def _plain(array: Array | Canvas) -> Any:
-    return isinstance(array, np.ndarray)
-
-
 def _numbers(plan: CropPlan, size: int, kernel: int) -> dict[str, Array]:
     """What a canvas's crops of one size depend on."""
     smooth = smoothed(plan.boxes, size)
@@ -121,9 +119,7 @@ def _numbers(plan: CropPlan, size: int, kernel: int) -> dict[str, Array]:
         numbers[f"{name}.centre"] = centre
         numbers[f"{name}.narrow"] = (1 / stretch)[..., None]
         numbers[f"{name}.ends"] = ends.astype(np.float32)
-        beyond = np.array([[-1.0, -2.0], [1.0, 2.0]])[:, None, None, None]  # the plain cubic reaches two pixels
-        weights = _cubic(NumpyLibrary(), abs(ends + beyond - centre), _PLAIN, _PLAIN + 2, _PLAIN + 3)
-        numbers[f"{name}.beyond"] = np.where(smooth[..., None, None], 0, weights.sum(-1, keepdims=True))
+        numbers[f"{name}.beyond"] = _beyond(ends, centre, ~smooth)
     blurred = np.flatnonzero(plan.sigma > 0)
     if len(blurred):
         taps = blur_taps(plan.sigma.ravel()[blurred], kernel)
@@ -136,6 +132,17 @@ def _numbers(plan: CropPlan, size: int, kernel: int) -> dict[str, Array]:
     if len(solarised := np.flatnonzero(plan.solarise)):
         numbers["solarised"] = solarised
     return numbers
+
+
+def _beyond(ends: Array, centre: Array, plain: Array) -> Array:
+    """``[2, V, n, size, 1]``: what the plain cubic would give to the two pixels before a crop and the two after it."""
+    beyond = np.zeros((2, *centre.shape), np.float32)
+    outwards = np.array([[-1.0, -2.0], [1.0, 2.0]])[:, None, None, None]
+    weights = _cubic(
+        NumpyLibrary(), abs(ends[:, plain] + outwards[:, 0] - centre[plain]), _PLAIN, _PLAIN + 2, _PLAIN + 3
+    )
+    beyond[:, plain] = weights.sum(-1, keepdims=True)
+    return beyond
 
 
 def _mirror(size: int, kernel: int) -> Array:

@@ -1,7 +1,7 @@
 """Crops one by one with OpenCV: the fast way on a CPU for photographs.
 
 Every step works on uint8; the last one, a table look-up, writes solarised and normalised float32 straight into the
-batch. Crops that are reduced are resampled with PyTorch's antialiased cubic, for uint8 a vectorised fixed-point
+batch. Crops that are reduced much are resampled with PyTorch's antialiased cubic, for uint8 a vectorised fixed-point
 kernel that gives Pillow's values: OpenCV has nothing that smooths by the right amount at any reduction (``crop_plan``,
 ``smoothed``).
 """

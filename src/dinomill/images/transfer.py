@@ -79,7 +79,8 @@ class CudaTransfer:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._stream = torch.cuda.Stream(device)
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._driver: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call]
         self._under_way: deque[Sent] = deque()
         self._registered: dict[int, torch.Tensor] = {}
 
@@ -89,7 +90,7 @@ class CudaTransfer:
 
     def register(self, memory: torch.Tensor) -> None:
         """See Transfer. Locked once; the same pages serve batch after batch."""
-        code = torch.cuda.cudart().cudaHostRegister(memory.data_ptr(), memory.numel(), 0)
+        code = self._driver.cudaHostRegister(memory.data_ptr(), memory.numel(), 0)
         if int(code) == 0:  # where the system refuses, copies still work, more slowly
             self._registered[memory.data_ptr()] = memory
 
@@ -113,10 +114,10 @@ class CudaTransfer:
         return sent.batch
 
     def __del__(self) -> None:
-        if self._registered:
+        if registered := self.__dict__.get("_registered"):
             torch.cuda.synchronize(self.device)
-        for pointer in self._registered:
-            torch.cuda.cudart().cudaHostUnregister(pointer)
+        for pointer in registered or ():
+            self._driver.cudaHostUnregister(pointer)
 
 
 def transfer_to(device: torch.device) -> Transfer:
