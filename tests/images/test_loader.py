@@ -10,7 +10,7 @@ import torch
 
 from dinomill.errors import ConfigError, InputError
 from dinomill.handles import DatasetHandle
-from dinomill.images.batches import Batch
+from dinomill.images.batches import TENSORS, Batch
 from dinomill.images.crop_plan import MultiCropConfig
 from dinomill.images.loader import TrainingLoader
 from dinomill.images.loader_config import LoaderConfig
@@ -26,8 +26,8 @@ def load(handle: DatasetHandle, **options: Any) -> TrainingLoader:
 
 
 def same(a: Batch, b: Batch) -> bool:
-    tensors = [name for name in Batch.__dataclass_fields__ if name != "step"]
-    return a.step == b.step and all(torch.equal(getattr(a, name), getattr(b, name)) for name in tensors)
+    alike = a.step == b.step and a.unreadable == b.unreadable
+    return alike and all(torch.equal(getattr(a, name), getattr(b, name)) for name in TENSORS)
 
 
 @pytest.fixture(scope="module")

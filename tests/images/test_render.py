@@ -31,7 +31,7 @@ def both(images: list[Array], config: MultiCropConfig) -> list[tuple[Array, Arra
     pairs = []
     for start, stop, size in ((0, 2, config.global_size), (2, config.views, config.local_size)):
         part = plan.views(start, stop)
-        todo = operations(part, config.blur_kernel)
+        todo = operations(part, size, config.blur_kernel)
         one = np.empty((stop - start, len(images), channels, size, size), np.float32)
         for column, image in enumerate(images):
             render_image(image, todo, column, size, one[:, column], tables)

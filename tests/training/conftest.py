@@ -73,10 +73,11 @@ def make_job(digits_dataset: DatasetHandle, tmp_path: Path) -> Callable[..., Tra
 def start_worker() -> Callable[..., subprocess.Popen[str]]:
     """The real worker in a process of its own, or several of them under torchrun."""
 
-    def start(job: TrainingJob, processes: int = 0, **variables: str) -> subprocess.Popen[str]:
+    def start(job: TrainingJob, processes: int = 0, restarts: int = 0, **variables: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m"]
         if processes:
-            command += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
+            command += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+            command += [f"--max-restarts={restarts}", "-m"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
         for name in ("MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI"):
             environment.pop(name, None)

@@ -1,92 +1,116 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
-from torch import Tensor
 
+from dinomill.handles import DatasetHandle
 from dinomill.training.config import MonitorConfig
-from dinomill.training.monitor import (
-    CollapseError,
-    DivergedError,
-    Monitor,
-    Reading,
-    Samples,
-    effective_rank,
-    mean_similarity,
-    require_finite,
-)
+from dinomill.training.engine import Engine
+from dinomill.training.handover import preprocessing
+from dinomill.training.health import Reading, State
+from dinomill.training.job import TrainingJob
+from dinomill.training.look import Seen
+from dinomill.training.monitor import CollapseError, Monitor, Sets, monitor_sets
+from dinomill.training.parallel import World
+
+HERE = World(0, 1, torch.device("cpu"))
+MakeJob = Callable[..., TrainingJob]
 
 
-def flat(images: Tensor) -> Tensor:
-    return images.flatten(1)
+def never(*_: Any, **__: Any) -> Seen:
+    raise AssertionError("nothing is to be looked at")
 
 
-def test_effective_rank_counts_directions() -> None:
-    torch.manual_seed(0)
-    basis = torch.linalg.qr(torch.randn(32, 32)).Q
-    assert effective_rank(basis[:, :5].T.repeat(20, 1)) == pytest.approx(5, rel=1e-6)
-    assert effective_rank(torch.ones(100, 32)) == pytest.approx(1, rel=1e-6)
-    assert 25 < effective_rank(torch.randn(2000, 32)) <= 32
+def idle(tmp_path: Path, config: MonitorConfig, **more: Any) -> Monitor:
+    return Monitor(config, never, None, steps=100, folder=tmp_path, world=HERE, **more)
 
 
-def test_mean_similarity_of_known_sets() -> None:
-    assert mean_similarity(torch.ones(10, 4)) == pytest.approx(1)
-    assert mean_similarity(torch.eye(6)) == pytest.approx(0, abs=1e-12)
-    assert mean_similarity(torch.tensor([[1.0, 0], [-2.0, 0]])) == pytest.approx(-1)
+def sets(job: TrainingJob) -> Sets:
+    dataset = DatasetHandle.load(job.dataset)
+    return monitor_sets(job, dataset, preprocessing(job, dataset), HERE)
 
 
-def test_reading_of_separable_images_and_its_best_measure() -> None:
-    torch.manual_seed(0)
-    labels = torch.arange(100) % 4
-    images = torch.nn.functional.one_hot(labels, 8).float() + 0.01 * torch.randn(100, 8)
-    unlabelled = Samples(torch.randn(50, 8))
-    reading = Monitor(MonitorConfig(), flat, unlabelled, Samples(images, labels)).read()
-    assert reading.knn == 1.0
-    assert reading.measure == ("knn", 1.0)
-    without = Monitor(MonitorConfig(), flat, unlabelled, None).read()
-    assert without.knn is None
-    assert without.measure == ("effective_rank", without.effective_rank)
-    assert set(without.row()) == {"effective_rank", "similarity"}
+def test_due_every_so_often_and_at_the_end_and_a_few_times_before(tmp_path: Path) -> None:
+    monitor = idle(tmp_path, MonitorConfig(every=10, early=2))
+    assert [step for step in range(36) if monitor.due(step, last=step == 35)] == [0, 2, 5, 10, 20, 30, 35]
+    assert not idle(tmp_path, MonitorConfig(every=10, early=0)).due(5, last=False)
+    assert not idle(tmp_path, MonitorConfig(every=0)).due(10, last=True)
+    assert not any(idle(tmp_path, MonitorConfig(every=0)).due(step, last=False) for step in range(5))
 
 
-def test_due_every_so_often_and_at_the_end() -> None:
-    monitor = Monitor(MonitorConfig(every=10), flat, None, None)
-    assert [step for step in range(1, 36) if monitor.due(step, last=step == 35)] == [10, 20, 30, 35]
-    assert not Monitor(MonitorConfig(every=0), flat, None, None).due(10, last=True)
-
-
-def test_collapse_is_told_by_either_sign_and_only_when_it_lasts() -> None:
-    good, narrow = Reading(20.0, 0.3, 0.7), Reading(1.2, 0.5, 0.4)
-    alike = Reading(20.0, 0.999, 0.4)
-    monitor = Monitor(MonitorConfig(patience=2), flat, None, None)
-    assert "kNN 70.0%" in monitor.judge(good, 1)
-    assert "collapsing" in monitor.judge(narrow, 2)
-    assert "-10.0 points since first measured" in monitor.judge(Reading(20.0, 0.3, 0.6), 3)
-    assert "collapsing" in monitor.judge(alike, 4)
-    with pytest.raises(CollapseError, match="collapsed by step 5") as caught:
-        monitor.judge(narrow, 5)
+def test_collapse_ends_a_run_only_when_it_lasts_and_is_one_in_absolute_terms(tmp_path: Path) -> None:
+    monitor = idle(tmp_path, MonitorConfig(patience=2))
+    assert monitor.judge(Reading(0, 20.0, 0.3)).state is State.EARLY
+    assert monitor.judge(Reading(20, 1.2, 0.5)).state is State.COLLAPSING
+    assert monitor.judge(Reading(30, 20.0, 0.3)).state is State.HEALTHY
+    assert monitor.judge(Reading(40, 5.0, 0.3)).state is State.COLLAPSING  # a quarter is left: said, and no more
+    assert monitor.judge(Reading(50, 5.0, 0.3)).state is State.COLLAPSING
+    assert monitor.judge(Reading(60, 20.0, 0.999)).state is State.COLLAPSING
+    with pytest.raises(CollapseError, match="collapsed by step 70") as caught:
+        monitor.judge(Reading(70, 1.2, 0.5))
     assert "teacher temperature" in str(caught.value)
 
 
-def test_collapse_can_be_a_warning_only() -> None:
-    monitor = Monitor(MonitorConfig(patience=1, on_collapse="warn"), flat, None, None)
-    assert "collapsing" in monitor.judge(Reading(1.0, 1.0, None), 1)
+def test_collapse_can_be_a_warning_only(tmp_path: Path) -> None:
+    monitor = idle(tmp_path, MonitorConfig(patience=1, on_collapse="warn"))
+    assert monitor.judge(Reading(50, 1.0, 1.0)).state is State.COLLAPSING
 
 
-def test_collapsed_network_is_recognised_from_its_embeddings() -> None:
-    def collapsed(images: Tensor) -> Tensor:
-        return torch.ones(len(images), 16) + 1e-4 * images[:, :1] * torch.arange(16)
+def test_a_continued_run_knows_the_looks_before(tmp_path: Path) -> None:
+    past = [Reading(0, 20.0, 0.3), Reading(20, 1.2, 0.5)]
+    rows = [{"step": 1, "loss": 3.0}, *({"step": one.step, **one.row(), "verdict": "…"} for one in past)]
+    monitor = idle(tmp_path, MonitorConfig(patience=2), past=rows)
+    with pytest.raises(CollapseError, match="2 times in a row"):
+        monitor.judge(Reading(40, 1.2, 0.5))
 
-    torch.manual_seed(0)
-    monitor = Monitor(MonitorConfig(patience=1), collapsed, Samples(torch.randn(64, 8)), None)
+
+def test_all_figures_of_a_real_network_and_the_files_of_a_look(
+    make_job: MakeJob, digits_labelled: Path, tmp_path: Path
+) -> None:
+    job = make_job(labelled=digits_labelled, runtime={"monitor": {"every": 10, "images": 64, "copies": 32}})
+    engine = Engine(job, HERE)
+    monitor = Monitor(job.runtime.monitor, engine.look, sets(job), steps=12, folder=tmp_path, world=HERE)
+    first = monitor.read(0)
+    monitor.judge(first)
+    figures = first.row()
+    assert figures.pop("distinct_images") == 64
+    assert set(figures) == set(Reading.__dataclass_fields__) - {"step", "patch_drift", "distinct_images"}
+    for name in ("agreement", "copies_found", "patches_found", "knn"):
+        assert 0 <= figures[name] <= 1
+    assert figures["knn"] > 0.5  # digits are told apart by pixels
+    assert figures["copies_found"] > 3 / 64  # by chance: one in 64
+    early = monitor.read(5)
+    assert "knn" not in early.row()
+    assert early.patch_drift == pytest.approx(0, abs=1e-3)  # nothing was trained
+    assert sorted(path.name for path in (tmp_path / "looks").iterdir()) == [
+        "look_00000000.jpg",
+        "look_00000005.jpg",
+        "step_00000000.npz",
+        "step_00000005.npz",
+    ]
+
+
+def test_a_network_that_maps_all_images_to_one_place_is_recognised(make_job: MakeJob, tmp_path: Path) -> None:
+    job = make_job(runtime={"monitor": {"every": 10, "images": 64, "patience": 1}})
+    engine = Engine(job, HERE)
+    with torch.no_grad():
+        backbone = engine.module.average("student").backbone
+        backbone.norm.weight.mul_(1e-6)
+        backbone.norm.bias.fill_(1.0)
+    monitor = Monitor(job.runtime.monitor, engine.look, sets(job), steps=12, folder=tmp_path, world=HERE)
     with pytest.raises(CollapseError):
-        monitor.judge(monitor.read(), 1)
+        monitor.judge(monitor.read(10))
 
 
-def test_first_bad_term_of_the_first_bad_step_is_named() -> None:
-    rows = torch.tensor([[1.0, 2.0, 3.0], [1.5, float("inf"), float("nan")], [float("nan")] * 3])
-    names = ("dino_local", "ibot", "total")
-    require_finite(rows[:1], names, 11)
-    with pytest.raises(DivergedError, match=r"at step 12: the loss term 'ibot' is inf") as caught:
-        require_finite(rows, names, 11)
-    assert "dino_local 1, ibot 2, total 3" in str(caught.value)
+def test_full_disk_costs_a_picture_and_not_the_run(make_job: MakeJob, tmp_path: Path, caplog: Any) -> None:
+    job = make_job(runtime={"monitor": {"every": 10, "images": 32}})
+    engine = Engine(job, HERE)
+    (tmp_path / "looks").write_text("in the way, as a disk that takes nothing would be")
+    monitor = Monitor(job.runtime.monitor, engine.look, sets(job), steps=12, folder=tmp_path, world=HERE)
+    assert monitor.read(0).effective_rank > 1
+    assert "could not be kept" in caplog.text
+    assert monitor.picture(0) is None

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from dinomill.arrays import Pixels
+from dinomill.arrays import Pixels, Rows
 from dinomill.errors import InputError
 from dinomill.images import render_batched as crops_batched
 from dinomill.images import render_opencv as crops_opencv
 from dinomill.images.buffers import BufferPool
 from dinomill.images.crop_plan import CropPlan, MultiCropConfig, draw_plan
-from dinomill.images.decode import DecodeError, decode_image
+from dinomill.images.fetch import Fetcher, UnreadableError
 from dinomill.images.manifest import KeptImages
 from dinomill.images.masking import MaskingConfig, Masks, draw_masks
 from dinomill.images.mixture import MixedSampler
 from dinomill.images.sampler import Sampler
-from dinomill.images.shards import ImageSource, Location
+from dinomill.images.shards import ImageSource
+from dinomill.images.substitutes import TRIES, Unreadable, substitute
 
 
 @dataclass(frozen=True)
@@ -34,16 +35,19 @@ class Batch:
     masks: torch.Tensor  # [2B, N] bool
     mask_indices: torch.Tensor  # [M] int64 into the flattened [2B·N]
     mask_weights: torch.Tensor  # [M] float32
+    unreadable: tuple[Unreadable, ...] = ()  # images that others took the places of
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device; returns before the copy has ended where memory is pinned."""
-        moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self) if f.name != "step"}
-        return replace(self, **moved)
+        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in TENSORS})
 
     def pinned(self) -> Batch:
         """The same batch in page-locked memory."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "step"}
+        values = {name: getattr(self, name) for name in TENSORS}
         return replace(self, **{name: v.pin_memory() for name, v in values.items() if v.device.type == "cpu"})
+
+
+TENSORS = ("indices", "global_crops", "local_crops", "masks", "mask_indices", "mask_weights")
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class RawBatch:
     images: Any  # [B, H, C, W] uint8, from crops_batched.canvas
     plan: CropPlan
     masks: Masks
+    unreadable: tuple[Unreadable, ...]
 
 
 @dataclass(frozen=True)
@@ -92,25 +97,28 @@ class BatchMaker:
     ) -> None:
         self.recipe = recipe
         self.images = images
-        self.source = source
         self.batched = batched
+        self.fetcher = Fetcher(images, source, recipe.crops, recipe.channels, recipe.value_range, cache_bytes)
         self._buffers = BufferPool()
         self._tables = crops_opencv.normalisation_tables(recipe.mean, recipe.std, recipe.crops.solarise_threshold)
-        # Larger images are decoded at the scale that their crops need, so nothing of them can be kept.
-        self._whole_side = 2 * recipe.crops.global_size
-        fits = int(images.sizes.prod(axis=1).sum()) * recipe.channels <= cache_bytes
-        self._cache: dict[int, Pixels] | None = {} if fits else None
 
     def raw(self, step: int) -> RawBatch:
         """The images of a step, decoded, and their plan."""
         recipe = self.recipe
         epochs, rows = recipe.sampler.at(step)
-        sizes = self.images.sizes[rows]
-        plan = draw_plan(recipe.crops, sizes, rows, epochs, seed=recipe.sampler.seed, channels=recipe.channels)
-        self.source.prepare(
-            [self._place(row) for row in rows.tolist() if self._cache is None or row not in self._cache]
-        )
-        decoded = [self._decode(row, plan, column) for column, row in enumerate(rows.tolist())]
+        plan = self._plan(rows, epochs)
+        self.fetcher.prepare(rows.tolist())
+        decoded, unreadable = [], []
+        for column, (row, epoch) in enumerate(zip(rows.tolist(), epochs.tolist(), strict=True)):
+            try:
+                decoded.append(self.fetcher.decode(row, plan.boxes[:, column]))
+            except UnreadableError as error:
+                pixels, instead = self._instead(row, epoch, column, plan, error)
+                decoded.append(pixels)
+                rows[column] = instead
+                unreadable.append(
+                    Unreadable(row, self.fetcher.path(row), str(error), instead, self.fetcher.path(instead))
+                )
         masks = draw_masks(
             recipe.masking,
             2 * recipe.sampler.batch,
@@ -119,7 +127,32 @@ class BatchMaker:
             step=step,
             rank=recipe.sampler.rank,
         )
-        return RawBatch(step, rows, decoded, plan, masks)
+        return RawBatch(step, rows, decoded, plan, masks, tuple(unreadable))
+
+    def _plan(self, rows: Rows, epochs: Rows) -> CropPlan:
+        recipe = self.recipe
+        sizes = self.images.sizes[rows]
+        return draw_plan(recipe.crops, sizes, rows, epochs, seed=recipe.sampler.seed, channels=recipe.channels)
+
+    def _instead(self, row: int, epoch: int, column: int, plan: CropPlan, error: UnreadableError) -> tuple[Pixels, int]:
+        """Pixels and row of the first readable substitute, whose own plan takes the column of the other's."""
+        members = self.recipe.sampler.alike(row)
+        for attempt in range(TRIES):
+            number = substitute(len(members), self.recipe.sampler.seed, epoch, row, attempt)
+            instead = int(members[number])
+            own = self._plan(np.array([instead]), np.array([epoch]))
+            try:
+                pixels = self.fetcher.decode(instead, own.boxes[:, 0])
+            except UnreadableError:
+                continue
+            plan.put(column, own)
+            return pixels, instead
+        raise InputError(
+            f"The image {self.fetcher.path(row)} cannot be read from its shard any more, nor can {TRIES} others that "
+            "were tried in its place.",
+            found=str(error),
+            action="look at the disk or store that holds the shards; run `dvc pull`, or the curation stage again",
+        )
 
     def on_canvas(self, step: int) -> RawBatch:
         """As ``raw``, the images stacked for a device."""
@@ -137,43 +170,11 @@ class BatchMaker:
         return crops
 
     def _render_opencv(self, raw: RawBatch, start: int, stop: int, size: int) -> npt.NDArray[np.float32]:
-        todo = crops_opencv.operations(raw.plan.views(start, stop), self.recipe.crops.blur_kernel)
+        todo = crops_opencv.operations(raw.plan.views(start, stop), size, self.recipe.crops.blur_kernel)
         out = self._buffers.take((stop - start, len(raw.rows), self.recipe.channels, size, size))
         for column, image in enumerate(raw.images):
             crops_opencv.render_image(image, todo, column, size, out[:, column], self._tables)
         return out
-
-    def _place(self, row: int) -> Location:
-        return Location(*(int(v[row]) for v in (self.images.shards, self.images.offsets, self.images.lengths)))
-
-    def _decode(self, row: int, plan: CropPlan, column: int) -> Pixels:
-        """The pixels of an image; the plan's boxes are moved to them when they are smaller than the original."""
-        if self._cache is not None and (kept := self._cache.get(row)) is not None:
-            return kept
-        height, width = (int(v) for v in self.images.sizes[row])
-        reduce = min(height, width) > self._whole_side
-        share = _share_needed(plan.boxes[:, column], self.recipe.crops) if reduce else 1.0
-        location = self._place(row)
-        try:
-            pixels = decode_image(
-                self.source.read(location),
-                channels=self.recipe.channels,
-                value_range=self.recipe.value_range,
-                min_side=int(np.ceil(min(height, width) * share)) if share < 1 else None,
-            )
-        except DecodeError as error:
-            raise InputError(
-                f"The image {self.images.paths[row]} cannot be read from its shard any more.",
-                found=f"{error.reason}: {error.detail}",
-                expected=f"{location.length:,} bytes of an image at {location.offset:,} of shard {location.shard}",
-                action="run `dvc pull`, or the curation stage again",
-            ) from None
-        if reduce:
-            pixels = _reduce(pixels, share * min(height, width))
-            plan.boxes[:, column] = _moved(plan.boxes[:, column], (height, width), pixels.shape[:2])
-        elif self._cache is not None:
-            self._cache[row] = pixels
-        return pixels
 
 
 def render_on_device(recipe: Recipe, images: Any, plan: CropPlan, start: int, stop: int, size: int) -> Any:
@@ -200,31 +201,5 @@ def assemble(recipe: Recipe, raw: RawBatch, crops: list[torch.Tensor]) -> Batch:
         masks=torch.from_numpy(raw.masks.masks),
         mask_indices=torch.from_numpy(raw.masks.indices),
         mask_weights=torch.from_numpy(raw.masks.weights),
+        unreadable=raw.unreadable,
     )
-
-
-def _share_needed(boxes: npt.NDArray[np.int64], crops: MultiCropConfig) -> float:
-    """The scale at which every crop of an image still has 1/√2 of its pixels before being resized."""
-    needed = np.array(crops.sizes) / boxes[:, 2:].min(axis=1)
-    return float(min(needed.max() / np.sqrt(2), 1.0))
-
-
-def _reduce(pixels: Pixels, side: float) -> Pixels:
-    """Halve an image while its shorter side stays above ``side`` pixels, for formats without scaled decoding."""
-    import cv2
-
-    while min(pixels.shape[:2]) >= 2 * side:
-        half = (pixels.shape[1] // 2, pixels.shape[0] // 2)
-        halved: Any = cv2.resize(pixels, half, interpolation=cv2.INTER_AREA)
-        pixels = halved.reshape(half[1], half[0], -1)
-    return pixels
-
-
-def _moved(boxes: npt.NDArray[np.int64], original: tuple[int, ...], actual: tuple[int, ...]) -> npt.NDArray[np.int64]:
-    """Boxes ``[V, 4]`` of the original in the pixels of its reduced copy."""
-    factor = np.array([actual[0] / original[0], actual[1] / original[1]] * 2)
-    limits = np.array(actual)
-    moved: npt.NDArray[np.int64] = np.rint(boxes * factor).astype(np.int64)
-    moved[:, 2:] = np.clip(moved[:, 2:], 1, limits)
-    moved[:, :2] = np.minimum(moved[:, :2], limits - moved[:, 2:])
-    return moved

@@ -25,6 +25,7 @@ from dinomill.images.masking import MaskingConfig
 from dinomill.images.mixture import mixed_sampler
 from dinomill.images.sampler import Sampler
 from dinomill.images.shards import open_shards
+from dinomill.images.substitutes import Tally
 
 # Crops and images up to this side are rendered as matrix products on a CPU. Measured on one core, batched over OpenCV:
 # 1.5 at 28 to 32 pixels, 1.1 at 48, 0.5 at 64, 0.1 at 224.
@@ -50,6 +51,8 @@ class TrainingLoader:
         mean: Per channel in [0, 1]; None: the dataset's.
         std: Per channel in [0, 1]; None: the dataset's.
         mix: Weights of the dataset's parts (``mixture``); None: every image once an epoch.
+        unreadable: Images that were found unreadable before, row to reason: ``tally.state()`` of the run that is
+            continued.
 
     Raises:
         InputError: When the dataset is not there.
@@ -74,6 +77,7 @@ class TrainingLoader:
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,
         mix: Mapping[str, float] | None = None,
+        unreadable: Mapping[int, str] | None = None,
     ) -> None:
         handle = dataset if isinstance(dataset, DatasetHandle) else DatasetHandle.load(dataset)
         self.config = loader or LoaderConfig()
@@ -83,6 +87,7 @@ class TrainingLoader:
         self.wait_seconds = 0.0  # spent waiting for data since the start: above 3% of the time, add workers
         images = read_kept(handle.manifest)
         self.images = len(images)
+        self.tally = Tally(self.images, self.config.max_unreadable, unreadable)
         self.recipe = Recipe(
             crops=crops,
             masking=masking,
@@ -132,6 +137,7 @@ class TrainingLoader:
                 started = time.perf_counter()
                 made = waiting.popleft().result()
                 self.wait_seconds += time.perf_counter() - started
+                self.tally.add(made.unreadable, made.step)
                 yield self._placed(made)
         finally:
             for future in waiting:

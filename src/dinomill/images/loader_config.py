@@ -26,6 +26,13 @@ class LoaderConfig(Config):
         default=Path("data/work/shard_cache"), description="local folder for what is read from S3"
     )
     shard_cache_mb: int = Field(default=20_000, ge=0, description="how much of it may be used, MB")
+    max_unreadable: float = Field(
+        default=0.01,
+        ge=0,
+        le=1,
+        description="share of the dataset's images that may turn out to be unreadable while training (damaged, their "
+        "shard gone): others take their places, each is named in the log; beyond it training stops",
+    )
     cache_mb: int = Field(default=512, ge=0, description="decoded images stay in memory when all fit in this, MB")
     backend: Literal["auto", "opencv", "batched"] = Field(
         default="auto",

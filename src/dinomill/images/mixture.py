@@ -67,6 +67,10 @@ class MixedSampler:
             rows[here] = members[self._permuted(inside, epochs[here], int(part))]
         return epochs, rows
 
+    def alike(self, row: int) -> Sequence[int] | Rows:
+        """The images of which one may take another's place: those of its part."""
+        return next(part for part in self.parts if part[min(np.searchsorted(part, row), len(part) - 1)] == row)
+
     def _permuted(self, inside: Rows, epochs: Rows, part: int) -> Rows:
         found = np.empty_like(inside)
         for epoch in np.unique(epochs):

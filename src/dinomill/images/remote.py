@@ -9,6 +9,7 @@ write the same bytes. When the cache is full, further images are read from S3 ea
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import threading
@@ -16,13 +17,14 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from dinomill.errors import InputError
+from dinomill.errors import InputError, StorageError
 from dinomill.images.shards import Location
 from dinomill.storage import s3
 from dinomill.storage.atomic import storage_errors
 from dinomill.storage.hashing import hash_json
 
 _BLOCK = 64 * 2**10
+_GONE = ("NoSuchKey", "404", "InvalidRange", "416")  # what a server says of an object that was there
 _CONNECTIONS = 16  # images of a batch that are read at the same time: each waits for the network, not for a core
 
 
@@ -58,18 +60,23 @@ class RemoteShards:
 
     def prepare(self, locations: Sequence[Location]) -> None:
         """Bring the blocks of several images into the cache, many at a time."""
-        list(self._pool.map(self._fetch, locations))
+        list(self._pool.map(self._ahead, locations))
 
     def read(self, location: Location) -> bytes | memoryview:
         """The bytes of one image.
 
         Raises:
+            InputError: When the shard is gone or shorter than it was.
             StorageError: When the server does not answer or refuses.
         """
         mirror = self._shards[location.shard]
         if mirror.missing(location) and not self._fetch(location):
             return self._get(location.shard, location.offset, location.length)
         return mirror.view(location)
+
+    def _ahead(self, location: Location) -> None:
+        with contextlib.suppress(InputError):  # ``read`` says so, of that image alone
+            self._fetch(location)
 
     def _fetch(self, location: Location) -> bool:
         """Read an image's missing blocks in one request; False when the cache is full."""
@@ -85,7 +92,20 @@ class RemoteShards:
         return True
 
     def _get(self, shard: int, start: int, length: int) -> bytes:
-        return s3.read_object(self.prefix, self.names[shard], start=start, length=length)
+        try:
+            data = s3.read_object(self.prefix, self.names[shard], start=start, length=length)
+        except StorageError as error:
+            if any(code in (error.found or "") for code in _GONE):
+                raise InputError(error.problem, found=error.found, action=error.action) from None
+            raise
+        if len(data) < length:
+            raise InputError(
+                f"{self.prefix}/{self.names[shard]} ends before an image that the manifest places in it.",
+                found=f"{start + len(data):,} bytes",
+                expected=f"at least {start + length:,}",
+                action="copy the dataset's shards to S3 again",
+            )
+        return data
 
     def _reserve(self, length: int) -> bool:
         with self._lock:

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dinomill.images.array_library import ArrayLibrary, library_of
-from dinomill.images.crop_plan import CropPlan, luma_weights
+from dinomill.images.crop_plan import CropPlan, blur_taps, luma_weights, smoothed
 
 Pixels = npt.NDArray[np.uint8]
-_A = -0.75  # the cubic's free parameter: OpenCV's and PyTorch's
+_PLAIN, _SMOOTHED = -0.75, -0.5  # the cubic's free parameter: OpenCV's; Pillow's
 
 
 def canvas(images: Sequence[Pixels]) -> Pixels:
@@ -58,9 +58,9 @@ def render_batch(
     _, height, channels, width = images.shape
     if not views:  # a recipe without local crops
         return xp.floats(images[:0]).reshape(0, batch, channels, size, size)
-    never = np.zeros_like(plan.flip)
-    rows = _resampling(xp, plan.boxes[..., 0], plan.boxes[..., 2], never, plan.sigma, size, height, kernel)
-    columns = _resampling(xp, plan.boxes[..., 1], plan.boxes[..., 3], plan.flip, plan.sigma, size, width, kernel)
+    never, smooth = np.zeros_like(plan.flip), smoothed(plan.boxes, size)
+    rows = _resampling(xp, plan.boxes[..., 0::2], smooth, never, plan.sigma, size, height, kernel)
+    columns = _resampling(xp, plan.boxes[..., 1::2], smooth, plan.flip, plan.sigma, size, width, kernel)
     # [B, V·S, H] × [B, H, C·W]: one product an image for all of its views.
     tall = xp.permute(rows, (1, 0, 2, 3)).reshape(batch, views * size, height)
     x = tall @ xp.floats(images).reshape(batch, height, channels * width)
@@ -101,8 +101,8 @@ def _solarise(xp: ArrayLibrary, x: Any, plan: CropPlan, threshold: int) -> Any:
 
 def _resampling(
     xp: ArrayLibrary,
-    start: npt.NDArray[np.int64],
-    length: npt.NDArray[np.int64],
+    spans: npt.NDArray[np.int64],
+    smooth: npt.NDArray[np.bool_],
     flip: npt.NDArray[np.bool_],
     sigma: npt.NDArray[np.float64],
     size: int,
@@ -111,20 +111,25 @@ def _resampling(
 ) -> Any:
     """Matrices ``[V, B, size, extent]``: output pixel ← image pixels along one axis, for crop, flip, cubic and blur.
 
-    Reducing widens the cubic by the reduction, which smooths. Pixels beyond the crop's edge repeat the edge's.
+    Smoothing widens the cubic by the reduction. Beyond the crop's edge a widened cubic has no weight, as in Pillow, and
+    the plain one meets the edge's pixels again, as in OpenCV. Spans ``[V, B, 2]`` are start and length in pixels.
     """
+    start, length = spans[..., 0], spans[..., 1]
     ratio = length[..., None] / size
-    stretch = np.maximum(ratio, 1)
+    stretch = np.where(smooth[..., None], np.maximum(ratio, 1), 1.0)
     out = np.where(flip[..., None], np.arange(size)[::-1], np.arange(size))
     centre = xp.put(start[..., None] + (out + 0.5) * ratio - 0.5)  # [V, B, S]
     reach = xp.put(2 * stretch)
     first = xp.floor(centre - reach) + 1
     taps = int(np.ceil(4 * stretch.max()))
     position = first[..., None] + xp.put(np.arange(taps).astype(np.float32))  # [V, B, S, taps]
-    weight = _cubic(xp, abs(position - centre[..., None]) * (2 / reach[..., None]))
-    weight = weight / weight.sum(-1)[..., None]
+    shape = xp.put(np.where(smooth, _SMOOTHED, _PLAIN)[..., None, None])
+    weight = _cubic(xp, abs(position - centre[..., None]) * (2 / reach[..., None]), shape)
     edges = (xp.put(edge.astype(np.float32))[..., None, None] for edge in (start, start + length - 1))
-    columns = xp.integers(position.clip(*edges)).reshape(-1, taps)
+    inside = position.clip(*edges)
+    weight = xp.where(xp.put(smooth[..., None, None]) & (inside != position), weight * 0, weight)
+    weight = weight / weight.sum(-1)[..., None]
+    columns = xp.integers(inside).reshape(-1, taps)
     weight = weight.reshape(-1, taps)
     matrix = xp.zeros((start.size * size, extent))
     for tap in range(taps):  # several taps may fall on the same edge pixel, one tap never on two
@@ -137,17 +142,16 @@ def _resampling(
     return matrix.reshape(*start.shape, size, extent)
 
 
-def _cubic(xp: ArrayLibrary, x: Any) -> Any:
-    near = ((_A + 2) * x - (_A + 3)) * x * x + 1
-    far = _A * (((x - 5) * x + 8) * x - 4)
+def _cubic(xp: ArrayLibrary, x: Any, a: Any) -> Any:
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    far = a * (((x - 5) * x + 8) * x - 4)
     return xp.where(x <= 1, near, xp.where(x < 2, far, x * 0))
 
 
 def _blur(xp: ArrayLibrary, sigma: npt.NDArray[np.float64], size: int, kernel: int) -> Any:
     """Gaussian smoothing as matrices ``[n, size, size]``, mirrored at the borders without repeating the edge."""
     offsets = np.arange(kernel) - kernel // 2
-    taps = np.exp(-(offsets**2) / (2 * sigma[:, None] ** 2))
-    weights = xp.put(taps / taps.sum(1, keepdims=True))
+    weights = xp.put(blur_taps(sigma, kernel))
     matrix = xp.zeros((len(sigma), size, size))
     line = np.arange(size)
     lines = xp.put(line)

@@ -1,13 +1,14 @@
 """Crops one by one with OpenCV: the fast way on a CPU for photographs.
 
 Every step works on uint8; the last one, a table look-up, writes solarised and normalised float32 straight into the
-batch. A crop that is reduced by more than √2 is taken from a half-size copy of the image (as often as needed), so that
-cubic interpolation, which does not smooth, never skips pixels.
+batch. Crops that are reduced are resampled with PyTorch's antialiased cubic, for uint8 a vectorised fixed-point
+kernel that gives Pillow's values: OpenCV has nothing that smooths by the right amount at any reduction (``crop_plan``,
+``smoothed``).
 """
 
 from __future__ import annotations
 
-import math
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dinomill.arrays import Pixels
-from dinomill.images.crop_plan import CropPlan, luma_weights
+from dinomill.images.crop_plan import CropPlan, blur_taps, luma_weights, smoothed
 
 _MAX_CHANNELS = 4  # of OpenCV's colour and resizing functions
-_SQRT_2 = math.sqrt(2)
 _STRIDE_FROM = 64  # rows from which the mean luma is taken from every fourth row
 
 
@@ -44,30 +44,27 @@ class Operations:
 
     boxes: list[list[list[int]]]  # [V][B] top, left, height, width
     flip: list[list[bool]]
-    taps: npt.NDArray[np.float32]  # [V, B, kernel]
-    blurred: list[list[bool]]
+    smooth: list[list[bool]]
+    taps: list[list[npt.NDArray[np.float32] | None]]  # [V][B] of the blur, as many as matter; None: no blur
     colour: npt.NDArray[np.float64]  # [V, B, C, C + 1], the last column for a mean of 1
     coloured: list[list[bool]]
     solarise: list[list[bool]]
 
 
-def operations(plan: CropPlan, kernel: int) -> Operations:
+def operations(plan: CropPlan, size: int, kernel: int) -> Operations:
     """Prepare a plan.
 
     Args:
         plan: Of views of one size.
+        size: That size, pixels.
         kernel: Width of the blur's kernel.
     """
-    blurred = plan.sigma > 0
-    offsets = np.arange(kernel) - kernel // 2
-    taps = np.exp(-(offsets**2) / (2 * np.where(blurred, plan.sigma, 1.0)[..., None] ** 2))
-    taps /= taps.sum(axis=-1, keepdims=True)
     shift = np.broadcast_to(plan.mean_share[..., None, None], (*plan.matrix.shape[:3], 1))
     return Operations(
         boxes=plan.boxes.tolist(),
         flip=plan.flip.tolist(),
-        taps=taps.astype(np.float32),
-        blurred=blurred.tolist(),
+        smooth=smoothed(plan.boxes, size).tolist(),
+        taps=[[_that_matter(taps) for taps in view] for view in blur_taps(plan.sigma, kernel).astype(np.float32)],
         colour=np.concatenate([plan.matrix, shift], axis=3),
         coloured=plan.coloured.tolist(),
         solarise=plan.solarise.tolist(),
@@ -94,27 +91,53 @@ def render_image(
     """
     import cv2
 
-    levels = [image]
-    luma = luma_weights(image.shape[2])
+    channels = image.shape[2]
+    luma, desk = luma_weights(channels), _desk(size, channels)
     for view, target in enumerate(out):
-        source, (top, left, height, width) = _level(levels, todo.boxes[view][column], size)
-        crop: Any = source[top : top + height, left : left + width]
-        if height != size or width != size:
-            crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_CUBIC)
+        top, left, height, width = todo.boxes[view][column]
+        crop: Any = image[top : top + height, left : left + width]
+        if todo.smooth[view][column]:
+            crop = _reduced(crop, size)
+        elif height != size or width != size:
+            crop = cv2.resize(crop, (size, size), dst=desk.next(), interpolation=cv2.INTER_CUBIC)
         if todo.flip[view][column]:
-            crop = cv2.flip(crop, 1)
-        if todo.blurred[view][column]:
-            taps = todo.taps[view, column]
-            crop = cv2.sepFilter2D(crop, -1, taps, taps)
+            crop = cv2.flip(crop, 1, dst=desk.next())
+        taps = todo.taps[view][column]
+        if taps is not None:
+            crop = cv2.sepFilter2D(crop, -1, taps, taps, dst=desk.next())
         if todo.coloured[view][column]:
             mean = cv2.mean(crop[::4] if size >= _STRIDE_FROM else crop)
             colour = todo.colour[view, column]
-            colour[:, -1] *= luma @ mean[: len(luma)]
-            crop = cv2.transform(crop, colour)
+            colour[:, -1] *= luma @ mean[:channels]
+            crop = cv2.transform(crop, colour, dst=desk.next())
         table = tables[1] if todo.solarise[view][column] else tables[0]
-        planes = cv2.split(crop) if len(luma) > 1 else (crop,)
+        planes = cv2.split(crop, desk.planes) if channels > 1 else (crop,)
         for channel, plane in enumerate(planes):
             cv2.LUT(plane, table[channel], dst=target[channel])
+
+
+class _Desk:
+    """Memory that a thread's crops of one size are worked in: new pages cost as much as an operation on them."""
+
+    def __init__(self, size: int, channels: int) -> None:
+        self.crops = [np.empty((size, size, channels), np.uint8) for _ in range(2)]
+        self.planes = [np.empty((size, size), np.uint8) for _ in range(channels)]
+
+    def next(self) -> Pixels:
+        """Memory for an operation's result; what the operation before gave lies in the other half."""
+        self.crops.reverse()
+        return self.crops[0]
+
+
+_desks = threading.local()
+
+
+def _desk(size: int, channels: int) -> _Desk:
+    """This thread's."""
+    desks: dict[tuple[int, int], _Desk] = _desks.__dict__
+    if (size, channels) not in desks:
+        desks[size, channels] = _Desk(size, channels)
+    return desks[size, channels]
 
 
 def supports(channels: int) -> bool:
@@ -122,22 +145,18 @@ def supports(channels: int) -> bool:
     return channels <= _MAX_CHANNELS
 
 
-def _level(levels: list[Pixels], box: list[int], size: int) -> tuple[Pixels, list[int]]:
-    """The reduced copy to take a crop from, made when first needed, and the box in its pixels."""
-    import cv2
+def _reduced(crop: Pixels, size: int) -> Pixels:
+    """``[H, W, C]`` to ``[size, size, C]``, cubic, each pixel from as many as it stands for."""
+    import torch
 
-    top, left, height, width = box
-    reduction = min(height, width) / size
-    if reduction <= _SQRT_2:
-        return levels[0], box
-    level = int(math.log2(reduction) + 0.5)
-    while len(levels) <= level:
-        finer = levels[-1]
-        half = (max(finer.shape[1] // 2, 1), max(finer.shape[0] // 2, 1))
-        reduced: Any = cv2.resize(finer, half, interpolation=cv2.INTER_AREA)
-        levels.append(reduced.reshape(half[1], half[0], -1))
-    source = levels[level]
-    down, across = source.shape[0] / levels[0].shape[0], source.shape[1] / levels[0].shape[1]
-    height, width = max(round(height * down), 1), max(round(width * across), 1)
-    top, left = min(round(top * down), source.shape[0] - height), min(round(left * across), source.shape[1] - width)
-    return source, [top, left, height, width]
+    # The kernel is fast where it knows channels last: by the strides of all four axes, that of one image included.
+    one = torch.from_numpy(np.array(crop, order="C").reshape(1, *crop.shape)).permute(0, 3, 1, 2)
+    resized = torch.nn.functional.interpolate(one, (size, size), mode="bicubic", antialias=True)
+    return np.ascontiguousarray(resized.permute(0, 2, 3, 1)[0].numpy())
+
+
+def _that_matter(taps: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | None:
+    """Taps without the zeros on both sides; None when one is left."""
+    reach = int(np.count_nonzero(taps)) // 2
+    middle = len(taps) // 2
+    return taps[middle - reach : middle + reach + 1] if reach else None

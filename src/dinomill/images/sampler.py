@@ -7,6 +7,7 @@ no table of a hundred million indices is kept or shuffled, and any step can be a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +52,10 @@ class Sampler:
             chosen = epochs == epoch
             rows[chosen] = permute(within[chosen], self.images, self.seed, int(epoch))
         return epochs, rows
+
+    def alike(self, row: int) -> Sequence[int] | Rows:
+        """The images of which one may take another's place: here any."""
+        return range(self.images)
 
 
 def permute(positions: Rows, size: int, seed: int, epoch: int) -> Rows:

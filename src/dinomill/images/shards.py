@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import tarfile
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from dinomill.images.loader_config import LoaderConfig
 
 _BLOCK = 512
+_OPEN = 256  # shards that stay open
 
 
 class Location(NamedTuple):
@@ -130,7 +130,7 @@ class ShardWriter:
 
 
 class ShardReader:
-    """Random access to local shards through memory maps, opened on first use; safe to share between threads.
+    """Random access to local shards, opened on first use; safe to share between threads.
 
     Args:
         shards: The shards' paths, in the order that locations count them.
@@ -148,34 +148,46 @@ class ShardReader:
                     expected="the shards that the dataset's handle names",
                     action="run `dvc pull`, or the curation stage again",
                 )
-        self._maps: dict[int, memoryview] = {}
+        self._files: dict[int, int] = {}
 
     def prepare(self, locations: Sequence[Location]) -> None:
-        """Nothing to do: the pages come when they are touched."""
+        """Nothing to do: the system reads ahead."""
 
-    def read(self, location: Location) -> memoryview:
-        """The bytes of one image, without a copy.
+    def read(self, location: Location) -> bytes:
+        """The bytes of one image.
+
+        They are read, not mapped: a page of a map that cannot be had (a shard cut while it is mapped, a disk's error)
+        ends the process, a read that fails is an error.
 
         Raises:
             InputError: When the shard is shorter than the location says: it was replaced or cut.
+            OSError: When it is gone or the disk does not give it.
         """
-        view = self._maps.get(location.shard)
-        if view is None:
-            with self.shards[location.shard].open("rb") as file:
-                view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-            self._maps[location.shard] = view
-        end = location.offset + location.length
-        if end > len(view):
+        path = self.shards[location.shard]
+        file = self._files.get(location.shard)
+        if file is not None:
+            data = os.pread(file, location.length, location.offset)
+        else:
+            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            data = os.pread(file, location.length, location.offset)
+            # Another thread may have opened it meanwhile; and a process may have so many files open, not more.
+            if len(self._files) >= _OPEN or self._files.setdefault(location.shard, file) != file:
+                os.close(file)
+        if len(data) < location.length:
             raise InputError(
-                f"The shard {self.shards[location.shard]} ends before an image that the manifest places in it.",
-                found=f"{len(view):,} bytes",
-                expected=f"at least {end:,}",
+                f"The shard {path} ends before an image that the manifest places in it.",
+                found=f"{path.stat().st_size:,} bytes",
+                expected=f"at least {location.offset + location.length:,}",
                 action="run `dvc pull`, or the curation stage again",
             )
-        return view[location.offset : end]
+        return data
+
+    def __del__(self) -> None:
+        for file in self.__dict__.get("_files", {}).values():
+            os.close(file)
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Worker processes open their own maps.
+        # Worker processes open their own files.
         return ShardReader, (self.shards,)
 
 

@@ -169,13 +169,41 @@ class ParallelConfig(Config):
     )
 
 
+class NotFiniteConfig(Config):
+    """What is done about steps whose loss or gradient is not finite; each is left out, counted and its images named."""
+
+    in_a_row: int = Field(
+        default=5, ge=1, description="so many steps left out in a row, and the run goes back to its last checkpoint"
+    )
+    returns: int = Field(
+        default=2,
+        ge=0,
+        description="how often it goes back to the same checkpoint, each time with another order of the images, before "
+        "it stops with a diagnosis",
+    )
+    rate_factor: float = Field(
+        default=1.0, gt=0, le=1, description="what the learning rate is multiplied by at each return; 1: it stays"
+    )
+
+
 class MonitorConfig(Config):
     """When to look, at how much, and what to do about a collapse."""
 
-    every: int = Field(default=1250, ge=0, description="steps between two looks; 0 never looks")
+    every: int = Field(
+        default=1250, ge=0, description="steps between two looks; 0 never looks. What a look costs: docs/pretraining.md"
+    )
+    early: int = Field(
+        default=3,
+        ge=0,
+        le=8,
+        description="looks before the first of those, after every/2, every/4, … steps; no labels",
+    )
     images: int = Field(default=1024, ge=16, description="images of the dataset whose embeddings' spread is measured")
+    copies: int = Field(
+        default=256, ge=16, description="of so many of them an augmented copy is sought among all of them"
+    )
     labelled_images: int = Field(
-        default=4000, ge=20, description="labelled images at most: four fifths are the bank, the others the queries"
+        default=2000, ge=20, description="labelled images at most, each classified by its neighbours among the others"
     )
     min_effective_rank: float = Field(
         default=2.0, ge=1, description="below this effective rank features have collapsed"

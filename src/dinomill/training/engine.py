@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dinomill.errors import ConfigError, DinomillError, InputError
+from dinomill.handles import HEADS_NAME
 from dinomill.images.batches import Batch
 from dinomill.models import HeadConfig, VisionTransformer, VisionTransformerConfig, load, load_backbone
 from dinomill.models.hardware import autocast
@@ -21,25 +23,22 @@ from dinomill.training.compilation import decide
 from dinomill.training.config import DistillationStepConfig
 from dinomill.training.initialisation import initialise
 from dinomill.training.job import TrainingJob
+from dinomill.training.look import Seen, Who, gather
 from dinomill.training.lora import add_lora
 from dinomill.training.loss_scaler import LossScaler
+from dinomill.training.monitor_images import Samples
 from dinomill.training.network import Network
-from dinomill.training.optimizer import accumulated_step, build_optimizer
+from dinomill.training.optimizer import build_optimizer
 from dinomill.training.parallel import World, is_sharded, materialise, parallelise, release, share_weights
 from dinomill.training.precision import compute_dtype, set_deterministic
-from dinomill.training.schedules import Schedules
+from dinomill.training.schedules import Schedules, ScheduleValues
 from dinomill.training.self_distillation import SelfDistillation
 from dinomill.training.starting import refuse_contradictions
+from dinomill.training.step import accumulated_step
 
 log = logging.getLogger(__name__)
 
-# An exported teacher keeps its heads beside its backbone: a distillation learns from their outputs.
-HEADS_NAME = "heads.safetensors"
-
 HOST = torch.device("cpu")
-
-# Images embedded at once by the monitor.
-_EMBED_BATCH = 256
 
 
 class Engine:
@@ -71,7 +70,7 @@ class Engine:
             world,
             job.runtime.parallel,
             dtype=self._dtype,
-            methods=("embed", "teacher_view", "assign"),
+            methods=("look", "teacher_view", "assign"),
             unused=job.adaptation is not None and job.adaptation.frozen > 0,
         )
         if sharded:
@@ -82,7 +81,8 @@ class Engine:
         self.schedules = Schedules(
             recipe.schedule, steps=recipe.steps, batch=recipe.batch_size, adaptation=job.adaptation
         )
-        self.scaler = LossScaler() if self._dtype == torch.float16 else None
+        self.rate = 1.0  # factor on the learning rate, below 1 on a detour around numbers that are not finite
+        self.scaler = LossScaler(device=world.device) if self._dtype == torch.float16 else None
 
     @property
     def is_main(self) -> bool:
@@ -105,31 +105,52 @@ class Engine:
             self._wrapped,
             self.optimizer,
             batches,
-            self.schedules.at(step),
+            self.values(step),
             clip_gradient=recipe.optimizer.clip_gradient,
             generators=[step_generator(recipe.seed, batch.step, self._world.rank) for batch in batches],
             scaler=self.scaler,
         )
+
+    def values(self, step: int) -> ScheduleValues:
+        """What the schedules say of a step, counted from 0."""
+        values = self.schedules.at(step)
+        if self.rate == 1:
+            return values
+        rates = {name: self.rate * getattr(values, name) for name in ("learning_rate", "last_layer_learning_rate")}
+        return replace(values, **rates)
+
+    def parts(self) -> dict[str, nn.Module]:
+        """What is trained, and what is kept of it, by names for people."""
+        module, several = self.module, len(self._job.models) > 1
+        return {
+            (f"{name}, the {who}'s {part}" if several else f"the {who}'s {part}"): network
+            for name in module.students
+            for who, owner in (("student", module.student(name)), ("average", module.average(name)))
+            for part, network in owner.parts().items()
+        }
 
     def state(self) -> dict[str, Any]:
         """Small plain values that a checkpoint keeps besides networks and optimiser."""
         return {} if self.scaler is None else {"scaler": self.scaler.state()}
 
     @torch.no_grad()
-    def embed(self, images: Tensor) -> Tensor:
-        """Embeddings ``[N, D]`` by what is kept (of the first student), on the host; every process must call it."""
-        name = next(iter(self._job.models))
-        size, rank = self._world.size, self._world.rank
-        # Equal shares for all processes, or their collectives would not meet.
-        share = -(-len(images) // size)
-        padded = torch.cat([images, images[: share * size - len(images)]])
-        mine = padded[rank * share : (rank + 1) * share]
-        with autocast(self._world.device, self._dtype):
+    def look(self, samples: Samples, who: Who = "average", *, dense: int = 0) -> Seen:
+        """What a network (of the first student) makes of a set of images, on the host; every process must call it.
+
+        Args:
+            samples: The set.
+            who: The average, which is what is kept; the student; or the teacher.
+            dense: Of so many images patches are kept, in the main process.
+        """
+        name, device = next(iter(self._job.models)), self._world.device
+        with autocast(device, self._dtype):
             parts = [
-                self.module.embed(name, part.to(self._world.device)).float() for part in torch.split(mine, _EMBED_BATCH)
+                seen._replace(patches=seen.patches[: 0 if number else dense].clone())
+                for number, batch in enumerate(samples.batches(device))
+                for seen in [self.module.look(name, batch, who)]
             ]
         release(self.module)
-        return self._world.gather(torch.cat(parts))[: len(images)].cpu()
+        return gather(parts, samples, self._world, dense=dense)
 
 
 def build_shared(job: TrainingJob, world: World) -> tuple[SelfDistillation, SelfDistillation | None]:

@@ -1,11 +1,12 @@
 """The finished weights of a training, as the next stage takes them.
 
 <work>/exported-last/             whole or absent
-  summary.json                    the step whose weights these are
+  summary.json                    the step whose weights these are, and the steps of the run
   <name>/history.parquet          the curve
   <name>/config.json              shape and preprocessing; <name> is a student's, `student` in pretraining
   <name>/model.safetensors        its moving average
   <name>/heads.safetensors        its DINO and iBOT heads, for a distillation that has it as its teacher
+  <name>/look_00000080.jpg        what the monitor saw at a few looks (of the first student)
 
 <work>/start/                     the backbone that training started from, with the trained one's preprocessing
 """
@@ -13,21 +14,23 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import shutil
+from collections.abc import Mapping
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-from dinomill.handles import START_NAME, DatasetHandle
+from dinomill.handles import HEADS_NAME, START_NAME, DatasetHandle
 from dinomill.images.preprocess import PreprocessingConfig
 from dinomill.models import save_backbone
 from dinomill.models.weights import from_tensors
 from dinomill.storage.atomic import atomic_file, atomic_folder, write_text
-from dinomill.training.engine import HEADS_NAME, Engine, starting_backbone
+from dinomill.training.checkpoint_state import full_tensors
+from dinomill.training.engine import Engine, starting_backbone
 from dinomill.training.history import HISTORY_NAME, History
 from dinomill.training.job import TrainingJob
+from dinomill.training.monitor import LOOKS_NAME
 
 SUMMARY_NAME = "summary.json"
 
@@ -69,9 +72,7 @@ def export(job: TrainingJob, dataset: DatasetHandle, engine: Engine, history: Hi
     Raises:
         StorageError: When the disk is full or not writable.
     """
-    # Under FSDP2 this gathers the shards.
-    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    state: dict[str, Any] = get_model_state_dict(engine.module, options=options)
+    state = full_tensors(engine.module, "averages.")
     if not engine.is_main:
         return
     section = preprocessing(job, dataset).section()
@@ -87,8 +88,20 @@ def export(job: TrainingJob, dataset: DatasetHandle, engine: Engine, history: Hi
             with atomic_file(folder / name / HEADS_NAME) as path:
                 save_file(heads, path)
             history.write(folder / name / HISTORY_NAME, prefix=f"{name}/" if len(job.models) > 1 else "")
-        write_text(folder / SUMMARY_NAME, json.dumps({"step": step, "torch": torch.__version__}) + "\n")
+            for picture in sorted((job.work / LOOKS_NAME).glob("look_*.jpg")):
+                shutil.copyfile(picture, folder / name / picture.name)
+        summary = {"step": step, "steps": job.recipe.steps, "torch": torch.__version__}
+        write_text(folder / SUMMARY_NAME, json.dumps(summary) + "\n")
 
 
-def _under(state: dict[str, Any], prefix: str) -> dict[str, Tensor]:
+def is_finished(job: TrainingJob) -> bool:
+    """Whether the work folder holds the finished result of just as many steps; of others, it is trained on."""
+    path = job.exported / SUMMARY_NAME
+    if not path.is_file():
+        return False
+    summary = json.loads(path.read_text(encoding="utf-8"))
+    return bool(summary.get("steps", job.recipe.steps) == job.recipe.steps)
+
+
+def _under(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}

@@ -1,178 +1,257 @@
-"""Is it learning? Every so many steps: the spread of the embeddings, kNN accuracy where there are labels, a verdict.
+"""Is it learning? Every so many steps the networks look at some images; what they make of them is measured and judged.
 
 A self-supervised loss says little: it can fall while the features collapse, and rise while they improve. What is
-watched instead is the effective rank of the embeddings (Garrido et al. 2023, RankMe), how alike any two of them are,
-and, given labelled images, the accuracy of their nearest neighbours.
+watched instead: ``figures.py`` measures, ``health.py`` judges, ``pictures.py`` draws.
+
+<work>/looks/step_00000080.npz    similarities of patches, with which later looks are compared
+<work>/looks/look_00000080.jpg    nearest neighbours and patch colours, at a few looks
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypedDict
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
-from dinomill.errors import DinomillError
+from dinomill.errors import DinomillError, StorageError
+from dinomill.handles import DatasetHandle
+from dinomill.images.preprocess import PreprocessingConfig
+from dinomill.storage.atomic import atomic_file
+from dinomill.training import figures, pictures
 from dinomill.training.config import MonitorConfig
-from dinomill.vectors.knn import knn_accuracy
+from dinomill.training.health import Limits, Reading, Verdict, earlier_step, judge
+from dinomill.training.job import TrainingJob
+from dinomill.training.look import Seen, Who
+from dinomill.training.monitor_images import Copies, Samples, Share, dataset_copies, dataset_samples, labelled_samples
+from dinomill.training.parallel import World
+from dinomill.vectors.knn import knn_predict
 
+log = logging.getLogger(__name__)
+
+LOOKS_NAME = "looks"
 _NEIGHBOURS = 10  # few: the bank has a few thousand images at most
+# Images whose patches are looked at: 32 of 256 patches make a figure that moves by a hundredth from set to set.
+DENSE = 32
 
 
 class CollapseError(DinomillError):
     """The features no longer tell images apart."""
 
 
-class DivergedError(DinomillError):
-    """The loss is no number any more."""
+class Look(Protocol):
+    """What looks at a set; under FSDP every process must call it."""
+
+    def __call__(self, samples: Samples, who: Who = "average", *, dense: int = 0) -> Seen:
+        """See ``Engine.look``."""
 
 
 @dataclass(frozen=True)
-class Reading:
-    """One look at the teacher."""
+class Sets:
+    """The images that are looked at.
 
-    effective_rank: float
-    similarity: float
-    knn: float | None
+    Args:
+        plain: Some of the dataset.
+        copies: Augmented copies of the first of them.
+        labelled: Labelled images that are never trained on; None for none.
+    """
 
-    @property
-    def measure(self) -> tuple[str, float]:
-        """What the best checkpoint is chosen by: accuracy where there are labels, else effective rank."""
-        return ("effective_rank", self.effective_rank) if self.knn is None else ("knn", self.knn)
-
-    def row(self) -> dict[str, float]:
-        """The figures, by the names under which they are recorded."""
-        figures = {"effective_rank": self.effective_rank, "similarity": self.similarity}
-        return figures if self.knn is None else {**figures, "knn": self.knn}
-
-    def __str__(self) -> str:
-        text = f"effective rank {self.effective_rank:.1f}, similarity {self.similarity:.3f}"
-        return text if self.knn is None else f"kNN {self.knn:.1%}, {text}"
+    plain: Samples
+    copies: Copies
+    labelled: Samples | None = None
 
 
-@dataclass(frozen=True)
-class Samples:
-    """Images ready for the network; held in memory in uint8 or float as the loader gives them."""
+class _Dealt(TypedDict):
+    seed: int
+    dealt: Share
 
-    images: Tensor  # [N, C, H, W]
-    labels: Tensor | None = None  # [N] int64
+
+def monitor_sets(job: TrainingJob, dataset: DatasetHandle, preprocessing: PreprocessingConfig, world: World) -> Sets:
+    """This process's share of the images that a job's monitor looks at."""
+    config, recipe = job.runtime.monitor, job.recipe
+    copied = min(config.copies, config.images, dataset.images)
+    mine: _Dealt = {"seed": recipe.seed, "dealt": Share.of(copied, world.rank, world.size)}
+    loader = job.runtime.loader
+    plain = dataset_samples(dataset, preprocessing, config.images, loader=loader, **mine)
+    copies = dataset_copies(
+        dataset,
+        preprocessing,
+        copied,
+        recipe.crops,
+        dense=DENSE,
+        patch_size=job.patch_size,
+        loader=loader,
+        **mine,
+    )
+    labelled = None
+    if job.labelled is not None:
+        labelled = labelled_samples(job.labelled, preprocessing, config.labelled_images, **mine)
+    return Sets(plain, copies, labelled)
 
 
 class Monitor:
-    """Measures the teacher and judges.
+    """Measures and judges.
 
     Args:
-        config: Limits.
-        embed: Images ``[N, C, H, W]`` to embeddings ``[N, D]`` on the host; under FSDP every process must call it.
-        unlabelled: Images of the dataset; None when it is never due.
-        labelled: Labelled images that are never trained on, already shuffled; None for none.
+        config: When, and limits.
+        look: What looks at a set.
+        sets: The images; None when it is never due.
+        steps: Length of the run.
+        folder: ``<work>``, where what later looks need is kept.
+        world: The processes. The main one measures and tells the others.
+        distils: Whether the teacher is another network than the average.
+        past: Rows of the curve up to the step from which the run is continued.
     """
 
     def __init__(
         self,
         config: MonitorConfig,
-        embed: Callable[[Tensor], Tensor],
-        unlabelled: Samples | None,
-        labelled: Samples | None,
+        look: Look,
+        sets: Sets | None,
+        *,
+        steps: int,
+        folder: Path,
+        world: World,
+        distils: bool = False,
+        past: Iterable[Mapping[str, Any]] = (),
     ) -> None:
-        self._config = config
-        self._embed = embed
-        self._unlabelled = unlabelled
-        self._labelled = labelled
+        self._config, self._look, self._sets = config, look, sets
+        self._steps, self._world, self._distils = steps, world, distils
+        self._folder = folder / LOOKS_NAME
+        self._limits = Limits(config.min_effective_rank, config.max_similarity)
+        self._looks: list[Reading] = []
         self._collapsed = 0
-        self._first: Reading | None = None
+        for row in past:
+            if (reading := Reading.of_row(row)) is not None:
+                self._judged(reading)
 
     def due(self, step: int, last: bool) -> bool:
-        """Whether to look after this many steps."""
-        return self._config.every > 0 and (step % self._config.every == 0 or last)
+        """Whether to look after this many steps: every so often, at the end, and before the first time a few times."""
+        return self._config.every > 0 and (last or step % self._config.every == 0 or step in self._early())
 
-    def read(self) -> Reading:
-        """Look at the teacher now; only where it can be due."""
-        assert self._unlabelled is not None
-        features = self._embed(self._unlabelled.images)
-        accuracy = None
-        if self._labelled is not None and self._labelled.labels is not None:
-            queries = max(len(self._labelled.labels) // 5, 1)
-            embedded = self._embed(self._labelled.images)
-            labels = self._labelled.labels
-            bank, bank_labels = embedded[queries:], labels[queries:]
-            by_k = knn_accuracy(embedded[:queries], labels[:queries], bank, bank_labels, ks=(_NEIGHBOURS,))
-            (accuracy,) = by_k.values()  # one k, clipped to the bank's size
-        return Reading(effective_rank(features), mean_similarity(features), accuracy)
+    def read(self, step: int, *, last: bool = False) -> Reading:
+        """Look now; only where it can be due. Every process must call it."""
+        assert self._sets is not None
+        dense = len(self._sets.copies.places)
+        plain = self._look(self._sets.plain, dense=dense)
+        first = self._look(self._sets.copies.first, dense=dense)
+        second = self._look(self._sets.copies.second, "student")
+        taught = self._look(self._sets.copies.first, "teacher") if self._distils else first
+        # Labelled images are many: the looks before the first regular one do without them.
+        labelled = None
+        if self._sets.labelled is not None and (last or step % self._config.every == 0):
+            labelled = self._look(self._sets.labelled)
+        values = torch.full((1, len(Reading.__dataclass_fields__)), math.nan, dtype=torch.float64)
+        if self._world.is_main:
+            reading = self._measure(step, plain, first, taught, second, labelled)
+            values[0] = torch.tensor([getattr(reading, name) for name in Reading.__dataclass_fields__])
+            with _lost_at_worst():
+                self._draw(step, plain)
+        shared = self._world.gather(values)[0].tolist()
+        return Reading(int(shared[0]), *shared[1:])
 
-    def judge(self, reading: Reading, step: int) -> str:
-        """A sentence on the reading; a collapse that lasts ends the run, if so configured.
+    def judge(self, reading: Reading) -> Verdict:
+        """A judgement on the reading; a collapse that lasts ends the run, if so configured.
 
         Raises:
             CollapseError: With what to try.
         """
         config = self._config
-        before, self._first = self._first, self._first or reading
-        collapsed = reading.effective_rank < config.min_effective_rank or reading.similarity > config.max_similarity
-        self._collapsed = self._collapsed + 1 if collapsed else 0
-        if not collapsed:
-            if before is None:
-                return f"{reading}"
-            name, now = reading.measure
-            change = now - before.measure[1]
-            shown = f"{100 * change:+.1f} points" if name == "knn" else f"{change:+.1f}"
-            return f"{reading} ({shown} since first measured)"
+        verdict = self._judged(reading)
         if self._collapsed < config.patience or config.on_collapse == "warn":
-            return f"{reading}: the features are collapsing"
+            return verdict
         raise CollapseError(
-            f"The features have collapsed by step {step:,}: all images look alike to the teacher.",
+            f"The features have collapsed by step {reading.step:,}: {verdict.reason}.",
             found=f"{reading}, {self._collapsed} times in a row",
             expected=f"effective rank ≥ {config.min_effective_rank:g} and similarity ≤ {config.max_similarity:g}",
-            action="lower the learning rate or lengthen its warmup, lower the teacher temperature, use sinkhorn_knopp "
-            "instead of softmax centering, or use more images a step; the last checkpoints are kept",
+            action=f"{verdict.action}; the last checkpoints are kept",
         )
 
+    def picture(self, step: int) -> Path | None:
+        """The picture of a look, if it was drawn."""
+        path = self._folder / pictures.name(step)
+        return path if path.is_file() else None
 
-def effective_rank(features: Tensor) -> float:
-    """The number of directions that embeddings ``[N, D]`` fill: exp of the entropy of their singular values (RankMe).
+    def _early(self) -> set[int]:
+        """Halves of the interval, so that a run which goes wrong at once is told at once."""
+        return {self._config.every >> number for number in range(1, self._config.early + 1)} - {0}
 
-    1 when all are the same, at most min(N, D).
-    """
-    values = torch.linalg.svdvals(features.double())
-    shares = values / values.sum().clamp_min(1e-12)
-    return float(torch.exp(-(shares * (shares + 1e-12).log()).sum()))
+    def _judged(self, reading: Reading) -> Verdict:
+        self._looks.append(reading)
+        verdict = judge(self._looks, steps=self._steps, limits=self._limits)
+        self._collapsed = self._collapsed + 1 if verdict.collapsed else 0
+        return verdict
+
+    def _measure(
+        self, step: int, plain: Seen, first: Seen, taught: Seen, second: Seen, labelled: Seen | None
+    ) -> Reading:
+        assert self._sets is not None
+        similarities = figures.patch_similarities(plain.patches)
+        return Reading(
+            step=step,
+            effective_rank=figures.effective_rank(plain.embedding),
+            similarity=figures.mean_similarity(plain.embedding),
+            class_rank=figures.effective_rank(plain.classes),
+            patch_rank=figures.effective_rank(plain.patches.flatten(0, 1)),
+            patch_likeness=figures.likeness(similarities),
+            patch_class_likeness=figures.class_likeness(plain.patches, plain.classes),
+            prototypes_used=figures.prototypes_in_use(plain.prototype),
+            agreement=figures.agreement(taught.prototype, second.prototype),
+            neighbour_distance=math.exp(-figures.koleo(plain.classes)),
+            copies_found=figures.copies_found(first.embedding, plain.embedding),
+            patches_found=figures.patches_found(first.patches, plain.patches, self._sets.copies.places),
+            patch_drift=self._drift(step, similarities),
+            knn=math.nan if labelled is None else self._accuracy(labelled),
+            distinct_images=float(len({image.numpy().tobytes() for image in self._sets.plain.images})),
+        )
+
+    def _accuracy(self, seen: Seen) -> float:
+        """Leave-one-out: every image is a query, which halves the noise of a fifth of them."""
+        assert self._sets is not None
+        assert self._sets.labelled is not None
+        labels = self._sets.labelled.labels
+        assert labels is not None
+        features = seen.embedding
+        (classes,) = knn_predict(features, features, labels, ks=(_NEIGHBOURS,), exclude_self=True).values()
+        return float((classes == labels).double().mean())
+
+    def _draw(self, step: int, plain: Seen) -> None:
+        assert self._sets is not None
+        if pictures.due(step, [look.step for look in self._looks], self._steps):
+            # Of this process's images the first batch are the set's first, in the same order.
+            mine = self._sets.plain.images[: self._sets.plain.share.batch]
+            pictures.draw(self._folder / pictures.name(step), mine, plain.embedding, plain.patches)
+
+    def _drift(self, step: int, similarities: Tensor) -> float:
+        """Compare with an earlier look, and keep these for later ones."""
+        with (
+            _lost_at_worst(),
+            atomic_file(self._folder / f"step_{step:08d}.npz") as path,
+            path.open("wb") as file,
+        ):
+            np.savez(file, similarities=similarities.numpy().astype(np.float16))
+        earlier = earlier_step([look.step for look in self._looks], step)
+        if earlier is None:
+            return math.nan
+        try:
+            with np.load(self._folder / f"step_{earlier:08d}.npz", allow_pickle=False) as kept:
+                before = torch.from_numpy(kept["similarities"])
+        except (OSError, ValueError, KeyError):
+            return math.nan  # a look of before this was kept, or a file that was lost: a figure less
+        return figures.drift(similarities, before) if before.shape == similarities.shape else math.nan
 
 
-def mean_similarity(features: Tensor) -> float:
-    """The mean cosine similarity of two different rows of ``[N, D]``: 1 when all point the same way."""
-    unit = normalize(features.double(), dim=1)
-    count = len(unit)
-    return float((unit.sum(0).square().sum() - count) / (count * (count - 1)))
-
-
-def require_finite(rows: Tensor, names: tuple[str, ...], first_step: int) -> None:
-    """Check the recorded loss terms.
-
-    Args:
-        rows: ``[S, T]``: a row a step, a column a term, on the host.
-        names: The terms' names, in the order in which they are computed.
-        first_step: The step of the first row, counted from 1.
-
-    Raises:
-        DivergedError: Naming the first term of the first step that is not finite.
-    """
-    bad = ~torch.isfinite(rows)
-    if not bad.any():
-        return
-    row = int(bad.any(1).nonzero()[0])
-    column = int(bad[row].nonzero()[0])
-    before = "this is the first step since the last report"
-    if row > 0:
-        before = ", ".join(f"{name} {value:.4g}" for name, value in zip(names, rows[row - 1].tolist(), strict=True))
-        before = f"one step before: {before}"
-    value = rows[row, column].item()
-    raise DivergedError(
-        f"Training diverged at step {first_step + row:,}: the loss term {names[column]!r} is {value}.",
-        found=before,
-        expected="finite numbers",
-        action="run again with a lower learning rate, a longer warmup, a smaller clip_gradient, or precision fp32; "
-        "the last checkpoint was saved before this and is kept. If it happens in the first steps, look for "
-        "images that are all of one colour and for a wrong mean and std in the dataset's handle",
-    )
+@contextmanager
+def _lost_at_worst() -> Iterator[None]:
+    """A picture or a comparison that a full disk takes is said and missed; training goes on."""
+    try:
+        yield
+    except StorageError as error:
+        log.warning("A look of the monitor could not be kept: %s", error)

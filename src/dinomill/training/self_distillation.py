@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from dinomill.models import DropPath, VisionTransformer, draw_drop_path
 from dinomill.models.hardware import autocast
-from dinomill.models.pooling import pool
 from dinomill.training.averages import move_average
 from dinomill.training.centering import Centering, Targets
 from dinomill.training.compilation import compile_blocks, decide
@@ -27,6 +26,7 @@ from dinomill.training.config import (
     PretrainingStepConfig,
     StepConfig,
 )
+from dinomill.training.look import Seen, Who, see
 from dinomill.training.losses.cross_entropy import CrossEntropyOptions
 from dinomill.training.losses.dino import GLOBAL_CROPS, dino_losses
 from dinomill.training.losses.gram import gram_loss, resize_patches
@@ -98,10 +98,12 @@ class SelfDistillation(nn.Module):
         assert isinstance(network, Network)
         return network
 
-    def embed(self, name: str, images: Tensor) -> Tensor:
-        """Embeddings [N, D] of images [N, C, H, W], pooled as the model says, by a student's moving average."""
-        backbone = self.average(name).backbone
-        return pool(backbone.forward_features(images), backbone.config.pooling)
+    @torch.no_grad()
+    def look(self, name: str, images: Tensor, who: Who = "average") -> Seen:
+        """What a student's average, the student, or its teacher makes of images [N, C, H, W]."""
+        if who == "teacher":
+            return see(self.teacher, images)
+        return see(self.student(name) if who == "student" else self.average(name), images)
 
     def forward(
         self,
@@ -280,10 +282,15 @@ class SelfDistillation(nn.Module):
         return resize_patches(patches, grid=(grid[0] * gram.enlarge, grid[1] * gram.enlarge), target=grid)
 
     @torch.no_grad()
-    def update_averages(self, values: ScheduleValues) -> None:
-        """Move the averages towards the students, and renew the anchor where it is due; after the optimiser's step."""
+    def update_averages(self, values: ScheduleValues, *, unless: Tensor | None = None) -> None:
+        """Move the averages towards the students, and renew the anchor where it is due; after the optimiser's step.
+
+        Args:
+            values: Of the step that was made.
+            unless: Bool scalar on the device: the step was left out, and nothing moves.
+        """
         for name in self.students:
-            move_average(self.average(name), self.student(name), values.momentum)
+            move_average(self.average(name), self.student(name), values.momentum, unless=unless)
         gram = self.config.losses.gram
         if gram is not None and self.anchor is not None:
             since = values.step + 1 - gram.start

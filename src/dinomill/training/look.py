@@ -1,0 +1,67 @@
+"""What a network makes of the monitor's images: embeddings, class tokens, nearest prototypes, some patches."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dinomill.models.pooling import pool
+from dinomill.training.losses.prototypes import Prototypes, normalised
+from dinomill.training.monitor_images import Samples
+from dinomill.training.network import Network, prototypes
+from dinomill.training.parallel import World
+
+# Whose eyes: what is kept (the average of the first student), that student, or what it learns from.
+Who = Literal["average", "student", "teacher"]
+
+
+class Seen(NamedTuple):
+    """What was seen in N images."""
+
+    embedding: Tensor  # [N, D'] pooled as the model says
+    classes: Tensor  # [N, D] class tokens
+    prototype: Tensor  # [N] int64, the nearest one to each class token
+    patches: Tensor  # [M, P, D] patch tokens of the first M images
+
+
+def see(network: Network, images: Tensor) -> Seen:
+    """What a network makes of images ``[N, C, H, W]``; patches of all of them."""
+    tokens = network.backbone.forward_packed([images])[0]
+    classes = tokens["x_norm_clstoken"]
+    nearest = nearest_prototype(network.dino_head.bottleneck(classes), prototypes(network.dino_head))
+    return Seen(pool(tokens, network.backbone.config.pooling), classes, nearest, tokens["x_norm_patchtokens"])
+
+
+def nearest_prototype(features: Tensor, table: Prototypes) -> Tensor:
+    """The prototype with the highest logit of each bottleneck feature: ``[R, D]`` to ``[R]`` int64, tile by tile."""
+    best, index = features.new_full((len(features),), -torch.inf, dtype=torch.float32), None
+    for tile in table.tiles():
+        top, row = (features.float() @ normalised(table.direction[tile], table.gain[tile], torch.float32).T).max(dim=1)
+        row = row + tile.start
+        index = row if index is None else torch.where(top > best, row, index)
+        best = torch.maximum(top, best)
+    assert index is not None
+    return index
+
+
+def gather(parts: list[Seen], samples: Samples, world: World, *, dense: int) -> Seen:
+    """Put together what all processes saw of a set, on the host; every process must call it.
+
+    Args:
+        parts: Of each of this process's batches.
+        samples: The set.
+        world: The processes.
+        dense: Of so many images patches are kept, at most a batch: those of the main process's first one.
+    """
+    # Class tokens and the prototypes' numbers (below 2^24, exact in fp32) travel with the embeddings.
+    rows = [
+        torch.cat([seen.embedding.float(), seen.classes.float(), seen.prototype.float()[:, None]], dim=1)
+        for seen in parts
+    ]
+    whole = samples.share.whole(world.gather(torch.cat(rows))).cpu()
+    width = parts[0].classes.shape[1]
+    embedding, classes, prototype = torch.split(whole, [whole.shape[1] - width - 1, width, 1], dim=1)
+    patches = parts[0].patches[: min(dense, samples.share.count)].float().cpu()
+    return Seen(embedding, classes, prototype[:, 0].long(), patches)

@@ -1,0 +1,71 @@
+"""What a look sees, drawn small: images, the colours of their patches, and the images nearest to them.
+
+A picture a quarter of the run: side by side they show how features come to tell things apart, or cease to.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from dinomill.arrays import Pixels
+from dinomill.storage.atomic import atomic_file
+from dinomill.vectors.colours import colour_patches
+from dinomill.vectors.knn import nearest
+
+ROWS, NEIGHBOURS = 6, 6
+_SIDE, _GAP = 64, 4  # pixels
+_PARTS = 4
+
+
+def name(step: int) -> str:
+    """The file's name."""
+    return f"look_{step:08d}.jpg"
+
+
+def due(step: int, before: Sequence[int], steps: int) -> bool:
+    """Whether a look is drawn: the first one, the first of each quarter of the run, and the last."""
+    reached = [_PARTS * one // max(steps, 1) for one in before]
+    return step >= steps or _PARTS * step // max(steps, 1) not in reached
+
+
+def draw(path: Path, images: Tensor, embeddings: Tensor, patches: Tensor) -> None:
+    """Write a row an image: itself, its patches, its nearest neighbours.
+
+    Args:
+        path: A JPEG.
+        images: ``[N, C, S, S]`` uint8: those of this process, of which the first batch are the set's first.
+        embeddings: ``[M, D]`` of the whole set.
+        patches: ``[P, n, D]`` of its first P images.
+    """
+    # The first batch of the main process are the first images of the set, so that rows of both mean the same.
+    count = min(len(images), len(embeddings))
+    rows = min(ROWS, len(patches), count)
+    _, neighbours = nearest(embeddings[:rows], embeddings[:count], NEIGHBOURS, exclude_self=True)
+    grid = math.isqrt(patches.shape[1])
+    colours, _ = colour_patches(patches.reshape(len(patches), grid, grid, -1).numpy())
+    shown = [_rgb(image) for image in images[:count].numpy()]
+    lines = []
+    for row in range(rows):
+        tiles = [shown[row], colours[row], *(shown[other] for other in neighbours[row].tolist())]
+        lines.append(np.concatenate([_tile(tile, first=number < 2) for number, tile in enumerate(tiles)], axis=1))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as partial, partial.open("wb") as file:
+        Image.fromarray(np.concatenate(lines, axis=0)).save(file, "JPEG", quality=88)
+
+
+def _rgb(image: Pixels) -> Pixels:
+    planes = image[:3] if len(image) >= 3 else np.repeat(image[:1], 3, axis=0)
+    return planes.transpose(1, 2, 0)
+
+
+def _tile(pixels: Pixels, *, first: bool) -> Pixels:
+    """A square with a white margin to the right and below; wider after what is no neighbour."""
+    resized = Image.fromarray(np.ascontiguousarray(pixels)).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
+    right = 2 * _GAP if first else _GAP
+    return np.pad(np.asarray(resized), ((0, _GAP), (0, right), (0, 0)), constant_values=255)
