@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dinomill.models.pooling import pool
-from dinomill.training.losses.prototypes import Prototypes
+from dinomill.training.losses.prototypes import Prototypes, normalised
 from dinomill.training.monitor_images import Samples
 from dinomill.training.network import Network, prototypes
 from dinomill.training.parallel import World
@@ -38,7 +38,8 @@ def nearest_prototype(features: Tensor, table: Prototypes) -> Tensor:
     """The prototype with the highest logit of each bottleneck feature: ``[R, D]`` to ``[R]`` int64, tile by tile."""
     best, index = features.new_full((len(features),), -torch.inf, dtype=torch.float32), None
     for tile in table.tiles():
-        top, row = (features.float() @ table.weight(tile, torch.float32).T).max(dim=1)
+        weight = normalised(table.direction[tile], table.gain[tile], torch.float32)
+        top, row = (features.float() @ weight.T).max(dim=1)
         row = row + tile.start
         index = row if index is None else torch.where(top > best, row, index)
         best = torch.maximum(top, best)

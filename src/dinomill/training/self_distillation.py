@@ -220,7 +220,7 @@ class SelfDistillation(nn.Module):
             "koleo": config.koleo_weight * koleo,
         }
         if gram is not None:
-            terms["gram"] = gram.weight * gram_loss(all_patches, self._anchor_patches(batch.global_crops))
+            terms["gram"] = gram.weight_at(values.step) * gram_loss(all_patches, self._anchor_patches(batch))
         return terms
 
     def _draw_drop_path(
@@ -254,19 +254,17 @@ class SelfDistillation(nn.Module):
         return indices, torch.full((len(indices),), 1 / chosen, device=masks.device)
 
     @torch.no_grad()
-    def _anchor_patches(self, global_crops: Tensor) -> Tensor:
-        """[2B, N, D] patches of the anchor teacher, which sees the crops enlarged."""
+    def _anchor_patches(self, batch: StepBatch) -> Tensor:
+        """[2B, N, D] patches of the anchor teacher, which sees the boxes of the global crops with more pixels."""
         gram = self.config.losses.gram
         assert gram is not None
         assert self.anchor is not None
-        size = [side * gram.enlarge for side in global_crops.shape[-2:]]
-        enlarged = (
-            nn.functional.interpolate(global_crops, size=size, mode="bicubic") if gram.enlarge > 1 else global_crops
-        )
-        patches = self.anchor.forward_packed([enlarged])[0]["x_norm_patchtokens"]
+        crops = batch.global_crops if gram.enlarge == 1 else batch.anchor_crops
+        assert crops is not None, "the loader renders the anchor's crops from the start of the loss on"
+        patches = self.anchor.forward_packed([crops])[0]["x_norm_patchtokens"]
         side = self.anchor.patch_size
-        grid = (global_crops.shape[-2] // side, global_crops.shape[-1] // side)
-        return resize_patches(patches, grid=(grid[0] * gram.enlarge, grid[1] * gram.enlarge), target=grid)
+        grid, target = ((seen.shape[-2] // side, seen.shape[-1] // side) for seen in (crops, batch.global_crops))
+        return resize_patches(patches, grid=grid, target=target)
 
     @torch.no_grad()
     def update_averages(self, values: ScheduleValues) -> None:
@@ -274,10 +272,8 @@ class SelfDistillation(nn.Module):
         for name in self.students:
             move_average(self.average(name), self.student(name), values.momentum)
         gram = self.config.losses.gram
-        if gram is not None and self.anchor is not None:
-            since = values.step + 1 - gram.start
-            if since == 0 or (since > 0 and since % gram.refresh == 0):
-                move_average(self.anchor, self.teacher.backbone, 0.0)
+        if gram is not None and self.anchor is not None and gram.renews(values.step + 1):
+            move_average(self.anchor, self.teacher.backbone, 0.0)
 
     def train(self, mode: bool = True) -> SelfDistillation:
         """Set the students' mode; teacher, averages and anchor always evaluate."""

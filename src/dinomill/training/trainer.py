@@ -14,7 +14,7 @@ from types import FrameType
 from dinomill import tracking
 from dinomill.execution.launch import Interrupted
 from dinomill.handles import DatasetHandle
-from dinomill.images.batches import Batch
+from dinomill.images.batches import Anchor, Batch
 from dinomill.images.loader import TrainingLoader
 from dinomill.training.checkpoint import Checkpoints
 from dinomill.training.engine import Engine
@@ -115,7 +115,16 @@ def build_loader(job: TrainingJob, dataset: DatasetHandle, world: World, *, star
         mean=job.mean,
         std=job.std,
         mix=recipe.mix,
+        anchor=anchor_crops(job),
     )
+
+
+def anchor_crops(job: TrainingJob) -> Anchor | None:
+    """What the loader renders for the anchor of Gram anchoring; None without one, or where the crops themselves do."""
+    gram = job.step.losses.gram
+    if gram is None or gram.enlarge == 1:
+        return None
+    return Anchor(job.recipe.crops.global_size * gram.enlarge, gram.start * job.recipe.accumulate)
 
 
 def grouped(batches: Iterable[Batch], count: int) -> Iterator[list[Batch]]:

@@ -12,8 +12,30 @@ class GramConfig(Config):
 
     weight: float = Field(2.0, gt=0, description="Weight of the loss")
     start: int = Field(0, ge=0, description="First step with the loss; the teacher of that step becomes the anchor")
+    ramp: int = Field(0, ge=0, description="Steps over which the weight rises linearly to its value; 0: at once")
     refresh: int = Field(10_000, ge=1, description="Steps after which the anchor becomes the teacher of then")
-    enlarge: int = Field(2, ge=1, le=4, description="The anchor sees the global crops enlarged by this factor")
+    updates: int | None = Field(
+        3, ge=0, description="So often at most after the first time, then the anchor stays; null: without end"
+    )
+    enlarge: int = Field(
+        2,
+        ge=1,
+        le=4,
+        description="The anchor sees the boxes of the global crops with so many times the pixels a side, out of the image",
+    )
+
+    def weight_at(self, step: int) -> float:
+        """The weight of a step, counted from 0; 0 before the start."""
+        since = step - self.start
+        if since < 0:
+            return 0.0
+        return self.weight * min((since + 1) / self.ramp, 1.0) if self.ramp else self.weight
+
+    def renews(self, done: int) -> bool:
+        """Whether the anchor becomes the teacher when so many steps are done."""
+        since = done - self.start
+        number, rest = divmod(since, self.refresh)
+        return since >= 0 and rest == 0 and (self.updates is None or number <= self.updates)
 
 
 class LossConfig(Config):
