@@ -10,6 +10,11 @@ in and in fp32, the official-style step (benchmarks/contenders/official_style_st
 under the AGPL and is never imported by dinomill). Same model, crops, prototypes, batch, stochastic depth, centering and
 shared head for all; `shipped` is LightlyTrain with the stochastic depth that it sets for a ViT-S by itself.
 Figures are medians. CPU-seconds are steadier than wall time where the machine is shared.
+
+`peak share`: the operations of a step's matrix products, counted as they are done (torch.utils.flop_counter: what is
+computed again in the backward pass counts, what stochastic depth leaves out does not), over the step's time, over the
+rate of matrix products alone, which a process of its own measures in the same turns with the same threads. Both times
+are the shortest; once in wall time, and on a CPU once in CPU-seconds, which other work on the machine hardly moves.
 """
 
 from __future__ import annotations
@@ -23,7 +28,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from measuring import Peer, PeerFailedError, Table, command_line, finish
+
+from dinomill.models.hardware import has_fast_bf16
 
 HERE = Path(__file__).resolve().parent
 CONTENDERS = HERE / "contenders"
@@ -49,19 +57,40 @@ class Contender:
 
     name: str
     command: list[str]
-    steps: list[dict[str, float]] = field(default_factory=list)
+    precision: str = "fp32"
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    flops: float | None = None
     _peer: Peer | None = None
 
     def start(self, log: Path) -> None:
         self._peer = Peer(self.name, self.command, cwd=CONTENDERS, log=log)
 
-    def step(self) -> dict[str, float]:
+    def step(self) -> dict[str, Any]:
         assert self._peer is not None
         return self._peer.ask()
+
+    def count(self, log: Path) -> None:
+        """Count the operations of a step's products, in a process of its own."""
+        python, script, work, *rest = self.command
+        if script == "lightly_train_step.py":
+            return
+        work = json.dumps({**json.loads(work), "compile": False, "count": True})
+        twin = Contender(self.name, [python, script, work, *rest])
+        twin.start(log)
+        try:
+            self.flops = twin.step()["flops"]
+        finally:
+            twin.stop()
 
     def stop(self) -> None:
         if self._peer is not None:
             self._peer.close()
+
+    def share(self, peak: dict[str, float] | None, clock: str) -> float | None:
+        """Of the machine's peak, by a clock; None where the operations are not counted."""
+        if peak is None or self.flops is None:
+            return None
+        return self.flops / min(step[clock] for step in self.steps) / peak[clock]
 
     def median(self, key: str) -> float:
         return statistics.median(step[key] for step in self.steps)
@@ -81,7 +110,11 @@ def contenders(work: dict[str, Any], arguments: argparse.Namespace) -> list[Cont
             **work,
             **changes,
         }
-        return Contender(name, [python, script, json.dumps(options), "--threads", str(arguments.threads)])
+        precision = options["precision"]
+        if precision == "auto":
+            precision = "bf16" if has_fast_bf16(torch.device(arguments.device)) else "fp32"
+        command = [python, script, json.dumps(options), "--threads", str(arguments.threads)]
+        return Contender(name, command, precision=precision)
 
     peers_precision = "bf16" if arguments.device == "cuda" else "fp32"
     chosen = [
@@ -89,15 +122,15 @@ def contenders(work: dict[str, Any], arguments: argparse.Namespace) -> list[Cont
         one("dinomill fp32", "dinomill_step.py"),
         one("official-style", "official_style_step.py", precision=peers_precision),
     ]
-    if PEER_PYTHON.is_file() and arguments.device == "cpu":
-        script, python = "lightly_train_step.py", str(PEER_PYTHON)
+    if arguments.peer_python.is_file() and arguments.device == "cpu":
+        script, python = "lightly_train_step.py", str(arguments.peer_python)
         chosen += [
             one("LightlyTrain", script, python),
             one("LightlyTrain shipped", script, python, drop_path=0.1),
         ]
     else:
-        print(f"LightlyTrain is left out: there is no {PEER_PYTHON.relative_to(HERE.parent)}", file=sys.stderr)
-    if arguments.only:
+        print(f"LightlyTrain is left out: there is no {arguments.peer_python}", file=sys.stderr)
+    if arguments.only is not None:
         chosen = [contender for contender in chosen if contender.name in ("dinomill", *arguments.only)]
     return chosen
 
@@ -118,10 +151,18 @@ def model_flops(work: dict[str, Any]) -> float:
 
 def measure(name: str, work: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
     teams = contenders(work, arguments)
+    options = {**work, "precision": "fp32", "compile": False, "device": arguments.device}
+    command = [sys.executable, "matmul.py", json.dumps(options), "--threads", str(arguments.threads)]
+    products = Contender("matrix products", command)
+    rates: list[dict[str, dict[str, float]]] = []
     try:
+        for contender in teams:
+            contender.count(Path(arguments.logs) / f"{name}-{contender.name.replace(' ', '-')}-count.log")
+        products.start(Path(arguments.logs) / f"{name}-products.log")
         for contender in teams:
             contender.start(Path(arguments.logs) / f"{name}-{contender.name.replace(' ', '-')}.log")
         for turn in range(arguments.warmup + arguments.steps):
+            rates.append(products.step()["rates"])
             for contender in teams:
                 step = contender.step()
                 contender.steps.append(step)
@@ -131,33 +172,46 @@ def measure(name: str, work: dict[str, Any], arguments: argparse.Namespace) -> d
                 shown = f"{step['wall']:.2f} s wall, {step['cpu']:.2f} CPU-s, loss {step['loss']:.4f}"
                 print(f"  {name} turn {turn + 1} {contender.name}: {shown}", file=sys.stderr, flush=True)
     finally:
-        for contender in teams:
+        for contender in (products, *teams):
             contender.stop()
     first = {contender.name: contender.steps[0]["loss"] for contender in teams}
     for contender in teams:
         peak = contender.steps.pop(0)["peak_bytes"]
         contender.steps[0]["peak_bytes"] = max(peak, contender.steps[0]["peak_bytes"])
-    return report(name, work, teams, first, arguments)
+    clocks = ("wall", "cpu") if arguments.device == "cpu" else ("wall",)
+    peaks = {kind: {clock: max(rate[kind][clock] for rate in rates) for clock in clocks} for kind in rates[0]}
+    return report(name, work, teams, first, peaks, arguments)
 
 
 def report(
-    name: str, work: dict[str, Any], teams: list[Contender], first: dict[str, float], arguments: argparse.Namespace
+    name: str,
+    work: dict[str, Any],
+    teams: list[Contender],
+    first: dict[str, float],
+    peaks: dict[str, dict[str, float]],
+    arguments: argparse.Namespace,
 ) -> dict[str, Any]:
     print(
         f"\n{name}: ViT-{work['model']}/14, batch {work['batch']}, 2×{work['global_size']} + "
         f"{work['locals']}×{work['local_size']}, {work['prototypes']:,} prototypes, {arguments.device}, "
         f"{arguments.threads} threads, {arguments.steps} steps"
     )
-    table = Table("wall s", "CPU s", "images/s", "peak GB", "faster by", "CPU by", "memory", name=22)
+    heads = ("precision", "wall s", "CPU s", "images/s", "peak GB", "faster by", "CPU by", "memory", "of peak")
+    table = Table(*heads, "of peak, CPU", name=22)
     ours = teams[0]
     for team in teams:
         row = (team.median("wall"), team.median("cpu"), work["batch"] / team.median("wall"), team.peak)
         ratios = (row[0] / ours.median("wall"), row[1] / ours.median("cpu"), ours.peak / team.peak)
         table.row(
             team.name,
+            team.precision,
             *(f"{row[0]:.3f}", f"{row[1]:.2f}", f"{row[2]:.1f}", f"{row[3]:.2f}"),
             *(f"{ratios[0]:.2f}×", f"{ratios[1]:.2f}×", f"{ratios[2]:.2f}"),
+            *("" if share is None else f"{share:.1%}" for share in shares(team, peaks).values()),
         )
+    for kind, peak in peaks.items():
+        by_cpu = f", {peak['cpu'] / 1e9:.0f} a CPU-second" if "cpu" in peak else ""
+        print(f"matrix products alone, {kind}: {peak['wall'] / 1e9:.0f} GFLOP/s{by_cpu}")
     result: dict[str, Any] = {
         team.name: {
             "wall_s": round(team.median("wall"), 4),
@@ -166,6 +220,9 @@ def report(
             "speed_ratio": round(team.median("wall") / ours.median("wall"), 2),
             "cpu_ratio": round(team.median("cpu") / ours.median("cpu"), 2),
             "memory_ratio": round(ours.peak / team.peak, 3),
+            "precision": team.precision,
+            "gflop": None if team.flops is None else round(team.flops / 1e9, 1),
+            **{key: None if share is None else round(share, 4) for key, share in shares(team, peaks).items()},
         }
         for team in teams
     }
@@ -182,6 +239,13 @@ def report(
     return result
 
 
+def shares(team: Contender, peaks: dict[str, dict[str, float]]) -> dict[str, float | None]:
+    """A contender's shares of the peak of its precision."""
+    peak = peaks.get(team.precision)
+    by_cpu = team.share(peak, "cpu") if peak is not None and "cpu" in peak else None
+    return {"peak_share": team.share(peak, "wall"), "peak_share_cpu": by_cpu}
+
+
 def main() -> None:
     parser = command_line(__doc__, "one step of a tiny row")
     parser.add_argument("--row", action="append", choices=[*ROWS, *GPU_ROWS], help="default: all rows of the device")
@@ -191,6 +255,7 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=2, help="steps before them")
     parser.add_argument("--compile", action="store_true", help="compile dinomill's blocks")
     parser.add_argument("--only", action="append", help="a contender besides dinomill, by name; default: all")
+    parser.add_argument("--peer-python", type=Path, default=PEER_PYTHON, help="of the environment with LightlyTrain")
     parser.add_argument("--logs", default=tempfile.gettempdir(), help="folder for what the contenders print")
     arguments = parser.parse_args()
     if arguments.smoke:

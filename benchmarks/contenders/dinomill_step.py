@@ -10,9 +10,10 @@ from protocol import PATCH, Work, read_work, run
 from dinomill.models import HeadConfig, VisionTransformer, variant
 from dinomill.training.config import CenteringConfig, CenteringKind, OptimizerConfig, PretrainingStepConfig
 from dinomill.training.network import Network
-from dinomill.training.optimizer import build_optimizer, train_step
+from dinomill.training.optimizer import build_optimizer
 from dinomill.training.schedules import ScheduleConfig, Schedules
 from dinomill.training.self_distillation import SelfDistillation
+from dinomill.training.step import train_step
 
 
 def main() -> None:

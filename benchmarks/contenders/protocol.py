@@ -34,6 +34,7 @@ class Work:
     compile: bool
     device: str
     drop_path: float = 0.3
+    count: bool = False
 
     def crops(self, seed: int) -> list[torch.Tensor]:
         """Two global and the local crops, [B, 3, H, W] each."""
@@ -76,13 +77,13 @@ class Pace:
             sys.exit(0)
         self._start = self._now()
 
-    def done(self, loss: float) -> None:
-        """Report the step that just ended."""
+    def done(self, loss: float, **more: object) -> None:
+        """Report the step that just ended, with what else is known of it."""
         wall, cpu = (end - start for end, start in zip(self._now(), self._start, strict=True))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         if self._cuda:
             peak = torch.cuda.max_memory_allocated()
-        self._say({"wall": wall, "cpu": cpu, "peak_bytes": peak, "loss": loss})
+        self._say({"wall": wall, "cpu": cpu, "peak_bytes": peak, "loss": loss, **more})
 
     def ready(self) -> None:
         """Say that the first step may be asked for."""
@@ -98,12 +99,19 @@ class Pace:
 
 
 def run(work: Work, step: Callable[[int], torch.Tensor]) -> None:
-    """Serve steps until stdin ends."""
+    """Serve steps until stdin ends; with ``count`` the operations of their products are counted instead."""
     pace = Pace(work.device)
     pace.ready()
-    count = 0
+    index = 0
     while True:
         pace.wait()
-        loss = step(count)
-        pace.done(float(loss))
-        count += 1
+        if work.count:
+            # Loaded here alone: it is no part of what a step needs, and takes memory.
+            from torch.utils.flop_counter import FlopCounterMode
+
+            with FlopCounterMode(display=False) as counter:
+                loss = step(index)
+            pace.done(float(loss), flops=counter.get_total_flops())
+        else:
+            pace.done(float(step(index)))
+        index += 1

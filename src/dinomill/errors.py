@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class DinomillError(Exception):
     """A mistake or a missing thing outside the program: bad input, bad configuration, a full disk.
@@ -62,3 +64,30 @@ class StorageError(DinomillError):
 
 class MachineError(DinomillError):
     """Something that the machine should provide is missing: a port, a Java runtime, an executable."""
+
+
+# Of sysexits.h: try again later. A process that was told to stop and saved its state ends with it.
+EXIT_INTERRUPTED = 75
+
+
+class Interrupted(DinomillError):
+    """The work was told to stop, saved its state and can be continued."""
+
+
+def to_row(error: DinomillError) -> dict[str, str | None]:
+    """An error as plain values, to be told to another process."""
+    return {
+        "kind": type(error).__name__,
+        "problem": error.problem,
+        "found": error.found,
+        "expected": error.expected,
+        "action": error.action,
+    }
+
+
+def from_row(row: Mapping[str, str | None]) -> DinomillError:
+    """The error of another process; of a kind that is not known here, its message stays."""
+    kind = globals().get(str(row["kind"]))
+    known = kind if isinstance(kind, type) and issubclass(kind, DinomillError) else DinomillError
+    texts = {name: row.get(name) for name in ("found", "expected", "action")}
+    return known(str(row["problem"]), **texts)

@@ -21,6 +21,8 @@ from dinomill.storage.atomic import write_text
 
 HANDLE_NAME = "handle.json"
 START_NAME = "start"
+# An exported network keeps its heads beside its backbone: a distillation learns from their outputs.
+HEADS_NAME = "heads.safetensors"
 
 
 class Handle(BaseModel):

@@ -10,19 +10,21 @@ import time
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
-from dinomill.errors import ConfigError, DinomillError, MachineError
-from dinomill.execution.launch import Interrupted, LauncherConfig, SlurmConfig, launch, slurm_script
+from dinomill.errors import ConfigError, DinomillError, Interrupted, MachineError
+from dinomill.execution.launch import LauncherConfig, SlurmConfig, launch, slurm_script
 
 WORKER = """
 import json, os, signal, sys, time
 from pathlib import Path
-from dinomill.errors import ConfigError
-from dinomill.execution.launch import Interrupted, record_failure
+from dinomill.errors import ConfigError, Interrupted
+from dinomill.execution.launch import forget_failure, record_failure
 
 work = Path(sys.argv[1]).parent
 rank = int(os.environ.get("RANK", "0"))
 what = Path(sys.argv[1]).read_text()
+forget_failure(work, rank)
 if what == "ok":
     (work / f"done_{rank}").write_text(os.environ["EXTRA"] + " " + os.environ["OMP_NUM_THREADS"])
 elif what == "config":
@@ -31,6 +33,13 @@ elif what == "crash":
     raise ZeroDivisionError("a bug")
 elif what == "killed":
     os.kill(os.getpid(), signal.SIGKILL)
+elif what == "die once":
+    if rank == 1 and not (work / "died").exists():
+        (work / "died").touch()
+        record_failure(work, rank, ConfigError("A message of before."))
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0 if (work / "died").exists() and rank == 1 else 3)
+    (work / f"done_{rank}").write_text(os.environ["TORCHELASTIC_RESTART_COUNT"])
 elif what == "wait":
     def stop(*_):
         sys.exit(record_failure(work, rank, Interrupted("Stopped at step 3.", action="run it again")))
@@ -100,6 +109,28 @@ def test_crash_and_kill_say_how(work: Path) -> None:
         run(work, "crash")
     with pytest.raises(DinomillError, match="memory ran out"):
         run(work, "killed")
+
+
+def test_a_dead_process_and_all_others_are_started_again(work: Path) -> None:
+    run(work, "die once", kind="torchrun", processes=2)
+    assert [(work / f"done_{rank}").read_text() for rank in (0, 1)] == ["1", "1"]
+    assert not list((work / "failures").iterdir())
+
+
+def test_it_is_not_started_again_for_ever(work: Path) -> None:
+    with pytest.raises(DinomillError, match="exit code 1"):
+        run(work, "killed", kind="torchrun", processes=2, restarts=1)
+
+
+def test_fewer_nodes_may_go_on(work: Path) -> None:
+    config = LauncherConfig(kind="slurm", nodes=4, min_nodes=2, processes=8)
+    assert config.world_sizes == [16, 24, 32]
+    script = slurm_script("dinomill.training.worker", work / "a job.json", work=work, config=config)
+    assert "--nnodes=2:4 " in script
+    assert "--kill-on-bad-exit=0" in script
+    assert f"'{work}/a job.json'" in script
+    with pytest.raises(ValidationError, match="min_nodes is 5, nodes is 4"):
+        LauncherConfig(kind="slurm", nodes=4, min_nodes=5)
 
 
 def test_old_failures_are_forgotten(work: Path) -> None:

@@ -18,14 +18,14 @@ def test_stored_output(numeric_reference: Callable[[str], Mapping[str, np.ndarra
     head.load_state_dict({k[len(prefix) :]: torch.from_numpy(reference[k]) for k in reference if k.startswith(prefix)})
     x = torch.from_numpy(reference["head/x"])
     torch.testing.assert_close(head(x), torch.from_numpy(reference["head/out"]), atol=1e-5, rtol=0)
-    by_hand = head.bottleneck(x) @ head.prototypes().T
+    by_hand = head.bottleneck(x) @ head.last_layer.weight().T
     torch.testing.assert_close(by_hand, head(x), atol=1e-6, rtol=0)
 
 
 def test_fresh_prototypes_have_length_one_and_learn() -> None:
     torch.manual_seed(0)
     head = ProjectionHead(16, HeadConfig(hidden_dim=32, bottleneck_dim=8, prototypes=12))
-    torch.testing.assert_close(head.prototypes().norm(dim=1), torch.ones(12))
+    torch.testing.assert_close(head.last_layer.weight().norm(dim=1), torch.ones(12))
     head(torch.randn(4, 16)).square().sum().backward()
     gradients = {name: parameter.grad for name, parameter in head.named_parameters()}
     assert all(g is not None and g.abs().max() > 0 for g in gradients.values())

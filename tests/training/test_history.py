@@ -4,11 +4,9 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 import torch
 
 from dinomill.training.history import History, Recorder
-from dinomill.training.monitor import DivergedError
 from dinomill.training.parallel import World
 
 HERE = World(0, 1, torch.device("cpu"))
@@ -55,15 +53,51 @@ def test_recorder_averages_between_rows_across_a_checkpoint() -> None:
     continued = Recorder(recorder.state())
     continued.add(terms(6.0))
     continued.read(HERE, 3)
-    assert continued.means() == {"ibot": 3.0, "loss": 6.0}
+    assert continued.means() == {"ibot": 3.0, "loss": 6.0, "skipped": 0}
     continued.add(terms(5.0))
     continued.read(HERE, 4)
-    assert continued.means() == {"ibot": 5.0, "loss": 10.0}
+    assert continued.means() == {"ibot": 5.0, "loss": 10.0, "skipped": 0}
 
 
-def test_recorder_names_the_step_that_diverged() -> None:
+def test_recorder_names_the_steps_that_were_left_out_and_counts_those_in_a_row() -> None:
     recorder = Recorder()
-    for value in (1.0, float("nan")):
-        recorder.add({"koleo": torch.tensor(value)})
-    with pytest.raises(DivergedError, match="step 102"):
-        recorder.read(HERE, 102)
+    images = torch.tensor([4, 2])
+    for value in (1.0, float("nan"), 3.0, float("inf")):
+        skipped = torch.tensor(float(not value < 10))
+        recorder.add({"koleo": torch.tensor(value), "skipped": skipped}, [images])
+    bad = recorder.read(HERE, 104)
+    assert [(step.step, step.diagnosis, step.suspects) for step in bad] == [
+        (102, "the loss term 'koleo' is nan", (4, 2)),
+        (104, "the loss term 'koleo' is inf", (4, 2)),
+    ]
+    assert [step.step for step in recorder.streak] == [104]
+    assert recorder.means() == {"koleo": 2.0, "skipped": 2}
+    recorder.add({"koleo": torch.tensor(float("nan")), "skipped": torch.tensor(1.0)})
+    recorder.read(HERE, 105)
+    assert [step.step for step in recorder.streak] == [104, 105]
+    assert recorder.means() == {"skipped": 1}
+
+
+def test_recorder_blames_a_part_where_all_losses_are_finite() -> None:
+    recorder = Recorder()
+    terms = {"ibot": 1.0, "gradient_norm/backbone": float("nan"), "gradient_norm/dino_head": 2.0, "skipped": 1.0}
+    terms |= {"loss_scale": 0.5}  # no scale helps any more
+    recorder.add({name: torch.tensor(value) for name, value in terms.items()})
+    (bad,) = recorder.read(HERE, 7)
+    assert bad.diagnosis == "all loss terms are finite, the gradient of backbone is not (nan)"
+
+
+def test_recorder_takes_an_overflow_of_half_precision_for_what_it_is() -> None:
+    recorder = Recorder()
+    terms = {"ibot": 1.0, "gradient_norm/backbone": 0.0, "skipped": 1.0, "loss_scale": 1024.0}
+    recorder.add({name: torch.tensor(value) for name, value in terms.items()})
+    assert recorder.read(HERE, 1) == []
+    assert recorder.means()["skipped"] == 1
+
+
+def test_recorder_keeps_apart_rows_of_other_terms() -> None:
+    recorder = Recorder()
+    recorder.add({"ibot": torch.tensor(float("nan"))})
+    recorder.add({"ibot": torch.tensor(1.0), "gram": torch.tensor(2.0)})
+    assert [step.step for step in recorder.read(HERE, 2)] == [1]
+    assert recorder.means() == {"ibot": 1.0, "gram": 2.0, "skipped": 0}

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from dinomill.handles import DatasetHandle
 from dinomill.training.config import MonitorConfig
@@ -15,7 +14,7 @@ from dinomill.training.handover import preprocessing
 from dinomill.training.health import Reading, State
 from dinomill.training.job import TrainingJob
 from dinomill.training.look import Seen
-from dinomill.training.monitor import CollapseError, DivergedError, Monitor, Sets, monitor_sets, require_finite
+from dinomill.training.monitor import CollapseError, Monitor, Sets, monitor_sets
 from dinomill.training.parallel import World
 
 HERE = World(0, 1, torch.device("cpu"))
@@ -114,12 +113,3 @@ def test_full_disk_costs_a_picture_and_not_the_run(make_job: MakeJob, tmp_path: 
     assert monitor.read(0).effective_rank > 1
     assert "could not be kept" in caplog.text
     assert monitor.picture(0) is None
-
-
-def test_first_bad_term_of_the_first_bad_step_is_named() -> None:
-    rows: Tensor = torch.tensor([[1.0, 2.0, 3.0], [1.5, float("inf"), float("nan")], [float("nan")] * 3])
-    names = ("dino_local", "ibot", "total")
-    require_finite(rows[:1], names, 11)
-    with pytest.raises(DivergedError, match=r"at step 12: the loss term 'ibot' is inf") as caught:
-        require_finite(rows, names, 11)
-    assert "dino_local 1, ibot 2, total 3" in str(caught.value)

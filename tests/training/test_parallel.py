@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
 import subprocess
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 from dinomill.errors import ConfigError, MachineError
+from dinomill.training import parallel
 from dinomill.training.config import ParallelConfig
+from dinomill.training.engine import Engine, build_module
 from dinomill.training.history import History
 from dinomill.training.job import TrainingJob
 from dinomill.training.parallel import World, parallelise, world
@@ -108,3 +113,72 @@ def test_several_processes_need_a_way() -> None:
 def test_missing_gpu_is_said() -> None:
     with pytest.raises(MachineError, match="GPU"), world(ParallelConfig(), "cuda"):
         pass
+
+
+def test_a_group_of_one_leaves_the_environment_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    before = dict(os.environ)
+    with world(ParallelConfig(kind="ddp"), "cpu") as here:
+        assert torch.distributed.is_initialized()
+        assert here.from_main("word") == "word"
+    assert dict(os.environ) == before
+    assert not torch.distributed.is_initialized()
+
+
+def test_an_error_of_its_own_is_not_held_up_by_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    leave, waiting = torch.distributed.destroy_process_group, threading.Event()
+
+    def hangs() -> None:
+        waiting.wait(60)
+        leave()
+
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", hangs)
+    monkeypatch.setattr(parallel, "_LEAVE_SECONDS", 0.1)
+    start = time.monotonic()
+    with pytest.raises(ConfigError, match="mine"), world(ParallelConfig(kind="ddp"), "cpu"):
+        raise ConfigError("mine")
+    assert time.monotonic() - start < 30
+    waiting.set()
+    while torch.distributed.is_initialized():
+        time.sleep(0.01)
+
+
+def test_replicas_that_do_not_divide_the_processes_are_refused() -> None:
+    with pytest.raises(ConfigError, match="shared evenly"):
+        parallelise(torch.nn.Linear(1, 1), World(0, 4, torch.device("cpu")), ParallelConfig(kind="hsdp", replicas=3))
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
+def test_one_process_starts_from_the_weights_that_the_seed_gives(make_job: MakeJob, kind: str) -> None:
+    job = make_job(runtime={"parallel": {"kind": kind}})
+    torch.manual_seed(job.recipe.seed)
+    expected = build_module(job).state_dict()
+    with world(job.runtime.parallel, "cpu") as here:
+        actual = Engine(job, here).module.state_dict()
+        for name, tensor in actual.items():
+            whole = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+            assert torch.equal(whole, expected[name]), name
+
+
+def test_on_the_meta_device_nothing_is_drawn(make_job: MakeJob) -> None:
+    state = torch.random.get_rng_state()
+    module = build_module(make_job(), torch.device("meta"))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    whole = build_module(make_job())
+    assert {n: t.shape for n, t in module.state_dict().items()} == {n: t.shape for n, t in whole.state_dict().items()}
+    assert [p.requires_grad for p in module.parameters()] == [p.requires_grad for p in whole.parameters()]
+    assert all(tensor.is_meta for tensor in module.state_dict().values())
+
+
+@pytest.mark.slow
+def test_four_processes_in_two_replicas_train_as_one(
+    make_job: MakeJob, start_worker: StartWorker, alone: TrainingJob, tmp_path: Path
+) -> None:
+    parallel = {"kind": "hsdp", "replicas": 2}
+    job = make_job(work_root=tmp_path / "four", **{**ALIKE, "runtime": {"log_every": 1, "parallel": parallel}})
+    finished(start_worker(job, processes=4))
+    assert losses(job) == pytest.approx(losses(alone), rel=1e-5)
+    expected = load_file(alone.exported / "student" / "model.safetensors")
+    for name, tensor in load_file(job.exported / "student" / "model.safetensors").items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-5)

@@ -9,9 +9,10 @@ from dinomill.models import HeadConfig, VisionTransformer, VisionTransformerConf
 from dinomill.training.config import DistillationStepConfig, OptimizerConfig, PretrainingStepConfig
 from dinomill.training.losses.config import GramConfig
 from dinomill.training.network import Network
-from dinomill.training.optimizer import build_optimizer, train_step
+from dinomill.training.optimizer import build_optimizer
 from dinomill.training.schedules import ScheduleValues
 from dinomill.training.self_distillation import SelfDistillation
+from dinomill.training.step import train_step
 
 HEAD = HeadConfig(hidden_dim=32, bottleneck_dim=16, prototypes=24)
 BATCH, PATCHES = 4, 16

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import math
+import shutil
 import signal
 import subprocess
 import time
@@ -14,12 +16,15 @@ import torch
 from safetensors.torch import load_file
 
 from dinomill.errors import ConfigError
+from dinomill.handles import DatasetHandle
+from dinomill.images.manifest import read_kept
 from dinomill.models import load
 from dinomill.training.engine import Engine
 from dinomill.training.job import TrainingJob
-from dinomill.training.monitor import CollapseError, DivergedError
+from dinomill.training.monitor import CollapseError
+from dinomill.training.not_finite import DivergedError
 from dinomill.training.parallel import World
-from dinomill.training.trainer import stop_signals, train
+from dinomill.training.trainer import build_loader, stop_signals, train
 
 HERE = World(0, 1, torch.device("cpu"))
 MakeJob = Callable[..., TrainingJob]
@@ -160,9 +165,79 @@ def test_best_weights_are_kept_and_exported(make_job: MakeJob, digits_labelled: 
     assert (job.work / "checkpoints" / f"step_{best['step']:08d}").exists()
 
 
-def test_loss_that_is_no_number_ends_with_a_verdict(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A weight is poisoned after step 5, as a diverging update would.
+def poison(monkeypatch: pytest.MonkeyPatch, when: Callable[[int, Any], bool]) -> None:
+    """Batches get a pixel that is no number where `when(step, images' rows)` says so."""
+    original = Engine.step
+
+    def poisoned(self: Engine, step: int, batches: Any) -> dict[str, torch.Tensor]:
+        for batch in batches:
+            if when(step, batch.indices.tolist()):
+                batch.global_crops[0, 0, 0, 0] = torch.nan
+        return original(self, step, batches)
+
+    monkeypatch.setattr(Engine, "step", poisoned)
+
+
+def test_a_bad_batch_is_left_out_counted_and_its_images_named(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     job = make_job()
+    poison(monkeypatch, lambda step, rows: step == 5)
+    train(job, HERE)
+    rows = curve(job)
+    assert [row["skipped"] for row in rows] == [0, 1, 0, 0]
+    assert all(math.isfinite(value) for row in rows for value in row.values() if value is not None)
+    (line,) = (job.work / "not_finite.jsonl").read_text().splitlines()
+    named = json.loads(line)
+    assert named["step"] == 6
+    assert named["diagnosis"] == "the loss term 'dino_local' is nan"
+    handle = DatasetHandle.load(job.dataset)
+    with build_loader(job, handle, HERE, start_step=5) as loader:
+        batch = next(iter(loader))
+    paths = read_kept(handle.manifest).paths
+    assert named["images"] == [str(paths[row]) for row in batch.indices.tolist()]
+    assert "The update of step 6 was left out: the loss term 'dino_local' is nan" in caplog.text
+    assert named["images"][0] in caplog.text
+    assert all(torch.isfinite(tensor).all() for tensor in weights(job).values())
+
+
+def test_several_bad_batches_in_a_row_are_gone_around(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    # The images that the usual order brings at steps 6 to 8 are bad, wherever two of them meet.
+    policy = {"in_a_row": 3, "rate_factor": 0.5}
+    job = make_job(runtime={"not_finite": policy, "log_every": 1}, recipe={"steps": 16})
+    handle = DatasetHandle.load(job.dataset)
+    with build_loader(job, handle, HERE, start_step=5) as loader:
+        batches = iter(loader)
+        bad = {row for _ in range(3) for row in next(batches).indices.tolist()}
+    poison(monkeypatch, lambda step, rows: len(bad & set(rows)) > 8)
+    train(job, HERE)
+    assert "3 steps in a row were left out from step 6 on" in caplog.text
+    assert "back to step 4, with another order of the images and 0.5 of the learning rate" in caplog.text
+    (detour,) = json.loads((job.work / "detours.json").read_text())
+    assert detour == {"begins": 4, "failed": 6, "order": 1, "rate": 0.5}
+    rows = curve(job)
+    assert [row["step"] for row in rows] == list(range(1, 17))
+    assert sum(row["skipped"] for row in rows) == 0
+    plain = make_job(work_root=tmp_path / "plain", runtime={"log_every": 1}, recipe={"steps": 16})
+    monkeypatch.undo()
+    train(plain, HERE)
+    for row, usual in zip(rows, curve(plain), strict=True):
+        factor = 1 if row["step"] <= 4 else 0.5
+        assert row["learning_rate"] == pytest.approx(factor * usual["learning_rate"])
+        assert (row["loss"] == usual["loss"]) == (row["step"] <= 4)
+
+    # Killed on the detour, and started again: it is taken again.
+    shutil.rmtree(job.work / "checkpoints" / "step_00000016")
+    shutil.rmtree(job.exported)
+    train(job, HERE)
+    assert curve(job) == rows
+
+
+def test_what_cannot_be_gone_around_ends_with_a_diagnosis(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A weight is poisoned after step 5, as a diverging update would.
+    job = make_job(runtime={"not_finite": {"in_a_row": 2, "returns": 1}})
     original = Engine.step
 
     def poisoned(self: Engine, step: int, batches: Any) -> dict[str, torch.Tensor]:
@@ -175,11 +250,19 @@ def test_loss_that_is_no_number_ends_with_a_verdict(make_job: MakeJob, monkeypat
     with pytest.raises(DivergedError) as caught:
         train(job, HERE)
     text = str(caught.value)
-    assert "diverged at step 6" in text
-    assert "'dino_local' is nan" in text
-    assert "one step before: dino_local" in text
-    assert "learning rate" in text
+    assert "diverged at step 6: the loss term 'dino_local' is nan" in text
+    assert "after 1 returns to step 4 with other orders of the images" in text
+    assert "weights that are not finite: the student's backbone" in text
+    assert "pretraining.schedule.learning_rate" in text
     assert [path.name for path in sorted((job.work / "checkpoints").glob("step_*"))] == ["step_00000004"]
+
+
+def test_bad_from_the_first_step_goes_back_to_the_beginning(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = make_job(runtime={"not_finite": {"in_a_row": 1, "returns": 1}})
+    poison(monkeypatch, lambda step, rows: step == 1)
+    with pytest.raises(DivergedError, match="diverged at step 2") as caught:
+        train(job, HERE)
+    assert "after 1 returns to step 0" in str(caught.value)
 
 
 def test_collapse_ends_with_a_verdict(make_job: MakeJob) -> None:

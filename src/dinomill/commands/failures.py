@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dinomill.errors import ConfigError, DinomillError, StorageError
+from dinomill.errors import EXIT_INTERRUPTED, ConfigError, DinomillError, Interrupted, StorageError
 from dinomill.storage.atomic import refusal, refused
 
 LOGS = Path("logs")
@@ -26,7 +26,8 @@ INTERRUPTED = 130
 def shown_to_the_user(command: str) -> Iterator[None]:
     """End the process with a message instead of an exception.
 
-    Exit codes: 1 for any failure, 130 for Ctrl-C. ``SystemExit`` and click's own exceptions pass through.
+    Exit codes: 1 for any failure, 75 for a training that saved its state when it was told to stop, 130 for Ctrl-C.
+    ``SystemExit`` and click's own exceptions pass through.
 
     Args:
         command: What was run, as a part of the log file's name.
@@ -46,7 +47,7 @@ def shown_to_the_user(command: str) -> Iterator[None]:
             print(f"\nThis was not foreseen. {_keep_traceback(command)}", file=sys.stderr)
         else:
             print(f"\n{_red('error:')} {known}", file=sys.stderr)
-        raise SystemExit(1) from None
+        raise SystemExit(EXIT_INTERRUPTED if isinstance(known, Interrupted) else 1) from None
 
 
 def _print_anything() -> None:

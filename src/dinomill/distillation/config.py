@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from dinomill.execution.launch import LauncherConfig
 from dinomill.training.config import DistillationStepConfig, StatedModel
-from dinomill.training.job import Recipe, Runtime
+from dinomill.training.job import Runtime, TrainingRecipe
 
 
 class StudentModel(StatedModel):
@@ -24,7 +24,7 @@ class StudentModel(StatedModel):
     in_channels: int | Literal["auto"] = Field(default="auto", description="channels of an image; auto: the teacher's")
 
 
-class DistillationConfig(Recipe):
+class DistillationConfig(TrainingRecipe):
     """Small backbones from a frozen teacher; all students learn from the same pass of the teacher."""
 
     work: Path = Field(

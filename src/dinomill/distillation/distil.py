@@ -9,12 +9,12 @@ from __future__ import annotations
 from dinomill.distillation.config import DistillationConfig
 from dinomill.distillation.students import resolve_students
 from dinomill.errors import ConfigError
-from dinomill.handles import DatasetHandle, ModelHandle, StudentsHandle
+from dinomill.handles import HEADS_NAME, DatasetHandle, ModelHandle, StudentsHandle
 from dinomill.models import read_config
 from dinomill.storage.atomic import atomic_folder
-from dinomill.storage.hashing import hash_json
+from dinomill.storage.hashing import hash_file, hash_json
 from dinomill.training.hand_on import adopt, local_labelled, run_job
-from dinomill.training.job import Recipe, TrainingJob
+from dinomill.training.job import TrainingJob, TrainingRecipe
 
 
 def distil(
@@ -43,7 +43,7 @@ def distil(
         students[name].save()
     return StudentsHandle(
         folder=config.output,
-        config_hash=hash_json(job.identity()),
+        config_hash=hash_json(job.result_identity()),
         students=students,
         champion=config.champion or next(iter(config.students)),
     )
@@ -65,7 +65,7 @@ def distillation_job(
     drawn = {name: model.initialisation for name, model in config.students.items()}
     return TrainingJob(
         stage="distillation",
-        recipe=Recipe(**{name: getattr(config, name) for name in Recipe.model_fields}),
+        recipe=TrainingRecipe(**{name: getattr(config, name) for name in TrainingRecipe.model_fields}),
         models=resolve_students(config, read_config(teacher.folder)["model"], teacher.name),
         initialisation={name: how for name, how in drawn.items() if how is not None} or None,
         step=config.step,
@@ -74,6 +74,7 @@ def distillation_job(
         dataset_sha256=dataset.manifest_sha256,
         teacher=teacher.folder,
         teacher_sha256=teacher.weights_sha256,
+        teacher_heads_sha256=hash_file(heads) if (heads := teacher.folder / HEADS_NAME).is_file() else None,
         mean=mean,
         std=std,
         labelled=local_labelled(labelled),

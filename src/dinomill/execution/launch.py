@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -20,27 +21,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-import dinomill.errors
 from dinomill.config import Config
-from dinomill.errors import DinomillError, MachineError
+from dinomill.errors import EXIT_INTERRUPTED, DinomillError, Interrupted, MachineError, from_row, to_row
 from dinomill.storage.atomic import write_text
 
-# Of sysexits.h: try again later. A worker that was told to stop and saved its state ends with it.
-EXIT_INTERRUPTED = 75
 EXIT_USER_ERROR = 2
 
 # Workers look after this process: when it is gone without a word (SIGKILL), they save and stop too.
 LAUNCHER_PID = "DINOMILL_LAUNCHER_PID"
 
 _CHECKPOINT_SECONDS = 120
-
-
-class Interrupted(DinomillError):
-    """The work was told to stop, saved its state and can be continued."""
 
 
 class SlurmConfig(Config):
@@ -66,9 +60,32 @@ class LauncherConfig(Config):
     )
     processes: int = Field(default=1, ge=1, description="processes a node: one for each GPU")
     nodes: int = Field(default=1, ge=1, description="nodes; only SLURM starts more than one")
+    min_nodes: int | None = Field(
+        default=None,
+        ge=1,
+        description="go on with so many when nodes are lost, and with more when they are back (torchrun's min:max); "
+        "batch_size must be a multiple of every number of processes in between; null: all or none",
+    )
     threads: int = Field(default=0, ge=0, description="CPU threads a process; 0 shares this machine's cores evenly")
-    restarts: int = Field(default=0, ge=0, description="how often torchrun starts all workers again when one fails")
+    restarts: int = Field(
+        default=3,
+        ge=0,
+        description="how often torchrun starts all workers again when one dies: they go on from the last checkpoint",
+    )
     slurm: SlurmConfig = SlurmConfig()
+
+    @model_validator(mode="after")
+    def _fewer_than_all(self) -> Self:
+        if self.min_nodes is not None and self.min_nodes > self.nodes:
+            raise ValueError(f"min_nodes is {self.min_nodes}, nodes is {self.nodes}: it cannot be more")
+        return self
+
+    @property
+    def world_sizes(self) -> list[int]:
+        """The numbers of processes that may train together, where nodes may be lost."""
+        if self.kind != "slurm" or self.min_nodes is None:
+            return [self.world_size]
+        return [nodes * self.processes for nodes in range(self.min_nodes, self.nodes + 1)]
 
     @property
     def world_size(self) -> int:
@@ -112,16 +129,14 @@ def launch(module: str, job: Path, *, work: Path, config: LauncherConfig, enviro
         raise _explain(code, failures, stopped=bool(received))
 
 
+def forget_failure(work: Path, rank: int) -> None:
+    """Called by a worker that begins: what an earlier one of its rank left does not hold any more."""
+    (work / "failures" / f"rank_{rank}.json").unlink(missing_ok=True)
+
+
 def record_failure(work: Path, rank: int, error: DinomillError) -> int:
     """Called by a worker: leave the error for the launching process and return the exit code to end with."""
-    row = {
-        "kind": type(error).__name__,
-        "problem": error.problem,
-        "found": error.found,
-        "expected": error.expected,
-        "action": error.action,
-    }
-    write_text(work / "failures" / f"rank_{rank}.json", json.dumps(row))
+    write_text(work / "failures" / f"rank_{rank}.json", json.dumps(to_row(error)))
     return EXIT_INTERRUPTED if isinstance(error, Interrupted) else EXIT_USER_ERROR
 
 
@@ -145,7 +160,7 @@ def slurm_script(module: str, job: Path, *, work: Path, config: LauncherConfig) 
         f"--cpus-per-task={slurm.cpus_per_task}",
         f"--mem={slurm.memory}",
         f"--time={slurm.time}",
-        f"--output={work / 'slurm' / 'output-%j.log'}",
+        f"--output={shlex.quote(str(work / 'slurm' / 'output-%j.log'))}",
         # The workers save a checkpoint when they are warned, then the script below puts the job back in the queue.
         f"--signal=TERM@{_CHECKPOINT_SECONDS + 60}",
         "--requeue",
@@ -155,27 +170,33 @@ def slurm_script(module: str, job: Path, *, work: Path, config: LauncherConfig) 
     options += [f"--partition={slurm.partition}"] if slurm.partition else []
     options += [f"--account={slurm.account}"] if slurm.account else []
     options += slurm.options
+    nodes = f"{config.nodes}" if config.min_nodes is None else f"{config.min_nodes}:{config.nodes}"
     torchrun = (
-        f"{sys.executable} -m torch.distributed.run --nnodes={config.nodes} --nproc-per-node={config.processes} "
+        f"{shlex.quote(sys.executable)} -m torch.distributed.run --nnodes={nodes} --nproc-per-node={config.processes} "
         f"--max-restarts={config.restarts} --shutdown-timeout={_CHECKPOINT_SECONDS} "
-        f'--rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID" --rdzv-endpoint="$head:{slurm.port}" -m {module} {job}'
+        f'--rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID" --rdzv-endpoint="$head:{slurm.port}" '
+        f"-m {module} {shlex.quote(str(job))}"
     )
-    interrupted = work / "failures"
+    # With fewer nodes allowed, the loss of one is torchrun's to answer.
+    srun = "srun --kill-on-bad-exit=1" if config.min_nodes is None else "srun --kill-on-bad-exit=0 --no-kill"
+    interrupted = shlex.quote(str(work / "failures"))
     return "\n".join(
         [
             "#!/bin/bash",
             *(f"#SBATCH {option}" for option in options),
             "set -u",
-            f"cd {Path.cwd()}",
+            f"cd {shlex.quote(str(Path.cwd()))}",
             *slurm.setup,
             f"export OMP_NUM_THREADS={config.threads or max(slurm.cpus_per_task // config.processes, 1)}",
             'head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
             f"rm -rf {interrupted}",
-            f"srun --kill-on-bad-exit=1 {torchrun}",
+            f"{srun} {torchrun}",
             "code=$?",
             f'if grep -qs \'"kind": "Interrupted"\' {interrupted}/rank_0.json; then',
             '  scontrol requeue "$SLURM_JOB_ID"',
             "fi",
+            # A user's error ends the workers quietly, so that torchrun does not start them again.
+            f"[ $code -eq 0 ] && ls {interrupted}/rank_*.json > /dev/null 2>&1 && code={EXIT_USER_ERROR}",
             "exit $code",
             "",
         ]
@@ -241,10 +262,7 @@ def _gone_is_fine() -> Iterator[None]:
 def _explain(code: int, failures: Path, *, stopped: bool) -> DinomillError:
     """What went wrong, in the words of the first worker that knows it."""
     for path in sorted(failures.glob("rank_*.json")):
-        row = json.loads(path.read_text(encoding="utf-8"))
-        name = row.pop("kind")
-        kind = Interrupted if name == "Interrupted" else getattr(dinomill.errors, name, DinomillError)
-        return kind(row.pop("problem"), **row)
+        return from_row(json.loads(path.read_text(encoding="utf-8")))
     if stopped or code == EXIT_INTERRUPTED:
         return Interrupted(
             "The training was stopped before it could save its state.",

@@ -34,7 +34,7 @@ from dinomill.models.fused_branches import (
 from dinomill.models.stochastic_depth import Subset
 
 
-def compute_dtype(x: Tensor) -> torch.dtype:
+def products_dtype(x: Tensor) -> torch.dtype:
     """The precision in which products of ``x`` are to be computed: autocast's, where it is on."""
     return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
 

@@ -29,7 +29,8 @@ class WeightNormLinear(nn.Module):
 class ProjectionHead(nn.Module):
     """in, hidden, hidden, bottleneck with GELU; L2 normalisation; prototypes (Caron et al. 2021).
 
-    A loss that works on chunks of prototypes takes ``bottleneck(x)`` and ``prototypes()`` instead of calling the head.
+    A loss that works on tiles of prototypes takes ``bottleneck(x)`` and the last layer's weights instead of calling the
+    head.
     """
 
     def __init__(self, in_dim: int, config: HeadConfig) -> None:
@@ -43,7 +44,8 @@ class ProjectionHead(nn.Module):
             nn.Linear(config.hidden_dim, config.bottleneck_dim),
         )
         self.last_layer = WeightNormLinear(config.bottleneck_dim, config.prototypes)
-        self.reset_parameters()
+        if not self.last_layer.weight_v.is_meta:
+            self.reset_parameters()
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw all weights afresh."""
@@ -60,10 +62,6 @@ class ProjectionHead(nn.Module):
         x = self.mlp(x)
         # The length is summed in fp32; the official code's floor in fp16 is kept, which cannot hold 1e-12.
         return nn.functional.normalize(x.float(), dim=-1, eps=1e-6 if x.dtype == torch.float16 else 1e-12).to(x.dtype)
-
-    def prototypes(self) -> Tensor:
-        """The effective weight of the last layer, ``[prototypes, bottleneck]``."""
-        return self.last_layer.weight()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[..., D]`` to logits ``[..., prototypes]`` (not yet divided by a temperature)."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dinomill.models.attention import SelfAttention, Sequences
 from dinomill.models.config import VisionTransformerConfig
 from dinomill.models.ffn import Mlp, SwiGlu
-from dinomill.models.fused_block import compute_dtype, fused_attention, fused_feed_forward
+from dinomill.models.fused_block import fused_attention, fused_feed_forward, products_dtype
 from dinomill.models.fused_branches import AttentionWeights, FeedForwardWeights, Shape
 from dinomill.models.stochastic_depth import Subset, add_back, take
 
@@ -122,7 +122,7 @@ class Block(nn.Module):
         )
 
     def _shape(self, x: Tensor, layout: Sequence[Sequences], subset: Subset | None) -> Shape:
-        return Shape(self.attn.num_heads, self.norm1.eps, compute_dtype(x), tuple(layout), subset)
+        return Shape(self.attn.num_heads, self.norm1.eps, products_dtype(x), tuple(layout), subset)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         branch: Tensor = self.ls2(self.mlp(self.norm2(x)))

@@ -9,10 +9,10 @@ from pydantic import Field
 
 from dinomill.execution.launch import LauncherConfig
 from dinomill.training.config import AdaptationConfig, Address, PretrainingStepConfig, StatedModel
-from dinomill.training.job import Recipe, Runtime
+from dinomill.training.job import Runtime, TrainingRecipe
 
 
-class PretrainingConfig(Recipe):
+class PretrainingConfig(TrainingRecipe):
     """A backbone from curated images, without labels."""
 
     work: Path = Field(

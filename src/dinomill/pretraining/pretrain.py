@@ -14,7 +14,7 @@ from dinomill.errors import ConfigError
 from dinomill.handles import DatasetHandle, ModelHandle
 from dinomill.pretraining.config import PretrainingConfig
 from dinomill.training.hand_on import adopt, local_labelled, run_job
-from dinomill.training.job import Recipe, TrainingJob
+from dinomill.training.job import TrainingJob, TrainingRecipe
 from dinomill.training.starting import resolve_model, starting_weights
 
 _STUDENT = "student"
@@ -51,7 +51,7 @@ def pretraining_job(dataset: DatasetHandle, labelled: str | None, config: Pretra
     drawn = None if config.model == "from_weights" else config.model.initialisation
     return TrainingJob(
         stage="pretraining",
-        recipe=Recipe(**{name: getattr(config, name) for name in Recipe.model_fields}),
+        recipe=TrainingRecipe(**{name: getattr(config, name) for name in TrainingRecipe.model_fields}),
         models={_STUDENT: model},
         initialisation=None if drawn is None else {_STUDENT: drawn},
         step=config.step,

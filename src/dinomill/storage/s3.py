@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from dinomill.errors import InputError, StorageError
+from dinomill.storage.atomic import storage_errors
 
 _SCHEME = "s3://"
 _ATTEMPTS = 6  # of reading a body that was cut
@@ -105,6 +107,48 @@ def write_object(uri: str, data: bytes) -> None:
         _client().put_object(Bucket=bucket, Key=key, Body=data)
     except Exception as error:
         raise _storage_error(f"Cannot write {uri}.", error) from None
+
+
+def upload_file(path: Path, uri: str) -> None:
+    """Write a file as an object, in parts where it is large.
+
+    Raises:
+        StorageError: When the server does not answer or refuses.
+    """
+    bucket, key = split_uri(uri)
+    try:
+        _client().upload_file(str(path), bucket, key)
+    except Exception as error:
+        raise _storage_error(f"Cannot write {uri}.", error) from None
+
+
+def download_file(uri: str, path: Path) -> None:
+    """Write an object to a file.
+
+    Raises:
+        StorageError: When the server does not answer or refuses, or the disk is full.
+    """
+    bucket, key = split_uri(uri)
+    try:
+        with storage_errors(path):
+            _client().download_file(bucket, key, str(path))
+    except StorageError:
+        raise
+    except Exception as error:
+        raise _storage_error(f"Cannot read {uri}.", error) from None
+
+
+def delete_object(uri: str) -> None:
+    """Remove an object; one that is not there is no error.
+
+    Raises:
+        StorageError: When the server does not answer or refuses.
+    """
+    bucket, key = split_uri(uri)
+    try:
+        _client().delete_object(Bucket=bucket, Key=key)
+    except Exception as error:
+        raise _storage_error(f"Cannot remove {uri}.", error) from None
 
 
 @lru_cache(maxsize=1)

@@ -5,6 +5,7 @@ MLflow itself is imported when a function first needs it (2 to 3 CPU-seconds): i
 
 from dinomill.tracking.config import TrackingConfig
 from dinomill.tracking.connection import redact, resolve_uri
+from dinomill.tracking.life import attach, continue_run, end_run, open_run
 from dinomill.tracking.provenance import git_commit
 from dinomill.tracking.registry import (
     ModelCard,
@@ -16,7 +17,7 @@ from dinomill.tracking.registry import (
     set_alias,
     version_by_alias,
 )
-from dinomill.tracking.run import Run, attach, open_run
+from dinomill.tracking.run import Run
 from dinomill.tracking.store import current_store, store_at_work
 
 __all__ = [
@@ -26,8 +27,10 @@ __all__ = [
     "TrackingConfig",
     "annotate",
     "attach",
+    "continue_run",
     "current_store",
     "download",
+    "end_run",
     "find_version",
     "git_commit",
     "open_run",

@@ -1,21 +1,20 @@
-"""One MLflow run a stage: opened by the stage, joined by its worker processes, written by rank 0 only."""
+"""One MLflow run a stage: what is written to it, by rank 0 only; `life` opens, joins and ends it."""
 
 from __future__ import annotations
 
 import json
 import logging
 import math
-import os
 import re
+import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
-from dinomill.errors import DinomillError, InputError, MachineError
-from dinomill.tracking.connection import connect, experiment_id, redact, resolve_uri, tracking_errors
-from dinomill.tracking.provenance import source_tags
+from dinomill.errors import InputError, MachineError
+from dinomill.tracking.connection import redact, tracking_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,6 +27,7 @@ _PARAMS_A_BATCH = 100
 _VALUE_LENGTH = 6000
 
 _RETRY_SECONDS = 60.0
+_CLOSE_SECONDS = 30.0
 
 # `num_register_tokens` is no secret; `hub.token` is.
 _SECRET = re.compile(r"password|secret|credential|api_?key|access_?key|(^|[._])token$", re.IGNORECASE)
@@ -43,19 +43,39 @@ class Run:
         client: The store's client, or None for a run that writes nothing (ranks other than 0, no tracking).
         run_id: MLflow's id of the run.
         tracking_uri: The store, a SQLite path made absolute.
+        background: Metrics are written by a thread: who logs them waits for no store. ``close`` it at the end, or use
+            it as a context.
     """
 
-    def __init__(self, client: MlflowClient | None, run_id: str | None, tracking_uri: str) -> None:
+    def __init__(
+        self, client: MlflowClient | None, run_id: str | None, tracking_uri: str, *, background: bool = False
+    ) -> None:
         self._client = client
         self._id = run_id or ""
         self.tracking_uri = tracking_uri
         self._waiting: list[Any] = []
+        self._lock = threading.Lock()
         self._next_try = 0.0
+        self._told = threading.Event()
+        self._closing = False
+        self._thread: threading.Thread | None = None
+        if background and client is not None:
+            self._thread = threading.Thread(target=self._write_on, name="dinomill-tracking", daemon=True)
+            self._thread.start()
 
     @property
     def run_id(self) -> str | None:
         """MLflow's id of the run, or None when nothing is tracked."""
         return self._id or None
+
+    @property
+    def client(self) -> MlflowClient | None:
+        """The store's client; None where nothing is written."""
+        return self._client
+
+    def become(self, run_id: str) -> None:
+        """Write another run from now on; what waits goes there too."""
+        self._id = run_id
 
     @property
     def writes(self) -> bool:
@@ -80,13 +100,18 @@ class Run:
 
         rows = [(step, metrics)] if isinstance(metrics, Mapping) else list(metrics)
         now = int(time.time() * 1000)
-        self._waiting += [
+        found = [
             Metric(name, float(value), now, at)
             for at, values in rows
             for name, value in values.items()
             if math.isfinite(value)
         ]
-        self.flush()
+        with self._lock:
+            self._waiting += found
+        if self._thread is None:
+            self.flush()
+        else:
+            self._told.set()
 
     def flush(self, *, force: bool = False) -> None:
         """Write the metrics that wait. While the store is away they are kept, and it is asked again once a minute.
@@ -106,7 +131,48 @@ class Run:
                 self._next_try = time.monotonic() + _RETRY_SECONDS
                 log.warning("Metrics wait to be written (%d values): %s", len(self._waiting), error)
                 return
-            del self._waiting[: len(batch)]
+            with self._lock:
+                del self._waiting[: len(batch)]
+
+    def _write_on(self) -> None:
+        """The thread: write what was told, until it is closed."""
+        while not self._closing:
+            self._told.wait(_RETRY_SECONDS)
+            self._told.clear()
+            try:
+                self.flush(force=self._closing)
+            except Exception as error:  # a bug here must not end in silence, nor in the end of a training
+                log.warning("Metrics cannot be written: %s: %s", type(error).__name__, error)
+                self._next_try = time.monotonic() + _RETRY_SECONDS
+
+    def close(self) -> None:
+        """Write what waits; a store that does not answer is not waited for longer than half a minute."""
+        if self._thread is None:
+            return
+        self._closing = True
+        self._told.set()
+        self._thread.join(_CLOSE_SECONDS)
+        self._thread = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def last_step(self, metric: str) -> int:
+        """The last step at which the run has a metric; -1 where it has none, or the store does not answer."""
+        if self._client is None:
+            return -1
+        try:
+            with tracking_errors(self.tracking_uri):
+                points = self._client.get_metric_history(self._id, metric)
+        except MachineError as error:
+            log.warning("What the run has already is not known: %s", error)
+            return -1
+        return max((point.step for point in points), default=-1)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Write parameters, nested mappings as dotted names. Values whose name speaks of a secret are left out."""
@@ -114,7 +180,7 @@ class Run:
             return
         from mlflow.entities import Param
 
-        rows = [Param(name, _text(value)) for name, value in flatten(params).items() if not _is_secret(name)]
+        rows = [Param(name, as_text(value)) for name, value in flatten(params).items() if not _is_secret(name)]
         with tracking_errors(self.tracking_uri):
             for start in range(0, len(rows), _PARAMS_A_BATCH):
                 self._client.log_batch(self._id, params=rows[start : start + _PARAMS_A_BATCH])
@@ -125,7 +191,7 @@ class Run:
             return
         with tracking_errors(self.tracking_uri):
             for name, value in tags.items():
-                self._client.set_tag(self._id, name, _text(value))
+                self._client.set_tag(self._id, name, as_text(value))
 
     def log_artifacts(self, path: Path, folder: str | None = None) -> None:
         """Keep a file, or a folder with all that is in it, under ``folder`` of the run's artifacts."""
@@ -172,74 +238,6 @@ class Run:
         return {"MLFLOW_RUN_ID": self._id, "MLFLOW_TRACKING_URI": self.tracking_uri}
 
 
-@contextmanager
-def open_run(
-    stage: str,
-    *,
-    tracking_uri: str,
-    experiment: str = "dinomill",
-    tags: Mapping[str, Any] | None = None,
-    params: Mapping[str, Any] | None = None,
-) -> Iterator[Run]:
-    """Open the MLflow run of a stage; it ends as finished, failed or killed with the block.
-
-    Args:
-        stage: The stage's name, which becomes the run's.
-        tracking_uri: ``sqlite:///path`` or the address of a server.
-        experiment: The MLflow experiment, created if need be.
-        tags: Tags of the run; ``git_commit`` is added.
-        params: The configuration, as nested mappings; secrets are left out.
-
-    Raises:
-        MachineError: When the store cannot be reached.
-    """
-    uri = resolve_uri(tracking_uri)
-    client = connect(uri)
-    experiment_key = experiment_id(client, uri, experiment)
-    all_tags = source_tags(stage) | {name: _text(value) for name, value in (tags or {}).items()}
-    with tracking_errors(uri):
-        created = client.create_run(experiment_key, run_name=stage, tags=all_tags)
-    run = Run(client, created.info.run_id, uri)
-    status = "FAILED"
-    try:
-        run.log_params(params or {})
-        yield run
-        status = "FINISHED"
-    except (KeyboardInterrupt, SystemExit):
-        status = "KILLED"
-        raise
-    finally:
-        _end(client, run, status)
-
-
-def _end(client: MlflowClient, run: Run, status: str) -> None:
-    """End the run; while another error is on its way to the user, a store that is away must not hide it."""
-    try:
-        run.flush(force=True)
-        with tracking_errors(run.tracking_uri):
-            client.set_terminated(run.run_id or "", status=status)
-    except DinomillError as error:
-        if status == "FINISHED":
-            raise
-        log.warning("The run could not be ended in the store: %s", error)
-
-
-def attach(run_id: str | None = None, tracking_uri: str | None = None) -> Run:
-    """Join a run that another process opened, by ``MLFLOW_RUN_ID`` and ``MLFLOW_TRACKING_URI`` unless they are given.
-
-    Only rank 0 (environment variable ``RANK``, as torchrun sets it) writes; elsewhere, and where there is no run, the
-    result takes every call and does nothing.
-
-    Raises:
-        MachineError: When the store cannot be reached.
-    """
-    run_id = run_id or os.environ.get("MLFLOW_RUN_ID")
-    uri = resolve_uri(tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", ""))
-    if not run_id or not uri or int(os.environ.get("RANK", "0")) != 0:
-        return Run(None, run_id, uri)
-    return Run(connect(uri), run_id, uri)
-
-
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings as one, with dotted names: ``{"a": {"b": 1}}`` becomes ``{"a.b": 1}``."""
     flat: dict[str, Any] = {}
@@ -256,7 +254,8 @@ def _is_secret(name: str) -> bool:
     return _SECRET.search(name) is not None
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """A value as MLflow keeps it: a list with commas, no password of an address, cut at the interface's limit."""
     if isinstance(value, Sequence) and not isinstance(value, str):
         value = ", ".join(str(item) for item in value)
     return redact(str(value))[:_VALUE_LENGTH]

@@ -106,10 +106,10 @@ def sinkhorn_knopp(
         direction, gain = prototypes.direction[part], prototypes.gain[part]
         scores[:, part], top[part], sums[part], column[part], reached = first(scaled, direction, gain, kept)
         total += reached
-    together = _ranks() > 1
-    own = _to_the_top_of_all(top) if together else None
+    row = torch.ones_like(total)
+    own = _to_the_top_of_all(top) if _ranks() > 1 else None
     for iteration in range(iterations):
-        if together:
+        if own is not None:
             # Sums of all tiles at once, so that the ranks meet once.
             if iteration:
                 for part in prototypes.tiles():

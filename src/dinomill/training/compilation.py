@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Literal, ParamSpec, TypeVar
 
 import torch
 from torch import nn
@@ -24,6 +24,9 @@ Result = TypeVar("Result")
 # Graphs of one piece of code at most. All blocks share theirs; students of other widths, teachers, what looks at
 # images of another size, and the last block, whose rows are few, each add some. PyTorch's own limit is 8.
 _GRAPHS = 64
+
+# PyTorch's own; "eager" traces without generating code.
+_BACKEND = "inductor"
 
 # Steps after which compiling has paid for itself, by kind of device; measured on a CPU in docs/performance.md. On a
 # GPU a step is shorter and gains more of it: what is assumed there is a minute of compiling for 50 ms a step.
@@ -74,33 +77,30 @@ def compile_blocks(module: nn.Module) -> None:
         if isinstance(part, VisionTransformer):
             for block in part.blocks:
                 # What nn.Module.compile sets, but for the way back.
-                block._compiled_call_impl = compiled(block._call_impl, dynamic=False)
+                block._compiled_call_impl = compiled(block._call_impl, "The blocks", dynamic=False)
 
 
 @functools.cache
 def tile(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """A function of a tile, compiled for any number of rows."""
-    return compiled(function, dynamic=True)
+    return compiled(function, "A pass over tiles of prototypes", dynamic=True)
 
 
-def compiled(
-    function: Callable[Arguments, Result], *, dynamic: bool, backend: str | None = None
-) -> Callable[Arguments, Result]:
+def compiled(function: Callable[Arguments, Result], name: str, *, dynamic: bool) -> Callable[Arguments, Result]:
     """A function that is compiled when it is first called, and runs as it is written where that fails.
 
     Args:
         function: What to compile.
+        name: For people.
         dynamic: Whether one graph is to serve all sizes.
-        backend: Another than PyTorch's own.
     """
     import torch._dynamo.config as limits
-    from torch._dynamo.exc import TorchDynamoException
+    from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 
     # A graph too many raises, and is logged here, instead of running on in silence.
     limits.recompile_limit = max(limits.recompile_limit, _GRAPHS)
     limits.fail_on_recompile_limit_hit = True
-    options: dict[str, Any] = {} if backend is None else {"backend": backend}
-    fast = torch.compile(function, dynamic=dynamic, **options)
+    fast = torch.compile(function, dynamic=dynamic, backend=_BACKEND)
     failed = False
 
     @functools.wraps(function)
@@ -109,9 +109,9 @@ def compiled(
         if not failed:
             try:
                 return fast(*args, **keywords)
-            except TorchDynamoException as error:
+            except (TorchDynamoException, FailOnRecompileLimitHit) as error:
                 failed = True
-                _say(getattr(function, "__qualname__", "a function"), error)
+                _say(name, error)
         return function(*args, **keywords)
 
     return call
@@ -123,11 +123,11 @@ def _told(_name: str) -> list[None]:
 
 
 def _say(name: str, error: Exception) -> None:
-    """Name what runs uncompiled from here on, once for all blocks."""
+    """Say what runs uncompiled from here on, once for all blocks."""
     told = _told(name)
     if not told:
         told.append(None)
         reason = str(error).strip().splitlines()
         log.warning(
-            "%s runs uncompiled from here on, more slowly: %s", name, reason[0] if reason else type(error).__name__
+            "%s: uncompiled from here on, more slowly (%s)", name, reason[0] if reason else type(error).__name__
         )

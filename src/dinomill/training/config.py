@@ -98,7 +98,11 @@ class StepConfig(Config):
     losses: LossConfig = Field(default_factory=LossConfig, description="Weights and constants of the losses")
     centering: CenteringConfig = Field(default_factory=CenteringConfig, description="How teacher logits become targets")
     precision: Precision = Field(Precision.AUTO, description="auto: bf16 where the hardware is fast in it, else fp32")
-    compile: bool = Field(False, description="Compile the blocks; minutes at the start, then faster steps")
+    compile: bool | Literal["auto"] = Field(
+        "auto",
+        description="Compile blocks and losses, a minute or more at the start: true, false, or auto: on a GPU where "
+        "the run is long enough for it to pay",
+    )
     recomputed_blocks: float = Field(
         0.0, ge=0, le=1, description="Share of blocks whose activations are computed again instead of kept"
     )
@@ -151,13 +155,34 @@ class OptimizerConfig(Config):
 class ParallelConfig(Config):
     """How the processes share the work. It changes no result beyond rounding."""
 
-    kind: Literal["auto", "none", "ddp", "fsdp2"] = Field(
+    kind: Literal["auto", "none", "ddp", "fsdp2", "hsdp"] = Field(
         default="auto",
         description="ddp: a copy of everything in each process; fsdp2: parameters, gradients and optimiser state "
-        "sharded block by block; auto: ddp for several processes, none for one",
+        "sharded block by block; hsdp: sharded within a machine, a replica on each; auto: ddp for several processes, "
+        "none for one",
+    )
+    replicas: int | None = Field(
+        default=None, ge=1, description="for hsdp: groups of processes with a whole copy; null: one a machine"
     )
     timeout_minutes: float = Field(
         default=30, gt=0, description="how long a process waits for the others in a collective"
+    )
+
+
+class NotFiniteConfig(Config):
+    """What is done about steps whose loss or gradient is not finite; each is left out, counted and its images named."""
+
+    in_a_row: int = Field(
+        default=5, ge=1, description="so many steps left out in a row, and the run goes back to its last checkpoint"
+    )
+    returns: int = Field(
+        default=2,
+        ge=0,
+        description="how often it goes back to the same checkpoint, each time with another order of the images, before "
+        "it stops with a diagnosis",
+    )
+    rate_factor: float = Field(
+        default=1.0, gt=0, le=1, description="what the learning rate is multiplied by at each return; 1: it stays"
     )
 
 

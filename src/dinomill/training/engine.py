@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dinomill.errors import ConfigError, InputError
+from dinomill.errors import ConfigError, DinomillError, InputError
+from dinomill.handles import HEADS_NAME
 from dinomill.images.batches import Batch
 from dinomill.models import HeadConfig, VisionTransformer, VisionTransformerConfig, load, load_backbone
 from dinomill.models.hardware import autocast
 from dinomill.models.position import resize_positions
 from dinomill.models.weights import check_fit, from_tensors, read_safetensors
+from dinomill.training.compilation import decide
 from dinomill.training.config import DistillationStepConfig
 from dinomill.training.initialisation import initialise
 from dinomill.training.job import TrainingJob
@@ -25,17 +28,17 @@ from dinomill.training.lora import add_lora
 from dinomill.training.loss_scaler import LossScaler
 from dinomill.training.monitor_images import Samples
 from dinomill.training.network import Network
-from dinomill.training.optimizer import accumulated_step, build_optimizer
-from dinomill.training.parallel import World, parallelise, release
-from dinomill.training.precision import compute_dtype
-from dinomill.training.schedules import Schedules
+from dinomill.training.optimizer import build_optimizer
+from dinomill.training.parallel import World, is_sharded, materialise, parallelise, release, share_weights
+from dinomill.training.precision import compute_dtype, set_deterministic
+from dinomill.training.schedules import Schedules, ScheduleValues
 from dinomill.training.self_distillation import SelfDistillation
 from dinomill.training.starting import refuse_contradictions
+from dinomill.training.step import accumulated_step
 
 log = logging.getLogger(__name__)
 
-# An exported teacher keeps its heads beside its backbone: a distillation learns from their outputs.
-HEADS_NAME = "heads.safetensors"
+HOST = torch.device("cpu")
 
 
 class Engine:
@@ -52,12 +55,16 @@ class Engine:
     def __init__(self, job: TrainingJob, world: World) -> None:
         recipe = job.recipe
         torch.manual_seed(recipe.seed)
+        set_deterministic(job.runtime.deterministic)
         self._job, self._world = job, world
-        self.module = build_module(job).to(world.device)
-        self.module.train()
+        compiled = decide(job.step.compile, steps=recipe.steps, device=world.device)
+        if compiled != job.step.compile:
+            job = job.model_copy(update={"step": job.step.model_copy(update={"compile": compiled})})
         self._dtype = compute_dtype(job.step.precision, world.device)
         adapts = job.adaptation is not None
         _refuse_sharded_lora(job)
+        sharded = is_sharded(job.runtime.parallel)
+        self.module, weights = build_shared(job, world)
         self._wrapped = parallelise(
             self.module,
             world,
@@ -66,12 +73,16 @@ class Engine:
             methods=("look", "teacher_view", "assign"),
             unused=job.adaptation is not None and job.adaptation.frozen > 0,
         )
+        if sharded:
+            materialise(self.module, weights, world.device)
+        self.module.train()
         # After the wrapping, which under FSDP2 replaces the parameters by their shards.
         self.optimizer = build_optimizer(self.module, recipe.optimizer, adaptation=adapts)
         self.schedules = Schedules(
             recipe.schedule, steps=recipe.steps, batch=recipe.batch_size, adaptation=job.adaptation
         )
-        self.scaler = LossScaler() if self._dtype == torch.float16 else None
+        self.rate = 1.0  # factor on the learning rate, below 1 on a detour around numbers that are not finite
+        self.scaler = LossScaler(device=world.device) if self._dtype == torch.float16 else None
 
     @property
     def is_main(self) -> bool:
@@ -94,11 +105,29 @@ class Engine:
             self._wrapped,
             self.optimizer,
             batches,
-            self.schedules.at(step),
+            self.values(step),
             clip_gradient=recipe.optimizer.clip_gradient,
             generators=[step_generator(recipe.seed, batch.step, self._world.rank) for batch in batches],
             scaler=self.scaler,
         )
+
+    def values(self, step: int) -> ScheduleValues:
+        """What the schedules say of a step, counted from 0."""
+        values = self.schedules.at(step)
+        if self.rate == 1:
+            return values
+        rates = {name: self.rate * getattr(values, name) for name in ("learning_rate", "last_layer_learning_rate")}
+        return replace(values, **rates)
+
+    def parts(self) -> dict[str, nn.Module]:
+        """What is trained, and what is kept of it, by names for people."""
+        module, several = self.module, len(self._job.models) > 1
+        return {
+            (f"{name}, the {who}'s {part}" if several else f"the {who}'s {part}"): network
+            for name in module.students
+            for who, owner in (("student", module.student(name)), ("average", module.average(name)))
+            for part, network in owner.parts().items()
+        }
 
     def state(self) -> dict[str, Any]:
         """Small plain values that a checkpoint keeps besides networks and optimiser."""
@@ -124,33 +153,75 @@ class Engine:
         return gather(parts, samples, self._world, dense=dense)
 
 
-def build_module(job: TrainingJob) -> SelfDistillation:
-    """The networks of a job, freshly initialised or from the weights that it names."""
-    step = job.step
+def build_shared(job: TrainingJob, world: World) -> tuple[SelfDistillation, SelfDistillation | None]:
+    """A job's networks in every process: drawn by the main one, from the seed, whose weights the others take over.
+
+    Returns:
+        The module, on the process's device; or, where it is to be sharded, on the meta device, with the whole one on
+        the host beside it in the main process (see ``materialise``).
+
+    Raises:
+        DinomillError: In every process, what the main one came upon.
+    """
+    sharded = is_sharded(job.runtime.parallel)
+    module, problem = None, None
+    if world.is_main:
+        try:
+            module = build_module(job, torch.device("cpu") if sharded else world.device)
+        except DinomillError as error:
+            problem = error
+    problem = world.from_main(problem)
+    if problem is not None:
+        raise problem
+    if world.is_main and not sharded:
+        assert module is not None
+        shared = module
+    else:
+        shared = build_module(job, torch.device("meta"))
+    if not sharded and world.size > 1:
+        if not world.is_main:
+            shared = shared.to_empty(device=world.device)
+        share_weights(shared)
+    return shared, module if sharded else None
+
+
+def build_module(job: TrainingJob, device: torch.device = HOST) -> SelfDistillation:
+    """The networks of a job, freshly initialised or from the weights that it names.
+
+    Drawn on the host, whose random numbers are the same everywhere. On the meta device only shapes are read.
+    """
+    step, drawn = job.step, device.type != "meta"
     if job.teacher is None:
-        backbone = VisionTransformer(_only(job))
-        network = Network(backbone, step.head, separate_heads=step.separate_heads)
-        initialise(backbone, job, next(iter(job.models)))
-        if job.initial is not None:
+        with HOST if drawn else device:
+            backbone = VisionTransformer(_only(job))
+            network = Network(backbone, step.head, separate_heads=step.separate_heads)
+        if drawn:
+            initialise(backbone, job, next(iter(job.models)))
+        if drawn and job.initial is not None:
             backbone.load_state_dict(starting_backbone(backbone.config, job.initial).state_dict())
             _start_heads_from(network, job.initial)
         _freeze_unused(backbone, job)
-        module = SelfDistillation({"student": network}, step)
+        module = SelfDistillation({"student": network.to(device)}, step).to(device)
         if job.adaptation is not None and job.adaptation.lora is not None:
             # After the averages were made: they are plain, and follow the sums.
-            add_lora(network.backbone, job.adaptation.lora)
+            with device:
+                add_lora(network.backbone, job.adaptation.lora)
         return module
     assert isinstance(step, DistillationStepConfig)
     teacher = load_teacher(job.teacher)
     head, separate = teacher.dino_head.config, teacher.ibot_head is not None
     shape = step.head.model_copy(update={"prototypes": head.prototypes})
-    students = {
-        name: Network(VisionTransformer(model), shape, separate_heads=separate) for name, model in job.models.items()
-    }
+    with HOST if drawn else device:
+        students = {
+            name: Network(VisionTransformer(model), shape, separate_heads=separate)
+            for name, model in job.models.items()
+        }
     for student_name, student in students.items():
-        initialise(student.backbone, job, student_name)
+        if drawn:
+            initialise(student.backbone, job, student_name)
         _freeze_unused(student.backbone, job)
-    return SelfDistillation(students, step, teacher)
+    students = {name: student.to(device) for name, student in students.items()}
+    return SelfDistillation(students, step, teacher.to(device)).to(device)
 
 
 def _freeze_unused(backbone: VisionTransformer, job: TrainingJob) -> None:
@@ -193,16 +264,11 @@ def step_generator(seed: int, step: int, rank: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") & (2**63 - 1))
 
 
-def count_parameters(module: nn.Module) -> int:
-    """How many numbers the module learns."""
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
 def _refuse_sharded_lora(job: TrainingJob) -> None:
-    if job.runtime.parallel.kind == "fsdp2" and job.adaptation is not None and job.adaptation.lora is not None:
+    if is_sharded(job.runtime.parallel) and job.adaptation is not None and job.adaptation.lora is not None:
         raise ConfigError(
             "Low-rank additions are not trained sharded.",
-            found=f"{job.stage}.adaptation.lora, with runtime.parallel.kind fsdp2",
+            found=f"{job.stage}.adaptation.lora, with runtime.parallel.kind {job.runtime.parallel.kind}",
             action="set runtime.parallel.kind to ddp: what is optimised is small",
         )
 

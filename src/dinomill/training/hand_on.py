@@ -2,6 +2,8 @@
 
 <output>/config.json  model.safetensors  heads.safetensors  history.parquet    of one network
 <output>/start/       the backbone that it started from, where it started from weights
+
+<work>/run.json       the MLflow run that every start of this work goes on in
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ import json
 import logging
 import os
 import shutil
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 from dinomill import tracking
@@ -17,13 +21,16 @@ from dinomill.execution.launch import LauncherConfig, launch
 from dinomill.handles import START_NAME, DatasetHandle, ModelHandle
 from dinomill.models.pooling import pooled_dim
 from dinomill.models.weights import WEIGHTS_NAME, load_backbone
-from dinomill.storage.atomic import atomic_folder
+from dinomill.storage.atomic import atomic_folder, write_text
 from dinomill.storage.hashing import hash_file, hash_json
-from dinomill.training.handover import SUMMARY_NAME, preprocessing
+from dinomill.training.handover import SUMMARY_NAME, is_finished, preprocessing
 from dinomill.training.history import HISTORY_NAME
+from dinomill.training.identity import left_behind
 from dinomill.training.job import TrainingJob
 
 log = logging.getLogger(__name__)
+
+RUN_NAME = "run.json"
 
 
 def run_job(job: TrainingJob, launcher: LauncherConfig, dataset: DatasetHandle) -> None:
@@ -33,17 +40,34 @@ def run_job(job: TrainingJob, launcher: LauncherConfig, dataset: DatasetHandle) 
         Interrupted: When it was told to stop; its state is saved.
         DinomillError: What went wrong in a worker.
     """
-    job.batch_per_process(launcher.world_size)  # refused here rather than in every process
-    run = tracking.attach()
+    for processes in launcher.world_sizes:
+        job.batch_per_process(processes)  # refused here rather than in every process
+    run = _own_run(job)
     run.log_dataset("curated", job.dataset_sha256, str(job.dataset), rows=dataset.images)
     run.set_tags({"work": str(job.work)})
-    if job.exported.is_dir():
+    if is_finished(job):
         log.info("The %s was finished before: taking its result from %s.", job.stage, job.work)
         return
+    left = left_behind(job.work, job.identity(), finished="exported")
+    if left is not None:
+        print(f"{job.stage}: {left.sentence(job.stage)}", file=sys.stderr)
     from dinomill.training import worker  # started by its name; imported, because DVC watches what is imported
 
     # The MLflow run's address is in the environment, which the workers inherit.
     launch(worker.__name__, job.save(), work=job.work, config=launcher, environment={})
+
+
+def _own_run(job: TrainingJob) -> tracking.Run:
+    """The MLflow run of this work folder: that of its first start, where the store has it; then it goes on in it."""
+    path = job.work / RUN_NAME
+    with suppress(OSError, ValueError, KeyError):
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept["tracking_uri"] == tracking.attach().tracking_uri:
+            tracking.continue_run(kept["run_id"])
+    run = tracking.attach()
+    if run.run_id is not None:
+        write_text(path, json.dumps({"run_id": run.run_id, "tracking_uri": run.tracking_uri}) + "\n")
+    return run
 
 
 def adopt(
@@ -69,7 +93,7 @@ def adopt(
     shown = preprocessing(job, dataset)
     return ModelHandle(
         folder=output,
-        config_hash=hash_json(job.identity()),
+        config_hash=hash_json(job.result_identity()),
         name=name,
         weights_sha256=hash_file(output / WEIGHTS_NAME),
         parameters=sum(parameter.numel() for parameter in backbone.parameters()),

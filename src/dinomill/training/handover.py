@@ -1,7 +1,7 @@
 """The finished weights of a training, as the next stage takes them.
 
 <work>/exported-last/             whole or absent
-  summary.json                    the step whose weights these are
+  summary.json                    the step whose weights these are, and the steps of the run
   <name>/history.parquet          the curve
   <name>/config.json              shape and preprocessing; <name> is a student's, `student` in pretraining
   <name>/model.safetensors        its moving average
@@ -15,19 +15,19 @@ from __future__ import annotations
 
 import json
 import shutil
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-from dinomill.handles import START_NAME, DatasetHandle
+from dinomill.handles import HEADS_NAME, START_NAME, DatasetHandle
 from dinomill.images.preprocess import PreprocessingConfig
 from dinomill.models import save_backbone
 from dinomill.models.weights import from_tensors
 from dinomill.storage.atomic import atomic_file, atomic_folder, write_text
-from dinomill.training.engine import HEADS_NAME, Engine, starting_backbone
+from dinomill.training.checkpoint_state import full_tensors
+from dinomill.training.engine import Engine, starting_backbone
 from dinomill.training.history import HISTORY_NAME, History
 from dinomill.training.job import TrainingJob
 from dinomill.training.monitor import LOOKS_NAME
@@ -72,9 +72,7 @@ def export(job: TrainingJob, dataset: DatasetHandle, engine: Engine, history: Hi
     Raises:
         StorageError: When the disk is full or not writable.
     """
-    # Under FSDP2 this gathers the shards.
-    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    state: dict[str, Any] = get_model_state_dict(engine.module, options=options)
+    state = full_tensors(engine.module, "averages.")
     if not engine.is_main:
         return
     section = preprocessing(job, dataset).section()
@@ -92,8 +90,18 @@ def export(job: TrainingJob, dataset: DatasetHandle, engine: Engine, history: Hi
             history.write(folder / name / HISTORY_NAME, prefix=f"{name}/" if len(job.models) > 1 else "")
             for picture in sorted((job.work / LOOKS_NAME).glob("look_*.jpg")):
                 shutil.copyfile(picture, folder / name / picture.name)
-        write_text(folder / SUMMARY_NAME, json.dumps({"step": step, "torch": torch.__version__}) + "\n")
+        summary = {"step": step, "steps": job.recipe.steps, "torch": torch.__version__}
+        write_text(folder / SUMMARY_NAME, json.dumps(summary) + "\n")
 
 
-def _under(state: dict[str, Any], prefix: str) -> dict[str, Tensor]:
+def is_finished(job: TrainingJob) -> bool:
+    """Whether the work folder holds the finished result of just as many steps; of others, it is trained on."""
+    path = job.exported / SUMMARY_NAME
+    if not path.is_file():
+        return False
+    summary = json.loads(path.read_text(encoding="utf-8"))
+    return bool(summary.get("steps", job.recipe.steps) == job.recipe.steps)
+
+
+def _under(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}

@@ -6,16 +6,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from dinomill.storage.atomic import storage_errors, write_parquet, write_text
-from dinomill.training.monitor import require_finite
+from dinomill.training.loss_scaler import SMALLEST
+from dinomill.training.not_finite import BadStep, is_loss
 from dinomill.training.parallel import World
 
 HISTORY_NAME = "history.parquet"
@@ -75,47 +78,107 @@ class Recorder:
 
     Args:
         state: From ``state()``, of the checkpoint that the run continues from.
+
+    Attributes:
+        streak: The steps left out in a row up to the last one read, because something was not finite.
+        longest: The longest of such streaks so far.
     """
 
     def __init__(self, state: Mapping[str, Any] | None = None) -> None:
-        state = state or {"names": [], "read": []}
+        state = state or {"names": [], "read": [], "skipped": 0}
         self._names: tuple[str, ...] = tuple(state["names"])
         self._read = torch.tensor(state["read"], dtype=torch.float64).reshape(len(state["read"]), len(self._names))
-        self._pending: list[Tensor] = []
+        self._skipped = int(state.get("skipped", 0))
+        self._pending: list[_Pending] = []
+        self.streak: list[BadStep] = []
+        self.longest: list[BadStep] = []
 
-    def add(self, terms: Mapping[str, Tensor]) -> None:
-        """Note the terms of a step, scalars on the device; waits for nothing."""
-        names = tuple(terms)
-        if names != self._names:
-            # A term that begins in the middle of a run (gram). The rows before it cannot be averaged with it.
-            self._names, self._read, self._pending = names, torch.empty(0, len(names), dtype=torch.float64), []
-        self._pending.append(torch.stack([term.float() for term in terms.values()]))
+    def add(self, terms: Mapping[str, Tensor], images: Sequence[Tensor] = ()) -> None:
+        """Note the terms of a step, scalars on the device, and the rows of its images; waits for nothing."""
+        stacked = torch.stack([term.float() for term in terms.values()])
+        self._pending.append(_Pending(tuple(terms), stacked, tuple(images)))
 
-    def read(self, world: World, step: int) -> None:
+    def read(self, world: World, step: int) -> list[BadStep]:
         """Fetch what is pending from the device, averaged over the processes; all must call it.
 
         Args:
             world: The processes.
             step: Steps done.
 
-        Raises:
-            DivergedError: When a term is not finite.
+        Returns:
+            The steps among them that were left out because something was not finite; the same in every process.
         """
-        if self._pending:
-            fetched = world.mean(torch.stack(self._pending)).cpu()
-            require_finite(fetched, self._names, step - len(fetched) + 1)
-            self._read = torch.cat([self._read, fetched.double()])
-            self._pending = []
+        pending, self._pending = self._pending, []
+        bad: list[BadStep] = []
+        first = step - len(pending) + 1
+        # A term may begin in the middle of a run (gram): rows of one kind are averaged, and read, together.
+        for names, group in itertools.groupby(enumerate(pending, first), key=lambda item: item[1].names):
+            numbers, rows = zip(*group, strict=True)
+            bad += self._take(world, names, numbers, rows)
+        return bad
+
+    def _take(
+        self, world: World, names: tuple[str, ...], numbers: tuple[int, ...], rows: tuple[_Pending, ...]
+    ) -> list[BadStep]:
+        own = torch.stack([row.terms for row in rows])
+        fetched = world.mean(own).cpu()
+        if names != self._names:
+            # The rows before cannot be averaged with these.
+            self._names, self._read = names, torch.empty(0, len(names), dtype=torch.float64)
+        bad: list[BadStep] = []
+        good = torch.ones(len(rows), dtype=torch.bool)
+        for index, number in enumerate(numbers):
+            terms = dict(zip(names, fetched[index].tolist(), strict=True))
+            self._skipped += terms.get("skipped", 0.0) > 0
+            if not _is_bad(terms):
+                self.streak = []
+                continue
+            good[index] = False
+            bad.append(_named(world, number, terms, own[index], rows[index].images))
+            self.streak = [*self.streak, bad[-1]]
+            self.longest = max(self.longest, self.streak, key=len)
+        self._read = torch.cat([self._read, fetched[good].double()])
+        return bad
 
     def means(self) -> Row:
-        """The mean of each term since the last call; ``read`` comes first."""
-        means = dict(zip(self._names, self._read.mean(0).tolist(), strict=True))
+        """The mean of each term since the last call, and how many steps were left out; ``read`` comes first.
+
+        Without a step that was made there are no means.
+        """
+        skipped, self._skipped = self._skipped, 0
+        row: Row = {}
+        if len(self._read):
+            means = dict(zip(self._names, self._read.mean(0).tolist(), strict=True))
+            row = {("loss" if name == "total" else name): value for name, value in means.items() if name != "skipped"}
         self._read = self._read[:0]
-        return {("loss" if name == "total" else name): value for name, value in means.items()}
+        return row | {"skipped": float(skipped)}
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps, so that a continued run writes the same rows; ``read`` comes first."""
-        return {"names": self._names, "read": self._read.tolist()}
+        return {"names": self._names, "read": self._read.tolist(), "skipped": self._skipped}
+
+
+class _Pending(NamedTuple):
+    names: tuple[str, ...]
+    terms: Tensor  # [T] on the device
+    images: tuple[Tensor, ...]  # rows of the dataset, a tensor a micro-batch
+
+
+def _is_bad(terms: Mapping[str, float]) -> bool:
+    """Whether something was not finite, of which halving a loss scale is no cure."""
+    losses = [value for name, value in terms.items() if is_loss(name)]
+    if not all(math.isfinite(value) for value in losses):
+        return True
+    return terms.get("skipped", 0.0) > 0 and terms.get("loss_scale", 0.0) < SMALLEST
+
+
+def _named(world: World, number: int, terms: dict[str, float], own: Tensor, images: tuple[Tensor, ...]) -> BadStep:
+    """With the images of all processes, and which of them had the bad loss."""
+    losses = torch.tensor([is_loss(name) for name in terms], device=own.device)
+    guilty = world.gather((~own[losses].isfinite()).any().reshape(1).long())
+    shared = world.gather(torch.cat(images)[None]) if images else None
+    rows = () if shared is None else tuple(tuple(rank) for rank in shared.tolist())
+    return BadStep(number, terms, rows, tuple(int(rank) for rank in guilty.nonzero().flatten()))
 
 
 def _belongs(name: str, prefix: str) -> bool:

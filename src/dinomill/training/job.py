@@ -1,7 +1,7 @@
 """What a training process is told: one JSON file, resolved and without secrets.
 
-What the result depends on (``Recipe``, the data, the teacher) is apart from how it is computed (``Runtime``): the first
-decides the work folder and must not change under a checkpoint, the second may.
+What the result depends on (``TrainingRecipe``, the data, the teacher) is apart from how it is computed (``Runtime``):
+the first decides the work folder and must not change under a checkpoint, the second may.
 """
 
 from __future__ import annotations
@@ -25,14 +25,16 @@ from dinomill.training.config import (
     DistillationStepConfig,
     InitialisationConfig,
     MonitorConfig,
+    NotFiniteConfig,
     OptimizerConfig,
     ParallelConfig,
     PretrainingStepConfig,
 )
-from dinomill.training.schedules import ScheduleConfig
+from dinomill.training.losses.config import LossConfig
+from dinomill.training.schedules import ScheduleConfig, ScheduleKind
 
 
-class Recipe(Config):
+class TrainingRecipe(Config):
     """What pretraining and distillation have in common of what decides the result."""
 
     seed: int = Field(
@@ -62,11 +64,25 @@ class Runtime(Config):
     parallel: ParallelConfig = Field(default_factory=ParallelConfig, description="how processes share the work")
     loader: LoaderConfig = Field(default_factory=LoaderConfig, description="how batches are made")
     monitor: MonitorConfig = Field(default_factory=MonitorConfig, description="whether it learns")
+    deterministic: bool = Field(
+        default=False,
+        description="only algorithms that give the same bits every time: slower on a GPU, where some sum in any order; "
+        "on a CPU nothing changes",
+    )
     log_every: int = Field(
         default=50, ge=1, description="steps between two rows of the curve; the device is waited for"
     )
     checkpoint_every: int = Field(default=1250, ge=1, description="steps between two checkpoints")
     keep: int = Field(default=2, ge=1, description="how many of the newest checkpoints stay, besides the best")
+    keep_every: int = Field(default=0, ge=0, description="one checkpoint every so many steps stays for good; 0: none")
+    mirror: str | None = Field(
+        default=None,
+        pattern=r"^s3://",
+        description="s3:// prefix that checkpoints are copied to, and fetched from on a machine that has none",
+    )
+    not_finite: NotFiniteConfig = Field(
+        default_factory=NotFiniteConfig, description="what is done when losses or gradients are not finite"
+    )
     export: Literal["best", "last"] = Field(
         default="last", description="which weights are handed on; best: by the monitor's measure"
     )
@@ -76,7 +92,7 @@ class TrainingJob(Config):
     """Everything that a worker needs."""
 
     stage: Literal["pretraining", "distillation"] = Field(description="whose job it is; named in messages")
-    recipe: Recipe = Field(description="what decides the result")
+    recipe: TrainingRecipe = Field(description="what decides the result")
     models: dict[str, VisionTransformerConfig] = Field(
         min_length=1, description="the students by name; one in pretraining"
     )
@@ -89,6 +105,7 @@ class TrainingJob(Config):
     dataset_sha256: str = Field(description="of its manifest")
     teacher: Path | None = Field(default=None, description="folder of the exported teacher of a distillation")
     teacher_sha256: str | None = Field(default=None, description="of its weights")
+    teacher_heads_sha256: str | None = Field(default=None, description="of its heads: the students learn from them")
     initial: Address | None = Field(
         default=None, description="weights that the student starts from, with its heads where they fit"
     )
@@ -117,7 +134,27 @@ class TrainingJob(Config):
             del values["recipe"]["mix"]
         if self.recipe.accumulate == 1:
             del values["recipe"]["accumulate"], values["step"]["centering"]["over"]
+        if self.can_be_prolonged:
+            del values["recipe"]["steps"]
+        if self.teacher_heads_sha256 is not None:
+            values["teacher_heads_sha256"] = self.teacher_heads_sha256
+        # A knob for memory, of which no number depends; at its default, so that folders stay where they are.
+        values["step"]["losses"]["keep_mib"] = LossConfig().keep_mib
         return values
+
+    def result_identity(self) -> dict[str, Any]:
+        """What the finished weights depend on: the identity, and the length of a run that can have any."""
+        identity = self.identity()
+        return {**identity, "steps": self.recipe.steps} if self.can_be_prolonged else identity
+
+    @property
+    def can_be_prolonged(self) -> bool:
+        """Whether the first steps are the same whatever the length: constant schedules, and no share of the run."""
+        schedule, adaptation = self.recipe.schedule, self.adaptation
+        spans = [schedule.warmup, schedule.frozen_last_layer, schedule.teacher_temperature_warmup]
+        if adaptation is not None:
+            spans += [adaptation.frozen, adaptation.ramp]
+        return schedule.kind is ScheduleKind.CONSTANT and not any(isinstance(span, float) and span for span in spans)
 
     @property
     def work(self) -> Path:

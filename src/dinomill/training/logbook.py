@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 from dinomill.tracking import Run
@@ -25,6 +26,7 @@ class Reporter:
         run: The MLflow run.
         bar: The terminal.
         clock: Where the time went.
+        again: The step from which on the steps are made again with other images: their rows replace what the run has.
     """
 
     batch_size: int
@@ -34,19 +36,16 @@ class Reporter:
     run: Run
     bar: ProgressBar
     clock: Clock
+    again: int | None = None
 
     def __post_init__(self) -> None:
-        # A run that is continued may have a new MLflow run: it gets the whole curve.
-        self.run.log_metrics(self.history.by_step())
         self._last = self.done
+        self._has: dict[str, int] = {}
+        # A continued run goes on in its MLflow run, which lacks some rows at most; a new one gets the whole curve.
+        self.run.log_metrics([(step, row) for step, row in self.history.by_step() if self._is_new(step, row)])
 
     def steps(self, recorder: Recorder, values: ScheduleValues, step: int) -> None:
-        """A row on the steps since the last one: means of the loss terms, schedules, speed. Waits for the device.
-
-        Raises:
-            DivergedError: When a term is not finite.
-        """
-        recorder.read(self.world, step)
+        """A row on the steps since the last one, read already: means of the loss terms, schedules, speed."""
         scheduled = {k: v for k, v in dataclasses.asdict(values).items() if k != "step" and v is not None}
         seconds, data_wait = self.clock.read()
         speed = {
@@ -57,7 +56,8 @@ class Reporter:
         self._last = step
         row = {**recorder.means(), **scheduled, **speed}
         self._write(step, row)
-        self.bar.report(step, row)
+        if "loss" in row:  # else every update since the last row was left out
+            self.bar.report(step, row)
 
     def reading(self, reading: Reading, verdict: Verdict, picture: Path | None) -> None:
         """A row on a look of the monitor, with the verdict in words; its picture goes to MLflow."""
@@ -70,4 +70,14 @@ class Reporter:
 
     def _write(self, step: int, row: dict[str, float], words: dict[str, str] | None = None) -> None:
         self.history.append({"step": step, "images": step * self.batch_size, **row, **(words or {})})
-        self.run.log_metrics(row, step)
+        if self._is_new(step, row):
+            self.run.log_metrics(row, step)
+
+    def _is_new(self, step: int, row: Mapping[str, float]) -> bool:
+        """Whether the MLflow run lacks a row: steps that are made again after a kill give the same numbers."""
+        # The terms of the steps and the looks have rows of their own; one is written whole or not at all.
+        kind = "learning_rate" if "learning_rate" in row else "effective_rank"
+        if kind not in self._has:
+            last = self.run.last_step(kind)
+            self._has[kind] = last if self.again is None else min(last, self.again)
+        return step > self._has[kind]

@@ -38,8 +38,7 @@ def nearest_prototype(features: Tensor, table: Prototypes) -> Tensor:
     """The prototype with the highest logit of each bottleneck feature: ``[R, D]`` to ``[R]`` int64, tile by tile."""
     best, index = features.new_full((len(features),), -torch.inf, dtype=torch.float32), None
     for tile in table.tiles():
-        weight = normalised(table.direction[tile], table.gain[tile], torch.float32)
-        top, row = (features.float() @ weight.T).max(dim=1)
+        top, row = (features.float() @ normalised(table.direction[tile], table.gain[tile], torch.float32).T).max(dim=1)
         row = row + tile.start
         index = row if index is None else torch.where(top > best, row, index)
         best = torch.maximum(top, best)

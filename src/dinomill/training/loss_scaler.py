@@ -1,7 +1,8 @@
 """Loss scaling for fp16, whose gradients vanish below 6e-8 (Micikevicius et al. 2018, "Mixed precision training").
 
 The loss is multiplied by a scale before the backward pass and the gradients are divided by it afterwards. A step whose
-gradients are not finite is left out and the scale halved; after many steps without one it is doubled.
+gradients are not finite is left out and the scale halved; after many steps without one it is doubled. All of it stays
+on the device.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 _INITIAL = 2.0**12
 _GROWTH_INTERVAL = 2000
 # Below this, nothing was left to gain by halving: the gradients are not finite for another reason.
-_SMALLEST = 1.0
+SMALLEST = 1.0
 
 
 class LossScaler:
@@ -25,40 +26,51 @@ class LossScaler:
     Args:
         scale: To begin with.
         growth_interval: Steps in a row without an overflow after which the scale is doubled.
+        device: Of the loss.
+
+    Attributes:
+        scale: fp32 scalar on the device.
     """
 
-    def __init__(self, scale: float = _INITIAL, growth_interval: int = _GROWTH_INTERVAL) -> None:
-        self.scale = scale
-        self.skipped = 0
-        self._good = 0
+    def __init__(
+        self,
+        scale: float = _INITIAL,
+        growth_interval: int = _GROWTH_INTERVAL,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.scale = torch.tensor(scale, dtype=torch.float32, device=device)
+        self._good = torch.zeros((), dtype=torch.int64, device=device)
+        self._skipped = torch.zeros((), dtype=torch.int64, device=device)
         self._growth_interval = growth_interval
 
     def unscale(self, gradients: Iterable[Tensor]) -> None:
         """Divide gradients by the scale, in place."""
         found = list(gradients)
         if found:
-            torch._foreach_mul_(found, 1 / self.scale)
+            # A power of two: its reciprocal is exact.
+            torch._foreach_mul_(found, self.scale.reciprocal())
 
-    def admits(self, norms: Iterable[Tensor]) -> bool:
-        """Whether a step with gradients of these norms is to be made; the scale follows. Waits for the device."""
-        if bool(torch.isfinite(torch.stack(list(norms))).all()):
-            self._good += 1
-            if self._good == self._growth_interval:
-                self.scale, self._good = 2 * self.scale, 0
-            return True
-        self.scale, self._good, self.skipped = self.scale / 2, 0, self.skipped + 1
-        return False
+    def follow(self, skipped: Tensor) -> None:
+        """Let the scale follow a step that was made, or skipped (bool scalar on the device)."""
+        good = torch.where(skipped, 0, self._good + 1)
+        grown = good == self._growth_interval
+        factor = torch.where(skipped, 0.5, torch.where(grown, 2.0, 1.0))
+        self.scale.mul_(factor)
+        self._good.copy_(torch.where(grown, 0, good))
+        self._skipped.add_(skipped)
 
     @property
-    def exhausted(self) -> bool:
-        """Whether halving no longer helps: training has diverged."""
-        return self.scale < _SMALLEST
+    def exhausted(self) -> Tensor:
+        """Whether halving no longer helps (bool scalar on the device): the gradients are bad for another reason."""
+        return self.scale < SMALLEST
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
-        return {"scale": self.scale, "good": self._good, "skipped": self.skipped}
+        """What a checkpoint keeps. Waits for the device."""
+        return {"scale": float(self.scale), "good": int(self._good), "skipped": int(self._skipped)}
 
     def load(self, state: dict[str, Any] | None) -> None:
         """Continue from a checkpoint's; None is a beginning."""
         if state is not None:
-            self.scale, self._good, self.skipped = state["scale"], state["good"], state["skipped"]
+            self.scale.fill_(state["scale"])
+            self._good.fill_(state["good"])
+            self._skipped.fill_(state["skipped"])

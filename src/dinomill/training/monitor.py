@@ -46,10 +46,6 @@ class CollapseError(DinomillError):
     """The features no longer tell images apart."""
 
 
-class DivergedError(DinomillError):
-    """The loss is no number any more."""
-
-
 class Look(Protocol):
     """What looks at a set; under FSDP every process must call it."""
 
@@ -259,34 +255,3 @@ def _lost_at_worst() -> Iterator[None]:
         yield
     except StorageError as error:
         log.warning("A look of the monitor could not be kept: %s", error)
-
-
-def require_finite(rows: Tensor, names: tuple[str, ...], first_step: int) -> None:
-    """Check the recorded loss terms.
-
-    Args:
-        rows: ``[S, T]``: a row a step, a column a term, on the host.
-        names: The terms' names, in the order in which they are computed.
-        first_step: The step of the first row, counted from 1.
-
-    Raises:
-        DivergedError: Naming the first term of the first step that is not finite.
-    """
-    bad = ~torch.isfinite(rows)
-    if not bad.any():
-        return
-    row = int(bad.any(1).nonzero()[0])
-    column = int(bad[row].nonzero()[0])
-    before = "this is the first step since the last report"
-    if row > 0:
-        before = ", ".join(f"{name} {value:.4g}" for name, value in zip(names, rows[row - 1].tolist(), strict=True))
-        before = f"one step before: {before}"
-    value = rows[row, column].item()
-    raise DivergedError(
-        f"Training diverged at step {first_step + row:,}: the loss term {names[column]!r} is {value}.",
-        found=before,
-        expected="finite numbers",
-        action="run again with a lower learning rate, a longer warmup, a smaller clip_gradient, or precision fp32; "
-        "the last checkpoint was saved before this and is kept. If it happens in the first steps, look for "
-        "images that are all of one colour and for a wrong mean and std in the dataset's handle",
-    )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from dinomill.models import HeadConfig, ProjectionHead, VisionTransformer
 from dinomill.training.losses.prototypes import Prototypes
+
+Part = TypeVar("Part", bound=nn.Module)
 
 
 class Network(nn.Module):
@@ -48,6 +51,6 @@ def prototypes(head: ProjectionHead) -> Prototypes:
     return Prototypes(head.last_layer.weight_v, head.last_layer.weight_g)
 
 
-def frozen_copy(network: Network) -> Network:
-    """A copy in evaluation mode that takes no gradient."""
-    return copy.deepcopy(network).requires_grad_(False).eval()
+def frozen_copy(part: Part) -> Part:
+    """A copy of a network or a part of one, in evaluation mode, that takes no gradient."""
+    return copy.deepcopy(part).requires_grad_(False).eval()

@@ -1,24 +1,46 @@
-"""Spreading a training over processes: none, DDP or FSDP2, by configuration. Model code knows nothing of it."""
+"""Spreading a training over processes: none, DDP, FSDP2 or HSDP, by configuration. Model code knows nothing of it.
+
+FSDP2 shards over all processes. HSDP shards within groups of them, as a rule the GPUs of a machine, and keeps a replica
+in each group: parameters travel within a machine, only gradients between machines.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
+import logging
 import os
+import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.nn.parallel import DistributedDataParallel
 
 from dinomill.errors import ConfigError, MachineError
-from dinomill.models.layers import Block
+from dinomill.models import ProjectionHead, VisionTransformer
 from dinomill.training.config import ParallelConfig
+
+log = logging.getLogger(__name__)
+
+Value = TypeVar("Value")
+
+# A student's blocks stay gathered between forward and backward up to so many parameters (ViT-L has 302 million: 0.6 GB
+# in bf16), which saves half of the gathering; larger ones are gathered again.
+_STAY_GATHERED = 320_000_000
+
+# Bytes broadcast together.
+_BUCKET = 250 * 2**20
+
+# After an error of its own a process waits so long for the others, who may be waiting for it.
+_LEAVE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -41,6 +63,13 @@ class World:
         number = torch.tensor(int(flag))  # on the host: the default group carries it over gloo
         dist.all_reduce(number, op=dist.ReduceOp.MAX)
         return bool(number)
+
+    def from_main(self, value: Value | None) -> Value:
+        """What the main process gives; the others give None."""
+        told = [value]
+        if self.size > 1:
+            dist.broadcast_object_list(told, device=torch.device("cpu"))
+        return told[0]  # type: ignore[return-value]
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over the processes."""
@@ -75,19 +104,31 @@ def world(config: ParallelConfig, device: str = "auto") -> Iterator[World]:
     if "WORLD_SIZE" not in os.environ and config.kind in ("none", "auto"):
         yield World(0, 1, chosen)
         return
-    if "WORLD_SIZE" not in os.environ:
-        # DDP or FSDP2 with one process: the same code path, for tests and for checkpoints that move between them.
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "RANK": "0", "WORLD_SIZE": "1"}
+    # DDP or FSDP2 with one process is the same code path, for tests and for checkpoints that move between them; it
+    # meets nobody, and leaves nothing in the environment that would be taken for a launcher's word.
+    alone = {} if "WORLD_SIZE" in os.environ else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
     dist.init_process_group(
         # Host tensors always go through gloo: the stop flag must not wait for a GPU.
         "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo",
         timeout=datetime.timedelta(minutes=config.timeout_minutes),
         device_id=chosen if chosen.type == "cuda" else None,
+        **alone,
     )
     try:
         yield World(rank, size, chosen)
-    finally:
-        dist.destroy_process_group()
+    except BaseException:
+        _leave_at_once()
+        raise
+    dist.destroy_process_group()
+
+
+def _leave_at_once() -> None:
+    """Leave the group after an error: the others may be in a collective that this process will never join."""
+    leaving = threading.Thread(target=dist.destroy_process_group, daemon=True, name="dinomill-leave")
+    leaving.start()
+    leaving.join(_LEAVE_SECONDS)
+    if leaving.is_alive():
+        log.warning("the other processes did not answer within %g s; this one ends without them", _LEAVE_SECONDS)
 
 
 def parallelise(
@@ -132,8 +173,9 @@ def parallelise(
                 broadcast_buffers=False,
                 find_unused_parameters=unused,
                 gradient_as_bucket_view=True,
+                init_sync=False,  # `share_weights` did
             )
-    return _shard(module, world, dtype, methods)
+    return _shard(module, mesh_of(world, config), dtype, methods)
 
 
 @contextlib.contextmanager
@@ -151,22 +193,80 @@ def reduced_at_the_end(wrapped: nn.Module, *, last: bool) -> Iterator[None]:
 
 def release(module: nn.Module) -> None:
     """Put gathered parameters away after a method that no backward pass follows; nothing but FSDP2 has any."""
-    if isinstance(module, FSDPModule):
-        module.reshard()
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.reshard()
 
 
-def _shard(module: nn.Module, world: World, dtype: torch.dtype, methods: tuple[str, ...]) -> nn.Module:
-    """FSDP2: each block is a unit, all that is left (tokens, norms, heads) one more, gathered for the whole step."""
-    mesh = init_device_mesh(world.device.type, (world.size,))
+def share_weights(module: nn.Module) -> None:
+    """Give every process the main one's parameters and buffers."""
+    tensors = [tensor.detach() for tensor in (*module.parameters(), *module.buffers())]
+    if tensors and dist.get_world_size() > 1:
+        dist._broadcast_coalesced(dist.group.WORLD, tensors, _BUCKET, 0)
+
+
+def materialise(module: nn.Module, weights: nn.Module | None, device: torch.device) -> None:
+    """Fill a sharded module that was made on the meta device; every process calls it.
+
+    Args:
+        module: Wrapped by ``parallelise``.
+        weights: The same module whole, with its weights, in the main process; None in the others.
+        device: Of the shards.
+    """
+    module.to_empty(device=device)
+    whole = {} if weights is None else weights.state_dict()
+    # A parameter at a time: no process but the main one ever holds all of them.
+    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+    set_model_state_dict(module, whole, options=options)
+
+
+def is_sharded(config: ParallelConfig) -> bool:
+    """Whether no process holds all of the parameters."""
+    return config.kind in ("fsdp2", "hsdp")
+
+
+def mesh_of(world: World, config: ParallelConfig) -> DeviceMesh:
+    """The processes as FSDP2 sees them: in a row, or under HSDP a row for every replica.
+
+    Raises:
+        ConfigError: When the processes cannot be shared evenly by the replicas.
+    """
+    if config.kind != "hsdp":
+        return init_device_mesh(world.device.type, (world.size,))
+    replicas = config.replicas or max(world.size // int(os.environ.get("LOCAL_WORLD_SIZE", world.size)), 1)
+    if world.size % replicas:
+        raise ConfigError(
+            "The processes cannot be shared evenly by the replicas of parallel.kind hsdp.",
+            found=f"{world.size} processes, parallel.replicas {replicas}",
+            expected="a number of replicas that divides the number of processes",
+            action="set parallel.replicas to the number of machines, each with as many processes",
+        )
+    shape = (replicas, world.size // replicas)
+    return init_device_mesh(world.device.type, shape, mesh_dim_names=("replicate", "shard"))
+
+
+def _shard(module: nn.Module, mesh: DeviceMesh, dtype: torch.dtype, methods: tuple[str, ...]) -> nn.Module:
+    """FSDP2: each block and each head is a unit; what is left (tokens, norms) is one more, gathered for the step."""
     # Half the communication, where the kernels take parameters of another precision than the tokens', which stay fp32
-    # between the blocks. Heads and prototypes, in the outer unit, stay fp32 altogether.
-    half = dtype if world.device.type == "cuda" and dtype != torch.float32 else None
+    # between the blocks. Heads and prototypes stay fp32 altogether.
+    half = dtype if mesh.device_type == "cuda" and dtype != torch.float32 else None
     inner = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False)
     outer = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
-    for part in module.modules():
-        if isinstance(part, Block):
-            fully_shard(part, mesh=mesh, mp_policy=inner)
+    heads = [part for part in module.modules() if isinstance(part, ProjectionHead)]
+    for backbone in [part for part in module.modules() if isinstance(part, VisionTransformer)]:
+        parameters = list(backbone.blocks.parameters())
+        learns = any(parameter.requires_grad for parameter in parameters)
+        stays = learns and sum(parameter.numel() for parameter in parameters) <= _STAY_GATHERED
+        for block in backbone.blocks:
+            fully_shard(block, mesh=mesh, mp_policy=inner, reshard_after_forward=not stays)
+    for head in heads:
+        # The losses read its prototypes after its bottleneck ran, and again in the backward pass.
+        fully_shard(head, mesh=mesh, mp_policy=outer, reshard_after_forward=False)
+        register_fsdp_forward_method(head, "bottleneck")
     fully_shard(module, mesh=mesh, mp_policy=outer, reshard_after_forward=False)
+    assert isinstance(module, FSDPModule)
+    # The heads travel while the backbones compute.
+    module.set_modules_to_forward_prefetch([head for head in heads if isinstance(head, FSDPModule)])
     for method in methods:
         register_fsdp_forward_method(module, method)
     return module

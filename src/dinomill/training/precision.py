@@ -1,8 +1,11 @@
-"""In which precision a step computes, chosen by what the hardware is fast in, and whether it can be compiled."""
+"""How exactly a step computes: in which precision, chosen by what the hardware is fast in, and whether in one order."""
 
 from __future__ import annotations
 
+import os
+
 import torch
+import torch.utils.deterministic
 
 from dinomill.models.hardware import has_fast_bf16
 from dinomill.training.config import Precision
@@ -19,14 +22,12 @@ def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     return {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}.get(precision, torch.float32)
 
 
-def can_compile() -> bool:
-    """Whether torch finds the compiler that its generated code needs."""
-    # The generated code is C++ on a CPU; on a GPU Triton builds its launchers with a compiler too.
-    from torch._inductor.cpp_builder import get_cpp_compiler
-    from torch._inductor.exc import InvalidCxxCompiler
-
-    try:
-        get_cpp_compiler()
-    except InvalidCxxCompiler:
-        return False
-    return True
+def set_deterministic(wanted: bool) -> None:
+    """Whether PyTorch may only use algorithms that give the same bits every time; one that has none then says so."""
+    if wanted:
+        # Read when cuBLAS is first used: with buffers of a fixed size its products do not depend on what runs beside.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(wanted)
+    # Memory that is to be written anyway need not be filled.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.backends.cudnn.benchmark = False

@@ -10,8 +10,8 @@ The module knows nothing of parallelism: everything that reads a parameter happe
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from dinomill.models import DropPath, VisionTransformer, draw_drop_path
 from dinomill.models.hardware import autocast
 from dinomill.training.averages import move_average
 from dinomill.training.centering import Centering, Targets
+from dinomill.training.compilation import compile_blocks, decide
 from dinomill.training.config import (
     DistillationStepConfig,
     PretrainingStepConfig,
@@ -32,11 +33,20 @@ from dinomill.training.losses.gram import gram_loss, resize_patches
 from dinomill.training.losses.ibot import ibot_loss
 from dinomill.training.losses.koleo import koleo_loss
 from dinomill.training.network import Network, frozen_copy, prototypes
-from dinomill.training.precision import can_compile, compute_dtype
+from dinomill.training.precision import compute_dtype
 from dinomill.training.schedules import ScheduleValues
 from dinomill.training.step_batch import StepBatch
 
-log = logging.getLogger(__name__)
+
+@dataclass(frozen=True)
+class Lesson:
+    """What all students of a step learn."""
+
+    batch: StepBatch
+    patches: Tensor  # [M] int64: the patches in the iBOT loss, into the flattened [2B * N]
+    weights: Tensor  # [M] of those patches
+    dino: Targets  # of the class tokens
+    ibot: Targets  # of those patches
 
 
 class SelfDistillation(nn.Module):
@@ -64,9 +74,10 @@ class SelfDistillation(nn.Module):
         self.dino_centering = Centering(config.centering, count)
         self.ibot_centering = Centering(config.centering, count)
         gram = config.losses.gram
-        self.anchor = None if gram is None else frozen_copy(self.teacher).backbone
-        if config.compile:
-            self._compile_blocks()
+        self.anchor = None if gram is None else frozen_copy(self.teacher.backbone)
+        self._compiled = decide(config.compile, steps=0, device=self.dino_centering.center.device)
+        if self._compiled:
+            compile_blocks(self)
 
     @property
     def teacher(self) -> Network:
@@ -117,13 +128,13 @@ class SelfDistillation(nn.Module):
         dtype = compute_dtype(self.config.precision, device)
         with autocast(device, dtype):
             patches, weights = self._learnt_patches(batch)
-            masks = batch.masks if self.frozen_teacher is None else None
             if targets is None:
                 view = self.teacher_view(batch)
                 targets = self._assign(*view, values.teacher_temperature, dtype)
+            lesson = Lesson(batch, patches, weights, *targets)
             losses: dict[str, Tensor] = {}
             for name in self.students:
-                terms = self._student_losses(name, batch, masks, patches, weights, targets, values, generator, dtype)
+                terms = self._student_losses(self.student(name), lesson, values, generator)
                 prefix = f"{name}/" if len(self.students) > 1 else ""
                 losses |= {prefix + key: value for key, value in terms.items()}
         losses["total"] = torch.stack(list(losses.values())).sum()
@@ -164,52 +175,30 @@ class SelfDistillation(nn.Module):
         self, cls_features: Tensor, patch_features: Tensor, temperature: float, dtype: torch.dtype
     ) -> tuple[Targets, Targets]:
         teacher = self.teacher
-        dino = self.dino_centering(cls_features, prototypes(teacher.dino_head), temperature=temperature, dtype=dtype)
-        ibot = self.ibot_centering(patch_features, prototypes(teacher.patch_head), temperature=temperature, dtype=dtype)
+        how = {"temperature": temperature, "dtype": dtype, "compiled": self._compiled}
+        dino: Targets = self.dino_centering(cls_features, prototypes(teacher.dino_head), **how)
+        ibot: Targets = self.ibot_centering(patch_features, prototypes(teacher.patch_head), **how)
         return dino, ibot
 
     def _student_losses(
-        self,
-        name: str,
-        batch: StepBatch,
-        masks: Tensor | None,
-        patches: Tensor,
-        weights: Tensor,
-        targets: tuple[Targets, Targets],
-        values: ScheduleValues,
-        generator: torch.Generator | None,
-        dtype: torch.dtype,
+        self, student: Network, lesson: Lesson, values: ScheduleValues, generator: torch.Generator | None
     ) -> dict[str, Tensor]:
-        config, student = self.config.losses, self.student(name)
-        crops = [batch.global_crops, batch.local_crops] if len(batch.local_crops) else [batch.global_crops]
+        config, batch = self.config.losses, lesson.batch
         # Only the Gram loss looks at all patches; without it the last block's feed-forward layer can leave most out.
         gram = config.gram if config.gram is not None and values.step >= config.gram.start else None
-        # While only the heads learn, the backbone runs forward alone, and whole: its features are to be learnt from.
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not values.frozen):
-            outputs = student.backbone.forward_packed(
-                crops,
-                [masks, None][: len(crops)],
-                patch_indices=[patches, None][: len(crops)] if gram is None else None,
-                drop_path=None if values.frozen else self._draw_drop_path(student.backbone, crops, generator),
-                rope_scales=[student.backbone.draw_rope_scale(generator) for _ in crops],
-                checkpoint=self._recomputed(student.backbone),
-            )
+        outputs = self._see(student.backbone, lesson, values, generator, every_patch=gram is not None)
         class_tokens = [output["x_norm_clstoken"] for output in outputs]
         all_patches = outputs[0]["x_norm_patchtokens"]
-        rows = all_patches if gram is None else all_patches.flatten(0, 1).index_select(0, patches)
+        rows = all_patches if gram is None else all_patches.flatten(0, 1).index_select(0, lesson.patches)
         cls_features, patch_features = student.project(torch.cat(class_tokens), rows)
-        options = CrossEntropyOptions(config.student_temperature, dtype, config.keep_mib * 2**20)
+        dtype = compute_dtype(self.config.precision, batch.global_crops.device)
+        options = CrossEntropyOptions(config.student_temperature, dtype, config.keep_mib * 2**20, self._compiled)
         images = batch.global_crops.shape[0]
         dino = dino_losses(
-            cls_features,
-            prototypes(student.dino_head),
-            targets[0],
-            batch=images // GLOBAL_CROPS,
-            options=options,
+            cls_features, prototypes(student.dino_head), lesson.dino, batch=images // GLOBAL_CROPS, options=options
         )
-        ibot = ibot_loss(
-            patch_features, prototypes(student.patch_head), targets[1], weights, images=images, options=options
-        )
+        head = prototypes(student.patch_head)
+        ibot = ibot_loss(patch_features, head, lesson.ibot, lesson.weights, images=images, options=options)
         koleo = torch.stack(
             [koleo_loss(crop, group_size=config.koleo_group) for crop in class_tokens[0].chunk(GLOBAL_CROPS)]
         ).sum()
@@ -222,6 +211,30 @@ class SelfDistillation(nn.Module):
         if gram is not None:
             terms["gram"] = gram.weight_at(values.step) * gram_loss(all_patches, self._anchor_patches(batch))
         return terms
+
+    def _see(
+        self,
+        backbone: VisionTransformer,
+        lesson: Lesson,
+        values: ScheduleValues,
+        generator: torch.Generator | None,
+        *,
+        every_patch: bool,
+    ) -> list[dict[str, Tensor]]:
+        """What a student makes of the crops; of the global ones' patches all, or only those that are learnt."""
+        batch = lesson.batch
+        crops = [batch.global_crops, batch.local_crops] if len(batch.local_crops) else [batch.global_crops]
+        masks = batch.masks if self.frozen_teacher is None else None
+        # While only the heads learn, the backbone runs forward alone, and whole: its features are to be learnt from.
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not values.frozen):
+            return backbone.forward_packed(
+                crops,
+                [masks, None][: len(crops)],
+                patch_indices=None if every_patch else [lesson.patches, None][: len(crops)],
+                drop_path=None if values.frozen else self._draw_drop_path(backbone, crops, generator),
+                rope_scales=[backbone.draw_rope_scale(generator) for _ in crops],
+                checkpoint=self._recomputed(backbone),
+            )
 
     def _draw_drop_path(
         self, backbone: VisionTransformer, crops: list[Tensor], generator: torch.Generator | None
@@ -267,10 +280,15 @@ class SelfDistillation(nn.Module):
         return resize_patches(patches, grid=grid, target=target)
 
     @torch.no_grad()
-    def update_averages(self, values: ScheduleValues) -> None:
-        """Move the averages towards the students, and renew the anchor where it is due; after the optimiser's step."""
+    def update_averages(self, values: ScheduleValues, *, unless: Tensor | None = None) -> None:
+        """Move the averages towards the students, and renew the anchor where it is due; after the optimiser's step.
+
+        Args:
+            values: Of the step that was made.
+            unless: Bool scalar on the device: the step was left out, and nothing moves.
+        """
         for name in self.students:
-            move_average(self.average(name), self.student(name), values.momentum)
+            move_average(self.average(name), self.student(name), values.momentum, unless=unless)
         gram = self.config.losses.gram
         if gram is not None and self.anchor is not None and gram.renews(values.step + 1):
             move_average(self.anchor, self.teacher.backbone, 0.0)
@@ -281,13 +299,3 @@ class SelfDistillation(nn.Module):
         self.training = mode
         self.students.train(mode)
         return self
-
-    def _compile_blocks(self) -> None:
-        if not can_compile():
-            log.warning("step.compile: there is no C++ compiler (CXX, g++, clang++); the blocks run uncompiled")
-            return
-        # Blocks, not networks: one graph serves all blocks of a backbone, so that depth costs no compilation.
-        for module in self.modules():
-            if isinstance(module, VisionTransformer):
-                for block in module.blocks:
-                    block.compile(dynamic=False)

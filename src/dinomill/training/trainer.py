@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from types import FrameType
 
 from dinomill import tracking
-from dinomill.execution.launch import Interrupted
+from dinomill.errors import Interrupted
 from dinomill.handles import DatasetHandle
 from dinomill.images.batches import Anchor, Batch
 from dinomill.images.loader import TrainingLoader
+from dinomill.images.manifest import read_kept
+from dinomill.training.agreement import Agreement, Vote
 from dinomill.training.checkpoint import Checkpoints
 from dinomill.training.engine import Engine
 from dinomill.training.handover import export, keep_start, preprocessing
@@ -24,8 +28,19 @@ from dinomill.training.history import History, Recorder
 from dinomill.training.job import TrainingJob
 from dinomill.training.logbook import Reporter
 from dinomill.training.monitor import Monitor, monitor_sets
+from dinomill.training.not_finite import (
+    DETOURS_NAME,
+    Detour,
+    Detours,
+    NotFiniteError,
+    broken_parts,
+    name_images,
+    read_detours,
+)
 from dinomill.training.parallel import World
 from dinomill.training.progress import Clock, ProgressBar
+
+log = logging.getLogger(__name__)
 
 
 def train(job: TrainingJob, world: World) -> None:
@@ -37,67 +52,156 @@ def train(job: TrainingJob, world: World) -> None:
 
     Raises:
         Interrupted: After SIGTERM or SIGINT, when the state is saved.
-        DivergedError: When a loss is not finite.
+        DivergedError: When losses or gradients stay not finite, whatever was tried.
         CollapseError: When the features have collapsed.
         ConfigError: When the work folder holds the checkpoints of another job.
     """
-    recipe, runtime = job.recipe, job.runtime
     dataset = DatasetHandle.load(job.dataset)
-    engine = Engine(job, world)
     if world.is_main:
         keep_start(job, dataset)
-    checkpoints = Checkpoints(job.work / "checkpoints", keep=runtime.keep, identity=job.identity())
-    done, kept = checkpoints.load(engine.module, engine.optimizer)
+    runtime, together = job.runtime, Agreement(world)
+    checkpoints = Checkpoints(
+        job.work / "checkpoints",
+        world=world,
+        identity=job.identity(),
+        keep=runtime.keep,
+        keep_every=runtime.keep_every,
+        mirror=runtime.mirror and f"{runtime.mirror.rstrip('/')}/{job.work.name}",
+    )
+    taken = together.decided(lambda: [asdict(detour) for detour in read_detours(job.work)])
+    detours = Detours([Detour(**row) for row in taken], job.work / DETOURS_NAME if world.is_main else None)
+    with stop_signals() as stop, tracking.attach(background=True) as run:
+        while True:
+            try:
+                return _train(job, world, dataset, checkpoints, detours, run, stop)
+            except NotFiniteError as error:
+                checkpoints.finish()
+                said = detours.go_back(error, runtime.not_finite, checkpoints.newest(), job.stage)
+                if world.is_main:
+                    log.warning("%s", said)
+
+
+def _train(
+    job: TrainingJob,
+    world: World,
+    dataset: DatasetHandle,
+    checkpoints: Checkpoints,
+    detours: Detours,
+    run: tracking.Run,
+    stop: Stop,
+) -> None:
+    """From the newest checkpoint to the end, or to a NotFiniteError."""
+    recipe, runtime = job.recipe, job.runtime
+    engine = Engine(job, world)
+    done, kept = checkpoints.load(engine.module, engine.optimizer, until=recipe.steps)
     checkpoints.forget_after(done)
+    detours.begin_at(done)
+    engine.rate = detours.rate
     history = History(job.work / "history.jsonl", steps=done, writes=world.is_main)
     recorder = Recorder(kept.get("recorder"))
     if engine.scaler is not None:
         engine.scaler.load(kept.get("scaler"))
     monitor = build_monitor(job, dataset, engine, world, history)
+    guard = Guard(job, world, engine, recorder)
     clock = Clock()
     bar = ProgressBar(job.stage, steps=recipe.steps, done=done, enabled=world.is_main)
-    reporter = Reporter(recipe.batch_size, done, world, history, tracking.attach(), bar, clock)
+    reporter = Reporter(recipe.batch_size, done, world, history, run, bar, clock, again=detours.begins)
+    vote = Vote(world)
 
-    with stop_signals() as stop, bar, build_loader(job, dataset, world, start_step=done) as loader:
+    with bar, build_loader(job, dataset, world, start_step=done, order=detours.order) as loader:
         if done:
             bar.say(f"{job.stage} continues after step {done:,} of {recipe.steps:,}")
         if not done and monitor.due(0, last=False):
             reporter.reading(*look(monitor, 0))
         for batches in clock.waiting(grouped(loader, recipe.accumulate)):
-            recorder.add(engine.step(done, batches))
+            recorder.add(engine.step(done, batches), [batch.indices for batch in batches])
             done += 1
-            last, stopping = done == recipe.steps, world.any(stop.requested)
+            last, stopping = done == recipe.steps, vote.ask(stop.requested)
             bar.advance(done)
             if last or done % runtime.log_every == 0:
-                reporter.steps(recorder, engine.schedules.at(done - 1), done)
+                guard.read(done)
+                reporter.steps(recorder, engine.values(done - 1), done)
 
             paused, best = time.monotonic(), None
             if monitor.due(done, last):
+                guard.read(done)
                 reading, verdict, picture = look(monitor, done, last=last)
                 reporter.reading(reading, verdict, picture)
-                best = reading if not verdict.state.bad and checkpoints.is_best(*reading.measure) else None
+                found = not verdict.state.bad and checkpoints.is_best(*reading.measure)
+                best = reading.measure if found else None
             if last or stopping or best or done % runtime.checkpoint_every == 0:
-                recorder.read(world, done)  # what is not finite is never saved
-                kept = {"recorder": recorder.state(), **engine.state()}
-                checkpoints.save(done, engine.module, engine.optimizer, kept)
-            if best:
-                checkpoints.mark_best(done, *best.measure)
+                guard.read(done)
+                if last or not recorder.streak:  # what may be on its way to a divergence is not kept
+                    kept = {"recorder": recorder.state(), **engine.state()}
+                    ends = last or stopping
+                    checkpoints.save(done, engine.module, engine.optimizer, kept, best=best, last=ends)
             if stopping and not last:
-                raise Interrupted(
-                    f"The {job.stage} was stopped after step {done:,} of {recipe.steps:,}; its state is saved.",
-                    action="run the same command again: it continues with the next step",
-                )
+                raise interrupted(job, done, saved=not recorder.streak)
             clock.apart(time.monotonic() - paused)
 
+    vote.close()
     best_step = checkpoints.best()
-    if runtime.export == "best" and best_step is not None and best_step[0] != done:
-        done = best_step[0]
+    if runtime.export == "best" and best_step is not None and best_step.step != done:
+        done = best_step.step
         checkpoints.load_step(done, engine.module)
     export(job, dataset, engine, history, step=done)
 
 
-def build_loader(job: TrainingJob, dataset: DatasetHandle, world: World, *, start_step: int) -> TrainingLoader:
-    """This process's share of the micro-batches that are left; their images are those of whole batches."""
+def interrupted(job: TrainingJob, done: int, *, saved: bool) -> Interrupted:
+    """The end of a run that was told to stop."""
+    state = "its state is saved" if saved else "its last updates were left out, and its state before them is saved"
+    return Interrupted(
+        f"The {job.stage} was stopped after step {done:,} of {job.recipe.steps:,}; {state}.",
+        action="run the same command again: it continues with the next step"
+        if saved
+        else "run the same command again: it continues from its last checkpoint",
+    )
+
+
+class Guard:
+    """Looks at what was recorded for steps that were left out, because something was not finite.
+
+    Args:
+        job: Whose training it is.
+        world: The processes.
+        engine: What is trained.
+        recorder: The terms of its steps.
+    """
+
+    def __init__(self, job: TrainingJob, world: World, engine: Engine, recorder: Recorder) -> None:
+        self._job, self._world, self._engine, self._recorder = job, world, engine, recorder
+
+    def read(self, step: int) -> None:
+        """Fetch the recorded terms; every process must call it, and all find the same.
+
+        Raises:
+            NotFiniteError: When too many steps in a row were left out.
+        """
+        bad = self._recorder.read(self._world, step)
+        if bad and self._world.is_main:
+            name_images(self._job.work, bad, self._paths)
+        # One that has ended since counts too: whether it is seen in time must not depend on how often is looked.
+        longest = self._recorder.longest
+        if len(longest) >= self._job.runtime.not_finite.in_a_row:
+            raise NotFiniteError(longest, broken_parts(self._engine.parts()))
+
+    def _paths(self, rows: Sequence[int]) -> list[str]:
+        paths = read_kept(DatasetHandle.load(self._job.dataset).manifest).paths
+        return [str(paths[row]) for row in rows]
+
+
+def build_loader(
+    job: TrainingJob, dataset: DatasetHandle, world: World, *, start_step: int, order: int = 0
+) -> TrainingLoader:
+    """This process's share of the micro-batches that are left; their images are those of whole batches.
+
+    Args:
+        job: Whose training it is.
+        dataset: The images.
+        world: The processes.
+        start_step: Steps done.
+        order: 0 is the order of the images that the seed gives, others are others.
+    """
     recipe = job.recipe
     return TrainingLoader(
         dataset,
@@ -106,7 +210,7 @@ def build_loader(job: TrainingJob, dataset: DatasetHandle, world: World, *, star
         loader=job.runtime.loader,
         patch_size=job.patch_size,
         batch_size=job.batch_per_process(world.size),
-        seed=recipe.seed,
+        seed=recipe.seed if order == 0 else other_seed(recipe.seed, order),
         rank=world.rank,
         world=world.size,
         start_step=start_step * recipe.accumulate,
@@ -125,6 +229,11 @@ def anchor_crops(job: TrainingJob) -> Anchor | None:
     if gram is None or gram.enlarge == 1:
         return None
     return Anchor(job.recipe.crops.global_size * gram.enlarge, gram.start * job.recipe.accumulate)
+
+
+def other_seed(seed: int, order: int) -> int:
+    """A seed that has nothing to do with a run's own, for another order of its images."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/order {order}".encode()).digest()[:4], "little")
 
 
 def grouped(batches: Iterable[Batch], count: int) -> Iterator[list[Batch]]:

@@ -16,7 +16,7 @@ from dinomill.planning.checks.request import Request
 from dinomill.planning.checks.weights import starting
 from dinomill.pretraining.config import PretrainingConfig
 from dinomill.training.config import AdaptationConfig
-from dinomill.training.job import Recipe
+from dinomill.training.job import TrainingRecipe
 from dinomill.training.starting import resolve_model
 
 _FAR = 4  # times larger or smaller than the images: a warning
@@ -73,7 +73,7 @@ def teacher_shape(request: Request) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and {"patch_size", "in_channels"} <= set(found) else None
 
 
-def _crops(recipe: Recipe, stage: str, patch: int) -> Iterator[Problem]:
+def _crops(recipe: TrainingRecipe, stage: str, patch: int) -> Iterator[Problem]:
     """Whole patches in every crop, and local crops that are smaller than the global ones."""
     crops = recipe.crops
     sizes = {"global_size": crops.global_size} | ({"local_size": crops.local_size} if crops.local_crops else {})
@@ -95,7 +95,7 @@ def _crops(recipe: Recipe, stage: str, patch: int) -> Iterator[Problem]:
         )
 
 
-def _masks(recipe: Recipe, patch: int, weight: float) -> Iterator[Problem]:
+def _masks(recipe: TrainingRecipe, patch: int, weight: float) -> Iterator[Problem]:
     """Whether the masking hides anything at all on this grid: asked of the masking itself."""
     config, grid = recipe.masking, recipe.crops.global_size // patch
     if not weight or recipe.crops.global_size % patch or not config.fraction or config.ratio[1] <= 0:
@@ -119,7 +119,7 @@ def _masks(recipe: Recipe, patch: int, weight: float) -> Iterator[Problem]:
     )
 
 
-def _schedules(recipe: Recipe, stage: str, adaptation: AdaptationConfig | None = None) -> Iterator[Problem]:
+def _schedules(recipe: TrainingRecipe, stage: str, adaptation: AdaptationConfig | None = None) -> Iterator[Problem]:
     """Warmups no longer than the run: asked of the schedules themselves."""
     from dinomill.training.schedules import Schedules
 

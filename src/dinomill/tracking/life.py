@@ -1,0 +1,185 @@
+"""The life of a run: opened by a stage, ended truly, taken up again by the next start of the same work."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from dinomill.errors import DinomillError, Interrupted
+from dinomill.tracking.connection import connect, experiment_id, resolve_uri, tracking_errors
+from dinomill.tracking.provenance import source_tags
+from dinomill.tracking.run import Run, as_text
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+log = logging.getLogger(__name__)
+
+# Tags: which process writes a run, and why one ended before its time.
+_PROCESS = "process"
+REASON = "reason"
+
+_GONE = "the process ended without a word: it was killed, or memory ran out"
+
+# The run that this process has opened.
+_open: list[Run] = []
+
+
+@contextmanager
+def open_run(
+    stage: str,
+    *,
+    tracking_uri: str,
+    experiment: str = "dinomill",
+    tags: Mapping[str, Any] | None = None,
+    params: Mapping[str, Any] | None = None,
+) -> Iterator[Run]:
+    """Open the MLflow run of a stage; it ends as finished, failed or killed with the block, with the reason as a tag.
+
+    Runs of the stage that a killed process of this machine has left open are ended first.
+
+    Args:
+        stage: The stage's name, which becomes the run's.
+        tracking_uri: ``sqlite:///path`` or the address of a server.
+        experiment: The MLflow experiment, created if need be.
+        tags: Tags of the run; ``git_commit`` is added.
+        params: The configuration, as nested mappings; secrets are left out.
+
+    Raises:
+        MachineError: When the store cannot be reached.
+    """
+    uri = resolve_uri(tracking_uri)
+    client = connect(uri)
+    experiment_key = experiment_id(client, uri, experiment)
+    all_tags = source_tags(stage) | {_PROCESS: _this_process()}
+    all_tags |= {name: as_text(value) for name, value in (tags or {}).items()}
+    with tracking_errors(uri):
+        _mark_left(client, experiment_key, stage)
+        created = client.create_run(experiment_key, run_name=stage, tags=all_tags)
+    run = Run(client, created.info.run_id, uri)
+    _open.append(run)
+    status, reason = "FINISHED", None
+    try:
+        run.log_params(params or {})
+        yield run
+    except BaseException as error:
+        status, reason = _how(error)
+        raise
+    finally:
+        _open.remove(run)
+        end_run(run, status, reason)
+
+
+def _how(error: BaseException) -> tuple[str, str]:
+    """The state of a run that an error ends, and the reason in words."""
+    stopped = isinstance(error, KeyboardInterrupt | SystemExit | Interrupted)
+    said = error.problem if isinstance(error, DinomillError) else str(error)
+    reason = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    return ("KILLED" if stopped else "FAILED"), reason
+
+
+def end_run(run: Run, status: str, reason: str | None = None) -> None:
+    """End a run; while another error is on its way to the user, a store that is away must not hide it.
+
+    Args:
+        run: What is written.
+        status: ``FINISHED``, ``FAILED`` or ``KILLED``.
+        reason: Why, when it did not finish; a tag of the run.
+    """
+    client = run.client
+    if client is None or run.run_id is None:
+        return
+    try:
+        run.flush(force=True)
+        with tracking_errors(run.tracking_uri):
+            if reason is not None:
+                client.set_tag(run.run_id, REASON, as_text(reason))
+            client.set_terminated(run.run_id, status=status)
+    except DinomillError as error:
+        if status == "FINISHED":
+            raise
+        log.warning("The run could not be ended in the store: %s", error)
+
+
+def continue_run(earlier: str) -> bool:
+    """Let what this process records go on in an earlier run, instead of the one that it has opened.
+
+    Args:
+        earlier: The id of the run.
+
+    Returns:
+        Whether it does: not when nothing is open, or the store has no such run.
+    """
+    if not _open or (client := _open[-1].client) is None or _open[-1].run_id == earlier:
+        return False
+    run, fresh = _open[-1], _open[-1].run_id or ""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = client.get_run(earlier)
+    except MlflowException:
+        return False
+    if found.info.lifecycle_stage != "active":
+        return False
+    with tracking_errors(run.tracking_uri):
+        client.delete_run(fresh)
+        client.update_run(earlier, status="RUNNING")
+        client.set_tag(earlier, _PROCESS, _this_process())
+        if REASON in found.data.tags:
+            client.delete_tag(earlier, REASON)
+    run.become(earlier)
+    os.environ["MLFLOW_RUN_ID"] = earlier
+    return True
+
+
+def _mark_left(client: MlflowClient, experiment: str, stage: str) -> None:
+    """End the stage's runs whose process is gone without a word (SIGKILL): they would run for ever."""
+    wanted = f"attributes.status = 'RUNNING' and tags.stage = '{stage}'"
+    for left in client.search_runs([experiment], filter_string=wanted, max_results=100):
+        if _is_gone(left.data.tags.get(_PROCESS, "")):
+            client.set_tag(left.info.run_id, REASON, _GONE)
+            client.set_terminated(left.info.run_id, status="KILLED")
+
+
+def _this_process() -> str:
+    import psutil
+
+    return f"{os.getpid()} since {psutil.Process().create_time():.2f} on {socket.gethostname()}"
+
+
+def _is_gone(process: str) -> bool:
+    """Whether a process of this machine has ended; of another machine's nothing is known."""
+    import psutil
+
+    words = process.split(" ")
+    if len(words) != 5 or words[4] != socket.gethostname():
+        return False
+    with suppress(ValueError, psutil.Error):
+        found = psutil.Process(int(words[0]))
+        return f"{found.create_time():.2f}" != words[2] or found.status() == psutil.STATUS_ZOMBIE
+    return True
+
+
+def attach(run_id: str | None = None, tracking_uri: str | None = None, *, background: bool = False) -> Run:
+    """Join a run that another process opened, by ``MLFLOW_RUN_ID`` and ``MLFLOW_TRACKING_URI`` unless they are given.
+
+    Only rank 0 (environment variable ``RANK``, as torchrun sets it) writes; elsewhere, and where there is no run, the
+    result takes every call and does nothing.
+
+    Args:
+        run_id: MLflow's id of the run.
+        tracking_uri: The store.
+        background: Whether metrics are written by a thread.
+
+    Raises:
+        MachineError: When the store cannot be reached.
+    """
+    run_id = run_id or os.environ.get("MLFLOW_RUN_ID")
+    uri = resolve_uri(tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", ""))
+    if not run_id or not uri or int(os.environ.get("RANK", "0")) != 0:
+        return Run(None, run_id, uri)
+    return Run(connect(uri), run_id, uri, background=background)

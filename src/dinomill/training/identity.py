@@ -1,0 +1,92 @@
+"""Which work folder a run has, and which run of another configuration a changed key leaves behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+MISSING = "(not there)"
+
+_SHOWN = 4  # keys in a message
+
+
+def differences(old: Any, new: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
+    """The dotted keys in which two nested mappings differ, with both values."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = [*old, *(key for key in new if key not in old)]
+        return [
+            row
+            for key in keys
+            for row in differences(old.get(key, MISSING), new.get(key, MISSING), f"{prefix}.{key}" if prefix else key)
+        ]
+    return [] if old == new else [(prefix, old, new)]
+
+
+@dataclass(frozen=True)
+class LeftBehind:
+    """A run of another configuration that was not finished."""
+
+    folder: Path
+    step: int
+    changed: list[tuple[str, Any, Any]]
+
+    def sentence(self, stage: str) -> str:
+        """What is said of it, with the keys as a user writes them."""
+        keys = ", ".join(f"{_shown(key, stage)} {old} → {new}" for key, old, new in self.changed[:_SHOWN])
+        more = f" and {len(self.changed) - _SHOWN} more" if len(self.changed) > _SHOWN else ""
+        return (
+            f"run {self.folder.name} stopped at step {self.step:,} of another configuration: {keys}{more}; it stays in "
+            f"{self.folder}. Set the keys back to continue it; what runs now begins anew"
+        )
+
+
+def left_behind(work: Path, identity: Mapping[str, Any], finished: str) -> LeftBehind | None:
+    """The unfinished run beside a new one that differs from it least; None when the run is not new, or none is there.
+
+    Args:
+        work: The run's own work folder, among those of others.
+        identity: Of the run.
+        finished: Name of the folder that a finished run has in its work folder, up to the first ``-``.
+    """
+    if _newest(work) is not None or any(work.glob(f"{finished}-*")):
+        return None
+    now = json.loads(json.dumps(identity))
+    found = []
+    for meta in _siblings(work, finished):
+        try:
+            row = json.loads(meta.read_text(encoding="utf-8"))
+            changed = differences(row["job"], now)
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if changed:
+            folder = meta.parents[2]
+            found.append((len(changed), -meta.stat().st_mtime, LeftBehind(folder, int(row["step"]), changed)))
+    return min(found, key=lambda item: item[:2])[2] if found else None
+
+
+def _siblings(work: Path, finished: str) -> list[Path]:
+    """The newest checkpoint's meta.json of each unfinished run beside a work folder."""
+    if not work.parent.is_dir():
+        return []
+    others = [folder for folder in work.parent.iterdir() if folder.is_dir() and folder != work]
+    newest = [_newest(folder) for folder in others if not any(folder.glob(f"{finished}-*"))]
+    return [meta for meta in newest if meta is not None]
+
+
+def _newest(work: Path) -> Path | None:
+    return max(work.glob("checkpoints/step_*/meta.json"), default=None)
+
+
+def _shown(key: str, stage: str) -> str:
+    """``recipe.optimizer.lr`` as ``pretraining.optimizer.lr``."""
+    parts = key.split(".")
+    if parts[0] == "recipe":
+        parts = parts[1:]
+    elif parts[:2] == ["models", "student"]:
+        parts = ["model", *parts[2:]]
+    elif parts[0] == "models":
+        parts = ["students", *parts[1:]]
+    return ".".join([stage, *parts])
