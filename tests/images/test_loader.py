@@ -10,7 +10,7 @@ import torch
 
 from dinomill.errors import ConfigError, InputError
 from dinomill.handles import DatasetHandle
-from dinomill.images.batches import TENSORS, Anchor, Batch
+from dinomill.images.batches import TENSORS, Anchor, Batch, Coarse
 from dinomill.images.crop_plan import MultiCropConfig
 from dinomill.images.loader import TrainingLoader
 from dinomill.images.loader_config import LoaderConfig
@@ -87,6 +87,26 @@ def test_an_anchor_gets_the_same_boxes_with_pixels_of_the_image(
         assert (enlarged - batch.anchor_crops).abs().mean() > 2 * (reduced - batch.global_crops).abs().mean()
         assert (batch.local_crops - plain.local_crops).abs().mean() < 0.1  # decoded larger, and otherwise the same
         assert batch.to(torch.device("cpu")).anchor_crops is not None
+
+
+def test_low_resolution_first_has_the_same_boxes_and_masks_of_its_grid(
+    dataset: Make, photos: list[np.ndarray[Any, Any]]
+) -> None:
+    crops = MultiCropConfig(global_size=56, local_size=28, local_crops=2, blur=(0, 0, 0), solarise=0)
+    options = {"crops": crops, "batch_size": 4, "steps": 3, "loader": LoaderConfig(workers=1)}
+    handle = dataset(photos)
+    coarse = load(handle, coarse=Coarse(28, 14, 2), **options)
+    usual = list(load(handle, **options))
+    for step, (few, all_) in enumerate(zip(coarse, usual, strict=True)):
+        if step == 2:
+            assert same(few, all_)
+            continue
+        assert few.global_crops.shape == (8, 3, 28, 28) and few.local_crops.shape == (8, 3, 14, 14)
+        assert few.masks.shape == (8, 16) and all_.masks.shape == (8, 64)
+        reduced = torch.nn.functional.interpolate(all_.global_crops, size=28, mode="bicubic", antialias=True)
+        assert (reduced - few.global_crops).abs().mean() < 0.08
+    with pytest.raises(ConfigError, match=r"low_resolution\.local_size"):
+        load(handle, coarse=Coarse(28, 10, 2), **options)
 
 
 def test_workers_of_any_kind_and_number_give_the_same(tiny: DatasetHandle) -> None:

@@ -115,6 +115,26 @@ def test_the_anchor_sees_the_crops_that_were_rendered_for_it():
     assert not torch.allclose(module(seen, values(3))["gram"], full)
 
 
+@pytest.mark.parametrize(
+    "losses",
+    [
+        {"ibot_weight": 0},
+        {"ibot_weight": 0.5},
+        {"koleo_weight": 0, "sigreg": {}},
+        {"dino_weight": 0, "ibot_weight": 0, "koleo_weight": 0, "sigreg": {"invariance": 1.0}},
+    ],
+)
+def test_other_weights_and_sigreg_train(losses):
+    config = PretrainingStepConfig(head=HEAD, drop_path=0.0, precision="fp32", losses=losses)
+    module = SelfDistillation({"student": network(16)}, config)
+    first, *_, last = steps(module, 25)
+    assert last["total"] < first["total"]
+    assert (first["ibot"] == 0) == (losses.get("ibot_weight") == 0)
+    assert ("sigreg" in first) == ("sigreg" in losses)
+    terms = [value for key, value in first.items() if "norm" not in key and key != "total"]
+    torch.testing.assert_close(torch.stack(terms).sum(), first["total"])
+
+
 def test_the_anchor_is_renewed_so_often_and_no_more():
     gram = GramConfig(start=10, refresh=5, updates=2, ramp=4, weight=2.0)
     assert [done for done in range(40) if gram.renews(done)] == [10, 15, 20]

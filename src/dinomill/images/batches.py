@@ -55,6 +55,14 @@ class Batch:
 TENSORS = ("indices", "global_crops", "local_crops", "masks", "mask_indices", "mask_weights")
 
 
+class Coarse(NamedTuple):
+    """The first batches have crops of fewer pixels, of the same boxes."""
+
+    global_size: int
+    local_size: int
+    until: int  # this batch is the first that has all pixels
+
+
 class Anchor(NamedTuple):
     """Global crops are wanted a second time, with more pixels: for the anchor of Gram anchoring."""
 
@@ -87,13 +95,24 @@ class Recipe:
     std: tuple[float, ...]
     value_range: tuple[float, float] | None = None  # of files of more than 8 bits
     anchor: Anchor | None = None
+    coarse: Coarse | None = None
 
     def groups(self, step: int) -> tuple[tuple[int, int, int], ...]:
         """First view, last view and side of the crops of each size; those of the anchor come last."""
-        usual = (0, 2, self.crops.global_size), (2, self.crops.views, self.crops.local_size)
+        large, small = self._sides(step)
+        usual = (0, 2, large), (2, self.crops.views, small)
         if self.anchor is None or step < self.anchor.start:
             return usual
         return *usual, (0, 2, self.anchor.size)
+
+    def grid_at(self, step: int) -> int:
+        """Patches a side of a global crop of a batch."""
+        return self.grid * self._sides(step)[0] // self.crops.global_size
+
+    def _sides(self, step: int) -> tuple[int, int]:
+        if self.coarse is not None and step < self.coarse.until:
+            return self.coarse.global_size, self.coarse.local_size
+        return self.crops.global_size, self.crops.local_size
 
     @property
     def finest(self) -> MultiCropConfig:
@@ -142,7 +161,7 @@ class BatchMaker:
         masks = draw_masks(
             recipe.masking,
             2 * recipe.sampler.batch,
-            recipe.grid,
+            recipe.grid_at(step),
             seed=recipe.sampler.seed,
             step=step,
             rank=recipe.sampler.rank,

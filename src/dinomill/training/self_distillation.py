@@ -29,9 +29,10 @@ from dinomill.training.config import (
 from dinomill.training.look import Seen, Who, see
 from dinomill.training.losses.cross_entropy import CrossEntropyOptions
 from dinomill.training.losses.dino import GLOBAL_CROPS, dino_losses
-from dinomill.training.losses.gram import gram_loss, resize_patches
+from dinomill.training.losses.gram import anchor_patches, gram_loss
 from dinomill.training.losses.ibot import ibot_loss
 from dinomill.training.losses.koleo import koleo_loss
+from dinomill.training.losses.sigreg import sigreg_terms
 from dinomill.training.network import Network, frozen_copy, prototypes
 from dinomill.training.precision import compute_dtype
 from dinomill.training.schedules import ScheduleValues
@@ -121,8 +122,8 @@ class SelfDistillation(nn.Module):
             targets: Of class tokens and patches, where they were made together with other batches'.
 
         Returns:
-            Scalars ``dino_local``, ``dino_global``, ``ibot``, ``koleo`` (and ``gram``), each under ``<name>/…`` if
-            there are several students; and ``total``, their sum, the one to differentiate.
+            Scalars ``dino_local``, ``dino_global``, ``ibot``, ``koleo`` (``sigreg``, ``gram``); ``<name>/…`` if there
+            are several students; and ``total``, their sum, the one to differentiate.
         """
         device = batch.global_crops.device
         dtype = compute_dtype(self.config.precision, device)
@@ -208,8 +209,12 @@ class SelfDistillation(nn.Module):
             "ibot": config.ibot_weight * ibot,
             "koleo": config.koleo_weight * koleo,
         }
+        if config.sigreg is not None:
+            terms |= sigreg_terms(config.sigreg, class_tokens, images // GLOBAL_CROPS, values.step)
         if gram is not None:
-            terms["gram"] = gram.weight_at(values.step) * gram_loss(all_patches, self._anchor_patches(batch))
+            assert self.anchor is not None
+            anchored = anchor_patches(self.anchor, batch, enlarge=gram.enlarge)
+            terms["gram"] = gram.weight_at(values.step) * gram_loss(all_patches, anchored)
         return terms
 
     def _see(
@@ -265,19 +270,6 @@ class SelfDistillation(nn.Module):
         places = (torch.arange(chosen, device=masks.device) * count // chosen + crop) % count
         indices = (crop * count + places).flatten()
         return indices, torch.full((len(indices),), 1 / chosen, device=masks.device)
-
-    @torch.no_grad()
-    def _anchor_patches(self, batch: StepBatch) -> Tensor:
-        """[2B, N, D] patches of the anchor teacher, which sees the boxes of the global crops with more pixels."""
-        gram = self.config.losses.gram
-        assert gram is not None
-        assert self.anchor is not None
-        crops = batch.global_crops if gram.enlarge == 1 else batch.anchor_crops
-        assert crops is not None, "the loader renders the anchor's crops from the start of the loss on"
-        patches = self.anchor.forward_packed([crops])[0]["x_norm_patchtokens"]
-        side = self.anchor.patch_size
-        grid, target = ((seen.shape[-2] // side, seen.shape[-1] // side) for seen in (crops, batch.global_crops))
-        return resize_patches(patches, grid=grid, target=target)
 
     @torch.no_grad()
     def update_averages(self, values: ScheduleValues, *, unless: Tensor | None = None) -> None:

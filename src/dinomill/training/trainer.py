@@ -16,7 +16,7 @@ from types import FrameType
 from dinomill import tracking
 from dinomill.errors import Interrupted
 from dinomill.handles import DatasetHandle
-from dinomill.images.batches import Anchor, Batch
+from dinomill.images.batches import Anchor, Batch, Coarse
 from dinomill.images.loader import TrainingLoader
 from dinomill.images.manifest import read_kept
 from dinomill.training.agreement import Agreement, Vote
@@ -220,7 +220,16 @@ def build_loader(
         std=job.std,
         mix=recipe.mix,
         anchor=anchor_crops(job),
+        coarse=coarse_crops(job),
     )
+
+
+def coarse_crops(job: TrainingJob) -> Coarse | None:
+    """The sizes of the first crops, until the batch that is the first with all pixels; None: always the same."""
+    low = job.recipe.low_resolution
+    if low is None:
+        return None
+    return Coarse(low.global_size, low.local_size, low.steps(job.recipe.steps) * job.recipe.accumulate)
 
 
 def anchor_crops(job: TrainingJob) -> Anchor | None:

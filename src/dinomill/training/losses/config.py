@@ -21,7 +21,7 @@ class GramConfig(Config):
         2,
         ge=1,
         le=4,
-        description="The anchor sees the boxes of the global crops with so many times the pixels a side, out of the image",
+        description="The anchor sees the boxes of the global crops with so many times their pixels a side",
     )
 
     def weight_at(self, step: int) -> float:
@@ -38,6 +38,19 @@ class GramConfig(Config):
         return since >= 0 and rest == 0 and (self.updates is None or number <= self.updates)
 
 
+class SigregConfig(Config):
+    """SIGReg (LeJEPA): features like draws of a normal distribution, in place of KoLeo or of prototypes altogether."""
+
+    weight: float = Field(0.05, gt=0, description="Weight of the statistic, on each of the global crops' class tokens")
+    directions: int = Field(256, ge=1, description="Random directions a step in which features are compared")
+    invariance: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of the squared distance of every crop to the mean of its global crops: with it, the other "
+        "losses can be switched off (dino_weight, ibot_weight and koleo_weight 0: LeJEPA)",
+    )
+
+
 class LossConfig(Config):
     """The losses of a step; defaults are the recipe's."""
 
@@ -51,6 +64,9 @@ class LossConfig(Config):
         description="Neighbours are sought in groups of so many images, across ranks if need be; null: a rank's",
     )
     gram: GramConfig | None = Field(None, description="Gram anchoring; null is off")
+    sigreg: SigregConfig | None = Field(
+        None, description="SIGReg; null is off. In place of KoLeo: koleo_weight 0 besides"
+    )
     keep_mib: int = Field(
         1024, ge=0, description="A student's softmax over the prototypes is kept up to this size, else computed twice"
     )
