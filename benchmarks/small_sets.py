@@ -120,7 +120,7 @@ def measured(
     name: str, change: Mapping[str, Any], seed: int, where: Mapping[str, Any], given: Namespace
 ) -> dict[str, Any]:
     """One run: as many steps as its time allows, and what it scores; errors are part of the answer."""
-    common = [QUIET, given.small, change, {"seed": seed}]
+    common = [given.small, QUIET, change, {"seed": seed}]
     probe = sample_job(where["dataset"], where["labelled"], given.work, *common, environment=given.environment)
     paces = given.work / "paces.json"
     known: dict[str, float] = json.loads(paces.read_text()) if paces.exists() else {}
@@ -197,7 +197,7 @@ def compared(where: Mapping[str, Any], given: Namespace) -> list[dict[str, Any]]
             rows.append(measured(name, known[name], seed, where, given))
             with file.open("a") as out:
                 out.write(json.dumps(rows[-1]) + "\n")
-    table = Table("steps", "CPU-s", "kNN, %  ", "changed, %  ")
+    table = Table("steps", "CPU-s", "      kNN, %", "  changed, %")
     for name in names:
         shown(rows, table, name)
     return [row for row in rows if row["setting"] in names and row["seed"] < given.seeds]
