@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -36,18 +36,38 @@ class Batch:
     mask_indices: torch.Tensor  # [M] int64 into the flattened [2B·N]
     mask_weights: torch.Tensor  # [M] float32
     unreadable: tuple[Unreadable, ...] = ()  # images that others took the places of
+    anchor_crops: torch.Tensor | None = None  # [2B, C, A, A] float32: the global crops with more pixels, if asked for
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device; returns before the copy has ended where memory is pinned."""
-        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in TENSORS})
+        return replace(self, **{name: v.to(device, non_blocking=True) for name, v in self._tensors().items()})
 
     def pinned(self) -> Batch:
         """The same batch in page-locked memory."""
-        values = {name: getattr(self, name) for name in TENSORS}
+        values = self._tensors()
         return replace(self, **{name: v.pin_memory() for name, v in values.items() if v.device.type == "cpu"})
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        anchor = {} if self.anchor_crops is None else {"anchor_crops": self.anchor_crops}
+        return {name: getattr(self, name) for name in TENSORS} | anchor
 
 
 TENSORS = ("indices", "global_crops", "local_crops", "masks", "mask_indices", "mask_weights")
+
+
+class Coarse(NamedTuple):
+    """The first batches have crops of fewer pixels, of the same boxes."""
+
+    global_size: int
+    local_size: int
+    until: int  # this batch is the first that has all pixels
+
+
+class Anchor(NamedTuple):
+    """Global crops are wanted a second time, with more pixels: for the anchor of Gram anchoring."""
+
+    size: int  # side of the crops, pixels
+    start: int  # from this batch on
 
 
 @dataclass(frozen=True)
@@ -74,11 +94,30 @@ class Recipe:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     value_range: tuple[float, float] | None = None  # of files of more than 8 bits
+    anchor: Anchor | None = None
+    coarse: Coarse | None = None
+
+    def groups(self, step: int) -> tuple[tuple[int, int, int], ...]:
+        """First view, last view and side of the crops of each size; those of the anchor come last."""
+        large, small = self._sides(step)
+        usual = (0, 2, large), (2, self.crops.views, small)
+        if self.anchor is None or step < self.anchor.start:
+            return usual
+        return *usual, (0, 2, self.anchor.size)
+
+    def grid_at(self, step: int) -> int:
+        """Patches a side of a global crop of a batch."""
+        return self.grid * self._sides(step)[0] // self.crops.global_size
+
+    def _sides(self, step: int) -> tuple[int, int]:
+        if self.coarse is not None and step < self.coarse.until:
+            return self.coarse.global_size, self.coarse.local_size
+        return self.crops.global_size, self.crops.local_size
 
     @property
-    def groups(self) -> tuple[tuple[int, int, int], ...]:
-        """First view, last view and side of the crops of each size."""
-        return (0, 2, self.crops.global_size), (2, self.crops.views, self.crops.local_size)
+    def finest(self) -> MultiCropConfig:
+        """The crops with the most pixels that are cut: images are decoded as large as these need them."""
+        return self.crops if self.anchor is None else self.crops.model_copy(update={"global_size": self.anchor.size})
 
 
 class BatchMaker:
@@ -98,7 +137,7 @@ class BatchMaker:
         self.recipe = recipe
         self.images = images
         self.batched = batched
-        self.fetcher = Fetcher(images, source, recipe.crops, recipe.channels, recipe.value_range, cache_bytes)
+        self.fetcher = Fetcher(images, source, recipe.finest, recipe.channels, recipe.value_range, cache_bytes)
         self._buffers = BufferPool()
         self._tables = crops_opencv.normalisation_tables(recipe.mean, recipe.std, recipe.crops.solarise_threshold)
 
@@ -122,7 +161,7 @@ class BatchMaker:
         masks = draw_masks(
             recipe.masking,
             2 * recipe.sampler.batch,
-            recipe.grid,
+            recipe.grid_at(step),
             seed=recipe.sampler.seed,
             step=step,
             rank=recipe.sampler.rank,
@@ -163,7 +202,7 @@ class BatchMaker:
         """A whole batch, rendered on the CPU."""
         raw = self.on_canvas(step) if self.batched else self.raw(step)
         render = self._render_batched if self.batched else self._render_opencv
-        return assemble(self.recipe, raw, [torch.from_numpy(render(raw, *group)) for group in self.recipe.groups])
+        return assemble(self.recipe, raw, [torch.from_numpy(render(raw, *group)) for group in self.recipe.groups(step)])
 
     def _render_batched(self, raw: RawBatch, start: int, stop: int, size: int) -> npt.NDArray[np.float32]:
         crops: npt.NDArray[np.float32] = render_on_device(self.recipe, raw.images, raw.plan, start, stop, size)
@@ -192,7 +231,7 @@ def render_on_device(recipe: Recipe, images: Any, plan: CropPlan, start: int, st
 
 def assemble(recipe: Recipe, raw: RawBatch, crops: list[torch.Tensor]) -> Batch:
     """Put rendered crops, each ``[V, B, C, H, W]``, and masks into a batch."""
-    global_crops, local_crops = (c.reshape(-1, recipe.channels, *c.shape[-2:]) for c in crops)
+    global_crops, local_crops, *anchor = (c.reshape(-1, recipe.channels, *c.shape[-2:]) for c in crops)
     return Batch(
         step=raw.step,
         indices=torch.from_numpy(raw.rows),
@@ -202,4 +241,5 @@ def assemble(recipe: Recipe, raw: RawBatch, crops: list[torch.Tensor]) -> Batch:
         mask_indices=torch.from_numpy(raw.masks.indices),
         mask_weights=torch.from_numpy(raw.masks.weights),
         unreadable=raw.unreadable,
+        anchor_crops=anchor[0] if anchor else None,
     )
