@@ -9,7 +9,8 @@ import torch
 from dinomill.errors import InputError
 from dinomill.handles import DatasetHandle
 from dinomill.models import VisionTransformer, save_backbone
-from dinomill.training.engine import Engine, build_module, load_teacher, step_generator
+from dinomill.training.engine import Engine, build_module, step_generator
+from dinomill.training.given_weights import load_teacher
 from dinomill.training.job import TrainingJob
 from dinomill.training.parallel import World
 from dinomill.training.precision import set_deterministic

@@ -22,10 +22,11 @@ from dinomill.training.counting import StepCounter
 from dinomill.training.engine import Engine
 from dinomill.training.job import TrainingJob
 from dinomill.training.network import Network
-from dinomill.training.optimizer import accumulated_step, build_optimizer
+from dinomill.training.optimizer import build_optimizer
 from dinomill.training.parallel import World
 from dinomill.training.schedules import ScheduleValues
 from dinomill.training.self_distillation import SelfDistillation
+from dinomill.training.step import accumulated_step
 from dinomill.training.trainer import build_loader
 
 MakeJob = Callable[..., TrainingJob]
@@ -125,10 +126,11 @@ def test_batches_and_the_engine_on_a_device_of_their_own(make_job: MakeJob, digi
                 sums = engine.step(step, [made])
             assert not counter.reads
             assert all(value.is_meta for value in sums.values())
-    with StepCounter("meta") as counter, torch.no_grad():
-        embedded = engine.module.embed("student", torch.empty(5, 1, 8, 8, device=META))
-    assert embedded.shape == (5, 32)
-    assert not counter.reads
+    for who in ("average", "student", "teacher"):
+        with StepCounter("meta") as counter, torch.no_grad():
+            seen = engine.module.look("student", torch.empty(5, 1, 8, 8, device=META), who)
+        assert seen.embedding.shape == (5, 32)
+        assert not counter.reads
 
 
 def reads() -> Iterator[tuple[str, Callable[[Tensor], object]]]:
