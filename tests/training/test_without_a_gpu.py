@@ -36,13 +36,13 @@ HEAD = HeadConfig(prototypes=131_072)
 
 # Kernels of a step by what is configured.
 KERNELS = {
-    "sinkhorn": 2760,
-    "softmax": 2549,
-    "koleo_groups": 2826,
-    "recomputed": 2964,
-    "rope": 3872,
-    "accumulated": 5161,
-    "distillation": 2611,
+    "sinkhorn": 2784,
+    "softmax": 2579,
+    "koleo_groups": 2816,
+    "recomputed": 2988,
+    "rope": 3377,
+    "accumulated": 5183,
+    "distillation": 2635,
 }
 
 
@@ -110,7 +110,7 @@ def test_a_step_reads_nothing_and_launches_no_more_than_it_did(name: str) -> Non
     counter = whole_step(name)
     assert not counter.reads
     # Another version of PyTorch may take some operations apart in another way.
-    assert counter.total == pytest.approx(KERNELS[name], rel=0.02), counter.kernels.most_common(30)
+    assert counter.total == pytest.approx(KERNELS[name], rel=0.005), counter.kernels.most_common(30)
 
 
 def test_batches_and_the_engine_on_a_device_of_their_own(make_job: MakeJob, digits_dataset: DatasetHandle) -> None:
