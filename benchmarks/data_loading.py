@@ -32,7 +32,8 @@ from measuring import Peer, PeerFailedError, command_line, finish, timed_here
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from skimage import data
 
-from dinomill.images.batches import BatchMaker, Recipe
+from dinomill.images.batch_recipe import BatchRecipe
+from dinomill.images.batches import BatchMaker
 from dinomill.images.crop_plan import IMAGENET_MEAN, IMAGENET_STD, MultiCropConfig
 from dinomill.images.manifest import KeptImages
 from dinomill.images.masking import MaskingConfig
@@ -77,7 +78,7 @@ def maker(
         lengths=np.array([place.length for place in places]),
         sizes=np.full((len(files), 2), side),
     )
-    recipe = Recipe(
+    recipe = BatchRecipe(
         crops=crops,
         masking=MaskingConfig(),
         sampler=Sampler(len(files), len(files), seed=0),

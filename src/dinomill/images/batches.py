@@ -13,16 +13,15 @@ import torch
 from dinomill.arrays import Pixels, Rows
 from dinomill.errors import InputError
 from dinomill.images import render_opencv as crops_opencv
+from dinomill.images.batch_recipe import BatchRecipe
 from dinomill.images.buffers import BufferPool
 from dinomill.images.canvases import Canvas
-from dinomill.images.crop_plan import CropPlan, MultiCropConfig, draw_plan
+from dinomill.images.crop_plan import CropPlan, draw_plan
 from dinomill.images.fetch import Fetcher, UnreadableError
 from dinomill.images.manifest import KeptImages
-from dinomill.images.masking import MaskingConfig, Masks, draw_masks
-from dinomill.images.mixture import MixedSampler
+from dinomill.images.masking import Masks, draw_masks
 from dinomill.images.packing import Blank, Bytes, Layout, Writes
 from dinomill.images.render_batched import Outline, prepare, render
-from dinomill.images.sampler import Sampler
 from dinomill.images.shards import ImageSource
 from dinomill.images.substitutes import TRIES, Unreadable, substitute
 
@@ -39,11 +38,19 @@ class Batch:
     mask_indices: torch.Tensor  # [M] int64 into the flattened [2B·N]
     mask_weights: torch.Tensor  # [M] float32
     unreadable: tuple[Unreadable, ...] = ()  # images that others took the places of
+    anchor_crops: torch.Tensor | None = None  # [2B, C, A, A] float32: the global crops with more pixels, if asked for
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""
-        return replace(self, **{name: getattr(self, name).to(device) for name in TENSORS})
+        return replace(self, **{name: value.to(device) for name, value in self.tensors().items()})
 
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """By name; those that this batch has."""
+        anchor = {} if self.anchor_crops is None else {"anchor_crops": self.anchor_crops}
+        return {name: getattr(self, name) for name in TENSORS} | anchor
+
+
+_CROPS = "crops."  # and the number of their group: names of rendered crops in one piece of memory
 
 TENSORS = ("indices", "global_crops", "local_crops", "masks", "mask_indices", "mask_weights")
 
@@ -79,25 +86,6 @@ class PackedBatch:
     unreadable: tuple[Unreadable, ...]
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that decides the content of a batch, besides the step."""
-
-    crops: MultiCropConfig
-    masking: MaskingConfig
-    sampler: Sampler | MixedSampler
-    grid: int  # patches a side of a global crop
-    channels: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    value_range: tuple[float, float] | None = None  # of files of more than 8 bits
-
-    @property
-    def groups(self) -> tuple[tuple[int, int, int], ...]:
-        """First view, last view and side of the crops of each size."""
-        return (0, 2, self.crops.global_size), (2, self.crops.views, self.crops.local_size)
-
-
 class BatchMaker:
     """Makes batches by step. Threads may share one; processes get their own copy.
 
@@ -110,12 +98,12 @@ class BatchMaker:
     """
 
     def __init__(
-        self, recipe: Recipe, images: KeptImages, source: ImageSource, *, batched: bool, cache_bytes: int
+        self, recipe: BatchRecipe, images: KeptImages, source: ImageSource, *, batched: bool, cache_bytes: int
     ) -> None:
         self.recipe = recipe
         self.images = images
         self.batched = batched
-        self.fetcher = Fetcher(images, source, recipe.crops, recipe.channels, recipe.value_range, cache_bytes)
+        self.fetcher = Fetcher(images, source, recipe.finest, recipe.channels, recipe.value_range, cache_bytes)
         self._buffers = BufferPool()
         self._tables = crops_opencv.normalisation_tables(recipe.mean, recipe.std, recipe.crops.solarise_threshold)
 
@@ -139,7 +127,7 @@ class BatchMaker:
         masks = draw_masks(
             recipe.masking,
             2 * recipe.sampler.batch,
-            recipe.grid,
+            recipe.grid_at(step),
             seed=recipe.sampler.seed,
             step=step,
             rank=recipe.sampler.rank,
@@ -178,7 +166,7 @@ class BatchMaker:
             outline, arrays = self._prepared(raw)
             made = render({name: a.array() if isinstance(a, Canvas) else a for name, a in arrays.items()}, outline)
         else:
-            made = [self._buffers.take(shape) for shape in self._shapes()]
+            made = [self._buffers.take(shape) for shape in self._shapes(step)]
             self._render_opencv(raw, made)
         tensors = {name: torch.from_numpy(array) for name, array in raw.numbers().items()}
         return assemble(step, [torch.from_numpy(crops) for crops in made], tensors, raw.unreadable)
@@ -195,7 +183,7 @@ class BatchMaker:
         arrays: dict[str, npt.NDArray[Any] | Writes] = {**raw.numbers()}
         outline = None
         if rendered:
-            crops = {f"crops.{g}": Blank(shape, np.dtype(np.float32)) for g, shape in enumerate(self._shapes())}
+            crops = {f"{_CROPS}{g}": Blank(shape, np.dtype(np.float32)) for g, shape in enumerate(self._shapes(step))}
             arrays |= crops
         else:
             outline, prepared = self._prepared(raw)
@@ -211,17 +199,17 @@ class BatchMaker:
         return prepare(
             raw.images,
             raw.plan,
-            recipe.groups,
+            recipe.groups(raw.step),
             recipe.mean,
             recipe.std,
             kernel=recipe.crops.blur_kernel,
             threshold=recipe.crops.solarise_threshold,
         )
 
-    def _shapes(self) -> list[tuple[int, ...]]:
+    def _shapes(self, step: int) -> list[tuple[int, ...]]:
         """Of the crops of each group, ``[V, B, C, size, size]``."""
         batch, channels = self.recipe.sampler.batch, self.recipe.channels
-        return [(stop - start, batch, channels, size, size) for start, stop, size in self.recipe.groups]
+        return [(stop - start, batch, channels, size, size) for start, stop, size in self.recipe.groups(step)]
 
     def _render(self, raw: RawBatch, out: list[npt.NDArray[np.float32]]) -> None:
         if not self.batched:
@@ -233,7 +221,7 @@ class BatchMaker:
             place[...] = crops
 
     def _render_opencv(self, raw: RawBatch, out: list[npt.NDArray[np.float32]]) -> None:
-        for (start, stop, size), crops in zip(self.recipe.groups, out, strict=True):
+        for (start, stop, size), crops in zip(self.recipe.groups(raw.step), out, strict=True):
             todo = crops_opencv.operations(raw.plan.views(start, stop), size, self.recipe.crops.blur_kernel)
             for column, image in enumerate(raw.images):
                 crops_opencv.render_image(image, todo, column, size, crops[:, column], self._tables)
@@ -242,7 +230,11 @@ class BatchMaker:
 def unpack(packed: PackedBatch, memory: torch.Tensor) -> Batch:
     """The batch in a piece of memory, on its device; crops are made there where they are not."""
     arrays = packed.layout.unpack(memory)
-    crops = render(arrays, packed.outline) if packed.outline else [arrays["crops.0"], arrays["crops.1"]]
+    crops = (
+        render(arrays, packed.outline)
+        if packed.outline
+        else [arrays[name] for name in arrays if name.startswith(_CROPS)]
+    )
     return assemble(packed.step, crops, arrays, packed.unreadable)
 
 
@@ -250,7 +242,7 @@ def assemble(
     step: int, crops: list[torch.Tensor], arrays: Mapping[str, torch.Tensor], unreadable: tuple[Unreadable, ...]
 ) -> Batch:
     """Put rendered crops, each ``[V, B, C, H, W]``, and the other tensors into a batch."""
-    global_crops, local_crops = (c.reshape(-1, *c.shape[2:]) for c in crops)
+    global_crops, local_crops, *anchor = (c.reshape(-1, *c.shape[2:]) for c in crops)
     return Batch(
         step=step,
         indices=arrays["indices"],
@@ -260,4 +252,5 @@ def assemble(
         mask_indices=arrays["mask_indices"],
         mask_weights=arrays["mask_weights"],
         unreadable=unreadable,
+        anchor_crops=anchor[0] if anchor else None,
     )

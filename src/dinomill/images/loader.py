@@ -18,7 +18,8 @@ from dinomill.errors import ConfigError
 from dinomill.execution.parent import end_with_parent
 from dinomill.handles import DatasetHandle
 from dinomill.images import render_opencv as crops_opencv
-from dinomill.images.batches import Batch, BatchMaker, PackedBatch, Recipe, unpack
+from dinomill.images.batch_recipe import Anchor, BatchRecipe, Coarse
+from dinomill.images.batches import Batch, BatchMaker, PackedBatch, unpack
 from dinomill.images.crop_plan import MultiCropConfig
 from dinomill.images.loader_config import LoaderConfig
 from dinomill.images.manifest import read_kept
@@ -55,6 +56,8 @@ class TrainingLoader:
         mean: Per channel in [0, 1]; None: the dataset's.
         std: Per channel in [0, 1]; None: the dataset's.
         mix: Weights of the dataset's parts (``mixture``); None: every image once an epoch.
+        anchor: Size and first step of global crops that are rendered once more, with more pixels; None: of none.
+        coarse: Sizes of the crops until a step; None: those of ``crops`` from the beginning.
         unreadable: Images that were found unreadable before, row to reason: ``tally.state()`` of the run that is
             continued.
 
@@ -81,6 +84,8 @@ class TrainingLoader:
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,
         mix: Mapping[str, float] | None = None,
+        anchor: Anchor | None = None,
+        coarse: Coarse | None = None,
         unreadable: Mapping[int, str] | None = None,
     ) -> None:
         handle = dataset if isinstance(dataset, DatasetHandle) else DatasetHandle.load(dataset)
@@ -92,7 +97,7 @@ class TrainingLoader:
         images = read_kept(handle.manifest)
         self.images = len(images)
         self.tally = Tally(self.images, self.config.max_unreadable, unreadable)
-        self.recipe = Recipe(
+        self.recipe = BatchRecipe(
             crops=crops,
             masking=masking,
             sampler=mixed_sampler(mix, handle.manifest, batch_size, seed, rank, world)
@@ -103,6 +108,8 @@ class TrainingLoader:
             value_range=handle.value_range,
             mean=_per_channel("mean", mean or handle.mean, handle.channels),
             std=_per_channel("std", std or handle.std, handle.channels),
+            anchor=anchor,
+            coarse=_coarse(coarse, patch_size),
         )
         batched = self._batched(handle.channels, tiny=max(crops.global_size, images.sizes.mean()) <= _TINY)
         self.on_device = batched and self.device.type != "cpu"
@@ -258,6 +265,17 @@ def _grid(crops: MultiCropConfig, patch_size: int) -> int:
                 action=f"set it to {nearest}",
             )
     return crops.global_size // patch_size
+
+
+def _coarse(coarse: Coarse | None, patch_size: int) -> Coarse | None:
+    for name in ("global_size", "local_size"):
+        if coarse is not None and (size := getattr(coarse, name)) % patch_size:
+            raise ConfigError(
+                f"low_resolution.{name} is no multiple of the patch size.",
+                found=f"{size} pixels with patches of {patch_size}",
+                action=f"set it to {max(round(size / patch_size), 1) * patch_size}",
+            )
+    return coarse
 
 
 def _per_channel(name: str, values: tuple[float, ...], channels: int) -> tuple[float, ...]:

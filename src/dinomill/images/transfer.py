@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
-from dinomill.images.batches import TENSORS, Batch
+from dinomill.images.batches import Batch
 
 Finish = Callable[[torch.Tensor], Batch]
 
@@ -107,8 +107,8 @@ class CudaTransfer:
         """See Transfer."""
         current = torch.cuda.current_stream(self.device)
         current.wait_event(sent.ready)
-        for name in TENSORS:  # their memory is not given out again before this stream is done with it
-            getattr(sent.batch, name).record_stream(current)
+        for tensor in sent.batch.tensors().values():  # their memory is given out again when this stream is done with it
+            tensor.record_stream(current)
         while self._under_way and self._under_way[0].ready.query():
             self._under_way.popleft()  # host memory may be used again
         return sent.batch
