@@ -11,7 +11,14 @@ import numpy.typing as npt
 from dinomill import arrays
 
 SOURCES = Path(arrays.__file__).parent
-KINDS = {"Pixels": np.uint8, "Floats": np.float32, "Figures": np.float64, "Rows": np.int64, "Mask": np.bool_}
+KINDS = {
+    "Pixels": np.uint8,
+    "Bytes": np.uint8,
+    "Floats": np.float32,
+    "Figures": np.float64,
+    "Rows": np.int64,
+    "Mask": np.bool_,
+}
 AGAIN = re.compile(r"^\w+ = npt\.NDArray\[np\.(uint8|float32|float64|int64|bool_)\]", re.MULTILINE)
 
 

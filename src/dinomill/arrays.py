@@ -19,3 +19,6 @@ Rows = npt.NDArray[np.int64]
 
 Mask = npt.NDArray[np.bool_]
 """Yes or no of each."""
+
+Bytes = npt.NDArray[np.uint8]
+"""A piece of memory, [N], whatever lies in it."""

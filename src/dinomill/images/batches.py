@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dinomill.arrays import Pixels, Rows
+from dinomill.arrays import Bytes, Pixels, Rows
 from dinomill.errors import InputError
 from dinomill.images import render_opencv as crops_opencv
 from dinomill.images.batch_recipe import BatchRecipe
@@ -20,7 +20,7 @@ from dinomill.images.crop_plan import CropPlan, draw_plan
 from dinomill.images.fetch import Fetcher, UnreadableError
 from dinomill.images.manifest import KeptImages
 from dinomill.images.masking import Masks, draw_masks
-from dinomill.images.packing import Blank, Bytes, Layout, Writes
+from dinomill.images.packing import Blank, Layout, Writes
 from dinomill.images.render_batched import Outline, prepare, render
 from dinomill.images.shards import ImageSource
 from dinomill.images.substitutes import TRIES, Unreadable, substitute
@@ -42,7 +42,8 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""
-        return replace(self, **{name: value.to(device) for name, value in self.tensors().items()})
+        there: dict[str, Any] = {name: value.to(device) for name, value in self.tensors().items()}
+        return replace(self, **there)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """By name; those that this batch has."""

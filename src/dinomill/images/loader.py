@@ -14,6 +14,7 @@ from typing import Self, cast
 
 import torch
 
+from dinomill.arrays import Bytes
 from dinomill.errors import ConfigError
 from dinomill.execution.parent import end_with_parent
 from dinomill.handles import DatasetHandle
@@ -25,7 +26,6 @@ from dinomill.images.loader_config import LoaderConfig
 from dinomill.images.manifest import read_kept
 from dinomill.images.masking import MaskingConfig
 from dinomill.images.mixture import mixed_sampler
-from dinomill.images.packing import Bytes
 from dinomill.images.sampler import Sampler
 from dinomill.images.shards import open_shards
 from dinomill.images.slots import Slots, SlotWriter

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-_ALIGNED = 64  # bytes; a view of another type must begin at a multiple of its size
+from dinomill.arrays import Bytes
 
-Bytes = npt.NDArray[np.uint8]
+_ALIGNED = 64  # bytes; a view of another type must begin at a multiple of its size
 
 
 class Writes(Protocol):
