@@ -164,7 +164,7 @@ class BatchMaker:
         """A whole batch, rendered on the CPU."""
         raw = self.raw(step)
         if self.batched:
-            outline, arrays = self._prepared(raw)
+            outline, arrays = self._prepared(raw, for_device=False)
             made = render({name: a.array() if isinstance(a, Canvas) else a for name, a in arrays.items()}, outline)
         else:
             made = [self._buffers.take(shape) for shape in self._shapes(step)]
@@ -195,7 +195,9 @@ class BatchMaker:
             self._render(raw, [there[name] for name in crops])
         return PackedBatch(step, layout, outline, raw.unreadable)
 
-    def _prepared(self, raw: RawBatch) -> tuple[Outline, dict[str, npt.NDArray[Any] | Canvas]]:
+    def _prepared(
+        self, raw: RawBatch, *, for_device: bool = True
+    ) -> tuple[Outline, dict[str, npt.NDArray[Any] | Canvas]]:
         recipe = self.recipe
         return prepare(
             raw.images,
@@ -205,6 +207,7 @@ class BatchMaker:
             recipe.std,
             kernel=recipe.crops.blur_kernel,
             threshold=recipe.crops.solarise_threshold,
+            for_device=for_device,
         )
 
     def _shapes(self, step: int) -> list[tuple[int, ...]]:
@@ -216,7 +219,7 @@ class BatchMaker:
         if not self.batched:
             self._render_opencv(raw, out)
             return
-        outline, arrays = self._prepared(raw)
+        outline, arrays = self._prepared(raw, for_device=False)
         whole = {name: a.array() if isinstance(a, Canvas) else a for name, a in arrays.items()}
         for place, crops in zip(out, render(whole, outline), strict=True):
             place[...] = crops

@@ -43,6 +43,7 @@ def prepare(
     *,
     kernel: int,
     threshold: int,
+    for_device: bool = True,
 ) -> tuple[Outline, dict[str, Array | Canvas]]:
     """Everything that the crops of a batch are made from.
 
@@ -54,6 +55,7 @@ def prepare(
         std: Per channel, in [0, 1].
         kernel: Width of the blur's kernel.
         threshold: Solarisation inverts values from here on.
+        for_device: Whether torch renders; numpy needs less.
 
     Returns:
         The outline, and arrays by name: ``<canvas>`` uint8, ``<canvas>.<group>.<what>``.
@@ -71,8 +73,8 @@ def prepare(
         own = plan.images(part.columns, part.boxes)
         for group, (start, stop, size) in enumerate(groups):
             if stop > start:
-                prefix = f"{number}.{group}."
-                arrays |= {prefix + name: a for name, a in _numbers(own.views(start, stop), size, kernel).items()}
+                prefix, numbers = f"{number}.{group}.", _numbers(own.views(start, stop), size, kernel, for_device)
+                arrays |= {prefix + name: a for name, a in numbers.items()}
     if any(name.endswith(".blurred") for name in arrays):
         arrays |= {f"mirror.{group}": _mirror(size, kernel) for group, (_, _, size) in enumerate(groups)}
     for name, array in arrays.items():
@@ -104,7 +106,7 @@ def render(arrays: Mapping[str, Any], outline: Outline) -> list[Any]:
     return crops
 
 
-def _numbers(plan: CropPlan, size: int, kernel: int) -> dict[str, Array]:
+def _numbers(plan: CropPlan, size: int, kernel: int, for_device: bool) -> dict[str, Array]:
     """What a canvas's crops of one size depend on."""
     smooth = smoothed(plan.boxes, size)
     a = np.where(smooth, _SMOOTHED, _PLAIN)[..., None, None]
@@ -119,7 +121,8 @@ def _numbers(plan: CropPlan, size: int, kernel: int) -> dict[str, Array]:
         numbers[f"{name}.centre"] = centre
         numbers[f"{name}.narrow"] = (1 / stretch)[..., None]
         numbers[f"{name}.ends"] = ends.astype(np.float32)
-        numbers[f"{name}.beyond"] = _beyond(ends, centre, ~smooth)
+        if for_device:
+            numbers[f"{name}.beyond"] = _beyond(ends, centre, ~smooth)
     blurred = np.flatnonzero(plan.sigma > 0)
     if len(blurred):
         taps = blur_taps(plan.sigma.ravel()[blurred], kernel)
@@ -193,13 +196,13 @@ def _resampling(xp: ArrayLibrary, arrays: Mapping[str, Any], prefix: str, axis: 
     Smoothing widens the cubic by the reduction. Beyond the crop's edge a widened cubic has no weight, as in Pillow, and
     the plain one, which reaches two pixels, meets the edge's pixels again, as in OpenCV.
     """
-    centre, narrow, ends, beyond = (arrays[f"{prefix}{axis}.{name}"] for name in ("centre", "narrow", "ends", "beyond"))
-    line = xp.line(extent)
-    matrix = _cubic(xp, abs(line - centre) * narrow, *arrays[f"{prefix}cubic"])
-    matrix = xp.where((line >= ends[0]) & (line <= ends[1]), matrix, 0.0)
-    for side in (0, 1):
-        matrix += (line == ends[side]) * beyond[side]
-    matrix = matrix / matrix.sum(-1)[..., None]
+    centre, narrow, ends = (arrays[f"{prefix}{axis}.{name}"] for name in ("centre", "narrow", "ends"))
+    cubic = arrays[f"{prefix}cubic"]
+    # Few taps are written one by one where a loop costs nothing; a device works all columns out, in fewer launches.
+    if isinstance(xp, NumpyLibrary):
+        matrix = _few_taps(xp, centre, narrow, ends, cubic, extent)
+    else:
+        matrix = _all_columns(xp, centre, narrow, ends, arrays[f"{prefix}{axis}.beyond"], cubic, extent)
     if prefix + "blurred" not in arrays:
         return matrix
     index, taps = arrays[prefix + "blurred"], arrays[prefix + "taps"]
@@ -207,6 +210,31 @@ def _resampling(xp: ArrayLibrary, arrays: Mapping[str, Any], prefix: str, axis: 
     flat = matrix.reshape(-1, *matrix.shape[2:])
     flat[index] = blur @ flat[index]
     return flat.reshape(matrix.shape)
+
+
+def _all_columns(xp: ArrayLibrary, centre: Any, narrow: Any, ends: Any, beyond: Any, cubic: Any, extent: int) -> Any:
+    line = xp.line(extent)
+    matrix = _cubic(xp, abs(line - centre) * narrow, *cubic)
+    matrix = xp.where((line >= ends[0]) & (line <= ends[1]), matrix, 0.0)
+    for side in (0, 1):
+        matrix += (line == ends[side]) * beyond[side]
+    return matrix / matrix.sum(-1)[..., None]
+
+
+def _few_taps(xp: ArrayLibrary, centre: Array, narrow: Array, ends: Array, cubic: Array, extent: int) -> Array:
+    """As ``_all_columns``, in numpy: twice as fast for a whole batch of tiny images."""
+    taps = int(np.ceil(4 / narrow.min()))
+    position = np.floor(centre - 2 / narrow) + 1 + xp.line(taps)  # [V, n, size, taps]
+    weight = _cubic(xp, abs(position - centre) * narrow, *cubic)
+    inside = (position >= ends[0]) & (position <= ends[1])
+    weight = np.where(inside | (cubic[0] == _PLAIN), weight, 0.0)  # the plain cubic's add up on the edge
+    weight = (weight / weight.sum(-1, keepdims=True)).reshape(-1, taps)
+    columns = xp.integers(position.clip(ends[0], ends[1])).reshape(-1, taps)
+    matrix = np.zeros((len(weight), extent), np.float32)
+    lines = np.arange(len(weight))
+    for tap in range(taps):
+        matrix[lines, columns[:, tap]] += weight[:, tap]
+    return matrix.reshape(*centre.shape[:3], extent)
 
 
 def _cubic(xp: ArrayLibrary, x: Any, a: Any, a2: Any, a3: Any) -> Any:
