@@ -93,9 +93,8 @@ def sinkhorn_knopp(
         Factored targets of the rank's rows. The numbers of samples and of prototypes, constant factors of the textbook
         form, cancel in the last row normalisation and are left out.
     """
-    first, turn, columns, rows = (
-        tile(function) if compiled else function for function in (_first_pass, _one_pass, _column_sums, _row_sums)
-    )
+    first, turn = tile(_first_pass, compiled), tile(_one_pass, compiled)
+    columns, rows = tile(_column_sums, compiled), tile(_row_sums, compiled)
     # fp16 could not hold small shares: bf16 has the range of fp32.
     kept = torch.bfloat16 if dtype is torch.float16 else dtype
     scores = features.new_empty(features.shape[0], prototypes.count, dtype=kept)
@@ -197,7 +196,7 @@ def centered_softmax(
     Returns:
         The targets, and the [K] fp32 sum of the raw logits over the rows, for the next centre.
     """
-    share_of = tile(_centered_tile) if compiled else _centered_tile
+    share_of = tile(_centered_tile, compiled)
     kept = torch.bfloat16 if dtype is torch.float16 else dtype
     scores = features.new_empty(features.shape[0], prototypes.count, dtype=kept)
     row = features.new_ones(features.shape[0], dtype=torch.float32)
