@@ -77,9 +77,8 @@ def sinkhorn_knopp(
     """Assignments that use every prototype equally: columns share alike, then rows sum to 1, `iterations` times.
 
     Each column is divided by its maximum before it is exponentiated: nothing overflows, the column normalisation undoes
-    it exactly, and only a sample that is hopelessly far from every prototype could underflow. Over several ranks the
-    scores keep the maximum of their own rank, and the column's factor makes up for the difference. Ranks meet once an
-    iteration for the columns' sums, and once more for their maxima, whatever the size of the tiles.
+    it exactly, and only a sample hopelessly far from every prototype could underflow. Scores keep the maximum of their
+    own rank, for which the column's factor makes up: ranks meet once an iteration for sums, and once more for maxima.
 
     Args:
         features: [R, D] L2-normalised bottleneck features. Ranks may have different R, or none.
@@ -112,7 +111,6 @@ def sinkhorn_knopp(
     own = _to_the_top_of_all(top) if together else None
     for iteration in range(iterations):
         if own is not None:
-            # Sums of all tiles at once, so that the ranks meet once.
             if iteration:
                 for part in prototypes.tiles():
                     sums[part] = columns(scores[:, part], row)
