@@ -8,7 +8,7 @@ Trainings of a small vision transformer, started as the stage starts them (launc
     the stage alone, whose workers must notice, save and stop;
 
 and started again by the same command until they finish. Weights and heads are compared with those of an undisturbed run
-of as many processes. MLflow is asked how many runs there are, how they ended, and whether their curve has each step once.
+of as many processes. MLflow is asked how many runs there are, how they ended, whether the curve has each step once.
 
     python benchmarks/kills.py                 20 kills, some minutes
     python benchmarks/kills.py --kills 60 --seed 1
