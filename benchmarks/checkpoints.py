@@ -39,7 +39,7 @@ def main() -> None:
     parser = command_line(__doc__, "a nano model, few steps")
     parser.add_argument("--rounds", type=int, default=3, help="checkpoints that are measured")
     options = parser.parse_args()
-    name, prototypes, batch, rounds = ("nano", 256, 2, 1) if options.smoke else ("vits", 16_384, 8, options.rounds)
+    name, prototypes, batch, rounds = ("nano", 256, 2, 1) if options.smoke else ("small", 16_384, 8, options.rounds)
     training = Training(name, prototypes, batch)
     with tempfile.TemporaryDirectory(prefix="dinomill-checkpoints-") as folder:
         figures = measure(training, Path(folder), rounds)
