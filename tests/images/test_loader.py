@@ -10,6 +10,7 @@ import torch
 
 from dinomill.errors import ConfigError, InputError
 from dinomill.handles import DatasetHandle
+from dinomill.images.batch_recipe import Anchor, Coarse
 from dinomill.images.batches import TENSORS, Batch
 from dinomill.images.crop_plan import MultiCropConfig
 from dinomill.images.loader import TrainingLoader
@@ -66,6 +67,47 @@ def test_crops_are_crop_major(dataset: Make) -> None:
     values = ((10 * batch.indices + 5) / 255 - 0.5) / 0.25
     assert torch.allclose(batch.global_crops.mean((1, 2, 3)), values.float().repeat(2), atol=1e-3)
     assert torch.allclose(batch.local_crops.mean((1, 2, 3)), values.float().repeat(4), atol=1e-3)
+
+
+@pytest.mark.parametrize("backend", ["batched", "opencv"])
+def test_an_anchor_gets_the_same_boxes_with_pixels_of_the_image(
+    dataset: Make, photos: list[np.ndarray[Any, Any]], backend: str
+) -> None:
+    crops = MultiCropConfig(global_size=56, local_size=28, local_crops=2, blur=(0, 0, 0), solarise=0)
+    options = {"crops": crops, "batch_size": 4, "steps": 3, "loader": LoaderConfig(backend=backend, workers=1)}
+    handle = dataset(photos)
+    before, *batches = load(handle, anchor=Anchor(112, 1), **options)
+    assert before.anchor_crops is None
+    for batch, plain in zip(batches, list(load(handle, **options))[1:], strict=True):
+        assert batch.anchor_crops is not None
+        assert batch.anchor_crops.shape == (8, 3, 112, 112)
+        reduced = torch.nn.functional.interpolate(batch.anchor_crops, size=56, mode="bicubic", antialias=True)
+        enlarged = torch.nn.functional.interpolate(batch.global_crops, size=112, mode="bicubic")
+        # Reduced they are the crops; but they hold what these do not.
+        assert (reduced - batch.global_crops).abs().mean() < 0.06
+        assert (enlarged - batch.anchor_crops).abs().mean() > 2 * (reduced - batch.global_crops).abs().mean()
+        assert (batch.local_crops - plain.local_crops).abs().mean() < 0.1  # decoded larger, and otherwise the same
+        assert batch.to(torch.device("cpu")).anchor_crops is not None
+
+
+def test_low_resolution_first_has_the_same_boxes_and_masks_of_its_grid(
+    dataset: Make, photos: list[np.ndarray[Any, Any]]
+) -> None:
+    crops = MultiCropConfig(global_size=56, local_size=28, local_crops=2, blur=(0, 0, 0), solarise=0)
+    options = {"crops": crops, "batch_size": 4, "steps": 3, "loader": LoaderConfig(workers=1)}
+    handle = dataset(photos)
+    coarse = load(handle, coarse=Coarse(28, 14, 2), **options)
+    usual = list(load(handle, **options))
+    for step, (few, all_) in enumerate(zip(coarse, usual, strict=True)):
+        if step == 2:
+            assert same(few, all_)
+            continue
+        assert few.global_crops.shape == (8, 3, 28, 28) and few.local_crops.shape == (8, 3, 14, 14)
+        assert few.masks.shape == (8, 16) and all_.masks.shape == (8, 64)
+        reduced = torch.nn.functional.interpolate(all_.global_crops, size=28, mode="bicubic", antialias=True)
+        assert (reduced - few.global_crops).abs().mean() < 0.08
+    with pytest.raises(ConfigError, match=r"low_resolution\.local_size"):
+        load(handle, coarse=Coarse(28, 10, 2), **options)
 
 
 def test_workers_of_any_kind_and_number_give_the_same(tiny: DatasetHandle) -> None:

@@ -31,7 +31,7 @@ from dinomill.training.trainer import build_loader, grouped, train
 HERE = World(0, 1, torch.device("cpu"))
 MakeJob = Callable[..., TrainingJob]
 StartWorker = Callable[..., "subprocess.Popen[str]"]
-MEASURED = {"images_per_second", "data_wait", "memory_gb"}
+MEASURED = {"images_per_second", "data_wait", "memory_gb", "cpu_percent", "host_memory_percent"}
 
 
 @pytest.fixture

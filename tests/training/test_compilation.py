@@ -15,9 +15,10 @@ from dinomill.training import compilation
 from dinomill.training.compilation import decide
 from dinomill.training.config import DistillationStepConfig, OptimizerConfig
 from dinomill.training.network import Network
-from dinomill.training.optimizer import build_optimizer, train_step
+from dinomill.training.optimizer import build_optimizer
 from dinomill.training.schedules import ScheduleValues
 from dinomill.training.self_distillation import SelfDistillation
+from dinomill.training.step import train_step
 
 HEAD = HeadConfig(hidden_dim=32, bottleneck_dim=16, prototypes=24)
 CPU, GPU = torch.device("cpu"), torch.device("cuda")

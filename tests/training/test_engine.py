@@ -8,11 +8,14 @@ import torch
 from safetensors.torch import load_file
 
 from dinomill.errors import InputError
+from dinomill.handles import DatasetHandle
 from dinomill.models import VisionTransformer, save_backbone
-from dinomill.training.engine import build_module, load_teacher, step_generator
+from dinomill.training.engine import Engine, build_module, step_generator
+from dinomill.training.given_weights import load_teacher
 from dinomill.training.job import TrainingJob
 from dinomill.training.parallel import World
-from dinomill.training.trainer import train
+from dinomill.training.precision import set_deterministic
+from dinomill.training.trainer import build_loader, train
 
 MakeJob = Callable[..., TrainingJob]
 HERE = World(0, 1, torch.device("cpu"))
@@ -106,3 +109,18 @@ def test_random_numbers_of_a_step_are_its_own() -> None:
 
     assert draw(0, 5, 0) == draw(0, 5, 0)
     assert len({tuple(draw(*key)) for key in [(0, 5, 0), (1, 5, 0), (0, 6, 0), (0, 5, 1)]}) == 4
+
+
+def test_deterministic_changes_nothing_on_a_cpu_and_is_no_part_of_a_run(make_job: MakeJob) -> None:
+    plain, exact = make_job(), make_job(runtime={"deterministic": True})
+    assert plain.identity() == exact.identity()
+    assert plain.work == exact.work
+    rows = []
+    for job in (plain, exact):
+        engine = Engine(job, HERE)
+        assert torch.are_deterministic_algorithms_enabled() is job.runtime.deterministic
+        with build_loader(job, DatasetHandle.load(job.dataset), HERE, start_step=0) as loader:
+            rows.append(engine.step(0, [next(iter(loader))]))
+    set_deterministic(False)
+    assert rows[0].keys() == rows[1].keys()
+    assert all(torch.equal(rows[0][name], rows[1][name]) for name in rows[0])

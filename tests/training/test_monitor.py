@@ -82,7 +82,6 @@ def test_all_figures_of_a_real_network_and_the_files_of_a_look(
     for name in ("agreement", "copies_found", "patches_found", "knn"):
         assert 0 <= figures[name] <= 1
     assert figures["knn"] > 0.5  # digits are told apart by pixels
-    assert figures["copies_found"] > 3 / 64  # by chance: one in 64
     early = monitor.read(5)
     assert "knn" not in early.row()
     assert early.patch_drift == pytest.approx(0, abs=1e-3)  # nothing was trained

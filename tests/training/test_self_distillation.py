@@ -7,6 +7,7 @@ import torch
 
 from dinomill.models import HeadConfig, VisionTransformer, VisionTransformerConfig
 from dinomill.training.config import DistillationStepConfig, OptimizerConfig, PretrainingStepConfig
+from dinomill.training.losses.config import GramConfig
 from dinomill.training.network import Network
 from dinomill.training.optimizer import build_optimizer
 from dinomill.training.schedules import ScheduleValues
@@ -32,6 +33,7 @@ def batch():
     return SimpleNamespace(
         global_crops=torch.randn(2 * BATCH, 3, 28, 28, generator=random),
         local_crops=torch.randn(2 * BATCH, 3, 14, 14, generator=random),
+        anchor_crops=torch.randn(2 * BATCH, 3, 56, 56, generator=random),
         masks=masks,
         mask_indices=masks.flatten().nonzero()[:, 0],
         mask_weights=(1 / masks.sum(1, keepdim=True).clamp(min=1)).expand_as(masks)[masks],
@@ -100,6 +102,46 @@ def test_the_gram_loss_starts_at_its_step_with_the_teacher_of_then():
     for kept, teacher in zip(anchor, module.teacher.backbone.parameters(), strict=True):
         assert torch.equal(kept, teacher)
     assert module(batch(), values(2))["gram"] > 0
+
+
+def test_the_anchor_sees_the_crops_that_were_rendered_for_it():
+    """The fault: it saw upsampled global crops, which hold nothing that the student does not see."""
+    config = PretrainingStepConfig(head=HEAD, drop_path=0.0, precision="fp32", losses={"gram": {"ramp": 4}})
+    module = SelfDistillation({"student": network(16)}, config)
+    seen = batch()
+    full = module(seen, values(3))["gram"]
+    torch.testing.assert_close(module(seen, values(0))["gram"], full / 4)
+    seen.anchor_crops = seen.anchor_crops.roll(1, 0)
+    assert not torch.allclose(module(seen, values(3))["gram"], full)
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [
+        {"ibot_weight": 0},
+        {"ibot_weight": 0.5},
+        {"koleo_weight": 0, "sigreg": {}},
+        {"dino_weight": 0, "ibot_weight": 0, "koleo_weight": 0, "sigreg": {"invariance": 1.0}},
+    ],
+)
+def test_other_weights_and_sigreg_train(losses):
+    config = PretrainingStepConfig(head=HEAD, drop_path=0.0, precision="fp32", losses=losses)
+    module = SelfDistillation({"student": network(16)}, config)
+    first, *_, last = steps(module, 25)
+    assert last["total"] < first["total"]
+    assert (first["ibot"] == 0) == (losses.get("ibot_weight") == 0)
+    assert ("sigreg" in first) == ("sigreg" in losses)
+    terms = [value for key, value in first.items() if "norm" not in key and key != "total"]
+    torch.testing.assert_close(torch.stack(terms).sum(), first["total"])
+
+
+def test_the_anchor_is_renewed_so_often_and_no_more():
+    gram = GramConfig(start=10, refresh=5, updates=2, ramp=4, weight=2.0)
+    assert [done for done in range(40) if gram.renews(done)] == [10, 15, 20]
+    endless = gram.model_copy(update={"updates": None})
+    assert [done for done in range(31) if endless.renews(done)] == [10, 15, 20, 25, 30]
+    assert [gram.weight_at(step) for step in (9, 10, 11, 13, 14, 100)] == [0.0, 0.5, 1.0, 2.0, 2.0, 2.0]
+    assert GramConfig().weight_at(0) == 2.0
 
 
 def test_without_a_compiler_the_blocks_run_uncompiled(monkeypatch, caplog):

@@ -31,7 +31,7 @@ MakeJob = Callable[..., TrainingJob]
 StartWorker = Callable[..., "subprocess.Popen[str]"]
 
 # What depends on the clock or the machine and not on the arithmetic.
-MEASURED = {"images_per_second", "data_wait", "memory_gb"}
+MEASURED = {"images_per_second", "data_wait", "memory_gb", "cpu_percent", "host_memory_percent"}
 
 
 def curve(job: TrainingJob) -> list[dict[str, Any]]:

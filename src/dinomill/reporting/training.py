@@ -1,21 +1,36 @@
-"""What the page says about training: the curves of the teacher and its students."""
+"""What the page says about training: the curves of the teacher and its students, and how healthy they were."""
 
 from __future__ import annotations
 
+import base64
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dinomill.arrays import Figures
 from dinomill.handles import ModelHandle
 from dinomill.reporting.charts import Series, line_chart
 
 _X = "images"
 # Chart by chart: its title, and which columns of the history it shows. Terms are told by their names' first word.
-_TERMS = ("dino", "ibot", "koleo", "gram", "cls", "patch")
+_TERMS = ("dino", "ibot", "koleo", "gram", "sigreg", "invariance")
+_NOT_TERMS = re.compile("_(rank|likeness|found|drift|used)$")
+_HEALTH = {
+    "Directions that features fill": ["effective_rank", "class_rank", "patch_rank"],
+    "Prototypes that images are nearest to": ["prototypes_used"],
+    "Found again in augmented copies": ["copies_found", "patches_found", "agreement"],
+    "Likeness": ["similarity", "patch_likeness", "patch_class_likeness", "neighbour_distance", "patch_drift"],
+    "Machine, in percent": ["cpu_percent", "host_memory_percent", "gpu_percent", "gpu_memory_percent"],
+}
+_PERCENT = ("accuracy", "Found again")
+_PICTURES = "look_*.jpg"
+# What bad verdicts are drawn in.
+_BAD = ("collapsing", "dense features decaying")
 
 
 @dataclass(frozen=True)
@@ -25,6 +40,28 @@ class Chart:
     title: str
     svg: str
     legend: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the monitor said at a look, in the words of that time."""
+
+    step: int
+    verdict: str
+    reason: str
+
+    @property
+    def bad(self) -> bool:
+        """Whether somebody should have looked."""
+        return self.verdict in _BAD
+
+
+@dataclass(frozen=True)
+class LookPicture:
+    """What the monitor saw at a look: rows of an image, its patches as colours, its nearest neighbours."""
+
+    step: int
+    uri: str
 
 
 @dataclass(frozen=True)
@@ -38,36 +75,89 @@ class TrainingView:
     steps: int
     embed_dim: int
     charts: tuple[Chart, ...]
+    health: tuple[Chart, ...]
+    judgements: tuple[Judgement, ...]
+    pictures: tuple[LookPicture, ...]
 
 
 def view_training(model: ModelHandle, kind: str) -> TrainingView:
-    """Draw the loss, its terms, and what was measured on the way."""
-    charts = draw_history(pq.read_table(model.history)) if model.history.exists() else ()
-    return TrainingView(model.name, kind, model.parameters, model.images_seen, model.steps, model.embed_dim, charts)
+    """Draw the loss, its terms, and what was measured and said on the way."""
+    table = pq.read_table(model.history) if model.history.exists() else pa.table({})
+    return TrainingView(
+        model.name,
+        kind,
+        model.parameters,
+        model.images_seen,
+        model.steps,
+        model.embed_dim,
+        draw_history(table),
+        draw_health(table),
+        judgements(table),
+        look_pictures(model.folder),
+    )
 
 
 def draw_history(table: pa.Table) -> tuple[Chart, ...]:
     """The charts of a history; columns that it lacks are left out."""
-    columns = {name: table[name].to_numpy().astype(np.float64) for name in table.column_names}
-    if _X not in columns:
-        return ()
-    chosen = {
-        "Loss": ["loss"],
-        "Terms of the loss": [name for name in columns if name.split("_")[0] in _TERMS],
-    }
+    columns = _numbers(table)
+    terms = [name for name in columns if name.split("_")[0] in _TERMS and not _NOT_TERMS.search(name)]
+    chosen = {"Loss": ["loss"], "Terms of the loss": terms}
     # Without labels, the spread of the embeddings is the only measure of how training goes.
     chosen |= {"kNN accuracy": ["knn"]} if "knn" in columns else {"Effective rank": ["effective_rank"]}
+    return _drawn(chosen, columns)
+
+
+def draw_health(table: pa.Table) -> tuple[Chart, ...]:
+    """The charts of what the monitor measured without labels, and of the machine."""
+    return _drawn(_HEALTH, _numbers(table))
+
+
+def judgements(table: pa.Table) -> tuple[Judgement, ...]:
+    """The monitor's verdicts; one that repeats the one before is left out, the last one never."""
+    if "verdict" not in table.column_names:
+        return ()
+    rows = [row for row in table.select(["step", "verdict", "reason"]).to_pylist() if row["verdict"] is not None]
+    said = [Judgement(row["step"], row["verdict"], row["reason"] or "") for row in rows]
+    return tuple(
+        one
+        for number, one in enumerate(said)
+        if number in (0, len(said) - 1) or one.verdict != said[number - 1].verdict
+    )
+
+
+def look_pictures(folder: Path) -> tuple[LookPicture, ...]:
+    """The pictures that a training left beside its weights, in order of steps."""
+    return tuple(
+        LookPicture(
+            int(path.stem.removeprefix("look_")),
+            f"data:image/jpeg;base64,{base64.b64encode(path.read_bytes()).decode()}",
+        )
+        for path in sorted(folder.glob(_PICTURES))
+    )
+
+
+def _numbers(table: pa.Table) -> dict[str, Figures]:
+    """The columns that can be drawn; none without the common x axis."""
+    if _X not in table.column_names:
+        return {}
+    numbers = [field.name for field in table.schema if not pa.types.is_string(field.type)]
+    return {name: table[name].to_numpy().astype(np.float64) for name in numbers}
+
+
+def _drawn(chosen: Mapping[str, list[str]], columns: Mapping[str, Figures]) -> tuple[Chart, ...]:
     charts = (_draw(title, names, columns) for title, names in chosen.items())
     return tuple(chart for chart in charts if chart.svg)
 
 
-def _draw(title: str, names: list[str], columns: Mapping[str, npt.NDArray[np.float64]]) -> Chart:
+def _draw(title: str, names: list[str], columns: Mapping[str, Figures]) -> Chart:
     series = [
         Series(name.replace("_", " "), columns[_X], columns[name], number % 5 + 1)
         for number, name in enumerate(name for name in names if name in columns)
     ]
     return Chart(
         title,
-        line_chart(series, x_label="images seen", y_label=title, percent="accuracy" in title),
+        line_chart(
+            series, x_label="images seen", y_label=title, percent=title.startswith(_PERCENT) or title.endswith(_PERCENT)
+        ),
         tuple((one.name, one.tone) for one in series) if len(series) > 1 else (),
     )

@@ -102,12 +102,15 @@ def sinkhorn_knopp(
     scaled = (features.float() / temperature).to(dtype)
     sums, column, top = (features.new_empty(prototypes.count, dtype=torch.float32) for _ in range(3))
     total = features.new_zeros(features.shape[0], dtype=torch.float32)
+    together = _ranks() > 1
     for part in prototypes.tiles():
         direction, gain = prototypes.direction[part], prototypes.gain[part]
-        scores[:, part], top[part], sums[part], column[part], reached = first(scaled, direction, gain, kept)
+        scores[:, part], highest, summed, column[part], reached = first(scaled, direction, gain, kept)
+        if together:
+            top[part], sums[part] = highest, summed
         total += reached
     row = torch.ones_like(total)
-    own = _to_the_top_of_all(top) if _ranks() > 1 else None
+    own = _to_the_top_of_all(top) if together else None
     for iteration in range(iterations):
         if own is not None:
             # Sums of all tiles at once, so that the ranks meet once.

@@ -31,7 +31,19 @@ from dinomill.training.config import (
     PretrainingStepConfig,
 )
 from dinomill.training.losses.config import LossConfig
-from dinomill.training.schedules import ScheduleConfig, ScheduleKind
+from dinomill.training.schedules import ScheduleConfig, ScheduleKind, Span
+
+
+class LowResolutionConfig(Config):
+    """Low resolution first: the same boxes with fewer pixels cost a fraction (Zhang et al. 2025, FastDINOv2)."""
+
+    until: Span = Field(0.75, description="so long; then the crops are those of `crops`")
+    global_size: int = Field(ge=1, description="side of the global crops until then, pixels; a multiple of the patch")
+    local_size: int = Field(ge=1, description="side of the local crops until then, pixels; a multiple of the patch")
+
+    def steps(self, steps: int) -> int:
+        """How many of the run's steps."""
+        return round(self.until * steps) if isinstance(self.until, float) else self.until
 
 
 class TrainingRecipe(Config):
@@ -52,6 +64,9 @@ class TrainingRecipe(Config):
         "in one, a seed set that is taken whole, `pool`; `others`: the rest); null: every image once an epoch",
     )
     crops: MultiCropConfig = Field(default_factory=MultiCropConfig, description="what is seen of an image")
+    low_resolution: LowResolutionConfig | None = Field(
+        default=None, description="the first part of the run with fewer pixels a crop; null: all of it as `crops` says"
+    )
     masking: MaskingConfig = Field(default_factory=MaskingConfig, description="what is hidden of the global crops")
     schedule: ScheduleConfig = Field(default_factory=ScheduleConfig, description="values that change with the step")
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="AdamW")
@@ -132,6 +147,10 @@ class TrainingJob(Config):
         values = {**self.model_dump(mode="json", include=kept), "step": step, **optional}
         if self.recipe.mix is None:
             del values["recipe"]["mix"]
+        if self.recipe.low_resolution is None:
+            del values["recipe"]["low_resolution"]
+        if self.step.losses.sigreg is None:
+            del values["step"]["losses"]["sigreg"]
         if self.recipe.accumulate == 1:
             del values["recipe"]["accumulate"], values["step"]["centering"]["over"]
         if self.can_be_prolonged:
@@ -152,6 +171,8 @@ class TrainingJob(Config):
         """Whether the first steps are the same whatever the length: constant schedules, and no share of the run."""
         schedule, adaptation = self.recipe.schedule, self.adaptation
         spans = [schedule.warmup, schedule.frozen_last_layer, schedule.teacher_temperature_warmup]
+        if self.recipe.low_resolution is not None:
+            spans.append(self.recipe.low_resolution.until)
         if adaptation is not None:
             spans += [adaptation.frozen, adaptation.ramp]
         return schedule.kind is ScheduleKind.CONSTANT and not any(isinstance(span, float) and span for span in spans)

@@ -10,8 +10,16 @@ from dinomill.tracking import Run
 from dinomill.training.health import Reading, Verdict
 from dinomill.training.history import History, Recorder
 from dinomill.training.parallel import World
-from dinomill.training.progress import Clock, ProgressBar, memory_gb
+from dinomill.training.progress import Clock, ProgressBar, machine_load, memory_gb
 from dinomill.training.schedules import ScheduleValues
+
+# By these names MLflow shows them under "System metrics".
+_SYSTEM = {
+    "cpu_percent": "system/cpu_utilization_percentage",
+    "host_memory_percent": "system/system_memory_usage_percentage",
+    "gpu_percent": "system/gpu_0_utilization_percentage",
+    "gpu_memory_percent": "system/gpu_0_memory_usage_percentage",
+}
 
 
 @dataclasses.dataclass
@@ -52,6 +60,7 @@ class Reporter:
             "images_per_second": (step - self._last) * self.batch_size / seconds,
             "data_wait": data_wait,
             "memory_gb": memory_gb(self.world.device),
+            **machine_load(self.world.device),
         }
         self._last = step
         row = {**recorder.means(), **scheduled, **speed}
@@ -71,7 +80,7 @@ class Reporter:
     def _write(self, step: int, row: dict[str, float], words: dict[str, str] | None = None) -> None:
         self.history.append({"step": step, "images": step * self.batch_size, **row, **(words or {})})
         if self._is_new(step, row):
-            self.run.log_metrics(row, step)
+            self.run.log_metrics({_SYSTEM.get(name, name): value for name, value in row.items()}, step)
 
     def _is_new(self, step: int, row: Mapping[str, float]) -> bool:
         """Whether the MLflow run lacks a row: steps that are made again after a kill give the same numbers."""

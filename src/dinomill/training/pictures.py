@@ -54,7 +54,6 @@ def draw(path: Path, images: Tensor, embeddings: Tensor, patches: Tensor) -> Non
     for row in range(rows):
         tiles = [shown[row], colours[row], *(shown[other] for other in neighbours[row].tolist())]
         lines.append(np.concatenate([_tile(tile, first=number < 2) for number, tile in enumerate(tiles)], axis=1))
-    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as partial, partial.open("wb") as file:
         Image.fromarray(np.concatenate(lines, axis=0)).save(file, "JPEG", quality=88)
 

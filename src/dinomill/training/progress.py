@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
+import psutil
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -135,6 +136,20 @@ class ProgressBar:
         seconds = int((time.monotonic() - begun) / (step - done) * (self._steps - step))
         hours, rest = divmod(seconds, 3600)
         return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
+
+
+def machine_load(device: torch.device) -> dict[str, float]:
+    """How busy the machine is, in percent: processors since the last call, memory, and of a GPU the same.
+
+    Nothing waits for the device. Where the driver's library is missing, the GPU's figures are.
+    """
+    load = {"cpu_percent": psutil.cpu_percent(), "host_memory_percent": psutil.virtual_memory().percent}
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        load["gpu_memory_percent"] = 100 * (1 - free / total)
+        with suppress(ModuleNotFoundError, RuntimeError):
+            load["gpu_percent"] = float(torch.cuda.utilization(device))
+    return load
 
 
 def memory_gb(device: torch.device) -> float:

@@ -29,9 +29,10 @@ from dinomill.training.config import (
 from dinomill.training.look import Seen, Who, see
 from dinomill.training.losses.cross_entropy import CrossEntropyOptions
 from dinomill.training.losses.dino import GLOBAL_CROPS, dino_losses
-from dinomill.training.losses.gram import gram_loss, resize_patches
+from dinomill.training.losses.gram import anchor_patches, gram_loss
 from dinomill.training.losses.ibot import ibot_loss
 from dinomill.training.losses.koleo import koleo_loss
+from dinomill.training.losses.sigreg import sigreg_terms
 from dinomill.training.network import Network, frozen_copy, prototypes
 from dinomill.training.precision import compute_dtype
 from dinomill.training.schedules import ScheduleValues
@@ -121,8 +122,8 @@ class SelfDistillation(nn.Module):
             targets: Of class tokens and patches, where they were made together with other batches'.
 
         Returns:
-            Scalars ``dino_local``, ``dino_global``, ``ibot``, ``koleo`` (and ``gram``), each under ``<name>/…`` if
-            there are several students; and ``total``, their sum, the one to differentiate.
+            Scalars ``dino_local``, ``dino_global``, ``ibot``, ``koleo`` (``sigreg``, ``gram``); ``<name>/…`` if there
+            are several students; and ``total``, their sum, the one to differentiate.
         """
         device = batch.global_crops.device
         dtype = compute_dtype(self.config.precision, device)
@@ -208,8 +209,12 @@ class SelfDistillation(nn.Module):
             "ibot": config.ibot_weight * ibot,
             "koleo": config.koleo_weight * koleo,
         }
+        if config.sigreg is not None:
+            terms |= sigreg_terms(config.sigreg, class_tokens, images // GLOBAL_CROPS, values.step)
         if gram is not None:
-            terms["gram"] = gram.weight * gram_loss(all_patches, self._anchor_patches(batch.global_crops))
+            assert self.anchor is not None
+            anchored = anchor_patches(self.anchor, batch, enlarge=gram.enlarge)
+            terms["gram"] = gram.weight_at(values.step) * gram_loss(all_patches, anchored)
         return terms
 
     def _see(
@@ -267,21 +272,6 @@ class SelfDistillation(nn.Module):
         return indices, torch.full((len(indices),), 1 / chosen, device=masks.device)
 
     @torch.no_grad()
-    def _anchor_patches(self, global_crops: Tensor) -> Tensor:
-        """[2B, N, D] patches of the anchor teacher, which sees the crops enlarged."""
-        gram = self.config.losses.gram
-        assert gram is not None
-        assert self.anchor is not None
-        size = [side * gram.enlarge for side in global_crops.shape[-2:]]
-        enlarged = (
-            nn.functional.interpolate(global_crops, size=size, mode="bicubic") if gram.enlarge > 1 else global_crops
-        )
-        patches = self.anchor.forward_packed([enlarged])[0]["x_norm_patchtokens"]
-        side = self.anchor.patch_size
-        grid = (global_crops.shape[-2] // side, global_crops.shape[-1] // side)
-        return resize_patches(patches, grid=(grid[0] * gram.enlarge, grid[1] * gram.enlarge), target=grid)
-
-    @torch.no_grad()
     def update_averages(self, values: ScheduleValues, *, unless: Tensor | None = None) -> None:
         """Move the averages towards the students, and renew the anchor where it is due; after the optimiser's step.
 
@@ -292,10 +282,8 @@ class SelfDistillation(nn.Module):
         for name in self.students:
             move_average(self.average(name), self.student(name), values.momentum, unless=unless)
         gram = self.config.losses.gram
-        if gram is not None and self.anchor is not None:
-            since = values.step + 1 - gram.start
-            if since == 0 or (since > 0 and since % gram.refresh == 0):
-                move_average(self.anchor, self.teacher.backbone, 0.0)
+        if gram is not None and self.anchor is not None and gram.renews(values.step + 1):
+            move_average(self.anchor, self.teacher.backbone, 0.0)
 
     def train(self, mode: bool = True) -> SelfDistillation:
         """Set the students' mode; teacher, averages and anchor always evaluate."""

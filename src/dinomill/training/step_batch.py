@@ -29,3 +29,7 @@ class StepBatch(Protocol):
     @property
     def mask_weights(self) -> Tensor:
         """[M] fp32."""
+
+    @property
+    def anchor_crops(self) -> Tensor | None:
+        """[2B, C, A, A] the global crops with more pixels, while an anchor sees them."""

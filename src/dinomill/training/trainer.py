@@ -16,6 +16,7 @@ from types import FrameType
 from dinomill import tracking
 from dinomill.errors import DinomillError, Interrupted
 from dinomill.handles import DatasetHandle
+from dinomill.images.batch_recipe import Anchor, Coarse
 from dinomill.images.batches import Batch
 from dinomill.images.loader import TrainingLoader
 from dinomill.images.manifest import read_kept
@@ -224,7 +225,25 @@ def build_loader(
         mean=job.mean,
         std=job.std,
         mix=recipe.mix,
+        anchor=anchor_crops(job),
+        coarse=coarse_crops(job),
     )
+
+
+def coarse_crops(job: TrainingJob) -> Coarse | None:
+    """The sizes of the first crops, until the batch that is the first with all pixels; None: always the same."""
+    low = job.recipe.low_resolution
+    if low is None:
+        return None
+    return Coarse(low.global_size, low.local_size, low.steps(job.recipe.steps) * job.recipe.accumulate)
+
+
+def anchor_crops(job: TrainingJob) -> Anchor | None:
+    """What the loader renders for the anchor of Gram anchoring; None without one, or where the crops themselves do."""
+    gram = job.step.losses.gram
+    if gram is None or gram.enlarge == 1:
+        return None
+    return Anchor(job.recipe.crops.global_size * gram.enlarge, gram.start * job.recipe.accumulate)
 
 
 def other_seed(seed: int, order: int) -> int:

@@ -12,8 +12,43 @@ class GramConfig(Config):
 
     weight: float = Field(2.0, gt=0, description="Weight of the loss")
     start: int = Field(0, ge=0, description="First step with the loss; the teacher of that step becomes the anchor")
+    ramp: int = Field(0, ge=0, description="Steps over which the weight rises linearly to its value; 0: at once")
     refresh: int = Field(10_000, ge=1, description="Steps after which the anchor becomes the teacher of then")
-    enlarge: int = Field(2, ge=1, le=4, description="The anchor sees the global crops enlarged by this factor")
+    updates: int | None = Field(
+        3, ge=0, description="So often at most after the first time, then the anchor stays; null: without end"
+    )
+    enlarge: int = Field(
+        2,
+        ge=1,
+        le=4,
+        description="The anchor sees the boxes of the global crops with so many times their pixels a side",
+    )
+
+    def weight_at(self, step: int) -> float:
+        """The weight of a step, counted from 0; 0 before the start."""
+        since = step - self.start
+        if since < 0:
+            return 0.0
+        return self.weight * min((since + 1) / self.ramp, 1.0) if self.ramp else self.weight
+
+    def renews(self, done: int) -> bool:
+        """Whether the anchor becomes the teacher when so many steps are done."""
+        since = done - self.start
+        number, rest = divmod(since, self.refresh)
+        return since >= 0 and rest == 0 and (self.updates is None or number <= self.updates)
+
+
+class SigregConfig(Config):
+    """SIGReg (LeJEPA): features like draws of a normal distribution, in place of KoLeo or of prototypes altogether."""
+
+    weight: float = Field(0.05, gt=0, description="Weight of the statistic, on each of the global crops' class tokens")
+    directions: int = Field(256, ge=1, description="Random directions a step in which features are compared")
+    invariance: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of the squared distance of every crop to the mean of its global crops: with it, the other "
+        "losses can be switched off (dino_weight, ibot_weight and koleo_weight 0: LeJEPA)",
+    )
 
 
 class LossConfig(Config):
@@ -29,6 +64,9 @@ class LossConfig(Config):
         description="Neighbours are sought in groups of so many images, across ranks if need be; null: a rank's",
     )
     gram: GramConfig | None = Field(None, description="Gram anchoring; null is off")
+    sigreg: SigregConfig | None = Field(
+        None, description="SIGReg; null is off. In place of KoLeo: koleo_weight 0 besides"
+    )
     keep_mib: int = Field(
         1024, ge=0, description="A student's softmax over the prototypes is kept up to this size, else computed twice"
     )

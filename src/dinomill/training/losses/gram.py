@@ -6,10 +6,13 @@ features against an earlier, sharper teacher repairs them without binding the fe
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, mse_loss, normalize
 
+from dinomill.models import VisionTransformer
 from dinomill.models.hardware import autocast
+from dinomill.training.step_batch import StepBatch
 
 
 def gram_loss(patches: Tensor, anchor: Tensor) -> Tensor:
@@ -24,6 +27,23 @@ def gram_loss(patches: Tensor, anchor: Tensor) -> Tensor:
     """
     with autocast(patches.device):
         return mse_loss(_gram(patches.float()), _gram(anchor.float()))
+
+
+@torch.no_grad()
+def anchor_patches(anchor: VisionTransformer, batch: StepBatch, *, enlarge: int) -> Tensor:
+    """[2B, N, D] patches of the anchor teacher, which sees the boxes of the global crops with more pixels.
+
+    Args:
+        anchor: The teacher of an earlier step.
+        batch: Its crops, and those that the loader rendered for the anchor.
+        enlarge: By how much; 1: the anchor sees the global crops themselves.
+    """
+    crops = batch.global_crops if enlarge == 1 else batch.anchor_crops
+    assert crops is not None, "the loader renders the anchor's crops from the start of the loss on"
+    patches = anchor.forward_packed([crops])[0]["x_norm_patchtokens"]
+    side = anchor.patch_size
+    grid, target = ((seen.shape[-2] // side, seen.shape[-1] // side) for seen in (crops, batch.global_crops))
+    return resize_patches(patches, grid=grid, target=target)
 
 
 def resize_patches(patches: Tensor, *, grid: tuple[int, int], target: tuple[int, int]) -> Tensor:
