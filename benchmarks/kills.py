@@ -213,6 +213,7 @@ class Trial:
 
         client = MlflowClient(self._store)
         experiment = client.get_experiment_by_name(name)
+        assert experiment is not None
         runs = client.search_runs([experiment.experiment_id])
         points = [point.step for point in client.get_metric_history(runs[0].info.run_id, "loss")]
         whole = sorted(points) == list(range(1, self._steps + 1))
