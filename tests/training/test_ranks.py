@@ -119,7 +119,7 @@ def test_a_process_that_dies_takes_the_others_with_it_and_all_go_on(
     assert all(torch.equal(tensor, weights(whole)[name]) for name, tensor in weights(job).items())
 
 
-# --- two processes of a script of a few lines, which ends in seconds ---------------------------------------------------
+# --- two processes of a script of a few lines, which ends in seconds ---
 
 BEGINNING = """
     import json, sys
