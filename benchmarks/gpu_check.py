@@ -23,7 +23,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -129,11 +128,12 @@ def speed(row: str, seconds: float, *, smoke: bool) -> dict[str, Any]:
     """Our step, eager and compiled, and the reference's, one after the other."""
     device = "cpu" if smoke else "cuda"
     work, steps, warmup = (TINY, 1, 1) if smoke else (GPU_ROWS[row], 8, 3)
-    end, figures = time.monotonic() + seconds, {}
+    end = time.monotonic() + seconds
+    figures: dict[str, Any] = {}
     for name, compiled in (("eager", False), ("compiled", True), ("reference", False)):
         if smoke and compiled:
             continue  # a minute of generating code; the row `compiled` traces
-        options = SimpleNamespace(
+        options = argparse.Namespace(
             device=device, threads=2, compile=compiled, only=["official-style"], peer_python=PEER_PYTHON
         )
         ours, reference = contenders(work, options)

@@ -8,8 +8,7 @@ Trainings of a small vision transformer, started as the stage starts them (launc
     the stage alone, whose workers must notice, save and stop;
 
 and started again by the same command until they finish. Weights and heads are compared with those of an undisturbed run
-of as many processes. MLflow is asked how many runs there are, how they ended, and whether their curves have each step
-once.
+of as many processes. MLflow is asked how many runs there are, how they ended, whether the curve has each step once.
 
     python benchmarks/kills.py                 20 kills, some minutes
     python benchmarks/kills.py --kills 60 --seed 1
@@ -214,6 +213,7 @@ class Trial:
 
         client = MlflowClient(self._store)
         experiment = client.get_experiment_by_name(name)
+        assert experiment is not None
         runs = client.search_runs([experiment.experiment_id])
         points = [point.step for point in client.get_metric_history(runs[0].info.run_id, "loss")]
         whole = sorted(points) == list(range(1, self._steps + 1))

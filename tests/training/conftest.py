@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from dinomill.execution.launch import FRESH_STORE
 from dinomill.handles import DatasetHandle
 from dinomill.models.config import VisionTransformerConfig
 from dinomill.training.job import TrainingJob
@@ -78,7 +79,7 @@ def start_worker() -> Callable[..., subprocess.Popen[str]]:
         if processes:
             command += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
             command += [f"--max-restarts={restarts}", "-m"]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
+        environment = {**os.environ, **FRESH_STORE, "OMP_NUM_THREADS": "1", **variables}
         for name in ("MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI"):
             environment.pop(name, None)
         return subprocess.Popen(

@@ -28,7 +28,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 def _traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(compilation, "_BACKEND", "eager")
     torch._dynamo.reset()
-    compilation.tile.cache_clear()
+    compilation._TILES.clear()
     compilation._told.cache_clear()
     import torch._dynamo.config as limits
 

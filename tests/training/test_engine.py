@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from dinomill.errors import InputError
 from dinomill.handles import DatasetHandle
@@ -81,6 +82,24 @@ def test_several_students_learn_from_one_frozen_teacher(make_job: MakeJob, train
         assert not [column for column in rows[-1] if column.startswith(("student", "smaller"))]
         heads = load_teacher(job.exported / name).dino_head
         assert heads.config.prototypes == before.dino_head.config.prototypes
+
+
+def test_the_frozen_teacher_is_neither_saved_nor_exported(make_job: MakeJob, trained: Path) -> None:
+    job = distillation(make_job, trained, recipe={"steps": 4})
+    train(job, HERE)
+    saved = load_file(job.work / "checkpoints" / "step_00000004" / "part_00000.safetensors")
+    assert {name.split(".")[1] for name in saved if name.startswith("module.")} >= {"students", "averages"}
+    assert not [name for name in saved if "teacher" in name]
+    assert {path.name for path in job.exported.iterdir()} == {"student", "summary.json"}
+
+    # It is given anew when the run goes on.
+    import shutil
+
+    before = load_file(job.exported / "student" / "model.safetensors")
+    shutil.rmtree(job.exported)
+    train(job, HERE)
+    after = load_file(job.exported / "student" / "model.safetensors")
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
 
 
 def test_random_numbers_of_a_step_are_its_own() -> None:

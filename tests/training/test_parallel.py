@@ -194,4 +194,7 @@ def test_heads_are_units_of_their_own(make_job: MakeJob) -> None:
             assert all(isinstance(block, FSDPModule) for block in network.backbone.blocks)
         assert isinstance(module, FSDPModule)
         (own,) = module._get_fsdp_state()._fsdp_param_groups
-        assert not [p for p in own.fsdp_params if "head" in p._param_fqn or "blocks" in p._param_fqn]
+        names = {id(parameter): name for name, parameter in module.named_parameters()}
+        left = [names[id(part.sharded_param)] for part in own.fsdp_params]
+        assert left
+        assert not [name for name in left if "head" in name or "blocks" in name]

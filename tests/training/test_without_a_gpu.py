@@ -43,6 +43,8 @@ KERNELS = {
     "rope": 3377,
     "accumulated": 5183,
     "distillation": 2635,
+    "gram": 3051,
+    "sigreg": 2890,
 }
 
 
@@ -65,6 +67,7 @@ def batch() -> SimpleNamespace:
             masks=torch.empty(2 * BATCH, 256, dtype=torch.bool),
             mask_indices=torch.empty(MASKED, dtype=torch.int64),
             mask_weights=torch.empty(MASKED),
+            anchor_crops=torch.empty(2 * BATCH, 3, 448, 448),
         )
 
 
@@ -81,6 +84,8 @@ def config(name: str) -> StepConfig:
         "softmax": {"centering": {"kind": "softmax"}},
         "koleo_groups": {"losses": {"koleo_group": 16}},
         "recomputed": {"recomputed_blocks": 0.5},
+        "gram": {"losses": {"gram": {"start": 0}}},
+        "sigreg": {"losses": {"sigreg": {}}},
     }.get(name, {})
     return PretrainingStepConfig(**common, **changes)
 

@@ -160,7 +160,8 @@ def build_shared(job: TrainingJob, world: World) -> tuple[SelfDistillation, Self
         DinomillError: In every process, what the main one came upon.
     """
     sharded = is_sharded(job.runtime.parallel)
-    module, problem = None, None
+    module: SelfDistillation | None = None
+    problem: DinomillError | None = None
     if world.is_main:
         try:
             module = build_module(job, torch.device("cpu") if sharded else world.device)
