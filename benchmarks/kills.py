@@ -71,6 +71,7 @@ def main() -> None:
     parser = command_line(__doc__, "one kill")
     parser.add_argument("--kills", type=int, default=20, help="how many")
     parser.add_argument("--each", type=int, default=6, help="kills in one run")
+    parser.add_argument("--processes", type=int, choices=(1, 2), help="only the kills in runs of so many")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -80,7 +81,7 @@ def main() -> None:
     kills = 1 if options.smoke else options.kills
     steps = 40 if options.smoke else 120
     with tempfile.TemporaryDirectory(prefix="dinomill-kills-") as name:
-        figures = Trial(Path(name), steps, random.Random(options.seed)).all(kills, options.each)
+        figures = Trial(Path(name), steps, random.Random(options.seed)).all(kills, options.each, options.processes)
     finish(figures, smoke=options.smoke)
 
 
@@ -111,12 +112,12 @@ class Trial:
         self._store = f"sqlite:///{folder}/mlflow.db"
         self._whole: dict[int, Path] = {}
 
-    def all(self, kills: int, each: int) -> dict[str, Any]:
+    def all(self, kills: int, each: int, only: int | None) -> dict[str, Any]:
         """Kill so often, a few times a run; returns the figures."""
         table = Table("processes", "at step", "then", "it was in a", name=28)
         runs: list[dict[str, Any]] = []
         waiting = [PLAN[number % len(PLAN)] for number in range(kills)]
-        for processes in (1, 2):
+        for processes in (1, 2) if only is None else (only,):
             mine = [(where, whom) for where, whom, count in waiting if count == processes]
             for start in range(0, len(mine), each):
                 runs += [self.run(f"{processes}-{start}", processes, mine[start : start + each], table)]
