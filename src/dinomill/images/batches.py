@@ -47,7 +47,7 @@ class Batch:
         values = self._tensors()
         return replace(self, **{name: v.pin_memory() for name, v in values.items() if v.device.type == "cpu"})
 
-    def _tensors(self) -> dict[str, torch.Tensor]:
+    def _tensors(self) -> dict[str, Any]:
         anchor = {} if self.anchor_crops is None else {"anchor_crops": self.anchor_crops}
         return {name: getattr(self, name) for name in TENSORS} | anchor
 
