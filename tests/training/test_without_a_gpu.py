@@ -126,8 +126,9 @@ def test_batches_and_the_engine_on_a_device_of_their_own(make_job: MakeJob, digi
             assert not counter.reads
             assert all(value.is_meta for value in sums.values())
     with StepCounter("meta") as counter, torch.no_grad():
-        embedded = engine.module.embed("student", torch.empty(5, 1, 8, 8, device=META))
-    assert embedded.shape == (5, 32)
+        seen = engine.module.look("student", torch.empty(5, 1, 8, 8, device=META))
+    assert seen.embedding.shape == (5, 32) and seen.patches.shape == (5, 4, 32)
+    assert seen.prototype.is_meta and seen.prototype.shape == (5,)
     assert not counter.reads
 
 
