@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow.parquet as pq
 from duplicate_pool import lay_out as lay_out_photographs
 from measuring import command_line, finish
@@ -43,8 +42,6 @@ from dinomill.curation.scan.signatures import Signatures
 from dinomill.curation.scan.tables import read_files
 from dinomill.execution.tasks import ExecutionConfig
 
-Pixels = npt.NDArray[np.uint8]
-Rows = npt.NDArray[np.int64]
 POOLS = ("real", "photographs", "aligned", "sample")
 WITHOUT_EMBEDDINGS = DeduplicationConfig(embedding_neighbours=0)
 

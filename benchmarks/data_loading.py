@@ -32,7 +32,8 @@ from measuring import Peer, PeerFailedError, command_line, finish, timed_here
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from skimage import data
 
-from dinomill.images.batches import BatchMaker, Recipe
+from dinomill.images.batch_recipe import BatchRecipe
+from dinomill.images.batches import BatchMaker
 from dinomill.images.crop_plan import IMAGENET_MEAN, IMAGENET_STD, MultiCropConfig
 from dinomill.images.manifest import KeptImages
 from dinomill.images.masking import MaskingConfig
@@ -77,7 +78,7 @@ def maker(
         lengths=np.array([place.length for place in places]),
         sizes=np.full((len(files), 2), side),
     )
-    recipe = Recipe(
+    recipe = BatchRecipe(
         crops=crops,
         masking=MaskingConfig(),
         sampler=Sampler(len(files), len(files), seed=0),
@@ -180,7 +181,7 @@ def pink_noise(side: int) -> np.ndarray[Any, Any]:
     frequency[0, 0] = 1
     values = np.fft.ifft2(np.fft.fft2(chance.standard_normal((3, side, side))) / frequency).real.transpose(1, 2, 0)
     scaled = (values - values.mean()) / values.std() * 50 + 127.5
-    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(scaled), 0, 255), dtype=np.uint8)
 
 
 def distance_rows(folder: Path, images: int) -> dict[str, float]:

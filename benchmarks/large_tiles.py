@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import psutil
 from measuring import command_line, finish
+
+from dinomill.arrays import Pixels
 
 LAYOUTS: dict[str, dict[str, Any]] = {
     "tiled": {"tile": (256, 256), "compression": "deflate"},
@@ -37,7 +38,6 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "plain": {},
 }
 BLOCK = 512
-Pixels = npt.NDArray[np.uint8]
 
 
 def rows_of_blocks(extent: int) -> Iterator[Pixels]:

@@ -90,14 +90,15 @@ class Contender:
         """Of the machine's peak, by a clock; None where the operations are not counted."""
         if peak is None or self.flops is None:
             return None
-        return self.flops / min(step[clock] for step in self.steps) / peak[clock]
+        shortest: float = min(step[clock] for step in self.steps)
+        return self.flops / shortest / peak[clock]
 
     def median(self, key: str) -> float:
-        return statistics.median(step[key] for step in self.steps)
+        return float(statistics.median(step[key] for step in self.steps))
 
     @property
     def peak(self) -> float:
-        return max(step["peak_bytes"] for step in self.steps) / 1e9
+        return float(max(step["peak_bytes"] for step in self.steps)) / 1e9
 
 
 def contenders(work: dict[str, Any], arguments: argparse.Namespace) -> list[Contender]:

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from measuring import Table, command_line, finish
 from torch import Tensor
 
+from dinomill.arrays import Pixels
 from dinomill.evaluation.config import EvaluationConfig, RandomConfig, ReferenceConfig
 from dinomill.evaluation.measure import choose_k
 from dinomill.evaluation.networks import Network, compared
@@ -38,8 +38,6 @@ from dinomill.vectors.knn import knn_predict
 SHIFTS = (0, 2, 4)
 SIZES = (32, 64, 128, 224)
 _BATCH = 64
-
-Pixels = npt.NDArray[np.uint8]
 
 
 def moved(images: Iterable[Pixels], reach: int, seed: int = 0) -> list[Pixels]:

@@ -21,7 +21,8 @@ class Config(BaseModel):
     Fields carry their unit or range and a one-line description. Subclasses live next to the code they configure.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    # NaN passes every bound (no comparison with it is true), and neither it nor infinity can be written as JSON.
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod

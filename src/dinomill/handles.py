@@ -163,6 +163,8 @@ class EvaluationHandle(Handle):
     query_images: int
     classes: tuple[str, ...]
     metrics: Path
+    teacher_sha256: str | None = Field(default=None, description="weights of the teacher that was measured")
+    students_sha256: dict[str, str] = Field(default_factory=dict, description="of the students, by name")
 
     def score(self, kind: str) -> ModelScore | None:
         """The best row of a kind by kNN, or None."""

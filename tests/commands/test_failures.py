@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from dinomill.commands.failures import explain, shown_to_the_user
-from dinomill.errors import ConfigError, InputError, StorageError
+from dinomill.errors import ConfigError, InputError, Interrupted, StorageError
 
 
 def test_a_cause_deep_down_is_found() -> None:
@@ -64,6 +64,13 @@ def test_a_bug_keeps_its_traceback_in_a_file(
     shown = capsys.readouterr().err
     assert log.name in shown
     assert "Traceback" in shown
+
+
+def test_a_training_that_saved_its_state_has_a_code_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop, shown_to_the_user("kedro run pretraining"):
+        raise Interrupted("The pretraining was stopped after step 7.", action="run the same command again")
+    assert stop.value.code == 75
+    assert "run the same command again" in capsys.readouterr().err
 
 
 def test_ctrl_c_says_that_the_work_is_kept(capsys: pytest.CaptureFixture[str]) -> None:

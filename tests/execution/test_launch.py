@@ -197,6 +197,7 @@ def test_slurm_script_is_valid_and_complete(work: Path) -> None:
     for line in ("--nodes=4", "--gpus-per-node=8", "--partition=gpu", "--constraint=h100", "--signal=TERM@180"):
         assert f"#SBATCH {line}\n" in script
     assert "--nnodes=4 --nproc-per-node=8" in script
+    assert "export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1\n" in script
 
 
 def test_slurm_script_runs_its_task(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:

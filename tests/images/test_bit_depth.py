@@ -11,6 +11,7 @@ import tifffile
 from PIL import Image
 
 from dinomill.images.decode import DecodeError, decode_image, probe_image
+from dinomill.images.pixels import fitting_range, unlike_kinds
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -136,3 +137,21 @@ def test_a_cameras_raw_data_is_not_its_preview(colour: Array) -> None:
     with pytest.raises(DecodeError) as caught:
         decode_image(data)
     assert caught.value.countable == "unsupported:RAW"
+
+
+def test_kinds_that_no_one_range_suits_are_named_and_none_is_proposed() -> None:
+    twelve = [((0.0, 4000.0 + number), "uint16") for number in range(5)]
+    full = [((3.0, 65_000.0), "I;16")] * 5
+    share, measured = [((0.0, 0.9), "float32")] * 5, [((10.0, 3900.0), "F")] * 5
+    assert fitting_range(twelve) == (0.0, 4095.0) and fitting_range(full) is None and fitting_range(share) is None
+    for one in (twelve, full, share, measured):
+        assert unlike_kinds(one) == {}
+    mixed = unlike_kinds([*twelve, *share])
+    assert mixed == {"16-bit integers": (0.0, 4095.0), "floats": (0.0, 1.0)}
+    assert unlike_kinds([*full, *share]) and unlike_kinds([*full, *measured])
+    for one in ([*twelve, *share], [*full, *share], [*full, *measured]):
+        assert fitting_range(one) is None  # what shows the one hides the other
+    assert unlike_kinds([*twelve, *measured]) == {}  # on one scale
+    low, high = fitting_range([*twelve, *measured]) or (0.0, 0.0)
+    assert low == 0 and 3900 <= high <= 4095
+    assert fitting_range([]) is None and unlike_kinds([]) == {}

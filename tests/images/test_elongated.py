@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dinomill.images.batches import BatchMaker, Recipe
+from dinomill.images.batch_recipe import BatchRecipe
+from dinomill.images.batches import BatchMaker
 from dinomill.images.crop_plan import MultiCropConfig
 from dinomill.images.manifest import read_kept
 from dinomill.images.masking import MaskingConfig
@@ -56,7 +57,7 @@ def test_a_training_batch_of_them(tmp_path: Path, batched: bool) -> None:
     shapes = ((2, 900), (900, 2), (4, 700), (64, 64))
     images = [generator.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in shapes]
     handle = write_dataset(tmp_path, images)
-    recipe = Recipe(
+    recipe = BatchRecipe(
         crops=MultiCropConfig(global_size=32, local_size=16, local_crops=2),
         masking=MaskingConfig(),
         sampler=Sampler(images=4, batch=4, seed=0),

@@ -10,7 +10,8 @@ import torch
 
 from dinomill.errors import ConfigError, InputError
 from dinomill.handles import DatasetHandle
-from dinomill.images.batches import TENSORS, Anchor, Batch, Coarse
+from dinomill.images.batch_recipe import Anchor, Coarse
+from dinomill.images.batches import TENSORS, Batch
 from dinomill.images.crop_plan import MultiCropConfig
 from dinomill.images.loader import TrainingLoader
 from dinomill.images.loader_config import LoaderConfig

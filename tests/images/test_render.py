@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 from skimage import data
 
+from dinomill.images.canvases import Canvas
 from dinomill.images.crop_plan import CropPlan, MultiCropConfig, draw_plan
-from dinomill.images.render_batched import canvas, render_batch
+from dinomill.images.render_batched import Groups, prepare, render
 from dinomill.images.render_opencv import normalisation_tables, operations, render_image
 
 Array = np.ndarray[Any, Any]
@@ -22,6 +23,25 @@ def plan_of(images: list[Array], config: MultiCropConfig) -> CropPlan:
     return draw_plan(config, sizes, rows, 0 * rows, seed=5, channels=images[0].shape[2])
 
 
+def groups_of(config: MultiCropConfig) -> Groups:
+    return (0, 2, config.global_size), (2, config.views, config.local_size)
+
+
+def by_matrices(images: list[Array], plan: CropPlan, config: MultiCropConfig, torched: bool = False) -> list[Any]:
+    channels = images[0].shape[2]
+    outline, arrays = prepare(
+        images,
+        plan,
+        groups_of(config),
+        (0.5,) * channels,
+        (0.25,) * channels,
+        kernel=config.blur_kernel,
+        threshold=config.solarise_threshold,
+    )
+    whole = {name: a.array() if isinstance(a, Canvas) else a for name, a in arrays.items()}
+    return render({name: torch.from_numpy(a) for name, a in whole.items()} if torched else whole, outline)
+
+
 def both(images: list[Array], config: MultiCropConfig) -> list[tuple[Array, Array]]:
     """Crops by OpenCV and by matrices in units of 8-bit values, for the globals and the locals."""
     channels = images[0].shape[2]
@@ -29,15 +49,11 @@ def both(images: list[Array], config: MultiCropConfig) -> list[tuple[Array, Arra
     plan = plan_of(images, config)
     tables = normalisation_tables(mean, std, config.solarise_threshold)
     pairs = []
-    for start, stop, size in ((0, 2, config.global_size), (2, config.views, config.local_size)):
-        part = plan.views(start, stop)
-        todo = operations(part, size, config.blur_kernel)
+    for (start, stop, size), two in zip(groups_of(config), by_matrices(images, plan, config), strict=True):
+        todo = operations(plan.views(start, stop), size, config.blur_kernel)
         one = np.empty((stop - start, len(images), channels, size, size), np.float32)
         for column, image in enumerate(images):
             render_image(image, todo, column, size, one[:, column], tables)
-        two = render_batch(
-            canvas(images), part, size, mean, std, kernel=config.blur_kernel, threshold=config.solarise_threshold
-        )
         pairs.append((one * 0.25 * 255, two * 0.25 * 255))
     return pairs
 
@@ -109,12 +125,8 @@ def test_flip_mirrors() -> None:
 
 def test_torch_and_numpy_give_the_same(pictures: list[Array]) -> None:
     config = MultiCropConfig(global_size=56, local_size=28, local_crops=3, blur=(0.5, 0.5, 0.5))
-    plan = plan_of(pictures, config).views(0, 2)
-    arguments = ((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
-    stacked = canvas(pictures)
-    a = render_batch(stacked, plan, 56, *arguments, kernel=9, threshold=128)
-    b = render_batch(torch.from_numpy(stacked), plan, 56, *arguments, kernel=9, threshold=128)
-    assert isinstance(b, torch.Tensor)
-    assert (
-        np.abs(a - b.numpy()) > 1e-3
-    ).mean() < 1e-4  # a value beside the solarisation threshold may fall on either side
+    plan = plan_of(pictures, config)
+    for a, b in zip(*(by_matrices(pictures, plan, config, torched) for torched in (False, True)), strict=True):
+        assert isinstance(b, torch.Tensor)
+        # A value beside the solarisation threshold may fall on either side.
+        assert (np.abs(a - b.numpy()) > 1e-3).mean() < 1e-4

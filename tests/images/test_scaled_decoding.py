@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from dinomill.handles import DatasetHandle
-from dinomill.images.batches import BatchMaker, Recipe
+from dinomill.images.batch_recipe import BatchRecipe
+from dinomill.images.batches import BatchMaker
 from dinomill.images.crop_plan import MultiCropConfig
 from dinomill.images.decode import decode_image
 from dinomill.images.manifest import read_kept
@@ -32,7 +33,7 @@ PLAIN = MultiCropConfig(
 
 
 def maker_of(handle: DatasetHandle, batched: bool) -> BatchMaker:
-    recipe = Recipe(
+    recipe = BatchRecipe(
         crops=PLAIN,
         masking=MaskingConfig(),
         sampler=Sampler(handle.images, handle.images, seed=1),

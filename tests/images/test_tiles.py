@@ -17,6 +17,7 @@ from dinomill.images import tiff, windows
 from dinomill.images.decode import decode_image
 from dinomill.images.decode_error import DecodeError
 from dinomill.images.listing import TILE, Item, list_items, read_item, split_tiles
+from dinomill.images.pixels import orient
 from dinomill.images.tiles import Tile, TileConfig, compressed, encode_tile
 from dinomill.images.windows import open_windows
 
@@ -302,3 +303,29 @@ def test_damaged_tags_are_damage(tmp_path: Path) -> None:
 def test_two_spellings_of_one_place_are_one() -> None:
     with pytest.raises(ConfigError, match="twice"):
         split_tiles(["pictures", {"path": "./pictures/", "tiles": {"side": 32}}])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(
+    "layout", [{"tile": (64, 32)}, {"rowsperstrip": 16}, {"tile": (64, 32), "planarconfig": "separate"}]
+)
+def test_a_turned_picture_is_cut_as_it_is_seen(
+    tmp_path: Path, photograph: Array, orientation: int, layout: dict[str, Any]
+) -> None:
+    """The tiles were turned one by one, at the places of the picture that was not."""
+    path, tag = tmp_path / "turned.tif", [(274, "H", 1, orientation, False)]
+    stored = photograph[:230, :340]
+    if layout.get("planarconfig"):
+        stored = stored.transpose(2, 0, 1)
+    tifffile.imwrite(path, stored, photometric="rgb", compression="deflate", extratags=tag, **layout)
+    upright = orient(photograph[:230, :340], orientation)
+    picture = open_windows(path)
+    assert (picture.height, picture.width) == upright.shape[:2]
+    picture.require_room(50)
+    for x, y, width, height in ((0, 0, 50, 50), (37, 101, 50, 40), (picture.width - 50, picture.height - 41, 50, 41)):
+        assert np.array_equal(picture.read(x, y, width, height), upright[y : y + height, x : x + width])
+    names = [item.path for item in list_items(str(tmp_path), TileConfig(side=50))]
+    assert len(names) == (picture.width // 50) * (picture.height // 50)
+    tile = Tile.of(names[-1])
+    cut = decode_image(read_item(str(tmp_path), Item(names[-1], 1, "", TILE)))
+    assert np.array_equal(cut, upright[tile.y : tile.y + 50, tile.x : tile.x + 50])

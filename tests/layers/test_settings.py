@@ -97,5 +97,5 @@ def test_the_environments_own_name_can_be_referred_to_but_not_said() -> None:
 
 def test_every_key_of_the_base_is_known() -> None:
     """`folders.cache` was not: whoever read any globals read all files of all environments for a reference to it."""
-    base = Layers().read("globals")[0].values
+    base = next(iter(Layers().read("globals"))).values
     assert set(base) <= set(_KNOWN) and set(base["folders"]) <= set(_FOLDERS)

@@ -1,8 +1,7 @@
 """Weights on disk: what goes out comes back, official files in every form, and clear words for anything else."""
 
-from __future__ import annotations
-
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,16 @@ import torch
 import dinomill
 from dinomill.errors import InputError
 from dinomill.models import HeadConfig, ProjectionHead, VisionTransformer, read_config, save_backbone, variant
-from dinomill.models.prefixes import add_chunks
+
+
+def add_chunks(tensors, chunks):
+    """Rename ``blocks.N`` to ``blocks.C.N``, the depth split evenly into chunks, as sharded official training does."""
+    depth = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blocks."))
+    size = max(depth // chunks, 1)
+    return {
+        re.sub(r"^blocks\.(\d+)\.", lambda match: f"blocks.{int(match[1]) // size}.{match[1]}.", name): tensor
+        for name, tensor in tensors.items()
+    }
 
 
 def fresh(**changes: object) -> VisionTransformer:

@@ -56,6 +56,9 @@ def test_dangers_are_named() -> None:
     assert "curation.scan.preflight.value_range" in said
     stretched = pool(900, 512, bits={16: 384}, contrast=0.004, value_range=(0.0, 4095.0))
     assert "almost black" not in " ".join(warnings(plan(wish(), stretched, machine())))
+    kinds = {"16-bit integers": (0.0, 4095.0), "floats": (0.0, 1.0)}
+    mixed = " ".join(warnings(plan(wish(), pool(900, 512, bits={16: 9, 32: 9}, unlike_kinds=kinds), machine())))
+    assert "16-bit integers from 0 to 4,095, floats from 0 to 1" in mixed and "value_range" not in mixed
     assert "25% of the files looked at cannot be used: 96 truncated" in said
     assert warnings(plan(wish(), COLOUR, machine())) == []
 

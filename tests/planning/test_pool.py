@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from skimage import data
 
 from dinomill.errors import InputError
+from dinomill.images.tiles import TileConfig
 from dinomill.planning.pool import alignment, bits_of, survey
 from dinomill.planning.pool_files import draw, list_all
 
@@ -150,3 +153,23 @@ def test_copies_outside_of_the_sample_are_estimated(tmp_path: Path) -> None:
     for number in range(4):
         _write(tmp_path / "two" / str(number), tiles[:2] * 50)
     assert survey([str(tmp_path / "two")], sample=60).distinct == 2
+
+
+def test_memory_of_the_largest_picture_is_by_its_kind_and_tiles_say_nothing_of_it(tmp_path: Path) -> None:
+    folder, side = _write(tmp_path / "pool", _tiles(40, 6)), 1200
+    large = np.tile(np.random.default_rng(0).integers(0, 255, (120, 120, 3), np.uint8), (10, 10, 1))
+    alone = survey([str(folder)]).largest_bytes
+
+    def with_large(write: Callable[[Path], object], name: str = "large.tif", **how: Any) -> float:
+        write(folder / name)
+        found = survey([str(folder)], **how)
+        (folder / name).unlink()
+        return found.largest_bytes / side**2
+
+    plain = with_large(lambda path: tifffile.imwrite(path, large, tile=(256, 256), compression="deflate"))
+    deep = with_large(lambda path: tifffile.imwrite(path, large.astype(np.uint16) * 200, photometric="rgb"))
+    jpeg = with_large(lambda path: Image.fromarray(large).save(path), "large.jpg")
+    assert 12 < plain < 16 and 20 < deep <= 32  # bytes a pixel
+    assert jpeg < 1  # made smaller while it is decoded
+    cut = {str(folder): TileConfig(side=32)}
+    assert with_large(lambda path: tifffile.imwrite(path, large, tile=(256, 256)), tiles=cut) * side**2 <= alone

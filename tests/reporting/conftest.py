@@ -60,10 +60,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
         output=sample, kind="garments", source=SHIPPED, broken=16, seeds=20, bank=60, queries=40, **counts
     )
     lay_out(config)
-    teacher, student = _model(root, "teacher", "mini", 1), _model(root, "nano", "nano", 2)
+    curated = _curated(sample, root / "curated")
+    data = curated.manifest_sha256
+    teacher = _model(root, "teacher", "mini", 1, dataset_sha256=data)
+    student = _model(root, "nano", "nano", 2, dataset_sha256=data, teacher_sha256=teacher.weights_sha256)
     students = StudentsHandle(folder=root / "students", config_hash="", students={"nano": student}, champion="nano")
     handles = RunHandles(
-        curated=_curated(sample, root / "curated"),
+        curated=curated,
         teacher=teacher,
         students=students,
         evaluation=_evaluation(sample / "labelled", teacher, students, root),
@@ -120,7 +123,7 @@ def _curated(sample: Path, folder: Path) -> DatasetHandle:
     return handle
 
 
-def _model(root: Path, name: str, size: str, seed: int) -> ModelHandle:
+def _model(root: Path, name: str, size: str, seed: int, **made_of: str) -> ModelHandle:
     folder = root / name
     torch.manual_seed(seed)
     model = build(variant(size, patch_size=7, image_size=28, in_channels=1, depth=2, layerscale=1.0))
@@ -145,7 +148,7 @@ def _model(root: Path, name: str, size: str, seed: int) -> ModelHandle:
         images_seen=64_000,
         steps=1000,
         history=history,
-        dataset_sha256="",
+        **made_of,
     )
 
 

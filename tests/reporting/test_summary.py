@@ -75,3 +75,15 @@ def test_did_it_help_is_said_first(run: Any, output: Path, tmp_path: Path) -> No
     page = render_page(dataclasses.replace(run.handles, evaluation=evaluation), run.config(output))
     assert page.index(sentence) < page.index("<nav>")
     assert sentence not in render_page(run.handles, run.config(output))
+
+
+def test_what_is_of_an_earlier_run_is_said_to_be(run: Any, tmp_path: Path) -> None:
+    handles, folders = run.handles, {}
+    for name in ("curated", "teacher", "students", "evaluation", "registration", "package"):
+        folders[name] = tmp_path / name
+        getattr(handles, name).model_copy(update={"folder": tmp_path / name}).save()
+    assert "earlier" not in _print(folders)
+    (tmp_path / "teacher" / "handle.json").unlink()  # pretraining is at work
+    text = _print(folders, env="mine")
+    assert text.count("Of an earlier run: pretraining has no result at present.") == 2  # the table, and the model
+    assert "serve the model (of an earlier run)" in text and "dinomill plan --env mine" in text

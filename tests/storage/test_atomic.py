@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from dinomill.commands.failures import explain
 from dinomill.errors import StorageError
-from dinomill.storage.atomic import atomic_file, refusal, storage_errors
+from dinomill.storage.atomic import atomic_file, fresh_folder, refusal, storage_errors, write_text
 
 ROWS = np.random.default_rng(0).random(300_000)
 
@@ -92,3 +92,18 @@ def test_a_refused_read_is_not_called_a_write() -> None:
     full = explain(OSError(errno.ENOSPC, "No space left on device", "/data/x"))
     assert full is not None
     assert full.problem == "Cannot write /data/x: No space left on device."
+
+
+def test_a_folder_where_a_file_belongs_and_the_reverse_are_named(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(StorageError) as refused:
+        write_text(tmp_path / "folder", "text")
+    assert "which is a folder" in str(refused.value) and "remove it" in str(refused.value)
+    (tmp_path / "file").write_text("text")
+    for path in (tmp_path / "file" / "in" / "it.txt", tmp_path / "file" / "it.txt"):
+        with pytest.raises(StorageError, match="which is a file"):
+            write_text(path, "text")
+    with pytest.raises(StorageError, match="which is a file"):
+        fresh_folder(tmp_path / "file")
+    with pytest.raises(NotADirectoryError), storage_errors(tmp_path / "other"):
+        (tmp_path / "file" / "x").read_text()  # not what was to be written

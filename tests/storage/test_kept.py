@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from dinomill.storage.hashing import hash_bytes
@@ -15,7 +16,8 @@ from dinomill.storage.kept import KeyIndex, Keys, as_hashes, as_keys, made_by, r
 from dinomill.storage.kept_rows import Damaged, KeptRows, write_rows_kept
 from dinomill.storage.kept_tables import KEY_FIELD, KeptTables, files, to_arrow, write_table
 
-_SCHEMA = pa.schema([KEY_FIELD, pa.field("value", pa.int64())])
+_VALUE = [pa.field("value", pa.int64())]
+_SCHEMA = pa.schema([KEY_FIELD, *_VALUE])
 
 
 def _keys(*numbers: int) -> Keys:
@@ -60,7 +62,7 @@ def test_a_table_comes_back_with_nulls_for_what_is_not_there(tmp_path: Path) -> 
     assert (KeptTables(tmp_path / "none").find(_keys(1)) == -1).all()
     write_table(tmp_path, _table(1, 2))
     write_table(tmp_path, _table(3))
-    kept = KeptTables(tmp_path)
+    kept = KeptTables(tmp_path, _VALUE)
     found = kept.take(kept.find(_keys(3, 9, 1)), pa.schema([_SCHEMA.field("value")]))
     assert found["value"].to_pylist() == [3, None, 1]
 
@@ -102,7 +104,7 @@ def test_a_damaged_table_is_dropped_and_the_others_stay(
     content = bytearray(path.read_bytes())
     content[40] ^= 1  # within the first page
     path.write_bytes({"cut": bytes(content[:100]), "flipped": bytes(content), "empty": b""}[damage])
-    kept = KeptTables(tmp_path)
+    kept = KeptTables(tmp_path, _VALUE)
     assert (kept.find(_keys(*range(300))) == -1).all() and kept.find(_keys(500))[0] >= 0
     assert not path.exists() and "damaged" in capsys.readouterr().err
 
@@ -123,12 +125,12 @@ def test_many_small_additions_become_one_file_and_the_old_ones_grow_old(tmp_path
     for path in tmp_path.rglob("*.*"):
         os.utime(path, (old, old))
     wanted = _keys(*range(40))
-    kept, tables = KeptRows(tmp_path / "rows"), KeptTables(tmp_path / "tables")
+    kept, tables = KeptRows(tmp_path / "rows"), KeptTables(tmp_path / "tables", _VALUE)
     kept.tidy(kept.find(wanted))
     tables.tidy(tables.find(wanted))
     remove_unused(tmp_path)
     assert len(list((tmp_path / "rows").iterdir())) == 2 and len(files(tmp_path / "tables")) == 1
-    kept, tables = KeptRows(tmp_path / "rows"), KeptTables(tmp_path / "tables")
+    kept, tables = KeptRows(tmp_path / "rows"), KeptTables(tmp_path / "tables", _VALUE)
     assert np.array_equal(kept.take(kept.find(wanted)), _rows(*range(40)))
     assert tables.take(tables.find(wanted), _SCHEMA)["value"].to_pylist() == list(range(40))
 
@@ -158,3 +160,76 @@ def test_other_code_or_another_library_is_another_hash() -> None:
         made_by(["dinomill.storage.kept"], ["no-such-package"]),
     }
     assert len(others | {code}) == 5
+
+
+def _foreign(place: Path, kind: str) -> None:
+    """Something that is not ours, under a name that a file of ours might have."""
+    if kind == "folder":
+        place.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "link to itself":
+        place.symlink_to(place.name)
+    elif kind == "broken link":
+        place.symlink_to("nothing")
+    elif kind == "text":
+        place.write_text("a note\n")
+    elif place.suffix == ".parquet":
+        other = pa.table({"key": ["x"], "value": [1]} if kind == "other types" else {"colour": ["red"]})
+        pq.write_table(other, place)
+    else:
+        rows = np.zeros((3, 5), dtype=np.float16 if kind == "other types" else np.float64)
+        write_rows_kept(place.parent, _keys(7, 8, 9), rows, place.name.removesuffix(".keys.npy"))
+
+
+FOREIGN = ["folder", "pipe", "link to itself", "broken link", "text", "other table", "other types"]
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_foreign_things_among_tables_are_passed_over(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_table(tmp_path, _table(1, 2))
+    _foreign(tmp_path / "x.parquet", kind)
+    kept = KeptTables(tmp_path, _VALUE)
+    assert kept.take(kept.find(_keys(2, 9)), pa.schema(_VALUE))["value"].to_pylist() == [2, None]
+    assert KeptTables(tmp_path).find(_keys(1))[0] >= 0
+    kept.tidy(kept.find(_keys(1)))
+    if kind.startswith("other"):
+        assert (tmp_path / "x.parquet").exists()  # whole, and somebody's
+        assert "x.parquet is no table of this folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("part", [".keys.npy", ".npy"])
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_foreign_things_among_rows_are_passed_over(tmp_path: Path, kind: str, part: str) -> None:
+    write_rows_kept(tmp_path, _keys(*range(6)), _rows(*range(6)))
+    if not kind.startswith("other"):
+        write_rows_kept(tmp_path, _keys(7), _rows(7), "x")
+        (tmp_path / f"x{part}").unlink()
+    _foreign(tmp_path / (f"x{part}" if not kind.startswith("other") else "x.keys.npy"), kind)
+    kept = KeptRows(tmp_path)
+    assert kept.find(_keys(7))[0] == -1
+    assert np.array_equal(kept.take(kept.find(_keys(5, 0))), _rows(5, 0))
+    kept.tidy(kept.find(_keys(1)))
+
+
+def test_what_may_not_be_read_is_named_and_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_table(tmp_path, _table(1))
+    rows = write_rows_kept(tmp_path, _keys(1), _rows(1))
+    if os.geteuid():
+        path.chmod(0)
+        rows.chmod(0)
+    else:  # root reads everything
+
+        def refuse(*_: object, **__: object) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(pq, "ParquetFile", refuse)
+        monkeypatch.setattr(np, "load", refuse)
+    assert KeptTables(tmp_path, _VALUE).find(_keys(1))[0] == -1
+    assert KeptRows(tmp_path).find(_keys(1))[0] == -1
+    assert path.exists() and rows.exists()
+    assert capsys.readouterr().err.count("Permission denied") == 2

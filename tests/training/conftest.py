@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from dinomill.execution.launch import FRESH_STORE
 from dinomill.handles import DatasetHandle
 from dinomill.models.config import VisionTransformerConfig
 from dinomill.training.job import TrainingJob
@@ -73,11 +74,12 @@ def make_job(digits_dataset: DatasetHandle, tmp_path: Path) -> Callable[..., Tra
 def start_worker() -> Callable[..., subprocess.Popen[str]]:
     """The real worker in a process of its own, or several of them under torchrun."""
 
-    def start(job: TrainingJob, processes: int = 0, **variables: str) -> subprocess.Popen[str]:
+    def start(job: TrainingJob, processes: int = 0, restarts: int = 0, **variables: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m"]
         if processes:
-            command += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
+            command += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+            command += [f"--max-restarts={restarts}", "-m"]
+        environment = {**os.environ, **FRESH_STORE, "OMP_NUM_THREADS": "1", **variables}
         for name in ("MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI"):
             environment.pop(name, None)
         return subprocess.Popen(

@@ -15,9 +15,10 @@ from dinomill.training import compilation
 from dinomill.training.compilation import decide
 from dinomill.training.config import DistillationStepConfig, OptimizerConfig
 from dinomill.training.network import Network
-from dinomill.training.optimizer import build_optimizer, train_step
+from dinomill.training.optimizer import build_optimizer
 from dinomill.training.schedules import ScheduleValues
 from dinomill.training.self_distillation import SelfDistillation
+from dinomill.training.step import train_step
 
 HEAD = HeadConfig(hidden_dim=32, bottleneck_dim=16, prototypes=24)
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -27,7 +28,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 def _traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(compilation, "_BACKEND", "eager")
     torch._dynamo.reset()
-    compilation.tile.cache_clear()
+    compilation._TILES.clear()
     compilation._told.cache_clear()
     import torch._dynamo.config as limits
 

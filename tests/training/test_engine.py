@@ -5,13 +5,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from dinomill.errors import InputError
+from dinomill.handles import DatasetHandle
 from dinomill.models import VisionTransformer, save_backbone
-from dinomill.training.engine import build_module, load_teacher, step_generator
+from dinomill.training.engine import Engine, build_module, step_generator
+from dinomill.training.given_weights import load_teacher
 from dinomill.training.job import TrainingJob
 from dinomill.training.parallel import World
-from dinomill.training.trainer import train
+from dinomill.training.precision import set_deterministic
+from dinomill.training.trainer import build_loader, train
 
 MakeJob = Callable[..., TrainingJob]
 HERE = World(0, 1, torch.device("cpu"))
@@ -80,6 +84,24 @@ def test_several_students_learn_from_one_frozen_teacher(make_job: MakeJob, train
         assert heads.config.prototypes == before.dino_head.config.prototypes
 
 
+def test_the_frozen_teacher_is_neither_saved_nor_exported(make_job: MakeJob, trained: Path) -> None:
+    job = distillation(make_job, trained, recipe={"steps": 4})
+    train(job, HERE)
+    saved = load_file(job.work / "checkpoints" / "step_00000004" / "part_00000.safetensors")
+    assert {name.split(".")[1] for name in saved if name.startswith("module.")} >= {"students", "averages"}
+    assert not [name for name in saved if "teacher" in name]
+    assert {path.name for path in job.exported.iterdir()} == {"student", "summary.json"}
+
+    # It is given anew when the run goes on.
+    import shutil
+
+    before = load_file(job.exported / "student" / "model.safetensors")
+    shutil.rmtree(job.exported)
+    train(job, HERE)
+    after = load_file(job.exported / "student" / "model.safetensors")
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+
 def test_random_numbers_of_a_step_are_its_own() -> None:
     def draw(seed: int, step: int, rank: int) -> list[float]:
         numbers: list[float] = torch.rand(3, generator=step_generator(seed, step, rank)).tolist()
@@ -87,3 +109,18 @@ def test_random_numbers_of_a_step_are_its_own() -> None:
 
     assert draw(0, 5, 0) == draw(0, 5, 0)
     assert len({tuple(draw(*key)) for key in [(0, 5, 0), (1, 5, 0), (0, 6, 0), (0, 5, 1)]}) == 4
+
+
+def test_deterministic_changes_nothing_on_a_cpu_and_is_no_part_of_a_run(make_job: MakeJob) -> None:
+    plain, exact = make_job(), make_job(runtime={"deterministic": True})
+    assert plain.identity() == exact.identity()
+    assert plain.work == exact.work
+    rows = []
+    for job in (plain, exact):
+        engine = Engine(job, HERE)
+        assert torch.are_deterministic_algorithms_enabled() is job.runtime.deterministic
+        with build_loader(job, DatasetHandle.load(job.dataset), HERE, start_step=0) as loader:
+            rows.append(engine.step(0, [next(iter(loader))]))
+    set_deterministic(False)
+    assert rows[0].keys() == rows[1].keys()
+    assert all(torch.equal(rows[0][name], rows[1][name]) for name in rows[0])

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.distributed.fsdp import FSDPModule
 
 from dinomill.errors import ConfigError, MachineError
 from dinomill.training import parallel
@@ -182,3 +183,18 @@ def test_four_processes_in_two_replicas_train_as_one(
     expected = load_file(alone.exported / "student" / "model.safetensors")
     for name, tensor in load_file(job.exported / "student" / "model.safetensors").items():
         torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-5)
+
+
+def test_heads_are_units_of_their_own(make_job: MakeJob) -> None:
+    job = make_job(runtime={"parallel": {"kind": "fsdp2"}})
+    with world(job.runtime.parallel, "cpu") as here:
+        module = Engine(job, here).module
+        for network in (module.student("student"), module.teacher):
+            assert isinstance(network.dino_head, FSDPModule)
+            assert all(isinstance(block, FSDPModule) for block in network.backbone.blocks)
+        assert isinstance(module, FSDPModule)
+        (own,) = module._get_fsdp_state()._fsdp_param_groups
+        names = {id(parameter): name for name, parameter in module.named_parameters()}
+        left = [names[id(part.sharded_param)] for part in own.fsdp_params]
+        assert left
+        assert not [name for name in left if "head" in name or "blocks" in name]

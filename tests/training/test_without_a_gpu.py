@@ -22,10 +22,11 @@ from dinomill.training.counting import StepCounter
 from dinomill.training.engine import Engine
 from dinomill.training.job import TrainingJob
 from dinomill.training.network import Network
-from dinomill.training.optimizer import accumulated_step, build_optimizer
+from dinomill.training.optimizer import build_optimizer
 from dinomill.training.parallel import World
 from dinomill.training.schedules import ScheduleValues
 from dinomill.training.self_distillation import SelfDistillation
+from dinomill.training.step import accumulated_step
 from dinomill.training.trainer import build_loader
 
 MakeJob = Callable[..., TrainingJob]
@@ -35,13 +36,13 @@ HEAD = HeadConfig(prototypes=131_072)
 
 # Kernels of a step by what is configured.
 KERNELS = {
-    "sinkhorn": 2760,
-    "softmax": 2549,
-    "koleo_groups": 2826,
-    "recomputed": 2964,
-    "rope": 3872,
-    "accumulated": 5161,
-    "distillation": 2611,
+    "sinkhorn": 2784,
+    "softmax": 2579,
+    "koleo_groups": 2816,
+    "recomputed": 2988,
+    "rope": 3377,
+    "accumulated": 5183,
+    "distillation": 2635,
 }
 
 
@@ -109,7 +110,7 @@ def test_a_step_reads_nothing_and_launches_no_more_than_it_did(name: str) -> Non
     counter = whole_step(name)
     assert not counter.reads
     # Another version of PyTorch may take some operations apart in another way.
-    assert counter.total == pytest.approx(KERNELS[name], rel=0.02), counter.kernels.most_common(30)
+    assert counter.total == pytest.approx(KERNELS[name], rel=0.005), counter.kernels.most_common(30)
 
 
 def test_batches_and_the_engine_on_a_device_of_their_own(make_job: MakeJob, digits_dataset: DatasetHandle) -> None:
@@ -125,11 +126,11 @@ def test_batches_and_the_engine_on_a_device_of_their_own(make_job: MakeJob, digi
                 sums = engine.step(step, [made])
             assert not counter.reads
             assert all(value.is_meta for value in sums.values())
-    with StepCounter("meta") as counter, torch.no_grad():
-        seen = engine.module.look("student", torch.empty(5, 1, 8, 8, device=META))
-    assert seen.embedding.shape == (5, 32) and seen.patches.shape == (5, 4, 32)
-    assert seen.prototype.is_meta and seen.prototype.shape == (5,)
-    assert not counter.reads
+    for who in ("average", "student", "teacher"):
+        with StepCounter("meta") as counter, torch.no_grad():
+            seen = engine.module.look("student", torch.empty(5, 1, 8, 8, device=META), who)
+        assert seen.embedding.shape == (5, 32)
+        assert not counter.reads
 
 
 def reads() -> Iterator[tuple[str, Callable[[Tensor], object]]]:

@@ -154,15 +154,16 @@ def _show(
     env: str | None,
 ) -> None:
     """A table of the fates before and after, and how much of the two datasets is the same."""
-    from rich.console import Console
     from rich.table import Table
+
+    from dinomill.printing import open_console
 
     assert after is not None, "the stage has just written it"
     old = before[0].fates if before else {}
     table = Table("fate", before[0].embedder if before else "before", address, box=None, pad_edge=False)
     for fate in sorted({*old, *after[0].fates}):
         table.add_row(fate.replace("_", " "), f"{old.get(fate, 0):,}", f"{after[0].fates.get(fate, 0):,}")
-    console = Console()
+    console = open_console()
     console.print(table)
     if before:
         console.print(

@@ -16,6 +16,7 @@ from dinomill.commands.project import enter_project
 from dinomill.commands.ui import port_is_free
 from dinomill.errors import DinomillError, InputError
 from dinomill.layers import Layers
+from dinomill.printing import open_console
 
 # What the demo needs: results, MLflow's copies and DVC's cache; and the largest stage's memory.
 DISK_GB = 2.0
@@ -55,14 +56,13 @@ def examine(env: str | None = None) -> list[Check]:
 
 def show(checks: list[Check]) -> int:
     """Print the table; the exit code is 1 when something needed is missing."""
-    from rich.console import Console
     from rich.table import Table
 
     colours = {State.OK: "green", State.NOTE: "yellow", State.MISSING: "bold red"}
     table = Table("", "what", "found", "what to do", box=None, pad_edge=False)
     for check in checks:
         table.add_row(f"[{colours[check.state]}]{check.state}[/]", check.name, check.found, check.action)
-    console = Console()
+    console = open_console()
     console.print(table)
     missing = sum(check.state is State.MISSING for check in checks)
     console.print()

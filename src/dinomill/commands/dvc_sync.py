@@ -147,8 +147,12 @@ def _bring(root: Path, env: str | None, text: str, *, check: bool, quiet: bool) 
         print("\n".join(difference))
         print(f"\n{path} is out of date: run `{sync_command(env)}`.")
         return 1
+    new = not (root / path).is_file()
     write_text(root / path, text)
-    print(f"{path} was brought up to date with the stages; commit it.")
+    if not new:
+        print(f"{path} was brought up to date with the stages; commit it.")
+    elif not quiet:  # the first command after `init` makes it: nothing was out of date
+        print(f"{path} was made from the stages; commit it.")
     return 0
 
 

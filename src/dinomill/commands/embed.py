@@ -25,6 +25,7 @@ from dinomill.commands.embeddings import Embeddings, check_format
 from dinomill.commands.project import result as finished
 from dinomill.errors import DinomillError, InputError, StorageError
 from dinomill.handles import RegistrationHandle
+from dinomill.printing import open_console
 from dinomill.storage.atomic import write_text
 from dinomill.storage.hashing import hash_file
 from dinomill.tracking import store_at_work
@@ -63,15 +64,13 @@ def embed_files(
         InputError: When a source is missing, no file can be used, or another process writes the output.
         StorageError: When the output cannot be written; what was done is kept where there is room.
     """
-    from rich.console import Console
-
     check_format(output)
     _check_writable(output)
     files, left_out = candidates(sources)
     if not files and not left_out:
         raise InputError(f"There are no files in {', '.join(shown(str(source)) for source in sources)}.")
     name, predictor = load_predictor(model, image_size, env, batch_size=batch_size)
-    console = Console(stderr=True)
+    console = open_console(stderr=True)
     with parts_of(output, predictor.identity) as parts:
         done = _embed_all(files, predictor, parts, console)
         left_out += [one.result for one in done if isinstance(one.result, LeftOut)]

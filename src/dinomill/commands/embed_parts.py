@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from dinomill.arrays import Floats
 from dinomill.commands.embed_sources import Candidate, LeftOut
 from dinomill.errors import InputError
 from dinomill.storage.atomic import storage_errors, write_parquet
 from dinomill.storage.lock import held
 
-Vector = npt.NDArray[np.float32]
 _ROWS, _SECONDS = 4096, 20.0  # a part is kept after so many files, or so much time
 
 
@@ -29,7 +28,7 @@ class Done(NamedTuple):
     """A file that was looked at."""
 
     file: Candidate
-    result: Vector | LeftOut  # [D], or why there is none
+    result: Floats | LeftOut  # [D], or why there is none
 
 
 class Parts:

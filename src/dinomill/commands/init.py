@@ -18,6 +18,7 @@ from dinomill.planning.pool import Pool
 from dinomill.planning.pool import survey as survey_pool
 from dinomill.planning.prediction import PLAN_NAME
 from dinomill.planning.recipe import Plan, plan
+from dinomill.printing import open_console
 from dinomill.storage.lock import held
 
 
@@ -147,14 +148,12 @@ def _show(found: Sequence[Change], folder: Path) -> int:
 
 def _next(name: str) -> int:
     """Ask of the environment what is asked before every run; 1 when it would be refused."""
-    from rich.console import Console
-
     from dinomill.commands.ahead import look_ahead, show_problems
     from dinomill.stages import STAGES
 
     ahead = look_ahead(name, {stage: stage != "sample" for stage in STAGES})
     # What to put right is a part of the answer here, so it goes where the rest is printed.
-    show_problems(ahead, Console(soft_wrap=True))
+    show_problems(ahead, open_console(soft_wrap=True))
     if ahead.stopping:
         print(f"\nPut that right, then:  dinomill plan --env {name}    asks again")
         return 1

@@ -6,6 +6,7 @@ from dinomill.planning.choices import Wish
 from dinomill.planning.expectation import expectation
 from dinomill.planning.pool import Pool, Spread
 from dinomill.planning.recipe import Plan
+from dinomill.printing import open_console
 
 _SHOWN = (
     ("images", "pretraining.crops.global_size"),
@@ -60,11 +61,10 @@ def print_seen(wish: Wish, pool: Pool, machine: str) -> None:
 
 def print_plan(proposed: Plan) -> None:
     """What was chosen and why, minutes and memory a stage, and what such a run can reach."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False)
+    console = open_console(highlight=False)
     table = Table("chosen", "", "why", box=None, pad_edge=False)
     for title, key in _SHOWN:
         if key in proposed.choices:

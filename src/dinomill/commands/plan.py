@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dinomill.commands.dvc_files import dvc_files, refuse_broken
 from dinomill.commands.dvc_stages import CONFIGURATION
 from dinomill.errors import InputError
+from dinomill.printing import open_console
 
 if TYPE_CHECKING:
     from dinomill.commands.ahead import Ahead
@@ -110,7 +111,6 @@ def show(steps: list[Step], file: Path = Path("dvc.yaml"), ahead: Ahead | None =
         file: Of DVC.
         ahead: What lies ahead of those that would run.
     """
-    from rich.console import Console
     from rich.table import Table
 
     from dinomill.commands.ahead import show_problems
@@ -133,7 +133,7 @@ def show(steps: list[Step], file: Path = Path("dvc.yaml"), ahead: Ahead | None =
             will.shown_time if step.stage in outlooks else "",
             size(will.memory_bytes) if will.memory_bytes else "",
         )
-    console = Console()
+    console = open_console()
     console.print(table)
     stale = [step for step in steps if step.verdict != "up to date"]
     free = shutil.disk_usage(Path.cwd()).free / 1e9

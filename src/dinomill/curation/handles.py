@@ -27,6 +27,7 @@ class ScanHandle(Handle):
     )
     deep: int = Field(default=0, description="usable files of the pool of more than 8 bits")
     largest: float | None = Field(default=None, description="stored value among them; null: there are none")
+    deep_kinds: dict[str, int] = Field(default_factory=dict, description="what those hold: 16-bit integers, floats …")
     skipped: dict[str, int] = Field(
         default_factory=dict, description="files of the pool that were passed over, by kind: .json, Thumbs.db, hidden …"
     )

@@ -44,7 +44,7 @@ def evaluate(
     if labelled is None:
         log.warning("There are no labelled images: nothing is measured, and registration cannot compare models.")
         fresh_folder(config.quality)  # what an earlier run found is no longer true
-        return write_results(None, config)
+        return write_results(None, teacher, students, config)
     if "://" in labelled:
         raise InputError(
             f"The labelled images {labelled} are not in a folder of this machine.",
@@ -64,7 +64,7 @@ def evaluate(
         log.info("%s: kNN %s %%, linear probe %s %%", row.network.name, row.measured.knn, row.measured.linear)
     check_scores([row.score for row in rows], config.gate, folder=config.quality, work=config.work)
     results = Results(rows, bank, queries, root, f"{bank_hash[:32]}{query_hash[:32]}", _gains(rows, queries, config))
-    return write_results(results, config)
+    return write_results(results, teacher, students, config)
 
 
 def _measure_all(

@@ -26,7 +26,7 @@ from dinomill.evaluation.features import patch_tokens
 from dinomill.evaluation.plots import write_plots
 from dinomill.evaluation.results import Results, Row
 from dinomill.evaluation.statistics import Interval
-from dinomill.handles import Difference, EvaluationHandle
+from dinomill.handles import Difference, EvaluationHandle, ModelHandle, StudentsHandle
 from dinomill.storage.atomic import atomic_folder, write_parquet, write_text
 from dinomill.storage.hashing import hash_json
 from dinomill.vectors.knn import nearest
@@ -35,7 +35,9 @@ METRICS_NAME = "metrics.json"
 RESULTS_NAME = "results.json"
 
 
-def write_results(results: Results | None, config: EvaluationConfig) -> EvaluationHandle:
+def write_results(
+    results: Results | None, teacher: ModelHandle, students: StudentsHandle, config: EvaluationConfig
+) -> EvaluationHandle:
     """Write everything and return the handle; None writes the empty table of a project without labels."""
     with atomic_folder(config.output) as folder:
         for name, content in ((METRICS_NAME, metrics(results)), (RESULTS_NAME, figures(results))):
@@ -58,6 +60,8 @@ def write_results(results: Results | None, config: EvaluationConfig) -> Evaluati
             query_images=len(results.queries) if results else 0,
             classes=results.bank.classes if results else (),
             metrics=config.output / METRICS_NAME,
+            teacher_sha256=teacher.weights_sha256,
+            students_sha256={name: student.weights_sha256 for name, student in students.students.items()},
         )
         write_text(folder / "handle.json", handle.model_dump_json(indent=2) + "\n")
     return handle

@@ -36,6 +36,10 @@ LAUNCHER_PID = "DINOMILL_LAUNCHER_PID"
 
 _CHECKPOINT_SECONDS = 120
 
+# Else torchrun's agent keeps one store for all restarts, in which the workers that are started again find the addresses
+# of dead ones, and now and then try to reach those ("Gloo connectFullMesh failed … Connection refused").
+FRESH_STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+
 
 class SlurmConfig(Config):
     """What ``sbatch`` is told."""
@@ -112,7 +116,7 @@ def launch(module: str, job: Path, *, work: Path, config: LauncherConfig, enviro
     """
     failures = work / "failures"
     shutil.rmtree(failures, ignore_errors=True)
-    variables = {**os.environ, **environment, LAUNCHER_PID: str(os.getpid())}
+    variables = {**os.environ, **FRESH_STORE, **environment, LAUNCHER_PID: str(os.getpid())}
     if config.kind == "slurm":
         variables.pop(LAUNCHER_PID)  # the workers run elsewhere
         command = _submit(module, job, work=work, config=config)
@@ -188,6 +192,7 @@ def slurm_script(module: str, job: Path, *, work: Path, config: LauncherConfig) 
             f"cd {shlex.quote(str(Path.cwd()))}",
             *slurm.setup,
             f"export OMP_NUM_THREADS={config.threads or max(slurm.cpus_per_task // config.processes, 1)}",
+            *(f"export {name}={value}" for name, value in FRESH_STORE.items()),
             'head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
             f"rm -rf {interrupted}",
             f"{srun} {torchrun}",

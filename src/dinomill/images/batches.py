@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,15 +12,16 @@ import torch
 
 from dinomill.arrays import Pixels, Rows
 from dinomill.errors import InputError
-from dinomill.images import render_batched as crops_batched
 from dinomill.images import render_opencv as crops_opencv
+from dinomill.images.batch_recipe import BatchRecipe
 from dinomill.images.buffers import BufferPool
-from dinomill.images.crop_plan import CropPlan, MultiCropConfig, draw_plan
+from dinomill.images.canvases import Canvas
+from dinomill.images.crop_plan import CropPlan, draw_plan
 from dinomill.images.fetch import Fetcher, UnreadableError
 from dinomill.images.manifest import KeptImages
-from dinomill.images.masking import MaskingConfig, Masks, draw_masks
-from dinomill.images.mixture import MixedSampler
-from dinomill.images.sampler import Sampler
+from dinomill.images.masking import Masks, draw_masks
+from dinomill.images.packing import Blank, Bytes, Layout, Writes
+from dinomill.images.render_batched import Outline, prepare, render
 from dinomill.images.shards import ImageSource
 from dinomill.images.substitutes import TRIES, Unreadable, substitute
 
@@ -39,85 +41,49 @@ class Batch:
     anchor_crops: torch.Tensor | None = None  # [2B, C, A, A] float32: the global crops with more pixels, if asked for
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on a device; returns before the copy has ended where memory is pinned."""
-        return replace(self, **{name: v.to(device, non_blocking=True) for name, v in self._tensors().items()})
+        """The same batch on a device."""
+        return replace(self, **{name: value.to(device) for name, value in self.tensors().items()})
 
-    def pinned(self) -> Batch:
-        """The same batch in page-locked memory."""
-        values = self._tensors()
-        return replace(self, **{name: v.pin_memory() for name, v in values.items() if v.device.type == "cpu"})
-
-    def _tensors(self) -> dict[str, Any]:
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """By name; those that this batch has."""
         anchor = {} if self.anchor_crops is None else {"anchor_crops": self.anchor_crops}
         return {name: getattr(self, name) for name in TENSORS} | anchor
 
 
+_CROPS = "crops."  # and the number of their group: names of rendered crops in one piece of memory
+
 TENSORS = ("indices", "global_crops", "local_crops", "masks", "mask_indices", "mask_weights")
-
-
-class Coarse(NamedTuple):
-    """The first batches have crops of fewer pixels, of the same boxes."""
-
-    global_size: int
-    local_size: int
-    until: int  # this batch is the first that has all pixels
-
-
-class Anchor(NamedTuple):
-    """Global crops are wanted a second time, with more pixels: for the anchor of Gram anchoring."""
-
-    size: int  # side of the crops, pixels
-    start: int  # from this batch on
 
 
 @dataclass(frozen=True)
 class RawBatch:
-    """Decoded images and what is to be done with them, for a device that renders the crops itself."""
+    """Decoded images and what is to be done with them."""
 
     step: int
-    rows: npt.NDArray[np.int64]
-    images: Any  # [B, H, C, W] uint8, from crops_batched.canvas
+    rows: Rows
+    images: list[Pixels]
     plan: CropPlan
     masks: Masks
     unreadable: tuple[Unreadable, ...]
 
+    def numbers(self) -> dict[str, npt.NDArray[Any]]:
+        """What of a batch is no crop."""
+        return {
+            "indices": self.rows,
+            "masks": self.masks.masks,
+            "mask_indices": self.masks.indices,
+            "mask_weights": self.masks.weights,
+        }
+
 
 @dataclass(frozen=True)
-class Recipe:
-    """Everything that decides the content of a batch, besides the step."""
+class PackedBatch:
+    """Where what lies in one piece of memory: a batch, or the images that a device makes it from."""
 
-    crops: MultiCropConfig
-    masking: MaskingConfig
-    sampler: Sampler | MixedSampler
-    grid: int  # patches a side of a global crop
-    channels: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    value_range: tuple[float, float] | None = None  # of files of more than 8 bits
-    anchor: Anchor | None = None
-    coarse: Coarse | None = None
-
-    def groups(self, step: int) -> tuple[tuple[int, int, int], ...]:
-        """First view, last view and side of the crops of each size; those of the anchor come last."""
-        large, small = self._sides(step)
-        usual = (0, 2, large), (2, self.crops.views, small)
-        if self.anchor is None or step < self.anchor.start:
-            return usual
-        return *usual, (0, 2, self.anchor.size)
-
-    def grid_at(self, step: int) -> int:
-        """Patches a side of a global crop of a batch."""
-        return self.grid * self._sides(step)[0] // self.crops.global_size
-
-    def _sides(self, step: int) -> tuple[int, int]:
-        if self.coarse is not None and step < self.coarse.until:
-            return self.coarse.global_size, self.coarse.local_size
-        return self.crops.global_size, self.crops.local_size
-
-    @property
-    def finest(self) -> MultiCropConfig:
-        """The crops with the most pixels that are cut: images are decoded as large as these need them."""
-        return self.crops if self.anchor is None else self.crops.model_copy(update={"global_size": self.anchor.size})
+    step: int
+    layout: Layout
+    outline: Outline | None  # None: the crops are there
+    unreadable: tuple[Unreadable, ...]
 
 
 class BatchMaker:
@@ -127,12 +93,12 @@ class BatchMaker:
         recipe: What is made.
         images: Where the dataset's images lie.
         source: Where their bytes come from.
-        batched: Whether a CPU renders with matrix products (``crops_batched``) instead of OpenCV.
+        batched: Whether a CPU renders with matrix products (``render_batched``) instead of OpenCV.
         cache_bytes: Decoded images are kept in memory when all of them fit in this.
     """
 
     def __init__(
-        self, recipe: Recipe, images: KeptImages, source: ImageSource, *, batched: bool, cache_bytes: int
+        self, recipe: BatchRecipe, images: KeptImages, source: ImageSource, *, batched: bool, cache_bytes: int
     ) -> None:
         self.recipe = recipe
         self.images = images
@@ -193,53 +159,98 @@ class BatchMaker:
             action="look at the disk or store that holds the shards; run `dvc pull`, or the curation stage again",
         )
 
-    def on_canvas(self, step: int) -> RawBatch:
-        """As ``raw``, the images stacked for a device."""
-        raw = self.raw(step)
-        return replace(raw, images=crops_batched.canvas(raw.images))
-
     def make(self, step: int) -> Batch:
         """A whole batch, rendered on the CPU."""
-        raw = self.on_canvas(step) if self.batched else self.raw(step)
-        render = self._render_batched if self.batched else self._render_opencv
-        return assemble(self.recipe, raw, [torch.from_numpy(render(raw, *group)) for group in self.recipe.groups(step)])
+        raw = self.raw(step)
+        if self.batched:
+            outline, arrays = self._prepared(raw)
+            made = render({name: a.array() if isinstance(a, Canvas) else a for name, a in arrays.items()}, outline)
+        else:
+            made = [self._buffers.take(shape) for shape in self._shapes(step)]
+            self._render_opencv(raw, made)
+        tensors = {name: torch.from_numpy(array) for name, array in raw.numbers().items()}
+        return assemble(step, [torch.from_numpy(crops) for crops in made], tensors, raw.unreadable)
 
-    def _render_batched(self, raw: RawBatch, start: int, stop: int, size: int) -> npt.NDArray[np.float32]:
-        crops: npt.NDArray[np.float32] = render_on_device(self.recipe, raw.images, raw.plan, start, stop, size)
-        return crops
+    def packed(self, step: int, allocate: Callable[[int], Bytes], *, rendered: bool) -> PackedBatch:
+        """A batch in one piece of memory.
 
-    def _render_opencv(self, raw: RawBatch, start: int, stop: int, size: int) -> npt.NDArray[np.float32]:
-        todo = crops_opencv.operations(raw.plan.views(start, stop), size, self.recipe.crops.blur_kernel)
-        out = self._buffers.take((stop - start, len(raw.rows), self.recipe.channels, size, size))
-        for column, image in enumerate(raw.images):
-            crops_opencv.render_image(image, todo, column, size, out[:, column], self._tables)
-        return out
+        Args:
+            step: Of the run.
+            allocate: Gives memory of a number of bytes, uint8.
+            rendered: The crops, made here; else the images and numbers from which a device makes them.
+        """
+        raw = self.raw(step)
+        arrays: dict[str, npt.NDArray[Any] | Writes] = {**raw.numbers()}
+        outline = None
+        if rendered:
+            crops = {f"{_CROPS}{g}": Blank(shape, np.dtype(np.float32)) for g, shape in enumerate(self._shapes(step))}
+            arrays |= crops
+        else:
+            outline, prepared = self._prepared(raw)
+            arrays |= prepared
+        layout = Layout.of(arrays)
+        there = layout.pack(arrays, allocate(layout.size))
+        if rendered:
+            self._render(raw, [there[name] for name in crops])
+        return PackedBatch(step, layout, outline, raw.unreadable)
+
+    def _prepared(self, raw: RawBatch) -> tuple[Outline, dict[str, npt.NDArray[Any] | Canvas]]:
+        recipe = self.recipe
+        return prepare(
+            raw.images,
+            raw.plan,
+            recipe.groups(raw.step),
+            recipe.mean,
+            recipe.std,
+            kernel=recipe.crops.blur_kernel,
+            threshold=recipe.crops.solarise_threshold,
+        )
+
+    def _shapes(self, step: int) -> list[tuple[int, ...]]:
+        """Of the crops of each group, ``[V, B, C, size, size]``."""
+        batch, channels = self.recipe.sampler.batch, self.recipe.channels
+        return [(stop - start, batch, channels, size, size) for start, stop, size in self.recipe.groups(step)]
+
+    def _render(self, raw: RawBatch, out: list[npt.NDArray[np.float32]]) -> None:
+        if not self.batched:
+            self._render_opencv(raw, out)
+            return
+        outline, arrays = self._prepared(raw)
+        whole = {name: a.array() if isinstance(a, Canvas) else a for name, a in arrays.items()}
+        for place, crops in zip(out, render(whole, outline), strict=True):
+            place[...] = crops
+
+    def _render_opencv(self, raw: RawBatch, out: list[npt.NDArray[np.float32]]) -> None:
+        for (start, stop, size), crops in zip(self.recipe.groups(raw.step), out, strict=True):
+            todo = crops_opencv.operations(raw.plan.views(start, stop), size, self.recipe.crops.blur_kernel)
+            for column, image in enumerate(raw.images):
+                crops_opencv.render_image(image, todo, column, size, crops[:, column], self._tables)
 
 
-def render_on_device(recipe: Recipe, images: Any, plan: CropPlan, start: int, stop: int, size: int) -> Any:
-    """Crops ``[V, B, C, size, size]`` of some views from stacked images, where those are."""
-    return crops_batched.render_batch(
-        images,
-        plan.views(start, stop),
-        size,
-        recipe.mean,
-        recipe.std,
-        kernel=recipe.crops.blur_kernel,
-        threshold=recipe.crops.solarise_threshold,
+def unpack(packed: PackedBatch, memory: torch.Tensor) -> Batch:
+    """The batch in a piece of memory, on its device; crops are made there where they are not."""
+    arrays = packed.layout.unpack(memory)
+    crops = (
+        render(arrays, packed.outline)
+        if packed.outline
+        else [arrays[name] for name in arrays if name.startswith(_CROPS)]
     )
+    return assemble(packed.step, crops, arrays, packed.unreadable)
 
 
-def assemble(recipe: Recipe, raw: RawBatch, crops: list[torch.Tensor]) -> Batch:
-    """Put rendered crops, each ``[V, B, C, H, W]``, and masks into a batch."""
-    global_crops, local_crops, *anchor = (c.reshape(-1, recipe.channels, *c.shape[-2:]) for c in crops)
+def assemble(
+    step: int, crops: list[torch.Tensor], arrays: Mapping[str, torch.Tensor], unreadable: tuple[Unreadable, ...]
+) -> Batch:
+    """Put rendered crops, each ``[V, B, C, H, W]``, and the other tensors into a batch."""
+    global_crops, local_crops, *anchor = (c.reshape(-1, *c.shape[2:]) for c in crops)
     return Batch(
-        step=raw.step,
-        indices=torch.from_numpy(raw.rows),
+        step=step,
+        indices=arrays["indices"],
         global_crops=global_crops,
         local_crops=local_crops,
-        masks=torch.from_numpy(raw.masks.masks),
-        mask_indices=torch.from_numpy(raw.masks.indices),
-        mask_weights=torch.from_numpy(raw.masks.weights),
-        unreadable=raw.unreadable,
+        masks=arrays["masks"],
+        mask_indices=arrays["mask_indices"],
+        mask_weights=arrays["mask_weights"],
+        unreadable=unreadable,
         anchor_crops=anchor[0] if anchor else None,
     )

@@ -12,14 +12,14 @@ at the end.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from dinomill.arrays import Figures, Mask
+from dinomill.arrays import Figures, Mask, Rows
 from dinomill.config import Config
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -32,6 +32,7 @@ BLUR_MODES: dict[str, tuple[float, float, float]] = {
     "intended": (1.0, 0.1, 0.5),  # Grill et al. 2020 (BYOL), and what the DINO papers describe
     "official": (0.0, 0.9, 0.5),  # what DINOv2's code does: it passes 1 − p; the released weights were made so
 }
+_PLAIN_UP_TO = 1.1  # reduction
 _LEAST_TAP = 3e-4  # of the largest
 _TRIES = 10  # boxes drawn before falling back to a central one, as in torchvision's RandomResizedCrop
 _COLUMNS = 2 * _TRIES + 12
@@ -117,9 +118,10 @@ class CropPlan:
         """The plan of some of the views."""
         return CropPlan(*(getattr(self, name)[start:stop] for name in self.__dataclass_fields__))
 
-    def image(self, index: int) -> CropPlan:
-        """The plan of one image of the batch."""
-        return CropPlan(*(getattr(self, name)[:, index : index + 1] for name in self.__dataclass_fields__))
+    def images(self, columns: Rows, boxes: npt.NDArray[np.int64]) -> CropPlan:
+        """The plan of some images of the batch, with other boxes."""
+        own = CropPlan(*(getattr(self, name)[:, columns] for name in self.__dataclass_fields__))
+        return replace(own, boxes=boxes)
 
     def put(self, index: int, other: CropPlan) -> None:
         """Write the plan of another image, the only one of ``other``, in the place of one of the batch."""
@@ -208,14 +210,14 @@ def _boxes(config: MultiCropConfig, u: Figures, sizes: npt.NDArray[np.int64]) ->
 
 
 def smoothed(boxes: npt.NDArray[np.int64], size: int) -> Mask:
-    """Which crops are reduced, along either axis, of boxes ``[…, 4]`` that become ``size`` pixels a side.
+    """Which crops are resampled with a smoothing cubic, of boxes ``[…, 4]`` that become ``size`` pixels a side.
 
-    These are resampled as Pillow does it: the cubic with a = -0.5, made as many times wider as the crop is reduced, so
-    that every pixel counts. The others take the plain cubic, a = -0.75, which OpenCV has and which costs half of it;
-    on 1/f noise it is within 1.4 of 255 of Pillow's where it enlarges, and 4.4 away at a reduction of 1.3, 7.9 at 2.
-    Every backend takes the same one for the same crop.
+    Those that are reduced by more than 1.1 along either axis, as Pillow does it: the cubic with a = -0.5, made as many
+    times wider as the crop is reduced, so that every pixel counts. The others take the plain cubic, a = -0.75, which
+    OpenCV has and which costs half of it; on 1/f noise it is within 1.4 of 255 of Pillow's where it enlarges, 1.5 away
+    at a reduction of 1.05, 2.1 at 1.1, 4.4 at 1.3, 7.9 at 2. Every backend takes the same one for the same crop.
     """
-    larger: Mask = boxes[..., 2:].max(axis=-1) > size
+    larger: Mask = boxes[..., 2:].max(axis=-1) > _PLAIN_UP_TO * size
     return larger
 
 

@@ -12,13 +12,13 @@ import numpy.typing as npt
 import simplejpeg
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from dinomill.arrays import Pixels
 from dinomill.images.array_files import check_pixels, npy_header, read_npy, read_tiff
 from dinomill.images.decode_error import DecodeError, Reason
 from dinomill.images.image_info import ImageInfo
 from dinomill.images.named import name_format
 from dinomill.images.pixels import compose_on_white, on_white, orient, to_channels, to_uint8
 
-Pixels = npt.NDArray[np.uint8]
 Data = bytes | memoryview
 
 __all__ = ["MAX_PIXELS", "DecodeError", "ImageInfo", "Reason", "decode_image", "probe_image", "stored_values"]

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self, cast
@@ -17,15 +18,19 @@ from dinomill.errors import ConfigError
 from dinomill.execution.parent import end_with_parent
 from dinomill.handles import DatasetHandle
 from dinomill.images import render_opencv as crops_opencv
-from dinomill.images.batches import Anchor, Batch, BatchMaker, Coarse, RawBatch, Recipe, assemble, render_on_device
+from dinomill.images.batch_recipe import Anchor, BatchRecipe, Coarse
+from dinomill.images.batches import Batch, BatchMaker, PackedBatch, unpack
 from dinomill.images.crop_plan import MultiCropConfig
 from dinomill.images.loader_config import LoaderConfig
 from dinomill.images.manifest import read_kept
 from dinomill.images.masking import MaskingConfig
 from dinomill.images.mixture import mixed_sampler
+from dinomill.images.packing import Bytes
 from dinomill.images.sampler import Sampler
 from dinomill.images.shards import open_shards
+from dinomill.images.slots import Slots, SlotWriter
 from dinomill.images.substitutes import Tally
+from dinomill.images.transfer import Sent, transfer_to
 
 # Crops and images up to this side are rendered as matrix products on a CPU. Measured on one core, batched over OpenCV:
 # 1.5 at 28 to 32 pixels, 1.1 at 48, 0.5 at 64, 0.1 at 224.
@@ -92,7 +97,7 @@ class TrainingLoader:
         images = read_kept(handle.manifest)
         self.images = len(images)
         self.tally = Tally(self.images, self.config.max_unreadable, unreadable)
-        self.recipe = Recipe(
+        self.recipe = BatchRecipe(
             crops=crops,
             masking=masking,
             sampler=mixed_sampler(mix, handle.manifest, batch_size, seed, rank, world)
@@ -115,6 +120,8 @@ class TrainingLoader:
             batched=batched,
             cache_bytes=self.config.cache_mb * 10**6,
         )
+        self._transfer = transfer_to(self.device)
+        self._slots = Slots(self._transfer.register)
         self._pool: Executor | None = None
 
     @property
@@ -130,21 +137,28 @@ class TrainingLoader:
     def __iter__(self) -> Iterator[Batch]:
         self.close()
         workers = self.config.workers or min(os.cpu_count() or 1, 8)
-        self._pool = self._start(workers)
-        waiting: deque[Future[Batch | RawBatch]] = deque()
+        self._pool, self._slots = self._start(workers), Slots(self._transfer.register)
+        waiting: deque[Future[Batch | Packed]] = deque()
+        sent: deque[Sent] = deque()
         step, end = self.start_step, None if self.steps is None else self.start_step + self.steps
         try:
             while True:
                 while len(waiting) < workers * self.config.prefetch and (end is None or step < end):
                     waiting.append(self._submit(step))
                     step += 1
-                if not waiting:
-                    return
-                started = time.perf_counter()
-                made = waiting.popleft().result()
-                self.wait_seconds += time.perf_counter() - started
-                self.tally.add(made.unreadable, made.step)
-                yield self._placed(made)
+                if not sent:
+                    if not waiting:
+                        return
+                    started = time.perf_counter()
+                    made = waiting.popleft().result()
+                    self.wait_seconds += time.perf_counter() - started
+                    sent.append(self._send(made))
+                # One batch ahead of the step, if its images are there: its copy and crops run beside the step.
+                if self.on_device and waiting and waiting[0].done() and waiting[0].exception() is None:
+                    sent.append(self._send(waiting.popleft().result()))
+                batch = self._transfer.receive(sent.popleft())
+                self.tally.add(batch.unreadable, batch.step)
+                yield batch
         finally:
             for future in waiting:
                 future.cancel()
@@ -182,49 +196,56 @@ class TrainingLoader:
                 workers,
                 mp_context=multiprocessing.get_context("spawn"),
                 initializer=_start_process,
-                initargs=(self._maker, self.on_device),
+                initargs=(self._maker, not self.on_device),
             )
         return ThreadPoolExecutor(workers, thread_name_prefix="dinomill-data", initializer=_one_thread_each)
 
-    def _submit(self, step: int) -> Future[Batch | RawBatch]:
+    def _submit(self, step: int) -> Future[Batch | Packed]:
         assert self._pool is not None
         if self.config.kind == "processes":
-            return cast("Future[Batch | RawBatch]", self._pool.submit(_make_in_process, step))
-        if self.on_device:
-            return cast("Future[Batch | RawBatch]", self._pool.submit(self._maker.on_canvas, step))
-        return cast("Future[Batch | RawBatch]", self._pool.submit(self._maker.make, step))
+            slot = self._slots.take()
+            future = self._pool.submit(_make_in_process, step, slot)
+            return cast("Future[Batch | Packed]", future)
+        make = self._make_packed if self.on_device else self._maker.make
+        return cast("Future[Batch | Packed]", self._pool.submit(make, step))
 
-    def _placed(self, made: Batch | RawBatch) -> Batch:
-        cuda = self.device.type == "cuda"
+    def _make_packed(self, step: int) -> Packed:
+        """In a worker thread: memory that the device copies from is filled at once."""
+        memory: list[torch.Tensor] = []
+
+        def allocate(size: int) -> Bytes:
+            memory.append(self._transfer.allocate(size))
+            return cast("Bytes", memory[0].numpy())
+
+        return self._maker.packed(step, allocate, rendered=False), memory[0]
+
+    def _send(self, made: Batch | Packed) -> Sent:
         if isinstance(made, Batch):
-            if self.device.type == "cpu":
-                return made
-            return (made.pinned() if cuda else made).to(self.device)
-        stacked = torch.from_numpy(made.images)
-        stacked = (stacked.pin_memory() if cuda else stacked).to(self.device, non_blocking=True)
-        with torch.no_grad():
-            crops = [
-                render_on_device(self.recipe, stacked, made.plan, *group) for group in self.recipe.groups(made.step)
-            ]
-        batch = assemble(self.recipe, made, crops)
-        return (batch.pinned() if cuda else batch).to(self.device)
+            return Sent(made if self.device.type == "cpu" else made.to(self.device), None)
+        packed, memory = made
+        if isinstance(memory, int):
+            memory = self._slots.content(memory)
+        return self._transfer.send(memory, partial(unpack, packed))
 
 
-_process_maker: tuple[BatchMaker, bool] | None = None
+# A batch in memory of this process, or in a slot (the number of its file).
+Packed = tuple[PackedBatch, torch.Tensor | int]
+
+_process: tuple[BatchMaker, bool, SlotWriter] | None = None
 
 
-def _start_process(maker: BatchMaker, on_canvas: bool) -> None:
-    global _process_maker
-    _process_maker = (maker, on_canvas)
+def _start_process(maker: BatchMaker, rendered: bool) -> None:
+    global _process
+    _process = (maker, rendered, SlotWriter())
     torch.set_num_threads(1)
     _one_thread_each()
     end_with_parent()
 
 
-def _make_in_process(step: int) -> Batch | RawBatch:
-    assert _process_maker is not None
-    maker, on_canvas = _process_maker
-    return maker.on_canvas(step) if on_canvas else maker.make(step)
+def _make_in_process(step: int, slot: tuple[int, int]) -> tuple[PackedBatch, int]:
+    assert _process is not None
+    maker, rendered, writer = _process
+    return maker.packed(step, partial(writer.memory, slot), rendered=rendered), slot[1]
 
 
 def _one_thread_each() -> None:

@@ -16,7 +16,8 @@ class LoaderConfig(Config):
     workers: int = Field(default=0, ge=0, description="threads or processes; 0: one a core, at most 8")
     kind: Literal["threads", "processes"] = Field(
         default="threads",
-        description="decoding and rendering release Python's lock, so threads suffice; processes for slow formats",
+        description="threads: they share the list of images, and decoding and rendering release Python's lock; "
+        "processes, with shared memory: for formats that hold it, and where a GPU's launches wait for it",
     )
     prefetch: int = Field(default=2, ge=1, description="batches made ahead, a worker")
     shards: str | None = Field(

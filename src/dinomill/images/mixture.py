@@ -69,7 +69,7 @@ class MixedSampler:
 
     def alike(self, row: int) -> Sequence[int] | Rows:
         """The images of which one may take another's place: those of its part."""
-        return next(part for part in self.parts if part[min(np.searchsorted(part, row), len(part) - 1)] == row)
+        return next(part for part in self.parts if row in part[np.searchsorted(part, row) :][:1])
 
     def _permuted(self, inside: Rows, epochs: Rows, part: int) -> Rows:
         found = np.empty_like(inside)
@@ -161,7 +161,7 @@ def quotas(weights: Sequence[float]) -> tuple[int, ...]:
         ConfigError: When a weight is too small beside the others.
     """
     exact = np.array(weights) * (_ROUND / sum(weights))
-    if exact.min() < 1:
+    if not exact.min() >= 1:  # so that NaN is refused too
         raise ConfigError(
             "A weight of `mix` is too small beside the others.",
             found=f"{min(weights):g} of {sum(weights):g}",

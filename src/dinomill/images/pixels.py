@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -65,11 +65,14 @@ def to_uint8(stored: npt.NDArray[np.generic], value_range: tuple[float, float] |
     if stored.dtype == np.bool_:
         return stored.astype(np.uint8) * np.uint8(255)
     values = stored.astype(np.float32)
-    if not np.isfinite(values).all():
+    if stored.dtype.kind == "f" and not np.isfinite(values).all():
         raise DecodeError(Reason.UNSUPPORTED, "values that are not finite")
     low, high = value_range or _natural_range(stored.dtype, values)
-    mapped: npt.NDArray[np.uint8] = np.clip((values - low) * (255.0 / (high - low)) + 0.5, 0, 255).astype(np.uint8)
-    return mapped
+    # In place: each step of its own would be four bytes a value more, of a large picture gigabytes.
+    values -= low
+    values *= 255.0 / (high - low)
+    values += 0.5
+    return np.clip(values, 0, 255, out=values).astype(np.uint8)
 
 
 def used_bits(largest: float) -> int | None:
@@ -78,22 +81,71 @@ def used_bits(largest: float) -> int | None:
     return bits if bits <= 14 and largest > 0 else None
 
 
-def fitting_range(seen: Sequence[tuple[tuple[float, float], str]]) -> tuple[float, float] | None:
-    """What should be black and white among files of more than 8 bits; None: the type's own range does.
+Range = tuple[float, float]
+_APART = 4.0  # times: beyond it one range shows pictures of the one kind and hides those of the other
+
+
+def kind_of(mode: str) -> str:
+    """What files of more than 8 bits hold, for people, by their mode: ``uint16``, ``I;16``, ``float32``."""
+    if mode.startswith(("I;16", "uint16")):
+        return "16-bit integers"
+    return "floats" if mode.startswith(("F", "float")) else "other integers"
+
+
+def fitting_range(seen: Sequence[tuple[Range, str]]) -> Range | None:
+    """What should be black and white among files of more than 8 bits.
+
+    None: the type's own range does, or no one range does (`unlike_kinds`).
 
     Args:
-        seen: Least and largest value of each, and its type: ``uint16``, ``I;16``, ``float32``.
+        seen: Least and largest value of each, and its mode.
     """
-    if not seen:
+    kinds = _by_kind(seen)
+    if unlike_kinds(seen) or all(_own_range(kind, some) is None for kind, some in kinds.items()):
         return None
-    low, high = min(values[0] for values, _ in seen), max(values[1] for values, _ in seen)
-    if all(mode.startswith(("I;16", "uint16")) for _, mode in seen):
+    if len(kinds) == 1:
+        return next(_own_range(kind, some) for kind, some in kinds.items())
+    return _most_fit([values for values, _ in seen])
+
+
+def unlike_kinds(seen: Sequence[tuple[Range, str]]) -> dict[str, Range]:
+    """The kinds of files, each with its range, where no one range suits them all; nothing where one does."""
+    natural = {"16-bit integers": (0.0, 65535.0), "floats": (0.0, 1.0)}
+    found = {}
+    for kind, some in _by_kind(seen).items():
+        own = _own_range(kind, some) or natural.get(kind)
+        if own is not None:
+            found[kind] = own
+    tops = [max(abs(low), abs(high)) for low, high in found.values()]
+    return dict(sorted(found.items())) if tops and max(tops) > _APART * min(tops) else {}
+
+
+def kinds_in_words(kinds: Mapping[str, Range]) -> str:
+    """``16-bit integers from 0 to 4,095, floats from 0 to 1``."""
+    return ", ".join(f"{kind} from {low:,.6g} to {high:,.6g}" for kind, (low, high) in kinds.items())
+
+
+def _by_kind(seen: Sequence[tuple[Range, str]]) -> dict[str, list[Range]]:
+    found: dict[str, list[Range]] = {}
+    for values, mode in seen:
+        found.setdefault(kind_of(mode), []).append(values)
+    return found
+
+
+def _own_range(kind: str, seen: Sequence[Range]) -> Range | None:
+    """What should be black and white in files of one kind; None: what the type says, or nothing shows."""
+    low, high = min(values[0] for values in seen), max(values[1] for values in seen)
+    if kind == "16-bit integers":
         bits = used_bits(high)
         return None if bits is None else (0.0, float(2**bits - 1))
-    if low >= 0 and high <= 1 and all(mode.startswith(("F", "float")) for _, mode in seen):
+    if kind == "floats" and low >= 0 and high <= 1:
         return None
+    return _most_fit(seen)
+
+
+def _most_fit(seen: Sequence[Range]) -> Range | None:
     # One glowing pixel is not to make all others black: nineteen of twenty pictures fit.
-    tops, bottoms = sorted(values[1] for values, _ in seen), sorted(values[0] for values, _ in seen)
+    tops, bottoms = sorted(values[1] for values in seen), sorted(values[0] for values in seen)
     last = len(seen) - 1
     low, high = bottoms[round(0.05 * last)], tops[round(0.95 * last)]
     return (low, high) if low < high else None

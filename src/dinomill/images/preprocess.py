@@ -10,16 +10,13 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 from pydantic import Field, model_validator
 
+from dinomill.arrays import Floats, Pixels
 from dinomill.config import Config
 from dinomill.images.channels import with_channels
 from dinomill.images.decode import decode_image
-
-Pixels = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
 
 SECTION = "preprocessing"
 _ELONGATED = 4  # long side over short side from which on only the centre is resized

@@ -1,7 +1,7 @@
 """Crops one by one with OpenCV: the fast way on a CPU for photographs.
 
 Every step works on uint8; the last one, a table look-up, writes solarised and normalised float32 straight into the
-batch. Crops that are reduced are resampled with PyTorch's antialiased cubic, for uint8 a vectorised fixed-point
+batch. Crops that are reduced much are resampled with PyTorch's antialiased cubic, for uint8 a vectorised fixed-point
 kernel that gives Pillow's values: OpenCV has nothing that smooths by the right amount at any reduction (``crop_plan``,
 ``smoothed``).
 """
@@ -129,15 +129,19 @@ class _Desk:
         return self.crops[0]
 
 
-_desks = threading.local()
+class _Desks(threading.local):
+    def __init__(self) -> None:
+        self.by_shape: dict[tuple[int, int], _Desk] = {}
+
+
+_desks = _Desks()
 
 
 def _desk(size: int, channels: int) -> _Desk:
     """This thread's."""
-    desks: dict[tuple[int, int], _Desk] = _desks.__dict__
-    if (size, channels) not in desks:
-        desks[size, channels] = _Desk(size, channels)
-    return desks[size, channels]
+    if (size, channels) not in _desks.by_shape:
+        _desks.by_shape[size, channels] = _Desk(size, channels)
+    return _desks.by_shape[size, channels]
 
 
 def supports(channels: int) -> bool:

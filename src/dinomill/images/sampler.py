@@ -53,7 +53,7 @@ class Sampler:
             rows[chosen] = permute(within[chosen], self.images, self.seed, int(epoch))
         return epochs, rows
 
-    def alike(self, row: int) -> Sequence[int] | Rows:
+    def alike(self, _row: int) -> Sequence[int] | Rows:
         """The images of which one may take another's place: here any."""
         return range(self.images)
 

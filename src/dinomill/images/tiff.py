@@ -66,14 +66,17 @@ class Pieces:
         first = self._first
         if first.imagedepth != 1 or first.dtype is None:
             raise DecodeError(Reason.UNSUPPORTED, "a volume, or values of a kind that no program here knows")
-        self.width, self.height = first.imagewidth, first.imagelength
+        self._wide, self._high = first.imagewidth, first.imagelength  # as it is stored
+        self._orientation: int = first.tags.valueof(274, 1)
+        self._on_its_side = self._orientation in (5, 6, 7, 8)
+        self.width, self.height = (self._high, self._wide) if self._on_its_side else (self._wide, self._high)
         tiled = first.is_tiled
         self._across = first.tilewidth if tiled else first.imagewidth
-        self._down = min(first.tilelength if tiled else first.rowsperstrip, self.height)
+        self._down = min(first.tilelength if tiled else first.rowsperstrip, self._high)
         planar = first.planarconfig == 2 and first.samplesperpixel > 1
         self._planes = first.samplesperpixel if planar else 1
         self._samples = 1 if planar else first.samplesperpixel
-        self._grid = (-(-self.height // self._down), -(-self.width // self._across))
+        self._grid = (-(-self._high // self._down), -(-self._wide // self._across))
         self._kept: OrderedDict[tuple[int, int], Array] = OrderedDict()
         self._bytes = 0
         self._room = PIECES_BYTES
@@ -83,8 +86,8 @@ class Pieces:
     def require_room(self, side: int) -> None:
         """Refuse, with advice, when windows of this side would take more memory than is allowed."""
         item = self._samples * self._planes * len(self._pages) * self._first.dtype.itemsize
-        rows = (min(side, self.height) // self._down + 2) * self._down  # that a window may touch, whole pieces
-        width = (side // self._across + 2) * self._across if self._first.is_tiled else self.width
+        rows = (min(side, self._high) // self._down + 2) * self._down  # that a window may touch, whole pieces
+        width = (side // self._across + 2) * self._across if self._first.is_tiled else self._wide
         if rows * width * item > PIECES_BYTES:
             kind = "tiles" if self._first.is_tiled else "strips"
             raise DecodeError(
@@ -93,15 +96,25 @@ class Pieces:
                 f"window of {side}, at most {PIECES_BYTES // 2**20}; {ADVICE}",
             )
         # A band of pieces: windows along it, row by row, find what they share.
-        self._room = min(PIECES_BYTES, rows * (self.width + 2 * self._across) * item)
+        band = width * (self._high + 2 * self._down) if self._on_its_side else rows * (self._wide + 2 * self._across)
+        self._room = min(PIECES_BYTES, band * item)
 
     @damage_is_named
     def read(self, x: int, y: int, width: int, height: int) -> Array:
-        """The values of a window, ``[height, width]`` or ``[height, width, C]``."""
+        """The values of a window of the upright picture, ``[height, width]`` or ``[height, width, C]``."""
+        x, y, width, height = self._stored(x, y, width, height)
         every = [(page, plane) for page in range(len(self._pages)) for plane in range(self._planes)]
         planes = [self._plane(page, plane, x, y, width, height) for page, plane in every]
         found = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
         return self._meant(found)
+
+    def _stored(self, x: int, y: int, width: int, height: int) -> tuple[int, int, int, int]:
+        """Where a window of the upright picture lies in the stored one: `orient` backwards."""
+        if self._orientation in (2, 3, 6, 7):
+            x = self.width - x - width
+        if self._orientation in (3, 4, 7, 8):
+            y = self.height - y - height
+        return (y, x, height, width) if self._on_its_side else (x, y, width, height)
 
     def _plane(self, page: int, plane: int, x: int, y: int, width: int, height: int) -> Array:
         window = np.empty((height, width, self._samples), dtype=self._first.dtype)
@@ -145,7 +158,7 @@ class Pieces:
             piece = np.full(shape, first.nodata, dtype=first.dtype)
         down, across = self._down, self._across
         row, column = divmod(number % (self._grid[0] * self._grid[1]), self._grid[1])
-        return np.asarray(piece[0, : min(down, self.height - row * down), : min(across, self.width - column * across)])
+        return np.asarray(piece[0, : min(down, self._high - row * down), : min(across, self._wide - column * across)])
 
     def _meant(self, found: Array) -> Array:
         """What the stored numbers mean: inverted and indexed colours, transparency, CMYK."""
@@ -168,8 +181,7 @@ class Pieces:
             found = on_white(found, associated=int(first.extrasamples[0]) == 1)
         if found.dtype == np.bool_:
             found = found.astype(np.uint8) * np.uint8(255)
-        orientation = first.tags.valueof(274, 1)
-        found = orient(found, orientation) if orientation in range(2, 9) else found
+        found = orient(found, self._orientation)
         return np.ascontiguousarray(found[..., 0] if found.shape[2] == 1 else found)
 
 
@@ -246,7 +258,8 @@ def tiff_values(data: bytes | memoryview, max_pixels: int) -> Array | None:
     def read(length: int, offset: int) -> bytes:
         return bytes(data[offset : offset + length])
 
-    return Pieces([page], read).read(0, 0, page.imagewidth, page.imagelength)
+    pieces = Pieces([page], read)
+    return pieces.read(0, 0, pieces.width, pieces.height)
 
 
 @damage_is_named

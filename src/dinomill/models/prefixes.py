@@ -54,16 +54,6 @@ def find_backbone(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor
     return {_CHUNKED.sub(r"blocks.\2.", name): tensor for name, tensor in found.items()}
 
 
-def add_chunks(tensors: Mapping[str, Tensor], chunks: int) -> dict[str, Tensor]:
-    """Rename ``blocks.N`` to ``blocks.C.N``, the depth split evenly into chunks, as sharded official training does."""
-    depth = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blocks."))
-    size = max(depth // chunks, 1)
-    return {
-        re.sub(r"^blocks\.(\d+)\.", lambda match: f"blocks.{int(match[1]) // size}.{match[1]}.", name): tensor
-        for name, tensor in tensors.items()
-    }
-
-
 def _ends(name: str, anchor: str) -> bool:
     return name == anchor or name.endswith(f".{anchor}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dinomill.images.pixels import kinds_in_words
 from dinomill.planning.choices import in_words
 from dinomill.planning.recipe import Plan
 
@@ -83,7 +84,12 @@ def warnings(plan: Plan) -> list[str]:
             f"{machine.disk_free_bytes / 1e9:.1f} GB are free."
         )
     deep = sum(count for bits, count in pool.bits.items() if bits > 8) / max(sum(pool.bits.values()), 1)
-    if deep > 0.05 and pool.contrast < 0.02 and pool.value_range is None:
+    if pool.unlike_kinds:
+        found.append(
+            f"The images are of several kinds: {kinds_in_words(pool.unlike_kinds)}. No one black and white suits them "
+            "all; convert them to one kind, or give each an environment of its own."
+        )
+    elif deep > 0.05 and pool.contrast < 0.02 and pool.value_range is None:
         found.append(
             f"{deep:.0%} of the images have more than 8 bits and look almost black (contrast {pool.contrast:.3f}): "
             "curation.scan.preflight.value_range says which values are black and white."

@@ -21,19 +21,16 @@ from dinomill.config import Config
 from dinomill.curation.scan.preflight import EMPTY_TILE
 from dinomill.errors import DinomillError, InputError
 from dinomill.execution.progress import progress
-from dinomill.images.pixels import fitting_range
+from dinomill.images.pixels import fitting_range, unlike_kinds
 from dinomill.images.tiles import TileConfig
 from dinomill.planning.pool_copies import copied_share
-from dinomill.planning.pool_files import draw, header_pixels, list_all
+from dinomill.planning.pool_files import ALPHA_MODES, Headers, decoding_bytes, draw, list_all, read_headers
 from dinomill.planning.pool_look import Look, look
 from dinomill.vectors.rows import unit
 
 SAMPLE = 384
 HEADERS = 20_000  # whose size is looked at: one huge picture decides the memory, and is in no sample of hundreds
-_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
-_EIGHT_BITS = ("1", "L", "P", "RGB", "YCbCr", "CMYK", "LAB", "HSV", "uint8", *_ALPHA)
-
-Pixels = npt.NDArray[np.uint8]
+_EIGHT_BITS = ("1", "L", "P", "RGB", "YCbCr", "CMYK", "LAB", "HSV", "uint8", *ALPHA_MODES)
 
 
 class Spread(Config):
@@ -61,6 +58,9 @@ class Pool(Config):
     aspect: Spread = Field(description="width over height")
     pixels_an_image: float = Field(default=0.0, ge=0, description="width times height, in the mean")
     largest_pixels: int = Field(default=0, ge=0, description="of the largest usable image")
+    largest_bytes: float = Field(
+        default=0.0, ge=0, description="memory that decoding takes of the image of which it takes most"
+    )
     coloured: float = Field(ge=0, le=1, description="share of the images that show colour, whatever their format says")
     alpha: float = Field(ge=0, le=1, description="share of the images with a transparency channel")
     bits: dict[int, int] = Field(description="of the sampled images, by bits a channel")
@@ -68,6 +68,11 @@ class Pool(Config):
         default=None,
         description="stored values to be shown as black and white, where the type's range would hide the pictures: of "
         "floats, and of 12 bits in files of 16",
+    )
+    unlike_kinds: dict[str, tuple[float, float]] = Field(
+        default_factory=dict,
+        description="kinds of files of more than 8 bits, with what is black and white in each, where no one range "
+        "suits them all: 16-bit integers, floats",
     )
     formats: dict[str, int] = Field(description="of the sampled images, by file format")
     alignment: float = Field(
@@ -104,12 +109,6 @@ class Pool(Config):
     def decoded_bytes(self, channels: int) -> float:
         """Of all images in memory, with so many channels."""
         return self.images * self.pixels_an_image * channels
-
-    @property
-    def largest_bytes(self) -> float:
-        """What decoding the largest image takes: a JPEG is made smaller meanwhile, transparency needs copies."""
-        only_jpeg = set(self.formats) == {"JPEG"}
-        return self.largest_pixels * (3 if only_jpeg else 15 if self.alpha > 0.05 else 8)
 
     @property
     def channels(self) -> int:
@@ -155,7 +154,7 @@ def survey(
     figures = _figures(looks)
     usable = round(len(found) * len(looks) / len(chosen))
     figures["copied"] = copied_share([one.digest for one in looks], np.stack([one.small for one in looks]), usable)
-    figures |= _corrected(figures, looks, header_pixels(draw(found, HEADERS, seed), workers))
+    figures |= _corrected(figures, looks, read_headers(draw(found, HEADERS, seed), workers))
     return Pool(
         locations=tuple(locations),
         files=len(found),
@@ -168,16 +167,19 @@ def survey(
     )
 
 
-def _corrected(figures: dict[str, Any], looks: Sequence[Look], pixels: npt.NDArray[np.float64]) -> dict[str, Any]:
+def _corrected(figures: dict[str, Any], looks: Sequence[Look], headers: Headers) -> dict[str, Any]:
     """What the headers of all files know better than the sample: sizes, and the time that large pictures take."""
     sizes = np.array([look.info.width * look.info.height for look in looks], dtype=np.float64)
+    largest = max(decoding_bytes(look.info) for look in looks)
+    pixels = headers.pixels
     if not len(pixels):
-        return {"largest_pixels": int(sizes.max())}
+        return {"largest_pixels": int(sizes.max()), "largest_bytes": largest}
     seconds = np.array([look.seconds for look in looks])
     spread = float(np.square(sizes - sizes.mean()).sum())
     slope = max(float(((sizes - sizes.mean()) * seconds).sum()) / spread, 0.0) if spread else 0.0
     return {
         "largest_pixels": int(max(pixels.max(), sizes.max())),
+        "largest_bytes": max(float(headers.bytes.max()), largest),
         "pixels_an_image": float(pixels.mean()),
         "seconds_an_image": max(
             figures["seconds_an_image"] + slope * (float(pixels.mean()) - float(sizes.mean())), 1e-6
@@ -190,15 +192,17 @@ def _figures(looks: Sequence[Look]) -> dict[str, Any]:
     sides = np.array([(look.info.width, look.info.height) for look in looks], dtype=np.float64)
     alikeness, crowd = _neighbourhood(np.stack([look.mark for look in looks]))
     count = len(looks)
+    deep = [(look.values, look.info.mode) for look in looks if look.values]
     return {
         "short_side": _spread(sides.min(axis=1)),
         "long_side": _spread(sides.max(axis=1)),
         "aspect": _spread(sides[:, 0] / sides[:, 1]),
         "pixels_an_image": float(sides.prod(axis=1).mean()),
         "coloured": sum(look.coloured for look in looks) / count,
-        "alpha": sum(look.info.mode in _ALPHA for look in looks) / count,
+        "alpha": sum(look.info.mode in ALPHA_MODES for look in looks) / count,
         "bits": dict(sorted(Counter(bits_of(look.info.mode) for look in looks).items())),
-        "value_range": fitting_range([(look.values, look.info.mode) for look in looks if look.values]),
+        "value_range": fitting_range(deep),
+        "unlike_kinds": unlike_kinds(deep),
         "formats": dict(Counter(look.info.format for look in looks).most_common()),
         "alignment": alignment(np.stack([look.small for look in looks])),
         "alikeness": alikeness,

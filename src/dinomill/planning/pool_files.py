@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +15,14 @@ from PIL import Image
 
 from dinomill.errors import InputError
 from dinomill.images.decode import MAX_PIXELS
+from dinomill.images.image_info import ImageInfo
 from dinomill.images.listing import Item, list_items
 from dinomill.images.tiles import TileConfig
 from dinomill.storage import s3
+
+TIFF_HEADS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
+_PLAIN, _ALPHA, _DEEP = 13.5, 15.5, 30.0  # bytes a pixel
 
 
 def list_all(
@@ -56,22 +62,61 @@ def draw(found: Sequence[tuple[str, Item]], count: int, seed: int = 0) -> list[t
     return [found[row] for row in np.sort(rows)]
 
 
-def header_pixels(found: Sequence[tuple[str, Item]], workers: int = 1) -> npt.NDArray[np.float64]:
-    """Width times height of local files, by their headers; what is no image, or too large, is left out."""
+class Headers(NamedTuple):
+    """What the headers of local files say; what is no image, or too large, is left out."""
 
-    def read(place: tuple[str, Item]) -> int:
+    pixels: npt.NDArray[np.float64]  # width times height, [n]
+    bytes: npt.NDArray[np.float64]  # that decoding takes, [n]
+
+
+def read_headers(found: Sequence[tuple[str, Item]], workers: int = 1) -> Headers:
+    """Sizes of local files; tiles of large images are read in windows and say nothing of their picture."""
+
+    def read(place: tuple[str, Item]) -> tuple[float, float]:
         source, item = place
         if item.fault or item.offset != -1 or s3.is_uri(source):
-            return 0
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                with Image.open(item.place or Path(source) / item.path) as image:
-                    width, height = image.size
-        except Exception:  # Pillow's readers raise many types on what is no image
-            return 0
-        return width * height if width * height <= MAX_PIXELS else 0
+            return 0, 0
+        info = _header(Path(item.place or Path(source) / item.path))
+        if info is None or (pixels := info.width * info.height) > MAX_PIXELS:
+            return 0, 0
+        return pixels, decoding_bytes(info)
 
     with ThreadPoolExecutor(max(workers, 1)) as threads:
-        pixels = np.array(list(threads.map(read, found)), dtype=np.float64)
-    return pixels[pixels > 0]
+        both = np.array(list(threads.map(read, found)), dtype=np.float64).reshape(-1, 2)
+    both = both[both[:, 0] > 0]
+    return Headers(both[:, 0], both[:, 1])
+
+
+def decoding_bytes(info: ImageInfo) -> float:
+    """Memory that decoding an image takes at most, with what is computed of it; measured at 36 million pixels."""
+    pixels = info.width * info.height
+    if info.format == "JPEG":  # made smaller meanwhile
+        return pixels * 3 / 16
+    if info.is_deep:
+        return pixels * _DEEP
+    return pixels * (_ALPHA if info.mode in ALPHA_MODES else _PLAIN)
+
+
+def _header(path: Path) -> ImageInfo | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                return ImageInfo(image.format or "", *image.size, image.mode, 1)
+    except Exception:  # Pillow's readers raise many types on what is no image
+        return _tiff_header(path)
+
+
+def _tiff_header(path: Path) -> ImageInfo | None:
+    """Of a TIFF that Pillow does not know: colour of 16 bits, floats of several channels."""
+    try:
+        with path.open("rb") as file:
+            if file.read(4) not in TIFF_HEADS:
+                return None
+        import tifffile
+
+        with tifffile.TiffFile(path) as tiff:
+            page: Any = tiff.pages[0]
+            return ImageInfo("TIFF", page.imagewidth, page.imagelength, str(page.dtype), 1)
+    except Exception:  # as above
+        return None

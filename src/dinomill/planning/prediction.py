@@ -12,6 +12,7 @@ from typing import Self
 from pydantic import Field, ValidationError
 
 from dinomill.config import Config
+from dinomill.curation.scan.signatures import SIGNATURE_LENGTH
 from dinomill.errors import InputError
 from dinomill.planning.choices import Measured, Wish
 from dinomill.planning.machine import Machine
@@ -153,7 +154,8 @@ def _curation(
         images=files,
         seconds=fixed + scan + embed + tables,
         memory_bytes=int(_CURATING + processes * each + pool.largest_bytes),
-        disk_bytes=pool.bytes * 2 + images * (2 * 1280 + 256 + 400),  # shards, hard links aside; features, signatures
+        # Shards, hard links aside; features, signatures, rows of tables.
+        disk_bytes=pool.bytes * 2 + images * (2 * 1280 + SIGNATURE_LENGTH + 400),
     )
 
 

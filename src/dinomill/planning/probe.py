@@ -33,6 +33,7 @@ _PROCESSES = 6  # that a trial starts, one after the other: two jobs are prepare
 _BUSY = 0.7  # share of a processor that a process gets, below which the machine counts as busy
 _PARALLEL = 0.85  # of the processors that training keeps at work, seen on two
 _WORKER = "dinomill.planning.probe_worker"
+_LEAST = 256 * 2**20  # bytes of a process that looks and embeds, of the smallest images
 
 
 class Run(NamedTuple):
@@ -78,7 +79,8 @@ def probe(plan: Plan, root: Path) -> Measured:
             rates = _ask("networks", {"stages": stages, "room": str(room), "cores": plan.machine.cores}, room)
             bar.advance(1)
         return Measured(
-            curation_memory=seen["memory"],
+            # Without the largest picture tried: not every process has one at the same time, and the pool's is counted.
+            curation_memory=int(max(seen["memory"] - seen["largest_bytes"], _LEAST)),
             # Few images were tried, and large ones take long: the larger sample's mean counts, times what was found.
             scan_seconds=plan.pool.seconds_an_image * seen["scan_seconds"] / seen["look_seconds"],
             embed_seconds=max(seen["embed_seconds"] - seen["look_seconds"], 1e-5) + plan.pool.seconds_an_image,

@@ -42,7 +42,7 @@ def curation(request: Request) -> dict[str, Any]:
     from dinomill.curation.embedding.embed import embed_files
     from dinomill.curation.scan.scan import POOL, scan
     from dinomill.images.tiles import TileConfig
-    from dinomill.planning.pool_files import draw, list_all
+    from dinomill.planning.pool_files import decoding_bytes, draw, list_all
     from dinomill.planning.pool_look import look
 
     config = CurationConfig.parse(request["stages"]["curation"], where="the plan")
@@ -52,7 +52,8 @@ def curation(request: Request) -> dict[str, Any]:
     started = time.perf_counter()
     folder = _copied(chosen, room / "images")
     read = (time.perf_counter() - started) / len(chosen) if any("://" in place for place, _ in chosen) else 0.0
-    looked = [seen.seconds for place in chosen if not isinstance(seen := look(*place), str)]
+    looks = [seen for place in chosen if not isinstance(seen := look(*place), str)]
+    looked = [seen.seconds for seen in looks]
     lenient = config.scan.model_copy(update={"max_bad_fraction": 1.0})
     started = time.process_time()
     work, execution = config.work, config.execution
@@ -70,6 +71,7 @@ def curation(request: Request) -> dict[str, Any]:
         "embed_seconds": embedded / max(features.rows, 1) + read,
         "import_seconds": imported,
         "own_share": own_share,
+        "largest_bytes": max((decoding_bytes(seen.info) for seen in looks), default=0.0),
         "seconds": time.perf_counter() - start,
     }
 

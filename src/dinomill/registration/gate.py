@@ -15,11 +15,12 @@ class Check:
 
     passed: bool
     sentence: str
+    undone: str | None = None  # what could not be done, so that nothing stands in the way: "not compared"
 
     @property
     def word(self) -> str:
         """The verdict."""
-        return "passed" if self.passed else "FAILED"
+        return self.undone or ("passed" if self.passed else "FAILED")
 
     def __str__(self) -> str:
         return f"{self.word}: {self.sentence}"
@@ -52,13 +53,13 @@ def judge(
     if score is None:
         promoted = gate.without_labels == "promote"
         action = "promoted" if promoted else "held as a candidate"
-        return (Check(promoted, f"there are no labelled images, so nothing was measured: {action}, as configured"),)
+        return (Check(promoted, f"there are no labelled images: {action}, as configured", "not measured"),)
     name = {"knn": "kNN", "linear": "linear probe"}[gate.measure]
     own = _points(score, gate)
     checks = []
     random, teacher = evaluation.score("random"), evaluation.score("teacher")
     if gate.min_gain_over_random is not None and random is None:
-        checks.append(Check(True, "no random network was measured (evaluation.random.seeds: 0): not compared with one"))
+        checks.append(Check(True, "no random network was measured (evaluation.random.seeds: 0)", "not compared"))
     elif gate.min_gain_over_random is not None and random is not None:
         gain = own - _points(random, gate)
         checks.append(
@@ -87,7 +88,7 @@ def judge(
 def _against_start(score: ModelScore, name: str, evaluation: EvaluationHandle, gate: PromotionConfig) -> Check:
     start = evaluation.score("start")
     if start is None:
-        return Check(True, "training started from random weights: there are no starting weights to compare with")
+        return Check(True, "training started from random weights: there are no starting weights", "not compared")
     assert gate.max_drop_from_start is not None
     drop = _points(score, gate) - _points(start, gate)
     paired = evaluation.gains.get(f"{'teacher' if score.kind == 'teacher' else score.model}_over_start")
@@ -106,10 +107,10 @@ def _against_champion(
     own: float, name: str, champion: Champion | None, labelled_sha256: str | None, gate: PromotionConfig
 ) -> Check:
     if champion is None:
-        return Check(True, "there is no other champion to compare with")
+        return Check(True, "there is no other champion", "not compared")
     tagged = champion.tags.get(gate.measure)
     if tagged is None or champion.tags.get("labelled_sha256") != labelled_sha256:
-        return Check(True, f"version {champion.version}, the champion, was measured on other images: not comparable")
+        return Check(True, f"version {champion.version}, the champion, was measured on other images", "not compared")
     theirs = 100 * float(tagged)
     drop = own - theirs
     assert gate.max_drop_from_champion is not None

@@ -27,6 +27,7 @@ from dinomill.reporting.attached import attach_pages
 from dinomill.reporting.config import ReportingConfig
 from dinomill.reporting.curation import view_curation
 from dinomill.reporting.features import view_neighbours, view_patches
+from dinomill.reporting.lineage import Left
 from dinomill.reporting.planted import score_planted
 from dinomill.reporting.scores import view_scores
 from dinomill.reporting.training import view_training
@@ -47,6 +48,11 @@ class RunHandles:
     registration: RegistrationHandle
     package: PackageHandle
     labelled: str | None = None
+
+    def earlier(self) -> dict[str, str]:
+        """The stages whose results are of an earlier run, and why: a page may be drawn of several runs."""
+        left = Left(self.curated, self.teacher, self.students, self.evaluation, self.registration, self.package)
+        return left.earlier()
 
     def label_of_champion(self) -> str:
         """The champion's name in evaluation's files."""
@@ -88,6 +94,7 @@ def render_page(run: RunHandles, config: ReportingConfig) -> str:
         .render(
             make=f" ENV={config.environment}" if config.environment else "",
             option=f" --env {config.environment}" if config.environment else "",
+            earlier=run.earlier(),
             curation=view_curation(run.curated, config),
             planted=planted,
             labels=config.labels if planted else None,  # of other images it would not be true

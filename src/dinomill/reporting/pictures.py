@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from dinomill.arrays import Pixels
 from dinomill.errors import DinomillError
 from dinomill.handles import DatasetHandle
 from dinomill.images.decode import decode_image
@@ -19,7 +18,6 @@ from dinomill.images.listing import TILE, Item, list_items, read_item
 from dinomill.images.shards import Location, ShardReader
 from dinomill.storage import s3
 
-Pixels = npt.NDArray[np.uint8]
 _SMALL = 64  # pixels: up to this side PNG is no larger than JPEG, and exact
 
 

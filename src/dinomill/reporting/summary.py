@@ -4,69 +4,65 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
 
 from rich.console import Console, Group
+from rich.constrain import Constrain
 from rich.padding import Padding
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
 from dinomill.handles import (
-    HANDLE_NAME,
     DatasetHandle,
     EvaluationHandle,
-    Handle,
     PackageHandle,
     RegistrationHandle,
-    ReportHandle,
 )
 from dinomill.images.manifest import Fate
+from dinomill.printing import open_console
 from dinomill.reporting.curation import FATE_NAMES, FateCount, count_fates
+from dinomill.reporting.lineage import Left
 from dinomill.reporting.scores import score_row
 
-AnyHandle = TypeVar("AnyHandle", bound=Handle)
 _REASONS = 4
 _BAR = 24
+_RULE = 100  # columns at most
 
 
 def render(folders: Mapping[str, Path], console: Console | None = None, env: str | None = None) -> None:
-    """Print what the stages left; what a stage has not made yet is left out.
+    """Print what the stages left, what is of an earlier run as such; what a stage has not made yet is left out.
 
     Args:
-        folders: The folders of globals.yml by name: ``curated``, ``evaluation``, ``registration``, ``package``,
-            ``report``.
+        folders: The folders of globals.yml by name: ``curated``, ``teacher``, …
         console: Where to print; standard output by default.
         env: The environment that they belong to, for the commands that are shown.
     """
-    console = console or Console()
+    console = console or open_console()
+    left = Left.in_folders(folders)
+    earlier = left.earlier()
     parts: list[Group | Padding] = []
-    if curated := _load(DatasetHandle, folders.get("curated")):
+    if curated := left.curation:
         told = Text("\n".join(("", *curated.seeds.values())) if curated.seeds else "")
         parts.append(_section("Images", Group(_curation(curated), told)))
-    if (evaluation := _load(EvaluationHandle, folders.get("evaluation"))) and evaluation.scores:
-        parts.append(_section("Accuracy of frozen features", _scores(evaluation)))
-    package = _load(PackageHandle, folders.get("package"))
-    facts = _facts(_load(RegistrationHandle, folders.get("registration")), package)
+    if left.evaluation and left.evaluation.scores:
+        parts.append(_section("Accuracy of frozen features", _scores(left.evaluation), earlier.get("evaluation")))
+    facts = _facts(left.registration, left.packaging)
     if facts.row_count:
-        parts.append(_section("Model", facts))
+        of = "registration" if left.registration else "packaging"
+        parts.append(_section("Model", facts, earlier.get(of) or earlier.get("packaging")))
     if not parts:
         console.print(f"No stage has run yet. `make run{f' ENV={env}' if env else ''}` runs all of them.")
         return
-    report = _load(ReportHandle, folders.get("report"))
-    parts.append(_section("Where to look next", _next_steps(report, env, served=package is not None)))
+    parts.append(_section("Where to look next", _next_steps(left, earlier, env)))
     console.print(Group(*parts))
 
 
-def _load(kind: type[AnyHandle], folder: Path | None) -> AnyHandle | None:
-    if folder is None or not (folder / HANDLE_NAME).is_file():
-        return None
-    return kind.load(folder)
-
-
-def _section(title: str, content: Table | Group) -> Padding:
-    heading = Rule(Text(title, style="bold"), align="left", style="dim")
-    return Padding(Group(heading, Padding(content, (0, 0, 0, 2))), (1, 0, 0, 0))
+def _section(title: str, content: Table | Group, earlier: str | None = None) -> Padding:
+    """A heading with what belongs to it; ``earlier`` says why it is of an earlier run."""
+    heading = Constrain(Rule(Text(title, style="bold"), align="left", style="dim"), _RULE)
+    if earlier:
+        content = Group(Text(f"Of an earlier run: {earlier}.", style="bold yellow"), content)
+    return Padding(Group(heading, Padding(content, (0, 0, 0, 2), expand=False)), (1, 0, 0, 0), expand=False)
 
 
 def _table(*columns: tuple[str, str]) -> Table:
@@ -147,14 +143,18 @@ def _facts(registration: RegistrationHandle | None, package: PackageHandle | Non
     return table
 
 
-def _next_steps(report: ReportHandle | None, env: str | None, *, served: bool) -> Table:
+def _next_steps(left: Left, earlier: Mapping[str, str], env: str | None) -> Table:
     option = f" ENV={env}" if env else ""
     table = _table(("", "left"), ("", "left"))
-    if report:
-        table.add_row("the report", Text(f"file://{report.page.absolute()}", "cyan"))
+    if left.reporting:
+        of = " (of an earlier run)" if "reporting" in earlier else ""
+        table.add_row(f"the report{of}", Text(f"file://{left.reporting.page.absolute()}", "cyan"))
     table.add_row("runs, curves, registered models", Text(f"make ui{option}", "cyan"))
-    if served:
-        table.add_row("serve the model", Text(f"make serve{option}", "cyan"))
-    if not (served and report):
+    if left.packaging:
+        of = " (of an earlier run)" if "packaging" in earlier else ""
+        table.add_row(f"serve the model{of}", Text(f"make serve{option}", "cyan"))
+    if earlier or not (left.packaging and left.reporting):
         table.add_row("the stages that are still to run", Text(f"make run{option}", "cyan"))
+    if earlier:
+        table.add_row("which and why", Text(f"dinomill plan{f' --env {env}' if env else ''}", "cyan"))
     return table

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from dinomill.arrays import Pixels
 from dinomill.errors import ConfigError
 from dinomill.sample.config import SampleConfig
 from dinomill.sample.fashion_mnist import read_split
 from dinomill.sample.photographs import SCENES, SIDE, Tiles, scene, seen_otherwise, tiles
 
-Pixels = npt.NDArray[np.uint8]
 Random = np.random.Generator
 
 

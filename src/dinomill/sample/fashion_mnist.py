@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from dinomill.arrays import Pixels
 from dinomill.errors import InputError, MachineError
 from dinomill.storage.atomic import atomic_folder
 
-Pixels = npt.NDArray[np.uint8]
 Split = Literal["train", "t10k"]
 
 CLASSES = (

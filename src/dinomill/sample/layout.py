@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from dinomill.arrays import Pixels
 from dinomill.errors import InputError
 from dinomill.execution.progress import Progress, progress
 from dinomill.handles import HANDLE_NAME, SampleHandle
@@ -30,7 +30,6 @@ from dinomill.sample.fashion_mnist import fetch_full, image_file, label_file
 from dinomill.storage.atomic import atomic_folder, write_parquet
 from dinomill.storage.hashing import hash_file, hash_json
 
-Pixels = npt.NDArray[np.uint8]
 PLANTED = "planted.parquet"
 RELEVANT = "relevant"
 PLANTED_SCHEMA = pa.schema(

@@ -14,9 +14,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from dinomill.arrays import Pixels
 from dinomill.errors import MachineError
 
-Pixels = npt.NDArray[np.uint8]
 Random = np.random.Generator
 Band = Literal["pool", "bank", "queries"]
 

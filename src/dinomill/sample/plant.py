@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from dinomill.arrays import Pixels
 from dinomill.sample.fashion_mnist import read_split
 from dinomill.sample.photographs import NAMES as PHOTOGRAPHS
 from dinomill.sample.photographs import photograph
 
-Pixels = npt.NDArray[np.uint8]
 Random = np.random.Generator
 
 # Flat colours of drawings: paper, ink, and what a plotter or a child would take.

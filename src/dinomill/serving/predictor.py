@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from dinomill.arrays import Floats, Pixels
 from dinomill.errors import InputError
 from dinomill.features.backbone import BackboneFeatures, describe_model
 from dinomill.features.base import Features
@@ -25,8 +25,6 @@ from dinomill.models.pooling import pooled_dim
 from dinomill.models.vision_transformer import VisionTransformer
 from dinomill.storage.hashing import hash_json
 
-Floats = npt.NDArray[np.float32]
-Pixels = npt.NDArray[np.uint8]
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 

@@ -40,10 +40,32 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        if stands := _in_the_way(path, error):
+            raise stands from None
         number = refusal(error) or _full_beneath(error)
         if number is None:
             raise
         raise refused(path, number) from None
+
+
+def _in_the_way(path: Path, error: Exception) -> StorageError | None:
+    """The message for a folder where a file belongs, and for a file where a folder belongs."""
+    if not isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError):
+        return None
+    path = path.absolute()
+    named = [Path(name).absolute() for name in (error.filename, error.filename2) if isinstance(name, str | os.PathLike)]
+    above = [one for one in (path, *path.parents) if one in named]
+    if not above:  # of some other place that was used on the way
+        return None
+    file = next((one for one in (path, *path.parents) if one.exists() and not one.is_dir()), None)
+    if file is None and not path.is_dir():
+        return None
+    return StorageError(
+        f"Cannot write {path}: something else is there.",
+        found=f"{path}, which is a folder" if file is None else f"{file}, which is a file",
+        expected="a file, or nothing" if file is None else "a folder, or nothing",
+        action="move it away or remove it, then run the same command again",
+    )
 
 
 def refusal(error: BaseException) -> int | None:

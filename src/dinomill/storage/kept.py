@@ -9,6 +9,7 @@ it again.
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import importlib.util
 import os
@@ -22,10 +23,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dinomill.arrays import Rows
 from dinomill.storage.hashing import hash_file, hash_json
 
 Keys = npt.NDArray[np.bytes_]  # [n], 32 bytes each
-Rows = npt.NDArray[np.int64]
 
 KEPT_DAYS = 90
 KEY = 32  # bytes
@@ -110,9 +111,32 @@ def remove_unused(root: Path, days: float = KEPT_DAYS) -> None:
 
 def drop_damaged(path: Path, *others: Path) -> None:
     """Remove a file that is not what was written, and say so: its rows are made again."""
-    print(f"{path} is damaged: what it held is made again", file=sys.stderr, flush=True)
+    _say(path, "is damaged: what it held is made again")
     for one in (path, *others):
-        one.unlink(missing_ok=True)
+        with suppress(OSError):  # a folder, or not ours to remove: passed over each time
+            one.unlink(missing_ok=True)
+
+
+def pass_over(path: Path, why: str) -> None:
+    """Say that a file is not used and left as it is: whoever put it there may want it."""
+    _say(path, f"{why}: it is passed over, and may be removed")
+
+
+@functools.cache  # one process opens a folder many times
+def _say(path: Path, what: str) -> None:
+    print(f"{path} {what}", file=sys.stderr, flush=True)
+
+
+def files_ending(folder: Path, ending: str) -> list[Path]:
+    """The files of a folder, without folders, pipes and what is being written."""
+    return sorted(path for path in folder.glob(f"*{ending}") if not path.name.startswith(".") and _is_file(path))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a link to itself, on some systems
+        return False
 
 
 def made_by(modules: Sequence[str], packages: Sequence[str]) -> str:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dinomill.arrays import Rows
 from dinomill.storage.atomic import atomic_file
 from dinomill.storage.hashing import hash_bytes
-from dinomill.storage.kept import KEY, KeyIndex, Keys, Rows, drop_damaged, mark_used, to_tidy
+from dinomill.storage.kept import KEY, KeyIndex, Keys, drop_damaged, files_ending, mark_used, pass_over, to_tidy
 
 _KEYS = np.dtype([("key", f"S{KEY}"), ("check", "<u4")])
 _ENDING = ".keys.npy"
 _AT_ONCE = 16_384  # rows copied at once when files become one
+_Kind = tuple[int, str]  # of rows: how many numbers, of which type
 
 
 class Damaged(Exception):
@@ -36,7 +39,7 @@ class KeptRows:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        opened = [(path, keys) for path in _key_files(folder) if (keys := _open(path)) is not None]
+        opened = _of_one_kind(folder)
         self._paths = [path for path, _ in opened]
         self._starts = np.cumsum([0, *(len(keys) for _, keys in opened)])
         entries = np.concatenate([np.empty(0, _KEYS), *(keys for _, keys in opened)])
@@ -103,25 +106,39 @@ def write_rows_kept(folder: Path, keys: Keys, rows: npt.NDArray[Any], name: str 
     return path
 
 
-def _key_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob(f"*{_ENDING}") if not path.name.startswith("."))
+def _of_one_kind(folder: Path) -> list[tuple[Path, npt.NDArray[Any]]]:
+    """Files and their keys: of those whose rows are of the kind that most rows here are; others are not ours."""
+    opened = [(path, *both) for path in files_ending(folder, _ENDING) if (both := _open(path)) is not None]
+    count: Counter[_Kind] = Counter()
+    for _, keys, kind in opened:
+        count[kind] += len(keys)
+    usual = max(count, key=count.__getitem__, default=None)
+    for path, _, kind in opened:
+        if kind != usual:
+            pass_over(path, f"holds rows of {kind[0]} numbers ({kind[1]}) and not of {usual[0] if usual else 0}")
+    return [(path, keys) for path, keys, kind in opened if kind == usual]
 
 
 def _rows_of(path: Path) -> Path:
     return path.with_name(path.name.removesuffix(_ENDING) + ".npy")
 
 
-def _open(path: Path) -> npt.NDArray[Any] | None:
-    """The keys of a file whose rows are all there."""
+def _open(path: Path) -> tuple[npt.NDArray[Any], _Kind] | None:
+    """The keys of a file whose rows are all there, and the kind of its rows."""
+    if not _rows_of(path).is_file():
+        return None  # keys without rows: being written, or tidied away by another process
     try:
         keys: npt.NDArray[Any] = np.load(path)
         rows = np.load(_rows_of(path), mmap_mode="r")  # says when the file is shorter than it should be
         whole = keys.dtype == _KEYS and keys.ndim == 1 and rows.ndim == 2 and len(rows) == len(keys)
     except FileNotFoundError:
-        return None  # rows without keys, or tidied away by another process
+        return None
+    except PermissionError as error:
+        pass_over(path, f"or its rows cannot be read ({error.strerror})")
+        return None
     except (OSError, ValueError, EOFError):
         whole = False
     if not whole:
         drop_damaged(path, _rows_of(path))
         return None
-    return keys
+    return keys, (rows.shape[1], str(rows.dtype))

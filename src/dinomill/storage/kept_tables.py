@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from dinomill.arrays import Rows
 from dinomill.storage.atomic import atomic_file
 from dinomill.storage.hashing import hash_bytes
-from dinomill.storage.kept import KEY, KeyIndex, Keys, Rows, drop_damaged, mark_used, to_tidy
+from dinomill.storage.kept import KEY, KeyIndex, Keys, drop_damaged, files_ending, mark_used, pass_over, to_tidy
 
 KEY_FIELD = pa.field("key", pa.binary(KEY), nullable=False)
 
@@ -25,12 +27,12 @@ class KeptTables:
 
     Args:
         folder: Theirs; need not exist.
-        columns: To hold, beside the key; None: all.
+        fields: To hold, beside the key.
     """
 
-    def __init__(self, folder: Path, columns: list[str] | None = None) -> None:
+    def __init__(self, folder: Path, fields: Iterable[pa.Field] = ()) -> None:
         self._folder = folder
-        wanted = None if columns is None else [KEY_FIELD.name, *columns]
+        wanted = [KEY_FIELD, *fields]
         read = [(path, table) for path in files(folder) if (table := _read(path, wanted)) is not None]
         self._paths = [path for path, _ in read]
         self._table = pa.concat_tables([table for _, table in read]) if read else None
@@ -52,21 +54,22 @@ class KeptTables:
             return pa.table([pa.nulls(len(rows), field.type) for field in schema], schema=schema)
         return self._table.select(schema.names).take(pa.array(rows, mask=rows < 0)).combine_chunks()
 
-    def fixed(self, rows: Rows, column: str, width: int) -> npt.NDArray[np.uint8] | None:
-        """A column of equally long bytes, [n, width], read file by file: it need not be held; zero bytes for -1.
+    def fixed(self, rows: Rows, field: pa.Field) -> npt.NDArray[np.uint8] | None:
+        """A column of equally long bytes, [n, bytes], read file by file: it need not be held; zero bytes for -1.
 
         None: a file is gone or damaged since it was opened; a new look says what is missing.
         """
+        width = field.type.byte_width
         found = np.zeros((len(rows), width), dtype=np.uint8)
         file = np.where(rows >= 0, np.searchsorted(self._starts, rows, side="right") - 1, -1)
         order = np.argsort(file, kind="stable")
         for here in np.split(order, np.flatnonzero(np.diff(file[order])) + 1):
             if not len(here) or (number := file[here[0]]) < 0:
                 continue
-            table = _read(self._paths[number], [column])
+            table = _read(self._paths[number], [field])
             if table is None:
                 return None
-            found[here] = fixed_bytes(table[column], width)[rows[here] - self._starts[number]]
+            found[here] = fixed_bytes(table[field.name], width)[rows[here] - self._starts[number]]
         return found
 
     def tidy(self, used: Rows) -> None:
@@ -92,7 +95,7 @@ def write_table(folder: Path, table: pa.Table, name: str | None = None) -> Path:
 
 def files(folder: Path) -> list[Path]:
     """The tables of a folder."""
-    return sorted(path for path in folder.glob("*.parquet") if not path.name.startswith("."))
+    return files_ending(folder, ".parquet")
 
 
 def to_arrow(keys: Keys) -> pa.Array:
@@ -122,10 +125,20 @@ def as_empty() -> Keys:
     return np.empty(0, dtype=f"S{KEY}")
 
 
-def _read(path: Path, columns: list[str] | None) -> pa.Table | None:
+def _read(path: Path, fields: Sequence[pa.Field] | None) -> pa.Table | None:
+    """Some columns of a table, None: all; None when it is damaged, or no table of ours."""
     try:
-        return pq.read_table(path, columns=columns, page_checksum_verification=True, partitioning=None)
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            there = file.schema_arrow
+            for field in fields or ():
+                if field.name not in there.names or there.field(field.name).type != field.type:
+                    pass_over(path, f"is no table of this folder: it has no column {field.name} of {field.type}")
+                    return None
+            return file.read(None if fields is None else [field.name for field in fields])
     except FileNotFoundError:  # tidied away by another process
+        return None
+    except PermissionError as error:
+        pass_over(path, f"cannot be read ({error.strerror})")
         return None
     except (pa.ArrowException, OSError):
         drop_damaged(path)

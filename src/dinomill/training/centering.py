@@ -77,9 +77,8 @@ def sinkhorn_knopp(
     """Assignments that use every prototype equally: columns share alike, then rows sum to 1, `iterations` times.
 
     Each column is divided by its maximum before it is exponentiated: nothing overflows, the column normalisation undoes
-    it exactly, and only a sample that is hopelessly far from every prototype could underflow. Over several ranks the
-    scores keep the maximum of their own rank, and the column's factor makes up for the difference. Ranks meet once an
-    iteration for the columns' sums, and once more for their maxima, whatever the size of the tiles.
+    it exactly, and only a sample hopelessly far from every prototype could underflow. Scores keep the maximum of their
+    own rank, for which the column's factor makes up: ranks meet once an iteration for sums, and once more for maxima.
 
     Args:
         features: [R, D] L2-normalised bottleneck features. Ranks may have different R, or none.
@@ -93,24 +92,25 @@ def sinkhorn_knopp(
         Factored targets of the rank's rows. The numbers of samples and of prototypes, constant factors of the textbook
         form, cancel in the last row normalisation and are left out.
     """
-    first, turn, columns, rows = (
-        tile(function) if compiled else function for function in (_first_pass, _one_pass, _column_sums, _row_sums)
-    )
+    first, turn = tile(_first_pass, compiled), tile(_one_pass, compiled)
+    columns, rows = tile(_column_sums, compiled), tile(_row_sums, compiled)
     # fp16 could not hold small shares: bf16 has the range of fp32.
     kept = torch.bfloat16 if dtype is torch.float16 else dtype
     scores = features.new_empty(features.shape[0], prototypes.count, dtype=kept)
     scaled = (features.float() / temperature).to(dtype)
     sums, column, top = (features.new_empty(prototypes.count, dtype=torch.float32) for _ in range(3))
     total = features.new_zeros(features.shape[0], dtype=torch.float32)
+    together = _ranks() > 1
     for part in prototypes.tiles():
         direction, gain = prototypes.direction[part], prototypes.gain[part]
-        scores[:, part], top[part], sums[part], column[part], reached = first(scaled, direction, gain, kept)
+        scores[:, part], highest, summed, column[part], reached = first(scaled, direction, gain, kept)
+        if together:
+            top[part], sums[part] = highest, summed
         total += reached
     row = torch.ones_like(total)
-    own = _to_the_top_of_all(top) if _ranks() > 1 else None
+    own = _to_the_top_of_all(top) if together else None
     for iteration in range(iterations):
         if own is not None:
-            # Sums of all tiles at once, so that the ranks meet once.
             if iteration:
                 for part in prototypes.tiles():
                     sums[part] = columns(scores[:, part], row)
@@ -194,7 +194,7 @@ def centered_softmax(
     Returns:
         The targets, and the [K] fp32 sum of the raw logits over the rows, for the next centre.
     """
-    share_of = tile(_centered_tile) if compiled else _centered_tile
+    share_of = tile(_centered_tile, compiled)
     kept = torch.bfloat16 if dtype is torch.float16 else dtype
     scores = features.new_empty(features.shape[0], prototypes.count, dtype=kept)
     row = features.new_ones(features.shape[0], dtype=torch.float32)

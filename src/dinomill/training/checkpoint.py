@@ -102,9 +102,9 @@ class Checkpoints:
             if self._writer.problem is not None:
                 raise self._writer.problem
 
-    def finish(self) -> None:
-        """Wait until nothing is being written; what could not be written until now is given up."""
-        self._writer.finish(hurry=True)
+    def finish(self, seconds: float | None = None) -> None:
+        """Wait until nothing is being written, not longer than so; what could not be written until now is given up."""
+        self._writer.finish(hurry=True, seconds=seconds)
         if self._writer.problem is not None:
             self._best = self.shelf.best()
 

@@ -69,16 +69,17 @@ class Writer:
         self._thread = threading.Thread(target=self._write, args=(saving,), name="dinomill-checkpoint", daemon=True)
         self._thread.start()
 
-    def finish(self, *, hurry: bool) -> None:
+    def finish(self, *, hurry: bool, seconds: float | None = None) -> None:
         """Wait until it is written.
 
         Args:
             hurry: Give up what could not be written until now.
+            seconds: How long to wait at most; the other processes may be gone.
         """
         if self._thread is not None:
             if hurry:
                 self._hurry.set()
-            self._thread.join()
+            self._thread.join(seconds)
             self._thread = None
 
     def _write(self, saving: Saving) -> None:

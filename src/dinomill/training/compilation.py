@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
-from typing import Literal, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import torch
 from torch import nn
@@ -27,6 +27,8 @@ _GRAPHS = 64
 
 # PyTorch's own; "eager" traces without generating code.
 _BACKEND = "inductor"
+
+_TILES: dict[Callable[..., Any], Callable[..., Any]] = {}
 
 # Steps after which compiling has paid for itself, by kind of device; measured on a CPU in docs/performance.md. On a
 # GPU a step is shorter and gains more of it: what is assumed there is a minute of compiling for 50 ms a step.
@@ -80,10 +82,14 @@ def compile_blocks(module: nn.Module) -> None:
                 block._compiled_call_impl = compiled(block._call_impl, "The blocks", dynamic=False)
 
 
-@functools.cache
-def tile(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """A function of a tile, compiled for any number of rows."""
-    return compiled(function, "A pass over tiles of prototypes", dynamic=True)
+def tile(function: Callable[Arguments, Result], wanted: bool) -> Callable[Arguments, Result]:
+    """A function of a tile as it is, or where that is wanted compiled, for any number of rows."""
+    if not wanted:
+        return function
+    if function not in _TILES:
+        _TILES[function] = compiled(function, "A pass over tiles of prototypes", dynamic=True)
+    known: Callable[Arguments, Result] = _TILES[function]
+    return known
 
 
 def compiled(function: Callable[Arguments, Result], name: str, *, dynamic: bool) -> Callable[Arguments, Result]:

@@ -57,7 +57,7 @@ _FREE = {
 }
 
 
-class StepCounter(TorchDispatchMode):
+class StepCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts, while it is entered, what is asked of one device.
 
     Args:
@@ -70,7 +70,7 @@ class StepCounter(TorchDispatchMode):
     """
 
     def __init__(self, device: str) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.device = device
         self.kernels: Counter[str] = Counter()
         self.reads: Counter[str] = Counter()

@@ -6,21 +6,18 @@ import hashlib
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dinomill.errors import ConfigError, DinomillError, InputError
-from dinomill.handles import HEADS_NAME
+from dinomill.errors import ConfigError, DinomillError
 from dinomill.images.batches import Batch
-from dinomill.models import HeadConfig, VisionTransformer, VisionTransformerConfig, load, load_backbone
+from dinomill.models import VisionTransformer, VisionTransformerConfig
 from dinomill.models.hardware import autocast
-from dinomill.models.position import resize_positions
-from dinomill.models.weights import check_fit, from_tensors, read_safetensors
 from dinomill.training.compilation import decide
 from dinomill.training.config import DistillationStepConfig
+from dinomill.training.given_weights import load_teacher, start_heads_from, starting_backbone
 from dinomill.training.initialisation import initialise
 from dinomill.training.job import TrainingJob
 from dinomill.training.look import Seen, Who, gather
@@ -33,7 +30,6 @@ from dinomill.training.parallel import World, is_sharded, materialise, paralleli
 from dinomill.training.precision import compute_dtype, set_deterministic
 from dinomill.training.schedules import Schedules, ScheduleValues
 from dinomill.training.self_distillation import SelfDistillation
-from dinomill.training.starting import refuse_contradictions
 from dinomill.training.step import accumulated_step
 
 log = logging.getLogger(__name__)
@@ -164,7 +160,8 @@ def build_shared(job: TrainingJob, world: World) -> tuple[SelfDistillation, Self
         DinomillError: In every process, what the main one came upon.
     """
     sharded = is_sharded(job.runtime.parallel)
-    module, problem = None, None
+    module: SelfDistillation | None = None
+    problem: DinomillError | None = None
     if world.is_main:
         try:
             module = build_module(job, torch.device("cpu") if sharded else world.device)
@@ -199,7 +196,7 @@ def build_module(job: TrainingJob, device: torch.device = HOST) -> SelfDistillat
             initialise(backbone, job, next(iter(job.models)))
         if drawn and job.initial is not None:
             backbone.load_state_dict(starting_backbone(backbone.config, job.initial).state_dict())
-            _start_heads_from(network, job.initial)
+            start_heads_from(network, job.initial)
         _freeze_unused(backbone, job)
         module = SelfDistillation({"student": network.to(device)}, step).to(device)
         if job.adaptation is not None and job.adaptation.lora is not None:
@@ -232,32 +229,6 @@ def _freeze_unused(backbone: VisionTransformer, job: TrainingJob) -> None:
         backbone.local_cls_norm.requires_grad_(False)
 
 
-def load_teacher(folder: Path) -> Network:
-    """An exported teacher with its heads.
-
-    Raises:
-        InputError: When it has no heads: a backbone alone does not say what the students should learn.
-    """
-    path = folder / HEADS_NAME
-    if not path.is_file():
-        raise InputError(
-            f"The teacher in {folder} has no heads to distil from.",
-            found=f"no {HEADS_NAME}",
-            expected="a folder that the pretraining stage wrote",
-            action="continue from such weights with pretraining.initial first: the heads are trained there",
-        )
-    tensors = read_safetensors(path)
-    separate = any(name.startswith("ibot_head.") for name in tensors)
-    hidden, _ = tensors["dino_head.mlp.0.weight"].shape
-    prototypes, bottleneck = tensors["dino_head.last_layer.weight_v"].shape
-    head = HeadConfig(hidden_dim=hidden, bottleneck_dim=bottleneck, prototypes=prototypes)
-    network = Network(load_backbone(folder), head, separate_heads=separate)
-    heads = _heads(network)
-    check_fit(heads, tensors, str(path))
-    heads.load_state_dict(tensors)
-    return network
-
-
 def step_generator(seed: int, step: int, rank: int) -> torch.Generator:
     """Random numbers of a step, a pure function of seed, step and process: there is no state to restore."""
     digest = hashlib.sha256(f"{seed}/{step}/{rank}".encode()).digest()
@@ -277,45 +248,3 @@ def _only(job: TrainingJob) -> VisionTransformerConfig:
     models: Iterable[VisionTransformerConfig] = job.models.values()
     (model,) = models
     return model
-
-
-def starting_backbone(model: VisionTransformerConfig, address: str) -> VisionTransformer:
-    """The weights at an address as a backbone of this configuration; the table of positions may be resized.
-
-    Raises:
-        ConfigError: When the configuration contradicts the weights.
-    """
-    source = load(address)
-    refuse_contradictions(model, VisionTransformerConfig.model_fields, source.config, address=address)
-    tensors = source.state_dict()
-    if source.pos_embed is not None and model.grid != source.config.grid:
-        log.info("The position table of %s is resized to %d x %d patches.", address, model.grid, model.grid)
-        tensors["pos_embed"] = _resized(source.pos_embed, model)
-    return from_tensors(model, tensors, where=address)
-
-
-def _heads(network: Network) -> nn.ModuleDict:
-    return nn.ModuleDict({name: part for name, part in network.parts().items() if name != "backbone"})
-
-
-def _start_heads_from(network: Network, address: str) -> None:
-    """Take the heads over too, where the export has them in the same shape; official files have none."""
-    file = Path(address) / HEADS_NAME
-    if not file.is_file():
-        return
-    heads, tensors = _heads(network), read_safetensors(file)
-    if {name: t.shape for name, t in heads.state_dict().items()} == {name: t.shape for name, t in tensors.items()}:
-        heads.load_state_dict(tensors)
-    else:
-        log.warning("The heads of %s have another shape than the configured ones, which start afresh.", address)
-
-
-def _resized(table: Tensor, config: VisionTransformerConfig) -> Tensor:
-    """A table of positions ``[1, 1 + N, D]`` for the grid of another configuration."""
-    patches = resize_positions(
-        table[0, 1:],
-        (config.grid, config.grid),
-        offset=config.interpolate_offset,
-        antialias=config.interpolate_antialias,
-    )
-    return torch.cat([table[:, :1], patches[None]], dim=1).detach()

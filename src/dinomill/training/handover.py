@@ -27,7 +27,8 @@ from dinomill.models import save_backbone
 from dinomill.models.weights import from_tensors
 from dinomill.storage.atomic import atomic_file, atomic_folder, write_text
 from dinomill.training.checkpoint_state import full_tensors
-from dinomill.training.engine import Engine, starting_backbone
+from dinomill.training.engine import Engine
+from dinomill.training.given_weights import starting_backbone
 from dinomill.training.history import HISTORY_NAME, History
 from dinomill.training.job import TrainingJob
 from dinomill.training.monitor import LOOKS_NAME

@@ -49,7 +49,7 @@ class Mirror:
             log.warning("The checkpoints are not copied to %s now:\n%s", self._prefix, error)
 
     def fetch(self, until: int | None = None) -> None:
-        """Fetch the newest checkpoint, and the best, into the folder.
+        """Fetch the newest checkpoint into the folder.
 
         Raises:
             StorageError: When the server does not answer or refuses.

@@ -14,7 +14,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -64,12 +64,12 @@ class World:
         dist.all_reduce(number, op=dist.ReduceOp.MAX)
         return bool(number)
 
-    def from_main(self, value: Value | None) -> Value:
-        """What the main process gives; the others give None."""
+    def from_main(self, value: Value) -> Value:
+        """What the main process gives, whatever the others do."""
         told = [value]
         if self.size > 1:
             dist.broadcast_object_list(told, device=torch.device("cpu"))
-        return told[0]  # type: ignore[return-value]
+        return told[0]
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over the processes."""
@@ -106,7 +106,9 @@ def world(config: ParallelConfig, device: str = "auto") -> Iterator[World]:
         return
     # DDP or FSDP2 with one process is the same code path, for tests and for checkpoints that move between them; it
     # meets nobody, and leaves nothing in the environment that would be taken for a launcher's word.
-    alone = {} if "WORLD_SIZE" in os.environ else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
+    alone: dict[str, Any] = {}
+    if "WORLD_SIZE" not in os.environ:
+        alone = {"store": dist.HashStore(), "rank": 0, "world_size": 1}  # type: ignore[attr-defined]
     dist.init_process_group(
         # Host tensors always go through gloo: the stop flag must not wait for a GPU.
         "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo",
@@ -201,8 +203,9 @@ def release(module: nn.Module) -> None:
 def share_weights(module: nn.Module) -> None:
     """Give every process the main one's parameters and buffers."""
     tensors = [tensor.detach() for tensor in (*module.parameters(), *module.buffers())]
-    if tensors and dist.get_world_size() > 1:
-        dist._broadcast_coalesced(dist.group.WORLD, tensors, _BUCKET, 0)
+    group = dist.group.WORLD
+    if tensors and group is not None and dist.get_world_size() > 1:
+        dist._broadcast_coalesced(group, tensors, _BUCKET, 0)  # type: ignore[attr-defined]
 
 
 def materialise(module: nn.Module, weights: nn.Module | None, device: torch.device) -> None:

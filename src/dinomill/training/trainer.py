@@ -14,9 +14,10 @@ from pathlib import Path
 from types import FrameType
 
 from dinomill import tracking
-from dinomill.errors import Interrupted
+from dinomill.errors import DinomillError, Interrupted
 from dinomill.handles import DatasetHandle
-from dinomill.images.batches import Anchor, Batch, Coarse
+from dinomill.images.batch_recipe import Anchor, Coarse
+from dinomill.images.batches import Batch
 from dinomill.images.loader import TrainingLoader
 from dinomill.images.manifest import read_kept
 from dinomill.training.agreement import Agreement, Vote
@@ -41,6 +42,8 @@ from dinomill.training.parallel import World
 from dinomill.training.progress import Clock, ProgressBar
 
 log = logging.getLogger(__name__)
+
+_LEAVE_SECONDS = 30.0
 
 
 def train(job: TrainingJob, world: World) -> None:
@@ -79,6 +82,9 @@ def train(job: TrainingJob, world: World) -> None:
                 said = detours.go_back(error, runtime.not_finite, checkpoints.newest(), job.stage)
                 if world.is_main:
                     log.warning("%s", said)
+            except DinomillError:
+                checkpoints.finish(_LEAVE_SECONDS)  # what is being written is kept; the others may not wait for it
+                raise
 
 
 def _train(

@@ -23,12 +23,13 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from dinomill.arrays import Floats, Rows
 from dinomill.config import Config
 from dinomill.execution.progress import Progress, progress
 from dinomill.storage.atomic import atomic_file
 from dinomill.storage.kept import KEY, KeyIndex, Keys
 from dinomill.vectors.index import SearchReport, exact_similarity
-from dinomill.vectors.products import Floats, Rows, Scored, Vectors, blocks, brute_force, in_threads, joined
+from dinomill.vectors.products import Scored, Vectors, blocks, brute_force, in_threads, joined
 
 _SURE = np.float32(5e-6)  # more than a product of float32 rows of length one may be wrong by
 _EVERYTHING = np.float32(-3)  # the horizon of a list that holds all that is of interest

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from dinomill.arrays import Floats, Rows
 from dinomill.execution.tasks import ExecutionConfig, Task, TaskResult, run_tasks
 from dinomill.storage.atomic import atomic_file
 from dinomill.storage.hashing import hash_bytes, hash_json
@@ -29,16 +30,7 @@ from dinomill.vectors.exact_join import Joined as Joined
 from dinomill.vectors.exact_join import Question as Question
 from dinomill.vectors.exact_join import crowd_of, exact_join, others
 from dinomill.vectors.index import SearchConfig, SearchReport
-from dinomill.vectors.products import (
-    Floats,
-    Rows,
-    Scored,
-    Vectors,
-    about_best,
-    best,
-    joined,
-    one_thread,
-)
+from dinomill.vectors.products import Scored, Vectors, about_best, best, joined, one_thread
 from dinomill.vectors.visits import cells_needed, write_visits
 
 _ROWS_PER_TASK = 16_384

@@ -10,8 +10,13 @@ from dinomill.curation.page.report_data import effective, said_once
 @pytest.mark.parametrize(
     ("details", "common", "each"),
     [
-        (["distance 0.0012", "distance 0.25"], "distance …", ["0.0012", "0.25"]),
-        (["contrast 0.04; at least 0.1", "contrast 0.02; at least 0.1"], "contrast …; at least 0.1", ["0.04", "0.02"]),
+        (["distance 0.0012", "distance 0.25"], "distance 0.0012 to 0.25", ["0.0012", "0.25"]),
+        (
+            ["contrast 0.04; at least 0.1", "contrast 0.02; at least 0.1"],
+            "contrast 0.02 to 0.04; at least 0.1",
+            ["0.04", "0.02"],
+        ),
+        (["1,413 bytes", "99 bytes", "250 bytes"], "99 to 1,413 bytes", ["1,413", "99", "250"]),
         (["0 bytes", "0 bytes"], "0 bytes", ["", ""]),
         (["cut off", "ends at 3 bytes"], "", ["cut off", "ends at 3 bytes"]),
         (["1×9 pixels", "2×8 pixels"], "", ["1×9 pixels", "2×8 pixels"]),

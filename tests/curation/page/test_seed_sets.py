@@ -75,6 +75,9 @@ def test_verdict_histogram_and_border_are_on_the_page() -> None:
     assert "What helps: raise it." in html and "<b>.png" not in html and "a &amp; b" in html
 
 
+SIXTEEN = {"16-bit integers": 7}
+
+
 def _handles(tmp_path: Path, **changed: Any) -> tuple[ScanHandle, EmbeddingsHandle, SelectionHandle]:
     common: dict[str, Any] = {"folder": tmp_path, "config_hash": "0"}
     scan = ScanHandle(
@@ -88,7 +91,9 @@ def _handles(tmp_path: Path, **changed: Any) -> tuple[ScanHandle, EmbeddingsHand
 
 
 def test_what_was_done_anew_and_passed_over_is_said(tmp_path: Path) -> None:
-    scan, features, chosen = _handles(tmp_path, skipped={".json": 20, "Thumbs.db": 2}, deep=7, largest=4000.0)
+    scan, features, chosen = _handles(
+        tmp_path, skipped={".json": 20, "Thumbs.db": 2}, deep=7, largest=4000.0, deep_kinds=SIXTEEN
+    )
     assert work_done(scan, features, chosen, files=100) == [
         ("read", 10, 90), ("decoded and measured", 4, 90), ("embedded", 4, 96)
     ]  # fmt: skip
@@ -98,7 +103,12 @@ def test_what_was_done_anew_and_passed_over_is_said(tmp_path: Path) -> None:
     assert any("12 bits" in one and "value_range to [0, 4095]" in one for one in said)
     assert any(one.startswith("3 files stay") and "colour" in one for one in said)
     assert any(one.startswith("12 files stay") for one in said) and any("same place" in one for one in said)
-    ranged, _, _ = _handles(tmp_path, deep=7, largest=4000.0, value_range=(0.0, 4095.0))
+    floats, _, _ = _handles(tmp_path, deep=7, largest=1.0, deep_kinds={"floats": 7})
+    assert not any("bits:" in one or "Set " in one for one in remarks(floats, chosen))  # 1.0 is not "8 bits of 16"
+    mixed, _, _ = _handles(tmp_path, deep=7, largest=4000.0, deep_kinds={"16-bit integers": 3, "floats": 4})
+    (told,) = [one for one in remarks(mixed, chosen) if "more than 8 bits" in one]
+    assert "3 of 16-bit integers and 4 of floats" in told and "[0, 4095]" not in told
+    ranged, _, _ = _handles(tmp_path, deep=7, largest=4000.0, deep_kinds=SIXTEEN, value_range=(0.0, 4095.0))
     assert any("4,095 as white" in one for one in remarks(ranged, chosen))
 
 

@@ -91,4 +91,6 @@ def test_the_remedy_follows_from_what_was_done() -> None:
     )
     last = hardly(image_size=224, whitened=True)
     assert "seeds in the styles" in last and "lower curation.x.coverage" in last
+    for said in (hardly(), hardly(image_size=224), last):  # a key that is nowhere yet cannot be searched for
+        assert "curation/parameters.yml of the environment" in said and "added" in said
     assert "coverage" not in hardly(image_size=224, whitened=True, mode="sample")

@@ -150,12 +150,30 @@ def test_a_stage_that_needs_no_pool_does_not_look_at_it(root: Path, ask: Ask) ->
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes and links of POSIX")
+def test_files_of_several_kinds_get_no_range_that_hides_one_of_them(root: Path, found: Found) -> None:
+    import numpy as np
+    import tifffile
+
+    replace_pool(root, 40)
+    generator = np.random.default_rng(0)
+    for number in range(20):
+        grey = generator.random((64, 64), dtype=np.float32)
+        tifffile.imwrite(root / "raw/pool" / f"f{number}.tif", grey)
+        tifffile.imwrite(root / "raw/pool" / f"i{number}.tif", (grey * 4000).astype(np.uint16))
+    (said,) = [one for one in found() if one.key == "curation.scan.preflight.value_range"]
+    assert said.warning and "16-bit integers from 0 to 4,095, floats from 0 to 1" in str(said.found)
+    assert "one kind" in str(said.action)
+
+
 def test_odd_things_in_a_pool_are_no_obstacle(root: Path, found: Found) -> None:
     os.mkfifo(root / "raw/pool/pipe.png")
     (root / "raw/pool/loop").symlink_to("loop")
     (root / "raw/pool/äußere Bilder").mkdir()
     (root / "raw/pool/äußere Bilder/ein Bild.png").write_bytes(picture(1))
     problems = found()
+    from dinomill.planning.pool import survey
+
+    print("SURVEY", survey(["raw/pool"], sample=96), survey(["raw/pool"]).unlike_kinds)
     assert not stopping(problems)
     assert [problem.key for problem in problems] == ["pool"]
     assert "1 × pipe, socket or device" in str(problems[0].found)

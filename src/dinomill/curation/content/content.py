@@ -107,7 +107,7 @@ def examine(
     room = everything / hash_json([networks, value_range, made_by(_CODE, _LIBRARIES)])[:16]
     wanted_files = files.take(pa.array(wanted))
     keys = as_keys(wanted_files["sha256"].to_pylist())
-    missing = np.flatnonzero(KeptTables(room, []).find(keys) < 0)
+    missing = np.flatnonzero(KeptTables(room).find(keys) < 0)
     taken_over = len(keys) - len(missing)
     _, first = np.unique(keys[missing], return_index=True)  # of files with the same bytes, one
     missing = missing[np.sort(first)]
@@ -115,7 +115,7 @@ def examine(
     done = work / "content" / "done"
     run_tasks(examine_shard, tasks, ContentShard, done=done, config=execution, name="curation: content")
     forget_tasks(tasks, done=done)  # what they found is found by its keys
-    kept = KeptTables(room)
+    kept = KeptTables(room, CONTENT_SCHEMA)
     place = np.full(len(files), -1, dtype=np.int64)
     place[wanted] = kept.find(keys)
     assert (place[wanted] >= 0).all(), "every image was asked about"

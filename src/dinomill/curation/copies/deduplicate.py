@@ -13,13 +13,14 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from dinomill.arrays import Mask, Rows
 from dinomill.curation.content.filters import FILTER_COLUMNS, FilterConfig, apply_filters
-from dinomill.curation.copies.pairs import DeduplicationConfig, Pictures, find_edges
+from dinomill.curation.copies.pairs import DeduplicationConfig, Edges, Pictures, find_edges
 from dinomill.curation.copies.stays import settle
 from dinomill.curation.copies.tables import apart_files, codes, numbers, removed_files, require_two_images
 from dinomill.curation.embedding.embed import Embeddings, embedding_rows, readable
@@ -32,6 +33,8 @@ from dinomill.execution.tasks import ExecutionConfig
 from dinomill.storage.atomic import write_parquet
 from dinomill.storage.hashing import hash_json
 from dinomill.vectors.self_join import Scratch
+
+_COLUMNS = ["group", "candidate", "reason", "sha256", "pixels", "bytes", "width", "height", *FILTER_COLUMNS]
 
 
 def deduplicate(
@@ -61,39 +64,32 @@ def deduplicate(
     Raises:
         InputError: When all of the pool is one image.
     """
-    columns = ["group", "candidate", "reason", "sha256", "pixels", "bytes", "width", "height", *FILTER_COLUMNS]
-    files = read_files(scan, columns)
-    in_pool, labelled = _equals(files["candidate"], True), _equals(files["group"], LABELLED)
-    in_pool &= ~apply_filters(files, filters).out
-    usable = readable(files) & (in_pool | labelled)
-    rank = _rank(files, in_pool & ~_equals(files["group"], POOL), labelled)
-    same = _first_of_equals(files["pixels"], usable, rank)
-    single = np.flatnonzero(usable & (same == np.arange(len(same))))
+    files = read_files(scan, _COLUMNS)
+    of = _Files.of(files, filters)
+    rank = _rank(files, of.pool & ~_equals(files["group"], POOL), of.labelled)
+    same = _first_of_equals(files["pixels"], of.usable, rank)
+    single = np.flatnonzero(of.usable & (same == np.arange(len(same))))
     unfinished = (work or folder) / "neighbours"
     made_of = hash_json([embeddings.config_hash, scan.files_sha256])
-    scratch = Scratch(unfinished, made_of, execution or ExecutionConfig(), work and work / "compared")
     edges = find_edges(
         Signatures(scan.signatures),
         Embeddings(embeddings.shards),
         embedding_rows(files),
         single,
-        labelled,
+        of.labelled,
         config,
-        scratch,
+        Scratch(unfinished, made_of, execution or ExecutionConfig(), work and work / "compared"),
         pictures=Pictures(Colours(scan.signatures), numbers(files["width"]) * numbers(files["height"])),
     )
-    settled = settle(edges.pairs, rank, labelled, edges.rule.judge)
-    pool = in_pool & usable
-    removed = removed_files(files, pool, labelled, settled.stays[same], same, edges.rule)
+    settled = settle(edges.pairs, rank, of.labelled, edges.rule.judge)
+    pool = of.pool & of.usable
+    removed = removed_files(files, pool, of.labelled, settled.stays[same], same, edges.rule)
     require_two_images(removed, int(pool.sum()))
     apart = apart_files(pool, rank, settled, edges)
     write_parquet(folder / "duplicates.parquet", removed)
     write_parquet(folder / "apart.parquet", apart)
     shutil.rmtree(unfinished, ignore_errors=True)
-    compared = max(report.compared for report in edges.searches.values())
-    say("compare", compared, len(single), len(single) - compared)
     made = hash_json([embeddings.config_hash, config.content_hash(), filters.content_hash()])
-    did = {"compared": compared, TAKEN_OVER: len(single) - compared}
     fates = zip(removed["fate"].to_pylist(), removed["reason"].to_pylist(), strict=True)
     return DuplicatesHandle(
         folder=folder,
@@ -104,8 +100,30 @@ def deduplicate(
         apart=folder / "apart.parquet",
         kept_apart=dict(sorted(Counter(apart["reason"].to_pylist()).items())),
         aligned=edges.rule.aligned,
-        work=counted(work, "duplicates", made, did) if work else did,
+        work=_did(edges, len(single), made, work),
     )
+
+
+class _Files(NamedTuple):
+    """Which files take part, [rows] each."""
+
+    pool: Mask  # candidates for the dataset that no filter leaves out
+    labelled: Mask
+    usable: Mask  # readable, and one of the two
+
+    @classmethod
+    def of(cls, files: pa.Table, filters: FilterConfig) -> _Files:
+        pool, labelled = _equals(files["candidate"], True), _equals(files["group"], LABELLED)
+        pool &= ~apply_filters(files, filters).out
+        return cls(pool, labelled, readable(files) & (pool | labelled))
+
+
+def _did(edges: Edges, images: int, made: str, work: Path | None) -> dict[str, int]:
+    """What was compared anew: said, and counted for the handle."""
+    compared = max(report.compared for report in edges.searches.values())
+    say("compare", compared, images, images - compared)
+    did = {"compared": compared, TAKEN_OVER: images - compared}
+    return counted(work, "duplicates", made, did) if work else did
 
 
 def _equals(column: pa.ChunkedArray, value: str | bool) -> Mask:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
+from dinomill.arrays import Rows
 from dinomill.config import Config
 from dinomill.curation.embedding.embedders import EmbedderConfig, Network, embed, find_network, identity, squeezed_to
 from dinomill.curation.embedding.whiten import Whitening, fit
@@ -33,7 +34,6 @@ from dinomill.storage.kept import Keys, as_keys, remove_unused
 from dinomill.storage.kept_rows import Damaged, KeptRows, write_rows_kept
 from dinomill.vectors.rows import unit
 
-Rows = npt.NDArray[np.int64]
 Stored = npt.NDArray[np.float16]
 
 _AT_ONCE = 4_096  # rows copied at once, whatever the shards' sizes

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 from pydantic import Field
 
+from dinomill.arrays import Floats, Pixels
 from dinomill.config import Config
 from dinomill.errors import InputError
 from dinomill.images import made_of
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from dinomill.features import Features
     from dinomill.images.preprocess import PreprocessingConfig
 
-Floats = npt.NDArray[np.float32]
-Pixels = npt.NDArray[np.uint8]
 Forward = Callable[[Floats], Floats]  # normalised images [B, 3, S, S] -> features [B, D]
 
 EFFICIENTNET = "efficientnet-lite0"

@@ -7,9 +7,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dinomill.arrays import Rows
 from dinomill.images.manifest import Fate
-
-Rows = npt.NDArray[np.int64]
 
 
 class Decided:

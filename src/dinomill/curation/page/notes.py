@@ -53,10 +53,15 @@ def remarks(scan: ScanHandle, selection: SelectionHandle) -> list[str]:
 
 def _depth(scan: ScanHandle) -> str:
     assert scan.largest is not None
-    found = f"{scan.deep:,} files have more than 8 bits; their largest value is {scan.largest:,.6g}"
+    kinds = " and ".join(f"{count:,} of {kind}" for kind, count in scan.deep_kinds.items())
+    several = len(scan.deep_kinds) > 1
+    found = f"{scan.deep:,} files have more than 8 bits{f', {kinds}' if several else ''}"
+    found += f"; their largest value is {scan.largest:,.6g}"
     if scan.value_range is not None:
         return f"{found}. {scan.value_range[0]:,.6g} is shown as black, {scan.value_range[1]:,.6g} as white."
-    if (bits := used_bits(scan.largest)) is not None:
+    if several:
+        return f"{found}. Each kind is seen by its own range; values on one scale need one value_range."
+    if set(scan.deep_kinds) == {"16-bit integers"} and (bits := used_bits(scan.largest)) is not None:
         return (
             f"{found}, which is {bits} bits: they are seen nearly black. "
             f"Set curation.scan.preflight.value_range to [0, {2**bits - 1}]."

@@ -140,7 +140,7 @@ def _sheets(chosen: Decided, pictures: Pictures, generator: np.random.Generator)
 
 
 def said_once(details: list[str]) -> tuple[str, list[str]]:
-    """What all details have in common, and the one figure in which they differ: the words need not stand 22 times."""
+    """What all details have in common, with the span of the one figure in which they differ, and this of each."""
     if len(set(details)) == 1:
         return details[0], [""] * len(details)
     if len({_FIGURE.sub("…", detail) for detail in details}) != 1:
@@ -149,8 +149,13 @@ def said_once(details: list[str]) -> tuple[str, list[str]]:
     differ = [place for place, column in enumerate(zip(*figures, strict=True)) if len(set(column)) > 1]
     if len(differ) != 1:
         return "", details
-    common = iter([*figures[0][: differ[0]], "…", *figures[0][differ[0] + 1 :]])
-    return _FIGURE.sub(lambda _: next(common), details[0]), [found[differ[0]] for found in figures]
+    own = [found[differ[0]] for found in figures]
+    try:
+        low, *_, high = sorted(own, key=lambda figure: float(figure.replace(",", "")))
+    except ValueError:  # no number: 1.2.3
+        return "", details
+    common = iter([*figures[0][: differ[0]], f"{low} to {high}", *figures[0][differ[0] + 1 :]])
+    return _FIGURE.sub(lambda _: next(common), details[0]), own
 
 
 def _pairs(chosen: Decided, pictures: Pictures, generator: np.random.Generator) -> list[Group]:

@@ -52,7 +52,8 @@ LOOK_FIELDS = (
 )
 _SIGNATURE = pa.field("signature", pa.binary(signatures.SIGNATURE_LENGTH), nullable=False)
 _LOOKS = pa.schema([KEY_FIELD, *LOOK_FIELDS, _SIGNATURE])
-_READ = pa.schema([KEY_FIELD, pa.field("sha256", pa.binary(KEY), nullable=False), pa.field("bytes", pa.int64())])
+_READ_FIELDS = (pa.field("sha256", pa.binary(KEY), nullable=False), pa.field("bytes", pa.int64()))
+_READ = pa.schema([KEY_FIELD, *_READ_FIELDS])
 _ATTEMPTS = 3  # to find every file's look after looking at what was missing
 
 _CODE = (*made_of.CODE, "dinomill.curation.scan.preflight", "dinomill.curation.scan.signatures")  # decides a look
@@ -111,15 +112,15 @@ class Known:
         at_first: KeyIndex | None = None  # the contents that were known before this run
         unreadable: dict[tuple[str, str], tuple[str, str]] = {}
         for _ in range(_ATTEMPTS):
-            before, looks = KeptTables(self.read), KeptTables(self.looks, [field.name for field in LOOK_FIELDS])
+            before, looks = KeptTables(self.read, _READ_FIELDS), KeptTables(self.looks, LOOK_FIELDS)
             place = before.find(keys)
-            facts = before.take(place, pa.schema(list(_READ)[1:]))
+            facts = before.take(place, pa.schema(_READ_FIELDS))
             content = from_arrow(facts["sha256"])  # of what is not known whatever is there
             row = np.where(place >= 0, looks.find(_look_keys(found, content)), -1)
             missing = [bool(one) for one in row < 0]
             tasks = list(self._tasks(found, missing, unreadable, per_task))
             at_first = at_first or looks.index
-            marks = looks.fixed(row, _SIGNATURE.name, signatures.SIGNATURE_LENGTH) if not tasks else None
+            marks = looks.fixed(row, _SIGNATURE) if not tasks else None
             if marks is not None:
                 before.tidy(place)
                 looks.tidy(row)
@@ -208,7 +209,7 @@ def _look(data: bytes, config: PreflightConfig, *, tile: bool) -> dict[str, Any]
 @lru_cache(maxsize=2)
 def _known_contents(folder: Path, _: tuple[Path, ...]) -> KeptTables:
     """The contents that were looked at; read once a process, as long as there are no new files."""
-    return KeptTables(folder, [])
+    return KeptTables(folder)
 
 
 def _keys_of(found: Sequence[tuple[str, list[Item]]]) -> Keys:
@@ -242,7 +243,8 @@ def _source(source: str) -> str:
 
 def _key(source: str, item: Item) -> bytes:
     """Of a file as it lies there: another place, size or time is another key."""
-    return hashlib.sha256("\0".join([source, *map(str, item)]).encode()).digest()
+    parts = [source, *map(str, item), *(["upright"] if item.offset == TILE else [])]  # of the picture as it is turned
+    return hashlib.sha256("\0".join(parts).encode()).digest()
 
 
 def _together(

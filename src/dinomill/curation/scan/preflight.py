@@ -42,7 +42,7 @@ class PreflightConfig(Config):
         "cameras; null: the type's whole range, floats 0 to 1. It goes with the dataset and the models",
     )
     min_tile_contrast: float = Field(
-        default=0.02,
+        default=0.01,
         ge=0,
         le=1,
         description="standard deviation of the luminance; a tile of a large image that has less shows nothing and is "

@@ -25,13 +25,13 @@ from dinomill.config import Config
 from dinomill.curation.content.content import CONTENT_SCHEMA, asked, examine
 from dinomill.curation.content.filters import FilterConfig
 from dinomill.curation.handles import ScanHandle
-from dinomill.curation.scan.known import LOOK_FIELDS, Known
+from dinomill.curation.scan.known import LOOK_FIELDS, Known, Looked
 from dinomill.curation.scan.preflight import EMPTY_TILE, PreflightConfig
 from dinomill.curation.work_done import TAKEN_OVER, counted, say
 from dinomill.errors import InputError
 from dinomill.execution.tasks import ExecutionConfig
 from dinomill.images.listing import Item, list_items, tile_columns
-from dinomill.images.pixels import used_bits
+from dinomill.images.pixels import kind_of, used_bits
 from dinomill.images.tiles import TileConfig
 from dinomill.storage.arrays import write_rows
 from dinomill.storage.atomic import atomic_file, fresh_folder, write_parquet
@@ -120,19 +120,12 @@ def scan(
     files = pa.table([columns[name] for name in _BEFORE_CONTENT.names], schema=_BEFORE_CONTENT)
     fresh_folder(folder)
     _write_quarantine(folder / "quarantine.csv", files)
-    reasons, counts = _reasons(files), dict(Counter(files["group"].to_pylist()))
-    empty = reasons.pop(EMPTY_TILE, 0)  # nothing is wrong with a tile that shows nothing
-    bad = dict(sorted(reasons.items()))
-    _refuse_a_broken_pool(bad, counts[POOL], config, folder / "quarantine.csv")
-    if empty and empty + sum(bad.values()) == counts[POOL]:
-        _refuse_empty_tiles(empty, config)
+    bad = _refuse_what_is_useless(files, config, folder / "quarantine.csv")
     seen = examine(
         files, filters, value_range=config.preflight.value_range, work=work, execution=execution, cache=cache
     )
     files = pa.table([*files.columns, *seen.columns], schema=FILES_SCHEMA)
-    write_parquet(folder / "files.parquet", files)
-    with atomic_file(folder / "signatures.npy") as temporary:
-        write_rows(temporary, [looked.signatures], shape=looked.signatures.shape, dtype=np.int8)
+    _write_tables(folder, files, looked)
     made = ScanHandle(
         folder=folder,
         config_hash=hash_json([config.content_hash(), content, sorted(whole)]),
@@ -140,7 +133,7 @@ def scan(
         files_sha256=hash_file(folder / "files.parquet"),
         signatures=folder / "signatures.npy",
         quarantine=folder / "quarantine.csv",
-        groups=counts,
+        groups=dict(Counter(files["group"].to_pylist())),
         quarantined=bad,
         skipped=dict(sorted(skipped[POOL].items())),
         value_range=config.preflight.value_range,
@@ -149,10 +142,31 @@ def scan(
             source for group, sources in groups.items() if group == POOL or group in whole for source in sources
         ),
     )
-    say("scan", looked.decoded, len(files), looked.taken_over, "files")
+    return made.model_copy(update={"work": _did(made, looked, len(files), work)})
+
+
+def _refuse_what_is_useless(files: pa.Table, config: ScanConfig, quarantine: Path) -> dict[str, int]:
+    """Files of the pool that cannot be used, by reason; too many of them are an error, and nothing but empty tiles."""
+    reasons, pool = _reasons(files), Counter(files["group"].to_pylist())[POOL]
+    empty = reasons.pop(EMPTY_TILE, 0)  # nothing is wrong with a tile that shows nothing
+    bad = dict(sorted(reasons.items()))
+    _refuse_a_broken_pool(bad, pool, config, quarantine)
+    if empty and empty + sum(bad.values()) == pool:
+        _refuse_empty_tiles(empty, config)
+    return bad
+
+
+def _write_tables(folder: Path, files: pa.Table, looked: Looked) -> None:
+    write_parquet(folder / "files.parquet", files)
+    with atomic_file(folder / "signatures.npy") as temporary:
+        write_rows(temporary, [looked.signatures], shape=looked.signatures.shape, dtype=np.int8)
+
+
+def _did(made: ScanHandle, looked: Looked, files: int, work: Path) -> dict[str, int]:
+    """What was done anew: said, and counted for the handle."""
+    say("scan", looked.decoded, files, looked.taken_over, "files")
     did = {"read": looked.read, "decoded": looked.decoded, TAKEN_OVER: looked.taken_over}
-    work_done = counted(work, "scan", hash_json([made.config_hash, made.files_sha256]), did)
-    return made.model_copy(update={"work": work_done})
+    return counted(work, "scan", hash_json([made.config_hash, made.files_sha256]), did)
 
 
 def _list(
@@ -196,14 +210,15 @@ def _depth(files: pa.Table, config: PreflightConfig) -> dict[str, Any]:
     if not len(deep):
         return {"deep": 0, "largest": None}
     largest = pc.max(deep["largest"]).as_py()
-    sixteen = pc.all(pc.match_substring_regex(deep["mode"], r"^(I;16|uint16)")).as_py()
+    kinds = Counter(map(kind_of, deep["mode"].to_pylist()))
+    sixteen = set(kinds) == {"16-bit integers"}
     if config.value_range is None and sixteen and (bits := used_bits(largest)) is not None:
         log.warning(
             "No value of %s files of 16 bits is above %g: they hold %d bits, and are seen nearly black. "
             "Set curation.scan.preflight.value_range: [0, %d].",
             f"{len(deep):,}", largest, bits, 2**bits - 1,
         )  # fmt: skip
-    return {"deep": len(deep), "largest": largest}
+    return {"deep": len(deep), "largest": largest, "deep_kinds": dict(sorted(kinds.items()))}
 
 
 def _write_quarantine(path: Path, files: pa.Table) -> None:

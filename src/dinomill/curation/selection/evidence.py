@@ -13,13 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from dinomill.arrays import Figures, Rows
 from dinomill.curation.handles import EmbeddingsHandle, Judgement
 from dinomill.curation.selection.judge import judge
 from dinomill.curation.selection.remedies import Circumstances, remedies
 from dinomill.curation.selection.retrieve import RetrievalConfig, Retrieved
-from dinomill.curation.selection.score import Figures
 from dinomill.storage.atomic import write_parquet
-from dinomill.vectors.products import Rows
 
 SCORES_SCHEMA = pa.schema(
     [

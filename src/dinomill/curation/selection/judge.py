@@ -18,8 +18,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from dinomill.arrays import Figures
 from dinomill.curation.handles import Judgement, Verdict
-from dinomill.curation.selection.score import Figures
 
 # Quantiles of the seeds' scores at which one bin ends and the next begins: fine where thresholds lie. Half of the seeds
 # are in the best bin: its quarter alone are often seeds that are nearly copies of each other.
@@ -76,11 +76,11 @@ def judge(
     found = estimate(scores, own, asked)
     verdict = _verdict(found, int(asked.sum()), len(scores))
     of_all = f"{int(asked.sum()):,} of {len(scores):,} images"
-    part = "" if found is None else f"{found.purity:.0%} of them are as like its seeds as these are like each other"
+    part = "" if found is None else f"{found.purity:.0%} of these seem to be what its seeds show"
     sentence = {
-        "separates": f"{name} separates well: it asks for {of_all}, and about {part}",
-        "partly": f"{name} separates in part: it asks for {of_all}, and some {part}",
-        "hardly": f"{name} hardly separates: it asks for {of_all}, and only some {part}",
+        "separates": f"{name} separates well: it asks for {of_all}; about {part}",
+        "partly": f"{name} separates in part: it asks for {of_all}; some {part}",
+        "hardly": f"{name} hardly separates: it asks for {of_all}; only some {part}",
         "everything": f"{name} asks for everything: {of_all}",
         "nothing": f"{name} asks for {'nothing' if not asked.any() else 'next to nothing'}: {of_all}",
         "unknown": f"{name} asks for {of_all}; {len(own)} different seeds are too few to say how well they separate",

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from dinomill.curation.handles import Verdict
 
+# Base and environments say different keys, and one that nobody has said yet is nowhere to be found.
+_WHERE = "in curation/parameters.yml of the environment (conf/NAME, or conf/base), where it may have to be added"
 # Sides of pictures, in pixels, from which on the network sees more at the next larger size; planning chooses alike.
 _SIZES = ((96, 224), (48, 128), (0, 64))
 
@@ -26,7 +28,8 @@ def remedies(now: Circumstances) -> dict[Verdict, str]:
     """What helps against which verdict; empty: nothing needs to."""
     finer = _finer(now)
     unlike = "give seeds in the styles and kinds that the pool holds, and kinds that differ a set of their own"
-    hardly = finer or _whiter(now) or f"{unlike}; or lower {now.key}.coverage" if now.mode == "similar" else unlike
+    lower = f"; or lower {now.key}.coverage, now {now.coverage:g}, {_WHERE}" if now.mode == "similar" else ""
+    hardly = finer or _whiter(now) or f"{unlike}{lower}"
     return {
         "separates": "",
         "partly": hardly,
@@ -44,8 +47,8 @@ def _finer(now: Circumstances) -> str:
     size = next(size for side, size in _SIZES if now.short_side >= side)
     if not now.squeezed or now.image_size >= size:
         return ""
-    return f"raise curation.embedding.embedder.image_size from {now.image_size} to {size}"
+    return f"raise curation.embedding.embedder.image_size from {now.image_size} to {size}, {_WHERE}"
 
 
 def _whiter(now: Circumstances) -> str:
-    return "" if now.whitened else "set curation.embedding.whiten to 0.01, which spreads the features evenly"
+    return "" if now.whitened else f"set curation.embedding.whiten to 0.01, {_WHERE}; it spreads the features evenly"

@@ -19,12 +19,13 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
+from dinomill.arrays import Figures, Rows
 from dinomill.config import Config
-from dinomill.curation.selection.score import Figures, score
+from dinomill.curation.selection.score import score
 from dinomill.errors import ConfigError
 from dinomill.vectors.index import Index, SearchConfig, SearchReport
 from dinomill.vectors.kmeans import assign, kmeans
-from dinomill.vectors.products import Rows, Vectors
+from dinomill.vectors.products import Vectors
 
 _BELOW_ALL = -2.0  # no score is as low
 

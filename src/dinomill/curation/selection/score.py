@@ -17,12 +17,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from dinomill.arrays import Figures, Floats, Rows
 from dinomill.vectors.index import Index, SearchConfig, SearchReport
-from dinomill.vectors.products import Floats, Rows, Vectors, blocks, in_threads
-
-Figures = npt.NDArray[np.float64]
+from dinomill.vectors.products import Vectors, blocks, in_threads
 
 _BACKGROUND = 4096  # images of the pool that stand for all of it
 _CROWD = 10  # of them, the nearest: how crowded an image's place is

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dinomill.arrays import Rows
 from dinomill.curation.content.filters import FILTER_COLUMNS, FilterConfig, apply_filters
 from dinomill.curation.embedding.embed import Embeddings, embedding_rows, readable
 from dinomill.curation.handles import DuplicatesHandle, EmbeddingsHandle, ScanHandle, SelectionHandle
@@ -29,7 +30,6 @@ from dinomill.errors import InputError
 from dinomill.images.manifest import Fate
 from dinomill.storage.atomic import fresh_folder, write_parquet
 from dinomill.storage.hashing import hash_json
-from dinomill.vectors.index import Rows
 
 SELECTION_SCHEMA = pa.schema(
     [

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from dinomill.config import Config
 from dinomill.errors import DinomillError
+from dinomill.images.pixels import kinds_in_words
 from dinomill.planning.checks.memory import recall, remember
 from dinomill.planning.checks.problems import Problem, count
 from dinomill.planning.checks.request import Request
@@ -126,6 +127,16 @@ def _unusable(pool: Pool, most: float) -> Iterator[Problem]:
 
 def _values(said: tuple[float, float] | None, pool: Pool) -> Iterator[Problem]:
     """Files of more than 8 bits that would come out black."""
+    if pool.unlike_kinds:
+        yield Problem(
+            "curation.scan.preflight.value_range",
+            "The images are of several kinds, and no one black and white suits them all.",
+            found=kinds_in_words(pool.unlike_kinds) + " in those looked at",
+            expected="files of one kind, or values on one scale",
+            action="convert them to one kind, or curate each kind in an environment of its own, with its value_range; "
+            "as they are, some come out nearly black or white, or are not read at all",
+            warning=True,
+        )
     if said is not None or pool.value_range is None:
         return
     low, high = pool.value_range

@@ -89,14 +89,14 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
         softmax = scaled.new_empty(features.shape[0], prototypes.count) if keep else None
         partitions = []
         agreement = torch.zeros_like(mass)
-        forward_tile = tile(_forward_tile) if options.compiled else _forward_tile
+        forward_tile = tile(_forward_tile, options.compiled)
         for part in prototypes.tiles():
             log_partition, agreed, share = forward_tile(
                 scaled, direction[part], gain[part], targets.scores[:, part], targets.factor(part), rows, keep
             )
             partitions.append(log_partition)
             agreement += agreed
-            if softmax is not None:
+            if softmax is not None and share is not None:
                 softmax[:, part] = share
         stacked = torch.stack(partitions, dim=1)
         log_partition = stacked.logsumexp(dim=1)
@@ -116,7 +116,7 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
         towards_gain = torch.empty_like(gain)
         pull = gradient * row
         push = gradient * mass
-        backward_tile = tile(_backward_tile) if options.compiled else _backward_tile
+        backward_tile = tile(_backward_tile, options.compiled)
         for index, part in enumerate(prototypes.tiles()):
             towards_rows, towards_direction[part], towards_gain[part] = backward_tile(
                 scaled,

@@ -1,0 +1,87 @@
+"""Weights that a training is given: a teacher's, or those that it starts from."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dinomill.errors import InputError
+from dinomill.handles import HEADS_NAME
+from dinomill.models import HeadConfig, VisionTransformer, VisionTransformerConfig, load, load_backbone
+from dinomill.models.position import resize_positions
+from dinomill.models.weights import check_fit, from_tensors, read_safetensors
+from dinomill.training.network import Network
+from dinomill.training.starting import refuse_contradictions
+
+log = logging.getLogger(__name__)
+
+
+def load_teacher(folder: Path) -> Network:
+    """An exported teacher with its heads.
+
+    Raises:
+        InputError: When it has no heads: a backbone alone does not say what the students should learn.
+    """
+    path = folder / HEADS_NAME
+    if not path.is_file():
+        raise InputError(
+            f"The teacher in {folder} has no heads to distil from.",
+            found=f"no {HEADS_NAME}",
+            expected="a folder that the pretraining stage wrote",
+            action="continue from such weights with pretraining.initial first: the heads are trained there",
+        )
+    tensors = read_safetensors(path)
+    separate = any(name.startswith("ibot_head.") for name in tensors)
+    hidden, _ = tensors["dino_head.mlp.0.weight"].shape
+    prototypes, bottleneck = tensors["dino_head.last_layer.weight_v"].shape
+    head = HeadConfig(hidden_dim=hidden, bottleneck_dim=bottleneck, prototypes=prototypes)
+    network = Network(load_backbone(folder), head, separate_heads=separate)
+    heads = _heads(network)
+    check_fit(heads, tensors, str(path))
+    heads.load_state_dict(tensors)
+    return network
+
+
+def starting_backbone(model: VisionTransformerConfig, address: str) -> VisionTransformer:
+    """The weights at an address as a backbone of this configuration; the table of positions may be resized.
+
+    Raises:
+        ConfigError: When the configuration contradicts the weights.
+    """
+    source = load(address)
+    refuse_contradictions(model, VisionTransformerConfig.model_fields, source.config, address=address)
+    tensors = source.state_dict()
+    if source.pos_embed is not None and model.grid != source.config.grid:
+        log.info("The position table of %s is resized to %d x %d patches.", address, model.grid, model.grid)
+        tensors["pos_embed"] = _resized(source.pos_embed, model)
+    return from_tensors(model, tensors, where=address)
+
+
+def start_heads_from(network: Network, address: str) -> None:
+    """Take the heads over too, where the export has them in the same shape; official files have none."""
+    file = Path(address) / HEADS_NAME
+    if not file.is_file():
+        return
+    heads, tensors = _heads(network), read_safetensors(file)
+    if {name: t.shape for name, t in heads.state_dict().items()} == {name: t.shape for name, t in tensors.items()}:
+        heads.load_state_dict(tensors)
+    else:
+        log.warning("The heads of %s have another shape than the configured ones, which start afresh.", address)
+
+
+def _heads(network: Network) -> nn.ModuleDict:
+    return nn.ModuleDict({name: part for name, part in network.parts().items() if name != "backbone"})
+
+
+def _resized(table: Tensor, config: VisionTransformerConfig) -> Tensor:
+    """A table of positions ``[1, 1 + N, D]`` for the grid of another configuration."""
+    patches = resize_positions(
+        table[0, 1:],
+        (config.grid, config.grid),
+        offset=config.interpolate_offset,
+        antialias=config.interpolate_antialias,
+    )
+    return torch.cat([table[:, :1], patches[None]], dim=1).detach()

@@ -1,0 +1,47 @@
+"""What every configuration refuses."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from dinomill.config import Config
+from dinomill.curation.copies.pairs import DeduplicationConfig
+from dinomill.curation.scan.preflight import PreflightConfig
+from dinomill.errors import ConfigError
+from dinomill.evaluation.config import LinearProbeConfig
+from dinomill.images.crop_plan import MultiCropConfig
+from dinomill.images.mixture import quotas
+from dinomill.pretraining.config import PretrainingConfig
+from dinomill.training.schedules import ScheduleConfig
+
+WRONG = [math.nan, math.inf, -math.inf]
+
+
+@pytest.mark.parametrize("number", WRONG)
+@pytest.mark.parametrize(
+    ("kind", "key", "around"),
+    [
+        (PretrainingConfig, "mix", lambda number: {"a": 1.0, "b": number}),
+        (ScheduleConfig, "learning_rate", lambda number: number),
+        (ScheduleConfig, "warmup", lambda number: number),
+        (DeduplicationConfig, "certain", lambda number: number),
+        (DeduplicationConfig, "colour", lambda number: number),
+        (PreflightConfig, "max_aspect", lambda number: number),
+        (PreflightConfig, "value_range", lambda number: [0.0, number]),
+        (LinearProbeConfig, "l2", lambda number: [0.1, number]),
+        (MultiCropConfig, "global_scale", lambda number: [number, 1.0]),
+        (MultiCropConfig, "blur", lambda number: [1.0, number, 0.0]),
+    ],
+)
+def test_numbers_are_finite_wherever_they_stand(kind: type[Config], key: str, around, number: float) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ConfigError) as refused:
+        kind.parse({key: around(number)}, where="conf/x.yml", prefix="stage")
+    assert f"stage.{key}" in str(refused.value) and "finite" in str(refused.value)
+
+
+@pytest.mark.parametrize("number", [*WRONG, 1e308])
+def test_weights_of_a_mixture_that_give_no_numbers_of_images_are_refused(number: float) -> None:
+    with pytest.raises(ConfigError, match="too small beside"):
+        quotas([1.0, number])
