@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,10 +106,16 @@ def test_a_network_that_maps_all_images_to_one_place_is_recognised(make_job: Mak
         monitor.judge(monitor.read(10))
 
 
-def test_full_disk_costs_a_picture_and_not_the_run(make_job: MakeJob, tmp_path: Path, caplog: Any) -> None:
+def test_full_disk_costs_a_picture_and_not_the_run(
+    make_job: MakeJob, tmp_path: Path, caplog: Any, monkeypatch: Any
+) -> None:
     job = make_job(runtime={"monitor": {"every": 10, "images": 32}})
     engine = Engine(job, HERE)
-    (tmp_path / "looks").write_text("in the way, as a disk that takes nothing would be")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("dinomill.storage.atomic.os.fsync", full)
     monitor = Monitor(job.runtime.monitor, engine.look, sets(job), steps=12, folder=tmp_path, world=HERE)
     assert monitor.read(0).effective_rank > 1
     assert "could not be kept" in caplog.text

@@ -6,6 +6,7 @@ import base64
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,11 @@ class TrainingView:
     health: tuple[Chart, ...]
     judgements: tuple[Judgement, ...]
     pictures: tuple[LookPicture, ...]
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """The verdicts in their order, each as long as it lasted once."""
+        return tuple(state for state, _ in groupby(one.verdict for one in self.judgements))
 
 
 def view_training(model: ModelHandle, kind: str) -> TrainingView:

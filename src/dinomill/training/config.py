@@ -200,7 +200,7 @@ class MonitorConfig(Config):
     )
     images: int = Field(default=1024, ge=16, description="images of the dataset whose embeddings' spread is measured")
     copies: int = Field(
-        default=256, ge=16, description="of so many of them an augmented copy is sought among all of them"
+        default=128, ge=16, description="of so many of them an augmented copy is sought among all of them"
     )
     labelled_images: int = Field(
         default=2000, ge=20, description="labelled images at most, each classified by its neighbours among the others"

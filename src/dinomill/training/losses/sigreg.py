@@ -52,7 +52,7 @@ def sigreg_terms(config: SigregConfig, class_tokens: list[Tensor], batch: int, s
     """
     first, *locals_ = class_tokens
     directions = draw_directions(first.shape[1], config.directions, step, first.device)
-    crops = torch.stack([sigreg_loss(crop, directions) for crop in first.split(batch)])
+    crops = torch.stack([sigreg_loss(crop, directions) for crop in torch.split(first, batch)])
     terms = {"sigreg": config.weight * crops.mean()}
     if config.invariance:
         others = locals_[0] if locals_ else first[:0]
@@ -65,7 +65,8 @@ def draw_directions(dimension: int, count: int, step: int, device: torch.device)
     # Drawn where they are used: nothing is copied, nothing waits. The meta device has no generators.
     generator = None if device.type == "meta" else torch.Generator(device).manual_seed(step)
     drawn = torch.randn(dimension, count, generator=generator, device=device)
-    return drawn / torch.linalg.vector_norm(drawn, dim=0, keepdim=True)
+    unit: Tensor = drawn / torch.linalg.vector_norm(drawn, dim=0, keepdim=True)
+    return unit
 
 
 def views_apart(classes: Tensor, others: Tensor, batch: int) -> Tensor:
