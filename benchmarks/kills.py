@@ -129,7 +129,7 @@ class Trial:
             ends.row(row["name"], str(row["kills"]), bits, str(row["mlflow_runs"]), row["state"], curve)
         return {
             "kills": sum(row["kills"] for row in runs),
-            "hits": {place: sum(place in row["hits"] for row in runs) for place in ("step", "checkpoint", "look")},
+            "hits": {place: sum(row["hits"].count(place) for row in runs) for place in ("step", "checkpoint", "look")},
             "runs": len(runs),
             "equal": sum(row["equal"] for row in runs),
             "one_mlflow_run": sum(row["mlflow_runs"] == 1 for row in runs),

@@ -8,6 +8,7 @@ A detour begins at a step; a run that is killed and goes on from a checkpoint ta
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
@@ -148,6 +149,11 @@ def read_detours(work: Path) -> list[Detour]:
     if not path.is_file():
         return []
     return [Detour(**row) for row in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def other_seed(seed: int, order: int) -> int:
+    """A seed that has nothing to do with a run's own, for another order of its images."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/order {order}".encode()).digest()[:4], "little")
 
 
 def is_loss(name: str) -> bool:

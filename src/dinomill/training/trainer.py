@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import signal
 import time
@@ -36,6 +35,7 @@ from dinomill.training.not_finite import (
     NotFiniteError,
     broken_parts,
     name_images,
+    other_seed,
     read_detours,
 )
 from dinomill.training.parallel import World
@@ -244,11 +244,6 @@ def anchor_crops(job: TrainingJob) -> Anchor | None:
     if gram is None or gram.enlarge == 1:
         return None
     return Anchor(job.recipe.crops.global_size * gram.enlarge, gram.start * job.recipe.accumulate)
-
-
-def other_seed(seed: int, order: int) -> int:
-    """A seed that has nothing to do with a run's own, for another order of its images."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/order {order}".encode()).digest()[:4], "little")
 
 
 def grouped(batches: Iterable[Batch], count: int) -> Iterator[list[Batch]]:
