@@ -16,7 +16,7 @@ import yaml
 from PIL import Image
 
 from dinomill.arrays import Pixels
-from dinomill.errors import DinomillError
+from dinomill.errors import DinomillError, Interrupted
 from dinomill.handles import DatasetHandle
 from dinomill.images.manifest import MANIFEST_SCHEMA
 from dinomill.images.shards import ShardWriter
@@ -82,6 +82,9 @@ def run(job: TrainingJob, *, until: int | None = None) -> str | None:
             train(job, HERE)
     except EnoughError:
         return None
+    except Interrupted as stopped:
+        # No result of the run: whoever starts the script again goes on from the state that was saved.
+        raise SystemExit(f"{stopped}") from None
     except DinomillError as error:
         return str(error).splitlines()[0]
     return None

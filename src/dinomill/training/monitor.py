@@ -146,7 +146,7 @@ class Monitor:
         taught = self._look(self._sets.copies.first, "teacher") if self._distils else first
         # Labelled images are many: the looks before the first regular one do without them.
         labelled = None
-        if self._sets.labelled is not None and (last or step % self._config.every == 0):
+        if self._sets.labelled is not None and (last or (step and step % self._config.every == 0)):
             labelled = self._look(self._sets.labelled)
         values = torch.full((1, len(Reading.__dataclass_fields__)), math.nan, dtype=torch.float64)
         if self._world.is_main:
