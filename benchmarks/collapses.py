@@ -51,7 +51,7 @@ WATCH: dict[str, Any] = {"runtime": {"monitor": {"on_collapse": "warn"}}}
 def unmoved_centre() -> Iterator[None]:
     """The centre stays zero: what `softmax` centering gives then is the teacher's softmax."""
     original = Centering.update
-    Centering.update = lambda *_: None  # type: ignore[method-assign,assignment]
+    Centering.update = lambda *_: None  # type: ignore[method-assign]
     try:
         yield
     finally:
@@ -77,7 +77,7 @@ def measure(
         error = run(job, until=round(share * steps) if share < 1 else None)
     seen = looks(job)
     bad = next((row for row in seen if State(row["verdict"]).bad), None)
-    result = {"steps": steps, "cpu_s": round(time.process_time() - started, 1), "error": error}
+    result: dict[str, Any] = {"steps": steps, "cpu_s": round(time.process_time() - started, 1), "error": error}
     result["verdicts"] = {str(row["step"]): row["verdict"] for row in seen}
     result["bad_at"] = bad and bad["step"]
     result["reason"] = bad and bad["reason"]

@@ -18,6 +18,7 @@ from PIL import Image
 from dinomill.arrays import Pixels
 from dinomill.errors import DinomillError, Interrupted
 from dinomill.handles import DatasetHandle
+from dinomill.images.batches import Batch
 from dinomill.images.manifest import MANIFEST_SCHEMA
 from dinomill.images.shards import ShardWriter
 from dinomill.pretraining.config import PretrainingConfig
@@ -67,7 +68,9 @@ def sample_job(
     for change in changes:
         values = merged(values, change)
     values |= {"work": work, "output": work / "output"}
-    return pretraining_job(dataset, labelled and str(labelled), PretrainingConfig.parse(values, where="the benchmark"))
+    return pretraining_job(
+        dataset, None if labelled is None else str(labelled), PretrainingConfig.parse(values, where="the benchmark")
+    )
 
 
 def run(job: TrainingJob, *, until: int | None = None) -> str | None:
@@ -95,12 +98,12 @@ def stopped_after(steps: int | None) -> Iterator[None]:
     """Trainings of this process end before the step after so many."""
     original = Engine.step
 
-    def step(self: Engine, number: int, batches: Any) -> dict[str, torch.Tensor]:
-        if steps is not None and number >= steps:
+    def not_after(self: Engine, step: int, batches: Sequence[Batch]) -> dict[str, torch.Tensor]:
+        if steps is not None and step >= steps:
             raise EnoughError
-        return original(self, number, batches)
+        return original(self, step, batches)
 
-    Engine.step = step  # type: ignore[method-assign]
+    Engine.step = not_after  # type: ignore[method-assign]
     try:
         yield
     finally:

@@ -36,7 +36,8 @@ def see(network: Network, images: Tensor) -> Seen:
 
 def nearest_prototype(features: Tensor, table: Prototypes) -> Tensor:
     """The prototype with the highest logit of each bottleneck feature: ``[R, D]`` to ``[R]`` int64, tile by tile."""
-    best, index = features.new_full((len(features),), -torch.inf, dtype=torch.float32), None
+    best = features.new_full((len(features),), -torch.inf, dtype=torch.float32)
+    index: Tensor | None = None
     for tile in table.tiles():
         top, row = (features.float() @ normalised(table.direction[tile], table.gain[tile], torch.float32).T).max(dim=1)
         row = row + tile.start
