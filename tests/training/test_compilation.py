@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -113,9 +114,10 @@ def test_the_length_of_the_run_decides(
     assert decide(choice, steps=steps, device=device) is expected
 
 
-def test_without_a_compiler_auto_says_nothing(
+def test_without_a_compiler_auto_warns_of_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.WARNING, "dinomill")
     monkeypatch.setattr(compilation, "can_compile", lambda: False)
     assert not decide("auto", steps=10**6, device=GPU)
     assert not caplog.records

@@ -25,8 +25,10 @@ def code_of(stage: str, root: Path, named: Iterable[str] = ()) -> list[Path]:
     """
     start = [module_name(path, root) for path in sorted((root / "pipelines" / stage).rglob("*.py"))]
     start += [module for name in named if (module := _module_of(name, root))]
-    used = _reached(start, root)
     own = {root / "pipelines" / stage, root / "src" / PACKAGE / stage}
+    # The stage's own room is named whole, and with it goes what any module of it imports.
+    start += [module_name(path, root) for path in sorted((root / "src" / PACKAGE / stage).rglob("*.py"))]
+    used = _reached(start, root)
     return sorted(path.relative_to(root) for path in _rooms(used, root, own))
 
 
