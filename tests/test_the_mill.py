@@ -143,9 +143,10 @@ def test_every_stage_killed_and_started_again_gives_the_same(
     (project / "data").rename(tmp_path_factory.mktemp("whole") / "data")
     (project / "data").mkdir()
     (project / "data/00_shipped").symlink_to(PROJECT / "data/00_shipped")
-    killed = 0  # a stage may be done sooner than it was the first time
+    # A stage may be done sooner than it was the first time, on a machine that others use: hence before its middle.
+    killed = 0
     for stage in STAGES:
-        killed += kill(project, stage, 0.7 * seconds[stage])
+        killed += kill(project, stage, 0.45 * seconds[stage])
         handles(project)
         finish(project, stage)
     assert killed >= len(STAGES) - 2
