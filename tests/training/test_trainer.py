@@ -265,6 +265,19 @@ def test_bad_from_the_first_step_goes_back_to_the_beginning(make_job: MakeJob, m
     assert "after 1 returns to step 0" in str(caught.value)
 
 
+def test_it_goes_back_to_a_checkpoint_that_is_sound_and_not_beyond_the_end(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The one of step 12 is damaged: what goes wrong after the one before is counted from there, and ends.
+    job = make_job(runtime={"not_finite": {"in_a_row": 1, "returns": 1}})
+    train(job, HERE)
+    shutil.rmtree(job.exported)
+    (job.work / "checkpoints" / "step_00000012" / "part_00000.safetensors").write_bytes(b"")
+    poison(monkeypatch, lambda step, rows: step == 9)
+    with pytest.raises(DivergedError, match="after 1 returns to step 8 with other orders"):
+        train(job, HERE)
+
+
 def test_collapse_ends_with_a_verdict(make_job: MakeJob) -> None:
     # A threshold that no network reaches: whether a real collapse is told is tested with the monitor.
     job = make_job(runtime={"monitor": {"every": 2, "images": 32, "min_effective_rank": 1000, "patience": 2}})
