@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dinomill.errors import ConfigError
+from dinomill.errors import ConfigError, InputError
 from dinomill.handles import DatasetHandle
 from dinomill.images.manifest import read_kept
 from dinomill.models import load
@@ -276,6 +276,23 @@ def test_it_goes_back_to_a_checkpoint_that_is_sound_and_not_beyond_the_end(
     poison(monkeypatch, lambda step, rows: step == 9)
     with pytest.raises(DivergedError, match="after 1 returns to step 8 with other orders"):
         train(job, HERE)
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '[{"begins": 4}]', "7"])
+def test_a_damaged_list_of_detours_is_named(make_job: MakeJob, content: str) -> None:
+    job = make_job()
+    job.work.mkdir(parents=True)
+    (job.work / "detours.json").write_text(content)
+    with pytest.raises(InputError, match=r"detours\.json is not what was written") as caught:
+        train(job, HERE)
+    assert "remove it" in str(caught.value)
+
+
+def test_losses_that_are_all_off_are_refused(make_job: MakeJob) -> None:
+    off = {"dino_weight": 0, "ibot_weight": 0, "koleo_weight": 0}
+    with pytest.raises(ConfigError, match="nothing is learnt"):
+        make_job(step={"losses": off})
+    make_job(step={"losses": {**off, "sigreg": {"invariance": 1}}})
 
 
 def test_collapse_ends_with_a_verdict(make_job: MakeJob) -> None:
