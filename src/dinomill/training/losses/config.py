@@ -77,7 +77,5 @@ class LossConfig(Config):
     def _check(self) -> Self:
         weights = (self.dino_weight, self.ibot_weight, self.koleo_weight)
         if not any(weights) and self.gram is None and self.sigreg is None:
-            raise ValueError(
-                "dino_weight, ibot_weight and koleo_weight are 0 without sigreg: nothing is learnt"
-            )
+            raise ValueError("dino_weight, ibot_weight and koleo_weight are 0 without sigreg: nothing is learnt")
         return self
