@@ -288,6 +288,19 @@ def test_a_damaged_list_of_detours_is_named(make_job: MakeJob, content: str) -> 
     assert "remove it" in str(caught.value)
 
 
+def test_made_shorter_and_as_long_again_it_has_its_whole_curve(make_job: MakeJob) -> None:
+    schedule = {"kind": "constant", "warmup": 2, "frozen_last_layer": 1, "teacher_temperature_warmup": 3}
+    long, short = (make_job(recipe={"steps": steps, "schedule": schedule}) for steps in (9, 6))
+    assert long.work == short.work
+    train(long, HERE)
+    before, expected = curve(long), weights(long)
+    train(short, HERE)
+    assert max(row["step"] for row in curve(short)) == 6
+    train(long, HERE)
+    assert curve(long) == before
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in weights(long).items())
+
+
 def test_losses_that_are_all_off_are_refused(make_job: MakeJob) -> None:
     off = {"dino_weight": 0, "ibot_weight": 0, "koleo_weight": 0}
     with pytest.raises(ConfigError, match="nothing is learnt"):
