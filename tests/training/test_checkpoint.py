@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -113,6 +114,30 @@ def test_what_lies_beyond_the_end_of_a_shorter_run_is_not_taken(tmp_path: Path) 
     for step in (3, 6):
         store.save(step, module, optimizer, last=True)
     assert store.load(module, optimizer, until=5)[0] == 3
+
+
+def test_what_lies_beyond_does_not_push_out_what_is_written_now(tmp_path: Path) -> None:
+    # A run that was made shorter, or went on before a damaged one: of 3 is to be continued, not of nothing.
+    module, optimizer = make()
+    for step in (7, 8):
+        checkpoints(tmp_path).save(step, module, optimizer, last=True)
+    store = checkpoints(tmp_path, keep=2)
+    assert store.load(module, optimizer, until=5)[0] == 0
+    for step in (1, 2, 3):
+        store.save(step, module, optimizer, last=True)
+    assert store.shelf.steps() == [2, 3, 7, 8]
+    assert checkpoints(tmp_path).load(module, optimizer, until=5)[0] == 3
+
+
+def test_a_copy_that_somebody_made_beside_them_is_none_of_them(tmp_path: Path) -> None:
+    module, optimizer = make()
+    store = checkpoints(tmp_path)
+    store.save(3, module, optimizer, last=True)
+    copy = store.shelf.folder / "step_00000003.bak"
+    shutil.copytree(store.shelf.path(3), copy)
+    assert checkpoints(tmp_path).load(module, optimizer)[0] == 3
+    store.save(4, module, optimizer, last=True)
+    assert copy.is_dir()
 
 
 def test_other_job_is_refused_with_its_keys(tmp_path: Path) -> None:

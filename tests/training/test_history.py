@@ -24,6 +24,20 @@ def test_rows_after_the_checkpoint_are_dropped_and_a_torn_line_too(tmp_path: Pat
     assert list(History(path, steps=100).by_step()) == [(10, {"loss": 1.0}), (20, {"loss": 2.0}), (30, {"loss": 7.0})]
 
 
+def test_a_run_that_is_made_shorter_and_as_long_again_has_its_rows(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    for step in (10, 20, 30, 40):
+        History(path, steps=100).append({"step": step, "loss": step / 10})
+    shorter = History(path, steps=10, until=20)
+    assert [row["step"] for row in shorter.rows] == [10]
+    shorter.append({"step": 20, "loss": 2.0})
+    assert [row["step"] for row in shorter.rows] == [10, 20]
+    assert [row["step"] for row in History(path, steps=40, until=40).rows] == [10, 20, 30, 40]
+    # What lies behind the checkpoint that a run goes on from is made again.
+    assert [row["step"] for row in History(path, steps=20, until=40).rows] == [10, 20]
+    assert [row["step"] for row in History(path, steps=100).rows] == [10, 20]
+
+
 def test_other_processes_write_nothing(tmp_path: Path) -> None:
     History(tmp_path / "history.jsonl", steps=0, writes=False).append({"step": 1})
     assert not list(tmp_path.iterdir())

@@ -31,3 +31,7 @@ def test_the_first_batches_of_a_run_are_coarse(make_job: Callable[..., TrainingJ
     assert LowResolutionConfig(until=5, global_size=4, local_size=4).steps(12) == 5
     with pytest.raises(ConfigError, match="until"):
         make_job(recipe={"low_resolution": {**LOW, "until": -1}})
+    with pytest.raises(ConfigError, match="until 13 is longer than the run of 12 steps"):
+        make_job(recipe={"low_resolution": {**LOW, "until": 13}})
+    with pytest.raises(ConfigError, match=r"low_resolution\.global_size 64 is more than crops\.global_size"):
+        make_job(recipe={"low_resolution": {**LOW, "global_size": 64}})

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dinomill.errors import ConfigError
+from dinomill.errors import ConfigError, InputError
 from dinomill.handles import DatasetHandle
 from dinomill.images.manifest import read_kept
 from dinomill.models import load
@@ -263,6 +263,49 @@ def test_bad_from_the_first_step_goes_back_to_the_beginning(make_job: MakeJob, m
     with pytest.raises(DivergedError, match="diverged at step 2") as caught:
         train(job, HERE)
     assert "after 1 returns to step 0" in str(caught.value)
+
+
+def test_it_goes_back_to_a_checkpoint_that_is_sound_and_not_beyond_the_end(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The one of step 12 is damaged: what goes wrong after the one before is counted from there, and ends.
+    job = make_job(runtime={"not_finite": {"in_a_row": 1, "returns": 1}})
+    train(job, HERE)
+    shutil.rmtree(job.exported)
+    (job.work / "checkpoints" / "step_00000012" / "part_00000.safetensors").write_bytes(b"")
+    poison(monkeypatch, lambda step, rows: step == 9)
+    with pytest.raises(DivergedError, match="after 1 returns to step 8 with other orders"):
+        train(job, HERE)
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '[{"begins": 4}]', "7"])
+def test_a_damaged_list_of_detours_is_named(make_job: MakeJob, content: str) -> None:
+    job = make_job()
+    job.work.mkdir(parents=True)
+    (job.work / "detours.json").write_text(content)
+    with pytest.raises(InputError, match=r"detours\.json is not what was written") as caught:
+        train(job, HERE)
+    assert "remove it" in str(caught.value)
+
+
+def test_made_shorter_and_as_long_again_it_has_its_whole_curve(make_job: MakeJob) -> None:
+    schedule = {"kind": "constant", "warmup": 2, "frozen_last_layer": 1, "teacher_temperature_warmup": 3}
+    long, short = (make_job(recipe={"steps": steps, "schedule": schedule}) for steps in (9, 6))
+    assert long.work == short.work
+    train(long, HERE)
+    before, expected = curve(long), weights(long)
+    train(short, HERE)
+    assert max(row["step"] for row in curve(short)) == 6
+    train(long, HERE)
+    assert curve(long) == before
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in weights(long).items())
+
+
+def test_losses_that_are_all_off_are_refused(make_job: MakeJob) -> None:
+    off = {"dino_weight": 0, "ibot_weight": 0, "koleo_weight": 0}
+    with pytest.raises(ConfigError, match="nothing is learnt"):
+        make_job(step={"losses": off})
+    make_job(step={"losses": {**off, "sigreg": {"invariance": 1}}})
 
 
 def test_collapse_ends_with_a_verdict(make_job: MakeJob) -> None:

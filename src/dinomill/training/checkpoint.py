@@ -63,11 +63,12 @@ class Checkpoints:
         self._reader = Reader(self.shelf, world, kept)
         self._together = Agreement(world)
         self._stage = Stage()
+        self._passed: set[int] = set()  # checkpoints that are not taken: damaged, or beyond the end
         self._best: Best | None = None  # of the main process, which alone decides
 
     def newest(self) -> int:
-        """The step of the newest complete checkpoint, as the main process sees it; 0 where there is none."""
-        return self._together.decided(lambda: max(self.shelf.steps(), default=0))
+        """The step of the newest checkpoint that is taken, as the main process sees it; 0 where there is none."""
+        return self._together.decided(lambda: max({*self.shelf.steps()} - self._passed, default=0))
 
     def save(
         self,
@@ -96,6 +97,7 @@ class Checkpoints:
         found = None if best is None else Best(step, *best)
         slices = self._stage.copy(own_slices(named_tensors(module, optimizer), self._world))
         self._best = found or self._best
+        self._passed.discard(step)
         self._writer.start(Saving(step, slices, dict(extra or {}), found, last))
         if last:
             self._writer.finish(hurry=False)
@@ -131,6 +133,7 @@ class Checkpoints:
             extra = self._reader.load(step, module, optimizer)
             if extra is not None:
                 return step, extra
+            self._passed.add(step)
         if steps:
             raise InputError(
                 f"No checkpoint in {self.shelf.folder} can be read.",
@@ -152,6 +155,7 @@ class Checkpoints:
             )
 
     def _candidates(self, until: int | None) -> list[int]:
+        self._passed.update(step for step in self.shelf.steps() if until is not None and step > until)
         steps = [step for step in self.shelf.steps() if until is None or step <= until]
         if not steps and self._mirror is not None:
             self._mirror.fetch(until)

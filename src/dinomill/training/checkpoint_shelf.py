@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +12,14 @@ from dinomill.storage.atomic import storage_errors, write_text
 from dinomill.training.checkpoint_files import META_NAME
 
 BEST_NAME = "best.json"
+
+_NAME = re.compile(r"step_(\d{8,})")
+
+
+def step_of(name: str) -> int | None:
+    """The step of a checkpoint's folder; None for one of another name, such as a copy that somebody made beside it."""
+    found = _NAME.fullmatch(name)
+    return None if found is None else int(found[1])
 
 
 @dataclass(frozen=True)
@@ -41,7 +50,8 @@ class Shelf:
 
     def steps(self) -> list[int]:
         """The steps of the complete checkpoints, oldest first."""
-        return sorted(int(path.parent.name.removeprefix("step_")) for path in self.folder.glob(f"step_*/{META_NAME}"))
+        found = (step_of(path.parent.name) for path in self.folder.glob(f"step_*/{META_NAME}"))
+        return sorted(step for step in found if step is not None)
 
     def best(self) -> Best | None:
         """The best checkpoint that is there, or None."""
@@ -64,20 +74,23 @@ class Shelf:
             temporary.rename(target)
         if best is not None:
             write_text(self.folder / BEST_NAME, json.dumps(asdict(best)))
-        self._prune()
+        self._prune(step)
 
     def forget_best(self) -> None:
         """The best is not known any more."""
         (self.folder / BEST_NAME).unlink(missing_ok=True)
 
-    def _prune(self) -> None:
+    def _prune(self, now: int) -> None:
         best, steps = self.best(), self.steps()
-        kept = {*steps[-self._keep :], *([best.step] if best else [])}
+        # What lies beyond is of a run that was longer, or damaged: it must not push out what is written now.
+        until = [step for step in steps if step <= now]
+        kept = {*until[-self._keep :], *steps[len(until) :], *([best.step] if best else [])}
         kept |= {step for step in steps if self._keep_every and step % self._keep_every == 0}
         for step in steps:
             if step not in kept:
                 # Without its meta.json a folder does not count, so a removal that breaks off leaves nothing half valid.
                 (self.path(step) / META_NAME).unlink(missing_ok=True)
-        for path in [*self.folder.glob("step_*"), *self.folder.glob(".step_*.tmp")]:
+        folders = [path for path in self.folder.glob("step_*") if step_of(path.name) is not None]
+        for path in [*folders, *self.folder.glob(".step_*.tmp")]:
             if not (path / META_NAME).exists():
                 shutil.rmtree(path, ignore_errors=True)

@@ -32,15 +32,19 @@ class History:
     Args:
         path: ``<work>/history.jsonl``.
         steps: Rows up to this step are kept; later ones belong to a run that was cut off and will be made again.
+        until: The run's last step. Rows beyond it are of a run that was longer and has its checkpoints still: they stay
+            in the file, for when it is made as long again. None: there are none.
         writes: False in processes other than the main one.
     """
 
-    def __init__(self, path: Path, *, steps: int, writes: bool = True) -> None:
+    def __init__(self, path: Path, *, steps: int, until: int | None = None, writes: bool = True) -> None:
         self._path = path
         self._writes = writes
-        self.rows = [row for row in _read(path) if row["step"] <= steps]
+        found = sorted(_read(path), key=lambda row: row["step"])
+        self.rows = [row for row in found if row["step"] <= steps]
+        beyond = [row for row in found if until is not None and row["step"] > max(steps, until)]
         if writes:
-            write_text(path, "".join(json.dumps(row) + "\n" for row in self.rows))
+            write_text(path, "".join(json.dumps(row) + "\n" for row in [*self.rows, *beyond]))
 
     def append(self, row: Row) -> None:
         """Add a row; it must have the key ``step``."""

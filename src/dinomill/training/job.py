@@ -7,9 +7,9 @@ the first decides the work folder and must not change under a checkpoint, the se
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, PositiveFloat
+from pydantic import Field, PositiveFloat, model_validator
 
 from dinomill.config import Config
 from dinomill.errors import ConfigError, InputError
@@ -70,6 +70,20 @@ class TrainingRecipe(Config):
     masking: MaskingConfig = Field(default_factory=MaskingConfig, description="what is hidden of the global crops")
     schedule: ScheduleConfig = Field(default_factory=ScheduleConfig, description="values that change with the step")
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="AdamW")
+
+    @model_validator(mode="after")
+    def _check_low_resolution(self) -> Self:
+        low = self.low_resolution
+        if low is None:
+            return self
+        for name in ("global_size", "local_size"):
+            if getattr(low, name) > getattr(self.crops, name):
+                raise ValueError(
+                    f"low_resolution.{name} {getattr(low, name)} is more than crops.{name} {getattr(self.crops, name)}"
+                )
+        if low.steps(self.steps) > self.steps:
+            raise ValueError(f"low_resolution.until {low.until} is longer than the run of {self.steps} steps")
+        return self
 
 
 class Runtime(Config):

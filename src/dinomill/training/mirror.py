@@ -14,7 +14,7 @@ from pathlib import Path
 from dinomill.errors import StorageError
 from dinomill.storage.s3 import delete_object, download_file, list_objects, upload_file
 from dinomill.training.checkpoint_files import META_NAME
-from dinomill.training.checkpoint_shelf import BEST_NAME, Shelf
+from dinomill.training.checkpoint_shelf import BEST_NAME, Shelf, step_of
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,8 @@ class Mirror:
 
     def _steps(self) -> list[int]:
         ends = [Path(entry.path) for entry in list_objects(self._prefix)]
-        return sorted(int(p.parent.name.removeprefix("step_")) for p in ends if p.name == META_NAME)
+        found = (step_of(path.parent.name) for path in ends if path.name == META_NAME)
+        return sorted(step for step in found if step is not None)
 
     def _upload(self, folder: Path) -> None:
         for path in sorted(folder.iterdir(), key=lambda path: path.name == META_NAME):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from torch import nn
 
-from dinomill.errors import DinomillError
+from dinomill.errors import DinomillError, InputError
 from dinomill.storage.atomic import storage_errors, write_text
 from dinomill.training.config import NotFiniteConfig
 
@@ -144,11 +144,23 @@ class Detours:
 
 
 def read_detours(work: Path) -> list[Detour]:
-    """The detours of an earlier process; none where there is no file."""
+    """The detours of an earlier process; none where there is no file.
+
+    Raises:
+        InputError: When the file is not what was written.
+    """
     path = work / DETOURS_NAME
     if not path.is_file():
         return []
-    return [Detour(**row) for row in json.loads(path.read_text(encoding="utf-8"))]
+    try:
+        return [Detour(**row) for row in json.loads(path.read_text(encoding="utf-8"))]
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"{path} is not what was written.",
+            found=str(error),
+            action="remove it: the run goes on from its last checkpoint in the usual order of the images, at the usual "
+            "learning rate",
+        ) from None
 
 
 def other_seed(seed: int, order: int) -> int:

@@ -103,7 +103,7 @@ def _train(
     checkpoints.forget_after(done)
     detours.begin_at(done)
     engine.rate = detours.rate
-    history = History(job.work / "history.jsonl", steps=done, writes=world.is_main)
+    history = History(job.work / "history.jsonl", steps=done, until=recipe.steps, writes=world.is_main)
     recorder = Recorder(kept.get("recorder"))
     if engine.scaler is not None:
         engine.scaler.load(kept.get("scaler"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from dinomill.config import Config
 
@@ -70,3 +72,10 @@ class LossConfig(Config):
     keep_mib: int = Field(
         1024, ge=0, description="A student's softmax over the prototypes is kept up to this size, else computed twice"
     )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        weights = (self.dino_weight, self.ibot_weight, self.koleo_weight)
+        if not any(weights) and self.gram is None and self.sigreg is None:
+            raise ValueError("dino_weight, ibot_weight and koleo_weight are 0 without sigreg: nothing is learnt")
+        return self
