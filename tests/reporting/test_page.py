@@ -76,9 +76,11 @@ def test_every_part_is_there(run: Any, output: Path) -> None:
 @pytest.mark.parametrize("name", [None, "paper/mine"])
 def test_its_commands_are_those_of_its_environment(run: Any, output: Path, name: str | None) -> None:
     page = render_page(run.handles, run.config(output, environment=name))
-    for command in ("make ui", "dinomill serve", "dinomill search"):
+    commands = {"make ui": "", "dinomill serve": ""}
+    commands |= {"dinomill embed": " FOLDER --output vectors.parquet", "dinomill search": " PICTURE vectors.parquet"}
+    for command, rest in commands.items():
         option = "" if name is None else f" ENV={name}" if command == "make ui" else f" --env {name}"
-        assert f"<code>{command}{option}</code>" in page
+        assert f"<code>{command}{option}{rest}</code>" in page
 
 
 def test_what_a_class_means_is_said_of_the_planted_pool_alone(run: Any, output: Path, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_a_healthy_run_is_first_too_early_and_never_bad() -> None:
     found = states(HEALTHY)
     assert found[:2] == [State.EARLY] * 2
     assert found[2:] == [State.HEALTHY] * 6
-    assert "+10.2 since first measured" in judge(HEALTHY[:3], steps=STEPS).reason
+    assert "effective rank +10.2 since step 0" in judge(HEALTHY[:3], steps=STEPS).reason
 
 
 def test_what_no_longer_rises_is_a_plateau_and_not_bad() -> None:
@@ -141,3 +141,24 @@ def test_patches_are_compared_with_the_look_at_half_of_the_steps() -> None:
     assert earlier_step([0, 15, 30, 60, 120], 60) == 30
     assert earlier_step([], 0) is None
     assert earlier_step([0], 15) == 0
+
+
+def test_a_student_that_comes_nearer_to_its_teacher_from_random_weights_does_not_decay() -> None:
+    """Measured: the untrained student's patches are less alike than its teacher's (0.745) will ever let them be."""
+    looks = [
+        reading(0, effective_rank=124, patch_rank=93.3, patch_likeness=0.581),
+        reading(40, effective_rank=120, patch_rank=87.1, patch_likeness=0.667),
+        reading(80, effective_rank=119, patch_rank=85.4, patch_likeness=0.724),
+        reading(320, effective_rank=126, patch_rank=86.4, patch_likeness=0.711),
+    ]
+    alone = [judge(looks[:count], steps=STEPS).state for count in range(1, 5)]
+    taught = [judge(looks[:count], steps=STEPS, distils=True).state for count in range(1, 5)]
+    assert State.DECAYING in alone
+    assert taught[-2:] == [State.HEALTHY] * 2 and not any(state.bad for state in taught)
+
+
+def test_the_first_figure_is_compared_with_nothing() -> None:
+    first = judge([*HEALTHY[:3], reading(80, knn=0.74)], steps=STEPS).reason
+    assert "kNN 74.0%" in first and "since" not in first
+    later = judge([*HEALTHY[:3], reading(80, knn=0.74), reading(160, knn=0.78)], steps=STEPS).reason
+    assert "(kNN +4.0 points since step 80)" in later

@@ -134,13 +134,15 @@ ANCHOR = (
 GO_ON = "nothing is wrong; it need not run longer, unless the schedule still has to end"
 
 
-def judge(looks: Sequence[Reading], *, steps: int, limits: Limits | None = None) -> Verdict:
+def judge(looks: Sequence[Reading], *, steps: int, limits: Limits | None = None, distils: bool = False) -> Verdict:
     """Judge the last of the looks so far.
 
     Args:
         looks: In order of steps, the one to judge last; at least one.
         steps: Length of the run.
         limits: Of a collapse in absolute terms.
+        distils: Whether a teacher is learnt from. Its patches may be more alike than those of the untrained student:
+            coming nearer to it from there is no decay.
     """
     now, before = looks[-1], looks[:-1]
     limits = limits or Limits()
@@ -151,7 +153,7 @@ def judge(looks: Sequence[Reading], *, steps: int, limits: Limits | None = None)
     return (
         _collapsed(now, before, steps, limits)
         or _collapsing(now, before)
-        or _decaying(now, before)
+        or _decaying(now, [look for look in before if look.step or not distils])
         or _early(now, before, steps)
         or _plateau(looks, steps)
         or Verdict(State.HEALTHY, _progress(looks))
@@ -237,9 +239,12 @@ def _plateau(looks: Sequence[Reading], steps: int) -> Verdict | None:
 
 def _progress(looks: Sequence[Reading]) -> str:
     name, now = looks[-1].measure
-    first = next(value for look in looks for value in [getattr(look, name)] if not math.isnan(value))
-    shown = f"{100 * (now - first):+.1f} points" if name == "knn" else f"{now - first:+.1f}"
-    return f"{looks[-1]} ({shown} since first measured)"
+    first = next(look for look in looks if not math.isnan(getattr(look, name)))
+    if first.step == looks[-1].step:
+        return f"{looks[-1]}"
+    gained = now - getattr(first, name)
+    shown = f"kNN {100 * gained:+.1f} points" if name == "knn" else f"effective rank {gained:+.1f}"
+    return f"{looks[-1]} ({shown} since step {first.step:,})"
 
 
 def _most(looks: Sequence[Reading], name: str) -> float:

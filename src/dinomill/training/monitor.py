@@ -185,7 +185,7 @@ class Monitor:
 
     def _judged(self, reading: Reading) -> Verdict:
         self._looks.append(reading)
-        verdict = judge(self._looks, steps=self._steps, limits=self._limits)
+        verdict = judge(self._looks, steps=self._steps, limits=self._limits, distils=self._distils)
         self._collapsed = self._collapsed + 1 if verdict.collapsed else 0
         return verdict
 
