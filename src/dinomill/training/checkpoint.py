@@ -138,7 +138,9 @@ class Checkpoints:
             raise InputError(
                 f"No checkpoint in {self.shelf.folder} can be read.",
                 found=f"{len(steps)} damaged: {', '.join(self.shelf.path(step).name for step in steps)}",
-                action=f"remove {self.shelf.folder} to begin again from the first step",
+                action=f"remove {self.shelf.folder} to begin again from the first step"
+                if self._mirror is None
+                else f"remove {self.shelf.folder}: the newest that runtime.mirror holds is fetched",
             )
         return 0, {}
 
