@@ -17,7 +17,6 @@ of as many processes. MLflow is asked how many runs there are, how they ended, w
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import random
@@ -36,6 +35,7 @@ import psutil
 from measuring import Table, command_line, finish
 
 from dinomill import tracking
+from dinomill.arrays import Pixels
 from dinomill.execution.launch import LauncherConfig
 from dinomill.handles import DatasetHandle
 from dinomill.training.job import TrainingJob
@@ -293,54 +293,19 @@ def same_bits(folder: Path, other: Path) -> bool:
 
 def make_dataset(folder: Path) -> DatasetHandle:
     """A curated dataset of made-up gratings: something can be learnt."""
-    import pyarrow as pa
+    from trainings import write_dataset
 
-    from dinomill.images.manifest import MANIFEST_SCHEMA
-    from dinomill.images.shards import ShardWriter
-    from dinomill.storage.atomic import write_parquet
-    from dinomill.storage.hashing import hash_file
-
-    rows: list[dict[str, Any]] = []
-    with ShardWriter(folder / "shards") as writer:
-        for index, data in enumerate(pictures()):
-            place = writer.add(data, "png")
-            row: dict[str, Any] = dict.fromkeys(MANIFEST_SCHEMA.names)
-            row |= {"path": f"{index}.png", "source": "made up", "fate": "kept", "bytes": len(data)}
-            rows.append(row | {"height": SIDE, "width": SIDE, **place._asdict()})
-        shards = writer.close()
-    manifest = folder / "manifest.parquet"
-    write_parquet(manifest, pa.Table.from_pylist(rows, MANIFEST_SCHEMA))
-    handle = DatasetHandle(
-        folder=folder,
-        config_hash="0" * 64,
-        manifest=manifest,
-        manifest_sha256=hash_file(manifest),
-        shards=tuple(shards),
-        images=IMAGES,
-        pool_images=IMAGES,
-        fates={"kept": IMAGES},
-        channels=1,
-        mean=(0.5,),
-        std=(0.35,),
-        embedder="none",
-        sources=("made up",),
-    )
-    handle.save()
-    return handle
+    return write_dataset(folder, list(pictures()))
 
 
-def pictures() -> Iterator[bytes]:
-    """PNG files of gratings of random direction, frequency and phase."""
-    from PIL import Image
-
+def pictures() -> Iterator[Pixels]:
+    """Gratings of random direction, frequency and phase, ``[H, W, 1]``."""
     draw = np.random.default_rng(0)
     y, x = np.mgrid[:SIDE, :SIDE]
     for _ in range(IMAGES):
         angle, frequency, phase = draw.uniform(0, [np.pi, 1.5, 2 * np.pi])
         wave = np.sin((x * np.cos(angle) + y * np.sin(angle)) * (0.2 + frequency) + phase)
-        file = io.BytesIO()
-        Image.fromarray(((wave + 1) * 127 + draw.uniform(0, 1, x.shape)).astype(np.uint8)).save(file, "PNG")
-        yield file.getvalue()
+        yield ((wave + 1) * 127 + draw.uniform(0, 1, x.shape)).astype(np.uint8)[..., None]
 
 
 if __name__ == "__main__":

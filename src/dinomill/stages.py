@@ -14,3 +14,15 @@ STAGES = (
     "reporting",
 )
 DEFAULT_STAGES = STAGES[1:]
+
+# The folder of the handle that a stage writes, by its name in globals.yml.
+WRITES = {
+    "sample": "sample",
+    "curation": "curated",
+    "pretraining": "teacher",
+    "distillation": "students",
+    "evaluation": "evaluation",
+    "registration": "registration",
+    "packaging": "package",
+    "reporting": "report",
+}

@@ -35,8 +35,10 @@ def test_a_file_system_without_locks_does_not_stop_a_training(
         raise OSError(number, "as a mount without its lock daemon answers")
 
     monkeypatch.setattr(fcntl, "flock", flock)
+    entered = False
     with locked(tmp_path / "lock", seconds=0):
-        pass
+        entered = True
+    assert entered
 
 
 def test_a_lock_that_another_machine_holds_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

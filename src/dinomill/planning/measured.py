@@ -16,22 +16,11 @@ from pydantic import Field, ValidationError
 
 from dinomill.config import Config
 from dinomill.errors import StorageError
+from dinomill.stages import WRITES
 from dinomill.storage.atomic import write_text
 
 NAME = "measured.json"
 _SAMPLED_EVERY = 1.0  # seconds between two looks at the memory
-
-# The folder of the handle that a stage writes, by its name in globals.yml.
-_WRITES = {
-    "sample": "sample",
-    "curation": "curated",
-    "pretraining": "teacher",
-    "distillation": "students",
-    "evaluation": "evaluation",
-    "registration": "registration",
-    "packaging": "package",
-    "reporting": "report",
-}
 
 
 class StageMeasured(Config):
@@ -112,7 +101,7 @@ class Stopwatch:
 
     def _result(self, stage: str) -> tuple[str, int]:
         """The hash of what the stage made, and how many images went through it."""
-        folder = self._folders.get(_WRITES[stage])
+        folder = self._folders.get(WRITES[stage])
         try:
             handle = json.loads((folder / "handle.json").read_text(encoding="utf-8")) if folder else {}
         except (OSError, ValueError):

@@ -21,6 +21,7 @@ from dinomill.handles import (
     ReportHandle,
     StudentsHandle,
 )
+from dinomill.stages import WRITES
 
 AnyHandle = TypeVar("AnyHandle", bound=Handle)
 
@@ -40,7 +41,7 @@ class Left(NamedTuple):
     @classmethod
     def in_folders(cls, folders: Mapping[str, Path]) -> Left:
         """The handles in the folders of globals.yml by name: ``curated``, ``teacher``, …"""
-        places = {stage: folders.get(name) for stage, name in _FOLDERS.items()}
+        places = {stage: folders.get(name) for stage, name in WRITES.items()}
         return cls(
             _load(DatasetHandle, places["curation"]),
             _load(ModelHandle, places["pretraining"]),
@@ -97,17 +98,6 @@ class Left(NamedTuple):
         if self.reporting:
             made["reporting"] = {"packaging": True}
         return made
-
-
-_FOLDERS = {
-    "curation": "curated",
-    "pretraining": "teacher",
-    "distillation": "students",
-    "evaluation": "evaluation",
-    "registration": "registration",
-    "packaging": "package",
-    "reporting": "report",
-}
 
 
 def _load(kind: type[AnyHandle], folder: Path | None) -> AnyHandle | None:

@@ -56,14 +56,6 @@ class World:
         """Whether this is the process that writes."""
         return self.rank == 0
 
-    def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any process. Host to host: it never waits for a GPU."""
-        if self.size == 1:
-            return flag
-        number = torch.tensor(int(flag))  # on the host: the default group carries it over gloo
-        dist.all_reduce(number, op=dist.ReduceOp.MAX)
-        return bool(number)
-
     def from_main(self, value: Value) -> Value:
         """What the main process gives, whatever the others do."""
         told = [value]
