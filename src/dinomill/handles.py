@@ -216,6 +216,19 @@ class RegistrationHandle(Handle):
     passed_gate: bool
     gate: tuple[str, ...] = Field(description="one sentence a check, with its figures")
 
+    def not_passed(self) -> str | None:
+        """What it means that the gate was not passed, and what to do; None where it was."""
+        if self.passed_gate:
+            return None
+        stays = "it stays the champion until another version passes" if "champion" in self.aliases else ""
+        return (
+            f"Not passed: version {self.version} is registered, and loads as models:/{self.model}/{self.version}; "
+            f"{stays or 'the alias `champion` stays where it is'}. What helps is what the failing sentence is about: "
+            "more steps or images, a larger student, more labelled images where it is within noise, any where nothing "
+            "was measured. If the model is good enough as it is, ease that requirement under registration.gate (null leaves it out) in "
+            "registration/parameters.yml of the environment, and run registration again."
+        )
+
 
 class PackageHandle(Handle):
     """A TorchServe archive that answered."""

@@ -133,6 +133,8 @@ def _facts(registration: RegistrationHandle | None, package: PackageHandle | Non
         table.add_row("gate", gate)
         for sentence in registration.gate:
             table.add_row("", Text(sentence, "dim"))
+        if means := registration.not_passed():
+            table.add_row("", means)
     if package:
         smoke = package.smoke
         table.add_row(

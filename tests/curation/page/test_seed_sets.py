@@ -72,7 +72,7 @@ def test_verdict_histogram_and_border_are_on_the_page() -> None:
     assert "cats separates well" in html and 'class="verdict separates"' in html
     assert html.count('class="outline"') == 1 and html.count('class="shape"') == 1 and "asked for from here on" in html
     assert '<a href="#set-2">dogs hardly &lt;i&gt;</a>' in html and 'id="set-2"' in html
-    assert "What helps: raise it." in html and "<b>.png" not in html and "a &amp; b" in html
+    assert "What to do: raise it." in html and "<b>.png" not in html and "a &amp; b" in html
 
 
 SIXTEEN = {"16-bit integers": 7}
