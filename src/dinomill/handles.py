@@ -220,13 +220,17 @@ class RegistrationHandle(Handle):
         """What it means that the gate was not passed, and what to do; None where it was."""
         if self.passed_gate:
             return None
-        stays = "it stays the champion until another version passes" if "champion" in self.aliases else ""
+        stays = (
+            "it stays the champion until another version passes"
+            if "champion" in self.aliases
+            else "the alias `champion` stays where it is"
+        )
         return (
             f"Not passed: version {self.version} is registered, and loads as models:/{self.model}/{self.version}; "
-            f"{stays or 'the alias `champion` stays where it is'}. What helps is what the failing sentence is about: "
-            "more steps or images, a larger student, more labelled images where it is within noise, any where nothing "
-            "was measured. If the model is good enough as it is, ease that requirement under registration.gate (null leaves it out) in "
-            "registration/parameters.yml of the environment, and run registration again."
+            f"{stays}. What helps is what the failing sentence is about: more steps or images, a larger student, more "
+            "labelled images where it is within noise, any where nothing was measured. If the model is good enough as "
+            "it is, ease that requirement under registration.gate (null leaves it out) in registration/parameters.yml "
+            "of the environment, and run registration again."
         )
 
 

@@ -8,8 +8,8 @@ regression of a likelihood ratio) and set to one for the best-scored half of the
 images of a score are wanted. It holds as far as the seeds are a fair draw of what is wanted: what is wanted and looks
 less like the seeds than these like each other is counted as the rest, and the estimate is too low then; where the best
 half of the seeds has no place of its own, it is too high. Where most of the pool seems to be wanted, the two cannot be
-told from each other at all: a rest that is small, and what is wanted but a little less like the seeds. Then no share is a
-verdict (``most``), and what is said is where to look. Seen: 78% estimated, 98.7% true.
+told from each other at all: a rest that is small, and what is wanted but a little less like the seeds. Then no share
+is a verdict (``most``), and what is said is where to look. Seen: 78% estimated, 98.7% true.
 """
 
 from __future__ import annotations
@@ -88,8 +88,9 @@ def judge(
     sentence = {
         "separates": f"{name} separates well: it asks for {of_all}; about {part}",
         "partly": f"{name} separates in part: it asks for {of_all}; some {part}",
-        "most": f"{name} asks for most of the pool: {of_all}; about {part}, and the others may be wanted as well: without "
-        "labels they cannot be told from what is wanted and a little less like the seeds than these like each other",
+        "most": f"{name} asks for most of the pool: {of_all}; about {part}, and the others may be wanted as well: "
+        "without labels they cannot be told from what is wanted and a little less like the seeds than these are to one "
+        "another",
         "hardly": f"{name} hardly separates: it asks for {of_all}; only some {part}",
         "everything": f"{name} asks for everything: {of_all}",
         "nothing": f"{name} asks for {'nothing' if not asked.any() else 'next to nothing'}: {of_all}",
