@@ -150,7 +150,7 @@ def test_an_image_leaves_for_a_labelled_one_if_it_is_close_itself_and_its_exact_
 
 
 def test_labelled_images_are_held_to_the_same_rule_colours_too(room: Room) -> None:
-    """A recoloured copy is another picture there as well, and is named; a grey one and one of another exposure are it."""
+    """A recoloured copy is another picture there as well, and is named; a grey and a darker one are copies."""
     room.put("labelled/a/bahrain.png", flag(BAHRAIN))
     room.put("pool/qatar.png", flag(QATAR))
     room.put("pool/grey.png", np.asarray(Image.fromarray(flag(BAHRAIN)).convert("L")))
