@@ -85,6 +85,7 @@ def test_what_is_of_an_earlier_run_is_said_to_be(run: Any, tmp_path: Path) -> No
     assert "earlier" not in _print(folders)
     (tmp_path / "teacher" / "handle.json").unlink()  # pretraining is at work
     text = _print(folders, env="mine")
+    assert "git add conf/mine && git commit" in text
     assert text.count("Of an earlier run: pretraining has no result at present.") == 2  # the table, and the model
     assert "serve the model (of an earlier run)" in text and "dinomill plan --env mine" in text
 

@@ -155,6 +155,8 @@ def _next_steps(left: Left, earlier: Mapping[str, str], env: str | None) -> Tabl
     if left.packaging:
         of = " (of an earlier run)" if "packaging" in earlier else ""
         table.add_row(f"serve the model{of}", Text(f"make serve{option}", "cyan"))
+    place = f"conf/{env}" if env else "dvc.yaml dvc.lock conf"
+    table.add_row("keep this run (data stays out)", Text(f"git add {place} && git commit", "cyan"))
     if earlier or not (left.packaging and left.reporting):
         table.add_row("the stages that are still to run", Text(f"make run{option}", "cyan"))
     if earlier:

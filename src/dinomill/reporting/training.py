@@ -155,6 +155,8 @@ def _numbers(table: pa.Table) -> dict[str, Figures]:
 
 
 def _drawn(chosen: Mapping[str, list[str]], columns: Mapping[str, Figures]) -> tuple[Chart, ...]:
+    if _X not in columns:
+        return ()
     # Looks are rarer than rows of steps, and begin earlier: one axis for all, or they could not be compared.
     charts = (_draw(title, names, columns) for title, names in chosen.items())
     return tuple(chart for chart in charts if chart.svg)
