@@ -106,6 +106,7 @@ class ModelHandle(Handle):
     std: tuple[float, ...]
     images_seen: int
     steps: int
+    unreadable: int = Field(default=0, description="images that could not be read any more: others took their places")
     history: Path = Field(description="Parquet: a row a logged step: step, images, loss and its terms, lr, …")
     dataset_sha256: str = Field(description="the manifest that it was trained on")
     teacher_sha256: str | None = Field(default=None, description="weights of the teacher it was distilled from")

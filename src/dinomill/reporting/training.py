@@ -82,6 +82,7 @@ class TrainingView:
     judgements: tuple[Judgement, ...]
     pictures: tuple[LookPicture, ...]
     labelled: bool  # whether looks measured kNN
+    unreadable: int  # images that others took the places of
 
     @property
     def states(self) -> tuple[str, ...]:
@@ -104,6 +105,7 @@ def view_training(model: ModelHandle, kind: str) -> TrainingView:
         judgements(table),
         look_pictures(model.folder),
         "knn" in table.column_names,
+        model.unreadable,
     )
 
 
