@@ -85,10 +85,13 @@ class Tally:
         images: Of the dataset.
         share: Of them that may be unreadable, ``loader.max_unreadable``.
         known: Those met before, row to reason, from ``state()`` of the run that is continued.
+        who: Who met them, where it is not a training step.
     """
 
-    def __init__(self, images: int, share: float, known: Mapping[int, str] | None = None) -> None:
-        self.images, self.share = images, share
+    def __init__(
+        self, images: int, share: float, known: Mapping[int, str] | None = None, *, who: str | None = None
+    ) -> None:
+        self.images, self.share, self.who = images, share, who
         self.reasons: dict[int, str] = dict(known or {})
         self.replaced = 0  # places in batches since the start of this process
 
@@ -111,8 +114,8 @@ class Tally:
             if len(self.reasons) > self.allowed:
                 raise self._too_many(one.path)
             _log.warning(
-                "step %d: the image %s cannot be read any more (%s); %s takes its place (%d of at most %d)",
-                step,
+                "%s: the image %s cannot be read any more (%s); %s takes its place (%d of at most %d)",
+                self.who or f"step {step}",
                 one.path,
                 one.reason,
                 one.instead_path,

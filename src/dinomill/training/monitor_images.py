@@ -36,6 +36,7 @@ _SPLIT = "train"
 _BATCH = 128
 # The order of the monitor's images and their augmentation are not those of any step of the training.
 _SALT = 0x6865616C7468
+_WHO = "the monitor's images"  # in what the log says of those that cannot be read
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def dataset_samples(
     share = replace(dealt, count=min(count, len(kept)))
     rows = _order(len(kept), seed, share.count)[share.mine()]
     reader.prepare([_place(kept, row) for row in np.unique(rows)])
-    tally = Tally(len(kept), loader.max_unreadable)
+    tally = Tally(len(kept), loader.max_unreadable, who=_WHO)
 
     def decode(row: int) -> Pixels:
         size, values = preprocessing.resize, preprocessing.value_range
@@ -205,6 +206,7 @@ def dataset_copies(
         mean=mean,
         std=std,
     ) as batches:
+        batches.tally.who = _WHO
         rendered = [batch.global_crops for batch in batches]
     halves = [torch.cat([batch[half] for batch in (part.chunk(2) for part in rendered)]) for half in (0, 1)]
     scale, shift = (torch.tensor(values)[:, None, None] * 255 for values in (std, mean))
