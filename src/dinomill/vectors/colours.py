@@ -61,7 +61,7 @@ def as_colours(components: Figures) -> Pixels:
     flat = components.reshape(-1, 3)
     low, high = np.percentile(flat, [2, 98], axis=0)
     scaled = np.clip((flat - low) / np.maximum(high - low, 1e-9), 0, 1)
-    return (255 * scaled).round().astype(np.uint8).reshape(components.shape)
+    return np.asarray((255 * scaled).round().reshape(components.shape), dtype=np.uint8)
 
 
 def _even(flat: Figures) -> Figures:
