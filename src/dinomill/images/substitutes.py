@@ -7,7 +7,7 @@ continued, and any number of workers, sees the same.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
@@ -43,7 +43,7 @@ def substitute(candidates: int, seed: int, epoch: int, row: int, attempt: int) -
 
 
 def first_readable(
-    members: Rows,
+    members: Sequence[int] | Rows,
     row: int,
     path: str,
     read: Callable[[int], Read],
