@@ -62,4 +62,5 @@ class Guard:
 
     @cached_property
     def _paths(self) -> Sequence[object]:
-        return read_kept(DatasetHandle.load(self._job.dataset).manifest).paths
+        paths: Sequence[object] = read_kept(DatasetHandle.load(self._job.dataset).manifest).paths
+        return paths
