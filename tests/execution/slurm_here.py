@@ -1,6 +1,6 @@
 """The commands of SLURM that dinomill calls, in small, for one machine: nodes are processes that meet on loopback.
 
-A stand-in, since SLURM is missing where the tests run; all that it starts (bash, the scripts, torchrun, workers) is real.
+A stand-in, since SLURM is missing where the tests run; what it starts (bash, the scripts, torchrun, workers) is real.
 
     python slurm_here.py COMMAND ARGUMENTS…      with SLURM_HERE naming the folder of the queue
     install(folder)                              writes sbatch, squeue, scancel, scontrol, srun; returns their folder
@@ -27,9 +27,8 @@ def install(folder: Path) -> Path:
     queue.mkdir()
     for name in COMMANDS:
         path = commands / name
-        path.write_text(
-            f'#!/bin/bash\nSLURM_HERE={shlex.quote(str(queue))} exec {shlex.quote(sys.executable)} {shlex.quote(__file__)} {name} "$@"\n'
-        )
+        run = shlex.join([sys.executable, __file__, name])
+        path.write_text(f'#!/bin/bash\nSLURM_HERE={shlex.quote(str(queue))} exec {run} "$@"\n')
         path.chmod(0o755)
     return commands
 
@@ -54,7 +53,7 @@ def job(queue: Path, arguments: list[str]) -> int:
     number, script = arguments
     text = Path(script).read_text()
     nodes = re.findall(r"#SBATCH --nodes=(?:\d+-)?(\d+)", text)[0]
-    output = re.findall(r"#SBATCH --output=(.*)", text)[0].strip("'").replace("%j", number).replace("%%", "%")
+    output = shlex.split(re.findall(r"#SBATCH --output=(.*)", text)[0])[0].replace("%j", number).replace("%%", "%")
     tries = 0
     while True:
         (queue / f"{number}.state").write_text("RUNNING")

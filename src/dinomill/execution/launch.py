@@ -64,9 +64,9 @@ def launch(
         DinomillError: What a worker raised, or that it was killed.
         MachineError: When the commands of SLURM are missing, or always for Kubernetes: it runs elsewhere.
     """
+    if s3 and config.several_nodes and config.kind != "kubernetes":
+        refuse_s3_keys(os.environ, config.kind)
     if config.elsewhere:
-        if s3 and config.kind == "slurm":
-            refuse_s3_keys(os.environ, config.kind)
         if config.kind == "kubernetes":
             kubernetes.hand_over(module, job, work=work, config=config, environment=environment, places=places)
         code, failures = slurm_training.run(module, job, work=work, config=config, environment=environment)
@@ -93,7 +93,7 @@ def _run_here(
         code = keep_code(work)
         variables["PYTHONPATH"] = os.pathsep.join([str(code), *filter(None, [variables.get("PYTHONPATH")])])
         variables["PYTHONSAFEPATH"] = "1"
-    command = _command(module, job, work=work, config=config)
+    command = _command(module, job, work=work, config=config, environment=environment)
     # A session of its own: the terminal's Ctrl-C then reaches the workers once, through us, not twice.
     process = subprocess.Popen(command, env=variables, start_new_session=True)
     with _forwarded_signals(process) as received:
@@ -119,7 +119,9 @@ def record_failure(work: Path, rank: int, error: DinomillError) -> int:
     return EXIT_INTERRUPTED if isinstance(error, Interrupted) else EXIT_USER_ERROR
 
 
-def _command(module: str, job: Path, *, work: Path, config: LauncherConfig) -> list[str]:
+def _command(
+    module: str, job: Path, *, work: Path, config: LauncherConfig, environment: Mapping[str, str]
+) -> list[str]:
     if config.kind == "inline":
         return [sys.executable, "-m", module, str(job)]
     torchrun = [sys.executable, "-m", "torch.distributed.run"]
@@ -129,7 +131,7 @@ def _command(module: str, job: Path, *, work: Path, config: LauncherConfig) -> l
     name = f"{work.name}-{os.getpid()}"
     meets = meeting(config, name)
     submission = Submission(work, job.absolute(), keep_code(work))
-    script = node_script(module, submission, config=config, rendezvous=meets, cores=0)
+    script = node_script(module, submission, config=config, rendezvous=meets, cores=0, environment=environment)
     write_text(submission.node, script)
     print(
         f"this machine is one of {config.nodes}; on each of the others, which see this folder, run\n"

@@ -97,14 +97,14 @@ def node_script(
         config: How many processes.
         rendezvous: Arguments of torchrun about the other nodes.
         cores: Of a node, which its processes share as threads; 0: the node's own.
-        environment: Variables that this process adds; `given` looks them over like those of the shell.
+        environment: Variables for the workers besides; no secrets.
         python: The interpreter on the node.
         setup: Shell lines that are run first.
         options: Of `on_node`.
     """
-    told = {**_from_here(os.environ), **given(environment or {}, config.variables), **FRESH_STORE}
+    told = {**_from_here(os.environ), **(environment or {}), **FRESH_STORE}
     path = [str(submission.code), *filter(None, told.pop("PYTHONPATH", "").split(os.pathsep))]
-    also = [part for name in config.variables for part in ("--also", name)]
+    also = [part for name in (*config.variables, *(environment or {})) for part in ("--also", name)]
     arguments = torchrun_arguments(module, submission.job, config, rendezvous)
     threads = str(config.threads or max(cores // config.processes, 1)) if config.threads or cores else None
     counted = f"$(( ($(nproc) + {config.processes - 1}) / {config.processes} ))"
