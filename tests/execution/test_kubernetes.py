@@ -1,4 +1,4 @@
-"""The manifest is held against every field and type of Kubeflow's and Kubernetes' own models; no cluster was at hand."""
+"""The manifest is held against every field and type of Kubeflow's and Kubernetes' own models; no cluster was there."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def worlds(job: TrainingJob) -> list[int]:
 
 def compare(job: TrainingJob, alone: TrainingJob) -> None:
     """The curve has each step once, and it and the weights are those of one process."""
-    rows = [[row for row in History(j.work / "history.jsonl", steps=9999, writes=False).rows] for j in (job, alone)]
+    rows = [History(one.work / "history.jsonl", steps=9999, writes=False).rows for one in (job, alone)]
     mine, other = ([(row["step"], row["loss"]) for row in side if "loss" in row] for side in rows)
     assert [step for step, _ in mine] == [step for step, _ in other]
     assert [loss for _, loss in mine] == pytest.approx([loss for _, loss in other], rel=1e-4)
@@ -106,7 +106,7 @@ def compare(job: TrainingJob, alone: TrainingJob) -> None:
         torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-4)
 
 
-CHANGES: dict[str, Any] = alike(recipe={"steps": 400}, runtime={"log_every": 20, "checkpoint_every": 20, "keep": 100})
+CHANGES: dict[str, Any] = alike(recipe={"steps": 120}, runtime={"log_every": 10, "checkpoint_every": 10, "keep": 100})
 
 
 @pytest.mark.slow
@@ -118,14 +118,14 @@ def test_one_node_is_killed_and_the_other_goes_on(
     first = start()  # where they meet
     time.sleep(2)
     second = start()
-    wait_for(lambda: last_step(job) >= 40, first, second)
+    wait_for(lambda: last_step(job) >= 30, first, second)
     workers = [process for process in family(second) if process.pid != second.pid]
     os.kill(second.pid, signal.SIGKILL)  # torchrun and worker must go with it: nobody is left to end them
     begun = time.monotonic()
     wait_for(lambda: all(not process.is_running() or process.status() == "zombie" for process in workers), seconds=20)
     second.wait()
     killed_at = last_step(job)
-    wait_for(lambda: last_step(job) > killed_at + 20 or first.poll() is not None)
+    wait_for(lambda: last_step(job) > killed_at + 10 or first.poll() is not None)
     print(f"killed after step {killed_at}; goes on {time.monotonic() - begun:.1f} s later", file=sys.stderr)
     assert first.wait(300) == 0, (tmp_path / "node_0.log").read_text()[-3000:]
     found = worlds(job)

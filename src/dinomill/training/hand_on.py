@@ -20,6 +20,7 @@ from dinomill import tracking
 from dinomill.execution.launch import launch
 from dinomill.execution.launcher_config import LauncherConfig
 from dinomill.handles import START_NAME, DatasetHandle, ModelHandle
+from dinomill.images.whole import check_whole
 from dinomill.models.pooling import pooled_dim
 from dinomill.models.weights import WEIGHTS_NAME, load_backbone
 from dinomill.storage.atomic import atomic_folder, write_text
@@ -44,6 +45,8 @@ def run_job(job: TrainingJob, launcher: LauncherConfig, dataset: DatasetHandle) 
     """
     for processes in launcher.world_sizes:
         job.batch_per_process(processes)  # refused here rather than in every process
+    if not is_finished(job):
+        check_whole(dataset, job.runtime.loader)
     run = _own_run(job)
     run.log_dataset("curated", job.dataset_sha256, str(job.dataset), rows=dataset.images)
     run.set_tags({"work": str(job.work)})
