@@ -121,7 +121,6 @@ def _training(request: Request, stage: str) -> Iterator[Problem]:
     processes = launcher.world_size
     uneven = [count for count in launcher.world_sizes if config.batch_size % (count * config.accumulate)]
     if uneven:
-        parts = uneven[0] * config.accumulate
         yield Problem(
             f"{stage}.batch_size",
             f"{stage}.batch_size is no multiple of the processes and their micro-batches.",
