@@ -21,7 +21,7 @@ from typing import NoReturn
 import psutil
 
 from dinomill import tracking
-from dinomill.errors import DinomillError, MachineError
+from dinomill.errors import DinomillError, Interrupted, MachineError
 from dinomill.execution.launch import LAUNCHER_PID, forget_failure, record_failure
 from dinomill.storage.lock import held
 from dinomill.training.job import TrainingJob
@@ -60,7 +60,8 @@ def main(arguments: list[str]) -> int:
             train(job, here)
     except DinomillError as error:
         if LAUNCHER_PID not in os.environ and rank == 0:
-            print(error, file=sys.stderr)
+            # Told to stop on a node: who stops it knows why, and whether it goes on by itself.
+            print(error.problem if isinstance(error, Interrupted) else error, file=sys.stderr)
         if launcher is not None and is_gone(launcher):
             # Nobody is left who would end the MLflow run, unless the next start goes on in it already.
             reason = f"the process that started the training was killed: {error.problem}"
