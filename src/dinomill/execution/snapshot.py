@@ -9,7 +9,6 @@ import hashlib
 import shutil
 from pathlib import Path
 
-import dinomill
 from dinomill.storage.atomic import atomic_folder
 
 _KEPT = 3
@@ -18,7 +17,7 @@ _LEFT_OUT = ("__pycache__", "pipelines")  # the workers know no Kedro
 
 def keep_code(work: Path) -> Path:
     """Copy the package below a work folder; returns the folder to put before all others in ``PYTHONPATH``."""
-    package = Path(dinomill.__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     files = sorted(path for path in package.rglob("*") if path.is_file() and _belongs(path.relative_to(package)))
     digest = hashlib.sha256()
     for path in files:
