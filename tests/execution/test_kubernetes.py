@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -86,13 +87,14 @@ def test_a_wrong_field_or_type_would_be_found(work: Path) -> None:
     made, _ = hand_over(work, config())
     validator = jsonschema.Draft202012Validator(SCHEMA)
     assert not list(validator.iter_errors(made))
-    for spoil in (
+    spoils: list[Callable[[dict[str, Any]], object]] = [
         lambda job: job["spec"]["elasticPolicy"].update(minreplicas=2),
         lambda job: job["spec"]["elasticPolicy"].update(minReplicas="2"),
         lambda job: job["spec"].pop("runPolicy"),
         lambda job: job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"].pop("containers"),
         lambda job: job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["volumes"][0].pop("name"),
-    ):
+    ]
+    for spoil in spoils:
         other = json.loads(json.dumps(made))
         spoil(other)
         assert list(validator.iter_errors(other))

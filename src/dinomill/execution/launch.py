@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -74,7 +74,7 @@ def launch(
     else:
         failures = work / "failures"
         shutil.rmtree(failures, ignore_errors=True)
-        with s3_keys_as_file(os.environ) if s3 else nullcontext({}) as keys:
+        with s3_keys_as_file(os.environ if s3 else {}) as keys:
             code, stopped = _run_here(module, job, work=work, config=config, environment={**environment, **keys})
     # Under torchrun a worker that was told to stop ends with 0: its message says that it did not finish.
     if code != 0 or any(failures.glob("rank_*.json")):

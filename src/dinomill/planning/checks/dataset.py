@@ -14,10 +14,13 @@ def check_dataset(request: Request) -> Iterator[Problem]:
     dataset = request.dataset
     if dataset is None:
         return
-    seen = set()
+    seen: set[str | None] = set()
     for stage in ("pretraining", "distillation"):
         config = getattr(request, stage)
-        if not request.runs(stage) or config is None or (loader := config.runtime.loader).shards in seen:
+        if not request.runs(stage) or config is None:
+            continue
+        loader = config.runtime.loader
+        if loader.shards in seen:
             continue
         seen.add(loader.shards)
         from dinomill.images.whole import check_whole  # reads images: not needed at every start
