@@ -67,12 +67,19 @@ def given(environment: Mapping[str, str], also: Iterable[str] = ()) -> dict[str,
         also: Names that the user adds to the list; one that speaks of a secret is left out even then.
     """
     names = _NAMES | _LEADS | frozenset(also)
+    harmless = without_secrets(environment)
+    return {name: value for name, value in harmless.items() if name in names or name.startswith(_PREFIXES)}
+
+
+def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment less what speaks of a secret: for a batch job, whose setup may need what is on no list.
+
+    Its workers get of it what `given` lets through.
+    """
     return {
         name: value
         for name, value in environment.items()
-        if (name in names or name.startswith(_PREFIXES))
-        and not is_secret(name)
-        and not _PASSWORD_IN_ADDRESS.search(value)
+        if not is_secret(name) and not _PASSWORD_IN_ADDRESS.search(value)
     }
 
 

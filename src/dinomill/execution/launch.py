@@ -86,7 +86,8 @@ def _run_here(
 ) -> tuple[int, bool]:
     """Start the processes of this machine and wait for them; the exit code, and whether they were told to stop."""
     variables = {**given(os.environ, config.variables), **FRESH_STORE, **environment, LAUNCHER_PID: str(os.getpid())}
-    threads = config.threads or max((os.cpu_count() or 1) // max(config.processes, 1), 1)
+    here = 1 if config.kind == "inline" else config.processes
+    threads = config.threads or max((os.cpu_count() or 1) // here, 1)
     variables.setdefault("OMP_NUM_THREADS", str(threads))
     if config.kind != "inline":
         # Workers that are started again run the code of the first start, whatever was edited meanwhile.

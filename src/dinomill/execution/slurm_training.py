@@ -27,7 +27,7 @@ from types import FrameType
 from typing import Any
 
 from dinomill.errors import EXIT_INTERRUPTED, DinomillError, MachineError
-from dinomill.execution.given import given
+from dinomill.execution.given import without_secrets
 from dinomill.execution.launcher_config import LauncherConfig
 from dinomill.execution.node_script import CHECKPOINT_SECONDS, Submission, meeting, new_submission, node_script
 from dinomill.execution.on_node import EXIT_USER_ERROR
@@ -217,9 +217,9 @@ def _state(submission: Submission) -> str | None:
 
 
 def _slurm(*command: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of SLURM; ``sbatch`` hands its environment on to the job, so that it gets what workers may have."""
+    """Run a command of SLURM; ``sbatch`` hands its environment on to the job, whose `module load` needs most of it."""
     try:
-        return subprocess.run(command, env=given(os.environ), check=False, capture_output=True, text=True)
+        return subprocess.run(command, env=without_secrets(os.environ), check=False, capture_output=True, text=True)
     except FileNotFoundError:
         return subprocess.CompletedProcess(command, 127, "", f"{command[0]} is not there")
 
