@@ -19,7 +19,8 @@ from dinomill.errors import MachineError
 _NAMES = frozenset({
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "PWD", "HOSTNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TMP",
     "TEMP", "TERM", "COLUMNS", "NO_COLOR", "FORCE_COLOR", "VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV",
-    "LD_LIBRARY_PATH", "LD_PRELOAD", "LIBRARY_PATH", "CPATH", "CC", "CXX", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR",
+    "LD_LIBRARY_PATH", "LD_PRELOAD", "LIBRARY_PATH", "CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "CC", "CXX",
+    "XDG_CACHE_HOME", "XDG_RUNTIME_DIR",
     "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY",
     "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR",
     "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "DO_NOT_TRACK", "KEDRO_DISABLE_TELEMETRY", "MLFLOW_DISABLE_TELEMETRY",
@@ -35,7 +36,7 @@ _PREFIXES = (
     "LC_", "PYTHON", "DINOMILL_", "OMP_", "MKL_", "KMP_", "GOMP_", "OPENBLAS_", "BLIS_", "VECLIB_", "NUMEXPR_",
     "DNNL_", "ONEDNN_", "ATEN_", "MALLOC_", "TORCH", "PYTORCH_", "TRITON_", "PET_", "NCCL_", "GLOO_", "UCX_",
     "FI_", "OMPI_", "PMI", "CUDA_", "CUDNN_", "CUBLAS_", "NVIDIA_", "ROCR_", "ROCM_", "HIP_", "HSA_", "SLURM_",
-    "COVERAGE_", "COV_CORE_",
+    "RDMAV_", "MLX5_", "IBV_", "COVERAGE_", "COV_CORE_",
 )  # fmt: skip
 # Names of files and addresses that lead to credentials; they are none.
 _LEADS = frozenset({
