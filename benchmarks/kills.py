@@ -36,7 +36,7 @@ from measuring import Table, command_line, finish
 
 from dinomill import tracking
 from dinomill.arrays import Pixels
-from dinomill.execution.launch import LauncherConfig
+from dinomill.execution.launcher_config import LauncherConfig
 from dinomill.handles import DatasetHandle
 from dinomill.training.job import TrainingJob
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dinomill.execution.launch import LauncherConfig
+from dinomill.execution.launcher_config import LauncherConfig
 from dinomill.handles import DatasetHandle
 from dinomill.training.hand_on import run_job
 from dinomill.training.handover import is_finished

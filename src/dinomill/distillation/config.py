@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from dinomill.execution.launch import LauncherConfig
+from dinomill.execution.launcher_config import LauncherConfig
 from dinomill.training.config import DistillationStepConfig, StatedModel
 from dinomill.training.job import Runtime, TrainingRecipe
 

@@ -13,12 +13,14 @@ import logging
 import os
 import shutil
 import sys
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from dinomill import tracking
-from dinomill.execution.launch import LauncherConfig, launch
+from dinomill.execution.launch import launch
+from dinomill.execution.launcher_config import LauncherConfig
 from dinomill.handles import START_NAME, DatasetHandle, ModelHandle
+from dinomill.images.whole import check_whole
 from dinomill.models.pooling import pooled_dim
 from dinomill.models.weights import WEIGHTS_NAME, load_backbone
 from dinomill.storage.atomic import atomic_folder, write_text
@@ -27,6 +29,7 @@ from dinomill.training.handover import SUMMARY_NAME, is_finished, preprocessing
 from dinomill.training.history import HISTORY_NAME
 from dinomill.training.identity import left_behind
 from dinomill.training.job import TrainingJob
+from dinomill.training.relay import NOT_TRACKED, Relay, relayed
 
 log = logging.getLogger(__name__)
 
@@ -42,11 +45,18 @@ def run_job(job: TrainingJob, launcher: LauncherConfig, dataset: DatasetHandle) 
     """
     for processes in launcher.world_sizes:
         job.batch_per_process(processes)  # refused here rather than in every process
+    if not is_finished(job):
+        check_whole(dataset, job.runtime.loader)
     run = _own_run(job)
     run.log_dataset("curated", job.dataset_sha256, str(job.dataset), rows=dataset.images)
     run.set_tags({"work": str(job.work)})
+    # The workers write the SQLite store of this machine themselves; they inherit the run's address. Of another store
+    # they have no password, and other machines do not see a database of this one.
+    apart = run.writes and (launcher.elsewhere or not run.tracking_uri.startswith("sqlite:"))
     if is_finished(job):
         log.info("The %s was finished before: taking its result from %s.", job.stage, job.work)
+        if apart:  # it may have ended while nobody waited for it
+            Relay(job, run).pass_on()
         return
     left = left_behind(job.work, job.identity(), finished="exported")
     if left is not None:
@@ -54,8 +64,17 @@ def run_job(job: TrainingJob, launcher: LauncherConfig, dataset: DatasetHandle) 
         left.named()
     from dinomill.training import worker  # started by its name; imported, because DVC watches what is imported
 
-    # The MLflow run's address is in the environment, which the workers inherit.
-    launch(worker.__name__, job.save(), work=job.work, config=launcher, environment={})
+    runtime = job.runtime
+    with relayed(job, run) if apart else nullcontext():
+        launch(
+            worker.__name__,
+            job.save(),
+            work=job.work,
+            config=launcher,
+            environment=NOT_TRACKED if apart else {},
+            s3=runtime.mirror is not None or runtime.loader.shards is not None,
+            places=[job.dataset],
+        )
 
 
 def _own_run(job: TrainingJob) -> tracking.Run:
