@@ -28,7 +28,7 @@ def build_optimizer(
         for name in module.students
         for pair in student_multipliers(
             module.student(name),
-            depth=module.student(name).backbone.n_blocks,
+            module.student(name).backbone,
             layerwise_decay=config.layerwise_decay,
             patch_embed=config.patch_embed_multiplier,
         )
