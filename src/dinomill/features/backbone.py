@@ -1,4 +1,4 @@
-"""A vision transformer as features."""
+"""A backbone of ours or of a known family as features: a vision transformer or a ConvNeXt."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from dinomill.features.base import Description, Features, Tokens
 from dinomill.features.licence import licence_of
 from dinomill.features.preprocessing import at_size, preprocessing_of, says_itself
 from dinomill.images.preprocess import PreprocessingConfig
+from dinomill.models.backbones import Backbone
 from dinomill.models.loading import OURS, Weights, read_weights
-from dinomill.models.vision_transformer import VisionTransformer
 
 
 class BackboneFeatures(Features):
-    """A vision transformer of any family.
+    """A backbone of any family.
 
     Args:
         description: What it is.
         model: The network, which is put into evaluation mode.
     """
 
-    def __init__(self, description: Description, model: VisionTransformer) -> None:
+    def __init__(self, description: Description, model: Backbone) -> None:
         super().__init__(description)
         at_size(  # the patches fit
             description.preprocessing,
@@ -36,7 +36,7 @@ class BackboneFeatures(Features):
 
     @property
     def grid(self) -> int:
-        """Patches a side."""
+        """Patches, or places of the last map, a side."""
         return self.preprocessing.image_size // self.model.patch_size
 
     def __call__(self, batch: Tensor) -> Tokens:
@@ -57,7 +57,7 @@ class BackboneFeatures(Features):
         return self
 
 
-def describe_model(model: VisionTransformer, preprocessing: PreprocessingConfig) -> Description:
+def describe_model(model: Backbone, preprocessing: PreprocessingConfig) -> Description:
     """What a model in memory is; it lies nowhere."""
     return Description(
         address="a model in memory",
@@ -76,7 +76,7 @@ def describe_model(model: VisionTransformer, preprocessing: PreprocessingConfig)
 def describe_weights(
     address: str, place: Path, preprocessing: PreprocessingConfig | None, *, shapes_only: bool, **keywords: Any
 ) -> tuple[Description, Weights]:
-    """What a file or folder of a vision transformer's weights holds.
+    """What a file or folder of a backbone's weights holds.
 
     Raises:
         InputError: Says what it is instead.

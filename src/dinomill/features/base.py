@@ -13,7 +13,8 @@ from torch import Tensor
 
 from dinomill.errors import ConfigError, InputError
 from dinomill.images.preprocess import PreprocessingConfig
-from dinomill.models.config import Pooling, VisionTransformerConfig
+from dinomill.models.config import Pooling
+from dinomill.models.kinds import ModelConfig
 from dinomill.models.pooling import join, pooled_dim
 from dinomill.storage.hashing import hash_file, hash_json
 
@@ -28,7 +29,7 @@ class Description:
         address: As it was asked for.
         place: The file or folder that it meant at that moment; never resolved again.
         family: For people: "dinomill", "DINOv2", "DINOv3 (Hugging Face)", "ONNX", …
-        model: The shape of a vision transformer; None for other networks.
+        model: The shape of a backbone of a family that is trained here; None for other networks.
         preprocessing: How an image is put to it.
         pooling: What its embedding is.
         dim: Width of a token.
@@ -42,7 +43,7 @@ class Description:
     address: str
     place: Path
     family: str
-    model: VisionTransformerConfig | None
+    model: ModelConfig | None
     preprocessing: PreprocessingConfig
     pooling: Pooling
     dim: int
@@ -177,6 +178,6 @@ class Features(ABC):
         raise ConfigError(
             f"{self.description.address} cannot compute in float64.",
             found=f"a network of the kind {self.description.family}",
-            expected="EfficientNet-lite0 or a vision transformer's weights",
+            expected="EfficientNet-lite0 or a backbone's weights",
             action="set `precision` to float32",
         )

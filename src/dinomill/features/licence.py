@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from dinomill.models.kinds import CONVNEXT
 from dinomill.models.known import Known, named
 from dinomill.models.loading import OURS, Weights
 from dinomill.models.weights import read_config
@@ -29,10 +30,10 @@ def licence_of(weights: Weights) -> str | None:
 def recognised_name(weights: Weights) -> Known | None:
     """The released weights that these are by name, if they have that shape."""
     known = named(weights.place)
-    shape = (weights.config.embed_dim, weights.config.depth, weights.config.registers)
-    if known is None or shape != (known.embed_dim, known.depth, known.registers):
+    if known is None or not known.fits(weights.config):
         return None
-    return known if weights.family.startswith(known.family) else None
+    # Nothing in timm's names tells Meta's two ConvNeXts apart: there the file's name has the last word.
+    return known if weights.family.startswith(known.family) or known.kind == CONVNEXT else None
 
 
 def _of_card(path: Path) -> str | None:
