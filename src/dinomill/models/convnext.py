@@ -198,7 +198,7 @@ class ConvNeXt(nn.Module):
         return [block for stage in self.stages for block in stage.children()]
 
     def layer_of(self, parameter: str) -> int:
-        """Of a parameter: 0 of the stem, i + 1 of block i and of the halving before it, ``n_blocks + 1`` of the norm."""
+        """Of a parameter: 0 of the stem, i + 1 of block i and the halving before it, ``n_blocks + 1`` of the norm."""
         place = re.search(r"(?:^|\.)(stages|halvings)\.(\d+)\.(\d+)?", parameter)
         if place is None:
             return 0 if parameter.startswith("patch_embed") else self.n_blocks + 1
