@@ -122,6 +122,26 @@ class DistillationStepConfig(StepConfig):
     )
 
 
+ObjectiveKind = Literal["pretraining", "assignments", "clusters", "regression"]
+
+
+class TeachingConfig(Config):
+    """How students learn from a teacher that has no heads, resolved: the teacher is known."""
+
+    objective: Literal["clusters", "regression"] = Field(description="what is learnt")
+    dim: int = Field(ge=1, description="width of the teacher's features")
+    size: int = Field(ge=1, description="side in pixels at which the teacher sees the global crops")
+    images: int = Field(ge=16, description="images from whose features means, spreads and centres are made")
+    prototypes: int | None = Field(
+        default=None, ge=2, description="clusters: centres, of class features and of patches"
+    )
+    whitened_dim: int | None = Field(default=None, ge=2, description="clusters: width of whitened features")
+    hidden_dim: int | None = Field(default=None, ge=0, description="regression: hidden layer of a projector; 0: none")
+    views: int | None = Field(
+        default=None, ge=1, description="pairs of global crops an image that the cache holds; null: no cache"
+    )
+
+
 class LoraConfig(Config):
     """Low-rank adaptation of the blocks' projections; everything else of the backbone keeps the starting weights."""
 

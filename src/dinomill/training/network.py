@@ -14,8 +14,24 @@ from dinomill.training.losses.prototypes import Prototypes
 Part = TypeVar("Part", bound=nn.Module)
 
 
-class Network(nn.Module):
-    """A backbone with its heads; the parts that gradients are clipped by, and that checkpoints name.
+class Student(nn.Module):
+    """A backbone and what is laid on it to learn; the parts that gradients are clipped by, and that checkpoints name.
+
+    Args:
+        backbone: What is handed on at the end.
+    """
+
+    def __init__(self, backbone: VisionTransformer) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def parts(self) -> dict[str, nn.Module]:
+        """Backbone and heads by name, without absent ones."""
+        return {name: part for name, part in self.named_children() if part is not None}
+
+
+class Network(Student):
+    """A backbone with DINO and iBOT heads.
 
     Args:
         backbone: The vision transformer.
@@ -24,8 +40,7 @@ class Network(nn.Module):
     """
 
     def __init__(self, backbone: VisionTransformer, head: HeadConfig, *, separate_heads: bool) -> None:
-        super().__init__()
-        self.backbone = backbone
+        super().__init__(backbone)
         self.dino_head = ProjectionHead(backbone.embed_dim, head)
         self.ibot_head = ProjectionHead(backbone.embed_dim, head) if separate_heads else None
 
@@ -33,10 +48,6 @@ class Network(nn.Module):
     def patch_head(self) -> ProjectionHead:
         """The head that masked patches go through."""
         return self.dino_head if self.ibot_head is None else self.ibot_head
-
-    def parts(self) -> dict[str, nn.Module]:
-        """Backbone and heads by name, without absent ones."""
-        return {name: part for name, part in self.named_children() if part is not None}
 
     def project(self, class_tokens: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Bottleneck features of class tokens [R, D] and of patches [M, D], in one pass where they share a head."""

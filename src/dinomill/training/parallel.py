@@ -242,7 +242,7 @@ def mesh_of(world: World, config: ParallelConfig) -> DeviceMesh:
 
 
 def _shard(module: nn.Module, mesh: DeviceMesh, dtype: torch.dtype, methods: tuple[str, ...]) -> nn.Module:
-    """FSDP2: each unit of a backbone and each head is one; what is left (tokens, norms) is one more, gathered for the step."""
+    """FSDP2: each block and each head is a unit; what is left (tokens, norms) is one more, gathered for the step."""
     # Half the communication, where the kernels take parameters of another precision than the tokens', which stay fp32
     # between the blocks. Heads and prototypes stay fp32 altogether.
     half = dtype if mesh.device_type == "cuda" and dtype != torch.float32 else None
