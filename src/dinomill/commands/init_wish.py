@@ -166,9 +166,10 @@ def read_start(address: str) -> Start:
         DinomillError: When they cannot be used; ``features`` says what they are.
     """
     from dinomill import features
+    from dinomill.models.config import VisionTransformerConfig
 
     description: Any = features.describe(address)
-    if description.model is None:
+    if not isinstance(description.model, VisionTransformerConfig):
         raise InputError(
             f"{address} is no vision transformer: it can be a teacher or an embedder, but nothing to continue from.",
             found=f"{description.family}",

@@ -16,8 +16,9 @@ from dinomill.features.door import describe
 from dinomill.features.door import open as open_features
 from dinomill.handles import ModelHandle, StudentsHandle
 from dinomill.images.preprocess import PreprocessingConfig
-from dinomill.models.config import Pooling, VisionTransformerConfig
-from dinomill.models.vision_transformer import VisionTransformer
+from dinomill.models.backbones import Backbone, new_backbone
+from dinomill.models.config import Pooling
+from dinomill.models.kinds import ModelConfig
 from dinomill.storage.hashing import hash_json
 
 # Images above this side are averaged down for the pixel baseline: more would drown its neighbours in detail.
@@ -129,20 +130,20 @@ def _random(teacher: ModelHandle, preprocessing: PreprocessingConfig, random: Ra
     )
 
 
-def random_shape(shape: VisionTransformerConfig, random: RandomConfig) -> VisionTransformerConfig:
+def random_shape(shape: ModelConfig, random: RandomConfig) -> ModelConfig:
     """The shape of a random network to compare one of this shape with."""
     # A network trained without LayerScale stays without: its gain is 1 already.
     return shape.model_copy(update={"layerscale": None if shape.layerscale is None else random.layerscale})
 
 
-def random_backbone(shape: VisionTransformerConfig, seed: int) -> VisionTransformer:
+def random_backbone(shape: ModelConfig, seed: int) -> Backbone:
     """A randomly initialised backbone, a function of the seed alone."""
-    model = VisionTransformer(shape)
+    model = new_backbone(shape)
     model.reset_parameters(torch.Generator().manual_seed(seed))
     return model
 
 
-def load_shape(folder: Path) -> VisionTransformerConfig:
+def load_shape(folder: Path) -> ModelConfig:
     """The configuration of an exported backbone."""
     shape = describe(folder).model
     assert shape is not None
@@ -173,7 +174,7 @@ def _pixels(preprocessing: PreprocessingConfig) -> Network:
     )
 
 
-def _forward(model: VisionTransformer, device: torch.device) -> Callable[[Tensor], Tokens]:
+def _forward(model: Backbone, device: torch.device) -> Callable[[Tensor], Tokens]:
     model = model.to(device).eval()
 
     def forward(batch: Tensor) -> Tokens:

@@ -8,6 +8,7 @@ Training sees it as ``StudentBackbone``.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
@@ -77,7 +78,7 @@ class ConvNeXt(nn.Module):
             nn.Sequential(
                 OrderedDict(norm=ChannelNorm(before, eps=eps), conv=nn.Conv2d(before, after, kernel_size=2, stride=2))
             )
-            for before, after in zip(dims, dims[1:], strict=False)
+            for before, after in itertools.pairwise(dims)
         )
         self.stages = nn.ModuleList(
             nn.ModuleList(ConvNeXtBlock(dim, config) for _ in range(depth))

@@ -52,6 +52,8 @@ def starting_backbone(model: VisionTransformerConfig, address: str) -> VisionTra
         ConfigError: When the configuration contradicts the weights.
     """
     source = load(address)
+    if not isinstance(source, VisionTransformer):  # said before, in words for people, by ``starting_weights``
+        raise InputError(f"{address} is no vision transformer, and only these are pretrained.")
     refuse_contradictions(model, VisionTransformerConfig.model_fields, source.config, address=address)
     tensors = source.state_dict()
     if source.pos_embed is not None and model.grid != source.config.grid:

@@ -57,11 +57,11 @@ def starting_weights(address: str) -> StartingWeights:
     except InputError as error:
         where = f"pretraining.initial: {error.problem}"
         raise InputError(where, found=error.found, expected=error.expected, action=error.action) from None
-    if found.model is None:
+    if not isinstance(found.model, VisionTransformerConfig):
         raise InputError(
-            f"Training cannot start from {address}: only vision transformers are trained.",
+            f"Training cannot start from {address}: only vision transformers are pretrained.",
             found=found.family,
-            action="give the weights of a ViT in pretraining.initial; other networks can be embedders",
+            action="give the weights of a ViT in pretraining.initial; other networks can be embedders and teachers",
         )
     # Official weights for colour were all trained with the same figures; for other images nobody published any.
     known = found.trained_so or found.model.in_channels == 3
