@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Discriminator, Tag
+
+from dinomill.config import tag
 from dinomill.errors import ConfigError
 from dinomill.models.config import VisionTransformerConfig
 from dinomill.models.convnext_config import ConvNeXtConfig
@@ -22,6 +25,18 @@ def kind_of(values: Any) -> str:
     """The kind that a configuration states, as a mapping or parsed."""
     kind = values.get("kind", VIT) if isinstance(values, Mapping) else getattr(values, "kind", VIT)
     return str(kind)
+
+
+# How a union of configurations, each with `tag(kind)`, is read; a configuration without a kind is a vision transformer.
+BY_KIND = Discriminator(
+    lambda values: tag(kind_of(values)),
+    custom_error_type="unknown_kind",
+    custom_error_message=f"kind is {' or '.join(KINDS)}",
+)
+# A field of any family.
+AnyModel = Annotated[
+    Annotated[VisionTransformerConfig, Tag(tag(VIT))] | Annotated[ConvNeXtConfig, Tag(tag(CONVNEXT))], BY_KIND
+]
 
 
 def parse_model(values: Mapping[str, Any], *, where: str, prefix: str = "") -> ModelConfig:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from dinomill.handles import HEADS_NAME, START_NAME, DatasetHandle
 from dinomill.images.preprocess import PreprocessingConfig
-from dinomill.models import save_backbone
+from dinomill.models import VisionTransformerConfig, save_backbone
 from dinomill.models.weights import from_tensors
 from dinomill.storage.atomic import atomic_file, atomic_folder, write_text
 from dinomill.training.checkpoint_state import full_tensors
@@ -56,6 +56,7 @@ def keep_start(job: TrainingJob, dataset: DatasetHandle) -> None:
     if job.initial is None or (job.work / START_NAME).is_dir():
         return
     (model,) = job.models.values()
+    assert isinstance(model, VisionTransformerConfig), "other families start from no weights"
     with atomic_folder(job.work / START_NAME) as folder:
         save_backbone(folder, starting_backbone(model, job.initial), extra=preprocessing(job, dataset).section())
 

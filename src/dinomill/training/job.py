@@ -16,7 +16,7 @@ from dinomill.errors import ConfigError, InputError
 from dinomill.images.crop_plan import MultiCropConfig
 from dinomill.images.loader_config import LoaderConfig
 from dinomill.images.masking import MaskingConfig
-from dinomill.models import VisionTransformerConfig
+from dinomill.models.kinds import AnyModel
 from dinomill.storage.atomic import write_text
 from dinomill.storage.hashing import hash_json
 from dinomill.training.config import (
@@ -124,9 +124,7 @@ class TrainingJob(Config):
 
     stage: Literal["pretraining", "distillation"] = Field(description="whose job it is; named in messages")
     recipe: TrainingRecipe = Field(description="what decides the result")
-    models: dict[str, VisionTransformerConfig] = Field(
-        min_length=1, description="the students by name; one in pretraining"
-    )
+    models: dict[str, AnyModel] = Field(min_length=1, description="the students by name; one in pretraining")
     initialisation: dict[str, InitialisationConfig] | None = Field(
         default=None, description="how the students named are drawn; null: all as in the official code"
     )

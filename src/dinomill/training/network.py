@@ -8,7 +8,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from dinomill.models import HeadConfig, ProjectionHead, VisionTransformer
+from dinomill.models import HeadConfig, ProjectionHead
+from dinomill.models.backbones import Backbone
 from dinomill.training.losses.prototypes import Prototypes
 
 Part = TypeVar("Part", bound=nn.Module)
@@ -21,7 +22,7 @@ class Student(nn.Module):
         backbone: What is handed on at the end.
     """
 
-    def __init__(self, backbone: VisionTransformer) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.backbone = backbone
 
@@ -34,12 +35,12 @@ class Network(Student):
     """A backbone with DINO and iBOT heads.
 
     Args:
-        backbone: The vision transformer.
+        backbone: Of any family.
         head: Shape of the heads.
         separate_heads: Whether masked patches have a head of their own (the long recipe) or share the DINO head's.
     """
 
-    def __init__(self, backbone: VisionTransformer, head: HeadConfig, *, separate_heads: bool) -> None:
+    def __init__(self, backbone: Backbone, head: HeadConfig, *, separate_heads: bool) -> None:
         super().__init__(backbone)
         self.dino_head = ProjectionHead(backbone.embed_dim, head)
         self.ibot_head = ProjectionHead(backbone.embed_dim, head) if separate_heads else None

@@ -13,7 +13,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from dinomill.models import VisionTransformer
+from dinomill.models.backbones import new_backbone
 from dinomill.training.config import DistillationStepConfig, StepConfig
 from dinomill.training.given_weights import load_teacher
 from dinomill.training.job import TrainingJob
@@ -54,8 +54,7 @@ class Assignments(ByPrototypes):
         shape = job.step.head.model_copy(update={"prototypes": head.prototypes})
         with drawing(device):
             students = {
-                name: Network(VisionTransformer(model), shape, separate_heads=separate)
-                for name, model in job.models.items()
+                name: Network(new_backbone(model), shape, separate_heads=separate) for name, model in job.models.items()
             }
         finish_backbones(job, {name: student.backbone for name, student in students.items()}, device)
         students = {name: student.to(device) for name, student in students.items()}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
-from dinomill.models import VisionTransformer
+from dinomill.models.backbones import Backbone
 from dinomill.models.student import StudentBackbone
 from dinomill.training.initialisation import initialise
 from dinomill.training.job import TrainingJob
@@ -17,7 +19,7 @@ def drawing(device: torch.device) -> torch.device:
     return device if device.type == "meta" else HOST
 
 
-def finish_backbones(job: TrainingJob, backbones: dict[str, VisionTransformer], device: torch.device) -> None:
+def finish_backbones(job: TrainingJob, backbones: Mapping[str, Backbone], device: torch.device) -> None:
     """Draw again what the job wants drawn otherwise, and freeze what it never trains."""
     for name, backbone in backbones.items():
         if device.type != "meta":

@@ -11,7 +11,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from dinomill.models import VisionTransformer
+from dinomill.models import VisionTransformer, VisionTransformerConfig
 from dinomill.training.config import PretrainingStepConfig, StepConfig
 from dinomill.training.given_weights import start_heads_from, starting_backbone
 from dinomill.training.initialisation import initialise
@@ -47,6 +47,7 @@ class Pretraining(ByPrototypes):
         """The networks of a job, drawn or from the weights that it names."""
         drawn, step = device.type != "meta", job.step
         ((name, model),) = job.models.items()
+        assert isinstance(model, VisionTransformerConfig), "other families are students of a distillation alone"
         with drawing(device):
             backbone = VisionTransformer(model)
             network = Network(backbone, step.head, separate_heads=step.separate_heads)
