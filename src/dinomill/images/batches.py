@@ -39,6 +39,8 @@ class Batch:
     mask_weights: torch.Tensor  # [M] float32
     unreadable: tuple[Unreadable, ...] = ()  # images that others took the places of
     anchor_crops: torch.Tensor | None = None  # [2B, C, A, A] float32: the global crops with more pixels, if asked for
+    taught_classes: torch.Tensor | None = None  # [2B, D] float16: a teacher's class features of the global crops, kept
+    taught_patches: torch.Tensor | None = None  # [2B, N, D] float16: its patches
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""
@@ -47,12 +49,15 @@ class Batch:
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """By name; those that this batch has."""
-        anchor = {} if self.anchor_crops is None else {"anchor_crops": self.anchor_crops}
-        return {name: getattr(self, name) for name in TENSORS} | anchor
+        optional = {name: getattr(self, name) for name in OPTIONAL}
+        there = {name: value for name, value in optional.items() if value is not None}
+        return {name: getattr(self, name) for name in TENSORS} | there
 
 
 _CROPS = "crops."  # and the number of their group: names of rendered crops in one piece of memory
 
+TAUGHT = ("taught_classes", "taught_patches")
+OPTIONAL = ("anchor_crops", *TAUGHT)
 TENSORS = ("indices", "global_crops", "local_crops", "masks", "mask_indices", "mask_weights")
 
 
@@ -257,4 +262,5 @@ def assemble(
         mask_weights=arrays["mask_weights"],
         unreadable=unreadable,
         anchor_crops=anchor[0] if anchor else None,
+        **{name: arrays[name] for name in TAUGHT if name in arrays},
     )

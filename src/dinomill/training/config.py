@@ -142,6 +142,14 @@ class TeachingConfig(Config):
     )
 
 
+class CacheConfig(Config):
+    """The teacher's features of a few views of each image, kept on disk: it sees each once, however long the run."""
+
+    folder: Path = Field(description="where they are kept, by image, view and teacher; several runs may share it")
+    views: int = Field(default=4, ge=1, description="pairs of global crops an image; epoch n shows pair n modulo this")
+    max_gb: float = Field(default=20.0, gt=0, description="gigabytes that they may take; more is refused before a run")
+
+
 class LoraConfig(Config):
     """Low-rank adaptation of the blocks' projections; everything else of the backbone keeps the starting weights."""
 

@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from dinomill import tracking
+from dinomill.errors import ConfigError
 from dinomill.execution.launch import LauncherConfig, launch
 from dinomill.handles import START_NAME, DatasetHandle, ModelHandle
 from dinomill.models.pooling import pooled_dim
@@ -31,6 +32,7 @@ from dinomill.training.job import TrainingJob
 log = logging.getLogger(__name__)
 
 RUN_NAME = "run.json"
+_OF_TEACHER = {"teacher_sha256", "teacher_heads_sha256"}
 
 
 def run_job(job: TrainingJob, launcher: LauncherConfig, dataset: DatasetHandle) -> None:
@@ -55,6 +57,26 @@ def run_job(job: TrainingJob, launcher: LauncherConfig, dataset: DatasetHandle) 
 
     # The MLflow run's address is in the environment, which the workers inherit.
     launch(worker.__name__, job.save(), work=job.work, config=launcher, environment={})
+
+
+def refuse_replaced_teacher(job: TrainingJob) -> None:
+    """Refuse to begin anew beside an unfinished run of the same teacher's address that held other weights.
+
+    Raises:
+        ConfigError: With both hashes.
+    """
+    left = left_behind(job.work, job.identity(), finished="exported")
+    if left is None or {key for key, _, _ in left.changed} - _OF_TEACHER:
+        return
+    before = TrainingJob.load(left.folder / "job.json")
+    if before.teacher != job.teacher:
+        return
+    raise ConfigError(
+        f"The teacher {job.teacher} was replaced since the distillation began.",
+        found="; ".join(f"{key} {new}" for key, _, new in left.changed),
+        expected="; ".join(f"{key} {old}, as at step {left.step:,} of {left.folder}" for key, old, _ in left.changed),
+        action=f"put the old file back to continue, or remove {left.folder} to begin anew with the new one",
+    )
 
 
 def _own_run(job: TrainingJob) -> tracking.Run:

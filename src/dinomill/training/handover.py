@@ -5,7 +5,8 @@
   <name>/history.parquet          the curve
   <name>/config.json              shape and preprocessing; <name> is a student's, `student` in pretraining
   <name>/model.safetensors        its moving average
-  <name>/heads.safetensors        its DINO and iBOT heads, for a distillation that has it as its teacher
+  <name>/heads.safetensors        its DINO and iBOT heads, for a distillation that has it as its teacher; of a
+                                  regression, its projectors
   <name>/look_00000080.jpg        what the monitor saw at a few looks (of the first student)
 
 <work>/start/                     the backbone that training started from, with the trained one's preprocessing
@@ -84,7 +85,8 @@ def export(job: TrainingJob, dataset: DatasetHandle, engine: Engine, history: Hi
             save_backbone(folder / name, from_tensors(config, tensors, where="the trained network"), extra=section)
             heads = {
                 f"{head}.{key}": tensor.contiguous()
-                for head in ("dino_head", "ibot_head")
+                for head in engine.module.average(name).parts()
+                if head != "backbone"
                 for key, tensor in _under(state, f"averages.{name}.{head}.").items()
             }
             with atomic_file(folder / name / HEADS_NAME) as path:

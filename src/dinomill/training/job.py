@@ -22,6 +22,7 @@ from dinomill.storage.hashing import hash_json
 from dinomill.training.config import (
     AdaptationConfig,
     Address,
+    CacheConfig,
     DistillationStepConfig,
     InitialisationConfig,
     MonitorConfig,
@@ -137,6 +138,7 @@ class TrainingJob(Config):
     teaching: TeachingConfig | None = Field(
         default=None, description="how students learn from a teacher without heads; null: from its heads' assignments"
     )
+    cache: CacheConfig | None = Field(default=None, description="where the teacher's features are kept; null: nowhere")
     teacher_heads_sha256: str | None = Field(default=None, description="of its heads: the students learn from them")
     initial: Address | None = Field(
         default=None, description="weights that the student starts from, with its heads where they fit"

@@ -58,6 +58,27 @@ class Network(Student):
         return self.dino_head.bottleneck(class_tokens), self.ibot_head.bottleneck(patches)
 
 
+class Regressor(Student):
+    """A backbone with a projector to a teacher's class features, and one to its patches.
+
+    Args:
+        backbone: The student's.
+        out_dim: Width of the teacher's features.
+        hidden_dim: Of a hidden layer; 0: the projectors are linear.
+    """
+
+    def __init__(self, backbone: VisionTransformer, out_dim: int, *, hidden_dim: int) -> None:
+        super().__init__(backbone)
+        self.class_projector = _projector(backbone.embed_dim, hidden_dim, out_dim)
+        self.patch_projector = _projector(backbone.embed_dim, hidden_dim, out_dim)
+
+
+def _projector(in_dim: int, hidden_dim: int, out_dim: int) -> nn.Sequential:
+    if hidden_dim == 0:
+        return nn.Sequential(nn.Linear(in_dim, out_dim))
+    return nn.Sequential(nn.Linear(in_dim, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, out_dim))
+
+
 def prototypes(head: ProjectionHead) -> Prototypes:
     """A head's last layer, for losses that take it in tiles."""
     return Prototypes(head.last_layer.weight_v, head.last_layer.weight_g)

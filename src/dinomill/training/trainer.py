@@ -15,9 +15,7 @@ from types import FrameType
 from dinomill import tracking
 from dinomill.errors import DinomillError, Interrupted
 from dinomill.handles import DatasetHandle
-from dinomill.images.batch_recipe import Anchor, Coarse
 from dinomill.images.batches import Batch
-from dinomill.images.loader import TrainingLoader
 from dinomill.images.manifest import read_kept
 from dinomill.training.agreement import Agreement, Vote
 from dinomill.training.checkpoint import Checkpoints
@@ -26,6 +24,7 @@ from dinomill.training.handover import export, keep_start, preprocessing
 from dinomill.training.health import Reading, Verdict
 from dinomill.training.history import History, Recorder
 from dinomill.training.job import TrainingJob
+from dinomill.training.loading import build_loader
 from dinomill.training.logbook import Reporter
 from dinomill.training.monitor import Monitor, monitor_sets
 from dinomill.training.not_finite import (
@@ -35,7 +34,6 @@ from dinomill.training.not_finite import (
     NotFiniteError,
     broken_parts,
     name_images,
-    other_seed,
     read_detours,
 )
 from dinomill.training.parallel import World
@@ -194,56 +192,6 @@ class Guard:
     def _paths(self, rows: Sequence[int]) -> list[str]:
         paths = read_kept(DatasetHandle.load(self._job.dataset).manifest).paths
         return [str(paths[row]) for row in rows]
-
-
-def build_loader(
-    job: TrainingJob, dataset: DatasetHandle, world: World, *, start_step: int, order: int = 0
-) -> TrainingLoader:
-    """This process's share of the micro-batches that are left; their images are those of whole batches.
-
-    Args:
-        job: Whose training it is.
-        dataset: The images.
-        world: The processes.
-        start_step: Steps done.
-        order: 0 is the order of the images that the seed gives, others are others.
-    """
-    recipe = job.recipe
-    return TrainingLoader(
-        dataset,
-        crops=recipe.crops,
-        masking=recipe.masking,
-        loader=job.runtime.loader,
-        patch_size=job.patch_size,
-        batch_size=job.batch_per_process(world.size),
-        seed=recipe.seed if order == 0 else other_seed(recipe.seed, order),
-        rank=world.rank,
-        world=world.size,
-        start_step=start_step * recipe.accumulate,
-        steps=(recipe.steps - start_step) * recipe.accumulate,
-        device=world.device,
-        mean=job.mean,
-        std=job.std,
-        mix=recipe.mix,
-        anchor=anchor_crops(job),
-        coarse=coarse_crops(job),
-    )
-
-
-def coarse_crops(job: TrainingJob) -> Coarse | None:
-    """The sizes of the first crops, until the batch that is the first with all pixels; None: always the same."""
-    low = job.recipe.low_resolution
-    if low is None:
-        return None
-    return Coarse(low.global_size, low.local_size, low.steps(job.recipe.steps) * job.recipe.accumulate)
-
-
-def anchor_crops(job: TrainingJob) -> Anchor | None:
-    """What the loader renders for the anchor of Gram anchoring; None without one, or where the crops themselves do."""
-    gram = job.step.losses.gram
-    if gram is None or gram.enlarge == 1:
-        return None
-    return Anchor(job.recipe.crops.global_size * gram.enlarge, gram.start * job.recipe.accumulate)
 
 
 def grouped(batches: Iterable[Batch], count: int) -> Iterator[list[Batch]]:
