@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, Tag, model_validator
 
-from dinomill.config import Config
+from dinomill.config import Config, tag
 from dinomill.execution.launch import LauncherConfig
-from dinomill.training.config import Address, CacheConfig, DistillationStepConfig, StatedModel
+from dinomill.models.convnext_config import ConvNeXtConfig, Count
+from dinomill.models.kinds import BY_KIND, CONVNEXT, VIT
+from dinomill.training.config import (
+    Address,
+    CacheConfig,
+    DistillationStepConfig,
+    InitialisationConfig,
+    StatedModel,
+)
 from dinomill.training.job import Runtime, TrainingRecipe
 
 
@@ -24,6 +32,26 @@ class StudentModel(StatedModel):
     )
     in_channels: int | Literal["auto"] = Field(default="auto", description="channels of an image; auto: the teacher's")
 
+
+class StudentConvNeXt(ConvNeXtConfig):
+    """A convolutional student's shape; it has no positions, and its places follow from stem and stages."""
+
+    in_channels: Count | Literal["auto"] = Field(  # type: ignore[assignment]
+        default="auto", description="channels of an image; auto: the teacher's"
+    )
+    linear_init: Literal["trunc_normal", "lecun_normal"] = Field(
+        default="trunc_normal",
+        description="linear layers at the start: a standard deviation of 0.02 as in the official code, or of 1/√fan_in",
+    )
+
+    @property
+    def initialisation(self) -> InitialisationConfig | None:
+        """How its weights are drawn; None: as in the official code."""
+        return None if self.linear_init == "trunc_normal" else InitialisationConfig(linear_init=self.linear_init)
+
+
+# By `kind`; without one, a vision transformer.
+AnyStudent = Annotated[Annotated[StudentModel, Tag(tag(VIT))] | Annotated[StudentConvNeXt, Tag(tag(CONVNEXT))], BY_KIND]
 
 PIPELINE = "pretraining"  # the teacher that this project's pretraining makes
 
@@ -74,7 +102,9 @@ class DistillationConfig(TrainingRecipe):
         description="folder of checkpoints and curves, outside DVC; each configuration has its own in it"
     )
     output: Path = Field(description="folder of the finished students; DVC's out")
-    students: dict[str, StudentModel] = Field(min_length=1, description="shapes by name; channels are the teacher's")
+    students: dict[str, AnyStudent] = Field(
+        min_length=1, description="shapes by name, of vision transformers or (kind: convnext) ConvNeXts"
+    )
     champion: str | None = Field(
         default=None, description="the student that later stages register and package; null: the first"
     )

@@ -14,7 +14,7 @@ from dinomill.distillation.students import resolve_students
 from dinomill.distillation.teacher import Teacher, find_teacher, teaching
 from dinomill.errors import ConfigError
 from dinomill.handles import DatasetHandle, ModelHandle, StudentsHandle
-from dinomill.models.config import VisionTransformerConfig
+from dinomill.models.kinds import ModelConfig
 from dinomill.storage.atomic import atomic_folder
 from dinomill.storage.hashing import hash_json
 from dinomill.training.hand_on import adopt, local_labelled, refuse_replaced_teacher, run_job
@@ -97,7 +97,7 @@ def distillation_job(
     )
 
 
-def warn_of_larger(models: Mapping[str, VisionTransformerConfig], teacher: Teacher) -> None:
+def warn_of_larger(models: Mapping[str, ModelConfig], teacher: Teacher) -> None:
     """Say which students have more numbers than their teacher: they are not what distillation is for."""
     for name, model in models.items():
         count = count_parameters(model)
@@ -111,11 +111,11 @@ def warn_of_larger(models: Mapping[str, VisionTransformerConfig], teacher: Teach
             )
 
 
-def count_parameters(model: VisionTransformerConfig) -> int:
+def count_parameters(model: ModelConfig) -> int:
     """Of a backbone; nothing is drawn."""
     import torch
 
-    from dinomill.models import VisionTransformer
+    from dinomill.models.backbones import new_backbone
 
     with torch.device("meta"):
-        return sum(parameter.numel() for parameter in VisionTransformer(model).parameters())
+        return sum(parameter.numel() for parameter in new_backbone(model).parameters())

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dinomill.distillation.config import DistillationConfig, StudentModel
+from dinomill.distillation.config import DistillationConfig, StudentConvNeXt, StudentModel
 from dinomill.errors import ConfigError
 from dinomill.models.config import VisionTransformerConfig
+from dinomill.models.convnext_config import ConvNeXtConfig
+from dinomill.models.kinds import ModelConfig
 from dinomill.training.starting import resolve_model
 
 
-def resolve_students(
-    config: DistillationConfig, teacher: Mapping[str, Any], name: str
-) -> dict[str, VisionTransformerConfig]:
+def resolve_students(config: DistillationConfig, teacher: Mapping[str, Any], name: str) -> dict[str, ModelConfig]:
     """The students' models, which see the teacher's channels, and patches of their own.
 
     Args:
@@ -31,14 +31,43 @@ def resolve_students(
 
 
 def _resolved(
-    config: DistillationConfig, model: StudentModel, teacher: Mapping[str, Any], key: str, name: str
-) -> VisionTransformerConfig:
+    config: DistillationConfig, model: StudentModel | StudentConvNeXt, teacher: Mapping[str, Any], key: str, name: str
+) -> ModelConfig:
     if model.in_channels not in (teacher["in_channels"], "auto"):
         raise ConfigError(
             f"{key}.in_channels is not the teacher's.",
             found=f"{model.in_channels}; the teacher {name} has {teacher['in_channels']}",
             action=f"set it to {teacher['in_channels']}: both learn from the same images",
         )
+    if isinstance(model, StudentConvNeXt):
+        return _convolutional(config, model, teacher["in_channels"], key)
+    return _transformer(config, model, teacher, key, name)
+
+
+def _convolutional(config: DistillationConfig, model: StudentConvNeXt, channels: int, key: str) -> ConvNeXtConfig:
+    stride, crops = model.patch_size, config.crops
+    if crops.global_size % stride:
+        raise ConfigError(
+            f"{key}: its places do not divide crops.global_size.",
+            found=f"a stem of {model.stem} and {len(model.dims)} stages: places of {stride} pixels, crops of "
+            f"{crops.global_size}",
+            action=f"set distillation.crops.global_size to {max(round(crops.global_size / stride), 1) * stride}, or a "
+            "smaller stem, or fewer stages",
+        )
+    if crops.local_crops and crops.local_size < stride:
+        raise ConfigError(
+            f"{key}: its places are larger than the local crops.",
+            found=f"a stem of {model.stem} and {len(model.dims)} stages: places of {stride} pixels, local crops of "
+            f"{crops.local_size}",
+            action=f"set distillation.crops.local_size to {stride} at least, or a smaller stem, or fewer stages",
+        )
+    shape = model.model_dump(exclude={"linear_init"}) | {"in_channels": channels}
+    return ConvNeXtConfig.parse(shape, where=key)
+
+
+def _transformer(
+    config: DistillationConfig, model: StudentModel, teacher: Mapping[str, Any], key: str, name: str
+) -> VisionTransformerConfig:
     patch = teacher.get("patch_size") if model.patch_size == "auto" else model.patch_size
     if patch is None:
         raise ConfigError(

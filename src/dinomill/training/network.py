@@ -67,7 +67,7 @@ class Regressor(Student):
         hidden_dim: Of a hidden layer; 0: the projectors are linear.
     """
 
-    def __init__(self, backbone: VisionTransformer, out_dim: int, *, hidden_dim: int) -> None:
+    def __init__(self, backbone: Backbone, out_dim: int, *, hidden_dim: int) -> None:
         super().__init__(backbone)
         self.class_projector = _projector(backbone.embed_dim, hidden_dim, out_dim)
         self.patch_projector = _projector(backbone.embed_dim, hidden_dim, out_dim)

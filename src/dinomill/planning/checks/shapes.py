@@ -11,6 +11,8 @@ from dinomill.distillation.students import resolve_students
 from dinomill.errors import DinomillError
 from dinomill.images.masking import draw_masks
 from dinomill.models.config import VisionTransformerConfig
+from dinomill.models.convnext_config import ConvNeXtConfig
+from dinomill.models.kinds import ModelConfig
 from dinomill.planning.checks.problems import Problem
 from dinomill.planning.checks.request import Request
 from dinomill.planning.checks.weights import starting
@@ -170,7 +172,7 @@ def _students(config: DistillationConfig, teacher: dict[str, Any], request: Requ
     """Students see the teacher's patches of the teacher's images, and are smaller than it."""
     auto = request.runs("pretraining") and request.pretraining and _open_channels(request.pretraining.model)
     for name, student in config.students.items():
-        if student.image_size == "auto" and config.crops.global_size % teacher["patch_size"]:
+        if getattr(student, "image_size", None) == "auto" and config.crops.global_size % teacher["patch_size"]:
             continue  # said of the crops, whose size it takes
         # Channels that the dataset decides are the same for both.
         shape = teacher | ({"in_channels": student.in_channels} if auto and student.in_channels != "auto" else {})
@@ -189,9 +191,9 @@ def _open_channels(model: Any) -> bool:
     return getattr(model, "in_channels", None) == "auto"
 
 
-def _size(name: str, student: VisionTransformerConfig, teacher: dict[str, Any]) -> Iterator[Problem]:
+def _size(name: str, student: ModelConfig, teacher: dict[str, Any]) -> Iterator[Problem]:
     width, depth = teacher.get("embed_dim"), teacher.get("depth")
-    if width and depth and student.depth * student.embed_dim**2 > depth * width**2:
+    if width and depth and _weights(student) > 12 * depth * width**2:
         yield Problem(
             f"distillation.students.{name}",
             f"The student {name!r} is larger than its teacher.",
@@ -199,6 +201,13 @@ def _size(name: str, student: VisionTransformerConfig, teacher: dict[str, Any]) 
             action="make it smaller, or serve the teacher: registration.network: teacher",
             warning=True,
         )
+
+
+def _weights(student: ModelConfig) -> int:
+    """Of its blocks: of a vision transformer 12 times the squared width each, of a ConvNeXt 8 times."""
+    if isinstance(student, ConvNeXtConfig):
+        return sum(8 * depth * dim**2 for dim, depth in zip(student.dims, student.depths, strict=True))
+    return 12 * student.depth * student.embed_dim**2
 
 
 def far_off(side: int, images: float) -> str | None:

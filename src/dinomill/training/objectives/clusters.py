@@ -14,7 +14,8 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from dinomill.models import HeadConfig, VisionTransformer
+from dinomill.models import HeadConfig
+from dinomill.models.backbones import new_backbone
 from dinomill.models.hardware import autocast
 from dinomill.models.student import CropFeatures
 from dinomill.training.config import DistillationStepConfig, StepConfig
@@ -74,8 +75,7 @@ class Clusters(ByPrototypes):
         )
         with drawing(device):
             students = {
-                name: Network(VisionTransformer(model), shape, separate_heads=True)
-                for name, model in job.models.items()
+                name: Network(new_backbone(model), shape, separate_heads=True) for name, model in job.models.items()
             }
         finish_backbones(job, {name: student.backbone for name, student in students.items()}, device)
         for student in students.values():

@@ -12,7 +12,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from dinomill.models import VisionTransformer
+from dinomill.models.backbones import new_backbone
 from dinomill.models.hardware import autocast
 from dinomill.models.student import CropFeatures
 from dinomill.training.config import DistillationStepConfig, StepConfig
@@ -71,7 +71,7 @@ class Regression(Objective):
         tensors = fitted(job, teacher, device)
         with drawing(device):
             students = {
-                name: Regressor(VisionTransformer(model), teaching.dim, hidden_dim=teaching.hidden_dim)
+                name: Regressor(new_backbone(model), teaching.dim, hidden_dim=teaching.hidden_dim)
                 for name, model in job.models.items()
             }
         finish_backbones(job, {name: student.backbone for name, student in students.items()}, device)
