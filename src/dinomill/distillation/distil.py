@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Mapping
 
 from dinomill.distillation.config import DistillationConfig
@@ -17,8 +18,10 @@ from dinomill.handles import DatasetHandle, ModelHandle, StudentsHandle
 from dinomill.models.kinds import ModelConfig
 from dinomill.storage.atomic import atomic_folder
 from dinomill.storage.hashing import hash_json
+from dinomill.training.given_teacher import GivenTeacher
 from dinomill.training.hand_on import adopt, local_labelled, refuse_replaced_teacher, run_job
 from dinomill.training.job import TrainingJob, TrainingRecipe
+from dinomill.training.teacher_cache import require_room, with_places
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +43,10 @@ def distil(
         DinomillError: What went wrong in a worker.
     """
     job = distillation_job(dataset, teacher, labelled, config)
+    if job.cache is not None:
+        print(
+            f"distillation: the teacher's features: {require_room(job, dataset)} in {job.cache.folder}", file=sys.stderr
+        )
     if not config.own_teacher:
         refuse_replaced_teacher(job)
     run_job(job, config.launcher, dataset)
@@ -70,6 +77,8 @@ def distillation_job(
             + (" (curation.write.channels: 3)" if len(teacher.mean) == 3 else ""),
         )
     learnt = teaching(config, teacher, dataset)
+    if learnt is not None and learnt.views is not None:
+        learnt = with_places(learnt, GivenTeacher(teacher.address, teacher.sha256, learnt.size), dataset.channels)
     # The teacher must see what it was trained on, and the students see the same crops: their normalisation is its.
     shown = (teacher.mean, teacher.std)
     mean, std = (None, None) if shown == (dataset.mean, dataset.std) else shown

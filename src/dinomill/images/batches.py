@@ -20,8 +20,10 @@ from dinomill.images.crop_plan import CropPlan, draw_plan
 from dinomill.images.fetch import Fetcher, UnreadableError
 from dinomill.images.manifest import KeptImages
 from dinomill.images.masking import Masks, draw_masks
+from dinomill.images.mixture import MixedSampler
 from dinomill.images.packing import Blank, Layout, Writes
 from dinomill.images.render_batched import Outline, prepare, render
+from dinomill.images.sampler import Sampler
 from dinomill.images.shards import ImageSource
 from dinomill.images.substitutes import TRIES, Unreadable, substitute
 
@@ -71,6 +73,7 @@ class RawBatch:
     plan: CropPlan
     masks: Masks
     unreadable: tuple[Unreadable, ...]
+    taught: Mapping[str, npt.NDArray[Any]]
 
     def numbers(self) -> dict[str, npt.NDArray[Any]]:
         """What of a batch is no crop."""
@@ -79,6 +82,7 @@ class RawBatch:
             "masks": self.masks.masks,
             "mask_indices": self.masks.indices,
             "mask_weights": self.masks.weights,
+            **self.taught,
         }
 
 
@@ -122,6 +126,7 @@ class BatchMaker:
         decoded, unreadable = [], []
         for column, (row, epoch) in enumerate(zip(rows.tolist(), epochs.tolist(), strict=True)):
             try:
+                self._require_features(row, epoch)
                 decoded.append(self.fetcher.decode(row, plan.boxes[:, column]))
             except UnreadableError as error:
                 pixels, instead = self._instead(row, epoch, column, plan, error)
@@ -138,11 +143,25 @@ class BatchMaker:
             step=step,
             rank=recipe.sampler.rank,
         )
-        return RawBatch(step, rows, decoded, plan, masks, tuple(unreadable))
+        taught = recipe.views.take(rows, epochs) if self._teaches else {}
+        return RawBatch(step, rows, decoded, plan, masks, tuple(unreadable), taught)
+
+    @property
+    def _teaches(self) -> bool:
+        """Whether a teacher's features come with the crops; not while they are made."""
+        return self.recipe.views is not None and isinstance(self.recipe.sampler, Sampler | MixedSampler)
+
+    def _require_features(self, row: int, epoch: int) -> None:
+        views = self.recipe.views
+        if views is not None and self._teaches and not views.has(row, epoch):
+            raise UnreadableError("it could not be read when the teacher's features were made")
 
     def _plan(self, rows: Rows, epochs: Rows) -> CropPlan:
         recipe = self.recipe
         sizes = self.images.sizes[rows]
+        if recipe.views is not None:
+            how = {"seed": recipe.sampler.seed, "channels": recipe.channels}
+            return recipe.views.plan(recipe.crops, sizes, rows, epochs, **how)
         return draw_plan(recipe.crops, sizes, rows, epochs, seed=recipe.sampler.seed, channels=recipe.channels)
 
     def _instead(self, row: int, epoch: int, column: int, plan: CropPlan, error: UnreadableError) -> tuple[Pixels, int]:
@@ -153,6 +172,7 @@ class BatchMaker:
             instead = int(members[number])
             own = self._plan(np.array([instead]), np.array([epoch]))
             try:
+                self._require_features(instead, epoch)
                 pixels = self.fetcher.decode(instead, own.boxes[:, 0])
             except UnreadableError:
                 continue

@@ -140,6 +140,7 @@ class TeachingConfig(Config):
     views: int | None = Field(
         default=None, ge=1, description="pairs of global crops an image that the cache holds; null: no cache"
     )
+    places: int | None = Field(default=None, ge=1, description="of the teacher's map, with a cache")
 
 
 class CacheConfig(Config):

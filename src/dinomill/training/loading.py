@@ -10,6 +10,7 @@ from dinomill.images.loader import TrainingLoader
 from dinomill.training.job import TrainingJob
 from dinomill.training.not_finite import other_seed
 from dinomill.training.parallel import World
+from dinomill.training.teacher_cache import views_of
 
 
 def build_loader(
@@ -25,8 +26,9 @@ def build_loader(
         order: 0 is the order of the images that the seed gives, others are others.
     """
     recipe = job.recipe
+    loaded = dataset if isinstance(dataset, DatasetHandle) else DatasetHandle.load(dataset)
     return TrainingLoader(
-        dataset,
+        loaded,
         crops=recipe.crops,
         masking=recipe.masking,
         loader=job.runtime.loader,
@@ -43,6 +45,7 @@ def build_loader(
         mix=recipe.mix,
         anchor=anchor_crops(job),
         coarse=coarse_crops(job),
+        views=views_of(job, loaded.manifest),
     )
 
 

@@ -38,6 +38,7 @@ from dinomill.training.not_finite import (
 )
 from dinomill.training.parallel import World
 from dinomill.training.progress import Clock, ProgressBar
+from dinomill.training.teacher_cache import fill
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,11 @@ def train(job: TrainingJob, world: World) -> None:
     taken = together.decided(lambda: [asdict(detour) for detour in read_detours(job.work)])
     detours = Detours([Detour(**row) for row in taken], job.work / DETOURS_NAME if world.is_main else None)
     with stop_signals() as stop, tracking.attach(background=True) as run:
+        if not fill(job, dataset, world, lambda: stop.requested):
+            raise Interrupted(
+                f"The {job.stage} was stopped while the teacher's features were made; those that are made are kept.",
+                action="run the same command again: it continues with the others",
+            )
         while True:
             try:
                 return _train(job, world, dataset, checkpoints, detours, run, stop)
