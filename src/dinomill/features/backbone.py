@@ -14,6 +14,7 @@ from dinomill.features.preprocessing import at_size, preprocessing_of, says_itse
 from dinomill.images.preprocess import PreprocessingConfig
 from dinomill.models.backbones import Backbone
 from dinomill.models.loading import OURS, Weights, read_weights
+from dinomill.models.vision_transformer import VisionTransformer
 
 
 class BackboneFeatures(Features):
@@ -44,6 +45,16 @@ class BackboneFeatures(Features):
         outputs = self.model.forward_features(batch)
         patches = outputs["x_norm_patchtokens"]
         return Tokens(outputs["x_norm_clstoken"], patches.mean(dim=1), patches)
+
+    def blocks(self, batch: Tensor, count: int) -> tuple[Tokens, ...]:
+        """Tokens of the last blocks of ``[B, C, H, W]``, as DINOv2's evaluations take them.
+
+        Of a ConvNeXt those of its last map alone: earlier stages have other widths and finer grids.
+        """
+        if not isinstance(self.model, VisionTransformer):
+            return (self(batch),)
+        layers = self.model.get_intermediate_layers(batch, min(count, self.model.n_blocks), return_class_token=True)
+        return tuple(Tokens(cls, patches.mean(dim=1), patches) for patches, cls in layers)
 
     def to(self, device: torch.device | str) -> Self:
         """Move the network."""
