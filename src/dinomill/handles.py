@@ -113,6 +113,10 @@ class ModelHandle(Handle):
     initial: str | None = Field(default=None, description="address of the weights that it started from; null: random")
     initial_sha256: str | None = Field(default=None, description="of their content")
     run_id: str | None = Field(default=None, description="the MLflow run")
+    licence: str | None = Field(
+        default=None, description="of the weights that it was made from; own: random ones alone; null: unknown"
+    )
+    origin: str | None = Field(default=None, description="what it was made from, for people")
 
     @property
     def start(self) -> Path | None:
@@ -152,6 +156,8 @@ class RegistrationHandle(Handle):
     source: Path = Field(description="the folder of the exported backbone that was registered")
     passed_gate: bool
     gate: tuple[str, ...] = Field(description="one sentence a check, with its figures")
+    licence: str | None = Field(default=None, description="of the weights; own: the user's; null: unknown")
+    origin: str | None = Field(default=None, description="what they were made from")
 
 
 class PackageHandle(Handle):

@@ -59,6 +59,9 @@ def export(
     form: Annotated[str, typer.Argument(metavar="FORMAT", help="pth, safetensors, pt2, onnx or openvino.")],
     output: Annotated[Path, typer.Argument(help="The file to write; its suffix becomes the format's.")],
     model: Annotated[str | None, typer.Option("--model", "-m", help=MODEL)] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="Of the weights, where nothing says it; it goes into the file.")
+    ] = None,
     env: Env = None,
 ) -> None:
     """Write the model in a form that other runtimes read, after comparing it with the model itself."""
@@ -68,7 +71,7 @@ def export(
     output = output.absolute()
     if model is None:
         enter_project()
-    export_model(model, form, output, env=env)
+    export_model(model, form, output, licence=licence, env=env)
 
 
 @app.command(epilog="Examples: [bold]dinomill weights[/]   [bold]dinomill weights dinov3_vits16_pretrain.pth[/]")

@@ -69,9 +69,19 @@ def rows(description: Description) -> list[tuple[str, str]]:
         ("embedding", f"{description.embed_dim} numbers ({description.pooling})"),
         ("image", f"{settings.image_size} pixels out of {settings.resize}: {said}"),
         ("mean, std", f"{_numbers(settings.mean)}; {_numbers(settings.std)}"),
-        ("licence", description.licence or "unknown: nothing in the file or beside it says it"),
+        ("licence", _licence(description)),
+        *([("origin", description.origin)] if description.origin else []),
         ("sha256", _hash(description)),
     ]
+
+
+def _licence(description: Description) -> str:
+    from dinomill.models.known import OWN_LICENCE
+
+    if description.licence is None:
+        return "unknown: nothing in the file or beside it says it"
+    own = description.licence == OWN_LICENCE
+    return "own: trained from random weights alone" if own else description.licence
 
 
 def _released(description: Description, config: ModelConfig) -> list[tuple[str, str]]:

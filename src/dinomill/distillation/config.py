@@ -79,6 +79,11 @@ class DistillationConfig(TrainingRecipe):
         description="whose features are learnt: null or `pretraining` is the pipeline's own; else a folder or file of "
         "weights (ours, DINOv2, DINOv3, Hugging Face), models:/name@alias, efficientnet-lite0, .onnx, .xml",
     )
+    licence: str | None = Field(
+        default=None,
+        min_length=1,
+        description="of the teacher, where nothing beside its weights says it; it goes wherever the students go",
+    )
     objective: Literal["auto", "assignments", "clusters", "regression"] = Field(
         default="auto",
         description="assignments: to the prototypes of the teacher's heads; clusters: to centres of its own features; "

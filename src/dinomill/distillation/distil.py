@@ -15,6 +15,7 @@ from dinomill.distillation.students import resolve_students
 from dinomill.distillation.teacher import Teacher, find_teacher, teaching
 from dinomill.errors import ConfigError
 from dinomill.handles import DatasetHandle, ModelHandle, StudentsHandle
+from dinomill.licences import made_from, warn_if_unknown
 from dinomill.models.kinds import ModelConfig
 from dinomill.storage.atomic import atomic_folder
 from dinomill.storage.hashing import hash_json
@@ -43,6 +44,7 @@ def distil(
         DinomillError: What went wrong in a worker.
     """
     job = distillation_job(dataset, teacher, labelled, config)
+    warn_if_unknown(job.licence, f"the teacher {config.teacher or job.teacher}", "distillation.licence")
     if job.cache is not None:
         print(
             f"distillation: the teacher's features: {require_room(job, dataset)} in {job.cache.folder}", file=sys.stderr
@@ -76,6 +78,9 @@ def distillation_job(
             action="distil on a dataset of the teacher's kind"
             + (" (curation.write.channels: 3)" if len(teacher.mean) == 3 else ""),
         )
+    provenance = made_from(
+        "distilled from", teacher.name, teacher.provenance, config.licence, key="distillation.licence"
+    )
     learnt = teaching(config, teacher, dataset)
     if learnt is not None and learnt.views is not None:
         learnt = with_places(learnt, GivenTeacher(teacher.address, teacher.sha256, learnt.size), dataset.channels)
@@ -99,6 +104,8 @@ def distillation_job(
         teacher_heads_sha256=teacher.heads_sha256 if learnt is None else None,
         teaching=learnt,
         cache=config.cache,
+        licence=provenance.licence,
+        origin=provenance.origin,
         mean=mean,
         std=std,
         labelled=local_labelled(labelled),

@@ -10,6 +10,7 @@ from typing import Any
 from dinomill.distillation.config import DistillationConfig
 from dinomill.errors import ConfigError, InputError
 from dinomill.handles import HEADS_NAME, DatasetHandle, ModelHandle
+from dinomill.licences import Provenance, of_handle
 from dinomill.storage.hashing import hash_file
 from dinomill.training.config import TeachingConfig
 
@@ -29,6 +30,7 @@ class Teacher:
         image_size: Pixels at which it sees images by itself.
         mean: Per channel, what its images are normalised with.
         std: Per channel.
+        provenance: Its licence, and what it was made from.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Teacher:
     image_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    provenance: Provenance
 
 
 def find_teacher(config: DistillationConfig, own: ModelHandle | None) -> Teacher:
@@ -78,6 +81,7 @@ def find_teacher(config: DistillationConfig, own: ModelHandle | None) -> Teacher
         image_size=own.image_size,
         mean=tuple(own.mean),
         std=tuple(own.std),
+        provenance=of_handle(own),
     )
 
 
@@ -109,6 +113,7 @@ def _given(address: str) -> Teacher:
         image_size=found.preprocessing.image_size,
         mean=found.preprocessing.mean,
         std=found.preprocessing.std,
+        provenance=Provenance(found.licence, found.origin or ""),
     )
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dinomill.features.base import Description, Features, Tokens
-from dinomill.features.licence import licence_of
+from dinomill.features.licence import licence_of, origin_of
 from dinomill.features.preprocessing import at_size, preprocessing_of, says_itself
 from dinomill.images.preprocess import PreprocessingConfig
 from dinomill.models.backbones import Backbone
@@ -105,6 +105,7 @@ def describe_weights(
         parameters=sum(tensor.numel() for tensor in weights.tensors.values()),
         paths=weights.paths,
         licence=licence_of(weights),
+        origin=origin_of(weights),
         trained_so=told,
     )
     return description, weights

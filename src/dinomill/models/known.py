@@ -10,6 +10,8 @@ from dinomill.models.config import VisionTransformerConfig
 from dinomill.models.kinds import CONVNEXT, VIT, ModelConfig
 
 APACHE, DINOV3_LICENCE = "Apache-2.0", "DINOv3 License"
+# Instead of a licence's name: nothing foreign went into the weights; nothing says what did.
+OWN_LICENCE, UNKNOWN_LICENCE = "own", "unknown"
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,12 @@ def write_safetensors(path: Path, model: Backbone, metadata: Mapping[str, str] |
     path.chmod(0o644)  # safetensors makes files that only their owner can read
 
 
+def add_sections(folder: Path, sections: Mapping[str, Any]) -> None:
+    """Add sections to the ``config.json`` of an exported backbone, or replace them."""
+    config = read_config(folder) | dict(sections)
+    write_text(folder / CONFIG_NAME, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """The parsed ``config.json`` of an exported backbone.
 

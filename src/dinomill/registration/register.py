@@ -22,6 +22,8 @@ from dinomill.handles import (
     RegistrationHandle,
     StudentsHandle,
 )
+from dinomill.licences import of_handle, warn_if_unknown
+from dinomill.models.known import UNKNOWN_LICENCE
 from dinomill.registration.card import model_summary, version_card
 from dinomill.registration.config import CANDIDATE, CHAMPION, RegistrationConfig
 from dinomill.registration.gate import Champion, Check, gated, judge, labelled_tag
@@ -56,6 +58,7 @@ def register_model(
     """
     model = teacher if config.network == "teacher" else students.students[students.champion]
     check_export(model)
+    warn_if_unknown(of_handle(model).licence, model.name, "distillation.licence or pretraining.licence")
     score = _score_of(model, config, evaluation)
     with _run(config) as run:
         store = run.tracking_uri
@@ -169,6 +172,8 @@ def _tags(
         "network": config.network,
         "embed_dim": str(model.embed_dim),
         "image_size": str(model.image_size),
+        "licence": of_handle(model).licence or UNKNOWN_LICENCE,
+        "origin": model.origin,
         "weights_sha256": model.weights_sha256,
         "dataset_sha256": model.dataset_sha256,
         "teacher_sha256": model.teacher_sha256,
@@ -254,6 +259,8 @@ def _write(
         source=model.folder,
         passed_gate=all(check.passed for check in checks),
         gate=tuple(str(check) for check in checks),
+        licence=of_handle(model).licence,
+        origin=model.origin,
     )
     with atomic_folder(config.output) as folder:
         write_text(folder / "model_card.md", f"# {config.name} version {version.version}\n\n{card}")

@@ -6,7 +6,8 @@
     <name>.onnx           ONNX (extra `onnx`; weights over 2 GB in <name>.onnx.data); the description as metadata
     <name>.xml, .bin      OpenVINO (extra `openvino`); the description as runtime information
 
-The description is the preprocessing, the pooling that makes the tokens one embedding, and the licence, where known.
+The description is the preprocessing, the pooling that makes the tokens one embedding, the licence (or `unknown`) and
+the origin, where known.
 
 The programs take ``images [B, C, S, S]`` float32, preprocessed, any B, and return ``cls_token [B, D]`` and
 ``patch_tokens [B, N, D]``, after the final norm.
@@ -17,7 +18,7 @@ from __future__ import annotations
 import importlib.util
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -28,13 +29,14 @@ from dinomill.errors import InputError, MachineError
 from dinomill.features.backbone import BackboneFeatures
 from dinomill.features.base import Description
 from dinomill.features.door import open as open_features
-from dinomill.features.licence import LICENCE
+from dinomill.features.licence import LICENCE, ORIGIN
 from dinomill.features.programs import POOLING
 from dinomill.images.preprocess import SECTION
 from dinomill.models import convnext_names
 from dinomill.models.backbones import Backbone
 from dinomill.models.files import read_file
 from dinomill.models.kinds import ModelConfig
+from dinomill.models.known import OWN_LICENCE, UNKNOWN_LICENCE
 from dinomill.models.loading import load
 from dinomill.models.position import resize_positions
 from dinomill.models.prefixes import find_backbone
@@ -59,7 +61,9 @@ class Export:
     cosine: float  # the smallest cosine of any token with the original's
 
 
-def export(source: Path | str, form: Format, output: Path, *, tolerance: float = 1e-3) -> Export:
+def export(
+    source: Path | str, form: Format, output: Path, *, tolerance: float = 1e-3, licence: str | None = None
+) -> Export:
     """Export a backbone to one format and check it.
 
     Args:
@@ -67,9 +71,10 @@ def export(source: Path | str, form: Format, output: Path, *, tolerance: float =
         form: One of ``FORMATS``.
         output: The file to write; its suffix is set to the format's.
         tolerance: Largest allowed difference to the model; outputs are of the order of 1.
+        licence: Of the weights, where nothing beside them says it.
 
     Raises:
-        InputError: When the format is unknown, or the source cannot be read.
+        InputError: When the format is unknown, the source cannot be read, or says another licence.
         MachineError: When the format's extra is not installed, or the exported model does not repeat the original.
     """
     if form not in FORMATS:
@@ -82,6 +87,7 @@ def export(source: Path | str, form: Format, output: Path, *, tolerance: float =
             expected="the weights of a vision transformer or a ConvNeXt",
         )
     model, preprocessing = features.model, features.preprocessing
+    description = _licensed(features.description, licence)
     output = output.with_suffix(_SUFFIXES.get(form, f".{form}"))
     output.parent.mkdir(parents=True, exist_ok=True)
     write, run = _FORMS[form]
@@ -90,7 +96,7 @@ def export(source: Path | str, form: Format, output: Path, *, tolerance: float =
     images = torch.randn(2, preprocessing.channels, *2 * [preprocessing.image_size])
     with storage_errors(output), tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
         draft = Path(folder) / output.name
-        write(model, images, _described(features.description), draft)
+        write(model, images, _described(description), draft)
         difference, cosine = _compare(_Program(model), run(draft, model), images)
         if not difference <= tolerance:
             raise MachineError(
@@ -198,7 +204,20 @@ def _write_openvino(model: Backbone, images: Tensor, described: Described, path:
 
 def _described(description: Description) -> Described:
     told = {SECTION: description.preprocessing.model_dump_json(), POOLING: description.pooling}
-    return told if description.licence is None else {**told, LICENCE: description.licence}
+    told[LICENCE] = description.licence or UNKNOWN_LICENCE
+    return told if description.origin is None else {**told, ORIGIN: description.origin}
+
+
+def _licensed(description: Description, stated: str | None) -> Description:
+    if stated is None or (description.licence or "").casefold() == stated.casefold():
+        return description
+    if description.licence not in (None, OWN_LICENCE):
+        raise InputError(
+            f"{description.address} is under another licence.",
+            found=f"{description.licence}, as the weights say; {stated} was given",
+            action="leave the licence out",
+        )
+    return replace(description, licence=stated)
 
 
 def _trace(model: Backbone, images: Tensor) -> torch.export.ExportedProgram:

@@ -19,9 +19,11 @@ from pathlib import Path
 from dinomill import tracking
 from dinomill.errors import ConfigError
 from dinomill.execution.launch import LauncherConfig, launch
+from dinomill.features.licence import LICENCE, ORIGIN
 from dinomill.handles import START_NAME, DatasetHandle, ModelHandle
+from dinomill.models.known import UNKNOWN_LICENCE
 from dinomill.models.pooling import pooled_dim
-from dinomill.models.weights import WEIGHTS_NAME, load_backbone
+from dinomill.models.weights import WEIGHTS_NAME, add_sections, load_backbone
 from dinomill.storage.atomic import atomic_folder, write_text
 from dinomill.storage.hashing import hash_file, hash_json
 from dinomill.training.handover import SUMMARY_NAME, is_finished, preprocessing
@@ -46,7 +48,7 @@ def run_job(job: TrainingJob, launcher: LauncherConfig, dataset: DatasetHandle) 
         job.batch_per_process(processes)  # refused here rather than in every process
     run = _own_run(job)
     run.log_dataset("curated", job.dataset_sha256, str(job.dataset), rows=dataset.images)
-    run.set_tags({"work": str(job.work)})
+    run.set_tags({"work": str(job.work), LICENCE: job.licence or UNKNOWN_LICENCE, ORIGIN: job.origin or ""})
     if is_finished(job):
         log.info("The %s was finished before: taking its result from %s.", job.stage, job.work)
         return
@@ -108,6 +110,8 @@ def adopt(
     with atomic_folder(output) as folder:
         for path in sorted((job.exported / student).iterdir()):
             shutil.copyfile(path, folder / path.name)
+        # Not when the weights were written: a licence that is stated later changes no weight.
+        add_sections(folder, {LICENCE: job.licence or UNKNOWN_LICENCE, ORIGIN: job.origin})
         if initial is not None:
             shutil.copytree(job.work / START_NAME, folder / START_NAME)
     step = int(json.loads((job.exported / SUMMARY_NAME).read_text(encoding="utf-8"))["step"])
@@ -131,6 +135,8 @@ def adopt(
         initial=initial,
         initial_sha256=job.initial_sha256,
         run_id=os.environ.get("MLFLOW_RUN_ID"),
+        licence=job.licence,
+        origin=job.origin,
     )
 
 

@@ -151,6 +151,8 @@ class TrainingJob(Config):
     adaptation: AdaptationConfig | None = Field(
         default=None, description="how the starting weights are treated; null: as random ones are"
     )
+    licence: str | None = Field(default=None, description="of what the networks are made from; null: unknown")
+    origin: str | None = Field(default=None, description="what they are made from, for people")
     labelled: Path | None = Field(default=None, description="<split>/<class>/<image> for the monitor's kNN accuracy")
     work_root: Path = Field(description="the stage's work folder; the job has one of its own in it")
 
