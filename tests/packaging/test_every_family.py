@@ -63,7 +63,7 @@ def test_a_student_is_registered_exported_and_served_as_itself(
         teacher,
         students,
         EvaluationConfig.parse(
-            {"work": tmp_path / "work", "output": tmp_path / "evaluation", "quality": tmp_path / "quality"},
+            {"work": tmp_path / "work", "output": tmp_path / "evaluation"},
             where="a test",
         ),
     )
