@@ -15,6 +15,8 @@ from dinomill.models.known import OWN_LICENCE
 
 log = logging.getLogger(__name__)
 
+DISTILLED, STARTED = "distilled from", "started from"
+
 
 class Provenance(NamedTuple):
     """What trained weights carry with them."""
@@ -36,7 +38,7 @@ def made_from(how: str, address: str, known: Provenance, stated: str | None, *, 
     """Of weights that others went into.
 
     Args:
-        how: ``distilled from`` or ``started from``.
+        how: ``DISTILLED`` or ``STARTED``.
         address: Of those.
         known: What is known of them; an empty origin where nothing says it.
         stated: Their licence by the configuration.

@@ -177,7 +177,7 @@ def read_start(address: str, licence: str | None = None) -> Start:
         DinomillError: When they cannot be used; ``features`` says what they are.
     """
     from dinomill import features
-    from dinomill.licences import Provenance, made_from
+    from dinomill.licences import STARTED, Provenance, made_from
     from dinomill.models.config import VisionTransformerConfig
 
     description: Any = features.describe(address)
@@ -189,7 +189,7 @@ def read_start(address: str, licence: str | None = None) -> Start:
         )
     model = description.model
     provenance = Provenance(description.licence, description.origin or "")
-    made_from("started from", address, provenance, licence, key="--licence")  # refuses another than theirs
+    made_from(STARTED, address, provenance, licence, key="--licence")  # refuses another than theirs
     return Start(
         address=address,
         family=description.family,

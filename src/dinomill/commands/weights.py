@@ -70,7 +70,7 @@ def rows(description: Description) -> list[tuple[str, str]]:
         ("image", f"{settings.image_size} pixels out of {settings.resize}: {said}"),
         ("mean, std", f"{_numbers(settings.mean)}; {_numbers(settings.std)}"),
         ("licence", _licence(description)),
-        *([("origin", description.origin)] if description.origin else []),
+        *([("origin", description.origin)] if description.origin and "released as" not in dict(found) else []),
         ("sha256", _hash(description)),
     ]
 

@@ -15,7 +15,7 @@ from dinomill.distillation.students import resolve_students
 from dinomill.distillation.teacher import Teacher, find_teacher, teaching
 from dinomill.errors import ConfigError
 from dinomill.handles import DatasetHandle, ModelHandle, StudentsHandle
-from dinomill.licences import made_from, warn_if_unknown
+from dinomill.licences import DISTILLED, made_from, warn_if_unknown
 from dinomill.models.kinds import ModelConfig
 from dinomill.storage.atomic import atomic_folder
 from dinomill.storage.hashing import hash_json
@@ -78,9 +78,7 @@ def distillation_job(
             action="distil on a dataset of the teacher's kind"
             + (" (curation.write.channels: 3)" if len(teacher.mean) == 3 else ""),
         )
-    provenance = made_from(
-        "distilled from", teacher.name, teacher.provenance, config.licence, key="distillation.licence"
-    )
+    provenance = made_from(DISTILLED, teacher.name, teacher.provenance, config.licence, key="distillation.licence")
     learnt = teaching(config, teacher, dataset)
     if learnt is not None and learnt.views is not None:
         learnt = with_places(learnt, GivenTeacher(teacher.address, teacher.sha256, learnt.size), dataset.channels)

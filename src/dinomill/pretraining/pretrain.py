@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dinomill.errors import ConfigError
 from dinomill.handles import DatasetHandle, ModelHandle
-from dinomill.licences import from_nothing, made_from, warn_if_unknown
+from dinomill.licences import STARTED, from_nothing, made_from, warn_if_unknown
 from dinomill.pretraining.config import PretrainingConfig
 from dinomill.training.hand_on import adopt, local_labelled, run_job
 from dinomill.training.job import TrainingJob, TrainingRecipe
@@ -53,7 +53,7 @@ def pretraining_job(dataset: DatasetHandle, labelled: str | None, config: Pretra
     provenance = (
         from_nothing(config.licence)
         if weights is None
-        else made_from("started from", weights.address, weights.provenance, config.licence, key="pretraining.licence")
+        else made_from(STARTED, weights.address, weights.provenance, config.licence, key="pretraining.licence")
     )
     drawn = None if config.model == "from_weights" else config.model.initialisation
     return TrainingJob(

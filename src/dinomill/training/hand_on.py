@@ -21,6 +21,7 @@ from dinomill.errors import ConfigError
 from dinomill.execution.launch import LauncherConfig, launch
 from dinomill.features.licence import LICENCE, ORIGIN
 from dinomill.handles import START_NAME, DatasetHandle, ModelHandle
+from dinomill.licences import STARTED
 from dinomill.models.known import UNKNOWN_LICENCE
 from dinomill.models.pooling import pooled_dim
 from dinomill.models.weights import WEIGHTS_NAME, add_sections, load_backbone
@@ -114,6 +115,8 @@ def adopt(
         add_sections(folder, {LICENCE: job.licence or UNKNOWN_LICENCE, ORIGIN: job.origin})
         if initial is not None:
             shutil.copytree(job.work / START_NAME, folder / START_NAME)
+            before = None if job.origin is None else job.origin.removeprefix(f"{STARTED} ")
+            add_sections(folder / START_NAME, {LICENCE: job.licence or UNKNOWN_LICENCE, ORIGIN: before})
     step = int(json.loads((job.exported / SUMMARY_NAME).read_text(encoding="utf-8"))["step"])
     backbone = load_backbone(output)
     shown = preprocessing(job, dataset)
