@@ -28,7 +28,7 @@ PARTS = ("classes", "patches")
 # Patches of a crop that are looked at, evenly spread.
 _PATCHES = 16
 _BATCH = 32
-# Directions (for regression: numbers) in which features hardly differ are amplified less: their noise would be blown up.
+# Directions (for regression: numbers) in which features hardly differ are amplified less: they are mostly noise.
 _DAMPING = 1e-3
 
 
