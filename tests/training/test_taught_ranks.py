@@ -1,4 +1,4 @@
-"""Distillation of a teacher without heads: two processes are as one, and a run that is killed ends with the same bits."""
+"""A teacher without heads: two processes are as one, and a distillation that is killed ends with the same bits."""
 
 from __future__ import annotations
 

@@ -59,10 +59,14 @@ def fitted(job: TrainingJob, teacher: GivenTeacher, device: torch.device) -> dic
         return {name: torch.empty(shape, device=device) for name, shape in shapes(job).items()}
     path = job.work / FITTED_NAME
     if not path.is_file():
-        made = _fit(job, teacher, device)
+        # Whether the file was there must not be seen in the students' first weights, which are drawn after this.
+        with torch.random.fork_rng(devices=[]):
+            made = _fit(job, teacher, device)
         with atomic_file(path) as temporary:
             save_file(made, temporary)
-    return load_file(path)
+    found = load_file(path)
+    # The order of the other processes, who only know the shapes: buffers travel in order.
+    return {name: found[name] for name in shapes(job)}
 
 
 def _fit(job: TrainingJob, teacher: GivenTeacher, device: torch.device) -> dict[str, Tensor]:
