@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dinomill.evaluation.config import EvaluationConfig
-from dinomill.handles import EvaluationHandle, ModelHandle, StudentsHandle
+from dinomill.handles import EvaluationHandle, ModelHandle, StudentsHandle, require
 
 
 def evaluate(
@@ -14,6 +14,7 @@ def evaluate(
     from dinomill.evaluation.evaluate import evaluate as measure
     from dinomill.evaluation.record import record
 
+    require(teacher, "pretraining")
     handle = measure(labelled, teacher, students, config)
     record(tracking.attach(), handle, labelled)
     return handle

@@ -64,6 +64,20 @@ class Handle(BaseModel):
             ) from None
 
 
+def require(handle: Handle | None, stage: str) -> None:
+    """Refuse to go on without the result of another stage, which a distillation alone could do without.
+
+    Raises:
+        InputError: When there is none.
+    """
+    if handle is None:
+        raise InputError(
+            f"There is no result of the stage {stage}.",
+            expected=f"what {stage} leaves for this stage",
+            action=f"run it first: `kedro run --pipelines {stage}`; `make run` runs what is needed",
+        )
+
+
 class SampleHandle(Handle):
     """The laid-out sample."""
 

@@ -12,14 +12,12 @@ import torch
 
 from dinomill.errors import ConfigError, InputError
 from dinomill.handles import DatasetHandle
-from dinomill.images.preprocess import PreprocessingConfig
-from dinomill.models import VisionTransformer, VisionTransformerConfig, save_backbone
-from dinomill.storage.hashing import hash_file
 from dinomill.training.given_teacher import GivenTeacher
 from dinomill.training.job import TrainingJob
 from dinomill.training.loading import build_loader
 from dinomill.training.parallel import World
 from dinomill.training.teacher_cache import fill, folder_of, require_room, views_of, with_places
+from tests.training.taught import taught_job, write_teacher
 
 HERE = World(0, 1, torch.device("cpu"))
 MakeJob = Callable[..., TrainingJob]
@@ -31,31 +29,7 @@ def never() -> bool:
 
 @pytest.fixture
 def job(make_job: MakeJob, tmp_path: Path) -> TrainingJob:
-    torch.manual_seed(0)
-    shape = VisionTransformerConfig(
-        image_size=12, patch_size=3, in_channels=1, embed_dim=24, depth=1, num_heads=2, layerscale=1.0
-    )
-    teacher = tmp_path / "teacher"
-    teacher.mkdir()
-    save_backbone(teacher, VisionTransformer(shape), extra=PreprocessingConfig.square(12, (0.3,), (0.4,)).section())
-    return cached(make_job, teacher, tmp_path / "cache")
-
-
-def cached(make_job: MakeJob, teacher: Path, folder: Path, **changes: Any) -> TrainingJob:
-    teaching = {"objective": "regression", "dim": 24, "size": 12, "images": 64, "hidden_dim": 0, "views": 2}
-    values = {
-        "stage": "distillation",
-        "teacher": str(teacher),
-        "teacher_sha256": hash_file(teacher / "model.safetensors"),
-        "teaching": {**teaching, "places": 16},
-        "cache": {"folder": str(folder), "views": 2},
-        "mean": [0.3],
-        "std": [0.4],
-        **changes,
-    }
-    made = make_job(**values)
-    step = {**made.step.model_dump(exclude={"drop_path"}), "patch_share": 1.0}
-    return TrainingJob.parse({**made.model_dump(), "step": step}, where="a test")
+    return taught_job(make_job, write_teacher(tmp_path / "teacher"), cache=tmp_path / "cache")
 
 
 def batches(job: TrainingJob, count: int = 3, start: int = 0) -> list[Any]:

@@ -15,7 +15,7 @@ from dinomill.models.convnext_config import ConvNeXtConfig
 from dinomill.models.kinds import ModelConfig
 from dinomill.planning.checks.problems import Problem
 from dinomill.planning.checks.request import Request
-from dinomill.planning.checks.weights import starting
+from dinomill.planning.checks.weights import given, starting
 from dinomill.pretraining.config import PretrainingConfig
 from dinomill.training.config import AdaptationConfig
 from dinomill.training.job import TrainingRecipe
@@ -41,7 +41,8 @@ def check_shapes(request: Request) -> Iterator[Problem]:
         shape = teacher_shape(request)
         if shape is not None:
             yield from _students(distillation, shape, request)
-            yield from _crops(distillation, "distillation", shape["patch_size"])
+            # A teacher without heads sees crops of its own size.
+            yield from _crops(distillation, "distillation", shape["patch_size"] if distillation.own_teacher else 1)
         yield from _schedules(distillation, "distillation")
 
 
@@ -64,6 +65,9 @@ def teacher_model(request: Request) -> VisionTransformerConfig | Problem | None:
 
 def teacher_shape(request: Request) -> dict[str, Any] | None:
     """The shape of the teacher that will be made, or that is there; None when nobody knows it yet."""
+    if (config := request.distillation) and not config.own_teacher:
+        found = given(request)
+        return None if isinstance(found, DinomillError) else found
     if request.runs("pretraining"):
         model = teacher_model(request)
         return model.model_dump() if isinstance(model, VisionTransformerConfig) else None
@@ -172,8 +176,9 @@ def _students(config: DistillationConfig, teacher: dict[str, Any], request: Requ
     """Students see the teacher's patches of the teacher's images, and are smaller than it."""
     auto = request.runs("pretraining") and request.pretraining and _open_channels(request.pretraining.model)
     for name, student in config.students.items():
-        if getattr(student, "image_size", None) == "auto" and config.crops.global_size % teacher["patch_size"]:
-            continue  # said of the crops, whose size it takes
+        patch = teacher.get("patch_size") if student.patch_size == "auto" else student.patch_size
+        if config.own_teacher and patch == teacher["patch_size"] and any(size % patch for size in config.crops.sizes):
+            continue  # said of the crops
         # Channels that the dataset decides are the same for both.
         shape = teacher | ({"in_channels": student.in_channels} if auto and student.in_channels != "auto" else {})
         alone = config.model_copy(update={"students": {name: student}})

@@ -28,7 +28,7 @@ PARTS = ("classes", "patches")
 # Patches of a crop that are looked at, evenly spread.
 _PATCHES = 16
 _BATCH = 32
-# Directions in which features hardly differ are amplified less: their noise would be blown up.
+# Directions (for regression: numbers) in which features hardly differ are amplified less: they are mostly noise.
 _DAMPING = 1e-3
 
 
@@ -59,10 +59,14 @@ def fitted(job: TrainingJob, teacher: GivenTeacher, device: torch.device) -> dic
         return {name: torch.empty(shape, device=device) for name, shape in shapes(job).items()}
     path = job.work / FITTED_NAME
     if not path.is_file():
-        made = _fit(job, teacher, device)
+        # Whether the file was there must not be seen in the students' first weights, which are drawn after this.
+        with torch.random.fork_rng(devices=[]):
+            made = _fit(job, teacher, device)
         with atomic_file(path) as temporary:
             save_file(made, temporary)
-    return load_file(path)
+    found = load_file(path)
+    # The order of the other processes, who only know the shapes: buffers travel in order.
+    return {name: found[name] for name in shapes(job)}
 
 
 def _fit(job: TrainingJob, teacher: GivenTeacher, device: torch.device) -> dict[str, Tensor]:
@@ -77,7 +81,9 @@ def _fit(job: TrainingJob, teacher: GivenTeacher, device: torch.device) -> dict[
                 action="look whether it is whole, and whether its preprocessing fits the images",
             )
         if teaching.objective == "regression":
-            found |= {f"{part}.mean": rows.mean(dim=0), f"{part}.std": rows.std(dim=0).clamp(min=1e-6)}
+            variance = rows.double().var(dim=0)
+            spread = (variance + _DAMPING * variance.max().clamp(min=1e-12)).sqrt()
+            found |= {f"{part}.mean": rows.double().mean(dim=0), f"{part}.std": spread}
             continue
         assert teaching.whitened_dim is not None and teaching.prototypes is not None
         mean, matrix = whitening(rows, teaching.whitened_dim)
