@@ -25,6 +25,7 @@ class Measure(BaseModel):
     higher_is_better: bool = True
     low: float | None = Field(default=0.0, description="no value is below; null: there is no such bound")
     high: float | None = Field(default=1.0, description="no value is above; null: there is no such bound")
+    note: str = Field(default="", description="how it was taken, where that changes it: the machine that was timed")
     chance: float | None = Field(default=None, description="what guessing reaches on this set; null: unknown")
 
     @property
