@@ -1,13 +1,10 @@
-"""A labelled set of real digits in two splits, and two exported networks, small enough for seconds."""
+"""A labelled set of real digits, two exported networks and their features, small enough for seconds."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
-from sklearn.datasets import load_digits
 
 from dinomill.evaluation.features import Extraction, Images, extract
 from dinomill.evaluation.networks import of_address
@@ -18,20 +15,13 @@ from dinomill.evaluation.sets.config import Limits, SetConfig
 from dinomill.evaluation.split_features import NetworkFeatures
 from dinomill.evaluation.wanted import Wanted
 from dinomill.handles import ModelHandle, StudentsHandle
+from tests.digits import lay_out
 from tests.exported import export
 
 
 @pytest.fixture(scope="session")
 def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("labelled")
-    digits = load_digits()
-    for index in range(420):
-        split = "train" if index < 300 else "test"
-        folder = root / split / f"digit {digits.target[index]}"
-        folder.mkdir(parents=True, exist_ok=True)
-        pixels = (digits.images[index] * 255 / 16).astype(np.uint8)
-        Image.fromarray(pixels).resize((16, 16)).save(folder / f"{index:04d}.png")
-    return root
+    return lay_out(tmp_path_factory.mktemp("labelled"))
 
 
 @pytest.fixture(scope="session")

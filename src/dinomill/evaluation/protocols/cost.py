@@ -63,7 +63,7 @@ class Cost(Protocol[CostConfig, EvaluationSet[Any]]):
         found = [
             Measure(
                 name=f"images_per_second_{size}",
-                title=f"images/s, batch {size}",
+                title=f"speed, batch {size}",
                 percent=False,
                 unit="images/s",
                 high=None,
