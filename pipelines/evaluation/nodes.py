@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dinomill.evaluation.config import EvaluationConfig
-from dinomill.handles import EvaluationHandle, ModelHandle, StudentsHandle, require
+from dinomill.handles import DatasetHandle, EvaluationHandle, ModelHandle, StudentsHandle, require
 
 
 def evaluate(
-    labelled: str | None, teacher: ModelHandle, students: StudentsHandle, config: EvaluationConfig
+    labelled: str | None,
+    teacher: ModelHandle,
+    students: StudentsHandle,
+    curated: DatasetHandle,
+    config: EvaluationConfig,
 ) -> EvaluationHandle:
     """Measure raw pixels, a random network, the teacher and the students on the labelled images."""
     from dinomill import tracking
@@ -15,6 +19,6 @@ def evaluate(
     from dinomill.evaluation.record import record
 
     require(teacher, "pretraining")
-    handle = measure(labelled, teacher, students, config)
+    handle = measure(labelled, teacher, students, config, curated)
     record(tracking.attach(), handle, labelled)
     return handle

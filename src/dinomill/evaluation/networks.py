@@ -23,6 +23,7 @@ from dinomill.images.preprocess import PreprocessingConfig
 from dinomill.models.backbones import Backbone, new_backbone
 from dinomill.models.config import Pooling
 from dinomill.models.kinds import ModelConfig
+from dinomill.scores import NAMED_KINDS
 from dinomill.storage.hashing import hash_json
 
 # Images above this side are averaged down for the pixel baseline: more would drown its neighbours in detail.
@@ -69,7 +70,7 @@ class Network:
     @property
     def label(self) -> str:
         """Its name in files and metrics: its kind, and the name where there may be several of a kind."""
-        return f"{self.kind}-{self.name}" if self.kind in ("student", "reference") else self.kind
+        return f"{self.kind}-{self.name}" if self.kind in NAMED_KINDS else self.kind
 
 
 def compared(
@@ -145,7 +146,14 @@ def _reference(config: ReferenceConfig) -> Network:
     return of_address(config.network, "reference", whole_at=config.image_size)
 
 
-def of_address(address: str, kind: str, *, name: str | None = None, whole_at: int | None = None) -> Network:
+def of_address(
+    address: str,
+    kind: str,
+    *,
+    name: str | None = None,
+    whole_at: int | None = None,
+    image_size: int | None = None,
+) -> Network:
     """The network of an address, which is resolved once.
 
     Args:
@@ -153,8 +161,9 @@ def of_address(address: str, kind: str, *, name: str | None = None, whole_at: in
         kind: Of the row.
         name: Shown to people; None: after the address.
         whole_at: Whole images are brought to this side, nothing is cut off; None: as its preprocessing says.
+        image_size: Pixels, instead of the network's own.
     """
-    description = describe(address)
+    description = describe(address, image_size=image_size)
     settings = description.preprocessing
     shown = name or (address if "/" not in address else Path(address).stem)
     if whole_at is not None:

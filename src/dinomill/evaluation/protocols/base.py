@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+import torch
+
 from dinomill.arrays import Rows
 from dinomill.config import Config
 from dinomill.evaluation.sets.base import EvaluationSet
@@ -28,11 +30,13 @@ class Settings:
         seed: Of held-out parts and draws.
         batch_size: Images in a forward pass or a step.
         work: Where a protocol may keep what it need not compute again, under its own name.
+        device: Where large products are made; what a protocol returns is on the CPU.
     """
 
     seed: int
     batch_size: int
     work: Path
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
 
 @dataclass(frozen=True)
