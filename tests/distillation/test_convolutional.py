@@ -9,12 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from dinomill import features
 from dinomill.distillation.config import DistillationConfig
 from dinomill.distillation.distil import distil, distillation_job
 from dinomill.distillation.students import resolve_students
 from dinomill.errors import ConfigError
 from dinomill.handles import DatasetHandle, ModelHandle
-from dinomill.models import ConvNeXt, load
+from dinomill.images.preprocess import PreprocessingConfig
+from dinomill.models import ConvNeXt, load, read_config, save_backbone
 from dinomill.models.convnext_config import ConvNeXtConfig
 from dinomill.pretraining.config import PretrainingConfig
 from dinomill.pretraining.pretrain import pretrain
@@ -98,3 +100,27 @@ def test_its_linear_layers_can_be_drawn_otherwise(
     weight = backbone.get_parameter("stages.1.0.pwconv1.weight")
     assert float(weight.detach().std()) == pytest.approx(16**-0.5, rel=0.15)
     assert float(backbone.get_parameter("patch_embed.conv.weight").detach().std()) < 0.1
+
+
+def test_it_teaches_too_and_a_licence_that_nobody_knows_is_said(
+    digits_dataset: DatasetHandle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    teacher = ConvNeXt(ConvNeXtConfig.model_validate(CONVNEXT | {"in_channels": 1}))
+    save_backbone(tmp_path / "theirs", teacher, PreprocessingConfig.square(8, (0.3,), (0.35,)).section())
+    student = MODEL | {"embed_dim": 16, "patch_size": 4, "layerscale": 1.0}
+    changes = {"teacher": str(tmp_path / "theirs"), "objective": "regression", "students": {"vit": student}}
+    found = distil(digits_dataset, None, None, config(tmp_path, **changes)).students["vit"]
+    said = [record for record in caplog.records if "LICENCE UNKNOWN" in record.message]
+    assert len(said) == 1
+    assert "distillation.licence" in said[0].message
+    assert (found.licence, found.origin) == (None, "distilled from theirs")
+    assert read_config(found.folder)["licence"] == "unknown"
+    assert features.describe(found.folder).licence is None
+
+    # Stated later, it goes in without training again.
+    caplog.clear()
+    again = distil(digits_dataset, None, None, config(tmp_path, **changes, licence="MIT")).students["vit"]
+    assert not [record for record in caplog.records if "LICENCE" in record.message]
+    assert (again.licence, again.weights_sha256) == ("MIT", found.weights_sha256)
+    assert features.describe(again.folder).licence == "MIT"
+    assert len(list((tmp_path / "work").iterdir())) == 1

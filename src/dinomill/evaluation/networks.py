@@ -22,7 +22,7 @@ from dinomill.handles import ModelHandle, StudentsHandle
 from dinomill.images.preprocess import PreprocessingConfig
 from dinomill.models.backbones import Backbone, new_backbone
 from dinomill.models.config import Pooling
-from dinomill.models.kinds import ModelConfig
+from dinomill.models.kinds import ModelConfig, kind_of
 from dinomill.scores import NAMED_KINDS
 from dinomill.storage.hashing import hash_json
 
@@ -95,7 +95,8 @@ def compared(
     rows = [_trained(teacher, "teacher")]
     rows += [_trained(handle, "student") for handle in students.students.values()]
     shown = rows[0].preprocessing
-    initial = [_random(teacher, shown, random, seed + index) for index in range(random.seeds)]
+    drawn = _one_of_each_family(teacher, students)
+    initial = [_random(handle, random, seed + index) for handle in drawn for index in range(random.seeds)]
     start = [] if teacher.start is None else [_start(teacher, teacher.start)]
     known = {row.identity for row in rows}
     present = [row for row in _champion(champion) if row.identity not in known]
@@ -182,8 +183,17 @@ def of_address(
     )
 
 
-def _random(teacher: ModelHandle, preprocessing: PreprocessingConfig, random: RandomConfig, seed: int) -> Network:
-    return random_network(random_shape(load_shape(teacher.folder), random), preprocessing, seed, teacher.parameters)
+def _one_of_each_family(teacher: ModelHandle, students: StudentsHandle) -> list[ModelHandle]:
+    """The teacher, and the first student of each other family: random networks are drawn of their shapes."""
+    first = {kind_of(load_shape(handle.folder)): handle for handle in [*reversed(students.students.values()), teacher]}
+    return [teacher, *(handle for handle in students.students.values() if handle in first.values())]
+
+
+def _random(handle: ModelHandle, random: RandomConfig, seed: int) -> Network:
+    description = describe(handle.folder)
+    assert description.model is not None
+    shape = random_shape(description.model, random)
+    return random_network(shape, description.preprocessing, seed, handle.parameters)
 
 
 def random_network(config: ModelConfig, preprocessing: PreprocessingConfig, seed: int, parameters: int) -> Network:
