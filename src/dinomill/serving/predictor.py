@@ -79,7 +79,7 @@ class Predictor:
         if not isinstance(self.features, BackboneFeatures):
             description = self.features.description
             raise InputError(
-                f"{description.address} is a program, or a network of a family that is not trained here.",
+                f"{description.address} is no backbone here: a program, or a network of another family.",
                 found=description.family,
             )
         return self.features.model
