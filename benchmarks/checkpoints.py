@@ -25,10 +25,10 @@ from dinomill.models import HeadConfig, VisionTransformer, variant
 from dinomill.training.checkpoint import Checkpoints
 from dinomill.training.config import OptimizerConfig, PretrainingStepConfig
 from dinomill.training.network import Network
+from dinomill.training.objectives.pretraining import Pretraining
 from dinomill.training.optimizer import build_optimizer
 from dinomill.training.parallel import World
 from dinomill.training.schedules import ScheduleValues
-from dinomill.training.self_distillation import SelfDistillation
 from dinomill.training.step import train_step
 
 EVERY = 1250  # runtime.checkpoint_every's default
@@ -54,7 +54,7 @@ class Training:
         head = HeadConfig(prototypes=prototypes)
         network = Network(VisionTransformer(variant(name, patch_size=14, image_size=112)), head, separate_heads=False)
         config = PretrainingStepConfig(head=head, precision="fp32")
-        self.module = SelfDistillation({"student": network}, config).train()
+        self.module = Pretraining({"student": network}, config).train()
         self.optimizer = build_optimizer(self.module, OptimizerConfig())
         masks = torch.rand(2 * batch, 64) < 0.3
         self._batch: Any = SimpleNamespace(

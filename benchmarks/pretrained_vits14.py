@@ -232,6 +232,7 @@ def main() -> None:
         parser.error("name the folder that everything goes to")
     folder = arguments.folder
     model = load(lay_out(folder))
+    assert isinstance(model, VisionTransformer)
     images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     largest = difference(read_onnx(fetch(folder)), model, images)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated, Any, Literal
 
 import pytest
+from pydantic import Discriminator, Tag
 
-from dinomill.config import Config
+from dinomill.config import Config, tag
 from dinomill.curation.copies.pairs import DeduplicationConfig
 from dinomill.curation.scan.preflight import PreflightConfig
 from dinomill.errors import ConfigError
-from dinomill.evaluation.config import LinearProbeConfig
+from dinomill.evaluation.protocols.config import LinearProbeConfig
 from dinomill.images.crop_plan import MultiCropConfig
 from dinomill.images.mixture import quotas
 from dinomill.pretraining.config import PretrainingConfig
@@ -45,3 +47,28 @@ def test_numbers_are_finite_wherever_they_stand(kind: type[Config], key: str, ar
 def test_weights_of_a_mixture_that_give_no_numbers_of_images_are_refused(number: float) -> None:
     with pytest.raises(ConfigError, match="too small beside"):
         quotas([1.0, number])
+
+
+def test_a_unions_tag_is_no_key() -> None:
+    class Round(Config):
+        kind: Literal["round"] = "round"
+        radius: int = 1
+
+    class Square(Config):
+        kind: Literal["square"] = "square"
+        side: int = 1
+
+    def kind_of(values: Any) -> str:
+        return tag(values.get("kind", "round") if isinstance(values, dict) else values.kind)
+
+    class Drawing(Config):
+        shapes: dict[
+            str,
+            Annotated[
+                Annotated[Round, Tag(tag("round"))] | Annotated[Square, Tag(tag("square"))], Discriminator(kind_of)
+            ],
+        ]
+
+    assert Drawing.parse({"shapes": {"a": {"side": 2, "kind": "square"}, "b": {}}}, where="x").shapes["b"] == Round()
+    with pytest.raises(ConfigError, match=r"shapes\.a\.side: .*found 'wide'"):
+        Drawing.parse({"shapes": {"a": {"kind": "square", "side": "wide"}}}, where="x")

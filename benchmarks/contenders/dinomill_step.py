@@ -10,9 +10,9 @@ from protocol import PATCH, Work, read_work, run
 from dinomill.models import HeadConfig, VisionTransformer, variant
 from dinomill.training.config import CenteringConfig, CenteringKind, OptimizerConfig, PretrainingStepConfig
 from dinomill.training.network import Network
+from dinomill.training.objectives.pretraining import Pretraining
 from dinomill.training.optimizer import build_optimizer
 from dinomill.training.schedules import ScheduleConfig, Schedules
-from dinomill.training.self_distillation import SelfDistillation
 from dinomill.training.step import train_step
 
 
@@ -29,7 +29,7 @@ def main() -> None:
         compile=work.compile,
     )
     backbone = VisionTransformer(variant(work.model, image_size=work.global_size, patch_size=PATCH))
-    module = SelfDistillation({"student": Network(backbone, head, separate_heads=False)}, config)
+    module = Pretraining({"student": Network(backbone, head, separate_heads=False)}, config)
     module = module.to(work.device).train()
     optimizer = build_optimizer(module, OptimizerConfig())
     schedules = Schedules(ScheduleConfig(), steps=125_000, batch=work.batch)

@@ -7,7 +7,7 @@ from dinomill.handles import DatasetHandle, ModelHandle, StudentsHandle
 
 
 def distil(
-    curated: DatasetHandle, teacher: ModelHandle, labelled: str | None, config: DistillationConfig
+    curated: DatasetHandle, teacher: ModelHandle | None, labelled: str | None, config: DistillationConfig
 ) -> StudentsHandle:
     """Train the students in processes of their own; killed and started again, it continues where it was."""
     from dinomill.distillation.distil import distil as train

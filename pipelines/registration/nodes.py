@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dinomill.handles import DatasetHandle, EvaluationHandle, ModelHandle, RegistrationHandle, StudentsHandle
+from dinomill.handles import DatasetHandle, EvaluationHandle, ModelHandle, RegistrationHandle, StudentsHandle, require
 from dinomill.registration.config import RegistrationConfig
 
 
@@ -16,4 +16,5 @@ def register(
     """Register the network in MLflow, as the champion if it passes the gate."""
     from dinomill.registration.register import register_model
 
+    require(teacher, "pretraining")
     return register_model(teacher, students, evaluation, curated, config)

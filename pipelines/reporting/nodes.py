@@ -10,6 +10,7 @@ from dinomill.handles import (
     RegistrationHandle,
     ReportHandle,
     StudentsHandle,
+    require,
 )
 from dinomill.reporting.config import ReportingConfig
 
@@ -28,6 +29,7 @@ def report(
     from dinomill import tracking
     from dinomill.reporting import RunHandles, build_report
 
+    require(teacher, "pretraining")
     run = RunHandles(curated, teacher, students, evaluation, registration, package, labelled)
     handle = build_report(run, config)
     tracking.attach().log_artifacts(handle.page)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 from dinomill import no_telemetry
 
 if TYPE_CHECKING:
-    from dinomill.models import VisionTransformer
+    from dinomill.models.backbones import Backbone
 
 __version__ = "0.1.0"
 
 no_telemetry.switch_off()
 
 
-def load(path_or_uri: str | Path, **keywords: Any) -> VisionTransformer:
+def load(path_or_uri: str | Path, **keywords: Any) -> Backbone:
     """Load a backbone: an exported folder, ``models:/name@alias``, or weights of DINOv2 or DINOv3 in any form.
 
     See ``dinomill.models.load`` for the keywords and errors.

@@ -13,6 +13,12 @@ from dinomill.errors import ConfigError
 from dinomill.storage.hashing import hash_json
 
 UNKNOWN_KEY = "unknown_key"
+_TAG = "kind="
+
+
+def tag(kind: str) -> str:
+    """The tag of a configuration in a union that ``kind`` tells apart; messages leave it out of the key."""
+    return f"{_TAG}{kind}"
 
 
 class Config(BaseModel):
@@ -67,7 +73,8 @@ def config_error(error: ValidationError, *, where: str | Callable[[str], str], p
     """Turn pydantic's error into one line a wrong key, with its dotted path, under the file that it stands in."""
     lines: dict[str, list[str]] = {}
     for item in error.errors(include_url=False):
-        path = ".".join([*([prefix] if prefix else []), *(str(part) for part in item["loc"])])
+        parts = [str(part) for part in item["loc"] if not str(part).startswith(_TAG)]
+        path = ".".join([*([prefix] if prefix else []), *parts])
         message = item["msg"].removeprefix("Value error, ")
         # For a missing or misspelt key the input is the whole mapping, which says nothing.
         shown = "" if isinstance(item["input"], Mapping) else f" (found {item['input']!r})"

@@ -561,3 +561,17 @@ def test_two_at_once_of_one_name_are_refused(here: Path, monkeypatch: pytest.Mon
     assert _init() == 0
     assert "wait for its end" in caught[0]
     assert _init() == 0  # nothing is held when it has ended
+
+
+def test_a_licence_that_is_stated_is_written_and_contradicts_nothing(here: Path) -> None:
+    import torch
+
+    from dinomill.models import VisionTransformer, variant
+
+    torch.save(VisionTransformer(variant("nano", patch_size=7, image_size=28)).state_dict(), here / "theirs.pth")
+    assert _init(start="theirs.pth", licence="MIT", force=True) == 0
+    written = yaml.safe_load((here / "conf" / "mine" / "pretraining" / "parameters.yml").read_text(encoding="utf-8"))
+    assert written["pretraining"]["licence"] == "MIT"
+    assert "none are given" in str(_refused({"licence": "MIT"}))
+    (here / "README.md").write_text("---\nlicense: apache-2.0\n---\n")  # a model card beside them
+    assert "--licence contradicts" in str(_refused({"start": "theirs.pth", "licence": "MIT"}))

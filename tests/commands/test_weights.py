@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from dinomill.commands.app import app
 from dinomill.commands.weights import check, list_known
 from dinomill.errors import InputError
 from dinomill.models import VisionTransformer, VisionTransformerConfig, variant
+from dinomill.models.backbones import new_backbone
+from dinomill.models.convnext_config import convnext_variant
 from dinomill.models.known import known_weights, named
 
 
@@ -32,8 +35,11 @@ def shape_of(name: str, registers: int) -> VisionTransformerConfig:
 
 @pytest.mark.parametrize("known", list(known_weights()), ids=lambda known: known.name)
 def test_what_is_listed_is_what_the_shapes_are(known) -> None:
+    convolutional = re.match(r"dinov3_convnext_(\w+)_pretrain", known.name)
+    shape = convnext_variant(convolutional[1]) if convolutional else shape_of(known.name, known.registers)
     with torch.device("meta"):
-        model = VisionTransformer(shape_of(known.name, known.registers))
+        model = new_backbone(shape)
+    assert known.fits(shape)
     assert (model.embed_dim, model.n_blocks) == (known.embed_dim, known.depth)
     millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     assert millions == pytest.approx(known.parameters, abs=0.06)

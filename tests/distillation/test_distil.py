@@ -71,13 +71,15 @@ def test_students_are_handed_on_by_name(
     assert load(teacher.folder).state_dict().keys()
 
 
-def test_students_of_other_patches_or_channels_are_refused(
+def test_patches_that_do_not_fit_the_crops_and_other_channels_are_refused(
     digits_dataset: DatasetHandle, teacher: ModelHandle, tmp_path: Path
 ) -> None:
-    other = MODEL | {"patch_size": 2}
+    other = MODEL | {"patch_size": 3, "image_size": 9}
     with pytest.raises(ConfigError, match=r"distillation\.students\.odd\.patch_size") as caught:
         distil(digits_dataset, teacher, None, config(tmp_path, students={"odd": other}))
-    assert "set it to 4" in str(caught.value)
+    assert "crops.global_size to 9" in str(caught.value)
+    with pytest.raises(ConfigError, match=r"distillation\.students\.odd\.in_channels"):
+        distil(digits_dataset, teacher, None, config(tmp_path, students={"odd": MODEL | {"in_channels": 3}}))
     colour = digits_dataset.model_copy(update={"channels": 3})
     with pytest.raises(ConfigError, match="number of channels"):
         distil(colour, teacher, None, config(tmp_path))

@@ -26,3 +26,20 @@ def test_students_see_what_the_teacher_saw(environment: str) -> None:
         assert (student.patch_size, student.in_channels) == (shape["patch_size"], shape["in_channels"])
         assert student.image_size == students.crops.global_size
         assert student.depth * student.embed_dim**2 < teacher.model.depth * teacher.model.embed_dim**2
+
+
+def test_the_papers_distillation_is_what_was_published() -> None:
+    parameters = Layers("paper/distilled", conf=CONF).parameters
+    config = DistillationConfig.parse(parameters["distillation"], where="paper/distilled")
+    assert not config.own_teacher
+    teacher = resolve_model(
+        PretrainingConfig.parse(Layers("paper/vitg14", conf=CONF).parameters["pretraining"], where="g").model, None, 3
+    )
+    students = resolve_students(config, teacher.model_dump(), "g")
+    shapes = {name: (model.embed_dim, model.depth, model.num_heads, model.ffn) for name, model in students.items()}
+    assert shapes == {"small": (384, 12, 6, "mlp"), "base": (768, 12, 12, "mlp"), "large": (1024, 24, 16, "mlp")}
+    assert {model.patch_size for model in students.values()} == {14}
+    rate = config.schedule.learning_rate * (config.batch_size / 1024) ** 0.5
+    assert (config.batch_size, rate) == (2048, pytest.approx(1e-3, rel=1e-3))
+    assert config.step.patch_share == 1.0
+    assert config.steps == 625_000

@@ -209,7 +209,7 @@ def test_a_program_is_no_model_to_train(folder: Path, tmp_path: Path) -> None:
     path = export(folder, "onnx", tmp_path / "vit").path
     with pytest.raises(InputError, match="cannot be exported"):
         export(path, "safetensors", tmp_path / "again")
-    with pytest.raises(InputError, match="no vision transformer here"):
+    with pytest.raises(InputError, match="no backbone here"):
         _ = Predictor(path).model
 
 

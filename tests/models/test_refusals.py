@@ -96,7 +96,7 @@ def test_files_that_are_something_else(tmp_path: Path, kind: str) -> None:
 
 STATE_DICTS = {
     "a ResNet state dict": ["conv1.weight", "layer1.0.conv1.weight", "fc.weight"],
-    "a ConvNeXt state dict": ["stages.0.0.dwconv.weight", "downsample_layers.0.0.weight"],
+    "a part of a ConvNeXt's state dict": ["stages.0.0.dwconv.weight", "downsample_layers.0.0.weight"],
     "a Swin state dict": ["patch_embed.proj.bias", "layers.0.blocks.0.attn.relative_position_bias_table"],
     "a CLIP state dict": ["visual.transformer.resblocks.0.attn.in_proj_weight"],
     "a Hugging Face state dict of CLIP or SigLIP": ["vision_model.encoder.layers.0.mlp.fc1.weight"],

@@ -18,7 +18,7 @@ def preset(name: str) -> PretrainingConfig:
     return PretrainingConfig.parse(parameters["pretraining"], where=name)
 
 
-PRESETS = sorted(path.name for path in (CONF / "paper").iterdir())
+PRESETS = sorted(path.parent.name for path in (CONF / "paper").glob("*/pretraining"))
 
 
 def test_all_are_there() -> None:

@@ -165,7 +165,10 @@ def test_continuing_takes_everything_from_the_weights_and_keeps_them(
     assert (second.mean, second.std) == (first.mean, first.std) == (digits_dataset.mean, digits_dataset.std)
     assert read_config(second.folder)["model"] == read_config(first.folder)["model"]
     assert second.start == second.folder / "start"
-    assert read_config(second.start) == read_config(second.folder)
+    assert read_config(second.start) | {"origin": second.origin} == read_config(second.folder)
+    assert (read_config(second.folder)["licence"], second.licence) == ("own", "own")
+    assert second.origin == f"started from {first.folder.name} (trained from random weights)"
+    assert read_config(second.start)["origin"] == f"{first.folder.name} (trained from random weights)"
     before, start, after = (load_file(f / "model.safetensors") for f in (first.folder, second.start, second.folder))
     assert all(torch.equal(before[name], start[name]) for name in before)
     assert not all(torch.equal(after[name], start[name]) for name in start)

@@ -13,9 +13,10 @@ import torch
 import dinomill
 from dinomill.errors import InputError, MachineError
 from dinomill.images.preprocess import PreprocessingConfig
-from dinomill.models import VisionTransformer, save_backbone, variant
+from dinomill.models import ConvNeXt, VisionTransformer, save_backbone, variant
 from dinomill.serving import exporters
 from dinomill.serving.exporters import FORMATS, Export, Format, export
+from tests.models.test_convnext import network as convnext
 
 SETTINGS = PreprocessingConfig.square(35, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
 
@@ -120,3 +121,25 @@ def test_a_state_dict_that_would_be_read_as_another_model_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=r"official \.pth form cannot hold"):
         export(exported_folder(tmp_path / "source", **changes), "pth", tmp_path / "vit")
+
+
+@pytest.fixture(scope="module")
+def convolutional(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("convnext")
+    save_backbone(path, convnext(), PreprocessingConfig.square(40, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)).section())
+    return path
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_convnext_repeats_itself_in_every_format(convolutional: Path, tmp_path: Path, form: Format) -> None:
+    if form in ("onnx", "openvino"):
+        pytest.importorskip("onnxruntime" if form == "onnx" else "openvino")
+    result = export(convolutional, form, tmp_path / "net")
+    assert result.max_difference < 1e-4
+    assert result.cosine > 0.9999
+    if form in ("pth", "safetensors"):
+        again, original = dinomill.load(result.path), dinomill.load(convolutional)
+        assert isinstance(again, ConvNeXt)
+        assert again.config == original.config
+    if form == "pth":  # the official code's names
+        assert "downsample_layers.1.0.weight" in torch.load(result.path, weights_only=True)

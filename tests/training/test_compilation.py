@@ -16,9 +16,9 @@ from dinomill.training import compilation
 from dinomill.training.compilation import decide
 from dinomill.training.config import DistillationStepConfig, OptimizerConfig
 from dinomill.training.network import Network
+from dinomill.training.objectives.assignments import Assignments
 from dinomill.training.optimizer import build_optimizer
 from dinomill.training.schedules import ScheduleValues
-from dinomill.training.self_distillation import SelfDistillation
 from dinomill.training.step import train_step
 
 HEAD = HeadConfig(hidden_dim=32, bottleneck_dim=16, prototypes=24)
@@ -58,7 +58,7 @@ def losses(*, compile_it: bool, steps: int = 1) -> list[float]:
     torch.manual_seed(0)
     config = DistillationStepConfig(head=HEAD, precision="fp32", compile=compile_it)
     students = {f"of {dim}": network(dim) for dim in (8, 16, 24, 32)}
-    module = SelfDistillation(students, config, teacher=network(48)).train()
+    module = Assignments(students, config, teacher=network(48)).train()
     optimizer = build_optimizer(module, OptimizerConfig())
     values = ScheduleValues(0, 1e-3, 1e-3, 0.04, 0.9, 0.07)
     return [

@@ -15,9 +15,9 @@ from dinomill.models import HeadConfig, VisionTransformer, VisionTransformerConf
 from dinomill.training.config import OptimizerConfig, PretrainingStepConfig
 from dinomill.training.losses.config import LossConfig
 from dinomill.training.network import Network
+from dinomill.training.objectives.pretraining import Pretraining
 from dinomill.training.optimizer import build_optimizer
 from dinomill.training.schedules import ScheduleConfig, Schedules
-from dinomill.training.self_distillation import SelfDistillation
 from dinomill.training.step import train_step
 
 CURVE = Path(__file__).with_name("golden_curve.json")
@@ -74,7 +74,7 @@ def curve(
     config = PretrainingStepConfig(
         head=head, separate_heads=True, drop_path=0.2, precision=precision, losses=losses or LossConfig()
     )
-    module = SelfDistillation({"student": network}, config).train()
+    module = Pretraining({"student": network}, config).train()
     optimizer = build_optimizer(module, OptimizerConfig())
     schedules = Schedules(ScheduleConfig(learning_rate=LEARNING_RATE, frozen_last_layer=10), steps=STEPS, batch=BATCH)
     rows = []

@@ -8,7 +8,7 @@ import pytest
 
 from dinomill.errors import ConfigError
 from dinomill.training.job import LowResolutionConfig, TrainingJob
-from dinomill.training.trainer import coarse_crops
+from dinomill.training.loading import coarse_crops
 
 LOW = {"until": 0.75, "global_size": 4, "local_size": 4}
 

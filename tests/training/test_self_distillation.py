@@ -9,9 +9,10 @@ from dinomill.models import HeadConfig, VisionTransformer, VisionTransformerConf
 from dinomill.training.config import DistillationStepConfig, OptimizerConfig, PretrainingStepConfig
 from dinomill.training.losses.config import GramConfig
 from dinomill.training.network import Network
+from dinomill.training.objectives.assignments import Assignments
+from dinomill.training.objectives.pretraining import Pretraining
 from dinomill.training.optimizer import build_optimizer
 from dinomill.training.schedules import ScheduleValues
-from dinomill.training.self_distillation import SelfDistillation
 from dinomill.training.step import train_step
 
 HEAD = HeadConfig(hidden_dim=32, bottleneck_dim=16, prototypes=24)
@@ -54,7 +55,7 @@ def steps(module, count=1):
 def test_several_students_learn_from_one_frozen_teacher():
     students = {"narrow": network(16), "wide": network(32)}
     config = DistillationStepConfig(head=HEAD, precision="fp32")
-    module = SelfDistillation(students, config, teacher=network(48))
+    module = Assignments(students, config, teacher=network(48))
     before = [p.clone() for p in module.teacher.parameters()]
     first, *_, last = steps(module, 25)
     assert all(torch.equal(a, b) for a, b in zip(before, module.teacher.parameters(), strict=True))
@@ -70,8 +71,8 @@ def test_several_students_learn_from_one_frozen_teacher():
 @pytest.mark.parametrize(("share", "expected"), [(1.0, PATCHES), (0.25, 4)])
 def test_a_distillation_looks_at_all_patches_or_an_even_share(share, expected):
     config = DistillationStepConfig(head=HEAD, patch_share=share)
-    module = SelfDistillation({"student": network(16)}, config, teacher=network(16))
-    indices, weights = module._every_patch(batch().masks)
+    module = Assignments({"student": network(16)}, config, teacher=network(16))
+    indices, weights = module.learnt(batch(), (4, 4))
     assert torch.equal((indices // PATCHES).bincount(), torch.full((2 * BATCH,), expected))
     torch.testing.assert_close(weights.sum(), torch.tensor(2.0 * BATCH))
 
@@ -79,7 +80,7 @@ def test_a_distillation_looks_at_all_patches_or_an_even_share(share, expected):
 @pytest.mark.parametrize("separate", [False, True])
 def test_the_average_follows_the_student(separate):
     config = PretrainingStepConfig(head=HEAD, separate_heads=separate, drop_path=0.3, precision="fp32")
-    module = SelfDistillation({"student": network(16, separate)}, config)
+    module = Pretraining({"student": network(16, separate)}, config)
     start = [p.clone() for p in module.teacher.parameters()]
     (row,) = steps(module)
     assert ("gradient_norm/ibot_head" in row) == separate
@@ -95,7 +96,7 @@ def test_the_gram_loss_starts_at_its_step_with_the_teacher_of_then():
     config = PretrainingStepConfig(
         head=HEAD, drop_path=0.0, precision="fp32", losses={"gram": {"start": 2, "refresh": 100, "enlarge": 2}}
     )
-    module = SelfDistillation({"student": network(16)}, config)
+    module = Pretraining({"student": network(16)}, config)
     rows = steps(module, 2)
     anchor = [p.clone() for p in module.anchor.parameters()]
     assert all("gram" not in row for row in rows)
@@ -107,7 +108,7 @@ def test_the_gram_loss_starts_at_its_step_with_the_teacher_of_then():
 def test_the_anchor_sees_the_crops_that_were_rendered_for_it():
     """The fault: it saw upsampled global crops, which hold nothing that the student does not see."""
     config = PretrainingStepConfig(head=HEAD, drop_path=0.0, precision="fp32", losses={"gram": {"ramp": 4}})
-    module = SelfDistillation({"student": network(16)}, config)
+    module = Pretraining({"student": network(16)}, config)
     seen = batch()
     full = module(seen, values(3))["gram"]
     torch.testing.assert_close(module(seen, values(0))["gram"], full / 4)
@@ -126,7 +127,7 @@ def test_the_anchor_sees_the_crops_that_were_rendered_for_it():
 )
 def test_other_weights_and_sigreg_train(losses):
     config = PretrainingStepConfig(head=HEAD, drop_path=0.0, precision="fp32", losses=losses)
-    module = SelfDistillation({"student": network(16)}, config)
+    module = Pretraining({"student": network(16)}, config)
     first, *_, last = steps(module, 25)
     assert last["total"] < first["total"]
     assert (first["ibot"] == 0) == (losses.get("ibot_weight") == 0)
@@ -149,8 +150,8 @@ def test_without_a_compiler_the_blocks_run_uncompiled(monkeypatch, caplog):
 
     monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, "/nowhere/c++"))
     plain = PretrainingStepConfig(head=HEAD, precision="fp32", drop_path=0.0)
-    (expected,) = steps(SelfDistillation({"student": network(16)}, plain))
+    (expected,) = steps(Pretraining({"student": network(16)}, plain))
     torch.manual_seed(0)
-    (actual,) = steps(SelfDistillation({"student": network(16)}, plain.model_copy(update={"compile": True})))
+    (actual,) = steps(Pretraining({"student": network(16)}, plain.model_copy(update={"compile": True})))
     assert "no C++ compiler" in caplog.text
     assert torch.equal(actual["total"], expected["total"])

@@ -8,9 +8,9 @@ import torch
 from dinomill.models import HeadConfig, VisionTransformer, VisionTransformerConfig
 from dinomill.training.config import OptimizerConfig, PretrainingStepConfig
 from dinomill.training.network import Network
+from dinomill.training.objectives.pretraining import Pretraining
 from dinomill.training.optimizer import build_optimizer, clip_gradients, set_schedules
 from dinomill.training.schedules import ScheduleValues
-from dinomill.training.self_distillation import SelfDistillation
 
 HEAD = HeadConfig(hidden_dim=64, bottleneck_dim=32, prototypes=128)
 BACKBONE = VisionTransformerConfig(image_size=70, embed_dim=48, depth=3, num_heads=3)
@@ -29,7 +29,7 @@ def build(reference, **changes):
     student = Network(VisionTransformer(BACKBONE), HEAD, separate_heads=True)
     student.load_state_dict(part(reference, "student0/"))
     config = PretrainingStepConfig(head=HEAD, separate_heads=True, drop_path=0.0, **{"precision": "fp32", **changes})
-    module = SelfDistillation({"student": student}, config)
+    module = Pretraining({"student": student}, config)
     module.teacher.load_state_dict(part(reference, "teacher0/"))
     return module.train()
 

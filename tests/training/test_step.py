@@ -14,9 +14,9 @@ from dinomill.models import HeadConfig, VisionTransformer, VisionTransformerConf
 from dinomill.training.config import CenteringConfig, CenteringKind, OptimizerConfig, PretrainingStepConfig
 from dinomill.training.loss_scaler import LossScaler
 from dinomill.training.network import Network
+from dinomill.training.objectives.pretraining import Pretraining
 from dinomill.training.optimizer import build_optimizer, clip_gradients
 from dinomill.training.schedules import ScheduleValues
-from dinomill.training.self_distillation import SelfDistillation
 from dinomill.training.step import accumulated_step, train_step
 
 HEAD = HeadConfig(hidden_dim=32, bottleneck_dim=16, prototypes=24)
@@ -39,12 +39,12 @@ def batch(seed: int) -> Any:
     )
 
 
-def build(kind: CenteringKind, precision: str = "fp32") -> tuple[SelfDistillation, torch.optim.Optimizer]:
+def build(kind: CenteringKind, precision: str = "fp32") -> tuple[Pretraining, torch.optim.Optimizer]:
     torch.manual_seed(0)
     shape = VisionTransformerConfig(image_size=28, patch_size=7, embed_dim=16, depth=2, num_heads=2, layerscale=0.5)
     network = Network(VisionTransformer(shape), HEAD, separate_heads=False)
     config = PretrainingStepConfig(head=HEAD, centering=CenteringConfig(kind=kind), precision=precision)
-    module = SelfDistillation({"student": network}, config).train()
+    module = Pretraining({"student": network}, config).train()
     return module, build_optimizer(module, OptimizerConfig())
 
 
@@ -53,7 +53,7 @@ def state(module: nn.Module, optimizer: torch.optim.Optimizer) -> list[torch.Ten
     return [tensor.detach().clone() for tensor in [*module.state_dict().values(), *moments]]
 
 
-def step(module: SelfDistillation, optimizer: torch.optim.Optimizer, number: int, made: Any) -> dict[str, torch.Tensor]:
+def step(module: Pretraining, optimizer: torch.optim.Optimizer, number: int, made: Any) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(number)
     return train_step(module, module, optimizer, made, values(number), clip_gradient=3.0, generator=generator)
 

@@ -22,10 +22,11 @@ from dinomill.training.counting import StepCounter
 from dinomill.training.engine import Engine
 from dinomill.training.job import TrainingJob
 from dinomill.training.network import Network
+from dinomill.training.objectives.assignments import Assignments
+from dinomill.training.objectives.pretraining import Pretraining
 from dinomill.training.optimizer import build_optimizer
 from dinomill.training.parallel import World
 from dinomill.training.schedules import ScheduleValues
-from dinomill.training.self_distillation import SelfDistillation
 from dinomill.training.step import accumulated_step
 from dinomill.training.trainer import build_loader
 
@@ -97,7 +98,9 @@ def whole_step(name: str) -> StepCounter:
         model = model.model_copy(update={"position": "rope", "registers": 4})
     step = config(name)
     teacher = network(variant("base", image_size=224, patch_size=14)) if name == "distillation" else None
-    module = SelfDistillation({"student": network(model)}, step, teacher).to(META).train()
+    students = {"student": network(model)}
+    module = Pretraining(students, step) if teacher is None else Assignments(students, step, teacher)
+    module = module.to(META).train()
     optimizer = build_optimizer(module, OptimizerConfig())
     batches: Sequence[Any] = [batch()] * (2 if name == "accumulated" else 1)
     for index in range(2):

@@ -35,7 +35,10 @@ from dinomill.stages import STAGES
 CONFIGURATION = "configuration"
 AGREES = "dvc.yaml agrees with the configuration.\n"
 # Where a stage's parameters name weights: a file or folder of the user's, a known name, or models:/….
-WEIGHTS = {"curation": "embedding.embedder.network", "pretraining": "initial"}
+WEIGHTS = {"curation": "embedding.embedder.network", "pretraining": "initial", "distillation": "teacher"}
+# A network that a stage is told to use in place of another stage's result: key and catalog entry.
+_IN_PLACE_OF = {"distillation": ("teacher", "teacher")}
+_OWN = (None, "pretraining")  # of that key: the other stage's result after all
 
 _GLOBAL = re.compile(r"\$\{globals:\s*([\w.]+)")
 _WITHIN_GLOBALS = re.compile(r"\$\{\s*([\w.]+)\s*\}")
@@ -194,7 +197,10 @@ class EnvironmentStages:
         return self._paths(self._written(stage)), self._paths(sorted(self._inputs(stage)))
 
     def _inputs(self, stage: str) -> set[str]:
-        return set(self._pipelines[stage].inputs()) & set(self._catalog)
+        inputs = set(self._pipelines[stage].inputs()) & set(self._catalog)
+        key, entry = _IN_PLACE_OF.get(stage, ("", ""))
+        named = _find(self._layers.parameters.get(stage, {}), key) if key else _NOTHING
+        return inputs if named is _NOTHING or named in _OWN else inputs - {entry}
 
     @cached_property
     def _base(self) -> EnvironmentStages | None:

@@ -11,13 +11,16 @@ from dinomill.handles import RegistrationHandle
 from dinomill.tracking import store_at_work
 
 
-def export_model(model: str | None, form: str, output: Path, *, env: str | None = None) -> None:
+def export_model(
+    model: str | None, form: str, output: Path, *, licence: str | None = None, env: str | None = None
+) -> None:
     """Write one file (two for some formats), and say how closely it repeats the model.
 
     Args:
         model: A folder or ``models:/name@alias``; by default the version that the registration stage registered.
         form: One of the exporters' formats.
         output: The file.
+        licence: Of the weights, where nothing beside them says it.
         env: The environment whose registered version is meant.
 
     Raises:
@@ -30,7 +33,7 @@ def export_model(model: str | None, form: str, output: Path, *, env: str | None 
         if form == known:
             source = model or str(RegistrationHandle.load(result("registration", env)).source)
             with store_at_work(env):
-                done = export(source, known, output)
+                done = export(source, known, output, licence=licence)
             print(
                 f"{done.path}: {done.bytes / 1e6:.1f} MB, differs from the model by {done.max_difference:.1e} at most "
                 f"(cosine {done.cosine:.6f})"

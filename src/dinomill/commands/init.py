@@ -29,6 +29,7 @@ def init(
     seeds: Sequence[str] = (),
     labelled: str | None = None,
     start: str | None = None,
+    licence: str | None = None,
     hours: float = 1.0,
     size: Size | None = None,
     tiles: int | None = None,
@@ -44,6 +45,7 @@ def init(
         seeds: ``name=place`` each.
         labelled: ``<split>/<class>/<image>``.
         start: Address of weights.
+        licence: Theirs, where nothing beside them says it.
         hours: For the whole run.
         size: Of the model.
         tiles: Side of the tiles that the pool's images are cut into, pixels.
@@ -62,7 +64,18 @@ def init(
     lock = root / "data" / "work" / "locks" / f"init-{name}.lock"
     with held(lock, busy):
         code = _plan_and_write(
-            name, pool, seeds, labelled, start, hours=hours, size=size, tiles=tiles, force=force, probe=probe, root=root
+            name,
+            pool,
+            seeds,
+            labelled,
+            start,
+            licence=licence,
+            hours=hours,
+            size=size,
+            tiles=tiles,
+            force=force,
+            probe=probe,
+            root=root,
         )
         lock.unlink(missing_ok=True)
     return code
@@ -75,6 +88,7 @@ def _plan_and_write(
     labelled: str | None,
     start: str | None,
     *,
+    licence: str | None,
     hours: float,
     size: Size | None,
     tiles: int | None,
@@ -83,7 +97,7 @@ def _plan_and_write(
     root: Path,
 ) -> int:
     require_room(name, root)
-    wish = make_wish(name, pool, seeds, labelled, start, hours, size, root, tiles)
+    wish = make_wish(name, pool, seeds, labelled, start, hours, size, root, tiles, licence)
     machine = survey_machine(root)
     seen = _look(wish, machine.cores)
     print_seen(wish, seen, str(machine))

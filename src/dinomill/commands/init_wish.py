@@ -26,6 +26,7 @@ def make_wish(
     size: Size | None,
     root: Path,
     tiles: int | None = None,
+    licence: str | None = None,
 ) -> Wish:
     """What was typed, checked and with everything counted.
 
@@ -34,6 +35,12 @@ def make_wish(
         ConfigError: When an option is not in its range.
     """
     _check_hours(hours)
+    if licence is not None and start is None:
+        raise ConfigError(
+            "--licence is that of the weights to start from, and none are given.",
+            found=f"--licence {licence}, no --from",
+            action="give --from WEIGHTS, or set pretraining.licence in the environment's files",
+        )
     if start is not None and size is not None:
         raise ConfigError(
             "--size says nothing beside --from: the weights are of the size that they are.",
@@ -59,7 +66,7 @@ def make_wish(
         **splits,
         hours=hours,
         size=size,
-        start=None if start is None else read_start(require_address(start)),
+        start=None if start is None else read_start(require_address(start), licence),
         notes=tuple(notes),
     )
 
@@ -159,22 +166,30 @@ def count_labelled(folder: str) -> dict[str, int]:
     return {"bank": len(bank), "queries": len(queries), "classes": len(bank.classes)}
 
 
-def read_start(address: str) -> Start:
+def read_start(address: str, licence: str | None = None) -> Start:
     """What a plan needs to know of weights.
+
+    Args:
+        address: Of the weights.
+        licence: Theirs, where nothing says it.
 
     Raises:
         DinomillError: When they cannot be used; ``features`` says what they are.
     """
     from dinomill import features
+    from dinomill.licences import STARTED, Provenance, made_from
+    from dinomill.models.config import VisionTransformerConfig
 
     description: Any = features.describe(address)
-    if description.model is None:
+    if not isinstance(description.model, VisionTransformerConfig):
         raise InputError(
             f"{address} is no vision transformer: it can be a teacher or an embedder, but nothing to continue from.",
             found=f"{description.family}",
             action="start from ViT weights: `dinomill weights` lists what is known",
         )
     model = description.model
+    provenance = Provenance(description.licence, description.origin or "")
+    made_from(STARTED, address, provenance, licence, key="--licence")  # refuses another than theirs
     return Start(
         address=address,
         family=description.family,
@@ -184,5 +199,6 @@ def read_start(address: str) -> Start:
         embed_dim=model.embed_dim,
         depth=model.depth,
         parameters=description.parameters,
-        licence=description.licence,
+        licence=licence or description.licence,
+        licence_stated=licence is not None,
     )

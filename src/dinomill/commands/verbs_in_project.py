@@ -39,6 +39,7 @@ def init(
     start: Annotated[
         str | None, typer.Option("--from", metavar="WEIGHTS", help="Weights to start from: whatever `embed` takes.")
     ] = None,
+    licence: Annotated[str | None, typer.Option(help="Of those weights, where nothing beside them says it.")] = None,
     hours: Annotated[float, typer.Option("--hours", help="What the whole run may take.")] = 1.0,
     size: Annotated[
         str | None, typer.Option("--size", help="Of the model: tiny, S, B or L; by default as large as is sensible.")
@@ -71,6 +72,7 @@ def init(
             seeds=[from_here(text, here) for text in seeds or ()],
             labelled=None if labelled is None else from_here(labelled, here),
             start=None if start is None else from_here(start, here),
+            licence=licence,
             hours=hours,
             size=known_size(size),
             tiles=tiles,

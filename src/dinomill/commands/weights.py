@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dinomill.features import Description
     from dinomill.models.config import VisionTransformerConfig
+    from dinomill.models.convnext_config import ConvNeXtConfig
+    from dinomill.models.kinds import ModelConfig
 
 
 def list_known() -> None:
@@ -67,23 +69,52 @@ def rows(description: Description) -> list[tuple[str, str]]:
         ("embedding", f"{description.embed_dim} numbers ({description.pooling})"),
         ("image", f"{settings.image_size} pixels out of {settings.resize}: {said}"),
         ("mean, std", f"{_numbers(settings.mean)}; {_numbers(settings.std)}"),
-        ("licence", description.licence or "unknown: nothing in the file or beside it says it"),
+        ("licence", _licence(description)),
+        *([("origin", description.origin)] if description.origin and "released as" not in dict(found) else []),
         ("sha256", _hash(description)),
     ]
 
 
-def _released(description: Description, config: VisionTransformerConfig) -> list[tuple[str, str]]:
+def _licence(description: Description) -> str:
+    from dinomill.models.known import OWN_LICENCE
+
+    if description.licence is None:
+        return "unknown: nothing in the file or beside it says it"
+    own = description.licence == OWN_LICENCE
+    return "own: trained from random weights alone" if own else description.licence
+
+
+def _released(description: Description, config: ModelConfig) -> list[tuple[str, str]]:
     from dinomill.models.known import named
 
     known = named(description.place)
     if known is None:
         return []
-    if (known.embed_dim, known.depth, known.registers) != (config.embed_dim, config.depth, config.registers):
+    if not known.fits(config):
         return [("released as", f"not what its name says: {known.name} has {known.parameters:,.1f} M parameters")]
     return [("released as", f"{known.name}, by its name and shape")]
 
 
-def _shape(config: VisionTransformerConfig) -> list[tuple[str, str]]:
+def _shape(config: ModelConfig) -> list[tuple[str, str]]:
+    from dinomill.models.config import VisionTransformerConfig
+
+    return _shape_of_vit(config) if isinstance(config, VisionTransformerConfig) else _shape_of_convnext(config)
+
+
+def _shape_of_convnext(config: ConvNeXtConfig) -> list[tuple[str, str]]:
+    stages = ", ".join(f"{depth} of {dim}" for dim, depth in zip(config.dims, config.depths, strict=True))
+    return [
+        ("shape", f"width {config.embed_dim}, {config.depth} convolutional blocks: {stages}"),
+        ("places", f"of {config.patch_size} x {config.patch_size} pixels, a stem of {config.stem}{_channels(config)}"),
+        ("norms", f"epsilon {config.norm_eps:g}"),
+    ]
+
+
+def _channels(config: ModelConfig) -> str:
+    return "" if config.in_channels == 3 else f", {config.in_channels} channels"
+
+
+def _shape_of_vit(config: VisionTransformerConfig) -> list[tuple[str, str]]:
     layers = {"mlp": "MLP", "swiglu": "SwiGLU"}[config.ffn]
     registers = f", {config.registers} registers" if config.registers else ""
     shape = f"width {config.embed_dim}, {config.depth} blocks of {config.num_heads} heads, {layers}{registers}"
@@ -94,10 +125,9 @@ def _shape(config: VisionTransformerConfig) -> list[tuple[str, str]]:
         smoothed = ", smoothed when reduced" if config.interpolate_antialias else ""
         position = f"table of {config.grid} x {config.grid} ({config.image_size} pixels), resized with an offset of "
         position += f"{config.interpolate_offset:g}{smoothed}"
-    channels = "" if config.in_channels == 3 else f", {config.in_channels} channels"
     return [
         ("shape", shape),
-        ("patches", f"{config.patch_size} x {config.patch_size} pixels{channels}"),
+        ("patches", f"{config.patch_size} x {config.patch_size} pixels{_channels(config)}"),
         ("positions", position),
         ("norms", f"epsilon {config.norm_eps:g}" + (", one for class tokens" if config.cls_norm else "")),
     ]

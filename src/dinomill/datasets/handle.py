@@ -12,19 +12,23 @@ from dinomill.errors import ConfigError
 from dinomill.handles import HANDLE_NAME, Handle
 
 
-class HandleDataset(AbstractDataset[Handle, Handle]):
+class HandleDataset(AbstractDataset[Handle, Handle | None]):
     """The typed handle of a folder that a stage wrote.
 
     Args:
         folder: The stage's folder, relative to the project's root.
         handle: The dotted name of the handle's class: ``dinomill.handles.DatasetHandle``.
+        optional: Whether a stage may run before there is any: it is then given None.
         metadata: Anything; read by Kedro's plugins only.
 
     Raises:
         ConfigError: When ``handle`` names no subclass of ``dinomill.handles.Handle``.
     """
 
-    def __init__(self, folder: str, handle: str, metadata: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, folder: str, handle: str, optional: bool = False, metadata: dict[str, Any] | None = None
+    ) -> None:
+        self._optional = optional
         self._folder = Path(folder)
         self._handle = _handle_class(handle)
         self.metadata = metadata
@@ -34,13 +38,13 @@ class HandleDataset(AbstractDataset[Handle, Handle]):
         """The folder that the handle describes: DVC's out."""
         return self._folder
 
-    def load(self) -> Handle:
-        """Read the handle.
+    def load(self) -> Handle | None:
+        """Read the handle; None where there is none and need not be any.
 
         Raises:
             InputError: When its stage has not run, or another version wrote it.
         """
-        return self._handle.load(self._folder)
+        return None if self._optional and not self._exists() else self._handle.load(self._folder)
 
     def save(self, data: Handle) -> None:
         """Write the handle beside the data that it describes, unless the stage did so itself."""

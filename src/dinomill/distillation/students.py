@@ -5,41 +5,87 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dinomill.distillation.config import DistillationConfig
+from dinomill.distillation.config import DistillationConfig, StudentConvNeXt, StudentModel
 from dinomill.errors import ConfigError
 from dinomill.models.config import VisionTransformerConfig
+from dinomill.models.convnext_config import ConvNeXtConfig
+from dinomill.models.kinds import ModelConfig
 from dinomill.training.starting import resolve_model
 
 
-def resolve_students(
-    config: DistillationConfig, teacher: Mapping[str, Any], name: str
-) -> dict[str, VisionTransformerConfig]:
-    """The students' models, which see the teacher's patches.
+def resolve_students(config: DistillationConfig, teacher: Mapping[str, Any], name: str) -> dict[str, ModelConfig]:
+    """The students' models, which see the teacher's channels, and patches of their own.
 
     Args:
         config: The stage's configuration.
-        teacher: The teacher's model, as its ``config.json`` has it.
+        teacher: What is known of the teacher's shape: ``in_channels``, and ``patch_size`` where it has patches.
         name: What the teacher is called in messages.
 
     Raises:
         ConfigError: Naming the student and the key.
     """
-    for student, model in config.students.items():
-        for key in ("patch_size", "in_channels"):
-            stated = getattr(model, key)
-            if stated not in (teacher[key], "auto"):
-                raise ConfigError(
-                    f"distillation.students.{student}.{key} is not the teacher's.",
-                    found=f"{stated}; the teacher {name} has {teacher[key]}",
-                    action=f"set it to {teacher[key]}: both learn from the same patches of the same images",
-                )
-    follows = {"image_size": config.crops.global_size, "patch_size": teacher["patch_size"]}
     return {
-        student: resolve_model(
-            model.model_copy(update={key: value for key, value in follows.items() if getattr(model, key) == "auto"}),
-            None,
-            teacher["in_channels"],
-            key=f"distillation.students.{student}",
-        )
+        student: _resolved(config, model, teacher, f"distillation.students.{student}", name)
         for student, model in config.students.items()
     }
+
+
+def _resolved(
+    config: DistillationConfig, model: StudentModel | StudentConvNeXt, teacher: Mapping[str, Any], key: str, name: str
+) -> ModelConfig:
+    if model.in_channels not in (teacher["in_channels"], "auto"):
+        raise ConfigError(
+            f"{key}.in_channels is not the teacher's.",
+            found=f"{model.in_channels}; the teacher {name} has {teacher['in_channels']}",
+            action=f"set it to {teacher['in_channels']}: both learn from the same images",
+        )
+    if isinstance(model, StudentConvNeXt):
+        return _convolutional(config, model, teacher["in_channels"], key)
+    return _transformer(config, model, teacher, key, name)
+
+
+def _convolutional(config: DistillationConfig, model: StudentConvNeXt, channels: int, key: str) -> ConvNeXtConfig:
+    stride, crops = model.patch_size, config.crops
+    if crops.global_size % stride:
+        raise ConfigError(
+            f"{key}: its places do not divide crops.global_size.",
+            found=f"a stem of {model.stem} and {len(model.dims)} stages: places of {stride} pixels, crops of "
+            f"{crops.global_size}",
+            action=f"set distillation.crops.global_size to {max(round(crops.global_size / stride), 1) * stride}, or a "
+            "smaller stem, or fewer stages",
+        )
+    if crops.local_crops and crops.local_size < stride:
+        raise ConfigError(
+            f"{key}: its places are larger than the local crops.",
+            found=f"a stem of {model.stem} and {len(model.dims)} stages: places of {stride} pixels, local crops of "
+            f"{crops.local_size}",
+            action=f"set distillation.crops.local_size to {stride} at least, or a smaller stem, or fewer stages",
+        )
+    shape = model.model_dump(exclude={"linear_init"}) | {"in_channels": channels}
+    return ConvNeXtConfig.parse(shape, where=key)
+
+
+def _transformer(
+    config: DistillationConfig, model: StudentModel, teacher: Mapping[str, Any], key: str, name: str
+) -> VisionTransformerConfig:
+    patch = teacher.get("patch_size") if model.patch_size == "auto" else model.patch_size
+    if patch is None:
+        raise ConfigError(
+            f"{key}.patch_size is not known.",
+            found=f"auto, and the teacher {name} has no patches",
+            action=f"state it: a divisor of crops.global_size {config.crops.global_size}",
+        )
+    crops = config.crops
+    sizes = {"global_size": crops.global_size} | ({"local_size": crops.local_size} if crops.local_crops else {})
+    for side, pixels in sizes.items():
+        if pixels % patch:
+            raise ConfigError(
+                f"{key}.patch_size does not divide crops.{side}.",
+                found=f"patches of {patch} pixels, crops of {pixels}",
+                action=f"set distillation.crops.{side} to {max(round(pixels / patch), 1) * patch}, or other patches",
+            )
+    follows = {"image_size": crops.global_size, "patch_size": patch}
+    filled = model.model_copy(
+        update={field: value for field, value in follows.items() if getattr(model, field) == "auto"}
+    )
+    return resolve_model(filled, None, teacher["in_channels"], key=key)

@@ -1,4 +1,4 @@
-"""A vision transformer as features."""
+"""A backbone of ours or of a known family as features: a vision transformer or a ConvNeXt."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ import torch
 from torch import Tensor
 
 from dinomill.features.base import Description, Features, Tokens
-from dinomill.features.licence import licence_of
+from dinomill.features.licence import licence_of, origin_of
 from dinomill.features.preprocessing import at_size, preprocessing_of, says_itself
 from dinomill.images.preprocess import PreprocessingConfig
+from dinomill.models.backbones import Backbone
 from dinomill.models.loading import OURS, Weights, read_weights
 from dinomill.models.vision_transformer import VisionTransformer
 
 
 class BackboneFeatures(Features):
-    """A vision transformer of any family.
+    """A backbone of any family.
 
     Args:
         description: What it is.
         model: The network, which is put into evaluation mode.
     """
 
-    def __init__(self, description: Description, model: VisionTransformer) -> None:
+    def __init__(self, description: Description, model: Backbone) -> None:
         super().__init__(description)
         at_size(  # the patches fit
             description.preprocessing,
@@ -36,7 +37,7 @@ class BackboneFeatures(Features):
 
     @property
     def grid(self) -> int:
-        """Patches a side."""
+        """Patches, or places of the last map, a side."""
         return self.preprocessing.image_size // self.model.patch_size
 
     def __call__(self, batch: Tensor) -> Tokens:
@@ -44,6 +45,16 @@ class BackboneFeatures(Features):
         outputs = self.model.forward_features(batch)
         patches = outputs["x_norm_patchtokens"]
         return Tokens(outputs["x_norm_clstoken"], patches.mean(dim=1), patches)
+
+    def blocks(self, batch: Tensor, count: int) -> tuple[Tokens, ...]:
+        """Tokens of the last blocks of ``[B, C, H, W]``, as DINOv2's evaluations take them.
+
+        Of a ConvNeXt those of its last map alone: earlier stages have other widths and finer grids.
+        """
+        if not isinstance(self.model, VisionTransformer):
+            return (self(batch),)
+        layers = self.model.get_intermediate_layers(batch, min(count, self.model.n_blocks), return_class_token=True)
+        return tuple(Tokens(cls, patches.mean(dim=1), patches) for patches, cls in layers)
 
     def to(self, device: torch.device | str) -> Self:
         """Move the network."""
@@ -57,7 +68,7 @@ class BackboneFeatures(Features):
         return self
 
 
-def describe_model(model: VisionTransformer, preprocessing: PreprocessingConfig) -> Description:
+def describe_model(model: Backbone, preprocessing: PreprocessingConfig) -> Description:
     """What a model in memory is; it lies nowhere."""
     return Description(
         address="a model in memory",
@@ -76,7 +87,7 @@ def describe_model(model: VisionTransformer, preprocessing: PreprocessingConfig)
 def describe_weights(
     address: str, place: Path, preprocessing: PreprocessingConfig | None, *, shapes_only: bool, **keywords: Any
 ) -> tuple[Description, Weights]:
-    """What a file or folder of a vision transformer's weights holds.
+    """What a file or folder of a backbone's weights holds.
 
     Raises:
         InputError: Says what it is instead.
@@ -94,6 +105,7 @@ def describe_weights(
         parameters=sum(tensor.numel() for tensor in weights.tensors.values()),
         paths=weights.paths,
         licence=licence_of(weights),
+        origin=origin_of(weights),
         trained_so=told,
     )
     return description, weights

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from dinomill.errors import ConfigError, InputError
 from dinomill.images.preprocess import PreprocessingConfig
-from dinomill.models.config import Pooling, VisionTransformerConfig
+from dinomill.models.config import Pooling
+from dinomill.models.kinds import ModelConfig
 from dinomill.models.pooling import join, pooled_dim
 from dinomill.storage.hashing import hash_file, hash_json
 
@@ -28,13 +29,14 @@ class Description:
         address: As it was asked for.
         place: The file or folder that it meant at that moment; never resolved again.
         family: For people: "dinomill", "DINOv2", "DINOv3 (Hugging Face)", "ONNX", …
-        model: The shape of a vision transformer; None for other networks.
+        model: The shape of a backbone of a family that is trained here; None for other networks.
         preprocessing: How an image is put to it.
         pooling: What its embedding is.
         dim: Width of a token.
         parameters: How many numbers it holds; 0 where the file does not say.
         paths: The files that hold them.
-        licence: Its short name; None where nothing says it.
+        licence: Its short name; own: of this project's user; None where nothing says it.
+        origin: What it was made from, or which released weights it is, for people; None where nothing says it.
         trained_so: Whether the preprocessing is the one that the network was made with, as an export says it, and
             not its family's usual one.
     """
@@ -42,7 +44,7 @@ class Description:
     address: str
     place: Path
     family: str
-    model: VisionTransformerConfig | None
+    model: ModelConfig | None
     preprocessing: PreprocessingConfig
     pooling: Pooling
     dim: int
@@ -50,6 +52,7 @@ class Description:
     paths: tuple[Path, ...]
     licence: str | None = None
     trained_so: bool = False
+    origin: str | None = None
 
     def __post_init__(self) -> None:
         if self.model is not None:
@@ -159,6 +162,16 @@ class Features(ABC):
     def __call__(self, batch: Tensor) -> Tokens:
         """Tokens of preprocessed images ``[B, C, H, W]``, on the device of the network."""
 
+    def blocks(self, batch: Tensor, count: int) -> tuple[Tokens, ...]:
+        """Tokens of the last blocks, each after the final norm, the last one last, from one forward pass.
+
+        Args:
+            batch: ``[B, C, H, W]``.
+            count: Blocks at most; a network that shows its end alone gives that.
+        """
+        del count
+        return (self(batch),)
+
     def to(self, device: torch.device | str) -> Self:
         """Move the network; those of other runtimes stay on the CPU.
 
@@ -177,6 +190,6 @@ class Features(ABC):
         raise ConfigError(
             f"{self.description.address} cannot compute in float64.",
             found=f"a network of the kind {self.description.family}",
-            expected="EfficientNet-lite0 or a vision transformer's weights",
+            expected="EfficientNet-lite0 or a backbone's weights",
             action="set `precision` to float32",
         )

@@ -1,6 +1,6 @@
 """The one door: from an address to what it holds, and to the network itself.
 
-An address is a folder or a file of a vision transformer's weights of any known family, ``models:/name@alias``,
+An address is a folder or a file of a backbone's weights of any known family, ``models:/name@alias``,
 ``efficientnet-lite0``, or a program (``.onnx``, OpenVINO's ``.xml``).
 """
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from dinomill.errors import InputError
 from dinomill.images.preprocess import SECTION, PreprocessingConfig
+from dinomill.models.config import VisionTransformerConfig
 from dinomill.models.huggingface import PROCESSOR_NAME
 from dinomill.models.known import named
 from dinomill.models.loading import OURS, Weights
@@ -79,7 +80,8 @@ def at_size(settings: PreprocessingConfig, side: int, *, patch: int | None, wher
 def _usual(weights: Weights) -> PreprocessingConfig:
     """What the family is evaluated with: 224 pixels out of 256, or the native grid where that is smaller."""
     config = weights.config
-    side = max(min(config.image_size, _SIDE) // config.patch_size, 1) * config.patch_size
+    native = config.image_size if isinstance(config, VisionTransformerConfig) else _SIDE
+    side = max(min(native, _SIDE) // config.patch_size, 1) * config.patch_size
     resize = round(side * _MARGIN)
     if config.in_channels != 3:
         values = {"mean": (0.5,) * config.in_channels, "std": (0.25,) * config.in_channels}
@@ -94,7 +96,8 @@ def _is_of_satellites(weights: Weights) -> bool:
     if known is not None and known.family == "DINOv3":
         return known.name.endswith("sat493m")
     # Of the ViT-L only the one for satellite images was released with a norm for local crops.
-    return weights.config.local_cls_norm and weights.config.embed_dim == 1024
+    config = weights.config
+    return isinstance(config, VisionTransformerConfig) and config.local_cls_norm and config.embed_dim == 1024
 
 
 def _of_processor(path: Path, usual: PreprocessingConfig) -> PreprocessingConfig:

@@ -12,7 +12,7 @@ import torch
 
 from dinomill.errors import InputError
 from dinomill.features.base import Description, Tokens, require_channels
-from dinomill.features.licence import LICENCE
+from dinomill.features.licence import LICENCE, ORIGIN, licence_told
 from dinomill.features.preprocessing import at_size
 from dinomill.images.preprocess import SECTION, PreprocessingConfig
 from dinomill.models.config import Pooling
@@ -64,7 +64,8 @@ def describe_program(
         dim=dim,
         parameters=parameters,
         paths=paths,
-        licence=told.get(LICENCE),
+        licence=licence_told(told.get(LICENCE)),
+        origin=told.get(ORIGIN),
         trained_so=SECTION in told and preprocessing is None,
     )
 

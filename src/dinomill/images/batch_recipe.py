@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from dinomill.images.crop_plan import MultiCropConfig
+from dinomill.images.kept_views import KeptViews
 from dinomill.images.masking import MaskingConfig
 from dinomill.images.mixture import MixedSampler
 from dinomill.images.sampler import Sampler
@@ -40,6 +41,7 @@ class BatchRecipe:
     value_range: tuple[float, float] | None = None  # of files of more than 8 bits
     anchor: Anchor | None = None
     coarse: Coarse | None = None
+    views: KeptViews | None = None  # global crops are of these, and come with a teacher's features where those are kept
 
     def groups(self, step: int) -> tuple[tuple[int, int, int], ...]:
         """First view, last view and side of the crops of each size; those of the anchor come last."""

@@ -19,8 +19,10 @@ from dinomill.images.crop_plan import CropPlan, draw_plan
 from dinomill.images.fetch import Fetcher, UnreadableError
 from dinomill.images.manifest import KeptImages
 from dinomill.images.masking import Masks, draw_masks
+from dinomill.images.mixture import MixedSampler
 from dinomill.images.packing import Blank, Layout, Writes
 from dinomill.images.render_batched import Outline, prepare, render
+from dinomill.images.sampler import Sampler
 from dinomill.images.shards import ImageSource
 from dinomill.images.substitutes import Unreadable, first_readable
 
@@ -38,6 +40,8 @@ class Batch:
     mask_weights: torch.Tensor  # [M] float32
     unreadable: tuple[Unreadable, ...] = ()  # images that others took the places of
     anchor_crops: torch.Tensor | None = None  # [2B, C, A, A] float32: the global crops with more pixels, if asked for
+    taught_classes: torch.Tensor | None = None  # [2B, D] float16: a teacher's class features of the global crops, kept
+    taught_patches: torch.Tensor | None = None  # [2B, N, D] float16: its patches
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""
@@ -46,12 +50,15 @@ class Batch:
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """By name; those that this batch has."""
-        anchor = {} if self.anchor_crops is None else {"anchor_crops": self.anchor_crops}
-        return {name: getattr(self, name) for name in TENSORS} | anchor
+        optional = {name: getattr(self, name) for name in OPTIONAL}
+        there = {name: value for name, value in optional.items() if value is not None}
+        return {name: getattr(self, name) for name in TENSORS} | there
 
 
 _CROPS = "crops."  # and the number of their group: names of rendered crops in one piece of memory
 
+TAUGHT = ("taught_classes", "taught_patches")
+OPTIONAL = ("anchor_crops", *TAUGHT)
 TENSORS = ("indices", "global_crops", "local_crops", "masks", "mask_indices", "mask_weights")
 
 
@@ -65,6 +72,7 @@ class RawBatch:
     plan: CropPlan
     masks: Masks
     unreadable: tuple[Unreadable, ...]
+    taught: Mapping[str, npt.NDArray[Any]]
 
     def numbers(self) -> dict[str, npt.NDArray[Any]]:
         """What of a batch is no crop."""
@@ -73,6 +81,7 @@ class RawBatch:
             "masks": self.masks.masks,
             "mask_indices": self.masks.indices,
             "mask_weights": self.masks.weights,
+            **self.taught,
         }
 
 
@@ -116,6 +125,7 @@ class BatchMaker:
         decoded, unreadable = [], []
         for column, (row, epoch) in enumerate(zip(rows.tolist(), epochs.tolist(), strict=True)):
             try:
+                self._require_features(row, epoch)
                 decoded.append(self.fetcher.decode(row, plan.boxes[:, column]))
             except UnreadableError as error:
                 pixels, instead = self._instead(row, epoch, column, plan, error)
@@ -132,17 +142,32 @@ class BatchMaker:
             step=step,
             rank=recipe.sampler.rank,
         )
-        return RawBatch(step, rows, decoded, plan, masks, tuple(unreadable))
+        taught = recipe.views.take(rows, epochs) if self._teaches else {}
+        return RawBatch(step, rows, decoded, plan, masks, tuple(unreadable), taught)
+
+    @property
+    def _teaches(self) -> bool:
+        """Whether a teacher's features come with the crops; not while they are made."""
+        return self.recipe.views is not None and isinstance(self.recipe.sampler, Sampler | MixedSampler)
+
+    def _require_features(self, row: int, epoch: int) -> None:
+        views = self.recipe.views
+        if views is not None and self._teaches and not views.has(row, epoch):
+            raise UnreadableError("it could not be read when the teacher's features were made")
 
     def _plan(self, rows: Rows, epochs: Rows) -> CropPlan:
         recipe = self.recipe
         sizes = self.images.sizes[rows]
+        if recipe.views is not None:
+            how = {"seed": recipe.sampler.seed, "channels": recipe.channels}
+            return recipe.views.plan(recipe.crops, sizes, rows, epochs, **how)
         return draw_plan(recipe.crops, sizes, rows, epochs, seed=recipe.sampler.seed, channels=recipe.channels)
 
     def _instead(self, row: int, epoch: int, column: int, plan: CropPlan, error: UnreadableError) -> tuple[Pixels, int]:
         """Pixels and row of the first readable substitute, whose own plan takes the column of the other's."""
 
         def read(instead: int) -> tuple[Pixels, CropPlan]:
+            self._require_features(instead, epoch)
             own = self._plan(np.array([instead]), np.array([epoch]))
             return self.fetcher.decode(instead, own.boxes[:, 0]), own
 
@@ -250,4 +275,5 @@ def assemble(
         mask_weights=arrays["mask_weights"],
         unreadable=unreadable,
         anchor_crops=anchor[0] if anchor else None,
+        **{name: arrays[name] for name in TAUGHT if name in arrays},
     )

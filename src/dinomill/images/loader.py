@@ -22,6 +22,7 @@ from dinomill.images import render_opencv as crops_opencv
 from dinomill.images.batch_recipe import Anchor, BatchRecipe, Coarse
 from dinomill.images.batches import Batch, BatchMaker, PackedBatch, unpack
 from dinomill.images.crop_plan import MultiCropConfig
+from dinomill.images.kept_views import KeptViews
 from dinomill.images.loader_config import LoaderConfig
 from dinomill.images.manifest import read_kept
 from dinomill.images.masking import MaskingConfig
@@ -58,6 +59,7 @@ class TrainingLoader:
         mix: Weights of the dataset's parts (``mixture``); None: every image once an epoch.
         anchor: Size and first step of global crops that are rendered once more, with more pixels; None: of none.
         coarse: Sizes of the crops until a step; None: those of ``crops`` from the beginning.
+        views: Global crops are of these, and batches carry what a teacher made of them; None: all crops are drawn.
         unreadable: Images that were found unreadable before, row to reason: ``tally.state()`` of the run that is
             continued.
 
@@ -86,6 +88,7 @@ class TrainingLoader:
         mix: Mapping[str, float] | None = None,
         anchor: Anchor | None = None,
         coarse: Coarse | None = None,
+        views: KeptViews | None = None,
         unreadable: Mapping[int, str] | None = None,
     ) -> None:
         handle = dataset if isinstance(dataset, DatasetHandle) else DatasetHandle.load(dataset)
@@ -110,6 +113,7 @@ class TrainingLoader:
             std=_per_channel("std", std or handle.std, handle.channels),
             anchor=anchor,
             coarse=_coarse(coarse, patch_size),
+            views=views,
         )
         batched = self._batched(handle.channels, tiny=max(crops.global_size, images.sizes.mean()) <= _TINY)
         self.on_device = batched and self.device.type != "cpu"

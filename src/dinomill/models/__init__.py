@@ -1,4 +1,4 @@
-"""Vision transformers, projection heads, and their weights on disk.
+"""Vision transformers, ConvNeXts, projection heads, and their weights on disk.
 
 What is listed here is imported when it is first asked for: configurations are read at every start of Kedro, and torch
 takes seconds to load.
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dinomill.models.attention import Sequences
     from dinomill.models.config import VARIANTS, HeadConfig, VisionTransformerConfig, variant
+    from dinomill.models.convnext import ConvNeXt
+    from dinomill.models.convnext_config import CONVNEXT_VARIANTS, ConvNeXtConfig, convnext_variant
     from dinomill.models.heads import ProjectionHead
     from dinomill.models.loading import load, read_weights
     from dinomill.models.stochastic_depth import DropPath, Subset, draw_drop_path
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "attention": ("Sequences",),
     "config": ("VARIANTS", "HeadConfig", "VisionTransformerConfig", "variant"),
+    "convnext": ("ConvNeXt",),
+    "convnext_config": ("CONVNEXT_VARIANTS", "ConvNeXtConfig", "convnext_variant"),
     "heads": ("ProjectionHead",),
     "loading": ("load", "read_weights"),
     "stochastic_depth": ("DropPath", "Subset", "draw_drop_path"),
@@ -29,7 +33,10 @@ _HOMES = {
 }
 
 __all__ = [
+    "CONVNEXT_VARIANTS",
     "VARIANTS",
+    "ConvNeXt",
+    "ConvNeXtConfig",
     "DropPath",
     "HeadConfig",
     "ProjectionHead",
@@ -38,6 +45,7 @@ __all__ = [
     "VisionTransformer",
     "VisionTransformerConfig",
     "build",
+    "convnext_variant",
     "draw_drop_path",
     "load",
     "load_backbone",

@@ -17,6 +17,8 @@ Pooling = Literal["cls", "mean_patch", "cls+mean_patch"]
 class VisionTransformerConfig(Config):
     """The shape of a backbone; the defaults are ViT-S/14 as released (Oquab et al. 2023, table 17)."""
 
+    # Never written: files and hashes of before there was another family stay what they are.
+    kind: Literal["vit"] = Field(default="vit", exclude=True, description="the family; see models/kinds.py")
     image_size: int = Field(default=518, ge=1, description="side in pixels of the native grid of position embeddings")
     patch_size: int = Field(default=14, ge=1, description="side in pixels of a patch")
     in_channels: int = Field(default=3, ge=1, description="channels of an image")

@@ -35,7 +35,7 @@ _MAGIC = (
 # The first pattern found among a state dict's names says what it is.
 _STATE_DICTS = (
     (r"(^|\.)lora_[AB](\.|$)", "a LoRA adapter"),
-    (r"(^|\.)stages\.\d+\.(layers|blocks|\d+).*(dwconv|depthwise_conv|conv_dw)\.", "a ConvNeXt state dict"),
+    (r"(^|\.)stages\.\d+\.(layers|blocks|\d+).*(dwconv|depthwise_conv|conv_dw)\.", "a part of a ConvNeXt's state dict"),
     (r"(^|\.)layer1\.0\.conv1\.", "a ResNet state dict"),
     (r"relative_position_bias_table", "a Swin state dict"),
     (r"visual\.transformer\.resblocks\.", "a CLIP state dict"),

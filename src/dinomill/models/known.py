@@ -6,7 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from dinomill.models.config import VisionTransformerConfig
+from dinomill.models.kinds import CONVNEXT, VIT, ModelConfig
+
 APACHE, DINOV3_LICENCE = "Apache-2.0", "DINOv3 License"
+# Instead of a licence's name: nothing foreign went into the weights; nothing says what did.
+OWN_LICENCE, UNKNOWN_LICENCE = "own", "unknown"
 
 
 @dataclass(frozen=True)
@@ -17,7 +22,7 @@ class Known:
         name: As the official code calls them.
         family: DINOv2 or DINOv3.
         embed_dim: Width of a token.
-        depth: Blocks.
+        depth: Blocks, of all stages.
         registers: Register tokens.
         parameters: In millions.
         licence: Its short name.
@@ -25,6 +30,7 @@ class Known:
         huggingface: The repository of the same weights in the form of transformers.
         timm: The name of the same weights in timm.
         sha256_prefix: First digits of the official file's sha256, which its name bears; empty where it bears none.
+        kind: vit or convnext.
     """
 
     name: str
@@ -38,6 +44,14 @@ class Known:
     huggingface: str
     timm: str
     sha256_prefix: str = ""
+    kind: str = VIT
+
+    def fits(self, config: ModelConfig) -> bool:
+        """Whether a shape is this model's, as far as its name says it."""
+        vit = isinstance(config, VisionTransformerConfig)
+        registers = config.registers if isinstance(config, VisionTransformerConfig) else 0
+        shape = (VIT if vit else CONVNEXT, config.embed_dim, config.depth, registers)
+        return shape == (self.kind, self.embed_dim, self.depth, self.registers)
 
 
 _SHAPES = {"s": (384, 12), "b": (768, 12), "l": (1024, 24), "g": (1536, 40)}
@@ -54,6 +68,14 @@ _V3 = (
     ("vith16plus", 1280, 32, 840.6, "lvd1689m", "huge_plus", "7c1da9a5"),
     ("vit7b16", 4096, 40, 6716.0, "lvd1689m", "7b", "a955f4ea"),
     ("vit7b16", 4096, 40, 6716.0, "sat493m", "7b", "a6675841"),
+)
+
+# name, width, blocks, millions of parameters, digits
+_V3_CONVNEXTS = (
+    ("tiny", 768, 18, 27.8, "21b726bb"),
+    ("small", 768, 36, 49.5, "296db49d"),
+    ("base", 1024, 36, 87.6, "801f2ba9"),
+    ("large", 1536, 36, 196.2, "61fa432d"),
 )
 
 
@@ -88,11 +110,26 @@ def known_weights() -> Iterator[Known]:
             timm=f"vit_{word}_patch16_dinov3.{data}",
             sha256_prefix=digits,
         )
+    for name, width, depth, millions, digits in _V3_CONVNEXTS:
+        yield Known(
+            name=f"dinov3_convnext_{name}_pretrain_lvd1689m",
+            family="DINOv3",
+            embed_dim=width,
+            depth=depth,
+            registers=0,
+            parameters=millions,
+            licence=DINOV3_LICENCE,
+            where=_V3_PAGE,
+            huggingface=f"facebook/dinov3-convnext-{name}-pretrain-lvd1689m",
+            timm=f"convnext_{name}.dinov3_lvd1689m",
+            sha256_prefix=digits,
+            kind=CONVNEXT,
+        )
 
 
 def released_shape(embed_dim: int, depth: int) -> bool:
     """Whether this width and depth are a released model's, whose number of heads is therefore known."""
-    return any((known.embed_dim, known.depth) == (embed_dim, depth) for known in known_weights())
+    return any((known.embed_dim, known.depth) == (embed_dim, depth) for known in known_weights() if known.kind == VIT)
 
 
 def named(path: Path) -> Known | None:

@@ -1,4 +1,4 @@
-"""One door for every kind of vision transformer: ours, official DINOv2 and DINOv3, Hugging Face, timm, the registry."""
+"""One door for every kind of backbone: ours, official DINOv2, DINOv3 and ConvNeXt, Hugging Face, timm, the registry."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 from torch import Tensor
 
 from dinomill.errors import InputError
-from dinomill.models import huggingface, official
+from dinomill.models import convnext_names, huggingface, official
 from dinomill.models.address import locate
-from dinomill.models.config import VisionTransformerConfig
+from dinomill.models.backbones import Backbone
 from dinomill.models.files import Contents, read_file
 from dinomill.models.foreign import name_of_folder
 from dinomill.models.infer import infer_config
+from dinomill.models.kinds import ModelConfig, parse_model
 from dinomill.models.prefixes import find_backbone
-from dinomill.models.vision_transformer import VisionTransformer
 from dinomill.models.weights import CONFIG_NAME, MODEL, WEIGHTS_NAME, check_shape, from_tensors, is_export, read_config
 
 OURS = "dinomill"
@@ -39,22 +39,22 @@ class Weights:
 
     place: Path
     family: str
-    config: VisionTransformerConfig
+    config: ModelConfig
     tensors: Mapping[str, Tensor]
     metadata: Mapping[str, str]
     paths: tuple[Path, ...]
 
-    def build(self) -> VisionTransformer:
+    def build(self) -> Backbone:
         """The network, in evaluation mode, in fp32, on the CPU."""
         return from_tensors(self.config, self.tensors, where=str(self.place))
 
 
-def load(path_or_uri: str | Path, **keywords: Any) -> VisionTransformer:
+def load(path_or_uri: str | Path, **keywords: Any) -> Backbone:
     """Load a backbone, in evaluation mode, in fp32, on the CPU.
 
     Args:
         path_or_uri: A folder written by pretraining or distillation (or its ``model.safetensors``); a state dict or
-            training checkpoint of the official DINOv2 or DINOv3 code, or of timm (``.pth``, ``.pt``,
+            training checkpoint of the official DINOv2, DINOv3 or ConvNeXt code, or of timm (``.pth``, ``.pt``,
             ``.safetensors``); a folder or file of transformers; or ``models:/name@alias`` of the registry.
         **keywords: What some state dicts cannot say: ``num_heads``, ``interpolate_offset``,
             ``interpolate_antialias``. Whatever the weights do say is checked, and refused where it contradicts them.
@@ -88,6 +88,11 @@ def read_weights(place: Path, *, shapes_only: bool = False, **keywords: Any) -> 
     if MODEL in contents.metadata:
         return _described(file, contents, keywords)
     tensors = find_backbone(contents.tensors, str(place))
+    if convnext_names.is_convnext(tensors):
+        network = convnext_names.recognise(tensors, huggingface.read_config(file.parent), str(place))
+        _agree(keywords, network.config, str(place))
+        check_shape(network.config, network.tensors, str(place))
+        return Weights(place, network.family, network.config, network.tensors, contents.metadata, contents.paths)
     if huggingface.is_huggingface(tensors):
         found = huggingface.recognise(tensors, huggingface.read_config(file.parent), str(place))
     else:
@@ -98,7 +103,7 @@ def read_weights(place: Path, *, shapes_only: bool = False, **keywords: Any) -> 
 
 
 def _ours(folder: Path, shapes_only: bool, keywords: Mapping[str, Any]) -> Weights:
-    config = VisionTransformerConfig.parse(read_config(folder).get(MODEL, {}), where=str(folder / CONFIG_NAME))
+    config = parse_model(read_config(folder).get(MODEL, {}), where=str(folder / CONFIG_NAME))
     _agree(keywords, config, str(folder))
     contents = read_file(folder / WEIGHTS_NAME, shapes_only=shapes_only)
     check_shape(config, contents.tensors, str(folder / WEIGHTS_NAME))
@@ -111,7 +116,7 @@ def _described(file: Path, contents: Contents, keywords: Mapping[str, Any]) -> W
         described = json.loads(contents.metadata[MODEL])
     except ValueError as error:
         raise InputError(f"The header of {file} describes no model.", found=str(error)) from None
-    config = VisionTransformerConfig.parse(described, where=str(file))
+    config = parse_model(described, where=str(file))
     _agree(keywords, config, str(file))
     check_shape(config, contents.tensors, str(file))
     return Weights(file, OURS, config, contents.tensors, contents.metadata, contents.paths)
@@ -135,7 +140,7 @@ def _file_in(folder: Path) -> Path:
     )
 
 
-def _agree(keywords: Mapping[str, Any], config: VisionTransformerConfig, where: str) -> None:
+def _agree(keywords: Mapping[str, Any], config: ModelConfig, where: str) -> None:
     wrong = {key: value for key, value in keywords.items() if value is not None and getattr(config, key, None) != value}
     if wrong:
         raise InputError(

@@ -8,18 +8,22 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from dinomill.errors import InputError
+from dinomill.models import convnext_names
 from dinomill.models.foreign import name_of_state_dict
 
 # Every backbone that can be converted has one of these, under whatever prefix.
 ANCHORS = (
     "patch_embed.proj.weight",  # official, timm
     "embeddings.patch_embeddings.projection.weight",  # Dinov2 of transformers
-    "embeddings.patch_embeddings.weight",  # DINOv3 of transformers
+    "embeddings.patch_embeddings.weight",  # DINOv3 of transformers, and its ConvNext
+    *convnext_names.ANCHORS,
 )
 # What compilers and parallel wrappers put into names, at any place.
 _WRAPPERS = re.compile(
     r"(?<![^.])(?:_orig_mod|module|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\."
 )
+# transformers' DINOv3 ConvNeXt has its final norm beside `model`, which holds the stages.
+_INNER = re.compile(r"(?<![^.])model\.(?=stages\.\d+\.(?:downsample_layers|layers)\.)")
 _CHUNKED = re.compile(r"^blocks\.(\d+)\.(\d+)\.")
 
 
@@ -31,16 +35,17 @@ def find_backbone(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor
     Raises:
         InputError: When there is no backbone inside, or more than one and no telling which.
     """
-    plain = {_WRAPPERS.sub("", name): tensor for name, tensor in tensors.items()}
+    plain = {_INNER.sub("", _WRAPPERS.sub("", name)): tensor for name, tensor in tensors.items()}
     if len(plain) < len(tensors):
         plain = dict(tensors)  # the wrappers' names tell two networks apart
     prefixes = {name.removesuffix(anchor) for anchor in ANCHORS for name in plain if _ends(name, anchor)}
     if not prefixes:
         raise InputError(
-            f"{where} holds no backbone of the DINOv2 or DINOv3 kind.",
+            f"{where} holds no backbone of the DINOv2, DINOv3 or ConvNeXt kind.",
             found=name_of_state_dict(plain),
             expected=f"a name {ANCHORS[0]!r}, or Hugging Face's {ANCHORS[1]!r} or {ANCHORS[2]!r}, under any prefix",
-            action="give the weights of a DINOv2 or DINOv3 vision transformer: `dinomill weights` lists them",
+            action="give the weights of a DINOv2 or DINOv3 vision transformer or a ConvNeXt: `dinomill weights` lists "
+            "them",
         )
     best, *others = sorted(prefixes, key=lambda prefix: (_rank(prefix), len(prefix), prefix))
     if others and _rank(others[0]) == _rank(best):

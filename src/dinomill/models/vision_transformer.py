@@ -15,12 +15,13 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from dinomill.models.attention import Sequences
 from dinomill.models.config import VisionTransformerConfig
+from dinomill.models.in_training import TrainedTransformer
 from dinomill.models.layers import Block, PatchEmbed
 from dinomill.models.position import resize_positions, rotary_angles, turns
 from dinomill.models.stochastic_depth import DropPath
 
 
-class VisionTransformer(nn.Module):
+class VisionTransformer(TrainedTransformer, nn.Module):
     """A backbone: images ``[B, C, H, W]`` in, normalised tokens out.
 
     Attributes that users of the official code read: ``embed_dim``, ``num_features``, ``n_blocks``, ``num_heads``,

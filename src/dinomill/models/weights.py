@@ -1,7 +1,7 @@
 """Backbones on disk: weights as safetensors beside a readable configuration; nothing that executes when loaded.
 
-<folder>/config.json         {"format", "model": VisionTransformerConfig, "preprocessing", …}: sections that callers add
-<folder>/model.safetensors   the state dict, with the official names
+<folder>/config.json         {"format", "model": its configuration, "preprocessing", …}: sections that callers add
+<folder>/model.safetensors   the state dict; a vision transformer's with the official names
 """
 
 from __future__ import annotations
@@ -9,15 +9,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dinomill.errors import InputError
+from dinomill.models.backbones import Backbone, new_backbone
 from dinomill.models.config import VisionTransformerConfig
+from dinomill.models.convnext import ConvNeXt
+from dinomill.models.convnext_config import ConvNeXtConfig
 from dinomill.models.files import read_safetensors as read_safetensors  # the stages read heads with it
+from dinomill.models.kinds import ModelConfig, parse_model
 from dinomill.models.vision_transformer import VisionTransformer
 from dinomill.storage.atomic import atomic_file, write_text
 
@@ -27,7 +31,7 @@ FORMAT = "dinomill-backbone-1"
 MODEL = "model"  # section of config.json, and key in the header of a single exported file
 
 
-def save_backbone(folder: Path, model: VisionTransformer, extra: Mapping[str, Any] | None = None) -> Path:
+def save_backbone(folder: Path, model: Backbone, extra: Mapping[str, Any] | None = None) -> Path:
     """Write a backbone; each file is complete or absent, and the configuration is written last.
 
     Args:
@@ -47,11 +51,17 @@ def save_backbone(folder: Path, model: VisionTransformer, extra: Mapping[str, An
     return folder / WEIGHTS_NAME
 
 
-def write_safetensors(path: Path, model: VisionTransformer, metadata: Mapping[str, str] | None = None) -> None:
+def write_safetensors(path: Path, model: Backbone, metadata: Mapping[str, str] | None = None) -> None:
     """Write a model's weights, with its configuration in the header, so that the one file suffices to load it."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     save_file(tensors, path, metadata={MODEL: model.config.model_dump_json(), **(metadata or {})})
     path.chmod(0o644)  # safetensors makes files that only their owner can read
+
+
+def add_sections(folder: Path, sections: Mapping[str, Any]) -> None:
+    """Add sections to the ``config.json`` of an exported backbone, or replace them."""
+    config = read_config(folder) | dict(sections)
+    write_text(folder / CONFIG_NAME, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -93,17 +103,21 @@ def is_export(folder: Path) -> bool:
     return isinstance(config, dict) and "format" in config and "model_type" not in config
 
 
-def load_backbone(folder: Path) -> VisionTransformer:
+def load_backbone(folder: Path) -> Backbone:
     """Read a backbone that ``save_backbone`` wrote; it is in evaluation mode.
 
     Raises:
         InputError: When a file is missing, broken, or does not fit the other.
     """
-    config = VisionTransformerConfig.parse(read_config(folder).get(MODEL, {}), where=str(folder / CONFIG_NAME))
+    config = parse_model(read_config(folder).get(MODEL, {}), where=str(folder / CONFIG_NAME))
     return from_tensors(config, read_safetensors(folder / WEIGHTS_NAME), where=str(folder / WEIGHTS_NAME))
 
 
-def from_tensors(config: VisionTransformerConfig, tensors: Mapping[str, Tensor], where: str) -> VisionTransformer:
+@overload
+def from_tensors(config: VisionTransformerConfig, tensors: Mapping[str, Tensor], where: str) -> VisionTransformer: ...
+@overload
+def from_tensors(config: ConvNeXtConfig, tensors: Mapping[str, Tensor], where: str) -> ConvNeXt: ...
+def from_tensors(config: ModelConfig, tensors: Mapping[str, Tensor], where: str) -> Backbone:
     """A model of this configuration with these weights, in evaluation mode and fp32.
 
     Raises:
@@ -126,7 +140,7 @@ def from_tensors(config: VisionTransformerConfig, tensors: Mapping[str, Tensor],
     return model.eval()
 
 
-def check_shape(config: VisionTransformerConfig, tensors: Mapping[str, Tensor], where: str) -> VisionTransformer:
+def check_shape(config: ModelConfig, tensors: Mapping[str, Tensor], where: str) -> Backbone:
     """Check tensors against a configuration; returns a model without data, on the meta device.
 
     Raises:
@@ -134,7 +148,7 @@ def check_shape(config: VisionTransformerConfig, tensors: Mapping[str, Tensor], 
     """
     # On a real device, a giant model would be initialised only to be overwritten.
     with torch.device("meta"):
-        model = VisionTransformer(config)
+        model = new_backbone(config)
     check_fit(model, tensors, where)
     return model
 

@@ -34,7 +34,8 @@ class Start(Config):
     embed_dim: int = Field(ge=1, description="width of a token")
     depth: int = Field(ge=1, description="blocks")
     parameters: int = Field(ge=1, description="numbers")
-    licence: str | None = Field(default=None, description="what their file says of it")
+    licence: str | None = Field(default=None, description="what their file says of it, or what was stated")
+    licence_stated: bool = Field(default=False, description="whether --licence said it")
 
 
 class Wish(Config):

@@ -122,6 +122,7 @@ def _model(wish: Wish, pool: Pool, machine: Machine, shape: Shape, count: int) -
         return {
             "initial": Choice(start.address, f"{start.family}, {start.parameters / 1e6:.0f} M parameters"),
             "model": Choice("from_weights", "shape, normalisation and pooling come from the weights"),
+            **({"licence": Choice(start.licence, "of the weights, as stated")} if start.licence_stated else {}),
         }
     teacher = shape.teacher
     why = f"numbers a token, a ViT of size {shape.teacher_size} {_asked(wish, pool, machine)}"

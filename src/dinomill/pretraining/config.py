@@ -33,6 +33,12 @@ class PretrainingConfig(TrainingRecipe):
         description="weights to start from: an exported folder, with its heads where they fit, an official .pth, "
         "models:/name@alias, or what else dinomill.load takes",
     )
+    licence: str | None = Field(
+        default=None,
+        min_length=1,
+        description="of the weights to start from, where nothing beside them says it; from random weights, the one "
+        "that you choose; it goes wherever the model goes",
+    )
     adaptation: AdaptationConfig | None = Field(
         default=None,
         description="how weights to start from are treated: heads first, then the backbone at a lower rate; null: as "

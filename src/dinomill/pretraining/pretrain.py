@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dinomill.errors import ConfigError
 from dinomill.handles import DatasetHandle, ModelHandle
+from dinomill.licences import STARTED, from_nothing, made_from, warn_if_unknown
 from dinomill.pretraining.config import PretrainingConfig
 from dinomill.training.hand_on import adopt, local_labelled, run_job
 from dinomill.training.job import TrainingJob, TrainingRecipe
@@ -34,6 +35,7 @@ def pretrain(dataset: DatasetHandle, labelled: str | None, config: PretrainingCo
         DinomillError: What went wrong in a worker.
     """
     job = pretraining_job(dataset, labelled, config)
+    warn_if_unknown(job.licence, f"the weights {config.initial}", "pretraining.licence")
     run_job(job, config.launcher, dataset)
     return adopt(job, dataset, student=_STUDENT, name=config.name, output=config.output, initial=config.initial)
 
@@ -48,6 +50,11 @@ def pretraining_job(dataset: DatasetHandle, labelled: str | None, config: Pretra
             action="name the weights in pretraining.initial, or set pretraining.adaptation to null",
         )
     model = resolve_model(config.model, weights, dataset.channels, dataset=f"the dataset {dataset.folder}")
+    provenance = (
+        from_nothing(config.licence)
+        if weights is None
+        else made_from(STARTED, weights.address, weights.provenance, config.licence, key="pretraining.licence")
+    )
     drawn = None if config.model == "from_weights" else config.model.initialisation
     return TrainingJob(
         stage="pretraining",
@@ -63,6 +70,8 @@ def pretraining_job(dataset: DatasetHandle, labelled: str | None, config: Pretra
         mean=weights and weights.mean,
         std=weights and weights.std,
         adaptation=config.adaptation,
+        licence=provenance.licence,
+        origin=provenance.origin,
         labelled=local_labelled(labelled),
         work_root=config.work,
     )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 
-from dinomill.handles import Difference, EvaluationHandle, ModelScore
+from dinomill.errors import ConfigError
+from dinomill.handles import EvaluationHandle
 from dinomill.registration.config import PromotionConfig
-from dinomill.registration.noise import noise
+from dinomill.registration.noise import Other, noise
+from dinomill.scores import Measure, ModelScore, ScoreTable
 
 
 @dataclass(frozen=True)
@@ -36,106 +37,146 @@ class Champion:
     tags: Mapping[str, str]
 
 
+def gated(evaluation: EvaluationHandle, gate: PromotionConfig) -> tuple[ScoreTable, Measure] | None:
+    """The table and the column that the gate looks at; None when nothing was measured.
+
+    Raises:
+        ConfigError: When that measure is not among those which were taken.
+    """
+    tables = evaluation.tables()
+    if not tables:
+        return None
+    on, _, name = gate.measure.rpartition("/")
+    table = tables.get(on or None)
+    measure = None if table is None else table.measure(name)
+    if table is None or measure is None:
+        known = [
+            one.name if where is None else f"{where}/{one.name}"
+            for where, table in tables.items()
+            for one in table.measures
+        ]
+        raise ConfigError(
+            f"registration.gate.measure asks for {gate.measure}, which the evaluation did not take.",
+            found=", ".join(known),
+            action="name one of these, or add its protocol to `evaluation.measured` or to the set's `protocols`",
+        )
+    return table, measure
+
+
 def judge(
-    score: ModelScore | None,
-    evaluation: EvaluationHandle,
-    champion: Champion | None,
-    labelled_sha256: str | None,
-    gate: PromotionConfig,
+    score: ModelScore | None, evaluation: EvaluationHandle, champion: Champion | None, gate: PromotionConfig
 ) -> tuple[Check, ...]:
     """Every requirement that is configured.
 
     Args:
-        score: Of the model to register; None when nothing was measured.
+        score: Of the model to register, in the table that the gate looks at; None when nothing was measured.
         evaluation: With the scores that it is compared to.
         champion: The present one; None when there is none, or it has the same weights.
-        labelled_sha256: Of the labelled images: scores on others are not comparable.
         gate: The requirements.
+
+    Raises:
+        ConfigError: When the gate's measure was not taken.
     """
-    if score is None:
+    found = gated(evaluation, gate)
+    if score is None or found is None:
         promoted = gate.without_labels == "promote"
         action = "promoted" if promoted else "held as a candidate"
         return (Check(promoted, f"there are no labelled images: {action}, as configured", "not measured"),)
-    name = {"knn": "kNN", "linear": "linear probe"}[gate.measure]
-    own = _points(score, gate)
+    asked = _Asked(score, *found, gate)
     checks = []
-    paired = partial(_paired, score, evaluation, gate)
-    random, teacher = evaluation.score("random"), evaluation.score("teacher")
+    random, teacher = asked.table.score("random"), asked.table.score("teacher")
     if gate.min_gain_over_random is not None and random is None:
         checks.append(Check(True, "no random network was measured (evaluation.random.seeds: 0)", "not compared"))
     elif gate.min_gain_over_random is not None and random is not None:
-        gain = own - _points(random, gate)
+        other = asked.row(random, "the random network")
         checks.append(
             Check(
-                gain >= gate.min_gain_over_random,
-                f"{name} of {score.model} is {own:.1f}%, {_signed(gain)} over the random network "
-                f"({_points(random, gate):.1f}%); at least {gate.min_gain_over_random:+.1f} is required"
-                + noise(gain - gate.min_gain_over_random, gain, gate.measure, paired("random"), score, random),
+                asked.ahead_of(other) >= gate.min_gain_over_random,
+                f"{asked.said}, {asked.signed(other)} over {other.whom} ({asked.measure.show(other.value)}); at least "
+                f"+{asked.limit(gate.min_gain_over_random)} is required{asked.noise(other, gate.min_gain_over_random)}",
             )
         )
     if gate.max_drop_from_teacher is not None and teacher is not None and score.kind == "student":
-        drop = own - _points(teacher, gate)
-        checks.append(
-            Check(
-                drop >= -gate.max_drop_from_teacher,
-                f"{name} of {score.model} is {_signed(drop)} from its teacher ({_points(teacher, gate):.1f}%); "
-                f"at most {gate.max_drop_from_teacher:.1f} below is allowed"
-                + noise(drop + gate.max_drop_from_teacher, drop, gate.measure, paired("teacher"), score, teacher),
-            )
-        )
+        checks.append(asked.at_most_behind(asked.row(teacher, "its teacher"), gate.max_drop_from_teacher))
     if gate.max_drop_from_start is not None:
-        checks.append(_against_start(score, name, evaluation, gate))
+        checks.append(_against_start(asked, gate.max_drop_from_start))
     if gate.max_drop_from_champion is not None:
-        checks.append(_against_champion(score, name, champion, labelled_sha256, gate))
+        checks.append(_against_champion(asked, champion, gate.max_drop_from_champion))
     return tuple(checks)
 
 
-def _against_start(score: ModelScore, name: str, evaluation: EvaluationHandle, gate: PromotionConfig) -> Check:
-    start = evaluation.score("start")
+@dataclass(frozen=True)
+class _Asked:
+    """The score that is judged, by one measure."""
+
+    score: ModelScore
+    table: ScoreTable
+    measure: Measure
+    gate: PromotionConfig
+
+    @property
+    def own(self) -> float:
+        """Its value."""
+        return self.score.value(self.measure.name)
+
+    @property
+    def said(self) -> str:
+        """Its value as the beginning of a sentence."""
+        return f"{self.measure.title} of {self.score.model} is {self.measure.show(self.own)}"
+
+    def row(self, score: ModelScore, whom: str) -> Other:
+        """Another row of the same table."""
+        name = "teacher" if self.score.kind == "teacher" else self.score.model
+        paired = self.table.gains.get(f"{name}_over_{score.kind}", {}).get(self.measure.name)
+        return Other(whom, score.value(self.measure.name), score.scores[self.measure.name], paired)
+
+    def limit(self, value: float) -> str:
+        """A requirement as it was configured: in points, or in the measure's unit."""
+        return f"{value:.1f}" if self.measure.percent else f"{value:g}"
+
+    def ahead_of(self, other: Other) -> float:
+        """By how much it is better, in the requirements' unit: points, or the measure's."""
+        return self.measure.sign * self.measure.scale * (self.own - other.value)
+
+    def signed(self, other: Other) -> str:
+        """The plain difference: more is more, also where less is better."""
+        return f"{self.measure.signed(self.own - other.value)} {self.measure.step}".rstrip()
+
+    def noise(self, other: Other, required: float) -> str:
+        """What is added where the labelled images are too few to tell whether it is ahead by what is required."""
+        return noise(self.measure, self.score.scores[self.measure.name], other, required)
+
+    def at_most_behind(self, other: Other, allowed: float, *, interval: str = "", subject: str | None = None) -> Check:
+        """One requirement: not to be worse than another by more than a limit."""
+        return Check(
+            self.ahead_of(other) >= -allowed,
+            f"{subject or f'{self.measure.title} of {self.score.model}'} is {self.signed(other)}{interval} from "
+            f"{other.whom} ({self.measure.show(other.value)}); at most {self.limit(allowed)} "
+            f"{'below' if self.measure.higher_is_better else 'above'} is allowed{self.noise(other, -allowed)}",
+        )
+
+
+def _against_start(asked: _Asked, allowed: float) -> Check:
+    start = asked.table.score("start")
     if start is None:
         return Check(True, "training started from random weights: there are no starting weights", "not compared")
-    assert gate.max_drop_from_start is not None
-    drop = _points(score, gate) - _points(start, gate)
-    one = _paired(score, evaluation, gate, "start")
-    interval = ""
-    if one is not None:
-        interval = f" [{100 * one.low:+.1f}, {100 * one.high:+.1f}]"
-    return Check(
-        drop >= -gate.max_drop_from_start,
-        f"{name} of {score.model} is {_signed(drop)}{interval} from the weights that training started from "
-        f"({_points(start, gate):.1f}%); at most {gate.max_drop_from_start:.1f} below is allowed"
-        + noise(drop + gate.max_drop_from_start, drop, gate.measure, one, score, start),
-    )
+    other = asked.row(start, "the weights that training started from")
+    interval = "" if other.paired is None else f" {other.paired.reach(asked.measure)}".rstrip()
+    return asked.at_most_behind(other, allowed, interval=interval)
 
 
-def _against_champion(
-    score: ModelScore, name: str, champion: Champion | None, labelled_sha256: str | None, gate: PromotionConfig
-) -> Check:
+def _against_champion(asked: _Asked, champion: Champion | None, allowed: float) -> Check:
     if champion is None:
         return Check(True, "there is no other champion", "not compared")
-    tagged = champion.tags.get(gate.measure)
-    if tagged is None or champion.tags.get("labelled_sha256") != labelled_sha256:
+    name = asked.gate.measure
+    tagged = champion.tags.get(name)
+    if tagged is None or champion.tags.get(labelled_tag(name)) != asked.table.labelled_sha256:
         return Check(True, f"version {champion.version}, the champion, was measured on other images", "not compared")
-    theirs = 100 * float(tagged)
-    drop = _points(score, gate) - theirs
-    assert gate.max_drop_from_champion is not None
-    return Check(
-        drop >= -gate.max_drop_from_champion,
-        f"{name} is {_signed(drop)} from version {champion.version}, the champion ({theirs:.1f}%); "
-        f"at most {gate.max_drop_from_champion:.1f} below is allowed"
-        + noise(drop + gate.max_drop_from_champion, drop, gate.measure, None, score),
-    )
+    other = Other(f"version {champion.version}, the champion", float(tagged))
+    return asked.at_most_behind(other, allowed, subject=asked.measure.title)
 
 
-def _paired(score: ModelScore, evaluation: EvaluationHandle, gate: PromotionConfig, other: str) -> Difference | None:
-    """The difference from a row of another kind on the same images, with its interval, where it was worked out."""
-    found = evaluation.gains.get(f"{'teacher' if score.kind == 'teacher' else score.model}_over_{other}")
-    return None if found is None else found.get(gate.measure)
-
-
-def _points(score: ModelScore, gate: PromotionConfig) -> float:
-    return 100 * (score.knn if gate.measure == "knn" else score.linear)
-
-
-def _signed(points: float) -> str:
-    return f"{points:+.1f} points"
+def labelled_tag(measure: str) -> str:
+    """The tag that holds the hash of the images which a measure was taken on."""
+    on = measure.rpartition("/")[0]
+    return f"{on}/labelled_sha256" if on else "labelled_sha256"

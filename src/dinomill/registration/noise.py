@@ -3,37 +3,48 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
-from dinomill.handles import Difference, ModelScore
+from dinomill.scores import Difference, Figure, Measure
 
 
-def noise(margin: float, difference: float, measure: str, paired: Difference | None, *scores: ModelScore | None) -> str:
+@dataclass(frozen=True)
+class Other:
+    """What a score is held against.
+
+    Args:
+        whom: In words.
+        value: Its value.
+        figure: The same with its interval; None where it is not known.
+        paired: The difference on the same images with its interval; None where only each one's own is known.
+    """
+
+    whom: str
+    value: float
+    figure: Figure | None = None
+    paired: Difference | None = None
+
+
+def noise(measure: Measure, own: Figure, other: Other, required: float) -> str:
     """What is added to a check whose images are too few for it; empty where it is decided for sure.
 
     Args:
-        margin: By how many points the requirement was met; negative: missed.
-        difference: That it asks about, points.
-        measure: ``knn`` or ``linear``.
-        paired: The difference on the same images with its interval; None where only each one's own is known.
-        scores: Of both networks; of one alone, when the other's interval is not known: it counts as equally wide.
+        measure: By which both are compared.
+        own: The score that is judged.
+        other: What it is held against; one whose interval is not known counts as equally unsure.
+        required: By how much it has to be ahead, in the requirements' unit; negative: how far it may be behind.
     """
-    if paired is not None:
-        low, high = 100 * paired.low - difference, 100 * paired.high - difference
+    if other.paired is not None:
+        low, high = other.paired.low, other.paired.high
     else:
-        halves = [half for score in scores for half in [_half(score, measure)] if half is not None]
-        if not halves:
-            return ""
+        halves = [(figure.high - figure.low) / 2 for figure in (own, other.figure) if figure is not None]
         reach = math.hypot(*halves) if len(halves) > 1 else halves[0] * math.sqrt(2)
-        low, high = -reach, reach
-    if margin + low >= 0 or margin + high < 0:
+        low, high = own.value - other.value - reach, own.value - other.value + reach
+    worst, best = sorted(measure.sign * measure.scale * end for end in (low, high))
+    if worst == best or worst >= required or best < required:
         return ""
     return (
-        f"; within the noise of these images, by which the difference may be {difference + low:+.1f} to "
-        f"{difference + high:+.1f} points: more labelled images would tell"
+        f"; within the noise of these images, by which the difference may be {measure.signed(low)} to "
+        f"{measure.signed(high)} {measure.step}".rstrip()
+        + ": more labelled images would tell"
     )
-
-
-def _half(score: ModelScore | None, measure: str) -> float | None:
-    details = {} if score is None else score.details
-    low, high = details.get(f"{measure}_low"), details.get(f"{measure}_high")
-    return None if low is None or high is None else 100 * (high - low) / 2

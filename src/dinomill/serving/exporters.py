@@ -1,12 +1,13 @@
 """A trained backbone in the forms that other runtimes read, each checked against the model itself.
 
-    <name>.pth            state dict with the official names, weights only
+    <name>.pth            state dict with the family's official names, weights only
     <name>.safetensors    the same, with the configuration and the description in the header
     <name>.pt2            torch.export program; the description as extra files
     <name>.onnx           ONNX (extra `onnx`; weights over 2 GB in <name>.onnx.data); the description as metadata
     <name>.xml, .bin      OpenVINO (extra `openvino`); the description as runtime information
 
-The description is the preprocessing, the pooling that makes the tokens one embedding, and the licence, where known.
+The description is the preprocessing, the pooling that makes the tokens one embedding, the licence (or `unknown`) and
+the origin, where known.
 
 The programs take ``images [B, C, S, S]`` float32, preprocessed, any B, and return ``cls_token [B, D]`` and
 ``patch_tokens [B, N, D]``, after the final norm.
@@ -17,7 +18,7 @@ from __future__ import annotations
 import importlib.util
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -28,11 +29,14 @@ from dinomill.errors import InputError, MachineError
 from dinomill.features.backbone import BackboneFeatures
 from dinomill.features.base import Description
 from dinomill.features.door import open as open_features
-from dinomill.features.licence import LICENCE
+from dinomill.features.licence import LICENCE, ORIGIN
 from dinomill.features.programs import POOLING
 from dinomill.images.preprocess import SECTION
-from dinomill.models.config import VisionTransformerConfig
+from dinomill.models import convnext_names
+from dinomill.models.backbones import Backbone
 from dinomill.models.files import read_file
+from dinomill.models.kinds import ModelConfig
+from dinomill.models.known import OWN_LICENCE, UNKNOWN_LICENCE
 from dinomill.models.loading import load
 from dinomill.models.position import resize_positions
 from dinomill.models.prefixes import find_backbone
@@ -57,17 +61,20 @@ class Export:
     cosine: float  # the smallest cosine of any token with the original's
 
 
-def export(source: Path | str, form: Format, output: Path, *, tolerance: float = 1e-3) -> Export:
+def export(
+    source: Path | str, form: Format, output: Path, *, tolerance: float = 1e-3, licence: str | None = None
+) -> Export:
     """Export a backbone to one format and check it.
 
     Args:
-        source: Any address of a vision transformer; see ``dinomill.load``.
+        source: Any address of a backbone; see ``dinomill.load``.
         form: One of ``FORMATS``.
         output: The file to write; its suffix is set to the format's.
         tolerance: Largest allowed difference to the model; outputs are of the order of 1.
+        licence: Of the weights, where nothing beside them says it.
 
     Raises:
-        InputError: When the format is unknown, or the source cannot be read.
+        InputError: When the format is unknown, the source cannot be read, or says another licence.
         MachineError: When the format's extra is not installed, or the exported model does not repeat the original.
     """
     if form not in FORMATS:
@@ -77,9 +84,10 @@ def export(source: Path | str, form: Format, output: Path, *, tolerance: float =
         raise InputError(
             f"{source} cannot be exported.",
             found=features.description.family,
-            expected="the weights of a vision transformer",
+            expected="the weights of a vision transformer or a ConvNeXt",
         )
     model, preprocessing = features.model, features.preprocessing
+    description = _licensed(features.description, licence)
     output = output.with_suffix(_SUFFIXES.get(form, f".{form}"))
     output.parent.mkdir(parents=True, exist_ok=True)
     write, run = _FORMS[form]
@@ -88,7 +96,7 @@ def export(source: Path | str, form: Format, output: Path, *, tolerance: float =
     images = torch.randn(2, preprocessing.channels, *2 * [preprocessing.image_size])
     with storage_errors(output), tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
         draft = Path(folder) / output.name
-        write(model, images, _described(features.description), draft)
+        write(model, images, _described(description), draft)
         difference, cosine = _compare(_Program(model), run(draft, model), images)
         if not difference <= tolerance:
             raise MachineError(
@@ -105,11 +113,12 @@ def export(source: Path | str, form: Format, output: Path, *, tolerance: float =
     return Export(output, form, size, difference, cosine)
 
 
-def _check_names_suffice(config: VisionTransformerConfig) -> None:
-    """Refuse what a state dict with DINOv2's names alone would not say: it would be read as another model."""
+def _check_names_suffice(config: ModelConfig) -> None:
+    """Refuse what a state dict with official names alone would not say: it would be read as another model."""
     known = {"position": "learned", "norm_eps": 1e-6, "cls_norm": False, "local_cls_norm": False}
-    other = [f"{name} {getattr(config, name)}" for name, value in known.items() if getattr(config, name) != value]
-    if config.qkv_bias == "query_value":
+    stated = {name: getattr(config, name, value) for name, value in known.items()}
+    other = [f"{name} {value}" for name, value in stated.items() if value != known[name]]
+    if getattr(config, "qkv_bias", None) == "query_value":
         other.append("keys without biases")
     if other:
         raise InputError(
@@ -122,7 +131,7 @@ def _check_names_suffice(config: VisionTransformerConfig) -> None:
 class _Program(nn.Module):
     """The backbone with a tuple of tensors as its output, which every format can hold."""
 
-    def __init__(self, model: VisionTransformer) -> None:
+    def __init__(self, model: Backbone) -> None:
         super().__init__()
         self.model = model
 
@@ -132,7 +141,7 @@ class _Program(nn.Module):
 
 
 Described = dict[str, str]
-Write = Callable[[VisionTransformer, Tensor, Described, Path], None]
+Write = Callable[[Backbone, Tensor, Described, Path], None]
 Run = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
@@ -149,20 +158,21 @@ def _compare(program: _Program, run: Run, images: Tensor) -> tuple[float, float]
     return difference, cosine
 
 
-def _write_pth(model: VisionTransformer, _images: Tensor, _described: Described, path: Path) -> None:
-    torch.save(model.state_dict(), path)
+def _write_pth(model: Backbone, _images: Tensor, _described: Described, path: Path) -> None:
+    tensors = model.state_dict()
+    torch.save(tensors if isinstance(model, VisionTransformer) else convnext_names.official_names(tensors), path)
 
 
-def _write_safetensors(model: VisionTransformer, _images: Tensor, described: Described, path: Path) -> None:
+def _write_safetensors(model: Backbone, _images: Tensor, described: Described, path: Path) -> None:
     write_safetensors(path, model, described)
 
 
-def _write_pt2(model: VisionTransformer, images: Tensor, described: Described, path: Path) -> None:
+def _write_pt2(model: Backbone, images: Tensor, described: Described, path: Path) -> None:
     files = {f"{key}.{'json' if key == SECTION else 'txt'}": text for key, text in described.items()}
     torch.export.save(_trace(model, images), path, extra_files=files)
 
 
-def _write_onnx(model: VisionTransformer, images: Tensor, described: Described, path: Path) -> None:
+def _write_onnx(model: Backbone, images: Tensor, described: Described, path: Path) -> None:
     _require("onnx", "onnxscript", "onnxruntime", extra="onnx")
     size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     exported = torch.onnx.export(
@@ -177,7 +187,7 @@ def _write_onnx(model: VisionTransformer, images: Tensor, described: Described, 
     exported.save(path, external_data=size > _ONNX_LIMIT)
 
 
-def _write_openvino(model: VisionTransformer, images: Tensor, described: Described, path: Path) -> None:
+def _write_openvino(model: Backbone, images: Tensor, described: Described, path: Path) -> None:
     _require("openvino", extra="openvino")
     import openvino
 
@@ -194,17 +204,32 @@ def _write_openvino(model: VisionTransformer, images: Tensor, described: Describ
 
 def _described(description: Description) -> Described:
     told = {SECTION: description.preprocessing.model_dump_json(), POOLING: description.pooling}
-    return told if description.licence is None else {**told, LICENCE: description.licence}
+    told[LICENCE] = description.licence or UNKNOWN_LICENCE
+    return told if description.origin is None else {**told, ORIGIN: description.origin}
 
 
-def _trace(model: VisionTransformer, images: Tensor) -> torch.export.ExportedProgram:
+def _licensed(description: Description, stated: str | None) -> Description:
+    if stated is None or (description.licence or "").casefold() == stated.casefold():
+        return description
+    if description.licence not in (None, OWN_LICENCE):
+        raise InputError(
+            f"{description.address} is under another licence.",
+            found=f"{description.licence}, as the weights say; {stated} was given",
+            action="leave the licence out",
+        )
+    return replace(description, licence=stated)
+
+
+def _trace(model: Backbone, images: Tensor) -> torch.export.ExportedProgram:
     program = _Program(_at_size(model, images.shape[-1])).eval()
     with torch.no_grad():
         return torch.export.export(program, (images,), dynamic_shapes={"images": {0: torch.export.Dim("batch")}})
 
 
-def _at_size(model: VisionTransformer, image_size: int) -> VisionTransformer:
+def _at_size(model: Backbone, image_size: int) -> Backbone:
     """The same model with its positions resized once and for all, which spares every runtime the resizing."""
+    if not isinstance(model, VisionTransformer):
+        return model
     config = model.config.model_copy(update={"image_size": image_size})
     tensors = dict(model.state_dict())
     if model.pos_embed is not None:
@@ -218,31 +243,33 @@ def _at_size(model: VisionTransformer, image_size: int) -> VisionTransformer:
     return from_tensors(config, tensors, where="the exported model")
 
 
-def _run_pth(path: Path, model: VisionTransformer) -> Run:
-    config = model.config
+def _run_pth(path: Path, model: Backbone) -> Run:
+    tensors = find_backbone(read_file(path).tensors, str(path))
+    if not isinstance(model, VisionTransformer):
+        tensors = convnext_names.recognise(tensors, None, str(path)).tensors
     # What a state dict cannot say is taken from the model.
-    again = from_tensors(config, find_backbone(read_file(path).tensors, str(path)), where=str(path))
+    again = from_tensors(model.config, tensors, where=str(path))
     return lambda images: _Program(again)(images)
 
 
-def _run_safetensors(path: Path, _: VisionTransformer) -> Run:
+def _run_safetensors(path: Path, _: Backbone) -> Run:
     again = load(path)
     return lambda images: _Program(again)(images)
 
 
-def _run_pt2(path: Path, _: VisionTransformer) -> Run:
+def _run_pt2(path: Path, _: Backbone) -> Run:
     module = torch.export.load(path).module()
     return lambda images: module(images)
 
 
-def _run_onnx(path: Path, _: VisionTransformer) -> Run:
+def _run_onnx(path: Path, _: Backbone) -> Run:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda images: _pair(session.run(None, {"images": images.numpy()}))
 
 
-def _run_openvino(path: Path, _: VisionTransformer) -> Run:
+def _run_openvino(path: Path, _: Backbone) -> Run:
     import openvino
 
     core = openvino.Core()
@@ -265,7 +292,7 @@ def _require(*modules: str, extra: str) -> None:
         )
 
 
-_FORMS: dict[Format, tuple[Write, Callable[[Path, VisionTransformer], Run]]] = {
+_FORMS: dict[Format, tuple[Write, Callable[[Path, Backbone], Run]]] = {
     "pth": (_write_pth, _run_pth),
     "safetensors": (_write_safetensors, _run_safetensors),
     "pt2": (_write_pt2, _run_pt2),

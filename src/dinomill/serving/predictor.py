@@ -20,9 +20,9 @@ from dinomill.features.base import Features
 from dinomill.features.door import open as open_features
 from dinomill.images.decode_error import DecodeError, Reason
 from dinomill.images.preprocess import PreprocessingConfig, preprocess, preprocess_bytes
+from dinomill.models.backbones import BACKBONES, Backbone
 from dinomill.models.config import Pooling
 from dinomill.models.pooling import pooled_dim
-from dinomill.models.vision_transformer import VisionTransformer
 from dinomill.storage.hashing import hash_json
 
 Item = TypeVar("Item")
@@ -49,7 +49,7 @@ class Predictor:
 
     def __init__(
         self,
-        source: Path | str | VisionTransformer | Features,
+        source: Path | str | Backbone | Features,
         *,
         device: str | torch.device = "cpu",
         dtype: Literal["float32", "bfloat16"] = "float32",
@@ -70,15 +70,18 @@ class Predictor:
         self.workers = workers
 
     @property
-    def model(self) -> VisionTransformer:
-        """The vision transformer.
+    def model(self) -> Backbone:
+        """The backbone.
 
         Raises:
             InputError: When the network is another one.
         """
         if not isinstance(self.features, BackboneFeatures):
             description = self.features.description
-            raise InputError(f"{description.address} is no vision transformer here.", found=description.family)
+            raise InputError(
+                f"{description.address} is no backbone here: a program, or a network of another family.",
+                found=description.family,
+            )
         return self.features.model
 
     @property
@@ -202,11 +205,11 @@ def _decoders(workers: int) -> Iterator[ThreadPoolExecutor | None]:
 
 
 def _features(
-    source: Path | str | VisionTransformer | Features, preprocessing: PreprocessingConfig | None, image_size: int | None
+    source: Path | str | Backbone | Features, preprocessing: PreprocessingConfig | None, image_size: int | None
 ) -> Features:
     if isinstance(source, Features):
         return source
-    if not isinstance(source, VisionTransformer):
+    if not isinstance(source, BACKBONES):
         return open_features(source, preprocessing=preprocessing, image_size=image_size)
     if preprocessing is None:
         raise InputError("A model without a folder needs its preprocessing.", action="give preprocessing=…")

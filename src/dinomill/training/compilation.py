@@ -14,7 +14,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 import torch
 from torch import nn
 
-from dinomill.models import VisionTransformer
+from dinomill.models.student import StudentBackbone
 
 log = logging.getLogger(__name__)
 
@@ -76,8 +76,8 @@ def compile_blocks(module: nn.Module) -> None:
     Blocks, not networks: one graph serves all blocks of a backbone, so that depth costs no compilation.
     """
     for part in module.modules():
-        if isinstance(part, VisionTransformer):
-            for block in part.blocks:
+        if isinstance(part, StudentBackbone):
+            for block in part.units():
                 # What nn.Module.compile sets, but for the way back.
                 block._compiled_call_impl = compiled(block._call_impl, "The blocks", dynamic=False)
 

@@ -122,6 +122,35 @@ class DistillationStepConfig(StepConfig):
     )
 
 
+ObjectiveKind = Literal["pretraining", "assignments", "clusters", "regression"]
+
+
+class TeachingConfig(Config):
+    """How students learn from a teacher that has no heads, resolved: the teacher is known."""
+
+    objective: Literal["clusters", "regression"] = Field(description="what is learnt")
+    dim: int = Field(ge=1, description="width of the teacher's features")
+    size: int = Field(ge=1, description="side in pixels at which the teacher sees the global crops")
+    images: int = Field(ge=16, description="images from whose features means, spreads and centres are made")
+    prototypes: int | None = Field(
+        default=None, ge=2, description="clusters: centres, of class features and of patches"
+    )
+    whitened_dim: int | None = Field(default=None, ge=2, description="clusters: width of whitened features")
+    hidden_dim: int | None = Field(default=None, ge=0, description="regression: hidden layer of a projector; 0: none")
+    views: int | None = Field(
+        default=None, ge=1, description="pairs of global crops an image that the cache holds; null: no cache"
+    )
+    places: int | None = Field(default=None, ge=1, description="of the teacher's map, with a cache")
+
+
+class CacheConfig(Config):
+    """The teacher's features of a few views of each image, kept on disk: it sees each once, however long the run."""
+
+    folder: Path = Field(description="where they are kept, by image, view and teacher; several runs may share it")
+    views: int = Field(default=4, ge=1, description="pairs of global crops an image; epoch n shows pair n modulo this")
+    max_gb: float = Field(default=20.0, gt=0, description="gigabytes that they may take; more is refused before a run")
+
+
 class LoraConfig(Config):
     """Low-rank adaptation of the blocks' projections; everything else of the backbone keeps the starting weights."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,23 +13,18 @@ from torch import Tensor, nn
 
 from dinomill.errors import ConfigError, DinomillError
 from dinomill.images.batches import Batch
-from dinomill.models import VisionTransformer, VisionTransformerConfig
 from dinomill.models.hardware import autocast
+from dinomill.training import objectives
 from dinomill.training.compilation import decide
-from dinomill.training.config import DistillationStepConfig
-from dinomill.training.given_weights import load_teacher, start_heads_from, starting_backbone
-from dinomill.training.initialisation import initialise
 from dinomill.training.job import TrainingJob
 from dinomill.training.look import Seen, Who, gather
-from dinomill.training.lora import add_lora
 from dinomill.training.loss_scaler import LossScaler
 from dinomill.training.monitor_images import Samples
-from dinomill.training.network import Network
+from dinomill.training.objectives import Objective
 from dinomill.training.optimizer import build_optimizer
 from dinomill.training.parallel import World, is_sharded, materialise, parallelise, release, share_weights
 from dinomill.training.precision import compute_dtype, set_deterministic
 from dinomill.training.schedules import Schedules, ScheduleValues
-from dinomill.training.self_distillation import SelfDistillation
 from dinomill.training.step import accumulated_step
 
 log = logging.getLogger(__name__)
@@ -66,7 +61,7 @@ class Engine:
             world,
             job.runtime.parallel,
             dtype=self._dtype,
-            methods=("look", "teacher_view", "assign"),
+            methods=self.module.methods,
             unused=job.adaptation is not None and job.adaptation.frozen > 0,
         )
         if sharded:
@@ -151,7 +146,7 @@ class Engine:
         return gather(parts, samples, self._world, dense=dense)
 
 
-def build_shared(job: TrainingJob, world: World) -> tuple[SelfDistillation, SelfDistillation | None]:
+def build_shared(job: TrainingJob, world: World) -> tuple[Objective, Objective | None]:
     """A job's networks in every process: drawn by the main one, from the seed, whose weights the others take over.
 
     Returns:
@@ -162,7 +157,7 @@ def build_shared(job: TrainingJob, world: World) -> tuple[SelfDistillation, Self
         DinomillError: In every process, what the main one came upon.
     """
     sharded = is_sharded(job.runtime.parallel)
-    module: SelfDistillation | None = None
+    module: Objective | None = None
     problem: DinomillError | None = None
     if world.is_main:
         try:
@@ -184,51 +179,9 @@ def build_shared(job: TrainingJob, world: World) -> tuple[SelfDistillation, Self
     return shared, module if sharded else None
 
 
-def build_module(job: TrainingJob, device: torch.device = HOST) -> SelfDistillation:
-    """The networks of a job, freshly initialised or from the weights that it names.
-
-    Drawn on the host, whose random numbers are the same everywhere. On the meta device only shapes are read.
-    """
-    step, drawn = job.step, device.type != "meta"
-    if job.teacher is None:
-        with HOST if drawn else device:
-            backbone = VisionTransformer(_only(job))
-            network = Network(backbone, step.head, separate_heads=step.separate_heads)
-        if drawn:
-            initialise(backbone, job, next(iter(job.models)))
-        if drawn and job.initial is not None:
-            backbone.load_state_dict(starting_backbone(backbone.config, job.initial).state_dict())
-            start_heads_from(network, job.initial)
-        _freeze_unused(backbone, job)
-        module = SelfDistillation({"student": network.to(device)}, step).to(device)
-        if job.adaptation is not None and job.adaptation.lora is not None:
-            # After the averages were made: they are plain, and follow the sums.
-            with device:
-                add_lora(network.backbone, job.adaptation.lora)
-        return module
-    assert isinstance(step, DistillationStepConfig)
-    teacher = load_teacher(job.teacher)
-    head, separate = teacher.dino_head.config, teacher.ibot_head is not None
-    shape = step.head.model_copy(update={"prototypes": head.prototypes})
-    with HOST if drawn else device:
-        students = {
-            name: Network(VisionTransformer(model), shape, separate_heads=separate)
-            for name, model in job.models.items()
-        }
-    for student_name, student in students.items():
-        if drawn:
-            initialise(student.backbone, job, student_name)
-        _freeze_unused(student.backbone, job)
-    students = {name: student.to(device) for name, student in students.items()}
-    return SelfDistillation(students, step, teacher.to(device)).to(device)
-
-
-def _freeze_unused(backbone: VisionTransformer, job: TrainingJob) -> None:
-    """Take out what this job never gives a gradient: DDP would wait for it."""
-    if job.teacher is not None:
-        backbone.mask_token.requires_grad_(False)  # nothing is masked
-    if not job.recipe.crops.local_crops and backbone.local_cls_norm is not None:
-        backbone.local_cls_norm.requires_grad_(False)
+def build_module(job: TrainingJob, device: torch.device = HOST) -> Objective:
+    """The networks of a job, freshly initialised or from the weights that it names; see ``objectives.build``."""
+    return objectives.build(job, device)
 
 
 def step_generator(seed: int, step: int, rank: int) -> torch.Generator:
@@ -244,9 +197,3 @@ def _refuse_sharded_lora(job: TrainingJob) -> None:
             found=f"{job.stage}.adaptation.lora, with runtime.parallel.kind {job.runtime.parallel.kind}",
             action="set runtime.parallel.kind to ddp: what is optimised is small",
         )
-
-
-def _only(job: TrainingJob) -> VisionTransformerConfig:
-    models: Iterable[VisionTransformerConfig] = job.models.values()
-    (model,) = models
-    return model

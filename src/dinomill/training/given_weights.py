@@ -19,6 +19,14 @@ from dinomill.training.starting import refuse_contradictions
 log = logging.getLogger(__name__)
 
 
+def has_prototypes(path: Path) -> bool:
+    """Whether a file of heads holds DINO's, which a distillation can learn from; its header is read."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return any(name.startswith("dino_head.") for name in file.keys())  # noqa: SIM118 (no dictionary)
+
+
 def load_teacher(folder: Path) -> Network:
     """An exported teacher with its heads.
 
@@ -26,12 +34,12 @@ def load_teacher(folder: Path) -> Network:
         InputError: When it has no heads: a backbone alone does not say what the students should learn.
     """
     path = folder / HEADS_NAME
-    if not path.is_file():
+    if not path.is_file() or not has_prototypes(path):
         raise InputError(
             f"The teacher in {folder} has no heads to distil from.",
-            found=f"no {HEADS_NAME}",
+            found=f"no {HEADS_NAME} with a DINO head",
             expected="a folder that the pretraining stage wrote",
-            action="continue from such weights with pretraining.initial first: the heads are trained there",
+            action="set distillation.objective to clusters or regression, which learn from features alone",
         )
     tensors = read_safetensors(path)
     separate = any(name.startswith("ibot_head.") for name in tensors)
@@ -52,6 +60,8 @@ def starting_backbone(model: VisionTransformerConfig, address: str) -> VisionTra
         ConfigError: When the configuration contradicts the weights.
     """
     source = load(address)
+    if not isinstance(source, VisionTransformer):  # said before, in words for people, by ``starting_weights``
+        raise InputError(f"{address} is no vision transformer, and only these are pretrained.")
     refuse_contradictions(model, VisionTransformerConfig.model_fields, source.config, address=address)
     tensors = source.state_dict()
     if source.pos_embed is not None and model.grid != source.config.grid:
@@ -63,7 +73,7 @@ def starting_backbone(model: VisionTransformerConfig, address: str) -> VisionTra
 def start_heads_from(network: Network, address: str) -> None:
     """Take the heads over too, where the export has them in the same shape; official files have none."""
     file = Path(address) / HEADS_NAME
-    if not file.is_file():
+    if not file.is_file() or not has_prototypes(file):
         return
     heads, tensors = _heads(network), read_safetensors(file)
     if {name: t.shape for name, t in heads.state_dict().items()} == {name: t.shape for name, t in tensors.items()}:

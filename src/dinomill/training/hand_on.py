@@ -17,12 +17,16 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from dinomill import tracking
+from dinomill.errors import ConfigError
 from dinomill.execution.launch import launch
 from dinomill.execution.launcher_config import LauncherConfig
+from dinomill.features.licence import LICENCE, ORIGIN
 from dinomill.handles import START_NAME, DatasetHandle, ModelHandle
 from dinomill.images.whole import check_whole
+from dinomill.licences import STARTED
+from dinomill.models.known import UNKNOWN_LICENCE
 from dinomill.models.pooling import pooled_dim
-from dinomill.models.weights import WEIGHTS_NAME, load_backbone
+from dinomill.models.weights import WEIGHTS_NAME, add_sections, load_backbone
 from dinomill.storage.atomic import atomic_folder, write_text
 from dinomill.storage.hashing import hash_file, hash_json
 from dinomill.training.handover import SUMMARY_NAME, is_finished, preprocessing
@@ -34,6 +38,7 @@ from dinomill.training.relay import NOT_TRACKED, Relay, relayed
 log = logging.getLogger(__name__)
 
 RUN_NAME = "run.json"
+_OF_TEACHER = {"teacher_sha256", "teacher_heads_sha256"}
 
 
 def run_job(job: TrainingJob, launcher: LauncherConfig, dataset: DatasetHandle) -> None:
@@ -49,7 +54,7 @@ def run_job(job: TrainingJob, launcher: LauncherConfig, dataset: DatasetHandle) 
         check_whole(dataset, job.runtime.loader)
     run = _own_run(job)
     run.log_dataset("curated", job.dataset_sha256, str(job.dataset), rows=dataset.images)
-    run.set_tags({"work": str(job.work)})
+    run.set_tags({"work": str(job.work), LICENCE: job.licence or UNKNOWN_LICENCE, ORIGIN: job.origin or ""})
     # The workers write the SQLite store of this machine themselves; they inherit the run's address. Of another store
     # they have no password, and other machines do not see a database of this one.
     apart = run.writes and (launcher.elsewhere or not run.tracking_uri.startswith("sqlite:"))
@@ -75,6 +80,26 @@ def run_job(job: TrainingJob, launcher: LauncherConfig, dataset: DatasetHandle) 
             s3=runtime.mirror is not None or runtime.loader.shards is not None,
             places=[job.dataset],
         )
+
+
+def refuse_replaced_teacher(job: TrainingJob) -> None:
+    """Refuse to begin anew beside an unfinished run of the same teacher's address that held other weights.
+
+    Raises:
+        ConfigError: With both hashes.
+    """
+    left = left_behind(job.work, job.identity(), finished="exported")
+    if left is None or {key for key, _, _ in left.changed} - _OF_TEACHER:
+        return
+    before = TrainingJob.load(left.folder / "job.json")
+    if before.teacher != job.teacher:
+        return
+    raise ConfigError(
+        f"The teacher {job.teacher} was replaced since the distillation began.",
+        found="; ".join(f"{key} {new}" for key, _, new in left.changed),
+        expected="; ".join(f"{key} {old}, as at step {left.step:,} of {left.folder}" for key, old, _ in left.changed),
+        action=f"put the old file back to continue, or remove {left.folder} to begin anew with the new one",
+    )
 
 
 def _own_run(job: TrainingJob) -> tracking.Run:
@@ -106,8 +131,12 @@ def adopt(
     with atomic_folder(output) as folder:
         for path in sorted((job.exported / student).iterdir()):
             shutil.copyfile(path, folder / path.name)
+        # Not when the weights were written: a licence that is stated later changes no weight.
+        add_sections(folder, {LICENCE: job.licence or UNKNOWN_LICENCE, ORIGIN: job.origin})
         if initial is not None:
             shutil.copytree(job.work / START_NAME, folder / START_NAME)
+            before = None if job.origin is None else job.origin.removeprefix(f"{STARTED} ")
+            add_sections(folder / START_NAME, {LICENCE: job.licence or UNKNOWN_LICENCE, ORIGIN: before})
     summary = json.loads((job.exported / SUMMARY_NAME).read_text(encoding="utf-8"))
     step = int(summary["step"])
     backbone = load_backbone(output)
@@ -131,6 +160,8 @@ def adopt(
         initial=initial,
         initial_sha256=job.initial_sha256,
         run_id=os.environ.get("MLFLOW_RUN_ID"),
+        licence=job.licence,
+        origin=job.origin,
     )
 
 

@@ -5,7 +5,8 @@
   <name>/history.parquet          the curve
   <name>/config.json              shape and preprocessing; <name> is a student's, `student` in pretraining
   <name>/model.safetensors        its moving average
-  <name>/heads.safetensors        its DINO and iBOT heads, for a distillation that has it as its teacher
+  <name>/heads.safetensors        its DINO and iBOT heads, for a distillation that has it as its teacher; of a
+                                  regression, its projectors
   <name>/look_00000080.jpg        what the monitor saw at a few looks (of the first student)
 
 <work>/start/                     the backbone that training started from, with the trained one's preprocessing
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from dinomill.handles import HEADS_NAME, START_NAME, DatasetHandle
 from dinomill.images.preprocess import PreprocessingConfig
-from dinomill.models import save_backbone
+from dinomill.models import VisionTransformerConfig, save_backbone
 from dinomill.models.weights import from_tensors
 from dinomill.storage.atomic import atomic_file, atomic_folder, write_text
 from dinomill.training.checkpoint_state import full_tensors
@@ -59,6 +60,7 @@ def keep_start(job: TrainingJob, dataset: DatasetHandle) -> None:
     if job.initial is None or (job.work / START_NAME).is_dir():
         return
     (model,) = job.models.values()
+    assert isinstance(model, VisionTransformerConfig), "other families start from no weights"
     with atomic_folder(job.work / START_NAME) as folder:
         save_backbone(folder, starting_backbone(model, job.initial), extra=preprocessing(job, dataset).section())
 
@@ -89,7 +91,8 @@ def export(
             save_backbone(folder / name, from_tensors(config, tensors, where="the trained network"), extra=section)
             heads = {
                 f"{head}.{key}": tensor.contiguous()
-                for head in ("dino_head", "ibot_head")
+                for head in engine.module.average(name).parts()
+                if head != "backbone"
                 for key, tensor in _under(state, f"averages.{name}.{head}.").items()
             }
             with atomic_file(folder / name / HEADS_NAME) as path:

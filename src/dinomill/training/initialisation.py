@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dinomill.images.loader import TrainingLoader
 from dinomill.models import VisionTransformer
+from dinomill.models.backbones import Backbone
 from dinomill.training.job import TrainingJob
 
 # Crops whose patches are looked at: images at most, in batches of so many.
@@ -22,7 +23,7 @@ _IMAGES, _BATCH = 1024, 64
 _FLOOR = 1e-3
 
 
-def initialise(backbone: VisionTransformer, job: TrainingJob, name: str) -> None:
+def initialise(backbone: Backbone, job: TrainingJob, name: str) -> None:
     """Draw again what the job wants drawn otherwise; the same weights in every process.
 
     Args:
@@ -38,10 +39,11 @@ def initialise(backbone: VisionTransformer, job: TrainingJob, name: str) -> None
         if how.linear_init == "lecun_normal":
             lecun_normal(backbone, random)
         if how.patch_init == "whitened":
+            assert isinstance(backbone, VisionTransformer), "no other network's configuration has this key"
             whiten(backbone, *patch_statistics(job, backbone.patch_size), random)
 
 
-def lecun_normal(backbone: VisionTransformer, random: torch.Generator) -> None:
+def lecun_normal(backbone: Backbone, random: torch.Generator) -> None:
     """Draw the weights of every linear layer with a standard deviation of 1/√fan_in (LeCun et al. 1998).
 
     The official 0.02 is that for a width of 2,500; narrow blocks start far below it and hardly change their input.

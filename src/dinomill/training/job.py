@@ -16,19 +16,22 @@ from dinomill.errors import ConfigError, InputError
 from dinomill.images.crop_plan import MultiCropConfig
 from dinomill.images.loader_config import LoaderConfig
 from dinomill.images.masking import MaskingConfig
-from dinomill.models import VisionTransformerConfig
+from dinomill.models.kinds import AnyModel
 from dinomill.storage.atomic import write_text
 from dinomill.storage.hashing import hash_json
 from dinomill.training.config import (
     AdaptationConfig,
     Address,
+    CacheConfig,
     DistillationStepConfig,
     InitialisationConfig,
     MonitorConfig,
     NotFiniteConfig,
+    ObjectiveKind,
     OptimizerConfig,
     ParallelConfig,
     PretrainingStepConfig,
+    TeachingConfig,
 )
 from dinomill.training.losses.config import LossConfig
 from dinomill.training.schedules import ScheduleConfig, ScheduleKind, Span
@@ -122,9 +125,7 @@ class TrainingJob(Config):
 
     stage: Literal["pretraining", "distillation"] = Field(description="whose job it is; named in messages")
     recipe: TrainingRecipe = Field(description="what decides the result")
-    models: dict[str, VisionTransformerConfig] = Field(
-        min_length=1, description="the students by name; one in pretraining"
-    )
+    models: dict[str, AnyModel] = Field(min_length=1, description="the students by name; one in pretraining")
     initialisation: dict[str, InitialisationConfig] | None = Field(
         default=None, description="how the students named are drawn; null: all as in the official code"
     )
@@ -132,8 +133,12 @@ class TrainingJob(Config):
     runtime: Runtime = Field(description="how it is computed")
     dataset: Path = Field(description="folder of the curated dataset")
     dataset_sha256: str = Field(description="of its manifest")
-    teacher: Path | None = Field(default=None, description="folder of the exported teacher of a distillation")
+    teacher: Address | None = Field(default=None, description="where a distillation's teacher lies on this machine")
     teacher_sha256: str | None = Field(default=None, description="of its weights")
+    teaching: TeachingConfig | None = Field(
+        default=None, description="how students learn from a teacher without heads; null: from its heads' assignments"
+    )
+    cache: CacheConfig | None = Field(default=None, description="where the teacher's features are kept; null: nowhere")
     teacher_heads_sha256: str | None = Field(default=None, description="of its heads: the students learn from them")
     initial: Address | None = Field(
         default=None, description="weights that the student starts from, with its heads where they fit"
@@ -146,6 +151,8 @@ class TrainingJob(Config):
     adaptation: AdaptationConfig | None = Field(
         default=None, description="how the starting weights are treated; null: as random ones are"
     )
+    licence: str | None = Field(default=None, description="of what the networks are made from; null: unknown")
+    origin: str | None = Field(default=None, description="what they are made from, for people")
     labelled: Path | None = Field(default=None, description="<split>/<class>/<image> for the monitor's kNN accuracy")
     work_root: Path = Field(description="the stage's work folder; the job has one of its own in it")
 
@@ -156,7 +163,7 @@ class TrainingJob(Config):
         step = self.step.model_dump(mode="json", exclude={"compile", "recomputed_blocks"})
         # What is off is left out, so that a new kind of training leaves the folders of the others where they are.
         optional = self.model_dump(
-            mode="json", include={"mean", "std", "adaptation", "initialisation"}, exclude_none=True
+            mode="json", include={"mean", "std", "adaptation", "initialisation", "teaching"}, exclude_none=True
         )
         values = {**self.model_dump(mode="json", include=kept), "step": step, **optional}
         if self.recipe.mix is None:
@@ -192,6 +199,13 @@ class TrainingJob(Config):
         return schedule.kind is ScheduleKind.CONSTANT and not any(isinstance(span, float) and span for span in spans)
 
     @property
+    def objective(self) -> ObjectiveKind:
+        """What is learnt."""
+        if self.teaching is not None:
+            return self.teaching.objective
+        return "pretraining" if self.teacher is None else "assignments"
+
+    @property
     def work(self) -> Path:
         """The job's own work folder: checkpoints, curve, messages."""
         return self.work_root / hash_json(self.identity())[:16]
@@ -203,14 +217,8 @@ class TrainingJob(Config):
 
     @property
     def patch_size(self) -> int:
-        """The patch size that all students, and the teacher of a distillation, share."""
-        sizes = {name: model.patch_size for name, model in self.models.items()}
-        if len(set(sizes.values())) != 1:
-            raise ConfigError(
-                "All students of one distillation need the same patch size: they learn from the same patches.",
-                found=", ".join(f"{name}: {size}" for name, size in sizes.items()),
-            )
-        return next(iter(sizes.values()))
+        """The patch size of the first student: that of the monitor's and the loader's grid of patches."""
+        return next(iter(self.models.values())).patch_size
 
     def batch_per_process(self, processes: int) -> int:
         """Images of a micro-batch for each of so many processes; without accumulation, of a step.

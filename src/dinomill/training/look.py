@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from dinomill.models.pooling import pool
+from dinomill.models.config import Pooling
+from dinomill.models.pooling import join
+from dinomill.models.student import CropFeatures
 from dinomill.training.losses.prototypes import Prototypes, normalised
 from dinomill.training.network import Network, prototypes
 from dinomill.training.parallel import World
@@ -30,10 +32,14 @@ class Seen(NamedTuple):
 
 def see(network: Network, images: Tensor) -> Seen:
     """What a network makes of images ``[N, C, H, W]``; patches of all of them."""
-    tokens = network.backbone.forward_packed([images])[0]
-    classes = tokens["x_norm_clstoken"]
-    nearest = nearest_prototype(network.dino_head.bottleneck(classes), prototypes(network.dino_head))
-    return Seen(pool(tokens, network.backbone.config.pooling), classes, nearest, tokens["x_norm_patchtokens"])
+    (seen,) = network.backbone.features([images])
+    nearest = nearest_prototype(network.dino_head.bottleneck(seen.cls), prototypes(network.dino_head))
+    return Seen(embedding_of(seen, network.backbone.pooling), seen.cls, nearest, seen.patches)
+
+
+def embedding_of(seen: CropFeatures, pooling: Pooling) -> Tensor:
+    """The vector that stands for an image, ``[N, D']``, from its features."""
+    return join(seen.cls, seen.patches.mean(dim=1), pooling)
 
 
 def nearest_prototype(features: Tensor, table: Prototypes) -> Tensor:

@@ -8,14 +8,12 @@ import torch
 from torch import Tensor
 
 from dinomill.training.config import OptimizerConfig
+from dinomill.training.objectives.base import Objective
 from dinomill.training.param_groups import fuse, student_multipliers
 from dinomill.training.schedules import ScheduleValues
-from dinomill.training.self_distillation import SelfDistillation
 
 
-def build_optimizer(
-    module: SelfDistillation, config: OptimizerConfig, *, adaptation: bool = False
-) -> torch.optim.AdamW:
+def build_optimizer(module: Objective, config: OptimizerConfig, *, adaptation: bool = False) -> torch.optim.AdamW:
     """An optimiser for all students of a module; build it after parallel wrappers replaced the parameters.
 
     Args:
@@ -28,7 +26,7 @@ def build_optimizer(
         for name in module.students
         for pair in student_multipliers(
             module.student(name),
-            depth=module.student(name).backbone.n_blocks,
+            module.student(name).backbone,
             layerwise_decay=config.layerwise_decay,
             patch_embed=config.patch_embed_multiplier,
         )
@@ -64,7 +62,7 @@ def set_schedules(optimizer: torch.optim.Optimizer, values: ScheduleValues) -> N
 
 
 @torch.no_grad()
-def clip_gradients(module: SelfDistillation, limit: float) -> dict[str, Tensor]:
+def clip_gradients(module: Objective, limit: float) -> dict[str, Tensor]:
     """Scale the gradients of each part of each student so that its norm is at most `limit`.
 
     Returns:

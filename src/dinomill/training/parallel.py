@@ -25,7 +25,8 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from dinomill.errors import ConfigError, MachineError
-from dinomill.models import ProjectionHead, VisionTransformer
+from dinomill.models import ProjectionHead
+from dinomill.models.student import StudentBackbone
 from dinomill.training.config import ParallelConfig
 
 log = logging.getLogger(__name__)
@@ -248,12 +249,12 @@ def _shard(module: nn.Module, mesh: DeviceMesh, dtype: torch.dtype, methods: tup
     inner = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False)
     outer = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
     heads = [part for part in module.modules() if isinstance(part, ProjectionHead)]
-    for backbone in [part for part in module.modules() if isinstance(part, VisionTransformer)]:
-        parameters = list(backbone.blocks.parameters())
+    for backbone in [part for part in module.modules() if isinstance(part, StudentBackbone)]:
+        parameters = [parameter for unit in backbone.units() for parameter in unit.parameters()]
         learns = any(parameter.requires_grad for parameter in parameters)
         stays = learns and sum(parameter.numel() for parameter in parameters) <= _STAY_GATHERED
-        for block in backbone.blocks:
-            fully_shard(block, mesh=mesh, mp_policy=inner, reshard_after_forward=not stays)
+        for unit in backbone.units():
+            fully_shard(unit, mesh=mesh, mp_policy=inner, reshard_after_forward=not stays)
     for head in heads:
         # The losses read its prototypes after its bottleneck ran, and again in the backward pass.
         fully_shard(head, mesh=mesh, mp_policy=outer, reshard_after_forward=False)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-# Chunked checkpoints nest `blocks.<chunk>.<block>`; the block's number is the last one either way.
-_BLOCK = re.compile(r"(?:^|\.)blocks\.(?:\d+\.)*?(\d+)\.(?=\D)")
-_FIRST_LAYER = ("pos_embed", "patch_embed", "mask_token", "cls_token", "register_tokens")
+from dinomill.models.in_training import layer_of as transformer_layer
+from dinomill.models.student import StudentBackbone
+
 # Wrappers put their own segments into names; the multipliers must not depend on them.
 _WRAPPERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod.", "module.")
 
@@ -33,23 +32,24 @@ class Multipliers:
 
 
 def backbone_multipliers(
-    name: str, *, depth: int, layerwise_decay: float = 1.0, patch_embed: float = 0.2
+    name: str,
+    *,
+    depth: int,
+    layerwise_decay: float = 1.0,
+    patch_embed: float = 0.2,
+    layer_of: Callable[[str], int] | None = None,
 ) -> Multipliers:
-    """Multipliers of a vision transformer's parameter.
+    """Multipliers of a backbone's parameter.
 
     Args:
         name: The parameter's name in the backbone, block names flat or chunked.
         depth: The backbone's number of blocks.
         layerwise_decay: Decay a layer, counted down from the final norm; tokens and patches have `decay^(depth+1)`.
         patch_embed: Additional factor for the patch embedding.
+        layer_of: Layer of a plain name, 0 to ``depth + 1``; None: a vision transformer's.
     """
     name = plain_name(name)
-    layer = depth + 1
-    block = _BLOCK.search(name)
-    if block is not None:
-        layer = int(block.group(1)) + 1
-    elif name.startswith(_FIRST_LAYER):
-        layer = 0
+    layer = transformer_layer(name, depth) if layer_of is None else layer_of(name)
     factor = layerwise_decay ** (depth + 1 - layer)
     if "patch_embed" in name:
         factor *= patch_embed
@@ -94,9 +94,9 @@ def fuse(parameters: Iterable[tuple[nn.Parameter, Multipliers]]) -> list[dict[st
 
 
 def student_multipliers(
-    student: nn.Module, *, depth: int, layerwise_decay: float, patch_embed: float
+    student: nn.Module, backbone: StudentBackbone, *, layerwise_decay: float, patch_embed: float
 ) -> Iterator[tuple[nn.Parameter, Multipliers]]:
-    """Every trainable parameter of a student {backbone, dino_head, ibot_head} with its multipliers."""
+    """Every trainable parameter of a student (a backbone, and what is laid on it) with its multipliers."""
     for name, parameter in student.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -104,7 +104,13 @@ def student_multipliers(
         if part == "backbone":
             yield (
                 parameter,
-                backbone_multipliers(rest, depth=depth, layerwise_decay=layerwise_decay, patch_embed=patch_embed),
+                backbone_multipliers(
+                    rest,
+                    depth=backbone.n_blocks,
+                    layerwise_decay=layerwise_decay,
+                    patch_embed=patch_embed,
+                    layer_of=backbone.layer_of,
+                ),
             )
         else:
             yield parameter, head_multipliers(rest)

@@ -8,10 +8,11 @@ loads torch before weights are read: the checks before a run call it for every c
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from dinomill.errors import ConfigError, InputError
+from dinomill.licences import Provenance
 from dinomill.models.config import VisionTransformerConfig
 from dinomill.training.config import InitialisationConfig, StatedModel
 
@@ -34,6 +35,7 @@ class StartingWeights:
         mean: Per channel in [0, 1]: what their images were normalised with; None where nothing says it.
         std: Per channel.
         sha256: Of their content.
+        provenance: Their licence, and what they were made from.
     """
 
     address: str
@@ -42,6 +44,7 @@ class StartingWeights:
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
     sha256: str
+    provenance: Provenance = field(default_factory=lambda: Provenance(None, ""))
 
 
 def starting_weights(address: str) -> StartingWeights:
@@ -57,17 +60,18 @@ def starting_weights(address: str) -> StartingWeights:
     except InputError as error:
         where = f"pretraining.initial: {error.problem}"
         raise InputError(where, found=error.found, expected=error.expected, action=error.action) from None
-    if found.model is None:
+    if not isinstance(found.model, VisionTransformerConfig):
         raise InputError(
-            f"Training cannot start from {address}: only vision transformers are trained.",
+            f"Training cannot start from {address}: only vision transformers are pretrained.",
             found=found.family,
-            action="give the weights of a ViT in pretraining.initial; other networks can be embedders",
+            action="give the weights of a ViT in pretraining.initial; other networks can be embedders and teachers",
         )
     # Official weights for colour were all trained with the same figures; for other images nobody published any.
     known = found.trained_so or found.model.in_channels == 3
     shown = found.preprocessing
     mean, std = (shown.mean, shown.std) if known else (None, None)
-    return StartingWeights(address, str(found.place), found.model, mean, std, found.weights_sha256)
+    provenance = Provenance(found.licence, found.origin or "")
+    return StartingWeights(address, str(found.place), found.model, mean, std, found.weights_sha256, provenance)
 
 
 def resolve_model(

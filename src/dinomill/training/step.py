@@ -11,17 +11,16 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from dinomill.training.config import CenteringKind
 from dinomill.training.loss_scaler import LossScaler
+from dinomill.training.objectives.base import Objective
 from dinomill.training.optimizer import clip_gradients, set_schedules
 from dinomill.training.parallel import reduced_at_the_end
 from dinomill.training.schedules import ScheduleValues
-from dinomill.training.self_distillation import SelfDistillation
 from dinomill.training.step_batch import StepBatch
 
 
 def train_step(
-    module: SelfDistillation,
+    module: Objective,
     wrapped: nn.Module,
     optimizer: torch.optim.Optimizer,
     batch: StepBatch,
@@ -37,7 +36,7 @@ def train_step(
 
 
 def accumulated_step(
-    module: SelfDistillation,
+    module: Objective,
     wrapped: nn.Module,
     optimizer: torch.optim.Optimizer,
     batches: Sequence[StepBatch],
@@ -63,7 +62,7 @@ def accumulated_step(
         Detached scalars on the device: the losses, ``total``, the gradient norms before clipping, ``skipped`` (1 for a
         step that changed nothing) and with a scaler ``loss_scale``. Reading them waits for the device.
     """
-    centres = _centres(module)
+    centres = module.centres()
     kept = [centre.clone() for centre in centres]
     sums = _gradients(module, wrapped, batches, values, generators, scaler)
     if scaler is not None:
@@ -83,7 +82,7 @@ def accumulated_step(
 
 
 def _gradients(
-    module: SelfDistillation,
+    module: Objective,
     wrapped: nn.Module,
     batches: Sequence[StepBatch],
     values: ScheduleValues,
@@ -113,13 +112,6 @@ def _seed(total: Tensor) -> Tensor:
     """
     one = torch.ones_like(total)
     return torch.where(torch.isfinite(total.detach()), one, one * torch.nan)
-
-
-def _centres(module: SelfDistillation) -> list[Tensor]:
-    """The centres that the forward pass moves."""
-    if module.config.centering.kind is not CenteringKind.SOFTMAX:
-        return []
-    return [module.dino_centering.center, module.ibot_centering.center]
 
 
 def _scaled_terms(

@@ -32,4 +32,12 @@ class StepBatch(Protocol):
 
     @property
     def anchor_crops(self) -> Tensor | None:
-        """[2B, C, A, A] the global crops with more pixels, while an anchor sees them."""
+        """[2B, C, A, A] the global crops with more pixels, while an anchor or a teacher sees them."""
+
+    @property
+    def taught_classes(self) -> Tensor | None:
+        """[2B, D] a teacher's class features of the global crops, where they were kept."""
+
+    @property
+    def taught_patches(self) -> Tensor | None:
+        """[2B, N, D] its patches, on its own grid."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -15,9 +15,7 @@ from types import FrameType
 from dinomill import tracking
 from dinomill.errors import DinomillError, Interrupted
 from dinomill.handles import DatasetHandle
-from dinomill.images.batch_recipe import Anchor, Coarse
 from dinomill.images.batches import Batch
-from dinomill.images.loader import TrainingLoader
 from dinomill.training.agreement import Agreement, Vote
 from dinomill.training.checkpoint import Checkpoints
 from dinomill.training.engine import Engine
@@ -26,6 +24,7 @@ from dinomill.training.handover import export, keep_start, preprocessing
 from dinomill.training.health import Reading, Verdict
 from dinomill.training.history import History, Recorder
 from dinomill.training.job import TrainingJob
+from dinomill.training.loading import build_loader
 from dinomill.training.logbook import Reporter
 from dinomill.training.monitor import Monitor, monitor_sets
 from dinomill.training.not_finite import (
@@ -33,11 +32,11 @@ from dinomill.training.not_finite import (
     Detour,
     Detours,
     NotFiniteError,
-    other_seed,
     read_detours,
 )
 from dinomill.training.parallel import World
 from dinomill.training.progress import Clock, ProgressBar
+from dinomill.training.teacher_cache import fill
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +71,11 @@ def train(job: TrainingJob, world: World) -> None:
     taken = together.decided(lambda: [asdict(detour) for detour in read_detours(job.work)])
     detours = Detours([Detour(**row) for row in taken], job.work / DETOURS_NAME if world.is_main else None)
     with stop_signals() as stop, tracking.attach(background=True) as run:
+        if not fill(job, dataset, world, lambda: stop.requested):
+            raise Interrupted(
+                f"The {job.stage} was stopped while the teacher's features were made; those that are made are kept.",
+                action="run the same command again: it continues with the others",
+            )
         while True:
             try:
                 return _train(job, world, dataset, checkpoints, detours, run, stop)
@@ -162,64 +166,6 @@ def interrupted(job: TrainingJob, done: int, *, saved: bool) -> Interrupted:
         if saved
         else "run the same command again: it continues from its last checkpoint",
     )
-
-
-def build_loader(
-    job: TrainingJob,
-    dataset: DatasetHandle,
-    world: World,
-    *,
-    start_step: int,
-    order: int = 0,
-    lost: Mapping[int, str] | None = None,
-) -> TrainingLoader:
-    """This process's share of the micro-batches that are left; their images are those of whole batches.
-
-    Args:
-        job: Whose training it is.
-        dataset: The images.
-        world: The processes.
-        start_step: Steps done.
-        order: 0 is the order of the images that the seed gives, others are others.
-        lost: Images that were found unreadable before, row to reason.
-    """
-    recipe = job.recipe
-    return TrainingLoader(
-        dataset,
-        crops=recipe.crops,
-        masking=recipe.masking,
-        loader=job.runtime.loader,
-        patch_size=job.patch_size,
-        batch_size=job.batch_per_process(world.size),
-        seed=recipe.seed if order == 0 else other_seed(recipe.seed, order),
-        rank=world.rank,
-        world=world.size,
-        start_step=start_step * recipe.accumulate,
-        steps=(recipe.steps - start_step) * recipe.accumulate,
-        device=world.device,
-        mean=job.mean,
-        std=job.std,
-        mix=recipe.mix,
-        anchor=anchor_crops(job),
-        coarse=coarse_crops(job),
-        unreadable=lost,
-    )
-
-
-def coarse_crops(job: TrainingJob) -> Coarse | None:
-    """The sizes of the first crops, until the batch that is the first with all pixels; None: always the same."""
-    low = job.recipe.low_resolution
-    if low is None:
-        return None
-    return Coarse(low.global_size, low.local_size, low.steps(job.recipe.steps) * job.recipe.accumulate)
-
-
-def anchor_crops(job: TrainingJob) -> Anchor | None:
-    """What the loader renders for the anchor of Gram anchoring; None without one, or where the crops themselves do."""
-    gram = job.step.losses.gram
-    if gram is None or gram.enlarge == 1:
-        return None
-    return Anchor(job.recipe.crops.global_size * gram.enlarge, gram.start * job.recipe.accumulate)
 
 
 def grouped(batches: Iterable[Batch], count: int) -> Iterator[list[Batch]]:

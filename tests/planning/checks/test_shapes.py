@@ -34,9 +34,9 @@ def test_the_projects_own_sizes_agree(ask: Ask) -> None:
             "lower `warmup`",
         ),
         (
-            {"distillation": {"students": {"small": {"patch_size": 8}}, "crops": {"local_size": 16}}},
+            {"distillation": {"students": {"small": {"patch_size": 6}}}},
             "distillation.students.small.patch_size",
-            "set it to 4",
+            "set distillation.crops.global_size to 30",
         ),
         (
             {"pretraining": {"model": {"in_channels": 1}}, "distillation": {"students": {"small": {"in_channels": 3}}}},
@@ -118,7 +118,7 @@ def test_students_are_held_against_the_teacher_that_is_there(root: Path, ask: As
     assert [problem.key for problem in problems] == ["distillation.crops.local_size"]
     students = {"small": {"patch_size": 7}}
     problems = stopping(list(check_shapes(ask(("distillation",), distillation={"students": students}))))
-    assert problems[0].found == "7; the teacher there has 32"
+    assert problems[0].found == "patches of 7 pixels, crops of 32"
     (folder / "config.json").write_text("damaged", encoding="utf-8")
     assert list(check_shapes(ask(stages=("distillation",)))) == []
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 from dinomill.distillation.students import resolve_students
 from dinomill.errors import DinomillError
 from dinomill.models.config import HeadConfig, VisionTransformerConfig
+from dinomill.models.convnext_config import ConvNeXtConfig
+from dinomill.models.kinds import ModelConfig
 from dinomill.planning.checks.images import look_at_pool
 from dinomill.planning.checks.problems import Problem
 from dinomill.planning.checks.request import Request
@@ -80,11 +83,11 @@ def least_memory(request: Request, stage: str) -> int | None:
     total = 0.0
     for shape in _shapes(request, stage):
         total += _COPIES * _FLOAT * (parameters(shape) + _head_parameters(shape, config.step.head, config.step))
-        total += _FLOAT * kept * shape.depth * shape.embed_dim * batch * _tokens(config.crops, shape.patch_size)
+        total += _FLOAT * kept * batch * _values(shape, config.crops)
     return int(total) or None
 
 
-def _shapes(request: Request, stage: str) -> list[VisionTransformerConfig]:
+def _shapes(request: Request, stage: str) -> list[ModelConfig]:
     """The networks that a stage trains, as far as they are known and valid."""
     if stage == "pretraining":
         model = teacher_model(request)
@@ -98,16 +101,27 @@ def _shapes(request: Request, stage: str) -> list[VisionTransformerConfig]:
         return []
 
 
-def parameters(shape: VisionTransformerConfig) -> int:
+def parameters(shape: ModelConfig) -> int:
     """About how many numbers a backbone has."""
+    if isinstance(shape, ConvNeXtConfig):
+        blocks = sum(depth * dim * (8 * dim + 49) for dim, depth in zip(shape.dims, shape.depths, strict=True))
+        return blocks + sum(4 * before * after for before, after in pairwise(shape.dims))
     block = 4 * shape.embed_dim**2 + (3 if shape.ffn == "swiglu" else 2) * shape.embed_dim * shape.hidden_dim
     return shape.depth * block + shape.embed_dim * (shape.grid**2 + 3 * shape.patch_size**2)
 
 
-def _head_parameters(shape: VisionTransformerConfig, head: HeadConfig, step: Any) -> int:
+def _head_parameters(shape: ModelConfig, head: HeadConfig, step: Any) -> int:
     one = head.hidden_dim * (shape.embed_dim + head.hidden_dim + head.bottleneck_dim)
     one += head.bottleneck_dim * head.prototypes
     return one * (2 if step.separate_heads else 1)
+
+
+def _values(shape: ModelConfig, crops: Any) -> int:
+    """Values of one image's crops that go from block to block, of all blocks."""
+    if isinstance(shape, VisionTransformerConfig):
+        return shape.depth * shape.embed_dim * _tokens(crops, shape.patch_size)
+    stages = enumerate(zip(shape.dims, shape.depths, strict=True))
+    return sum(depth * dim * _tokens(crops, shape.stem * 2**stage) for stage, (dim, depth) in stages)
 
 
 def _tokens(crops: Any, patch: int) -> int:

@@ -15,6 +15,7 @@ from dinomill.planning.checks.others import check_others
 from dinomill.planning.checks.places import check_places
 from dinomill.planning.checks.problems import Problem
 from dinomill.planning.checks.request import Request
+from dinomill.planning.checks.sets import check_sets
 from dinomill.planning.checks.settings import check_settings
 from dinomill.planning.checks.shapes import check_shapes
 from dinomill.tracking import store_at_work
@@ -29,6 +30,7 @@ _CHECKS: tuple[Callable[[Request], Iterator[Problem]], ...] = (
     check_dataset,
     check_mixtures,
     check_labelled,
+    check_sets,
     check_amounts,
     check_measures,
 )

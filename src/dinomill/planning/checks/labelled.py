@@ -166,14 +166,23 @@ def _numbers(request: Request, root: Path, found: dict[str, LabelledPaths]) -> I
                     warning=True,
                 )
             continue
-        held = max(min(round(many * evaluation.linear.holdout), many - 1) for many in counts.tolist())
+        held = max(min(round(many * evaluation.protocols.linear.holdout), many - 1) for many in counts.tolist())
         if len(images.classes) < 2 or counts.max() < 2:
             yield _few(root / split, images, counts, "at least two classes, and several images in each")
         elif held < 1:
-            share = evaluation.linear.holdout
+            share = evaluation.protocols.linear.holdout
             yield _few(root / split, images, counts, f"images enough to hold {share:.0%} of a class back for choosing")
         elif empty:
             yield _few(root / split, images, counts, f"images of every class; {some(empty)} has none")
+        elif single := [name for name, many in zip(images.classes, counts, strict=True) if many == 1]:
+            yield Problem(
+                KEY,
+                f"{count(len(single), 'class', 'classes')} of {root / split} {'has' if len(single) == 1 else 'have'} "
+                "one image alone: nothing of them can be held out, and k and regularisation are chosen by the others.",
+                found=some(single),
+                action="add images of them, or leave these classes out",
+                warning=True,
+            )
 
 
 def _few(folder: Path, images: LabelledPaths, counts: npt.NDArray[np.int64], wanted: str) -> Problem:

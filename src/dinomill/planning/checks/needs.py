@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from dinomill.errors import DinomillError
 from dinomill.planning.checks.problems import Problem
 from dinomill.planning.checks.request import Request
-from dinomill.planning.checks.weights import cannot_embed
+from dinomill.planning.checks.weights import cannot_embed, given
 
 # What a stage reads of another: the folder's name in globals.yml, and the stage that writes it.
 _READS = {
@@ -43,6 +43,8 @@ def check_needs(request: Request) -> Iterator[Problem]:
     for stage in ("pretraining", "distillation"):
         if request.runs(stage) and getattr(request, stage):
             yield from _training(request, stage)
+    if request.runs("distillation") and isinstance(wrong := given(request), DinomillError):
+        yield Problem.of(wrong, "distillation.teacher")
     if request.runs("packaging") and request.packaging:
         yield from _serving(request)
 
@@ -52,6 +54,8 @@ def _results(request: Request) -> Iterator[Problem]:
     missing: dict[str, list[str]] = {}
     for stage in request.stages:
         for name, writer in _READS.get(stage, {}).items():
+            if name == "teacher" and stage == "distillation" and _other_teacher(request):
+                continue
             folder = request.folders.get(name)
             if writer not in request.stages and folder and not (folder / "handle.json").is_file():
                 missing.setdefault(name, []).append(stage)
@@ -64,6 +68,11 @@ def _results(request: Request) -> Iterator[Problem]:
             found=f"no {request.folders[name] / 'handle.json'}",
             action=f"run it first: {request.command(writer)}; `{request.repro}` runs all that is needed",
         )
+
+
+def _other_teacher(request: Request) -> bool:
+    """Whether distillation learns from a network that pretraining did not make."""
+    return request.distillation is not None and not request.distillation.own_teacher
 
 
 def _curation(request: Request) -> Iterator[Problem]:

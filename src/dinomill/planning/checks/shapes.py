@@ -11,9 +11,11 @@ from dinomill.distillation.students import resolve_students
 from dinomill.errors import DinomillError
 from dinomill.images.masking import draw_masks
 from dinomill.models.config import VisionTransformerConfig
+from dinomill.models.convnext_config import ConvNeXtConfig
+from dinomill.models.kinds import ModelConfig
 from dinomill.planning.checks.problems import Problem
 from dinomill.planning.checks.request import Request
-from dinomill.planning.checks.weights import starting
+from dinomill.planning.checks.weights import given, starting
 from dinomill.pretraining.config import PretrainingConfig
 from dinomill.training.config import AdaptationConfig
 from dinomill.training.job import TrainingRecipe
@@ -41,7 +43,8 @@ def check_shapes(request: Request) -> Iterator[Problem]:
         shape = teacher_shape(request)
         if shape is not None:
             yield from _students(distillation, shape, request)
-            yield from _crops(distillation, "distillation", shape["patch_size"])
+            # A teacher without heads sees crops of its own size.
+            yield from _crops(distillation, "distillation", shape["patch_size"] if distillation.own_teacher else 1)
         yield from _schedules(distillation, "distillation")
         yield from _gram(distillation.step.losses, distillation.steps, "distillation")
 
@@ -65,6 +68,9 @@ def teacher_model(request: Request) -> VisionTransformerConfig | Problem | None:
 
 def teacher_shape(request: Request) -> dict[str, Any] | None:
     """The shape of the teacher that will be made, or that is there; None when nobody knows it yet."""
+    if (config := request.distillation) and not config.own_teacher:
+        found = given(request)
+        return None if isinstance(found, DinomillError) else found
     if request.runs("pretraining"):
         model = teacher_model(request)
         return model.model_dump() if isinstance(model, VisionTransformerConfig) else None
@@ -193,8 +199,9 @@ def _students(config: DistillationConfig, teacher: dict[str, Any], request: Requ
     """Students see the teacher's patches of the teacher's images, and are smaller than it."""
     auto = request.runs("pretraining") and request.pretraining and _open_channels(request.pretraining.model)
     for name, student in config.students.items():
-        if student.image_size == "auto" and config.crops.global_size % teacher["patch_size"]:
-            continue  # said of the crops, whose size it takes
+        patch = teacher.get("patch_size") if student.patch_size == "auto" else student.patch_size
+        if config.own_teacher and patch == teacher["patch_size"] and any(size % patch for size in config.crops.sizes):
+            continue  # said of the crops
         # Channels that the dataset decides are the same for both.
         shape = teacher | ({"in_channels": student.in_channels} if auto and student.in_channels != "auto" else {})
         alone = config.model_copy(update={"students": {name: student}})
@@ -212,9 +219,9 @@ def _open_channels(model: Any) -> bool:
     return getattr(model, "in_channels", None) == "auto"
 
 
-def _size(name: str, student: VisionTransformerConfig, teacher: dict[str, Any]) -> Iterator[Problem]:
+def _size(name: str, student: ModelConfig, teacher: dict[str, Any]) -> Iterator[Problem]:
     width, depth = teacher.get("embed_dim"), teacher.get("depth")
-    if width and depth and student.depth * student.embed_dim**2 > depth * width**2:
+    if width and depth and _weights(student) > 12 * depth * width**2:
         yield Problem(
             f"distillation.students.{name}",
             f"The student {name!r} is larger than its teacher.",
@@ -222,6 +229,13 @@ def _size(name: str, student: VisionTransformerConfig, teacher: dict[str, Any]) 
             action="make it smaller, or serve the teacher: registration.network: teacher",
             warning=True,
         )
+
+
+def _weights(student: ModelConfig) -> int:
+    """Of its blocks: of a vision transformer 12 times the squared width each, of a ConvNeXt 8 times."""
+    if isinstance(student, ConvNeXtConfig):
+        return sum(8 * depth * dim**2 for dim, depth in zip(student.dims, student.depths, strict=True))
+    return 12 * student.depth * student.embed_dim**2
 
 
 def far_off(side: int, images: float) -> str | None:

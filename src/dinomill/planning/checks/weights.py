@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -59,6 +61,22 @@ def starting(request: Request) -> StartingWeights | DinomillError | None:
         )
         remember(remembered, kept.model_dump_json() + "\n")
     return found
+
+
+def given(request: Request) -> dict[str, Any] | DinomillError | None:
+    """The shape of the teacher that distillation names: None for the pipeline's own, or what is wrong with it."""
+    config = request.distillation
+    if config is None or config.own_teacher:
+        return None
+    from dinomill.distillation.teacher import given_shape
+    from dinomill.features.base import EFFICIENTNET
+
+    if str(config.teacher) == EFFICIENTNET and find_spec("efficientnet_lite_pytorch"):
+        return {"in_channels": 3}
+    try:
+        return given_shape(str(config.teacher))
+    except DinomillError as error:
+        return error
 
 
 def cannot_embed(request: Request) -> DinomillError | None:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, mse_loss, normalize
 
-from dinomill.models import VisionTransformer
 from dinomill.models.hardware import autocast
+from dinomill.models.student import StudentBackbone
 from dinomill.training.step_batch import StepBatch
 
 
@@ -30,7 +30,7 @@ def gram_loss(patches: Tensor, anchor: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def anchor_patches(anchor: VisionTransformer, batch: StepBatch, *, enlarge: int) -> Tensor:
+def anchor_patches(anchor: StudentBackbone, batch: StepBatch, *, enlarge: int) -> Tensor:
     """[2B, N, D] patches of the anchor teacher, which sees the boxes of the global crops with more pixels.
 
     Args:
@@ -40,9 +40,9 @@ def anchor_patches(anchor: VisionTransformer, batch: StepBatch, *, enlarge: int)
     """
     crops = batch.global_crops if enlarge == 1 else batch.anchor_crops
     assert crops is not None, "the loader renders the anchor's crops from the start of the loss on"
-    patches = anchor.forward_packed([crops])[0]["x_norm_patchtokens"]
+    _, patches, grid = anchor.features([crops])[0]
     side = anchor.patch_size
-    grid, target = ((seen.shape[-2] // side, seen.shape[-1] // side) for seen in (crops, batch.global_crops))
+    target = (batch.global_crops.shape[-2] // side, batch.global_crops.shape[-1] // side)
     return resize_patches(patches, grid=grid, target=target)
 
 

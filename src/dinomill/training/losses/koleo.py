@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.nn.functional import normalize, pairwise_distance
 
 from dinomill.models.hardware import autocast
+from dinomill.training.losses.config import LossConfig
+from dinomill.training.losses.dino import GLOBAL_CROPS
 
 _EPSILON = 1e-8
 # Below this distance two unit vectors differ by fp32 rounding only: the direction between them is noise, and the
@@ -46,6 +48,12 @@ def koleo_loss(features: Tensor, *, group_size: int | None = None) -> Tensor:
         place = torch.arange(begin, end, device=x.device) // group_size
         mine = slice(first - begin, first - begin + count)
         return _entropy(x, others[begin:end], (place[mine, None] != place, mine.start))
+
+
+def koleo_terms(config: LossConfig, classes: Tensor) -> Tensor:
+    """The weighted loss of both global crops, whose class tokens are [2B, D], crop-major."""
+    terms = [koleo_loss(crop, group_size=config.koleo_group) for crop in classes.chunk(GLOBAL_CROPS)]
+    return config.koleo_weight * torch.stack(terms).sum()
 
 
 def nearest_neighbours(unit_features: Tensor) -> Tensor:
