@@ -20,7 +20,8 @@ class StudentModel(StatedModel):
         default="auto", description="side in pixels of the native grid of positions; auto: that of the global crops"
     )
     patch_size: int | Literal["auto"] = Field(  # type: ignore[assignment]
-        default="auto", description="side in pixels of a patch; auto: the teacher's, if it has patches"
+        default="auto",
+        description="side in pixels of a patch; auto: the teacher's; where it has none, an eighth of a crop or less",
     )
     in_channels: int | Literal["auto"] = Field(default="auto", description="channels of an image; auto: the teacher's")
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from dinomill.distillation.config import DistillationConfig, StudentModel
 from dinomill.errors import ConfigError
+from dinomill.images.crop_plan import MultiCropConfig
 from dinomill.models.config import VisionTransformerConfig
 from dinomill.training.starting import resolve_model
+
+_FEWEST = 8  # patches a side of a global crop
 
 
 def resolve_students(
@@ -39,13 +43,9 @@ def _resolved(
             found=f"{model.in_channels}; the teacher {name} has {teacher['in_channels']}",
             action=f"set it to {teacher['in_channels']}: both learn from the same images",
         )
-    patch = teacher.get("patch_size") if model.patch_size == "auto" else model.patch_size
-    if patch is None:
-        raise ConfigError(
-            f"{key}.patch_size is not known.",
-            found=f"auto, and the teacher {name} has no patches",
-            action=f"state it: a divisor of crops.global_size {config.crops.global_size}",
-        )
+    patch = model.patch_size
+    if patch == "auto":
+        patch = teacher.get("patch_size") or _usual_patch(config.crops)
     crops = config.crops
     sizes = {"global_size": crops.global_size} | ({"local_size": crops.local_size} if crops.local_crops else {})
     for side, pixels in sizes.items():
@@ -60,3 +60,13 @@ def _resolved(
         update={field: value for field, value in follows.items() if getattr(model, field) == "auto"}
     )
     return resolve_model(filled, None, teacher["in_channels"], key=key)
+
+
+def _usual_patch(crops: MultiCropConfig) -> int:
+    """For a teacher without patches: the largest that fill all crops and leave eight a side of the global ones.
+
+    14 for crops of 224 and 98 pixels, 16 for 224 and 96, 4 for 32 and 16.
+    """
+    common = math.gcd(crops.global_size, crops.local_size) if crops.local_crops else crops.global_size
+    fitting = [size for size in range(1, common + 1) if common % size == 0 and crops.global_size // size >= _FEWEST]
+    return max(fitting, default=common)
