@@ -55,7 +55,7 @@ class DistillationConfig(TrainingRecipe):
     objective: Literal["auto", "assignments", "clusters", "regression"] = Field(
         default="auto",
         description="assignments: to the prototypes of the teacher's heads; clusters: to centres of its own features; "
-        "regression: the features themselves; auto: assignments where it has heads, else regression",
+        "regression: the features themselves; auto: assignments where it has heads, else clusters",
     )
     teacher_size: int | Literal["auto"] = Field(
         default="auto",
