@@ -158,8 +158,9 @@ class ShownPart(Part):
 def _grid(tokens: Tokens) -> Halves:
     """``[B, N, D]`` to ``[B, h, w, D]`` float16, of square grids."""
     assert tokens.patches is not None, "asked for patches of a network without places"
-    side = round(tokens.patches.shape[1] ** 0.5)
-    halves: Halves = tokens.patches.unflatten(1, (side, side)).half().cpu().numpy()
+    count, places, width = tokens.patches.shape
+    side = round(places**0.5)
+    halves: Halves = tokens.patches.reshape(count, side, side, width).half().cpu().numpy()
     return halves
 
 
