@@ -17,6 +17,7 @@ from dinomill.errors import ConfigError
 from dinomill.evaluation.sets.config import USUAL, Kind, Limits, SetConfig
 from dinomill.printing import open_console
 from dinomill.storage.atomic import write_text
+from dinomill.storage.kept import remove_unused
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -73,6 +74,8 @@ def evaluate_models(wish: Wish, *, cache: Path | None, output: Path | None) -> N
         precision=wish.precision,
         batch_size=wish.batch_size,
     )
+    if cache is None:
+        remove_unused(default_cache())  # a folder of the user's own is not ours to tidy
     with store_at_work(wish.env):
         results = evaluate_alone(asked, cache or default_cache())
     document = json.dumps(as_json(results), indent=2, ensure_ascii=False) + "\n"
