@@ -51,6 +51,8 @@ def test_two_networks_are_held_against_each_other_and_a_second_protocol_costs_no
     assert [model["kind"] for model in found["models"]] == ["pixels", "random", "model", "model"]
     pixels, _, first, second = found["models"]
     assert pixels["scores"]["knn"]["value"] > 0.85
+    assert [model["address"] for model in (first, second)] == networks and first["licence"] == "unknown"
+    assert len({first["sha256"], second["sha256"]}) == 2
     gained = found["differences"]["two/vit over one/vit"]["knn"]["value"]
     assert gained == pytest.approx(second["scores"]["knn"]["value"] - first["scores"]["knn"]["value"], abs=2e-6)
     assert found["images"]["classes"] == [f"digit {number}" for number in range(10)]

@@ -120,4 +120,6 @@ def _spoken(error: DinomillError) -> InputError:
     action = error.action
     if action and ("globals.yml" in action or "bank_split" in action):
         action = "give --on another folder, or name its splits with --bank-split and --query-split"
+        if "no labelled split" in error.problem:
+            action += "; if these are the classes, move some of each to train/<class>, the others to test/<class>"
     return InputError(error.problem, found=error.found, expected=error.expected, action=action)
