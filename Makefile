@@ -25,7 +25,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all gpu-check check format lock ui viz serve report fashion doctor plan clean clean-results force
+.PHONY: help setup run test test-all distil gpu-check check format lock ui viz serve report fashion doctor plan clean clean-results force
 
 help: ## this list
 	@echo "make VERB, where VERB is one of"
@@ -70,6 +70,10 @@ test: $(READY) ## the test suite (a quarter of an hour on two cores)
 
 test-all: $(READY) ## the test suite with the tests that need minutes
 	@pytest -n $(JOBS)
+
+distil: $(READY) ## EfficientNet-lite0 into a small network, each way, against that network alone (a quarter of an hour)
+	@dvc repro curation
+	@python benchmarks/distillations.py
 
 gpu-check: $(READY) ## all that needs a GPU, in at most 25 minutes; goes on where it was cut off
 	@python benchmarks/gpu_check.py

@@ -12,6 +12,7 @@ of as many processes. MLflow is asked how many runs there are, how they ended, w
 
     python benchmarks/kills.py                 20 kills, some minutes
     python benchmarks/kills.py --kills 60 --seed 1
+    python benchmarks/kills.py --kind cached   distillation from a teacher without heads: clusters, regression, cached
 """
 
 from __future__ import annotations
@@ -25,22 +26,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import psutil
+from killed_jobs import EVERY, KINDS, job_of, make_dataset
 from measuring import Table, command_line, finish
 
 from dinomill import tracking
-from dinomill.arrays import Pixels
 from dinomill.execution.launcher_config import LauncherConfig
 from dinomill.handles import DatasetHandle
 from dinomill.training.job import TrainingJob
 
-IMAGES, SIDE = 400, 16
 # Where and whom, in how many processes; the first is what a smoke test does.
 PLAN = [
     ("checkpoint", "worker", 1),
@@ -73,6 +71,7 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=6, help="kills in one run")
     parser.add_argument("--processes", type=int, choices=(1, 2), help="only the kills in runs of so many")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--kind", choices=KINDS, default=KINDS[0], help="of training; cached: with kept features")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child is not None:
@@ -81,7 +80,8 @@ def main() -> None:
     kills = 1 if options.smoke else options.kills
     steps = 40 if options.smoke else 120
     with tempfile.TemporaryDirectory(prefix="dinomill-kills-") as name:
-        figures = Trial(Path(name), steps, random.Random(options.seed)).all(kills, options.each, options.processes)
+        trial = Trial(Path(name), steps, random.Random(options.seed), options.kind)
+        figures = {"kind": options.kind, **trial.all(kills, options.each, options.processes)}
     finish(figures, smoke=options.smoke)
 
 
@@ -104,9 +104,11 @@ class Trial:
         folder: For everything.
         steps: Of each run.
         moments: Draws the moments.
+        kind: Of training.
     """
 
-    def __init__(self, folder: Path, steps: int, moments: random.Random) -> None:
+    def __init__(self, folder: Path, steps: int, moments: random.Random, kind: str) -> None:
+        self._kind = kind
         self._folder, self._steps, self._moments = folder, steps, moments
         self._dataset = make_dataset(folder / "curated")
         self._store = f"sqlite:///{folder}/mlflow.db"
@@ -193,7 +195,9 @@ class Trial:
         return self._whole[processes]
 
     def _settings(self, name: str, processes: int) -> tuple[Path, Path]:
-        values = job_of(self._dataset, self._steps, self._folder / "work" / name, "ddp" if processes > 1 else "none")
+        values = job_of(
+            self._dataset, self._steps, self._folder / "work" / name, "ddp" if processes > 1 else "none", self._kind
+        )
         launcher = {"kind": "torchrun" if processes > 1 else "inline", "processes": processes, "threads": 1}
         told = {"job": values, "launcher": launcher, "store": self._store, "experiment": name}
         path = self._folder / f"{name}.json"
@@ -263,49 +267,10 @@ def going_on(work: Path) -> str:
     return "look" if step and step % EVERY == 0 and not looked else "step"
 
 
-EVERY = 5  # steps between two looks, and two checkpoints between them
-
-
-def job_of(dataset: DatasetHandle, steps: int, work_root: Path, parallel: str) -> dict[str, Any]:
-    """A small vision transformer that looks and saves often."""
-    model = {"image_size": SIDE, "patch_size": 4, "in_channels": 1, "embed_dim": 96, "depth": 3, "num_heads": 3}
-    crops = {"global_size": SIDE, "local_size": 8, "local_crops": 2, "blur": [0, 0, 0]}
-    monitor = {"every": EVERY, "images": 128, "on_collapse": "warn"}
-    runtime = {"device": "cpu", "log_every": 1, "checkpoint_every": 3, "keep": 2, "monitor": monitor}
-    step = {"head": {"hidden_dim": 256, "bottleneck_dim": 64, "prototypes": 2048}, "precision": "fp32"}
-    return {
-        "stage": "pretraining",
-        "recipe": {"steps": steps, "batch_size": 16, "crops": crops, "masking": {"min_patches": 1}},
-        "models": {"student": model},
-        "step": step,
-        "runtime": {**runtime, "loader": {"workers": 1}, "parallel": {"kind": parallel}},
-        "dataset": str(dataset.folder),
-        "dataset_sha256": dataset.manifest_sha256,
-        "work_root": str(work_root),
-    }
-
-
 def same_bits(folder: Path, other: Path) -> bool:
     """Whether two exports hold the same weights and heads."""
     names = ("student/model.safetensors", "student/heads.safetensors")
     return all((folder / name).read_bytes() == (other / name).read_bytes() for name in names)
-
-
-def make_dataset(folder: Path) -> DatasetHandle:
-    """A curated dataset of made-up gratings: something can be learnt."""
-    from trainings import write_dataset
-
-    return write_dataset(folder, list(pictures()))
-
-
-def pictures() -> Iterator[Pixels]:
-    """Gratings of random direction, frequency and phase, ``[H, W, 1]``."""
-    draw = np.random.default_rng(0)
-    y, x = np.mgrid[:SIDE, :SIDE]
-    for _ in range(IMAGES):
-        angle, frequency, phase = draw.uniform(0, [np.pi, 1.5, 2 * np.pi])
-        wave = np.sin((x * np.cos(angle) + y * np.sin(angle)) * (0.2 + frequency) + phase)
-        yield ((wave + 1) * 127 + draw.uniform(0, 1, x.shape)).astype(np.uint8)[..., None]
 
 
 if __name__ == "__main__":

@@ -93,6 +93,17 @@ def test_what_follows_from_teacher_and_crops_need_not_be_written(tmp_path: Path)
     assert resolve_students(short, teacher, "teacher") == resolve_students(long, teacher, "teacher")
 
 
+@pytest.mark.parametrize(("sizes", "patch"), [((224, 98), 14), ((224, 96), 16), ((32, 16), 4), ((8, 4), 1)])
+def test_students_of_a_teacher_without_patches_have_the_usual_ones(
+    tmp_path: Path, sizes: tuple[int, int], patch: int
+) -> None:
+    stated = {key: value for key, value in MODEL.items() if key not in ("image_size", "patch_size")}
+    crops = {"global_size": sizes[0], "local_size": sizes[1], "blur": [0, 0, 0]}
+    chosen = config(tmp_path, students={"small": stated}, crops=crops)
+    (found,) = resolve_students(chosen, {"in_channels": 1}, "teacher").values()
+    assert (found.image_size, found.patch_size) == (sizes[0], patch)
+
+
 def test_champion_and_names_are_checked(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="none of the students: small, tiny"):
         config(tmp_path, champion="large")

@@ -159,7 +159,7 @@ def test_a_worker_refuses_another_teacher_than_its_job_names(
 
 def test_the_identity_of_other_jobs_is_as_it_was(digits_dataset: DatasetHandle, teacher: Path, tmp_path: Path) -> None:
     job = distillation_job(digits_dataset, None, None, config(tmp_path, teacher))
-    assert job.identity()["teaching"]["objective"] == job.objective == "regression"
+    assert job.identity()["teaching"]["objective"] == job.objective == "clusters"
     assert "teaching" not in job.model_copy(update={"teaching": None}).identity()
 
 

@@ -28,7 +28,8 @@ class StudentModel(StatedModel):
         default="auto", description="side in pixels of the native grid of positions; auto: that of the global crops"
     )
     patch_size: int | Literal["auto"] = Field(  # type: ignore[assignment]
-        default="auto", description="side in pixels of a patch; auto: the teacher's, if it has patches"
+        default="auto",
+        description="side in pixels of a patch; auto: the teacher's; where it has none, an eighth of a crop or less",
     )
     in_channels: int | Literal["auto"] = Field(default="auto", description="channels of an image; auto: the teacher's")
 
@@ -87,7 +88,7 @@ class DistillationConfig(TrainingRecipe):
     objective: Literal["auto", "assignments", "clusters", "regression"] = Field(
         default="auto",
         description="assignments: to the prototypes of the teacher's heads; clusters: to centres of its own features; "
-        "regression: the features themselves; auto: assignments where it has heads, else regression",
+        "regression: the features themselves; auto: assignments where it has heads, else clusters",
     )
     teacher_size: int | Literal["auto"] = Field(
         default="auto",

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from dinomill.distillation.config import DistillationConfig, StudentConvNeXt, StudentModel
 from dinomill.errors import ConfigError
+from dinomill.images.crop_plan import MultiCropConfig
 from dinomill.models.config import VisionTransformerConfig
 from dinomill.models.convnext_config import ConvNeXtConfig
 from dinomill.models.kinds import ModelConfig
 from dinomill.training.starting import resolve_model
+
+_FEWEST = 8  # patches a side of a global crop
 
 
 def resolve_students(config: DistillationConfig, teacher: Mapping[str, Any], name: str) -> dict[str, ModelConfig]:
@@ -41,7 +45,7 @@ def _resolved(
         )
     if isinstance(model, StudentConvNeXt):
         return _convolutional(config, model, teacher["in_channels"], key)
-    return _transformer(config, model, teacher, key, name)
+    return _transformer(config, model, teacher, key)
 
 
 def _convolutional(config: DistillationConfig, model: StudentConvNeXt, channels: int, key: str) -> ConvNeXtConfig:
@@ -66,15 +70,11 @@ def _convolutional(config: DistillationConfig, model: StudentConvNeXt, channels:
 
 
 def _transformer(
-    config: DistillationConfig, model: StudentModel, teacher: Mapping[str, Any], key: str, name: str
+    config: DistillationConfig, model: StudentModel, teacher: Mapping[str, Any], key: str
 ) -> VisionTransformerConfig:
-    patch = teacher.get("patch_size") if model.patch_size == "auto" else model.patch_size
-    if patch is None:
-        raise ConfigError(
-            f"{key}.patch_size is not known.",
-            found=f"auto, and the teacher {name} has no patches",
-            action=f"state it: a divisor of crops.global_size {config.crops.global_size}",
-        )
+    patch = model.patch_size
+    if patch == "auto":
+        patch = teacher.get("patch_size") or _usual_patch(config.crops)
     crops = config.crops
     sizes = {"global_size": crops.global_size} | ({"local_size": crops.local_size} if crops.local_crops else {})
     for side, pixels in sizes.items():
@@ -89,3 +89,13 @@ def _transformer(
         update={field: value for field, value in follows.items() if getattr(model, field) == "auto"}
     )
     return resolve_model(filled, None, teacher["in_channels"], key=key)
+
+
+def _usual_patch(crops: MultiCropConfig) -> int:
+    """For a teacher without patches: the largest that fill all crops and leave eight a side of the global ones.
+
+    14 for crops of 224 and 98 pixels, 16 for 224 and 96, 4 for 32 and 16.
+    """
+    common = math.gcd(crops.global_size, crops.local_size) if crops.local_crops else crops.global_size
+    fitting = [size for size in range(1, common + 1) if common % size == 0 and crops.global_size // size >= _FEWEST]
+    return max(fitting, default=common)

@@ -139,7 +139,7 @@ def teaching(config: DistillationConfig, teacher: Teacher, dataset: DatasetHandl
     """
     kind = config.objective
     if kind == "auto":
-        kind = "assignments" if teacher.heads_sha256 is not None and config.cache is None else "regression"
+        kind = "assignments" if teacher.heads_sha256 is not None and config.cache is None else "clusters"
     if kind == "assignments":
         if teacher.heads_sha256 is None:
             raise ConfigError(

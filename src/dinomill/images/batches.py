@@ -142,7 +142,7 @@ class BatchMaker:
             step=step,
             rank=recipe.sampler.rank,
         )
-        taught = recipe.views.take(rows, epochs) if self._teaches else {}
+        taught = recipe.views.take(rows, epochs) if recipe.views is not None and self._teaches else {}
         return RawBatch(step, rows, decoded, plan, masks, tuple(unreadable), taught)
 
     @property

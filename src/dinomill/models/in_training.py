@@ -44,8 +44,8 @@ class TrainedTransformer:
         if not local_crops and self.local_cls_norm is not None:
             yield from self.local_cls_norm.parameters()
 
-    def features(
-        self: VisionTransformer,  # type: ignore[misc]
+    def features(  # type: ignore[misc]
+        self: VisionTransformer,
         crops: Sequence[Tensor],
         *,
         masks: Sequence[Tensor | None] | None = None,

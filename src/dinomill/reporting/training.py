@@ -20,7 +20,7 @@ from dinomill.reporting.meanings import notes
 
 _X = "images"
 # Chart by chart: its title, and which columns of the history it shows. Terms are told by their names' first word.
-_TERMS = ("dino", "ibot", "koleo", "gram", "sigreg", "invariance")
+_TERMS = ("dino", "ibot", "koleo", "gram", "sigreg", "invariance", "class", "patches")
 _NOT_TERMS = re.compile("_(rank|likeness|found|drift|used)$")
 _HEALTH = {
     "Directions that features fill": ["effective_rank", "class_rank", "patch_rank"],

@@ -79,3 +79,13 @@ def test_a_wrong_value_of_a_later_stage_is_said_with_the_others(found: Found) ->
     assert [problem.key for problem in problems] == ["", "packaging.name"]
     assert "conf/base/evaluation/parameters.yml" in problems[0].problem
     assert "evaluation.protocols.knn.ks: every k must be at least 1" in problems[0].problem
+
+
+def test_a_distillation_of_another_teacher_needs_no_pretraining(ask: Ask) -> None:
+    alone = ("distillation",)
+    assert "folders.teacher" in [problem.key for problem in check_needs(ask(alone))]
+    other = {"teacher": "efficientnet-lite0", "teacher_size": 64}
+    assert "folders.teacher" not in [problem.key for problem in check_needs(ask(alone, distillation=other))]
+    missing = list(check_needs(ask(alone, distillation={"teacher": "nowhere.pth"})))
+    assert "distillation.teacher" in [problem.key for problem in missing]
+    assert any("There is no nowhere.pth" in problem.problem for problem in missing)
