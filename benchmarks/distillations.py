@@ -268,8 +268,8 @@ class Comparison:
         alone = self.queries is None
         queries = bank if self.queries is None else embedded(network, self.queries, shown)
         truth = labels if self.queries is None else torch.from_numpy(self.queries.labels)
-        how = {"ks": (_NEIGHBOURS,), "temperature": _TEMPERATURE}
-        (found,) = knn_predict(queries, bank, labels, exclude_self=alone, **how).values()
+        votes = knn_predict(queries, bank, labels, ks=(_NEIGHBOURS,), temperature=_TEMPERATURE, exclude_self=alone)
+        (found,) = votes.values()
         right: Mask = (found == truth).numpy()
         return right
 
