@@ -190,7 +190,8 @@ class Comparison:
         """The result of a run, made now if it is missing."""
         options = self.options
         asked = [name, seed, options.minutes, options.teacher, options.teacher_size, options.views]
-        key = hash_json([*asked, options.change, RECIPES, STUDENT])[:12]
+        change = "{}" if name == ALONE else options.change
+        key = hash_json([*asked, change, RECIPES, STUDENT])[:12]
         lines = self.results.read_text().splitlines() if self.results.exists() else ()
         before = [row for row in map(json.loads, lines) if row["key"] == key]
         for row in before:
