@@ -29,7 +29,7 @@ _LIFT = 0.1  # added to each bin's answer, so that none is impossible
 _UPSAMPLED = 4  # places are upsampled so many times before the layer
 _LOG_OFFSET = 1e-3
 _MEAN_SHARE = 0.15  # of the squared mean in the scale-invariant loss: 1 - λ, λ = 0.85
-_WARM_UP = 100  # steps in which only the mean counts
+_WARM_UP = 0.05  # of the steps: only the mean counts
 
 
 class DepthErrors(NamedTuple):
@@ -274,7 +274,7 @@ def _train(
         part = torch.randint(len(rows), (min(training.batch, len(rows)),), generator=random).to(rows.device)
         shares = torch.relu(rows[part] @ weight + bias) + _LIFT
         predicted = (shares @ centres) / shares.sum(dim=1)
-        loss = _scale_invariant((predicted + _LOG_OFFSET).log() - target[part], warm=step < _WARM_UP)
+        loss = _scale_invariant((predicted + _LOG_OFFSET).log() - target[part], warm=step < _WARM_UP * training.steps)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()

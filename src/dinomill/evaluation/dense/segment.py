@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dinomill.arrays import Rows
+from dinomill.errors import InputError
 from dinomill.evaluation.dense.confusion import Counts, count, gather, known_only
 from dinomill.evaluation.dense.grids import Grids
 from dinomill.evaluation.dense.learn import Pixels, Scaling, draw, held_out
@@ -83,6 +84,9 @@ def learn_segmentation(
         pixels: Drawn from all images together.
         seed: Of the draw and of the held-out images.
         device: Where it is computed.
+
+    Raises:
+        InputError: When no pixel of the masks is of a class.
     """
     drawn = draw(
         len(masks),
@@ -92,6 +96,12 @@ def learn_segmentation(
         lambda mask: np.flatnonzero(mask >= 0),
         seed=seed,
     )
+    if not len(drawn.targets):
+        raise InputError(
+            f"The masks of {masks.pairs.targets[0].parent} hold no pixel of a class.",
+            found=f"only ignored ids: {', '.join(map(str, masks.ignored))}",
+            action="correct `ignored` of the segmentation protocol",
+        )
     scaling = Scaling.of(drawn.features)
     rows = Pixels(scaling.rows(drawn.features), drawn.targets.long(), drawn.images)
     held = held_out(len(masks), config.holdout, seed=seed).to(rows.images.device)[rows.images]
