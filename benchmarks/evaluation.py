@@ -22,8 +22,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from dinomill.evaluation.config import LinearProbeConfig
-from dinomill.evaluation.linear import fit, probe, stratified_holdout
+from dinomill.evaluation.logistic import fit, probe, stratified_holdout
+from dinomill.evaluation.protocols.config import LinearProbeConfig
 from dinomill.vectors.knn import knn_predict
 
 KS = (10, 20, 100, 200)

@@ -10,7 +10,7 @@ from dinomill.config import Config
 from dinomill.curation.copies.pairs import DeduplicationConfig
 from dinomill.curation.scan.preflight import PreflightConfig
 from dinomill.errors import ConfigError
-from dinomill.evaluation.config import LinearProbeConfig
+from dinomill.evaluation.protocols.config import LinearProbeConfig
 from dinomill.images.crop_plan import MultiCropConfig
 from dinomill.images.mixture import quotas
 from dinomill.pretraining.config import PretrainingConfig

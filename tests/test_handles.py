@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from dinomill.handles import Difference, EvaluationHandle, ModelScore
+from dinomill.handles import EvaluationHandle
+from dinomill.scores import Difference
+from tests.tables import MEASURES, row
 
 UP, DOWN, LEVEL = ((value, value - 0.01, value + 0.01) for value in (0.05, -0.035, 0.0))
 
@@ -33,7 +35,8 @@ def test_whether_it_helped_is_said_by_both_measures(
     handle = EvaluationHandle(
         folder=Path("evaluation"),
         config_hash="0",
-        scores=(ModelScore(model="starting weights", kind="start", parameters=1, knn=0.7, linear=0.8),),
+        scores=(row("starting weights", "start", knn=0.7, linear=0.8),),
+        measures=MEASURES,
         gains={"teacher_over_start": gain},
         bank_images=10,
         query_images=10,
@@ -48,13 +51,14 @@ def test_whether_it_helped_is_said_by_both_measures(
 @pytest.mark.parametrize(("pixels", "said"), [(0.589, True), (0.516, True), (0.515, False), (None, False)])
 def test_it_is_said_where_the_pixels_themselves_do_as_well(pixels: float | None, said: bool) -> None:
     """A report praised 51.6% over random weights, and left the 58.9% of the pixels to its table."""
-    scores = [ModelScore(model="teacher", kind="teacher", parameters=1, knn=0.516, linear=0.536)]
+    scores = [row("teacher", "teacher", knn=0.516, linear=0.536)]
     if pixels is not None:
-        scores.append(ModelScore(model="pixels", kind="pixels", parameters=0, knn=pixels, linear=0.5))
+        scores.append(row("pixels", "pixels", knn=pixels, linear=0.5))
     handle = EvaluationHandle(
         folder=Path("evaluation"),
         config_hash="0",
         scores=tuple(scores),
+        measures=MEASURES,
         gains={},
         bank_images=10,
         query_images=10,

@@ -17,6 +17,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from dinomill.errors import InputError
+from dinomill.scores import ScoreTable
 from dinomill.storage.atomic import write_text
 
 HANDLE_NAME = "handle.json"
@@ -126,81 +127,17 @@ class StudentsHandle(Handle):
     champion: str = Field(description="the student that later stages register and package")
 
 
-class ModelScore(BaseModel):
-    """One row of the evaluation table. Accuracies are fractions."""
+class EvaluationHandle(Handle, ScoreTable):
+    """The evaluation: the table of the labelled set, and of further sets; ``metrics.json`` in the folder is DVC's."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    model: str
-    kind: str = Field(description="pixels, random, reference, start, teacher or student")
-    parameters: int
-    knn: float
-    linear: float
-    details: dict[str, float] = Field(default_factory=dict, description="accuracy for every k and learning rate tried")
-
-
-class Difference(BaseModel):
-    """How much more often one model is right than another on the same images, with its interval; fractions."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{100 * self.value:+.1f} points [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
-
-
-class EvaluationHandle(Handle):
-    """The evaluation table; ``metrics.json`` in the folder holds it for DVC."""
-
-    scores: tuple[ModelScore, ...]
-    gains: dict[str, dict[str, Difference]] = Field(
-        default_factory=dict, description="paired differences: teacher_over_start: {knn, linear}, …"
-    )
-    bank_images: int
-    query_images: int
-    classes: tuple[str, ...]
+    sets: dict[str, ScoreTable] = Field(default_factory=dict, description="tables of further labelled sets, by name")
     metrics: Path
     teacher_sha256: str | None = Field(default=None, description="weights of the teacher that was measured")
     students_sha256: dict[str, str] = Field(default_factory=dict, description="of the students, by name")
 
-    def score(self, kind: str) -> ModelScore | None:
-        """The best row of a kind by kNN, or None."""
-        return max((s for s in self.scores if s.kind == kind), key=lambda s: s.knn, default=None)
-
-    def helped(self, model: str = "teacher") -> str | None:
-        """Whether a model is better than the weights that training started from, as a sentence; None without any.
-
-        Args:
-            model: ``teacher``, or a student's name.
-        """
-        start, found = self.score("start"), self.gains.get(f"{model}_over_start")
-        if start is None or found is None:
-            return None
-        knn, linear = found["knn"], found["linear"]
-        better, worse = knn.low > 0 or linear.low > 0, knn.high < 0 or linear.high < 0
-        if better and worse:
-            gained, lost = ("neighbours", "a linear probe") if knn.low > 0 else ("a linear probe", "neighbours")
-            verdict = f"is better by {gained}, and worse by {lost}, than"
-        else:
-            verdict = "is better than" if better else "is worse than" if worse else "does not surely differ from"
-        name = "The adapted model" if model == "teacher" else f"The student {model}"
-        return (
-            f"{name} {verdict} the weights that it started from: kNN {knn} (they have {100 * start.knn:.1f}%), "
-            f"linear probe {linear} ({100 * start.linear:.1f}%)."
-        )
-
-    def behind_pixels(self) -> str | None:
-        """That the pixels themselves do as well as the teacher, as a sentence; None where they do not."""
-        pixels, teacher = self.score("pixels"), self.score("teacher")
-        if pixels is None or teacher is None or pixels.knn < teacher.knn:
-            return None
-        return (
-            f"The pixels themselves reach {pixels.knn:.1%} by nearest neighbours, the teacher {teacher.knn:.1%}: for "
-            "these labels it has not learnt enough. More images or time help, or released weights to start from."
-        )
+    def tables(self) -> dict[str | None, ScoreTable]:
+        """Every table that has rows: that of the labelled set has no name."""
+        return {name: table for name, table in {None: self, **self.sets}.items() if table.scores}
 
 
 class RegistrationHandle(Handle):

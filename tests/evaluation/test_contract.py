@@ -8,20 +8,24 @@ from pathlib import Path
 import pytest
 
 from dinomill.evaluation.config import EvaluationConfig
-from dinomill.evaluation.contract import check_scores
+from dinomill.evaluation.contract import check_tables
 from dinomill.evaluation.evaluate import evaluate
-from dinomill.handles import ModelHandle, ModelScore, StudentsHandle
-from dinomill.quality.gate import GateConfig, QualityError
+from dinomill.handles import ModelHandle, StudentsHandle
+from dinomill.quality.gate import QualityError
+from dinomill.quality.handle import QualityHandle
+from dinomill.scores import ModelScore, ScoreTable
+from tests.tables import MEASURES, row
 
-QUIET = GateConfig(docs=False)
+QUIET = {"gate": {"docs": False}}
 
 
 def _score(model: str, kind: str, knn: float, linear: float = 0.5) -> ModelScore:
-    return ModelScore(model=model, kind=kind, parameters=1, knn=knn, linear=linear)
+    return row(model, kind, knn=knn, linear=linear)
 
 
-def _places(root: Path) -> dict[str, Path]:
-    return {"folder": root / "q", "work": root / "w"}
+def _check(scores: tuple[ModelScore, ...], root: Path, **more: object) -> QualityHandle:
+    config = _config(root, **more)
+    return check_tables({"labelled": ScoreTable(scores=scores, measures=MEASURES)}, config)["labelled"]
 
 
 def _config(root: Path, **more: object) -> EvaluationConfig:
@@ -32,29 +36,29 @@ def _config(root: Path, **more: object) -> EvaluationConfig:
 def test_a_broken_table_is_refused_by_the_names_of_its_models(tmp_path: Path) -> None:
     scores = (_score("pixels", "pixels", 0.8), _score("vit", "teacher", 1.7), _score("nano", "pupil", 0.6))
     with pytest.raises(QualityError, match="'evaluation'") as caught:
-        check_scores(scores, GateConfig(), **_places(tmp_path))
+        _check(scores, tmp_path)
     text = str(caught.value)
     assert "2 of its 5 expectations" in text
     assert "vit: knn=1.7" in text and "nano: kind=pupil" in text and "pixels:" not in text
-    docs = tmp_path / "q" / "docs" / "index.html"
+    docs = tmp_path / "work" / "quality" / "docs" / "index.html"
     assert docs.is_file() and str(docs) in text
 
 
 def test_a_good_table_goes_on(tmp_path: Path) -> None:
     scores = (_score("pixels", "pixels", 0.8), _score("vit", "teacher", 0.9))
-    handle = check_scores(scores, QUIET, **_places(tmp_path))
+    handle = _check(scores, tmp_path, **QUIET)
     assert (handle.rows, handle.total_rows, handle.docs) == (2, 2, None)
-    found = json.loads((tmp_path / "q" / "evaluation.json").read_text())
+    found = json.loads((tmp_path / "work" / "quality" / "evaluation.json").read_text())
     assert found["rows"] == 2 and all(line.startswith("passed") for line in found["checks"])
 
 
 def test_two_rows_of_one_model_and_an_empty_table_are_refused(tmp_path: Path) -> None:
     twice = (_score("vit", "teacher", 0.9), _score("vit", "student", 0.8))
     with pytest.raises(QualityError, match="1 of its 5") as caught:
-        check_scores(twice, QUIET, **_places(tmp_path))
+        _check(twice, tmp_path, **QUIET)
     assert "model" in str(caught.value)
     with pytest.raises(QualityError):
-        check_scores((), QUIET, **_places(tmp_path))
+        _check((), tmp_path, **QUIET)
 
 
 def test_a_table_that_breaks_it_is_not_handed_on(

@@ -14,11 +14,11 @@ from dinomill.errors import InputError
 from dinomill.evaluation import features
 from dinomill.evaluation.config import EvaluationConfig
 from dinomill.evaluation.evaluate import evaluate
-from dinomill.evaluation.features import content_hash
 from dinomill.evaluation.networks import compared
 from dinomill.evaluation.record import record
-from dinomill.handles import Difference, EvaluationHandle, ModelHandle, StudentsHandle
-from dinomill.images.labelled import find_labelled
+from dinomill.evaluation.sets.base import read_set
+from dinomill.handles import EvaluationHandle, ModelHandle, StudentsHandle
+from dinomill.scores import Difference
 from dinomill.serving.predictor import Predictor
 from dinomill.tracking import open_run
 from tests.exported import export
@@ -43,14 +43,14 @@ def test_the_table_has_every_kind_side_by_side(handle: EvaluationHandle) -> None
     assert [score.kind for score in handle.scores] == ["pixels", "random", "teacher", "student"]
     assert (handle.bank_images, handle.query_images, len(handle.classes)) == (300, 120, 10)
     for score in handle.scores:
-        assert 0.1 < score.knn <= 1
-        assert 0.1 < score.linear <= 1
-        assert score.details["knn_low"] <= score.knn <= score.details["knn_high"]
+        assert 0.1 < score.value("knn") <= 1
+        assert 0.1 < score.value("linear") <= 1
+        assert score.scores["knn"].low <= score.value("knn") <= score.scores["knn"].high
         assert score.details["k"] in (10, 20, 100, 200)
-        assert score.knn == score.details[f"knn_k{score.details['k']:.0f}"]
+        assert score.value("knn") == score.details[f"knn_k{score.details['k']:.0f}"]
     pixels = handle.score("pixels")
     assert pixels is not None
-    assert pixels.knn > 0.85  # digits are easy for their pixels
+    assert pixels.value("knn") > 0.85  # digits are easy for their pixels
     assert EvaluationHandle.load(handle.folder) == handle
 
 
@@ -62,15 +62,17 @@ def test_scores_can_be_counted_again_from_what_was_written(handle: EvaluationHan
     results = json.loads((handle.folder / "results.json").read_text())
     for score in handle.scores:
         name = "student-small" if score.kind == "student" else score.kind
-        assert (np.array(table[f"{name}_knn"]) == labels).mean() == pytest.approx(score.knn)
-        assert (np.array(table[f"{name}_linear"]) == labels).mean() == pytest.approx(score.linear)
-        assert float(rows[score.kind]["knn"]) == pytest.approx(score.knn, abs=1e-4)
-        assert metrics[name]["knn"] == pytest.approx(100 * score.knn, abs=0.01)
-        assert results[name]["knn"]["value"] == pytest.approx(score.knn, abs=1e-6)
+        assert (np.array(table[f"{name}_knn"]) == labels).mean() == pytest.approx(score.value("knn"))
+        assert (np.array(table[f"{name}_linear"]) == labels).mean() == pytest.approx(score.value("linear"))
+        assert float(rows[score.kind]["knn"]) == pytest.approx(score.value("knn"), abs=1e-4)
+        assert metrics[name]["knn"] == pytest.approx(100 * score.value("knn"), abs=0.01)
+        assert results[name]["knn"]["value"] == pytest.approx(score.value("knn"), abs=1e-6)
     teacher, random = handle.score("teacher"), handle.score("random")
     assert teacher is not None
     assert random is not None
-    assert results["gain"]["teacher_over_random"]["knn"]["value"] == pytest.approx(teacher.knn - random.knn, abs=1e-6)
+    assert results["gain"]["teacher_over_random"]["knn"]["value"] == pytest.approx(
+        teacher.value("knn") - random.value("knn"), abs=1e-6
+    )
     assert set(results["gain"]) == {
         "teacher_over_pixels",
         "teacher_over_random",
@@ -121,11 +123,16 @@ def test_again_gives_the_same_bytes_without_a_forward_pass(
 def test_changed_images_are_measured_anew(labelled: Path, tmp_path: Path) -> None:
     copy = tmp_path / "labelled"
     shutil.copytree(labelled, copy)
-    images = find_labelled(copy, "test")
-    first = content_hash(images, copy)
-    assert first == content_hash(find_labelled(labelled, "test"), labelled)
-    images.paths[0].write_bytes(images.paths[1].read_bytes())
-    assert content_hash(images, copy) != first
+
+    def sha256(root: Path) -> str:
+        config = configuration(tmp_path)
+        return read_set(config.main(str(root)), "labelled", config.limits).sha256
+
+    first = sha256(copy)
+    assert first == sha256(labelled)
+    images = sorted((copy / "test").rglob("*.png"))
+    images[0].write_bytes(images[1].read_bytes())
+    assert sha256(copy) != first
 
 
 def test_what_is_measured_is_what_the_export_embeds(
@@ -227,7 +234,7 @@ def test_an_evaluation_is_recorded(handle: EvaluationHandle, labelled: Path, tmp
     kept = MlflowClient(store).get_run(str(run.run_id))
     teacher = handle.score("teacher")
     assert teacher is not None
-    assert kept.data.metrics["teacher/knn"] == teacher.knn
+    assert kept.data.metrics["teacher/knn"] == teacher.value("knn")
     assert "gain/small_over_teacher/linear" in kept.data.metrics
     (data,) = kept.inputs.dataset_inputs
     assert json.loads(data.dataset.profile)["images"] == 420
@@ -259,14 +266,14 @@ def test_the_starting_weights_are_a_row_with_paired_differences(
     metrics = json.loads(found.metrics.read_text())
     for name, score in (("teacher", teacher), ("small", student)):
         gain = found.gains[f"{name}_over_start"]
-        assert gain["knn"].value == pytest.approx(score.knn - start.knn, abs=1e-6)
+        assert gain["knn"].value == pytest.approx(score.value("knn") - start.value("knn"), abs=1e-6)
         assert gain["linear"].low <= gain["linear"].value <= gain["linear"].high
         assert results["gain"][f"{name}_over_start"]["knn"] == gain["knn"].model_dump()
         assert metrics[f"{name}_over_start"]["knn_low"] == pytest.approx(100 * gain["knn"].low, abs=0.01)
-    assert metrics["start"]["knn"] == pytest.approx(100 * start.knn, abs=0.01)
+    assert metrics["start"]["knn"] == pytest.approx(100 * start.value("knn"), abs=0.01)
     sentence = found.helped()
     assert sentence is not None
-    assert f"{100 * start.knn:.1f}%" in sentence
+    assert f"{100 * start.value('knn'):.1f}%" in sentence
     assert str(found.gains["teacher_over_start"]["knn"]) in sentence
     assert handle.helped() is None
     assert "teacher over start" in (found.folder / "plots" / "differences.svg").read_text()
@@ -311,7 +318,7 @@ def test_half_precision_moves_features_within_its_rounding(
     assert torch.nn.functional.cosine_similarity(whole, half).min() > 0.999
     scores = [found[name].score("teacher") for name in found]
     assert scores[0] is not None and scores[1] is not None
-    assert scores[0].knn == pytest.approx(scores[1].knn, abs=0.02)
+    assert scores[0].value("knn") == pytest.approx(scores[1].value("knn"), abs=0.02)
     # Each precision keeps features of its own, or they would be read for each other.
     assert len(list((tmp_path / "work" / "features").iterdir())) == 2 * 2 * 3
 
@@ -326,9 +333,13 @@ def test_networks_made_elsewhere_are_rows_that_decide_nothing(
     own, efficient = (score for score in found.scores if score.kind == "reference")
     trained = handle.score("teacher")
     assert trained is not None
-    assert (own.knn, own.linear, own.parameters) == (trained.knn, trained.linear, trained.parameters)
+    assert (own.value("knn"), own.value("linear"), own.parameters) == (
+        trained.value("knn"),
+        trained.value("linear"),
+        trained.parameters,
+    )
     assert (efficient.model, efficient.details["embed_dim"]) == ("efficientnet-lite0-32px", 1280)
-    assert efficient.knn > 0.6
+    assert efficient.value("knn") > 0.6
     assert found.gains == handle.gains
     metrics = json.loads((found.folder / "metrics.json").read_text(encoding="utf-8"))
     assert f"reference-{own.model}" in metrics

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from dinomill.handles import DatasetHandle, EvaluationHandle, ModelHandle, ModelScore, StudentsHandle
+from dinomill.handles import DatasetHandle, EvaluationHandle, ModelHandle, StudentsHandle
 from tests.exported import export
+from tests.tables import MEASURES, row
 
 
 @pytest.fixture(scope="session")
@@ -65,21 +65,12 @@ def evaluated(tmp_path: Path) -> Evaluated:
         ]
         metrics = tmp_path / "evaluation" / "metrics.json"
         metrics.parent.mkdir(exist_ok=True)
-        (metrics.parent / "results.json").write_text(json.dumps({"images": {"sha256": images}}))
         return EvaluationHandle(
             folder=metrics.parent,
             config_hash="0" * 64,
-            scores=tuple(
-                ModelScore(
-                    model=name,
-                    kind=kind,
-                    parameters=1000,
-                    knn=value,
-                    linear=value + 0.02,
-                    details={"knn_low": value - 0.02, "knn_high": value + 0.02},
-                )
-                for name, kind, value in rows
-            ),
+            scores=tuple(row(name, kind, knn=value, linear=value + 0.02, reach=0.02) for name, kind, value in rows),
+            measures=MEASURES,
+            labelled_sha256=images,
             bank_images=2000,
             query_images=1000,
             classes=("a", "b"),

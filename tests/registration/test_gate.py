@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import pytest
 
-from dinomill.handles import Difference, EvaluationHandle
+from dinomill.errors import ConfigError
+from dinomill.handles import EvaluationHandle
 from dinomill.registration.config import PromotionConfig
 from dinomill.registration.gate import Champion, Check, judge
+from dinomill.scores import Difference, Measure, ScoreTable
+from tests.tables import row
 
 
 def verdicts(evaluation: EvaluationHandle, champion: Champion | None = None, **changes: object) -> tuple[Check, ...]:
     gate = PromotionConfig.model_validate(changes)
-    return judge(evaluation.score("student"), evaluation, champion, "e" * 64, gate)
+    return judge(evaluation.score("student"), evaluation, champion, gate)
 
 
 def test_a_good_student_passes_with_figures(evaluated) -> None:
@@ -54,7 +57,7 @@ def test_requirements_can_be_left_out(evaluated) -> None:
 
 @pytest.mark.parametrize(("choice", "passed"), [("hold", False), ("promote", True)])
 def test_without_labels_the_configuration_decides(evaluated, choice: str, passed: bool) -> None:
-    (check,) = judge(None, evaluated(), None, None, PromotionConfig.model_validate({"without_labels": choice}))
+    (check,) = judge(None, evaluated(), None, PromotionConfig.model_validate({"without_labels": choice}))
     assert check.passed == passed
     assert str(check).startswith("not measured: there are no labelled images")
 
@@ -63,7 +66,7 @@ def test_no_worse_than_what_it_started_from(evaluated) -> None:
     asked = {"max_drop_from_start": 0, "max_drop_from_champion": None}
     plain = evaluated(student=0.8)
     assert "started from random weights" in verdicts(plain, **asked)[2].sentence
-    start = plain.scores[0].model_copy(update={"kind": "start", "knn": 0.805})
+    start = row("raw pixels", "start", knn=0.805, linear=0.8)
     gain = {"knn": Difference(value=-0.005, low=-0.012, high=0.003), "linear": Difference(value=0, low=0, high=0)}
     found = plain.model_copy(update={"scores": (*plain.scores, start), "gains": {"small_over_start": gain}})
     check = verdicts(found, **asked)[2]
@@ -82,3 +85,29 @@ def test_without_a_random_network_its_requirement_is_left_out_with_a_word(evalua
     check = verdicts(found)[0]
     assert check.passed
     assert "evaluation.random.seeds" in check.sentence
+
+
+def test_a_measure_that_was_not_taken_is_refused_by_name(evaluated) -> None:
+    with pytest.raises(ConfigError, match="asks for miou") as raised:
+        verdicts(evaluated(), measure="miou")
+    assert "knn, linear" in str(raised.value)
+
+
+def test_a_measure_of_a_further_set_can_decide_and_less_may_be_better(evaluated) -> None:
+    plain = evaluated()
+    error = Measure(name="rmse", title="RMSE", percent=False, unit="m", higher_is_better=False, high=None)
+    rows = [("a", "random", 0.9), ("b", "teacher", 0.4), ("small", "student", 0.45)]
+    depth = ScoreTable(scores=tuple(row(m, k, rmse=v) for m, k, v in rows), measures=(error,), labelled_sha256="d" * 64)
+    found = plain.model_copy(update={"sets": {"rooms": depth}})
+    gate = {"measure": "rooms/rmse", "min_gain_over_random": 0.4, "max_drop_from_teacher": 0.04}
+    gained, dropped, _ = judge(depth.score("student"), found, None, PromotionConfig.model_validate(gate))
+    assert gained.passed
+    assert gained.sentence.startswith("RMSE of small is 0.450 m, -0.450 m over the random network (0.900 m)")
+    assert not dropped.passed
+    assert "+0.050 m from its teacher (0.400 m); at most 0.04 above is allowed" in dropped.sentence
+    tags = {"rooms/rmse": "0.40", "rooms/labelled_sha256": "d" * 64}
+    champion = judge(
+        depth.score("student"), found, Champion(2, tags), PromotionConfig.model_validate({"measure": "rooms/rmse"})
+    )[-1]
+    assert champion.passed
+    assert "version 2" in champion.sentence

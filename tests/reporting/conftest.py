@@ -153,8 +153,8 @@ def _model(root: Path, name: str, size: str, seed: int, **made_of: str) -> Model
 
 
 def _evaluation(labelled: Path, teacher: ModelHandle, students: StudentsHandle, root: Path) -> EvaluationHandle:
-    values = {"output": root / "evaluation", "work": root / "work", "knn": {"ks": [5]}, "bootstrap": 100}
-    values |= {"random": {"seeds": 1}, "linear": {"l2": [1e-2]}, "shown_queries": 10}
+    values = {"output": root / "evaluation", "work": root / "work", "bootstrap": 100}
+    values |= {"random": {"seeds": 1}, "protocols": {"knn": {"ks": [5]}, "linear": {"l2": [1e-2]}}, "shown_queries": 10}
     return evaluate(str(labelled), teacher, students, EvaluationConfig.parse(values, where="the test"))
 
 

@@ -58,11 +58,12 @@ def test_how_well_seeds_separate_is_said(run: Any, tmp_path: Path) -> None:
 
 
 def test_did_it_help_is_said_first(run: Any, output: Path, tmp_path: Path) -> None:
-    from dinomill.handles import Difference
     from dinomill.reporting.page import render_page
+    from dinomill.scores import Difference
+    from tests.tables import row
 
     plain = run.handles.evaluation
-    start = plain.scores[0].model_copy(update={"kind": "start", "model": "starting weights", "knn": 0.5})
+    start = row("starting weights", "start", knn=0.5, linear=0.5)
     gain = {name: Difference(value=0.031, low=0.012, high=0.05) for name in ("knn", "linear")}
     evaluation = plain.model_copy(
         update={"scores": (*plain.scores, start), "gains": {"teacher_over_start": gain}, "folder": tmp_path}

@@ -2,55 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, model_validator
 
 from dinomill.config import Config
+from dinomill.evaluation.protocols import PROTOCOLS
+from dinomill.evaluation.protocols.config import ProtocolsConfig
+from dinomill.evaluation.sets.config import Limits, SetConfig
 from dinomill.models.config import Pooling
 from dinomill.quality.gate import GateConfig
-
-
-class KnnConfig(Config):
-    """The weighted kNN vote (Wu et al. 2018, as DINOv2 uses it)."""
-
-    ks: tuple[int, ...] = Field(
-        default=(10, 20, 100, 200),
-        min_length=1,
-        description="numbers of neighbours to choose from; clipped to the bank",
-    )
-    temperature: float = Field(default=0.07, gt=0, description="of the vote: a neighbour's weight is exp(cosine / T)")
-    choice_images: int = Field(
-        default=10_000, ge=1, description="bank images at most on which k is chosen, each left out in turn"
-    )
-
-    @field_validator("ks")
-    @classmethod
-    def _sorted(cls, values: tuple[int, ...]) -> tuple[int, ...]:
-        if min(values) < 1:
-            raise ValueError("every k must be at least 1")
-        return tuple(sorted(set(values)))
-
-
-class LinearProbeConfig(Config):
-    """The linear probe."""
-
-    l2: tuple[float, ...] = Field(
-        default=(1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5, 1e-6, 1e-7),
-        min_length=1,
-        description="strengths of L2 regularisation to choose from, for features of unit total variance",
-    )
-    holdout: float = Field(default=0.2, gt=0, lt=0.9, description="share of the bank on which the strength is chosen")
-    iterations: int = Field(default=200, ge=1, description="L-BFGS iterations at most")
-    tolerance: float = Field(default=1e-3, gt=0, description="gradient norm, relative to the first, at which it ends")
-
-    @field_validator("l2")
-    @classmethod
-    def _strongest_first(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        if min(values) <= 0:
-            raise ValueError("every strength must be above 0: without one the optimum may lie at infinity")
-        return tuple(sorted(values, reverse=True))
+from dinomill.scores import KINDS
 
 
 class RandomConfig(Config):
@@ -93,11 +57,19 @@ class EvaluationConfig(Config):
     query_split: str = Field(default="test", description="labelled split that is scored")
     max_bank: int | None = Field(default=None, ge=10, description="bank images at most, evenly; null: all")
     max_queries: int | None = Field(default=None, ge=10, description="query images at most, evenly; null: all")
-    knn: KnnConfig = Field(default_factory=KnnConfig)
-    linear: LinearProbeConfig = Field(default_factory=LinearProbeConfig)
+    measured: tuple[str, ...] = Field(
+        default=("knn", "linear"), min_length=1, description="protocols on the labelled images, in order of the columns"
+    )
+    protocols: ProtocolsConfig = Field(default_factory=ProtocolsConfig)
+    sets: dict[str, SetConfig] = Field(
+        default_factory=dict, description="further labelled sets, by name: a table each, by the same networks"
+    )
     random: RandomConfig = Field(default_factory=RandomConfig)
     references: tuple[ReferenceConfig, ...] = Field(
         default=(), description="networks made elsewhere, a row each; they decide nothing"
+    )
+    champion: str | None = Field(
+        default=None, description="address of the version in use, as a row where there is one: models:/NAME@champion"
     )
     batch_size: int = Field(default=64, ge=1, description="images in one forward pass")
     precision: Literal["float32", "bfloat16", "auto"] = Field(
@@ -115,3 +87,36 @@ class EvaluationConfig(Config):
     def quality(self) -> Path:
         """Where the gate writes: outside of DVC, for Data Docs carry the time of their run."""
         return self.work / "quality"
+
+    @property
+    def limits(self) -> Limits:
+        """Splits and numbers of images, where a set says nothing else."""
+        return Limits(self.bank_split, self.query_split, self.max_bank, self.max_queries)
+
+    def main(self, labelled: str) -> SetConfig:
+        """The set of the labelled images."""
+        return SetConfig(labelled=labelled, protocols=self.measured)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _moved(cls, values: Any) -> Any:
+        for name in ("knn", "linear"):
+            if isinstance(values, Mapping) and name in values:
+                raise ValueError(f"`{name}` is a section of `protocols` now: write protocols: {{{name}: …}}")
+        return values
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        places = {"measured": self.measured} | {
+            f"sets.{name}.protocols": one.protocols for name, one in self.sets.items()
+        }
+        for place, names in places.items():
+            if unknown := [name for name in names if name not in PROTOCOLS]:
+                raise ValueError(f"{place} names {unknown[0]!r}, and there are: {', '.join(PROTOCOLS)}")
+        if taken := [name for name in self.sets if name in (*KINDS, "labelled", "gain", "images") or not _plain(name)]:
+            raise ValueError(f"a set cannot be called {taken[0]!r}: take a name of letters, digits, - and _")
+        return self
+
+
+def _plain(name: str) -> bool:
+    return name.replace("-", "").replace("_", "").isalnum()

@@ -1,60 +1,53 @@
 """Features of labelled images by several networks in one pass over the files, kept for the next time.
 
-<work>/features/<key>.safetensors    cls [N, D], mean_patch [N, D] of one network on one split, fp32
+<work>/features/<key>…    see ``kept``
 
-The key is the hash of the network (weights or seed, preprocessing) and of the images' contents, so that nothing stale
-is ever read, and a changed probe or a killed run costs no second forward pass.
+The key is the hash of the network (weights or seed, preprocessing), of the images' contents and of their view, so that
+nothing stale is ever read, and a changed protocol or a killed run costs no second forward pass. All protocols of all
+labelled sets share what is kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dinomill.errors import InputError
-from dinomill.evaluation.networks import Network
+from dinomill.evaluation.batches import batches
+from dinomill.evaluation.kept import (
+    GridsPart,
+    Part,
+    ShownPart,
+    TokensPart,
+    grids_path,
+    read_grids,
+    read_shown,
+    read_tokens,
+    shown_path,
+    tokens_path,
+    with_at_least,
+)
+from dinomill.evaluation.networks import Forward, Network
+from dinomill.evaluation.split_features import SplitFeatures
+from dinomill.evaluation.wanted import View, Wanted
 from dinomill.execution.progress import progress
 from dinomill.features.base import Tokens
-from dinomill.images.decode import DecodeError
-from dinomill.images.labelled import LabelledPaths
-from dinomill.images.preprocess import PreprocessingConfig, preprocess_bytes
-from dinomill.models.config import Pooling
+from dinomill.images.preprocess import PreprocessingConfig
 from dinomill.models.hardware import has_fast_bf16
-from dinomill.models.pooling import join
-from dinomill.storage.atomic import atomic_file
-from dinomill.storage.hashing import hash_file, hash_json
+from dinomill.storage.hashing import hash_json
+
+log = logging.getLogger(__name__)
 
 # Part of every key: to be raised when the code gives other features for the same weights and images.
-_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Features:
-    """Both embeddings of every image of a split."""
-
-    cls: Tensor  # [N, D]
-    mean_patch: Tensor  # [N, D]; no columns for pixels
-
-    def pooled(self, pooling: Pooling) -> Tensor:
-        """The embedding that is measured."""
-        return join(self.cls, self.mean_patch, pooling)
-
-
-def content_hash(images: LabelledPaths, root: Path) -> str:
-    """The sha256 of a split: of its files' names, classes and contents, in order."""
-    with ThreadPoolExecutor(4) as pool:
-        hashes = list(pool.map(hash_file, images.paths))
-    names = [path.relative_to(root).as_posix() for path in images.paths]
-    return hash_json(list(zip(names, images.labels.tolist(), hashes, strict=True)))
+_VERSION = 2
+# Last blocks that anybody asks for: kept features of more serve whoever wants fewer.
+_MOST_BLOCKS = 12
 
 
 @dataclass(frozen=True)
@@ -64,12 +57,34 @@ class Extraction:
     Args:
         work: Where they are kept.
         batch_size: Images in a forward pass.
-        dtype: Of the networks' products; features are kept in fp32.
+        dtype: Of the networks' products; features are kept in fp32, patch grids in fp16.
     """
 
     work: Path
     batch_size: int
     dtype: torch.dtype = torch.float32
+
+    @property
+    def folder(self) -> Path:
+        """Where they are kept."""
+        return self.work / "features"
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images of a split.
+
+    Args:
+        paths: Their files.
+        files: The sha256 of each.
+        name: For the progress bar.
+        view: How they are changed.
+    """
+
+    paths: Sequence[Path]
+    files: Sequence[str]
+    name: str
+    view: View | None = None
 
 
 def compute_dtype(precision: Literal["float32", "bfloat16", "auto"]) -> torch.dtype:
@@ -79,126 +94,122 @@ def compute_dtype(precision: Literal["float32", "bfloat16", "auto"]) -> torch.dt
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
 
 
+def device() -> torch.device:
+    """The accelerator, if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def extract(
-    images: LabelledPaths, networks: Sequence[Network], data_hash: str, split: str, settings: Extraction
-) -> list[Features]:
+    images: Images, networks: Sequence[Network], wanted: Sequence[Wanted], settings: Extraction
+) -> list[SplitFeatures]:
     """Features of every image by every network, from the kept ones where there are any.
 
     Args:
         images: The files.
         networks: In any order; those with the same preprocessing share the decoded batches.
-        data_hash: Of the images, by `content_hash`.
-        split: For the progress bar.
+        wanted: What of each network.
         settings: Precision, batches, and where features are kept.
 
     Returns:
         One entry a network, in their order.
 
     Raises:
-        InputError: When an image cannot be decoded; it is named.
+        InputError: When an image cannot be decoded, or a network gives what is no number; both are named.
     """
-    targets = [_kept_path(network, data_hash, settings) for network in networks]
-    by_preprocessing: dict[PreprocessingConfig, list[int]] = {}
-    for index, (network, target) in enumerate(zip(networks, targets, strict=True)):
-        if not target.exists():
-            by_preprocessing.setdefault(network.preprocessing, []).append(index)
-    for preprocessing, indices in by_preprocessing.items():
-        group = [networks[index] for index in indices]
-        computed = _run(images, group, preprocessing, split, settings)
-        for index, features in zip(indices, computed, strict=True):
-            with atomic_file(targets[index]) as temporary:
-                save_file({"cls": features.cls, "mean_patch": features.mean_patch}, temporary)
-    return [Features(**_kept(target)) for target in targets]
+    keys = [_key(network, images, settings) for network in networks]
+    missing: dict[PreprocessingConfig, list[tuple[Network, list[Part]]]] = {}
+    seen: set[tuple[str, Wanted]] = set()
+    for network, key, what in zip(networks, keys, wanted, strict=True):
+        if (key, what) not in seen and (parts := _missing(network, key, what, settings)):
+            missing.setdefault(network.preprocessing, []).append((network, parts))
+        seen.add((key, what))  # two rows of one network
+    for preprocessing, group in missing.items():
+        _run(images, group, preprocessing, settings)
+    return [_read(network, key, what, settings) for network, key, what in zip(networks, keys, wanted, strict=True)]
 
 
-def _kept(path: Path) -> dict[str, torch.Tensor]:
-    """Features that were kept.
-
-    Raises:
-        InputError: When the file was damaged since.
-    """
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(
-            f"{path} cannot be read: features that an earlier evaluation kept.",
-            found=str(error),
-            action="remove that file and run the same command again: they are computed anew",
-        ) from None
-
-
-def patch_tokens(
-    paths: Sequence[Path], network: Network, batch_size: int
-) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.float16]], int]:
-    """Patch tokens of some images, ``[M, N, D]`` float16, and the side of the grid, for maps of what a network sees."""
-    forward = network.build(device())
-    parts = []
-    with torch.inference_mode():
-        for batch in _batches(paths, network.preprocessing, batch_size):
-            patches = forward(batch.to(device())).patches
-            assert patches is not None, f"{network.name} has no patch tokens"
-            parts.append(patches.half().cpu())
-    tokens = torch.cat(parts)
-    return tokens.numpy(), round(tokens.shape[1] ** 0.5)
-
-
-def device() -> torch.device:
-    """The accelerator, if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _kept_path(network: Network, data_hash: str, settings: Extraction) -> Path:
+def _key(network: Network, images: Images, settings: Extraction) -> str:
     rounded = [] if settings.dtype == torch.float32 else [str(settings.dtype)]
-    key = hash_json([_VERSION, network.identity, network.preprocessing.model_dump(mode="json"), data_hash, *rounded])
-    return settings.work / "features" / f"{key[:32]}.safetensors"
+    changed = [] if images.view is None else [images.view.name, images.view.identity]
+    preprocessing = network.preprocessing.model_dump(mode="json")
+    key = [_VERSION, network.identity, preprocessing, hash_json(list(images.files)), *rounded, *changed]
+    return hash_json(key)[:32]
+
+
+def _at_least(place: str, key: str, blocks: int, settings: Extraction) -> Path | None:
+    """What is kept of so many last blocks, or of more."""
+    where = tokens_path if place == "tokens" else grids_path
+    return with_at_least({count: where(settings.folder, key, count) for count in range(blocks, _MOST_BLOCKS + 1)})
+
+
+def _missing(network: Network, key: str, wanted: Wanted, settings: Extraction) -> list[Part]:
+    """What has to be computed."""
+    folder = settings.folder
+    parts: list[Part] = []
+    if not tokens_path(folder, key).exists():
+        parts.append(TokensPart(tokens_path(folder, key)))
+    if wanted.blocks > 1 and _at_least("tokens", key, wanted.blocks, settings) is None:
+        parts.append(TokensPart(tokens_path(folder, key, wanted.blocks), wanted.blocks))
+    if network.places:
+        if wanted.grids and _at_least("grids", key, wanted.grids, settings) is None:
+            parts.append(GridsPart(grids_path(folder, key, wanted.grids), wanted.grids))
+        if wanted.shown and not shown_path(folder, key, wanted.shown).exists():
+            parts.append(ShownPart(shown_path(folder, key, wanted.shown), wanted.shown))
+    return parts
+
+
+def _read(network: Network, key: str, wanted: Wanted, settings: Extraction) -> SplitFeatures:
+    cls, mean_patch = read_tokens(tokens_path(settings.folder, key))
+    last = grids = shown = None
+    if wanted.blocks > 1 and (path := _at_least("tokens", key, wanted.blocks, settings)):
+        last = read_tokens(path)
+    if wanted.grids and network.places and (path := _at_least("grids", key, wanted.grids, settings)):
+        grids = read_grids(path)
+    if wanted.shown and network.places:
+        shown = read_shown(shown_path(settings.folder, key, wanted.shown))
+    return SplitFeatures(cls, mean_patch, network.pooling, last, grids, shown)
 
 
 def _run(
-    images: LabelledPaths,
-    networks: Sequence[Network],
-    preprocessing: PreprocessingConfig,
-    split: str,
-    settings: Extraction,
-) -> list[Features]:
+    images: Images, group: list[tuple[Network, list[Part]]], preprocessing: PreprocessingConfig, settings: Extraction
+) -> None:
+    """One pass over the files: every network that sees them alike, and all that is missing of each."""
     target = device()
-    forwards = [network.build(target) for network in networks]
-    parts: list[list[Tokens]] = [[] for _ in networks]
-    with torch.inference_mode(), progress(f"evaluation: features of {split}", len(images)) as bar:
-        for batch in _batches(images.paths, preprocessing, settings.batch_size):
+    forwards = [network.build(target) for network, _ in group]
+    start = 0
+    with torch.inference_mode(), progress(f"evaluation: features of {images.name}", len(images.paths)) as bar:
+        for batch in batches(images.paths, preprocessing, settings.batch_size, images.view):
             on_device = batch.to(target, non_blocking=True)
-            for forward, collected in zip(forwards, parts, strict=True):
+            for forward, (network, parts) in zip(forwards, group, strict=True):
                 with torch.autocast(target.type, settings.dtype, enabled=settings.dtype != torch.float32):
-                    tokens = forward(on_device)
-                collected.append(Tokens(tokens.cls.float().cpu(), tokens.mean_patch.float().cpu(), None))
+                    tokens = _tokens(forward, on_device, max(part.blocks for part in parts))
+                _require_numbers(network, tokens, images.paths[start : start + len(batch)])
+                for part in parts:
+                    part.add(start, tokens)
+            start += len(batch)
             bar.advance(len(batch))
-    return [
-        Features(torch.cat([t.cls for t in collected]), torch.cat([t.mean_patch for t in collected]))
-        for collected in parts
-    ]
+    for _, parts in group:
+        for part in parts:
+            part.close()
 
 
-def _batches(paths: Sequence[Path], preprocessing: PreprocessingConfig, batch_size: int) -> Iterator[Tensor]:
-    """Preprocessed batches ``[B, C, S, S]``; the next one is decoded while the networks run."""
+def _tokens(forward: Forward, batch: Tensor, blocks: int) -> tuple[Tokens, ...]:
+    return (forward(batch),) if blocks == 1 else forward.blocks(batch, blocks)
 
-    def read(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-        try:
-            return preprocess_bytes(path.read_bytes(), preprocessing)
-        except DecodeError as error:
+
+def _require_numbers(network: Network, tokens: Sequence[Tokens], paths: Sequence[Path]) -> None:
+    """Refuse NaN and infinity: every score of such features would be a number all the same.
+
+    Raises:
+        InputError: Names the network and the first image.
+    """
+    for one in tokens:
+        bad = ~(torch.isfinite(one.cls).all(dim=1) & torch.isfinite(one.mean_patch).all(dim=1))
+        if bad.any():
+            first = paths[int(bad.nonzero()[0, 0])]
             raise InputError(
-                f"The labelled image {path} cannot be used.",
-                found=f"{error.reason}: {error.detail}",
-                action="remove or replace that file: a score on silently dropped images would not be comparable",
-            ) from None
-
-    groups = [paths[start : start + batch_size] for start in range(0, len(paths), batch_size)]
-    with ThreadPoolExecutor(4) as decoders, ThreadPoolExecutor(1) as ahead:
-
-        def assemble(group: Sequence[Path]) -> Tensor:
-            return torch.from_numpy(np.stack(list(decoders.map(read, group))))
-
-        following = ahead.submit(assemble, groups[0])
-        for group in [*groups[1:], None]:
-            batch = following.result()
-            if group is not None:
-                following = ahead.submit(assemble, group)
-            yield batch
+                f"The features that {network.name} ({network.kind}) gives are no numbers.",
+                found=f"NaN or infinity for {int(bad.sum())} of {len(bad)} images of a batch, the first {first}",
+                expected="finite numbers for every image",
+                action="look at its training (did the loss become NaN?), or try `evaluation.precision: float32`",
+            )

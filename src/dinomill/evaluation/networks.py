@@ -1,17 +1,21 @@
-"""What is compared: raw pixels, randomly initialised networks, the starting weights, references, teacher, students."""
+"""What is compared: raw pixels, random networks, references, the starting weights, the champion, teacher, students."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dinomill.errors import DinomillError
 from dinomill.evaluation.config import RandomConfig, ReferenceConfig
-from dinomill.features.base import Tokens
+from dinomill.features.backbone import BackboneFeatures, describe_model
+from dinomill.features.base import EFFICIENTNET, Tokens
 from dinomill.features.door import describe
 from dinomill.features.door import open as open_features
 from dinomill.handles import ModelHandle, StudentsHandle
@@ -22,6 +26,20 @@ from dinomill.storage.hashing import hash_json
 
 # Images above this side are averaged down for the pixel baseline: more would drown its neighbours in detail.
 PIXEL_SIDE = 32
+# Side in pixels of a place of the pixel baseline where the compared network has no patches.
+_PIXEL_PATCH = 16
+
+log = logging.getLogger(__name__)
+
+
+class Forward(Protocol):
+    """A network that is ready: ``dinomill.features.Features``, or the pixels themselves."""
+
+    def __call__(self, batch: Tensor) -> Tokens:
+        """Tokens of ``[B, C, S, S]``."""
+
+    def blocks(self, batch: Tensor, count: int) -> tuple[Tokens, ...]:
+        """Tokens of the last blocks, the deepest last."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +48,7 @@ class Network:
 
     Args:
         name: Shown to people.
-        kind: pixels, random, reference, start, teacher or student.
+        kind: See ``dinomill.scores.KINDS``.
         parameters: Trainable numbers.
         preprocessing: From decoded image to input.
         identity: Hash of whatever makes its features what they are, preprocessing aside.
@@ -44,7 +62,13 @@ class Network:
     preprocessing: PreprocessingConfig
     identity: str
     pooling: Pooling
-    build: Callable[[torch.device], Callable[[Tensor], Tokens]]
+    build: Callable[[torch.device], Forward]
+    places: bool = True  # it has a feature for every place of an image
+
+    @property
+    def label(self) -> str:
+        """Its name in files and metrics: its kind, and the name where there may be several of a kind."""
+        return f"{self.kind}-{self.name}" if self.kind in ("student", "reference") else self.kind
 
 
 def compared(
@@ -53,15 +77,39 @@ def compared(
     random: RandomConfig,
     references: Sequence[ReferenceConfig] = (),
     *,
+    champion: str | None = None,
     seed: int,
 ) -> list[Network]:
-    """All rows, in the order of the table; several of kind ``random``, of which one will be shown."""
+    """All rows, in the order of the table; several of kind ``random``, of which one will be shown.
+
+    Args:
+        teacher: The pretrained network.
+        students: The distilled ones.
+        random: How many random networks are drawn.
+        references: Networks made elsewhere.
+        champion: Address of the version in use; a row where there is one, and it is none of the others.
+        seed: Of the first random network.
+    """
     rows = [_trained(teacher, "teacher")]
     rows += [_trained(handle, "student") for handle in students.students.values()]
     shown = rows[0].preprocessing
     initial = [_random(teacher, shown, random, seed + index) for index in range(random.seeds)]
     start = [] if teacher.start is None else [_start(teacher, teacher.start)]
-    return [_pixels(shown), *initial, *map(_reference, references), *start, *rows]
+    known = {row.identity for row in rows}
+    present = [row for row in _champion(champion) if row.identity not in known]
+    others = [pixels(shown, load_shape(teacher.folder).patch_size), *initial, *map(_reference, references)]
+    return [*others, *start, *present, *rows]
+
+
+def _champion(address: str | None) -> list[Network]:
+    """The version in use; nothing where there is none yet, or the registry cannot be reached."""
+    if address is None:
+        return []
+    try:
+        return [of_address(address, "champion", name="champion")]
+    except DinomillError as error:
+        log.info("There is no champion to compare with: %s", error.problem)
+        return []
 
 
 def _trained(handle: ModelHandle, kind: str) -> Network:
@@ -93,34 +141,54 @@ def _start(teacher: ModelHandle, folder: Path) -> Network:
 
 def _reference(config: ReferenceConfig) -> Network:
     """A network made elsewhere, at its own preprocessing or with whole images brought to a side."""
-    description = describe(config.network)
+    return of_address(config.network, "reference", whole_at=config.image_size)
+
+
+def of_address(address: str, kind: str, *, name: str | None = None, whole_at: int | None = None) -> Network:
+    """The network of an address, which is resolved once.
+
+    Args:
+        address: See ``dinomill.features``.
+        kind: Of the row.
+        name: Shown to people; None: after the address.
+        whole_at: Whole images are brought to this side, nothing is cut off; None: as its preprocessing says.
+    """
+    description = describe(address)
     settings = description.preprocessing
-    name = config.network if "/" not in config.network else Path(config.network).stem
-    if config.image_size is not None:
-        # Nothing is cut off: the others see whole images, too.
-        settings = PreprocessingConfig.square(config.image_size, settings.mean, settings.std)
-        name = f"{name}-{config.image_size}px"
+    shown = name or (address if "/" not in address else Path(address).stem)
+    if whole_at is not None:
+        settings = PreprocessingConfig.square(whole_at, settings.mean, settings.std)
+        shown = f"{shown}-{whole_at}px"
+    # An alias may move while images are decoded: what was described is what is opened.
+    place = address if address == EFFICIENTNET else description.place
     return Network(
-        name=name,
-        kind="reference",
+        name=shown,
+        kind=kind,
         parameters=description.parameters,
         preprocessing=settings,
         identity=description.weights_sha256,
         pooling=description.pooling,
-        build=lambda device: open_features(config.network, device=str(device), preprocessing=settings),
+        build=lambda device: open_features(place, device=str(device), preprocessing=settings),
     )
 
 
 def _random(teacher: ModelHandle, preprocessing: PreprocessingConfig, random: RandomConfig, seed: int) -> Network:
-    config = random_shape(load_shape(teacher.folder), random)
+    return random_network(random_shape(load_shape(teacher.folder), random), preprocessing, seed, teacher.parameters)
 
-    def build(device: torch.device) -> Callable[[Tensor], Tokens]:
-        return _forward(random_backbone(config, seed).eval(), device)
+
+def random_network(
+    config: VisionTransformerConfig, preprocessing: PreprocessingConfig, seed: int, parameters: int
+) -> Network:
+    """A row of a randomly initialised vision transformer of a shape."""
+
+    def build(device: torch.device) -> Forward:
+        model = random_backbone(config, seed)
+        return BackboneFeatures(describe_model(model, preprocessing), model).to(device)
 
     return Network(
         name="random initialisation",
         kind="random",
-        parameters=teacher.parameters,
+        parameters=parameters,
         preprocessing=preprocessing,
         # The pooling is chosen afterwards, from the same features.
         identity=hash_json({"model": config.model_dump(mode="json", exclude={"pooling"}), "seed": seed}),
@@ -149,36 +217,44 @@ def load_shape(folder: Path) -> VisionTransformerConfig:
     return shape
 
 
-def _pixels(preprocessing: PreprocessingConfig) -> Network:
-    def build(device: torch.device) -> Callable[[Tensor], Tokens]:
-        del device
+class Pixels:
+    """The pixels themselves as features.
 
-        def flatten(batch: Tensor) -> Tokens:
-            # Normalised, as the networks see them: 4 points above plain intensities on Fashion-MNIST.
-            if batch.shape[-1] > PIXEL_SIDE:
-                batch = functional.adaptive_avg_pool2d(batch, PIXEL_SIDE)
-            flat = batch.flatten(1)
-            return Tokens(flat, flat[:, :0], None)
+    Args:
+        patch: Side in pixels of a place.
+    """
 
-        return flatten
+    def __init__(self, patch: int) -> None:
+        self._patch = patch
 
+    def __call__(self, batch: Tensor) -> Tokens:
+        """Normalised, as the networks see them: 4 points above plain intensities on Fashion-MNIST."""
+        small = functional.adaptive_avg_pool2d(batch, PIXEL_SIDE) if batch.shape[-1] > PIXEL_SIDE else batch
+        flat = small.flatten(1)
+        places = functional.pixel_unshuffle(batch, self._patch).flatten(2).mT  # [B, N, C · p · p]
+        return Tokens(flat, flat[:, :0], places)
+
+    def blocks(self, batch: Tensor, count: int) -> tuple[Tokens, ...]:
+        """There is one."""
+        del count
+        return (self(batch),)
+
+
+def pixels(preprocessing: PreprocessingConfig, patch: int | None) -> Network:
+    """The row of raw pixels.
+
+    Args:
+        preprocessing: As the compared network sees them.
+        patch: Side of its patches; None: it has none.
+    """
+    side = preprocessing.image_size
+    patch = next(size for size in (patch or _PIXEL_PATCH, *range(_PIXEL_PATCH, 0, -1)) if side % size == 0)
     return Network(
         name="raw pixels",
         kind="pixels",
         parameters=0,
         preprocessing=preprocessing,
-        identity=hash_json({"normalised pixels": PIXEL_SIDE}),
+        identity=hash_json({"normalised pixels": PIXEL_SIDE, "places": patch}),
         pooling="cls",  # there is only one
-        build=build,
+        build=lambda _: Pixels(patch),
     )
-
-
-def _forward(model: VisionTransformer, device: torch.device) -> Callable[[Tensor], Tokens]:
-    model = model.to(device).eval()
-
-    def forward(batch: Tensor) -> Tokens:
-        outputs = model.forward_features(batch)
-        patches = outputs["x_norm_patchtokens"]
-        return Tokens(outputs["x_norm_clstoken"], patches.mean(dim=1), patches)
-
-    return forward

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from dinomill.scores import Difference, Figure, Measure
 
 if TYPE_CHECKING:
     from dinomill.evaluation.results import Results
 
 # Colour-blind safe (Okabe & Ito 2008).
-_COLOURS = {"pixels": "#999999", "random": "#E69F00", "reference": "#56B4E9", "start": "#CC79A7"}
-_COLOURS |= {"teacher": "#0072B2", "student": "#009E73"}
-_CELLS_WITH_FIGURES = 20
+COLOURS = {"pixels": "#999999", "random": "#E69F00", "reference": "#56B4E9", "start": "#CC79A7", "champion": "#D55E00"}
+COLOURS |= {"teacher": "#0072B2", "student": "#009E73"}
 
 
 def write_plots(folder: Path, results: Results) -> None:
-    """Write ``scores.svg``, ``differences.svg``, ``knn_by_k.svg`` and ``confusion.svg``."""
+    """Write ``scores.svg``, ``differences.svg``, both of each measure that is no fraction, and what protocols draw."""
     import matplotlib as mpl
 
     # Text stays text; without the salt and the date left out, every file would differ from the last.
@@ -30,114 +30,97 @@ def write_plots(folder: Path, results: Results) -> None:
     }
     folder.mkdir()
     with mpl.rc_context(settings):
-        _save(_scores(results), folder / "scores.svg")
-        _save(_differences(results), folder / "differences.svg")
-        _save(_by_k(results), folder / "knn_by_k.svg")
-        _save(_confusion(results), folder / "confusion.svg")
+        for name, measures in _together(results.measures).items():
+            ending = f"_{name}" if name else ""
+            save(_scores(results, measures), folder / f"scores{ending}.svg")
+            save(_differences(results, measures), folder / f"differences{ending}.svg")
+        for protocol in results.protocols:
+            protocol.draw(folder, results)
 
 
-def _figure(width: float, height: float) -> tuple[Any, Any]:
+def _together(measures: Sequence[Measure]) -> dict[str, list[Measure]]:
+    """Measures by the plot that they share: fractions have a common axis, every other one has its own."""
+    found: dict[str, list[Measure]] = {}
+    for measure in measures:
+        found.setdefault("" if measure.percent else measure.name, []).append(measure)
+    return found
+
+
+def figure_of(width: float, height: float) -> tuple[Any, Any]:
+    """A figure and its axes."""
     # Not pyplot: it would choose a window system and keep every figure alive.
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Drawing
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Drawing(figsize=(width, height), layout="constrained")
     return figure, figure.subplots()
 
 
-def _save(figure: Any, path: Path) -> None:
+def save(figure: Any, path: Path) -> Path:
+    """Write a figure without the time of its making."""
     figure.savefig(path, metadata={"Date": None})
+    return path
 
 
-def _scores(results: Results) -> Any:
-    """Bars with confidence intervals: kNN full, linear pale."""
-    figure, axes = _figure(6.5, 0.9 + 0.55 * len(results.rows))
+def _places(measures: Sequence[Measure], room: float) -> list[tuple[Measure, float, float]]:
+    """Each measure with its offset within a row and its strength of colour: the first is the darkest."""
+    count = len(measures)
+    step = room / count
+    return [
+        (measure, (index - (count - 1) / 2) * step, 1.0 if count == 1 else 1.0 - 0.5 * index / (count - 1))
+        for index, measure in enumerate(measures)
+    ]
+
+
+def _reach(figure: Figure | Difference, scale: float) -> list[list[float]]:
+    return [[scale * (figure.value - figure.low)], [scale * (figure.high - figure.value)]]
+
+
+def _scores(results: Results, measures: Sequence[Measure]) -> Any:
+    """Bars with confidence intervals; the first measure full, the last pale."""
+    figure, axes = figure_of(6.5, 0.9 + (0.15 + 0.2 * max(len(measures), 2)) * len(results.rows))
+    furthest = max(row.figures[measure.name].high for row in results.rows for measure in measures)
+    height = 0.72 / max(len(measures), 2)
     for place, row in enumerate(results.rows):
-        colour = _COLOURS[row.network.kind]
-        for offset, interval, alpha in ((-0.19, row.measured.knn, 1.0), (0.19, row.measured.linear, 0.5)):
-            reach = [[interval.value - interval.low], [interval.high - interval.value]]
+        colour = COLOURS[row.network.kind]
+        for measure, offset, alpha in _places(measures, 0.76):
+            found = row.figures[measure.name]
             axes.barh(
-                place + offset, interval.value, 0.36, color=colour, alpha=alpha, xerr=reach, ecolor="#333333", capsize=2
+                place + offset,
+                found.value,
+                height,
+                color=colour,
+                alpha=alpha,
+                xerr=_reach(found, 1),
+                ecolor="#333333",
+                capsize=2,
             )
-            axes.text(interval.high + 0.008, place + offset, f"{100 * interval.value:.1f}", va="center")
+            axes.text(found.high + 0.008 * furthest, place + offset, measure.bare(found.value), va="center")
     axes.set_yticks(range(len(results.rows)), [row.network.name for row in results.rows])
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.06)
-    axes.set_xlabel("accuracy on the queries (dark: weighted kNN, pale: linear probe)")
+    axes.set_xlim(0, 1.06 if measures[0].percent else 1.12 * furthest)
+    said = ", ".join(measure.title for measure in measures)
+    which = f" (from dark to pale: {said})" if len(measures) > 1 else ""
+    axes.set_xlabel(f"on the queries{which}" if measures[0].percent else f"{said} {measures[0].unit}".rstrip())
     return figure
 
 
-def _differences(results: Results) -> Any:
-    """Paired differences with their intervals: what lies right of the line is better."""
+def _differences(results: Results, measures: Sequence[Measure]) -> Any:
+    """Paired differences with their intervals: right of the line is more."""
     names = list(results.gains)
-    figure, axes = _figure(6.5, 0.9 + 0.45 * max(len(names), 1))
+    figure, axes = figure_of(6.5, 0.9 + 0.45 * max(len(names), 1))
     axes.axvline(0, color="#333333", lw=0.8)
     for place, name in enumerate(names):
-        for offset, probe, alpha in ((-0.12, "knn", 1.0), (0.12, "linear", 0.5)):
-            interval = results.gains[name][probe]
-            reach = [[100 * (interval.value - interval.low)], [100 * (interval.high - interval.value)]]
+        for measure, offset, alpha in _places(measures, 0.24 * len(measures)):
+            gain, scale = results.gains[name][measure.name], measure.scale
+            reach = _reach(gain, scale)
             axes.errorbar(
-                100 * interval.value, place + offset, xerr=reach, fmt="o", ms=4, capsize=2, color="#0072B2", alpha=alpha
+                scale * gain.value, place + offset, xerr=reach, fmt="o", ms=4, capsize=2, color="#0072B2", alpha=alpha
             )
     axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
     axes.set_ylim(-0.6, max(len(names), 1) - 0.4)
     axes.invert_yaxis()
-    axes.set_xlabel("points on the same queries (dark: weighted kNN, pale: linear probe)")
-    return figure
-
-
-def _by_k(results: Results) -> Any:
-    """Accuracy against the number of neighbours; a ring marks the k chosen on the bank."""
-    figure, axes = _figure(5, 3.2)
-    styles = iter(("-", "--", ":", "-."))
-    for row in results.rows:
-        points = sorted(row.measured.knn_by_k.items())
-        style = next(styles, "-") if row.network.kind == "student" else "-"
-        colour = _COLOURS[row.network.kind]
-        axes.plot(
-            [k for k, _ in points],
-            [value for _, value in points],
-            style,
-            marker="o",
-            ms=3,
-            color=colour,
-            label=row.network.name,
-        )
-        axes.plot(row.measured.k, row.measured.knn_by_k[row.measured.k], "o", ms=8, mfc="none", color=colour)
-    axes.set_xscale("log")
-    axes.set_xticks(
-        sorted(results.rows[0].measured.knn_by_k), labels=[str(k) for k in sorted(results.rows[0].measured.knn_by_k)]
-    )
-    axes.minorticks_off()
-    axes.set_xlabel("neighbours k")
-    axes.set_ylabel("kNN accuracy")
-    axes.legend(frameon=False)
-    return figure
-
-
-def _confusion(results: Results) -> Any:
-    """Rows: true class; columns: what the teacher's kNN says; shares of the row."""
-    row = results.row("teacher")
-    assert row is not None, "every evaluation has a teacher"
-    names = results.queries.classes
-    counts = np.zeros((len(names), len(names)))
-    np.add.at(counts, (results.queries.labels, row.measured.knn_predicted), 1)
-    shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
-    side = 1.8 + 0.38 * min(len(names), 40)
-    figure, axes = _figure(side, side)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    if len(names) <= _CELLS_WITH_FIGURES:
-        for i, j in zip(*np.nonzero(shares >= 0.005), strict=True):
-            axes.text(
-                j,
-                i,
-                f"{100 * shares[i, j]:.0f}",
-                ha="center",
-                va="center",
-                color="white" if shares[i, j] > 0.5 else "black",
-            )
-    if len(names) <= 2 * _CELLS_WITH_FIGURES:
-        axes.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(len(names)), names)
-    axes.set_xlabel(f"kNN of {row.network.name}, % of the row")
-    axes.set_ylabel("class")
+    said = ", ".join(measure.title for measure in measures)
+    which = f" (from dark to pale: {said})" if len(measures) > 1 else f" ({said})"
+    better = "" if measures[0].higher_is_better else "; less is better"
+    axes.set_xlabel(f"{measures[0].step} on the same queries{which}{better}".strip())
     return figure

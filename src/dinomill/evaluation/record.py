@@ -1,10 +1,9 @@
-"""The evaluation in MLflow: scores as metrics, the table and plots as artifacts, the labelled images as a dataset."""
+"""The evaluation in MLflow: scores as metrics, tables and plots as artifacts, the labelled images as datasets."""
 
 from __future__ import annotations
 
-import json
-
 from dinomill.handles import EvaluationHandle
+from dinomill.scores import ScoreTable
 from dinomill.tracking import Run
 
 
@@ -14,27 +13,33 @@ def record(run: Run, handle: EvaluationHandle, labelled: str | None) -> None:
     Args:
         run: The stage's run.
         handle: The evaluation.
-        labelled: The labelled folder; None when nothing was measured.
+        labelled: The labelled folder; None when there was none.
     """
-    for score in handle.scores:
-        name = f"{score.kind}-{score.model}" if score.kind in ("student", "reference") else score.kind
-        run.log_metrics({f"{name}/knn": score.knn, f"{name}/linear": score.linear})
+    tables = handle.tables()
+    for name, table in tables.items():
+        prefix = "" if name is None else f"{name}/"
+        run.log_metrics({f"{prefix}{key}": value for key, value in _metrics(table).items()})
+        run.log_dataset(
+            name or "labelled",
+            table.labelled_sha256 or "",
+            labelled if name is None and labelled is not None else str(name),
+            context="evaluation",
+            rows=table.bank_images + table.query_images,
+        )
     if labelled is None:
         run.set_tags({"labelled": "none"})
-        return
-    found = json.loads((handle.folder / "results.json").read_text(encoding="utf-8"))
-    gains = {
-        f"gain/{name}/{probe}": leaf["value"]
-        for name, probes in found["gain"].items()
-        for probe, leaf in probes.items()
+    if tables:
+        for name in ("scores.csv", "results.json", "plots", "sets"):
+            if (handle.folder / name).exists():
+                run.log_artifacts(handle.folder / name, name if (handle.folder / name).is_dir() else None)
+
+
+def _metrics(table: ScoreTable) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for row in table.scores:
+        label = f"{row.kind}-{row.model}" if row.kind in ("student", "reference") else row.kind
+        found |= {f"{label}/{measure}": figure.value for measure, figure in row.scores.items()}
+    found |= {
+        f"gain/{name}/{measure}": gain.value for name, gains in table.gains.items() for measure, gain in gains.items()
     }
-    run.log_metrics(gains)
-    run.log_dataset(
-        "labelled",
-        found["images"]["sha256"],
-        labelled,
-        context="evaluation",
-        rows=handle.bank_images + handle.query_images,
-    )
-    for name in ("scores.csv", "results.json", "plots"):
-        run.log_artifacts(handle.folder / name, "plots" if name == "plots" else None)
+    return found

@@ -1,60 +1,91 @@
-"""What an evaluation found, before it is written."""
+"""What an evaluation found on one labelled set, before it is written."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
-from torch import Tensor
-
-from dinomill.evaluation.measure import Measured
 from dinomill.evaluation.networks import Network
-from dinomill.evaluation.statistics import Interval
-from dinomill.handles import ModelScore
-from dinomill.images.labelled import LabelledPaths
+from dinomill.evaluation.protocols.base import Measured, Protocol
+from dinomill.evaluation.sets.base import EvaluationSet
+from dinomill.evaluation.split_features import NetworkFeatures
+from dinomill.scores import Difference, Figure, Measure, ModelScore, ScoreTable
 
 
 @dataclass(frozen=True)
 class Row:
-    """One network, its features and its scores."""
+    """One network, its features and what was measured, by measure."""
 
-    network: Network
-    bank: Tensor  # [B, D]
-    queries: Tensor  # [Q, D]
-    measured: Measured
+    features: NetworkFeatures
+    measured: Mapping[str, Measured]
+    figures: Mapping[str, Figure]
+
+    @property
+    def network(self) -> Network:
+        """The network."""
+        return self.features.network
 
     @property
     def label(self) -> str:
-        """The row's name in files and metrics: its kind, and the name where there may be several of a kind."""
-        kind = self.network.kind
-        return f"{kind}-{self.network.name}" if kind in ("student", "reference") else kind
+        """The row's name in files and metrics."""
+        return self.network.label
+
+    @property
+    def chosen(self) -> dict[str, float]:
+        """What was chosen by the bank, of all protocols."""
+        return {name: value for one in self.measured.values() for name, value in one.chosen.items()}
 
     @property
     def score(self) -> ModelScore:
         """The row of the table."""
+        details = {name: value for one in self.measured.values() for name, value in one.details.items()}
         return ModelScore(
             model=self.network.name,
             kind=self.network.kind,
             parameters=self.network.parameters,
-            knn=self.measured.knn.value,
-            linear=self.measured.linear.value,
-            details={"embed_dim": self.bank.shape[1], **self.measured.details()},
+            scores=dict(self.figures),
+            details={"embed_dim": self.features.bank.embedding.shape[1], **self.chosen, **details},
         )
 
 
 @dataclass(frozen=True)
 class Results:
-    """All that was measured."""
+    """All that was measured on one set."""
 
+    data: EvaluationSet[Any]
+    protocols: tuple[Protocol[Any, Any], ...]
+    measures: tuple[Measure, ...]
     rows: tuple[Row, ...]
-    bank: LabelledPaths
-    queries: LabelledPaths
-    root: Path
-    data_sha256: str
-    gains: dict[str, dict[str, Interval]]  # comparison: probe: difference
+    gains: dict[str, dict[str, Difference]]  # comparison: measure: difference
 
     def row(self, kind: str) -> Row | None:
-        """The best row of a kind by kNN."""
-        return max(
-            (row for row in self.rows if row.network.kind == kind), key=lambda r: r.measured.knn.value, default=None
+        """The best row of a kind by the first measure."""
+        first = self.measures[0]
+        rows = [row for row in self.rows if row.network.kind == kind]
+        return max(rows, key=lambda row: first.sign * row.figures[first.name].value, default=None)
+
+    @property
+    def table(self) -> ScoreTable:
+        """What later stages get."""
+        return ScoreTable(
+            scores=tuple(row.score for row in self.rows),
+            measures=self.measures,
+            gains={
+                name: {measure: rounded(gain) for measure, gain in gains.items()} for name, gains in self.gains.items()
+            },
+            bank_images=len(self.data.bank),
+            query_images=len(self.data.queries),
+            classes=self.data.classes,
+            labelled_sha256=self.data.sha256,
         )
+
+
+def rounded(gain: Difference) -> Difference:
+    """As it is written everywhere."""
+    return Difference(**leaf(gain))
+
+
+def leaf(figure: Figure | Difference) -> dict[str, float]:
+    """A figure with its interval, for JSON."""
+    return {name: round(getattr(figure, name), 6) for name in ("value", "low", "high")}

@@ -1,64 +1,79 @@
 """What evaluation leaves on disk, whole or not at all.
 
 <output>/handle.json              EvaluationHandle
-<output>/metrics.json             kNN and linear probe by model, in percent: DVC's metrics
+<output>/metrics.json             every measure by model (of fractions, per cent): DVC's metrics; further sets by name
 <output>/results.json             the same with intervals and differences, the images' number and hash
 <output>/scores.csv               the table, a row a model
-<output>/images.parquet           a row a query: path, label, predicted class by each model and probe
+<output>/images.parquet           a row a query: path, label, what every model and protocol said or reached
 <output>/neighbours.parquet       shown queries: model, query, rank, neighbour, similarity, whether of the same class
 <output>/features/<label>.npy     [Q, D] float16, a row a query; labels: pixels, random, start, teacher, student-<name>
 <output>/patches/<label>.npy      [M, h, w, D] float16, patch tokens of the shown queries, of start, teacher, students
 <output>/patches/images.json      their paths, in order
-<output>/plots/*.svg              scores, differences, accuracy by k, confusion of the teacher
+<output>/plots/*.svg              scores, differences, and what the protocols draw
+<output>/sets/<name>/…            of every further set: scores.csv, images.parquet, plots/
 """
 
 from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from dinomill.arrays import Rows
 from dinomill.evaluation.config import EvaluationConfig
-from dinomill.evaluation.features import patch_tokens
 from dinomill.evaluation.plots import write_plots
-from dinomill.evaluation.results import Results, Row
-from dinomill.evaluation.statistics import Interval
-from dinomill.handles import Difference, EvaluationHandle, ModelHandle, StudentsHandle
+from dinomill.evaluation.results import Results, Row, leaf
+from dinomill.evaluation.sets.classes import ClassifiedSet
+from dinomill.evaluation.statistics import Mean
+from dinomill.handles import EvaluationHandle, ModelHandle, StudentsHandle
+from dinomill.scores import ScoreTable
 from dinomill.storage.atomic import atomic_folder, write_parquet, write_text
 from dinomill.storage.hashing import hash_json
 from dinomill.vectors.knn import nearest
 
 METRICS_NAME = "metrics.json"
 RESULTS_NAME = "results.json"
+MAIN = "labelled"
 
 
 def write_results(
-    results: Results | None, teacher: ModelHandle, students: StudentsHandle, config: EvaluationConfig
+    found: Mapping[str, Results], teacher: ModelHandle, students: StudentsHandle, config: EvaluationConfig
 ) -> EvaluationHandle:
-    """Write everything and return the handle; None writes the empty table of a project without labels."""
+    """Write everything and return the handle.
+
+    Args:
+        found: By set, the labelled images' as ``labelled``; nothing in a project without labels.
+        teacher: That was measured.
+        students: That were measured.
+        config: Where it goes.
+    """
+    main, others = found.get(MAIN), {name: results for name, results in found.items() if name != MAIN}
     with atomic_folder(config.output) as folder:
-        for name, content in ((METRICS_NAME, metrics(results)), (RESULTS_NAME, figures(results))):
-            write_text(folder / name, json.dumps(content, indent=2, sort_keys=True) + "\n")
-        if results is not None:
-            _write_table(folder / "scores.csv", results)
-            _write_images(folder / "images.parquet", results)
-            _write_shown(folder, results, config)
-            write_plots(folder / "plots", results)
+        for name, content in ((METRICS_NAME, metrics), (RESULTS_NAME, figures)):
+            by_set = content(main) | {other: content(results) for other, results in others.items()}
+            write_text(folder / name, json.dumps(by_set, indent=2, sort_keys=True) + "\n")
+        if main is not None:
+            _write_set(folder, main)
+            _write_shown(folder, main, config)
             (folder / "features").mkdir()
-            for row in results.rows:
-                np.save(folder / "features" / f"{row.label}.npy", row.queries.half().numpy(), allow_pickle=False)
+            for row in main.rows:
+                queries = row.features.queries.embedding.half().numpy()
+                np.save(folder / "features" / f"{row.label}.npy", queries, allow_pickle=False)
+        for name, results in others.items():
+            (folder / "sets" / name).mkdir(parents=True)
+            _write_set(folder / "sets" / name, results)
+        table = ScoreTable() if main is None else main.table
         handle = EvaluationHandle(
             folder=config.output,
             # Not of the gate: how strictly a table is looked at changes nothing in it.
             config_hash=hash_json(config.model_dump(mode="json", exclude={"gate"})),
-            scores=tuple(row.score for row in results.rows) if results else (),
-            gains=_differences(results) if results else {},
-            bank_images=len(results.bank) if results else 0,
-            query_images=len(results.queries) if results else 0,
-            classes=results.bank.classes if results else (),
+            **{name: getattr(table, name) for name in ScoreTable.model_fields},
+            sets={name: results.table for name, results in others.items()},
             metrics=config.output / METRICS_NAME,
             teacher_sha256=teacher.weights_sha256,
             students_sha256={name: student.weights_sha256 for name, student in students.students.items()},
@@ -67,127 +82,118 @@ def write_results(
     return handle
 
 
-def metrics(results: Results | None) -> dict[str, dict[str, float]]:
+def _write_set(folder: Path, results: Results) -> None:
+    _write_table(folder / "scores.csv", results)
+    _write_images(folder / "images.parquet", results)
+    write_plots(folder / "plots", results)
+
+
+def metrics(results: Results | None) -> dict[str, Any]:
     """What `dvc metrics` shows side by side: few numbers with short names; points, where models are compared."""
     if results is None:
         return {}
+    scale = {measure.name: measure.scale for measure in results.measures}
+    digits = {measure.name: 2 if measure.percent else 4 for measure in results.measures}
     over_start = {
         name: {
-            f"{probe}{end}": round(100 * getattr(interval, part), 2)
-            for probe, interval in probes.items()
+            f"{measure}{end}": round(scale[measure] * getattr(gain, part), digits[measure])
+            for measure, gain in gains.items()
             for end, part in (("", "value"), ("_low", "low"), ("_high", "high"))
         }
-        for name, probes in results.gains.items()
+        for name, gains in results.gains.items()
         if name.endswith("_over_start")
     }
     return over_start | {
-        row.label: {
-            "knn": round(100 * row.measured.knn.value, 2),
-            "linear": round(100 * row.measured.linear.value, 2),
-        }
+        row.label: {name: round(scale[name] * figure.value, digits[name]) for name, figure in row.figures.items()}
         for row in results.rows
     }
 
 
-def figures(results: Results | None) -> dict[str, object]:
-    """Everything that was measured, as fractions with their intervals."""
+def figures(results: Results | None) -> dict[str, Any]:
+    """Everything that was measured, in its own unit (shares as fractions), with intervals."""
     if results is None:
         return {}
-    found: dict[str, object] = {}
-    for row in results.rows:
-        found[row.label] = {
-            "knn": _leaf(row.measured.knn),
-            "linear": _leaf(row.measured.linear),
-            "k": row.measured.k,
-            "l2": row.measured.l2,
+    found: dict[str, Any] = {
+        row.label: {
+            **{name: leaf(figure) for name, figure in row.figures.items()},
+            **row.chosen,
             "parameters": row.network.parameters,
         }
-    found["gain"] = {
-        name: {probe: _leaf(interval) for probe, interval in probes.items()} for name, probes in results.gains.items()
+        for row in results.rows
     }
-    found["images"] = {"bank": len(results.bank), "queries": len(results.queries), "sha256": results.data_sha256}
+    found["gain"] = {
+        name: {measure: leaf(gain) for measure, gain in gains.items()} for name, gains in results.gains.items()
+    }
+    data = results.data
+    found["images"] = {"bank": len(data.bank), "queries": len(data.queries), "sha256": data.sha256}
     return found
 
 
-def _differences(results: Results) -> dict[str, dict[str, Difference]]:
-    return {
-        name: {probe: Difference(**_leaf(interval)) for probe, interval in probes.items()}
-        for name, probes in results.gains.items()
-    }
-
-
-def _leaf(interval: Interval) -> dict[str, float]:
-    return {name: round(getattr(interval, name), 6) for name in ("value", "low", "high")}
-
-
 def _write_table(path: Path, results: Results) -> None:
+    chosen = list(dict.fromkeys(name for row in results.rows for name in row.chosen))
+    names = [measure.name for measure in results.measures]
+    columns = [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(
-            [
-                "model",
-                "kind",
-                "parameters",
-                "knn",
-                "knn_low",
-                "knn_high",
-                "linear",
-                "linear_low",
-                "linear_high",
-                "k",
-                "l2",
-            ]
-        )
+        writer.writerow(["model", "kind", "parameters", *columns, *chosen])
         for row in results.rows:
-            m = row.measured
-            figures = (m.knn.value, m.knn.low, m.knn.high, m.linear.value, m.linear.low, m.linear.high)
-            shown = [f"{value:.4f}" for value in figures]
-            writer.writerow([row.network.name, row.network.kind, row.network.parameters, *shown, m.k, f"{m.l2:g}"])
+            shown = [f"{getattr(row.figures[name], end):.4f}" for name in names for end in ("value", "low", "high")]
+            choices = [f"{row.chosen[name]:g}" if name in row.chosen else "" for name in chosen]
+            writer.writerow([row.network.name, row.network.kind, row.network.parameters, *shown, *choices])
 
 
 def _write_images(path: Path, results: Results) -> None:
-    classes = np.array(results.queries.classes, dtype=object)
-    columns: dict[str, object] = {
-        "path": [item.relative_to(results.root).as_posix() for item in results.queries.paths],
-        "label": classes[results.queries.labels].tolist(),
-    }
+    """What was said of every query, or what it reached, where a score is a mean over them."""
+    data = results.data
+    columns: dict[str, object] = {"path": [data.shown(item) for item in data.queries.paths]}
+    names = np.array(data.classes, dtype=object)
+    if isinstance(data, ClassifiedSet):
+        columns["label"] = names[data.queries.labels].tolist()
     for row in results.rows:
-        columns[f"{row.label}_knn"] = classes[row.measured.knn_predicted].tolist()
-        columns[f"{row.label}_linear"] = classes[row.measured.linear_predicted].tolist()
+        for measure, one in row.measured.items():
+            if one.predicted is not None:
+                columns[f"{row.label}_{measure}"] = names[one.predicted].tolist()
+            elif isinstance(one.outcomes, Mean):
+                columns[f"{row.label}_{measure}"] = one.outcomes.each
     write_parquet(path, pa.table(columns))
 
 
 def _write_shown(folder: Path, results: Results, config: EvaluationConfig) -> None:
-    """Neighbours and patch tokens of a few queries, evenly from all of them (they are ordered by class)."""
-    count = min(config.shown_queries, len(results.queries))
-    if count == 0:
+    """Neighbours and patch tokens of a few queries."""
+    data = results.data
+    if not isinstance(data, ClassifiedSet):
         return
-    chosen = np.linspace(0, len(results.queries) - 1, count).round().astype(int)
-    rows: list[dict[str, object]] = []
-    for row in results.rows:
-        rows += _neighbours(row, results, chosen, config.shown_neighbours)
+    chosen = shown_rows(len(data.queries), config.shown_queries)
+    if not len(chosen):
+        return
+    rows = [line for row in results.rows for line in _neighbours(row, data, chosen, config.shown_neighbours)]
     write_parquet(folder / "neighbours.parquet", pa.Table.from_pylist(rows))
     patches = folder / "patches"
     patches.mkdir()
-    paths = [results.queries.paths[index] for index in chosen]
-    names = [path.relative_to(results.root).as_posix() for path in paths]
+    names = [data.shown(data.queries.paths[index]) for index in chosen]
     write_text(patches / "images.json", json.dumps(names, indent=2, ensure_ascii=False) + "\n")
     for row in results.rows:
-        if row.network.kind in ("start", "teacher", "student"):
-            tokens, side = patch_tokens(paths, row.network, config.batch_size)
-            np.save(patches / f"{row.label}.npy", tokens.reshape(count, side, side, -1), allow_pickle=False)
+        if row.features.queries.shown is not None:
+            np.save(patches / f"{row.label}.npy", row.features.queries.shown, allow_pickle=False)
 
 
-def _neighbours(row: Row, results: Results, chosen: np.ndarray, wanted: int) -> list[dict[str, object]]:
-    similarities, found = nearest(row.queries[chosen], row.bank, wanted)
-    bank, queries = results.bank, results.queries
+def shown_rows(queries: int, wanted: int) -> Rows:
+    """Which queries are shown: evenly from all of them, for they are ordered by class."""
+    count = min(wanted, queries)
+    rows: Rows = np.linspace(0, queries - 1, count).round().astype(np.int64)
+    return rows
+
+
+def _neighbours(row: Row, data: ClassifiedSet, chosen: Rows, wanted: int) -> list[dict[str, object]]:
+    features, bank, queries = row.features, data.bank, data.queries
+    similarities, found = nearest(features.queries.embedding[chosen], features.bank.embedding, wanted)
     return [
         {
             "model": row.label,
-            "query": queries.paths[query].relative_to(results.root).as_posix(),
+            "query": data.shown(queries.paths[query]),
             "query_label": queries.classes[queries.labels[query]],
             "rank": rank,
-            "neighbour": bank.paths[index].relative_to(results.root).as_posix(),
+            "neighbour": data.shown(bank.paths[index]),
             "neighbour_label": bank.classes[bank.labels[index]],
             "similarity": similarity,
             "same_class": bool(bank.labels[index] == queries.labels[query]),

@@ -45,6 +45,11 @@ class BackboneFeatures(Features):
         patches = outputs["x_norm_patchtokens"]
         return Tokens(outputs["x_norm_clstoken"], patches.mean(dim=1), patches)
 
+    def blocks(self, batch: Tensor, count: int) -> tuple[Tokens, ...]:
+        """Tokens of the last blocks of ``[B, C, H, W]``, as DINOv2's evaluations take them."""
+        layers = self.model.get_intermediate_layers(batch, min(count, self.model.n_blocks), return_class_token=True)
+        return tuple(Tokens(cls, patches.mean(dim=1), patches) for patches, cls in layers)
+
     def to(self, device: torch.device | str) -> Self:
         """Move the network."""
         self.device = torch.device(device)

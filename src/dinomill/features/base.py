@@ -159,6 +159,16 @@ class Features(ABC):
     def __call__(self, batch: Tensor) -> Tokens:
         """Tokens of preprocessed images ``[B, C, H, W]``, on the device of the network."""
 
+    def blocks(self, batch: Tensor, count: int) -> tuple[Tokens, ...]:
+        """Tokens of the last blocks, each after the final norm, the last one last, from one forward pass.
+
+        Args:
+            batch: ``[B, C, H, W]``.
+            count: Blocks at most; a network that shows its end alone gives that.
+        """
+        del count
+        return (self(batch),)
+
     def to(self, device: torch.device | str) -> Self:
         """Move the network; those of other runtimes stay on the CPU.
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dinomill.handles import DatasetHandle, EvaluationHandle, ModelHandle
 from dinomill.registration.config import CANDIDATE, CHAMPION
 from dinomill.registration.gate import Check
+from dinomill.scores import Figure, Measure, ScoreTable
 
 
 def model_summary(name: str) -> str:
@@ -52,7 +53,8 @@ def _headline(model: ModelHandle, evaluation: EvaluationHandle) -> str:
     """What lists of versions show of the card."""
     for score in evaluation.scores:
         if score.model == model.name and score.kind in ("teacher", "student"):
-            return f"{model.name}: kNN {100 * score.knn:.1f}%, linear probe {100 * score.linear:.1f}%; "
+            figures = (f"{one.title} {one.show(score.value(one.name))}" for one in evaluation.measures)
+            return f"{model.name}: {', '.join(figures)}; "
     return f"{model.name}: "
 
 
@@ -66,35 +68,38 @@ def _helped(model: ModelHandle, evaluation: EvaluationHandle) -> str:
 
 
 def _scores(model: ModelHandle, evaluation: EvaluationHandle) -> str:
-    if not evaluation.scores:
-        return ""
+    return "\n\n".join(
+        f"### Scores{'' if name is None else f' on {name}'}\n\n{_table(model, table)}"
+        for name, table in evaluation.tables().items()
+    )
+
+
+def _table(model: ModelHandle, table: ScoreTable) -> str:
+    heads = [f"{one.title}{'' if one.percent else f' ({one.unit})' if one.unit else ''}" for one in table.measures]
+    classes = f", {len(table.classes)} classes" if table.classes else ""
+    unit = "% right" if table.classes else "per cent, unless said" if table.measures[0].percent else "units as said"
     rows = [
-        "### Scores",
+        f"{table.query_images:,} query images, {table.bank_images:,} in the bank{classes}; {unit}, with its "
+        "confidence interval.",
         "",
-        f"{evaluation.query_images:,} query images, {evaluation.bank_images:,} in the bank, "
-        f"{len(evaluation.classes)} classes; % right, with its confidence interval.",
-        "",
-        "| model | kind | parameters | kNN | linear probe |",
-        "|---|---|--:|--:|--:|",
+        "| " + " | ".join(["model", "kind", "parameters", *heads]) + " |",
+        "|---|---|--:|" + "--:|" * len(heads),
     ]
-    for score in evaluation.scores:
+    for score in table.scores:
         mark = "**" if score.model == model.name and score.kind in ("teacher", "student") else ""
         cells = (
             f"{mark}{score.model}{mark}",
             score.kind,
             f"{score.parameters / 1e6:.2f} M" if score.parameters else "–",
-            *(
-                _interval(score.details, probe, value)
-                for probe, value in (("knn", score.knn), ("linear", score.linear))
-            ),
+            *(_interval(one, score.scores[one.name]) for one in table.measures),
         )
         rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows)
 
 
-def _interval(details: Mapping[str, float], probe: str, value: float) -> str:
-    low, high = details.get(f"{probe}_low"), details.get(f"{probe}_high")
-    return f"{100 * value:.1f}" + ("" if low is None or high is None else f" [{100 * low:.1f}, {100 * high:.1f}]")
+def _interval(measure: Measure, figure: Figure) -> str:
+    reach = f" [{measure.bare(figure.low)}, {measure.bare(figure.high)}]" if figure.high > figure.low else ""
+    return measure.bare(figure.value) + reach
 
 
 def _lineage(model: ModelHandle, curated: DatasetHandle, tags: Mapping[str, str]) -> str:

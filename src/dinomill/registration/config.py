@@ -15,9 +15,13 @@ CHAMPION = "champion"
 
 
 class PromotionConfig(Config):
-    """Requirements for the alias ``champion``, in percentage points of accuracy on the queries; null skips one."""
+    """Requirements for the alias ``champion``, in points of the measure (or its unit); null skips one."""
 
-    measure: Literal["knn", "linear"] = Field(default="knn", description="the score that is compared")
+    measure: str = Field(
+        default="knn",
+        min_length=1,
+        description="the score that is compared, by its name: knn, linear, …; of a further labelled set: SET/MEASURE",
+    )
     min_gain_over_random: float | None = Field(
         default=5.0, description="points above the random network, at least: training must have taught something"
     )

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dinomill.handles import EvaluationHandle, ModelScore
+from dinomill.errors import ConfigError
+from dinomill.handles import EvaluationHandle
 from dinomill.registration.config import PromotionConfig
+from dinomill.scores import Measure, ModelScore, ScoreTable
 
 
 @dataclass(frozen=True)
@@ -34,96 +36,146 @@ class Champion:
     tags: Mapping[str, str]
 
 
+def gated(evaluation: EvaluationHandle, gate: PromotionConfig) -> tuple[ScoreTable, Measure] | None:
+    """The table and the column that the gate looks at; None when nothing was measured.
+
+    Raises:
+        ConfigError: When that measure is not among those which were taken.
+    """
+    tables = evaluation.tables()
+    if not tables:
+        return None
+    on, _, name = gate.measure.rpartition("/")
+    table = tables.get(on or None)
+    measure = None if table is None else table.measure(name)
+    if table is None or measure is None:
+        known = [
+            one.name if where is None else f"{where}/{one.name}"
+            for where, table in tables.items()
+            for one in table.measures
+        ]
+        raise ConfigError(
+            f"registration.gate.measure asks for {gate.measure}, which the evaluation did not take.",
+            found=", ".join(known),
+            action="name one of these, or add its protocol to `evaluation.measured` or to the set's `protocols`",
+        )
+    return table, measure
+
+
 def judge(
-    score: ModelScore | None,
-    evaluation: EvaluationHandle,
-    champion: Champion | None,
-    labelled_sha256: str | None,
-    gate: PromotionConfig,
+    score: ModelScore | None, evaluation: EvaluationHandle, champion: Champion | None, gate: PromotionConfig
 ) -> tuple[Check, ...]:
     """Every requirement that is configured.
 
     Args:
-        score: Of the model to register; None when nothing was measured.
+        score: Of the model to register, in the table that the gate looks at; None when nothing was measured.
         evaluation: With the scores that it is compared to.
         champion: The present one; None when there is none, or it has the same weights.
-        labelled_sha256: Of the labelled images: scores on others are not comparable.
         gate: The requirements.
+
+    Raises:
+        ConfigError: When the gate's measure was not taken.
     """
-    if score is None:
+    found = gated(evaluation, gate)
+    if score is None or found is None:
         promoted = gate.without_labels == "promote"
         action = "promoted" if promoted else "held as a candidate"
         return (Check(promoted, f"there are no labelled images: {action}, as configured", "not measured"),)
-    name = {"knn": "kNN", "linear": "linear probe"}[gate.measure]
-    own = _points(score, gate)
+    asked = _Asked(score, *found, gate)
     checks = []
-    random, teacher = evaluation.score("random"), evaluation.score("teacher")
+    random, teacher = asked.table.score("random"), asked.table.score("teacher")
     if gate.min_gain_over_random is not None and random is None:
         checks.append(Check(True, "no random network was measured (evaluation.random.seeds: 0)", "not compared"))
     elif gate.min_gain_over_random is not None and random is not None:
-        gain = own - _points(random, gate)
+        gain = asked.ahead_of(asked.of(random))
         checks.append(
             Check(
                 gain >= gate.min_gain_over_random,
-                f"{name} of {score.model} is {own:.1f}%, {_signed(gain)} over the random network "
-                f"({_points(random, gate):.1f}%); at least {gate.min_gain_over_random:+.1f} is required",
+                f"{asked.said}, {asked.signed(asked.of(random))} over the random network "
+                f"({asked.measure.show(asked.of(random))}); at least +{asked.limit(gate.min_gain_over_random)} is "
+                "required",
             )
         )
     if gate.max_drop_from_teacher is not None and teacher is not None and score.kind == "student":
-        drop = own - _points(teacher, gate)
-        checks.append(
-            Check(
-                drop >= -gate.max_drop_from_teacher,
-                f"{name} of {score.model} is {_signed(drop)} from its teacher ({_points(teacher, gate):.1f}%); "
-                f"at most {gate.max_drop_from_teacher:.1f} below is allowed",
-            )
-        )
+        checks.append(asked.at_most_behind(asked.of(teacher), gate.max_drop_from_teacher, "its teacher"))
     if gate.max_drop_from_start is not None:
-        checks.append(_against_start(score, name, evaluation, gate))
+        checks.append(_against_start(asked, gate.max_drop_from_start))
     if gate.max_drop_from_champion is not None:
-        checks.append(_against_champion(own, name, champion, labelled_sha256, gate))
+        checks.append(_against_champion(asked, champion, gate.max_drop_from_champion))
     return tuple(checks)
 
 
-def _against_start(score: ModelScore, name: str, evaluation: EvaluationHandle, gate: PromotionConfig) -> Check:
-    start = evaluation.score("start")
+@dataclass(frozen=True)
+class _Asked:
+    """The score that is judged, by one measure."""
+
+    score: ModelScore
+    table: ScoreTable
+    measure: Measure
+    gate: PromotionConfig
+
+    @property
+    def own(self) -> float:
+        """Its value."""
+        return self.of(self.score)
+
+    @property
+    def said(self) -> str:
+        """Its value as the beginning of a sentence."""
+        return f"{self.measure.title} of {self.score.model} is {self.measure.show(self.own)}"
+
+    def of(self, score: ModelScore) -> float:
+        """The value of another row."""
+        return score.value(self.measure.name)
+
+    def limit(self, value: float) -> str:
+        """A requirement as it was configured: in points, or in the measure's unit."""
+        return f"{value:.1f}" if self.measure.percent else f"{value:g}"
+
+    def ahead_of(self, other: float) -> float:
+        """By how much it is better, in the requirements' unit: points, or the measure's."""
+        return self.measure.sign * self.measure.scale * (self.own - other)
+
+    def signed(self, other: float) -> str:
+        """The plain difference: more is more, also where less is better."""
+        return f"{self.measure.signed(self.own - other)} {self.measure.step}".rstrip()
+
+    def at_most_behind(
+        self, other: float, allowed: float, whom: str, *, interval: str = "", subject: str | None = None
+    ) -> Check:
+        """One requirement: not to be worse than another by more than a limit."""
+        return Check(
+            self.ahead_of(other) >= -allowed,
+            f"{subject or f'{self.measure.title} of {self.score.model}'} is {self.signed(other)}{interval} from {whom} "
+            f"({self.measure.show(other)}); at most {self.limit(allowed)} "
+            f"{'below' if self.measure.higher_is_better else 'above'} is allowed",
+        )
+
+
+def _against_start(asked: _Asked, allowed: float) -> Check:
+    start, score = asked.table.score("start"), asked.score
     if start is None:
         return Check(True, "training started from random weights: there are no starting weights", "not compared")
-    assert gate.max_drop_from_start is not None
-    drop = _points(score, gate) - _points(start, gate)
-    paired = evaluation.gains.get(f"{'teacher' if score.kind == 'teacher' else score.model}_over_start")
+    paired = asked.table.gains.get(f"{'teacher' if score.kind == 'teacher' else score.model}_over_start")
     interval = ""
     if paired is not None:
-        one = paired[gate.measure]
-        interval = f" [{100 * one.low:+.1f}, {100 * one.high:+.1f}]"
-    return Check(
-        drop >= -gate.max_drop_from_start,
-        f"{name} of {score.model} is {_signed(drop)}{interval} from the weights that training started from "
-        f"({_points(start, gate):.1f}%); at most {gate.max_drop_from_start:.1f} below is allowed",
-    )
+        one = paired[asked.measure.name]
+        interval = f" [{asked.measure.signed(one.low)}, {asked.measure.signed(one.high)}]"
+    return asked.at_most_behind(asked.of(start), allowed, "the weights that training started from", interval=interval)
 
 
-def _against_champion(
-    own: float, name: str, champion: Champion | None, labelled_sha256: str | None, gate: PromotionConfig
-) -> Check:
+def _against_champion(asked: _Asked, champion: Champion | None, allowed: float) -> Check:
     if champion is None:
         return Check(True, "there is no other champion", "not compared")
-    tagged = champion.tags.get(gate.measure)
-    if tagged is None or champion.tags.get("labelled_sha256") != labelled_sha256:
+    name = asked.gate.measure
+    tagged = champion.tags.get(name)
+    if tagged is None or champion.tags.get(labelled_tag(name)) != asked.table.labelled_sha256:
         return Check(True, f"version {champion.version}, the champion, was measured on other images", "not compared")
-    theirs = 100 * float(tagged)
-    drop = own - theirs
-    assert gate.max_drop_from_champion is not None
-    return Check(
-        drop >= -gate.max_drop_from_champion,
-        f"{name} is {_signed(drop)} from version {champion.version}, the champion ({theirs:.1f}%); "
-        f"at most {gate.max_drop_from_champion:.1f} below is allowed",
-    )
+    whom = f"version {champion.version}, the champion"
+    return asked.at_most_behind(float(tagged), allowed, whom, subject=asked.measure.title)
 
 
-def _points(score: ModelScore, gate: PromotionConfig) -> float:
-    return 100 * (score.knn if gate.measure == "knn" else score.linear)
-
-
-def _signed(points: float) -> str:
-    return f"{points:+.1f} points"
+def labelled_tag(measure: str) -> str:
+    """The tag that holds the hash of the images which a measure was taken on."""
+    on = measure.rpartition("/")[0]
+    return f"{on}/labelled_sha256" if on else "labelled_sha256"

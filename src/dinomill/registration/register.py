@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,13 +19,13 @@ from dinomill.handles import (
     DatasetHandle,
     EvaluationHandle,
     ModelHandle,
-    ModelScore,
     RegistrationHandle,
     StudentsHandle,
 )
 from dinomill.registration.card import model_summary, version_card
 from dinomill.registration.config import CANDIDATE, CHAMPION, RegistrationConfig
-from dinomill.registration.gate import Champion, Check, judge
+from dinomill.registration.gate import Champion, Check, gated, judge, labelled_tag
+from dinomill.scores import ModelScore
 from dinomill.storage.atomic import atomic_folder, write_text
 from dinomill.storage.hashing import hash_file
 
@@ -64,10 +63,10 @@ def register_model(
         present = tracking.version_by_alias(store, config.name, CHAMPION)
         other = present if present and present.tags.get("weights_sha256") != model.weights_sha256 else None
         champion = Champion(other.version, other.tags) if other else None
-        checks = judge(score, evaluation, champion, _labelled_sha256(evaluation), config.gate)
-        tags = _tags(model, evaluation, score, checks, config)
+        checks = judge(score, evaluation, champion, config.gate)
+        tags = _tags(model, evaluation, checks, config)
         card = version_card(config.name, model, curated, evaluation, checks, tags)
-        version = _find_or_register(run, model, score, tags, card, config)
+        version = _find_or_register(run, model, _measured(model, config, evaluation), tags, card, config)
         tracking.set_alias(store, config.name, CANDIDATE, version.version)
         passed = all(check.passed for check in checks)
         for check in checks:
@@ -118,40 +117,50 @@ def _run(config: RegistrationConfig) -> Iterator[tracking.Run]:
 
 
 def _score_of(model: ModelHandle, config: RegistrationConfig, evaluation: EvaluationHandle) -> ModelScore | None:
-    if not evaluation.scores:
+    found = gated(evaluation, config.gate)
+    if found is None:
         return None
-    for score in evaluation.scores:
+    table, _ = found
+    for score in table.scores:
         if score.model == model.name and score.kind == config.network:
             return score
     raise InputError(
         f"The evaluation has no score of {model.name}.",
-        found=", ".join(score.model for score in evaluation.scores),
+        found=", ".join(score.model for score in table.scores),
         action="run the evaluation again: " + _REPRO.format("evaluation"),
     )
 
 
-def _labelled_sha256(evaluation: EvaluationHandle) -> str | None:
-    if not evaluation.scores:
-        return None
-    found: str = json.loads((evaluation.folder / "results.json").read_text(encoding="utf-8"))["images"]["sha256"]
-    return found
+def _measured(model: ModelHandle, config: RegistrationConfig, evaluation: EvaluationHandle) -> dict[str, float]:
+    """Every figure of the model: by measure, those of further sets by set and measure."""
+    return {
+        name if on is None else f"{on}/{name}": figure.value
+        for on, table in evaluation.tables().items()
+        for score in table.scores
+        if score.model == model.name and score.kind == config.network
+        for name, figure in score.scores.items()
+    }
 
 
 def _log_lineage(run: tracking.Run, curated: DatasetHandle, evaluation: EvaluationHandle) -> None:
     run.log_dataset("curated", curated.manifest_sha256, curated.folder.as_posix(), rows=curated.images)
-    if labelled := _labelled_sha256(evaluation):
-        images = evaluation.bank_images + evaluation.query_images
-        run.log_dataset("labelled", labelled, "labelled images", context="evaluation", rows=images)
+    for name, table in evaluation.tables().items():
+        images = table.bank_images + table.query_images
+        run.log_dataset(
+            name or "labelled", str(table.labelled_sha256), "labelled images", context="evaluation", rows=images
+        )
 
 
 def _tags(
     model: ModelHandle,
     evaluation: EvaluationHandle,
-    score: ModelScore | None,
     checks: tuple[Check, ...],
     config: RegistrationConfig,
 ) -> dict[str, str]:
-    measured = {} if score is None else {"knn": f"{score.knn:.6f}", "linear": f"{score.linear:.6f}"}
+    measured = {name: f"{value:.6f}" for name, value in _measured(model, config, evaluation).items()}
+    images: dict[str, str | None] = {
+        labelled_tag(f"{on}/" if on else ""): table.labelled_sha256 for on, table in evaluation.tables().items()
+    }
     # The registry's list shows the first few only.
     tags = {
         "gate": "passed" if all(check.passed for check in checks) else "failed",
@@ -163,7 +172,7 @@ def _tags(
         "weights_sha256": model.weights_sha256,
         "dataset_sha256": model.dataset_sha256,
         "teacher_sha256": model.teacher_sha256,
-        "labelled_sha256": _labelled_sha256(evaluation),
+        **images,
         "config_hash": model.config_hash,
         "git_commit": tracking.git_commit(),
     }
@@ -173,7 +182,7 @@ def _tags(
 def _find_or_register(
     run: tracking.Run,
     model: ModelHandle,
-    score: ModelScore | None,
+    measured: dict[str, float],
     tags: dict[str, str],
     card: str,
     config: RegistrationConfig,
@@ -184,9 +193,7 @@ def _find_or_register(
         log.info("%s already holds these weights: its scores and gate are brought up to date.", known.uri)
         tracking.annotate(run.tracking_uri, known, description=card, tags=tags)
         return known
-    metrics: dict[str, float] = {"parameters": model.parameters, "images_seen": model.images_seen}
-    if score is not None:
-        metrics |= {"knn": score.knn, "linear": score.linear}
+    metrics: dict[str, float] = {"parameters": model.parameters, "images_seen": model.images_seen, **measured}
     details = tracking.ModelCard(
         loader="dinomill.serving.pyfunc",
         example=example_table(len(model.mean), model.image_size),

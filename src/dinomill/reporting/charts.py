@@ -84,7 +84,9 @@ def dot_plot(rows: Sequence[tuple[str, Sequence[Interval]]]) -> str:
     if not marks:
         return ""
     ticks = nice_ticks(min(mark.low for mark in marks), max(mark.high for mark in marks))
-    height, left = 30 * len(rows) + 34, 150
+    most = max(len(row) for _, row in rows)
+    step, left = max(30, 8 * most + 14), 150
+    height = step * len(rows) + 34
 
     def at(value: float) -> float:
         return left + (value - ticks[0]) / (ticks[-1] - ticks[0]) * (_PLOT_WIDTH - left - 24)
@@ -96,9 +98,10 @@ def dot_plot(rows: Sequence[tuple[str, Sequence[Interval]]]) -> str:
             f'<text class="axis" x="{at(tick):.1f}" y="{height - 8}" text-anchor="middle">{100 * tick:.4g}%</text>'
         )
     for number, (name, row) in enumerate(rows):
-        y = 22 + 30 * number
+        y = 7 + step // 2 + step * number
         parts.append(f'<text class="label" x="{left - 14}" y="{y + 4}" text-anchor="end">{escape(name)}</text>')
-        for offset, mark in zip((-4, 4), row, strict=False):
+        for index, mark in enumerate(row):
+            offset = 8 * index - 4 * (most - 1)
             low, high, value = at(mark.low), at(mark.high), at(mark.value)
             ends = f'x1="{low:.1f}" x2="{high:.1f}" y1="{y + offset}" y2="{y + offset}"'
             parts.append(f'<line class="whisker tone{mark.tone}" {ends}/>')

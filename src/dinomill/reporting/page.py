@@ -29,7 +29,7 @@ from dinomill.reporting.curation import view_curation
 from dinomill.reporting.features import view_neighbours, view_patches
 from dinomill.reporting.lineage import Left
 from dinomill.reporting.planted import score_planted
-from dinomill.reporting.scores import view_scores
+from dinomill.reporting.scores import view_scores, view_sets
 from dinomill.reporting.training import view_training
 from dinomill.storage.atomic import write_text
 from dinomill.storage.hashing import hash_file
@@ -103,6 +103,7 @@ def render_page(run: RunHandles, config: ReportingConfig) -> str:
                 *(view_training(student, "student") for student in run.students.students.values()),
             ],
             scores=view_scores(run.evaluation),
+            sets=view_sets(run.evaluation),
             teacher=run.teacher,
             champion=champion,
             registration=run.registration,
@@ -125,7 +126,7 @@ def _environment() -> Environment:
     environment.filters |= {
         "count": lambda value: f"{value:,}",
         "percent": lambda value: f"{100 * value:.1f}%",
-        "points": lambda value: f"{100 * value:+.1f}".replace("-", "−"),
+        "minus": lambda text: text.replace("-", "−"),
         "millions": _millions,
         "short": lambda value: str(value)[:12],
     }

@@ -2,44 +2,49 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from typing import Any
 
-from dinomill.handles import EvaluationHandle, ModelScore
+from dinomill.handles import EvaluationHandle
 from dinomill.reporting.charts import Interval, dot_plot
+from dinomill.scores import Difference, Figure, Measure, ModelScore, ScoreTable
 
-_TONES = {"knn": 1, "linear": 2}
-_KINDS = {"pixels": "raw pixels", "random": "random weights", "start": "starting weights"}
+_TONES = 5  # colours of the style sheet
+_KINDS = {
+    "pixels": "raw pixels",
+    "random": "random weights",
+    "start": "starting weights",
+    "champion": "present champion",
+}
 
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """A row of the evaluation table."""
+    """A row of the evaluation table: its figures in the order of the measures."""
 
     name: str
     kind: str
     parameters: int
-    knn: Interval
-    linear: Interval
+    figures: tuple[Figure, ...]
 
 
 @dataclass(frozen=True)
 class Gain:
-    """Paired differences of two rows of the table on the same images."""
+    """Paired differences of two rows of the table on the same images, in the order of the measures."""
 
     text: str
-    knn: Interval
-    linear: Interval
+    differences: tuple[Difference, ...]
 
 
 @dataclass(frozen=True)
 class ScoresView:
-    """Everything that the page shows of evaluation."""
+    """Everything that the page shows of one labelled set."""
 
+    name: str | None  # None: the labelled images
+    measures: tuple[Measure, ...]
     rows: tuple[ScoreRow, ...]
     gains: tuple[Gain, ...]
-    chart: str
+    legend: tuple[tuple[str, int], ...]
+    chart: str  # of the measures that are fractions
     bank_images: int
     query_images: int
     classes: tuple[str, ...]
@@ -48,32 +53,43 @@ class ScoresView:
 
 
 def view_scores(evaluation: EvaluationHandle) -> ScoresView | None:
-    """The table of scores; None when nothing was measured because there are no labels."""
-    if not evaluation.scores:
-        return None
-    rows = tuple(score_row(score) for score in evaluation.scores)
+    """The table of the labelled images; None when nothing was measured because there are no labels."""
+    return _view(None, evaluation) if evaluation.scores else None
+
+
+def view_sets(evaluation: EvaluationHandle) -> tuple[ScoresView, ...]:
+    """The tables of further labelled sets."""
+    return tuple(_view(name, table) for name, table in evaluation.tables().items() if name is not None)
+
+
+def _view(name: str | None, table: ScoreTable) -> ScoresView:
+    rows = tuple(score_row(score, table.measures) for score in table.scores)
+    drawn = [(index, measure) for index, measure in enumerate(table.measures) if measure.percent][:_TONES]
+    marks = [(row.name, [_mark(row.figures[index], tone) for tone, (index, _) in enumerate(drawn, 1)]) for row in rows]
     return ScoresView(
+        name,
+        table.measures,
         rows,
-        _gains(evaluation),
-        dot_plot([(row.name, (row.knn, row.linear)) for row in rows]),
-        evaluation.bank_images,
-        evaluation.query_images,
-        evaluation.classes,
-        evaluation.helped(),
-        evaluation.behind_pixels(),
+        _gains(table),
+        tuple((measure.title, tone) for tone, (_, measure) in enumerate(drawn, 1)),
+        dot_plot(marks) if drawn else "",
+        table.bank_images,
+        table.query_images,
+        table.classes,
+        table.helped(),
+        table.behind_pixels(),
     )
 
 
-def score_row(score: ModelScore) -> ScoreRow:
-    """A score with its intervals; without them where an older table has none."""
-
-    def interval(probe: str, value: float) -> Interval:
-        low, high = (score.details.get(f"{probe}_{end}", value) for end in ("low", "high"))
-        return Interval(value, low, high, _TONES[probe])
-
+def score_row(score: ModelScore, measures: tuple[Measure, ...]) -> ScoreRow:
+    """A row with its figures."""
     return ScoreRow(
-        display_name(score), score.kind, score.parameters, interval("knn", score.knn), interval("linear", score.linear)
+        display_name(score), score.kind, score.parameters, tuple(score.scores[measure.name] for measure in measures)
     )
+
+
+def _mark(figure: Figure, tone: int) -> Interval:
+    return Interval(figure.value, figure.low, figure.high, tone)
 
 
 def display_name(score: ModelScore) -> str:
@@ -85,15 +101,13 @@ def display_name(score: ModelScore) -> str:
     return score.kind if score.model == score.kind else f"{score.kind} {score.model}"
 
 
-def _gains(evaluation: EvaluationHandle) -> tuple[Gain, ...]:
-    path = evaluation.folder / "results.json"
-    results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+def _gains(table: ScoreTable) -> tuple[Gain, ...]:
     return tuple(
-        Gain(name.replace("_", " "), Interval(**probes["knn"]), Interval(**probes["linear"]))
-        for name, probes in sorted(results.get("gain", {}).items(), key=_first)
+        Gain(name.replace("_", " "), tuple(gains[measure.name] for measure in table.measures))
+        for name, gains in sorted(table.gains.items(), key=_first)
     )
 
 
-def _first(gain: tuple[str, Any]) -> tuple[bool, bool]:
+def _first(gain: tuple[str, object]) -> tuple[bool, bool]:
     """What a user asks first: did it help? Then what is said of the teacher."""
     return not gain[0].endswith("_over_start"), not gain[0].startswith("teacher")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.constrain import Constrain
 from rich.padding import Padding
 from rich.rule import Rule
@@ -22,7 +22,8 @@ from dinomill.images.manifest import Fate
 from dinomill.printing import open_console
 from dinomill.reporting.curation import FATE_NAMES, FateCount, count_fates
 from dinomill.reporting.lineage import Left
-from dinomill.reporting.scores import score_row
+from dinomill.reporting.scores import display_name
+from dinomill.scores import ScoreTable
 
 _REASONS = 4
 _BAR = 24
@@ -98,14 +99,10 @@ def _reasons(fate: FateCount) -> Text:
 
 
 def _scores(evaluation: EvaluationHandle) -> Group:
-    table = _table(("", "left"), ("parameters", "right"), ("kNN", "right"), ("linear", "right"), ("", "left"))
-    best = max(score.knn for score in evaluation.scores)
-    for score in evaluation.scores:
-        row = score_row(score)
-        size = f"{score.parameters / 1e6:.1f} M" if score.parameters else ""
-        style = "bold" if score.kind == "teacher" else ""
-        bar = Text("━" * max(1, round(_BAR * score.knn / best)), "green" if score.kind == "teacher" else "dim")
-        table.add_row(Text(row.name, style), size, Text(f"{score.knn:.1%}", style), f"{score.linear:.1%}", bar)
+    parts: list[RenderableType] = []
+    for name, table in evaluation.tables().items():
+        parts += [] if name is None else [Text(f"on {name}", "dim")]
+        parts.append(_score_table(table))
     teacher, random = evaluation.score("teacher"), evaluation.score("random")
     lines = Text()
     if helped := evaluation.helped():
@@ -113,13 +110,37 @@ def _scores(evaluation: EvaluationHandle) -> Group:
     if behind := evaluation.behind_pixels():
         lines.append(behind + "\n", "bold yellow")
     if teacher and random:
+        gains = [
+            f"{one.signed(teacher.value(one.name) - random.value(one.name))} {one.step} {one.title}"
+            for one in evaluation.measures
+        ]
         lines += Text.assemble(
             "teacher minus random weights: ",
-            (f"{100 * (teacher.knn - random.knn):+.1f} points kNN", "bold"),
-            f", {100 * (teacher.linear - random.linear):+.1f} points linear",
+            (gains[0], "bold"),
+            "".join(f", {gain}" for gain in gains[1:]),
             (f"   on {evaluation.query_images:,} images never trained on", "dim"),
         )
-    return Group(table, lines)
+    return Group(*parts, lines)
+
+
+def _score_table(evaluation: ScoreTable) -> Table:
+    """The bar is the first measure's, where more is better."""
+    heads = [(one.title if one.percent or not one.unit else f"{one.title} ({one.unit})") for one in evaluation.measures]
+    table = _table(("", "left"), ("parameters", "right"), *((head, "right") for head in heads), ("", "left"))
+    first = evaluation.measures[0]
+    best = max(abs(score.value(first.name)) for score in evaluation.scores) or 1.0
+    for score in evaluation.scores:
+        size = f"{score.parameters / 1e6:.1f} M" if score.parameters else ""
+        style = "bold" if score.kind == "teacher" else ""
+        shown = [
+            one.show(score.value(one.name)) if one.percent else one.bare(score.value(one.name))
+            for one in evaluation.measures
+        ]
+        length = round(_BAR * abs(score.value(first.name)) / best)
+        bar = Text("━" * max(1, length), "green" if score.kind == "teacher" else "dim")
+        cells = [Text(value, style if index == 0 else "") for index, value in enumerate(shown)]
+        table.add_row(Text(display_name(score), style), size, *cells, bar if first.higher_is_better else "")
+    return table
 
 
 def _facts(registration: RegistrationHandle | None, package: PackageHandle | None) -> Table:

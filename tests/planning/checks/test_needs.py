@@ -66,7 +66,7 @@ def test_results_of_stages_that_do_not_run(ask: Ask) -> None:
 
 
 def test_a_wrong_value_of_a_later_stage_is_said_with_the_others(found: Found) -> None:
-    problems = stopping(found(packaging={"name": "a b"}, evaluation={"knn": {"ks": [0]}}))
+    problems = stopping(found(packaging={"name": "a b"}, evaluation={"protocols": {"knn": {"ks": [0]}}}))
     assert [problem.key for problem in problems] == ["", "packaging.name"]
     assert "conf/base/evaluation/parameters.yml" in problems[0].problem
-    assert "evaluation.knn.ks: every k must be at least 1" in problems[0].problem
+    assert "evaluation.protocols.knn.ks: every k must be at least 1" in problems[0].problem

@@ -166,11 +166,11 @@ def _numbers(request: Request, root: Path, found: dict[str, LabelledPaths]) -> I
                     warning=True,
                 )
             continue
-        held = max(min(round(many * evaluation.linear.holdout), many - 1) for many in counts.tolist())
+        held = max(min(round(many * evaluation.protocols.linear.holdout), many - 1) for many in counts.tolist())
         if len(images.classes) < 2 or counts.max() < 2:
             yield _few(root / split, images, counts, "at least two classes, and several images in each")
         elif held < 1:
-            share = evaluation.linear.holdout
+            share = evaluation.protocols.linear.holdout
             yield _few(root / split, images, counts, f"images enough to hold {share:.0%} of a class back for choosing")
         elif empty:
             yield _few(root / split, images, counts, f"images of every class; {some(empty)} has none")

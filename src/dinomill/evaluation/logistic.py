@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dinomill.evaluation.config import LinearProbeConfig
 from dinomill.evaluation.lbfgs import minimise
+from dinomill.evaluation.protocols.config import LinearProbeConfig
 
 # Logits of a chunk of images for all strengths held at once: 128 MB.
 _LOGITS_AT_ONCE = 2**25

@@ -8,9 +8,9 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from dinomill.evaluation import linear
-from dinomill.evaluation.config import LinearProbeConfig
-from dinomill.evaluation.linear import fit, probe, stratified_holdout
+from dinomill.evaluation import logistic
+from dinomill.evaluation.logistic import fit, probe, stratified_holdout
+from dinomill.evaluation.protocols.config import LinearProbeConfig
 
 STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4)
 
@@ -65,7 +65,7 @@ def test_the_default_tolerance_costs_no_accuracy(digits: tuple[Tensor, Tensor]) 
 def test_pieces_change_nothing(digits: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     features, labels = digits
     whole = fit(features, labels, 10, STRENGTHS, LinearProbeConfig())
-    monkeypatch.setattr(linear, "_LOGITS_AT_ONCE", 10 * 4 * 100)
+    monkeypatch.setattr(logistic, "_LOGITS_AT_ONCE", 10 * 4 * 100)
     pieces = fit(features, labels, 10, STRENGTHS, LinearProbeConfig())
     torch.testing.assert_close(whole.loss, pieces.loss, rtol=1e-4, atol=1e-5)
 

@@ -1,0 +1,172 @@
+"""Several networks on one labelled set by the same protocols, side by side."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from dinomill.errors import InputError
+from dinomill.evaluation.features import Extraction, Images, extract
+from dinomill.evaluation.networks import Network
+from dinomill.evaluation.protocols.base import Protocol, Settings
+from dinomill.evaluation.protocols.config import KnnConfig
+from dinomill.evaluation.protocols.knn import choose_k
+from dinomill.evaluation.results import Results, Row
+from dinomill.evaluation.sets.base import EvaluationSet
+from dinomill.evaluation.sets.classes import ClassifiedSet
+from dinomill.evaluation.split_features import NetworkFeatures, SplitFeatures
+from dinomill.evaluation.statistics import Bootstrap, difference, interval
+from dinomill.evaluation.wanted import Needs, Wanted, all_of
+from dinomill.models.config import Pooling
+from dinomill.scores import Difference, Measure
+
+log = logging.getLogger(__name__)
+
+# Rows whose patch grids are shown.
+_SEEN = ("start", "teacher", "student")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How networks are compared.
+
+    Args:
+        extraction: How features are computed and where they are kept.
+        bootstrap: How intervals are made.
+        settings: What protocols share.
+        poolings: Embeddings that are tried of each random network.
+        knn: By which the strongest of them is found, on the bank.
+        shown: Queries whose patch grids are kept to be shown.
+    """
+
+    extraction: Extraction
+    bootstrap: Bootstrap
+    settings: Settings
+    poolings: Sequence[Pooling]
+    knn: KnnConfig
+    shown: tuple[int, ...] = ()
+
+
+def compare(
+    networks: Sequence[Network], data: EvaluationSet[Any], protocols: Sequence[Protocol[Any, Any]], how: Comparison
+) -> Results:
+    """Measure every network on a set; of the random ones, the strongest.
+
+    Args:
+        networks: The rows, in their order.
+        data: The labelled set.
+        protocols: What is measured, in the order of the columns.
+        how: Extraction, intervals, seeds.
+
+    Raises:
+        InputError: When a protocol refuses the set, or an image or a network cannot be used.
+    """
+    for protocol in protocols:
+        protocol.check(data)
+    measures = tuple(measure for protocol in protocols for measure in protocol.measures(data))
+    rows = tuple(_row(features, data, protocols, how) for features in _features(networks, data, protocols, how))
+    for row in rows:
+        shown = (f"{measure.title} {row.figures[measure.name].show(measure)}" for measure in measures)
+        log.info("%s: %s: %s", data.name, row.network.name, ", ".join(shown))
+    return Results(data, tuple(protocols), measures, rows, _gains(rows, measures, how.bootstrap))
+
+
+def _row(
+    features: NetworkFeatures, data: EvaluationSet[Any], protocols: Sequence[Protocol[Any, Any]], how: Comparison
+) -> Row:
+    measured = {
+        name: one for protocol in protocols for name, one in protocol.measure(features, data, how.settings).items()
+    }
+    figures = {name: interval(one.outcomes, how.bootstrap) for name, one in measured.items()}
+    for name, figure in figures.items():
+        if not math.isfinite(figure.value):
+            raise InputError(
+                f"{name} of {features.network.name} on {data.name} is no number.",
+                found=str(figure.value),
+                action="look at the features of that network: are they the same for every image?",
+            )
+    return Row(features, measured, figures)
+
+
+def _features(
+    networks: Sequence[Network], data: EvaluationSet[Any], protocols: Sequence[Protocol[Any, Any]], how: Comparison
+) -> list[NetworkFeatures]:
+    """Everything that the protocols need, of the networks that are shown."""
+    needs = all_of(protocol.needs for protocol in protocols)
+    bank = Images(data.bank.paths, data.bank_files, f"{data.name}, bank")
+    networks = _with_the_strongest_random(networks, data, bank, needs, how)
+    queries = Images(data.queries.paths, data.query_files, f"{data.name}, queries")
+    of_bank = extract(bank, networks, [needs.bank for _ in networks], how.extraction)
+    shown = [Wanted(shown=how.shown) if network.kind in _SEEN else Wanted() for network in networks]
+    of_queries = extract(queries, networks, [needs.queries | one for one in shown], how.extraction)
+    views: dict[str, list[SplitFeatures]] = {}
+    for view in needs.views:
+        images = replace(queries, name=f"{queries.name}, {view.name}", view=view)
+        views[view.name] = extract(images, networks, [Wanted() for _ in networks], how.extraction)
+    return [
+        NetworkFeatures(
+            network, of_bank[index], of_queries[index], {name: features[index] for name, features in views.items()}
+        )
+        for index, network in enumerate(networks)
+    ]
+
+
+def _with_the_strongest_random(
+    networks: Sequence[Network], data: EvaluationSet[Any], bank: Images, needs: Needs, how: Comparison
+) -> list[Network]:
+    """The rows with one random network: a gain over a weak draw would be no gain.
+
+    It is the network and pooling with the best kNN on the bank; without classes, the first with the pooling of its
+    shape. Patch grids, which are large, are computed of the one that is shown alone.
+    """
+    drawn = [network for network in networks if network.kind == "random"]
+    if not drawn:
+        return list(networks)
+    best = drawn[0]
+    if isinstance(data, ClassifiedSet):
+        labels = torch.from_numpy(data.bank.labels)
+        wanted = Wanted(needs.bank.blocks) if needs.bank.grids == 0 else Wanted()
+        of_bank = extract(bank, drawn, [wanted for _ in drawn], how.extraction)
+        candidates = [
+            (
+                max(choose_k(features.pooled(pooling), labels, how.knn, seed=how.settings.seed).values()),
+                network,
+                pooling,
+            )
+            for network, features in zip(drawn, of_bank, strict=True)
+            for pooling in how.poolings
+        ]
+        _, network, pooling = max(candidates, key=lambda one: one[0])
+        best = replace(network, pooling=pooling)
+    others = [network for network in networks if network.kind != "random"]
+    place = next(index for index, network in enumerate(networks) if network.kind == "random")
+    return [*others[:place], best, *others[place:]]
+
+
+def _gains(rows: Sequence[Row], measures: Sequence[Measure], bootstrap: Bootstrap) -> dict[str, dict[str, Difference]]:
+    """Paired differences that decide something: does training help, and what does distillation cost?"""
+    by_kind = {row.network.kind: row for row in rows if row.network.kind != "student"}
+    pairs: dict[str, tuple[Row, Row]] = {}
+    for row in rows:
+        of_student = row.network.kind == "student"
+        if of_student or row.network.kind == "teacher":
+            name = row.network.name if of_student else "teacher"
+            others = ("start", "champion", "random", "teacher") if of_student else _OF_TEACHER
+            pairs |= {f"{name}_over_{kind}": (row, by_kind[kind]) for kind in others if kind in by_kind}
+    return {
+        name: {
+            measure.name: difference(
+                one.measured[measure.name].outcomes, other.measured[measure.name].outcomes, bootstrap
+            )
+            for measure in measures
+        }
+        for name, (one, other) in pairs.items()
+    }
+
+
+_OF_TEACHER = ("start", "champion", "pixels", "random")

@@ -1,0 +1,189 @@
+"""Tables of scores: what evaluation measured of every network, and what a measure is.
+
+A measure says of itself how it is shown and which way is better, so that whoever reads a table (gate, card, page,
+plots) needs to know none of them by name.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+KINDS = ("pixels", "random", "reference", "start", "champion", "teacher", "student")
+"""Rows of a table, in its order."""
+
+
+class Measure(BaseModel):
+    """One column of a table of scores."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(description="in files, metrics and configuration: knn, linear, miou, …")
+    title: str = Field(description="for people: kNN, linear probe, mIoU, …")
+    by: str = Field(default="", description="in a sentence: better by neighbours; empty: the title")
+    percent: bool = Field(default=True, description="a fraction, shown in per cent; else a number in `unit`")
+    unit: str = Field(default="", description="of a number that is no fraction: m, images/s, …")
+    higher_is_better: bool = True
+    low: float | None = Field(default=0.0, description="no value is below; null: there is no such bound")
+    high: float | None = Field(default=1.0, description="no value is above; null: there is no such bound")
+    chance: float | None = Field(default=None, description="what guessing reaches on this set; null: unknown")
+
+    @property
+    def scale(self) -> float:
+        """From a value to what people see: 100 for fractions."""
+        return 100.0 if self.percent else 1.0
+
+    @property
+    def sign(self) -> int:
+        """1 where more is better, -1 where less is."""
+        return 1 if self.higher_is_better else -1
+
+    @property
+    def step(self) -> str:
+        """What differences are counted in: points of per cent, or the unit."""
+        return "points" if self.percent else self.unit
+
+    def show(self, value: float) -> str:
+        """A value for people: ``81.2%``, ``0.449 m``."""
+        return f"{100 * value:.1f}%" if self.percent else f"{_digits(value)} {self.unit}".rstrip()
+
+    def bare(self, value: float) -> str:
+        """The same without sign or unit, for tables whose head says it."""
+        return f"{100 * value:.1f}" if self.percent else _digits(value)
+
+    def signed(self, value: float) -> str:
+        """A difference without its unit: ``+1.3``, ``-0.021``."""
+        return f"{100 * value:+.1f}" if self.percent else f"{'+' if value >= 0 else '-'}{_digits(abs(value))}"
+
+
+def _digits(value: float) -> str:
+    """Three digits that say something, and no exponent."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"
+
+
+class Figure(BaseModel):
+    """A value with its confidence interval; both ends are the value where there is none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    value: float
+    low: float
+    high: float
+
+    def show(self, measure: Measure) -> str:
+        """``81.2% [80.1, 82.4]``."""
+        reach = f" [{measure.bare(self.low)}, {measure.bare(self.high)}]" if self.high > self.low else ""
+        return f"{measure.show(self.value)}{reach}"
+
+
+class Difference(BaseModel):
+    """How much more one model reaches than another on the same images, with its interval."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return self.show(_PLAIN)
+
+    def show(self, measure: Measure) -> str:
+        """``+3.1 points [+1.2, +5.0]``."""
+        reach = f"[{measure.signed(self.low)}, {measure.signed(self.high)}]"
+        return " ".join(part for part in (measure.signed(self.value), measure.step, reach) if part)
+
+
+_PLAIN = Measure(name="", title="")  # of fractions, where nothing else is known
+
+
+class ModelScore(BaseModel):
+    """One row of a table: a network and its figures, by measure."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    kind: str = Field(description=", ".join(KINDS))
+    parameters: int
+    scores: dict[str, Figure] = Field(description="by name of the measure")
+    details: dict[str, float] = Field(default_factory=dict, description="what was chosen, and every value tried")
+
+    def value(self, measure: str) -> float:
+        """The figure of one measure, without its interval."""
+        return self.scores[measure].value
+
+
+class ScoreTable(BaseModel):
+    """What was measured on one labelled set."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    scores: tuple[ModelScore, ...] = ()
+    measures: tuple[Measure, ...] = Field(default=(), description="the columns, in order; the first ranks the rows")
+    gains: dict[str, dict[str, Difference]] = Field(
+        default_factory=dict, description="paired differences: teacher_over_start: {knn, linear}, …"
+    )
+    bank_images: int = Field(default=0, description="images that probes learnt from or searched in")
+    query_images: int = Field(default=0, description="images that were scored")
+    classes: tuple[str, ...] = ()
+    labelled_sha256: str | None = Field(default=None, description="of the images and their labels")
+
+    def measure(self, name: str) -> Measure | None:
+        """A column by its name."""
+        return next((one for one in self.measures if one.name == name), None)
+
+    def score(self, kind: str) -> ModelScore | None:
+        """The best row of a kind by the first measure, or None."""
+        rows = [row for row in self.scores if row.kind == kind]
+        if not rows:
+            return None
+        first = self.measures[0]
+        return max(rows, key=lambda row: first.sign * row.value(first.name))
+
+    def helped(self, model: str = "teacher") -> str | None:
+        """Whether a model is better than the weights that training started from, as a sentence; None without any.
+
+        Args:
+            model: ``teacher``, or a student's name.
+        """
+        start, found = self.score("start"), self.gains.get(f"{model}_over_start")
+        if start is None or not found:
+            return None
+        measures = [measure for measure in self.measures if measure.name in found]
+        gained = [one for one in measures if _surely(one, found[one.name]) > 0]
+        lost = [one for one in measures if _surely(one, found[one.name]) < 0]
+        if gained and lost:
+            verdict = f"is better by {_named(gained)}, and worse by {_named(lost)}, than"
+        else:
+            verdict = "is better than" if gained else "is worse than" if lost else "does not surely differ from"
+        name = "The adapted model" if model == "teacher" else f"The student {model}"
+        figures = [
+            f"{one.title} {found[one.name].show(one)} ({'they have ' if one is measures[0] else ''}"
+            f"{one.show(start.value(one.name))})"
+            for one in measures
+        ]
+        return f"{name} {verdict} the weights that it started from: {', '.join(figures)}."
+
+    def behind_pixels(self) -> str | None:
+        """That the pixels themselves do as well as the teacher, as a sentence; None where they do not."""
+        pixels, teacher = self.score("pixels"), self.score("teacher")
+        if pixels is None or teacher is None:
+            return None
+        first = self.measures[0]
+        theirs, ours = pixels.value(first.name), teacher.value(first.name)
+        if first.sign * theirs < first.sign * ours:
+            return None
+        return (
+            f"The pixels themselves reach {first.show(theirs)} by {_named([first])}, the teacher "
+            f"{first.show(ours)}: for these labels it has not learnt enough. More images or time help, or released "
+            "weights to start from."
+        )
+
+
+def _surely(measure: Measure, gain: Difference) -> int:
+    """1 where the interval says better, -1 where it says worse."""
+    better, worse = (gain.low > 0, gain.high < 0) if measure.higher_is_better else (gain.high < 0, gain.low > 0)
+    return int(better) - int(worse)
+
+
+def _named(measures: list[Measure]) -> str:
+    return " and ".join(measure.by or measure.title for measure in measures)
