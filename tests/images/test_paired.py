@@ -51,12 +51,12 @@ def test_what_is_wrong_is_named(root: Path) -> None:
         find_paired(root, "train")
     assert "9×6" in str(refusal.value) and "9×5" in str(refusal.value)
     (masks / "1.png").unlink()
-    with pytest.raises(InputError, match="1 of 3 images in .* have no file in") as refusal:
+    with pytest.raises(InputError, match=r"1 of 3 images in .* have no file in") as refusal:
         find_paired(root, "train")
     assert "nothing for 1.png" in str(refusal.value)
     Image.new("L", (9, 5)).save(masks / "1.png")
     np.save(masks / "1.npy", np.zeros((5, 9)))
-    with pytest.raises(InputError, match="Two files in .* have the same name"):
+    with pytest.raises(InputError, match=r"Two files in .* have the same name"):
         find_paired(root, "train")
 
 

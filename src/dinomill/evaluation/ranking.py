@@ -1,4 +1,4 @@
-"""How well a ranking puts what is right before what is wrong: average precision, recall, and precision over all pairs."""
+"""How well a ranking puts right before wrong: average precision, recall, and precision over all pairs at once."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from dinomill.features.base import Tokens
 from dinomill.features.door import open as open_features
 from dinomill.images.decode import decode_image
 from dinomill.images.paired import PairedPaths, find_paired
-from dinomill.images.preprocess import PreprocessingConfig, preprocess
+from dinomill.images.preprocess import preprocess
 
 
 @pytest.fixture(scope="module")

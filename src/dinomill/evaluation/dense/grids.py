@@ -13,7 +13,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +41,7 @@ Halves = npt.NDArray[np.float16]
 _VERSION = 1
 # The raw pixels' places: a cell of a 28th of the side, seen with its neighbours, averaged to at most 6 x 6.
 _PIXEL_CELLS, _PIXEL_SIDE, _PIXEL_LAYOUT = 28, 6, 4
+_CPU = torch.device("cpu")
 _SAID = 2**30  # bytes from which on a set's size is said
 
 
@@ -84,12 +85,14 @@ class GridSettings:
         batch_size: Windows in a forward pass.
         device: Where networks run.
         dtype: Of the networks' products.
+        image_size: Shorter side of an image, as near as whole places allow; None: as the network's preprocessing says.
     """
 
     work: Path
     batch_size: int = 16
-    device: torch.device = torch.device("cpu")
+    device: torch.device = _CPU
     dtype: torch.dtype = torch.float32
+    image_size: int | None = None
 
 
 def extract_grids(
@@ -112,6 +115,8 @@ def extract_grids(
 
 
 def _extract(images: PairedPaths, network: Network, data_hash: str, name: str, settings: GridSettings) -> Grids:
+    if settings.image_size is not None:
+        network = at_size(network, settings.image_size)
     side = network.preprocessing.image_size
     layouts = tuple(layout(size, side, str(path)) for size, path in zip(images.sizes, images.paths, strict=True))
     target = _folder(network, data_hash, settings)
@@ -120,6 +125,24 @@ def _extract(images: PairedPaths, network: Network, data_hash: str, name: str, s
         with atomic_folder(target) as folder, progress(what, sum(map(len, layouts)), "windows") as bar:
             _compute(images, layouts, network, folder, settings, bar)
     return _kept(target, layouts)
+
+
+def at_size(network: Network, image_size: int) -> Network:
+    """The network seeing larger or smaller images: a side near this one, of as many pixels a place as it has now.
+
+    Args:
+        network: At the size of its preprocessing.
+        image_size: Pixels.
+    """
+    own = network.preprocessing
+    if network.kind == "pixels":
+        side = image_size
+    else:
+        with torch.inference_mode():
+            tokens = network.build(torch.device("cpu"))(torch.zeros(1, own.channels, own.image_size, own.image_size))
+        place = own.image_size / _as_grid(tokens, network.name).shape[1]
+        side = round(max(round(image_size / place), 1) * place)
+    return replace(network, preprocessing=own.model_copy(update={"image_size": side, "resize": side}))
 
 
 def pixel_grid(batch: Tensor) -> Tokens:

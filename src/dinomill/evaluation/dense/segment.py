@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +14,8 @@ from dinomill.evaluation.dense.confusion import Counts, count, gather, known_onl
 from dinomill.evaluation.dense.grids import Grids
 from dinomill.evaluation.dense.learn import Pixels, Scaling, draw, held_out
 from dinomill.evaluation.dense.windows import most_likely
-from dinomill.evaluation.linear import fit
-from dinomill.evaluation.config import LinearProbeConfig
+from dinomill.evaluation.logistic import fit
+from dinomill.evaluation.protocols.config import LinearProbeConfig
 from dinomill.images.masks import Ids, read_mask
 from dinomill.images.paired import PairedPaths
 
@@ -138,23 +137,3 @@ def count_all(head: SegmentationHead, grids: Grids, masks: Masks) -> Counts:
         size = (truth.shape[0], truth.shape[1])
         each.append(count(segment(head, grids, index, size), truth, classes))
     return gather(each)
-
-
-def majority(masks: Masks, classes: int, queries: Masks) -> float:
-    """The mIoU of calling every pixel by the bank's commonest class: what guessing reaches.
-
-    Args:
-        masks: Of the bank.
-        classes: How many.
-        queries: The masks that are scored.
-    """
-    shares = np.zeros(classes, np.int64)
-    for index in range(len(masks)):
-        known = masks.read(index)
-        shares += np.bincount(known[known >= 0], minlength=classes)
-    commonest = int(shares.argmax())
-    each: Sequence[Rows] = [
-        count(torch.full(mask.shape, commonest), torch.from_numpy(mask).long(), classes)
-        for mask in map(queries.read, range(len(queries)))
-    ]
-    return float(gather(each).miou()[0])

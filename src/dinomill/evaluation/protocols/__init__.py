@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 PROTOCOLS = {
     "knn": "dinomill.evaluation.protocols.knn.Knn",
     "linear": "dinomill.evaluation.protocols.linear.Linear",
+    "segmentation": "dinomill.evaluation.protocols.segmentation.Segmentation",
+    "depth": "dinomill.evaluation.protocols.depth.Depth",
+    "retrieval": "dinomill.evaluation.protocols.retrieval.Retrieval",
+    "copies": "dinomill.evaluation.protocols.copies.Copies",
+    "robustness": "dinomill.evaluation.protocols.robustness.Robustness",
 }
 
 

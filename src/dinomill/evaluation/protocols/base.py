@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from dinomill.arrays import Rows
 from dinomill.config import Config
@@ -28,11 +28,13 @@ class Settings:
         seed: Of held-out parts and draws.
         batch_size: Images in a forward pass or a step.
         work: Where a protocol may keep what it need not compute again, under its own name.
+        precision: Of the networks' products, where a protocol runs them itself.
     """
 
     seed: int
     batch_size: int
     work: Path
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pydantic import Field, field_validator
 
 from dinomill.config import Config
+from dinomill.evaluation.protocols.config_dense import DepthConfig, SegmentationConfig
+from dinomill.evaluation.protocols.config_views import CopiesConfig, RetrievalConfig, RobustnessConfig
 
 
 class KnnConfig(Config):
@@ -53,3 +55,8 @@ class ProtocolsConfig(Config):
 
     knn: KnnConfig = Field(default_factory=KnnConfig)
     linear: LinearProbeConfig = Field(default_factory=LinearProbeConfig)
+    segmentation: SegmentationConfig = Field(default_factory=SegmentationConfig)
+    depth: DepthConfig = Field(default_factory=DepthConfig)
+    retrieval: RetrievalConfig = Field(default_factory=RetrievalConfig)
+    copies: CopiesConfig = Field(default_factory=CopiesConfig)
+    robustness: RobustnessConfig = Field(default_factory=RobustnessConfig)
