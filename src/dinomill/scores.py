@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-KINDS = ("pixels", "random", "reference", "start", "champion", "teacher", "student")
-"""Rows of a table, in its order."""
+KINDS = ("pixels", "random", "reference", "start", "champion", "teacher", "student", "model")
+"""Rows of a table, in its order; a model is one that was named by its address alone."""
+NAMED_KINDS = ("reference", "student", "model")
+"""Kinds of which there may be several: their label has the name, too."""
 
 
 class Measure(BaseModel):
@@ -25,6 +27,7 @@ class Measure(BaseModel):
     higher_is_better: bool = True
     low: float | None = Field(default=0.0, description="no value is below; null: there is no such bound")
     high: float | None = Field(default=1.0, description="no value is above; null: there is no such bound")
+    note: str = Field(default="", description="how it was taken, where that changes it: the machine that was timed")
     chance: float | None = Field(default=None, description="what guessing reaches on this set; null: unknown")
 
     @property
@@ -50,6 +53,11 @@ class Measure(BaseModel):
         """The same without sign or unit, for tables whose head says it."""
         return f"{100 * value:.1f}" if self.percent else _digits(value)
 
+    @property
+    def head(self) -> str:
+        """Over a column of bare values: the title, and the unit of what is no fraction."""
+        return self.title if self.percent or not self.unit else f"{self.title} ({self.unit})"
+
     def signed(self, value: float) -> str:
         """A difference without its unit: ``+1.3``, ``-0.021``."""
         return f"{100 * value:+.1f}" if self.percent else f"{'+' if value >= 0 else '-'}{_digits(abs(value))}"
@@ -57,7 +65,15 @@ class Measure(BaseModel):
 
 def _digits(value: float) -> str:
     """Three digits that say something, and no exponent."""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"
+    return (
+        "0"
+        if value == 0
+        else f"{value:,.0f}"
+        if abs(value) >= 100
+        else f"{value:.1f}"
+        if abs(value) >= 10
+        else f"{value:.3f}"
+    )
 
 
 class Figure(BaseModel):
@@ -71,8 +87,11 @@ class Figure(BaseModel):
 
     def show(self, measure: Measure) -> str:
         """``81.2% [80.1, 82.4]``."""
-        reach = f" [{measure.bare(self.low)}, {measure.bare(self.high)}]" if self.high > self.low else ""
-        return f"{measure.show(self.value)}{reach}"
+        return f"{measure.show(self.value)} {self.reach(measure)}".rstrip()
+
+    def reach(self, measure: Measure) -> str:
+        """``[80.1, 82.4]``; nothing where there is no interval."""
+        return f"[{measure.bare(self.low)}, {measure.bare(self.high)}]" if self.high > self.low else ""
 
 
 class Difference(BaseModel):
@@ -89,8 +108,11 @@ class Difference(BaseModel):
 
     def show(self, measure: Measure) -> str:
         """``+3.1 points [+1.2, +5.0]``."""
-        reach = f"[{measure.signed(self.low)}, {measure.signed(self.high)}]"
-        return " ".join(part for part in (measure.signed(self.value), measure.step, reach) if part)
+        return " ".join(part for part in (measure.signed(self.value), measure.step, self.reach(measure)) if part)
+
+    def reach(self, measure: Measure) -> str:
+        """``[+1.2, +5.0]``; nothing where there is no interval."""
+        return f"[{measure.signed(self.low)}, {measure.signed(self.high)}]" if self.high > self.low else ""
 
 
 _PLAIN = Measure(name="", title="")  # of fractions, where nothing else is known

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 VERBS = ["doctor", "plan", "sample", "summary", "report", "ui", "serve", "embed", "export", "search", "bootstrap"]
-VERBS += ["dvc sync", "dvc check"]
+VERBS += ["evaluate", "dvc sync", "dvc check"]
 
 
 def dinomill(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -1,29 +1,27 @@
-"""A labelled set of real digits in two splits, and two exported networks, small enough for seconds."""
+"""A labelled set of real digits, two exported networks and their features, small enough for seconds."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
-from sklearn.datasets import load_digits
 
+from dinomill.evaluation.features import Extraction, Images, extract
+from dinomill.evaluation.networks import of_address
+from dinomill.evaluation.protocols.base import Settings
+from dinomill.evaluation.sets.base import read_set
+from dinomill.evaluation.sets.classes import ClassifiedSet
+from dinomill.evaluation.sets.config import Limits, SetConfig
+from dinomill.evaluation.split_features import NetworkFeatures
+from dinomill.evaluation.wanted import Wanted
 from dinomill.handles import ModelHandle, StudentsHandle
+from tests.digits import lay_out
 from tests.exported import export
 
 
 @pytest.fixture(scope="session")
 def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("labelled")
-    digits = load_digits()
-    for index in range(420):
-        split = "train" if index < 300 else "test"
-        folder = root / split / f"digit {digits.target[index]}"
-        folder.mkdir(parents=True, exist_ok=True)
-        pixels = (digits.images[index] * 255 / 16).astype(np.uint8)
-        Image.fromarray(pixels).resize((16, 16)).save(folder / f"{index:04d}.png")
-    return root
+    return lay_out(tmp_path_factory.mktemp("labelled"))
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +34,30 @@ def students(tmp_path_factory: pytest.TempPathFactory) -> StudentsHandle:
     folder = tmp_path_factory.mktemp("students")
     student = export(folder / "small", "small", depth=1, seed=2)
     return StudentsHandle(folder=folder, config_hash="0" * 64, students={"small": student}, champion="small")
+
+
+@pytest.fixture(scope="session")
+def digits(labelled: Path) -> ClassifiedSet:
+    found = read_set(SetConfig(labelled=str(labelled)), "digits", Limits("train", "test", None, None))
+    assert isinstance(found, ClassifiedSet)
+    return found
+
+
+@pytest.fixture(scope="session")
+def of_digits(digits: ClassifiedSet, teacher: ModelHandle, tmp_path_factory: pytest.TempPathFactory) -> NetworkFeatures:
+    """Features of a real network, of its three blocks."""
+    network = of_address(str(teacher.folder), "teacher")
+    settings = Extraction(tmp_path_factory.mktemp("features"), 64)
+    bank, queries = (
+        extract(Images(split.paths, files, name), [network], [Wanted(blocks=3)], settings)[0]
+        for split, files, name in (
+            (digits.bank, digits.bank_files, "bank"),
+            (digits.queries, digits.query_files, "queries"),
+        )
+    )
+    return NetworkFeatures(network, bank, queries)
+
+
+@pytest.fixture(scope="session")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return Settings(seed=0, batch_size=64, work=tmp_path_factory.mktemp("settings"))

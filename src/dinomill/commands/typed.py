@@ -27,6 +27,10 @@ MODEL = (
     "An exported folder, models:/name@alias, or weights of DINOv2 or DINOv3 in any form (see `dinomill weights`); "
     "by default the version that the registration stage registered."
 )
+EVALUATED = (
+    "A network: an exported folder, models:/name@alias, weights of DINOv2 or DINOv3 in any form, efficientnet-lite0, "
+    ".onnx, or OpenVINO's .xml. May be repeated."
+)
 SIZE = "Pixels, a whole number of patches; by default what the model was made for."
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dinomill.commands.typed import MODEL, SIZE, Env, app
+from dinomill.commands.typed import EVALUATED, MODEL, SIZE, Env, app
 
 
 @app.command(epilog="Examples: [bold]dinomill serve[/]   [bold]dinomill serve --port 9000[/]")
@@ -86,6 +86,76 @@ def weights(
         list_known()
     else:
         check(address, image_size, env=env)
+
+
+@app.command(
+    epilog="Examples: [bold]dinomill evaluate --model dinov2_vits14_pretrain.pth --on photos/labelled[/]   "
+    "[bold]dinomill evaluate -m models:/mill@champion -m vits14.pth --on labels.csv -p knn -p few_shot[/]   "
+    "[bold]dinomill evaluate -m data/06_models/teacher --on data/01_raw/sample/labelled --json scores.json[/]"
+)
+def evaluate(
+    model: Annotated[
+        list[str],
+        typer.Option("--model", "-m", help=EVALUATED),
+    ],
+    on: Annotated[
+        Path,
+        typer.Option(
+            "--on",
+            help="The labelled images: a folder SPLIT/CLASS/IMAGE, or a .parquet or .csv with path, label, split; "
+            "other tasks: see docs/evaluation.md.",
+        ),
+    ],
+    task: Annotated[
+        str, typer.Option("--task", help="classification, segmentation, depth or retrieval: what the labels are.")
+    ] = "classification",
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--protocol", "-p", help="What is measured: knn, linear, linear_grid, few_shot, cost, …; may be repeated."
+        ),
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write everything there; - prints it, and no table.")
+    ] = None,
+    image_size: Annotated[int | None, typer.Option(help=SIZE, min=1)] = None,
+    baselines: Annotated[bool, typer.Option(help="Raw pixels and random weights as rows to compare with.")] = True,
+    bank_split: Annotated[str, typer.Option(help="The split that probes learn from.")] = "train",
+    query_split: Annotated[str, typer.Option(help="The split that is scored.")] = "test",
+    max_bank: Annotated[int | None, typer.Option(help="Images to learn from at most, evenly.", min=10)] = None,
+    max_queries: Annotated[int | None, typer.Option(help="Images to score at most, evenly.", min=10)] = None,
+    precision: Annotated[str, typer.Option(help="float32, bfloat16 or auto: of the networks' products.")] = "float32",
+    batch_size: Annotated[int, typer.Option(help="Images computed at once.", min=1)] = 64,
+    cache: Annotated[
+        Path | None, typer.Option(help="Where features are kept; by default ~/.cache/dinomill/evaluation.")
+    ] = None,
+    env: Env = None,
+) -> None:
+    """Measure what networks' features are worth on labelled images, without training the networks.
+
+    The first model is what the others are held against. Features are computed once and kept by content of the images
+    and weights: another protocol, or another model beside it, costs no second pass.
+    """
+    from dinomill.commands.evaluate import Wish, evaluate_models
+
+    if precision not in ("float32", "bfloat16", "auto"):
+        raise typer.BadParameter("it is float32, bfloat16 or auto", param_hint="--precision")
+    wish = Wish(
+        model,
+        on,
+        task,
+        protocol or (),
+        bank_split,
+        query_split,
+        max_bank,
+        max_queries,
+        image_size,
+        baselines,
+        precision,  # type: ignore[arg-type]
+        batch_size,
+        env,
+    )
+    evaluate_models(wish, cache=cache, output=json_file)
 
 
 @app.command(epilog="Example: [bold]dinomill search query.jpg photos.parquet --count 5[/]")

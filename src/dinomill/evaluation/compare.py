@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from dinomill.errors import InputError
+from dinomill.errors import ConfigError, InputError
 from dinomill.evaluation.features import Extraction, Images, extract
 from dinomill.evaluation.networks import Network
 from dinomill.evaluation.protocols.base import Protocol, Settings
@@ -26,6 +26,9 @@ from dinomill.models.config import Pooling
 from dinomill.scores import Difference, Measure
 
 log = logging.getLogger(__name__)
+
+# A comparison's name: one row, and what it is held against.
+Pairs = dict[str, tuple[Row, Row]]
 
 # Rows whose patch grids are shown.
 _SEEN = ("start", "teacher", "student")
@@ -53,7 +56,11 @@ class Comparison:
 
 
 def compare(
-    networks: Sequence[Network], data: EvaluationSet[Any], protocols: Sequence[Protocol[Any, Any]], how: Comparison
+    networks: Sequence[Network],
+    data: EvaluationSet[Any],
+    protocols: Sequence[Protocol[Any, Any]],
+    how: Comparison,
+    pairs: Callable[[Sequence[Row]], Pairs] | None = None,
 ) -> Results:
     """Measure every network on a set; of the random ones, the strongest.
 
@@ -62,18 +69,21 @@ def compare(
         data: The labelled set.
         protocols: What is measured, in the order of the columns.
         how: Extraction, intervals, seeds.
+        pairs: Which rows are held against each other; None: those of a pipeline's run.
 
     Raises:
+        ConfigError: When a protocol is not made for such a set.
         InputError: When a protocol refuses the set, or an image or a network cannot be used.
     """
     for protocol in protocols:
+        _require_kind(protocol, data)
         protocol.check(data)
     measures = tuple(measure for protocol in protocols for measure in protocol.measures(data))
     rows = tuple(_row(features, data, protocols, how) for features in _features(networks, data, protocols, how))
     for row in rows:
         shown = (f"{measure.title} {row.figures[measure.name].show(measure)}" for measure in measures)
         log.info("%s: %s: %s", data.name, row.network.name, ", ".join(shown))
-    return Results(data, tuple(protocols), measures, rows, _gains(rows, measures, how.bootstrap))
+    return Results(data, tuple(protocols), measures, rows, _gains((pairs or _pairs)(rows), measures, how.bootstrap))
 
 
 def _row(
@@ -148,16 +158,36 @@ def _with_the_strongest_random(
     return [*others[:place], best, *others[place:]]
 
 
-def _gains(rows: Sequence[Row], measures: Sequence[Measure], bootstrap: Bootstrap) -> dict[str, dict[str, Difference]]:
-    """Paired differences that decide something: does training help, and what does distillation cost?"""
+def _require_kind(protocol: Protocol[Any, Any], data: EvaluationSet[Any]) -> None:
+    """Refuse a protocol on labels that it does not read.
+
+    Raises:
+        ConfigError: With the kinds that it is made for.
+    """
+    if data.kind not in protocol.kinds:
+        raise ConfigError(
+            f"{protocol.name} cannot be measured on {data.name}.",
+            found=f"a set of the kind {data.kind}",
+            expected=" or ".join(protocol.kinds),
+            action="correct the `kind` of the set, or its protocols",
+        )
+
+
+def _pairs(rows: Sequence[Row]) -> Pairs:
+    """Pairs that decide something: does training help, and what does distillation cost?"""
     by_kind = {row.network.kind: row for row in rows if row.network.kind != "student"}
-    pairs: dict[str, tuple[Row, Row]] = {}
+    pairs: Pairs = {}
     for row in rows:
         of_student = row.network.kind == "student"
         if of_student or row.network.kind == "teacher":
             name = row.network.name if of_student else "teacher"
             others = ("start", "champion", "random", "teacher") if of_student else _OF_TEACHER
             pairs |= {f"{name}_over_{kind}": (row, by_kind[kind]) for kind in others if kind in by_kind}
+    return pairs
+
+
+def _gains(pairs: Pairs, measures: Sequence[Measure], bootstrap: Bootstrap) -> dict[str, dict[str, Difference]]:
+    """Paired differences of every measure."""
     return {
         name: {
             measure.name: difference(

@@ -7,7 +7,7 @@ import logging
 from dinomill.evaluation.compare import Comparison, compare
 from dinomill.evaluation.config import EvaluationConfig
 from dinomill.evaluation.contract import check_tables
-from dinomill.evaluation.features import Extraction, compute_dtype
+from dinomill.evaluation.features import Extraction, compute_dtype, device
 from dinomill.evaluation.networks import compared
 from dinomill.evaluation.protocols import build
 from dinomill.evaluation.protocols.base import Settings
@@ -60,7 +60,7 @@ def comparison(config: EvaluationConfig, queries: int, *, main: bool) -> Compari
     return Comparison(
         Extraction(config.work, config.batch_size, compute_dtype(config.precision)),
         Bootstrap(config.bootstrap, config.confidence, config.seed),
-        Settings(config.seed, config.batch_size, config.work, config.precision),
+        Settings(config.seed, config.batch_size, config.work, device(), config.precision),
         config.random.poolings,
         config.protocols.knn,
         tuple(rows),

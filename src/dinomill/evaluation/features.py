@@ -41,8 +41,11 @@ from dinomill.features.base import Tokens
 from dinomill.images.preprocess import PreprocessingConfig
 from dinomill.models.hardware import has_fast_bf16
 from dinomill.storage.hashing import hash_json
+from dinomill.storage.kept import mark_used
 
 log = logging.getLogger(__name__)
+
+Precision = Literal["float32", "bfloat16", "auto"]
 
 # Part of every key: to be raised when the code gives other features for the same weights and images.
 _VERSION = 2
@@ -87,7 +90,7 @@ class Images:
     view: View | None = None
 
 
-def compute_dtype(precision: Literal["float32", "bfloat16", "auto"]) -> torch.dtype:
+def compute_dtype(precision: Precision) -> torch.dtype:
     """The precision of the networks' products on this machine."""
     if precision == "auto":
         return torch.bfloat16 if has_fast_bf16(device()) else torch.float32
@@ -159,6 +162,8 @@ def _missing(network: Network, key: str, wanted: Wanted, settings: Extraction) -
 
 
 def _read(network: Network, key: str, wanted: Wanted, settings: Extraction) -> SplitFeatures:
+    # What is in use is kept: see storage.kept, by which a cache that many projects share is tidied.
+    mark_used(path for one in settings.folder.glob(f"{key}*") for path in (one.iterdir() if one.is_dir() else [one]))
     cls, mean_patch = read_tokens(tokens_path(settings.folder, key))
     last = grids = shown = None
     if wanted.blocks > 1 and (path := _at_least("tokens", key, wanted.blocks, settings)):

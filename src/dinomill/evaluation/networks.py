@@ -22,6 +22,7 @@ from dinomill.handles import ModelHandle, StudentsHandle
 from dinomill.images.preprocess import PreprocessingConfig
 from dinomill.models.config import Pooling, VisionTransformerConfig
 from dinomill.models.vision_transformer import VisionTransformer
+from dinomill.scores import NAMED_KINDS
 from dinomill.storage.hashing import hash_json
 
 # Images above this side are averaged down for the pixel baseline: more would drown its neighbours in detail.
@@ -68,7 +69,7 @@ class Network:
     @property
     def label(self) -> str:
         """Its name in files and metrics: its kind, and the name where there may be several of a kind."""
-        return f"{self.kind}-{self.name}" if self.kind in ("student", "reference") else self.kind
+        return f"{self.kind}-{self.name}" if self.kind in NAMED_KINDS else self.kind
 
 
 def compared(
@@ -144,7 +145,14 @@ def _reference(config: ReferenceConfig) -> Network:
     return of_address(config.network, "reference", whole_at=config.image_size)
 
 
-def of_address(address: str, kind: str, *, name: str | None = None, whole_at: int | None = None) -> Network:
+def of_address(
+    address: str,
+    kind: str,
+    *,
+    name: str | None = None,
+    whole_at: int | None = None,
+    image_size: int | None = None,
+) -> Network:
     """The network of an address, which is resolved once.
 
     Args:
@@ -152,8 +160,9 @@ def of_address(address: str, kind: str, *, name: str | None = None, whole_at: in
         kind: Of the row.
         name: Shown to people; None: after the address.
         whole_at: Whole images are brought to this side, nothing is cut off; None: as its preprocessing says.
+        image_size: Pixels, instead of the network's own.
     """
-    description = describe(address)
+    description = describe(address, image_size=image_size)
     settings = description.preprocessing
     shown = name or (address if "/" not in address else Path(address).stem)
     if whole_at is not None:

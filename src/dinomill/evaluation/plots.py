@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 # Colour-blind safe (Okabe & Ito 2008).
 COLOURS = {"pixels": "#999999", "random": "#E69F00", "reference": "#56B4E9", "start": "#CC79A7", "champion": "#D55E00"}
-COLOURS |= {"teacher": "#0072B2", "student": "#009E73"}
+COLOURS |= {"teacher": "#0072B2", "model": "#0072B2", "student": "#009E73"}
 
 
 def write_plots(folder: Path, results: Results) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dinomill.handles import EvaluationHandle
-from dinomill.scores import ScoreTable
+from dinomill.scores import NAMED_KINDS, ScoreTable
 from dinomill.tracking import Run
 
 
@@ -37,7 +37,7 @@ def record(run: Run, handle: EvaluationHandle, labelled: str | None) -> None:
 def _metrics(table: ScoreTable) -> dict[str, float]:
     found: dict[str, float] = {}
     for row in table.scores:
-        label = f"{row.kind}-{row.model}" if row.kind in ("student", "reference") else row.kind
+        label = f"{row.kind}-{row.model}" if row.kind in NAMED_KINDS else row.kind
         found |= {f"{label}/{measure}": figure.value for measure, figure in row.scores.items()}
     found |= {
         f"gain/{name}/{measure}": gain.value for name, gains in table.gains.items() for measure, gain in gains.items()

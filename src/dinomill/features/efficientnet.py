@@ -43,6 +43,12 @@ class EfficientNetFeatures(Features):
 
     def __init__(self, description: Description) -> None:
         super().__init__(description)
+        if description.preprocessing.image_size < _STRIDE:
+            raise InputError(
+                f"{EFFICIENTNET} cannot take images of {description.preprocessing.image_size} pixels.",
+                expected=f"{_STRIDE} at least: one place of its last map",
+                action="give it larger ones",
+            )
         from efficientnet_lite_pytorch import EfficientNet
 
         network: Any = EfficientNet.from_name(EFFICIENTNET)

@@ -75,7 +75,7 @@ def _scores(model: ModelHandle, evaluation: EvaluationHandle) -> str:
 
 
 def _table(model: ModelHandle, table: ScoreTable) -> str:
-    heads = [f"{one.title}{'' if one.percent else f' ({one.unit})' if one.unit else ''}" for one in table.measures]
+    heads = [one.head for one in table.measures]
     classes = f", {len(table.classes)} classes" if table.classes else ""
     unit = "% right" if table.classes else "per cent, unless said" if table.measures[0].percent else "units as said"
     rows = [
@@ -98,8 +98,7 @@ def _table(model: ModelHandle, table: ScoreTable) -> str:
 
 
 def _interval(measure: Measure, figure: Figure) -> str:
-    reach = f" [{measure.bare(figure.low)}, {measure.bare(figure.high)}]" if figure.high > figure.low else ""
-    return measure.bare(figure.value) + reach
+    return f"{measure.bare(figure.value)} {figure.reach(measure)}".rstrip()
 
 
 def _lineage(model: ModelHandle, curated: DatasetHandle, tags: Mapping[str, str]) -> str:

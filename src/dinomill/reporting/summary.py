@@ -125,8 +125,8 @@ def _scores(evaluation: EvaluationHandle) -> Group:
 
 def _score_table(evaluation: ScoreTable) -> Table:
     """The bar is the first measure's, where more is better."""
-    heads = [(one.title if one.percent or not one.unit else f"{one.title} ({one.unit})") for one in evaluation.measures]
-    table = _table(("", "left"), ("parameters", "right"), *((head, "right") for head in heads), ("", "left"))
+    heads = [(one.head, "right") for one in evaluation.measures]
+    table = _table(("", "left"), ("parameters", "right"), *heads, ("", "left"))
     first = evaluation.measures[0]
     best = max(abs(score.value(first.name)) for score in evaluation.scores) or 1.0
     for score in evaluation.scores:

@@ -13,6 +13,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -42,6 +43,7 @@ _VERSION = 1
 # The raw pixels' places: a cell of a 28th of the side, seen with its neighbours, averaged to at most 6 x 6.
 _PIXEL_CELLS, _PIXEL_SIDE, _PIXEL_LAYOUT = 28, 6, 4
 _CPU = torch.device("cpu")
+_FILES = ("patches.npy", "cls.npy")
 _SAID = 2**30  # bytes from which on a set's size is said
 
 
@@ -120,7 +122,7 @@ def _extract(images: PairedPaths, network: Network, data_hash: str, name: str, s
     side = network.preprocessing.image_size
     layouts = tuple(layout(size, side, str(path)) for size, path in zip(images.sizes, images.paths, strict=True))
     target = _folder(network, data_hash, settings)
-    if not target.is_dir():
+    if not all((target / file).is_file() for file in _FILES):
         what = f"evaluation: patch grids of {name} by {network.name}"
         with atomic_folder(target) as folder, progress(what, sum(map(len, layouts)), "windows") as bar:
             _compute(images, layouts, network, folder, settings, bar)
@@ -183,6 +185,9 @@ def _first(layouts: Sequence[Layout]) -> Rows:
 
 def _kept(folder: Path, layouts: tuple[Layout, ...]) -> Grids:
     first = _first(layouts)
+    for file in _FILES:
+        with suppress(OSError):  # read-only: nothing tidies it then
+            (folder / file).touch()  # in use: what nothing used for months is removed
     try:
         patches = np.load(folder / "patches.npy", mmap_mode="r", allow_pickle=False)
         cls = np.load(folder / "cls.npy", allow_pickle=False)

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 PROTOCOLS = {
     "knn": "dinomill.evaluation.protocols.knn.Knn",
     "linear": "dinomill.evaluation.protocols.linear.Linear",
+    "linear_grid": "dinomill.evaluation.protocols.linear_grid.LinearGrid",
+    "few_shot": "dinomill.evaluation.protocols.few_shot.FewShot",
+    "cost": "dinomill.evaluation.protocols.cost.Cost",
     "segmentation": "dinomill.evaluation.protocols.segmentation.Segmentation",
     "depth": "dinomill.evaluation.protocols.depth.Depth",
     "retrieval": "dinomill.evaluation.protocols.retrieval.Retrieval",

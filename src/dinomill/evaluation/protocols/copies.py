@@ -50,17 +50,17 @@ class Copies(Protocol[CopiesConfig, ClassifiedSet]):
 
     def measure(self, features: NetworkFeatures, data: ClassifiedSet, settings: Settings) -> Mapping[str, Measured]:
         """Look every copy up among originals and bank."""
-        del settings
         originals = _originals(len(data.queries), self.config.originals)
         gallery = torch.cat([features.queries.embedding[torch.from_numpy(originals)], features.bank.embedding])
+        gallery = gallery.to(settings.device)
         place = np.cumsum(originals) - 1  # of every query in the gallery, if it is there
         scores: dict[str, Floats] = {}
         right: dict[str, Mask] = {}
         for kind, changes in self._kinds.items():
-            copy = features.views[changes[0].name].embedding
+            copy = features.views[changes[0].name].embedding.to(settings.device)
             similarity, rows = nearest(copy, gallery, self.config.candidates)
-            scores[kind] = similarity.numpy()
-            right[kind] = (rows.numpy() == place[:, None]) & originals[:, None]
+            scores[kind] = similarity.cpu().numpy()
+            right[kind] = (rows.cpu().numpy() == place[:, None]) & originals[:, None]
         wanted = originals.astype(np.float64)
         details = {
             f"copies_{kind}": float(micro_average_precision(scores[kind], right[kind], wanted)[0]) for kind in scores

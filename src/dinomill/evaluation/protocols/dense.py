@@ -8,7 +8,7 @@ import numpy as np
 
 from dinomill.errors import InputError
 from dinomill.evaluation.dense.grids import Grids, GridSettings, extract_grids
-from dinomill.evaluation.features import compute_dtype, device
+from dinomill.evaluation.features import compute_dtype
 from dinomill.evaluation.protocols.base import Settings
 from dinomill.evaluation.sets.base import EvaluationSet
 from dinomill.images.paired import PairedPaths
@@ -25,7 +25,7 @@ def grids_of(
     how = GridSettings(
         settings.work,
         max(settings.batch_size // 4, 1),  # grids are seen at larger sizes than embeddings
-        device(),
+        settings.device,
         compute_dtype(settings.precision),
         image_size,
     )

@@ -25,7 +25,6 @@ from dinomill.evaluation.dense.depths import (
     predict_depth,
 )
 from dinomill.evaluation.dense.shown import Map, Shown, draw_depth, small_image, small_map
-from dinomill.evaluation.features import device
 from dinomill.evaluation.protocols.base import Measured, Protocol, Settings
 from dinomill.evaluation.protocols.config_dense import DepthConfig
 from dinomill.evaluation.protocols.dense import grids_of, require_two, shown_rows
@@ -75,7 +74,7 @@ class Depth(Protocol[DepthConfig, DepthSet]):
         of_bank, of_queries = grids_of(features, data, settings, self.config.image_size)
         bank, queries = Depths(data.bank, data.scale), Depths(data.queries, data.scale, data.crop)
         config, within = self.config, data.within
-        drawn = draw_depths(of_bank, bank, within, pixels=config.pixels, seed=settings.seed, device=device())
+        drawn = draw_depths(of_bank, bank, within, pixels=config.pixels, seed=settings.seed, device=settings.device)
         training = Training(config.rates, config.steps, config.batch, config.weight_decay)
         images, holdout, seed = len(bank), config.holdout, settings.seed
         bins = learn_bins(drawn, within, config.bins, training, images=images, holdout=holdout, seed=seed)

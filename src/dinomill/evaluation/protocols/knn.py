@@ -37,19 +37,17 @@ class Knn(Protocol[KnnConfig, ClassifiedSet]):
 
     def measure(self, features: NetworkFeatures, data: ClassifiedSet, settings: Settings) -> Mapping[str, Measured]:
         """Choose k on the bank, then count on the queries."""
-        labels, truth = torch.from_numpy(data.bank.labels), torch.from_numpy(data.queries.labels)
-        bank = features.bank.embedding
+        labels, truth = (torch.from_numpy(split.labels).to(settings.device) for split in (data.bank, data.queries))
+        bank, queries = (one.embedding.to(settings.device) for one in (features.bank, features.queries))
         by_choice = choose_k(bank, labels, self.config, seed=settings.seed)
         # Equal accuracies: the smaller k, which stands first.
         k = max(by_choice, key=lambda k: by_choice[k])
-        votes = knn_predict(
-            features.queries.embedding, bank, labels, ks=[*self.config.ks, k], temperature=self.config.temperature
-        )
+        votes = knn_predict(queries, bank, labels, ks=[*self.config.ks, k], temperature=self.config.temperature)
         by_k = {k: float((predicted == truth).double().mean()) for k, predicted in votes.items()}
         details = {f"knn_k{k}": value for k, value in by_k.items()}  # shown, but not chosen from
         details |= {f"choice_k{k}": value for k, value in by_choice.items()}  # on the bank, leave-one-out
-        right = Mean.of((votes[k] == truth).numpy())
-        return {"knn": Measured(right, votes[k].numpy(), {"k": k}, details)}
+        right = Mean.of((votes[k] == truth).cpu().numpy())
+        return {"knn": Measured(right, votes[k].cpu().numpy(), {"k": k}, details)}
 
     def draw(self, folder: Path, results: Results) -> Sequence[Path]:
         """Accuracy by k, and what the best network confuses."""
@@ -69,7 +67,7 @@ def choose_k(bank: Tensor, labels: Tensor, config: KnnConfig, *, seed: int) -> d
     """
     if len(bank) > config.choice_images:
         generator = torch.Generator().manual_seed(seed)
-        rows = torch.randperm(len(bank), generator=generator)[: config.choice_images]
+        rows = torch.randperm(len(bank), generator=generator)[: config.choice_images].to(bank.device)
         bank, labels = bank[rows], labels[rows]
     predicted = knn_predict(bank, bank, labels, ks=config.ks, temperature=config.temperature, exclude_self=True)
     return {k: float((classes == labels).double().mean()) for k, classes in predicted.items()}

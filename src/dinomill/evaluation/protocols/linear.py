@@ -35,8 +35,9 @@ class Linear(Protocol[LinearProbeConfig, ClassifiedSet]):
 
     def measure(self, features: NetworkFeatures, data: ClassifiedSet, settings: Settings) -> Mapping[str, Measured]:
         """Choose the strength on the held-out part, fit the whole bank with it."""
-        labels, truth = torch.from_numpy(data.bank.labels), torch.from_numpy(data.queries.labels)
-        found = probe(features.bank.embedding, labels, features.queries.embedding, self.config, seed=settings.seed)
+        labels, truth = (torch.from_numpy(split.labels).to(settings.device) for split in (data.bank, data.queries))
+        bank, queries = (one.embedding.to(settings.device) for one in (features.bank, features.queries))
+        found = probe(bank, labels, queries, self.config, seed=settings.seed)
         details = {f"choice_l2_{l2:g}": value for l2, value in found.holdout_accuracy.items()}
-        right = Mean.of((found.predicted == truth).numpy())
-        return {"linear": Measured(right, found.predicted.numpy(), {"l2": found.l2}, details)}
+        right = Mean.of((found.predicted == truth).cpu().numpy())
+        return {"linear": Measured(right, found.predicted.cpu().numpy(), {"l2": found.l2}, details)}

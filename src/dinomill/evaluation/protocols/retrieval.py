@@ -76,15 +76,14 @@ class Retrieval(Protocol[RetrievalConfig, ClassifiedSet | RetrievalSet]):
         self, features: NetworkFeatures, data: ClassifiedSet | RetrievalSet, settings: Settings
     ) -> Mapping[str, Measured]:
         """Rank the gallery for each query."""
-        del settings
         queries = features.views[_BOXED] if any(self._boxes) else features.queries
-        gallery = functional.normalize(features.bank.embedding.float(), dim=1)
+        gallery = functional.normalize(features.bank.embedding.to(settings.device).float(), dim=1)
         difficulties = _difficulties(data)
         each: dict[str, list[Figures]] = {}
         at_once = max(_AT_ONCE // len(gallery), 1)
-        normalised = functional.normalize(queries.embedding.float(), dim=1)
+        normalised = functional.normalize(queries.embedding.to(settings.device).float(), dim=1)
         for start in range(0, len(normalised), at_once):
-            scores = (normalised[start : start + at_once] @ gallery.T).numpy()
+            scores = (normalised[start : start + at_once] @ gallery.T).cpu().numpy()
             relations = _relations(data, start, start + len(scores))
             for difficulty in difficulties:
                 right, junk = (np.isin(relations, values) for values in _DIFFICULTIES[difficulty])

@@ -61,14 +61,15 @@ class Robustness(Protocol[RobustnessConfig, ClassifiedSet]):
 
     def measure(self, features: NetworkFeatures, data: ClassifiedSet, settings: Settings) -> Mapping[str, Measured]:
         """Classify the queries as they are and in every changed form."""
-        bank, labels = features.bank.embedding, torch.from_numpy(data.bank.labels)
+        bank = features.bank.embedding.to(settings.device)
+        labels = torch.from_numpy(data.bank.labels).to(settings.device)
         vote = KnnConfig(ks=self.config.ks, temperature=self.config.temperature)
         by_choice = choose_k(bank, labels, vote, seed=settings.seed)
         k = max(by_choice, key=lambda one: by_choice[one])
 
         def right(queries: SplitFeatures) -> Mask:
-            found = knn_predict(queries.embedding, bank, labels, ks=[k], temperature=vote.temperature)[k]
-            return np.equal(found.numpy(), data.queries.labels)
+            found = knn_predict(queries.embedding.to(bank), bank, labels, ks=[k], temperature=vote.temperature)[k]
+            return np.equal(found.cpu().numpy(), data.queries.labels)
 
         clean = right(features.queries)
         changed = {one.name: right(features.views[one.name]) for _, _, one in self._changes}

@@ -15,7 +15,6 @@ import numpy as np
 
 from dinomill.evaluation.dense.segment import Chosen, Masks, count_all, learn_segmentation, segment
 from dinomill.evaluation.dense.shown import Map, Shown, draw_segmentation, small_image, small_map
-from dinomill.evaluation.features import device
 from dinomill.evaluation.protocols.base import Measured, Protocol, Settings
 from dinomill.evaluation.protocols.config import LinearProbeConfig
 from dinomill.evaluation.protocols.config_dense import SegmentationConfig
@@ -65,7 +64,7 @@ class Segmentation(Protocol[SegmentationConfig, MaskedSet]):
             head,
             pixels=self.config.pixels,
             seed=settings.seed,
-            device=device(),
+            device=settings.device,
         )
         counts = count_all(chosen.head, of_queries, Masks(data.queries, data.ignored))
         self._predicted[features.network.label] = self._show(chosen, of_queries, data)

@@ -1,7 +1,8 @@
-"""Sets whose images have a class each: folders ``<split>/<class>/<image>``."""
+"""Sets whose images have a class each: folders ``<split>/<class>/<image>``, or a table with path, label and split."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,10 @@ import numpy as np
 from dinomill.errors import InputError
 from dinomill.evaluation.sets.base import EvaluationSet
 from dinomill.evaluation.sets.config import Limits, SetConfig
+from dinomill.evaluation.sets.manifest import is_manifest, read_splits
 from dinomill.images.labelled import LabelledPaths, find_labelled
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class ClassifiedSet(EvaluationSet[LabelledPaths]):
 
 
 def read(config: SetConfig, name: str, limits: Limits) -> ClassifiedSet:
-    """List a folder of classes.
+    """List a folder of classes, or the images of a table.
 
     Raises:
         InputError: When it is not of that layout, or holds too little to measure with.
@@ -44,18 +48,34 @@ def read(config: SetConfig, name: str, limits: Limits) -> ClassifiedSet:
             action="copy them, and set `labelled` in conf/local/globals.yml to the folder",
         )
     root = Path(config.labelled)
-    bank = find_labelled(root, limits.bank_split, limit=limits.max_bank)
-    queries = find_labelled(root, limits.query_split, classes=bank.classes, limit=limits.max_queries)
+    if is_manifest(config.labelled):
+        bank, queries = read_splits(root, limits)
+        root = root.parent
+    else:
+        bank = find_labelled(root, limits.bank_split, limit=limits.max_bank)
+        queries = find_labelled(root, limits.query_split, classes=bank.classes, limit=limits.max_queries)
     _check(bank, root / limits.bank_split)
     return ClassifiedSet(name, root, bank, queries)
 
 
-def _check(bank: LabelledPaths, folder: Path) -> None:
+def _check(bank: LabelledPaths, place: Path) -> None:
+    """Refuse what nothing can be measured with, and say what will measure badly."""
     counts = np.bincount(bank.labels, minlength=len(bank.classes))
     if len(bank.classes) < 2 or counts.max() < 2:
         raise InputError(
-            f"{folder} is too little to measure with.",
+            f"{place} is too little to measure with.",
             found=f"{len(bank.classes)} classes, at most {counts.max()} images in one",
             expected="at least two classes, and several images in each",
             action="put more labelled images there, or set `labelled` in conf/local/globals.yml to null",
+        )
+    single = [name for name, count in zip(bank.classes, counts, strict=True) if count == 1]
+    if single:
+        shown = ", ".join(single[:5]) + (f" and {len(single) - 5} more" if len(single) > 5 else "")
+        log.warning(
+            "%s has one image alone of %d of its %d classes (%s): nothing of them can be held out, so that k and "
+            "regularisation are chosen by the others. Add images of them, or leave these classes out.",
+            place,
+            len(single),
+            len(bank.classes),
+            shown,
         )

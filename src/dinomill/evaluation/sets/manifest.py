@@ -1,0 +1,121 @@
+"""A table of labelled images: ``path``, ``label``, ``split``, a row an image, as Parquet or CSV.
+
+Paths are relative to the table's folder, or absolute. Further columns are left alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dinomill.errors import InputError
+from dinomill.evaluation.sets.config import Limits
+from dinomill.images.labelled import LabelledPaths
+
+COLUMNS = ("path", "label", "split")
+SUFFIXES = (".parquet", ".csv")
+_NAMED = 5  # wrong rows that a message shows
+
+
+def is_manifest(location: str) -> bool:
+    """Whether a location is such a table, by its name."""
+    return Path(location).suffix.lower() in SUFFIXES
+
+
+def read_splits(path: Path, limits: Limits) -> tuple[LabelledPaths, LabelledPaths]:
+    """The two splits of a table; the bank's labels are the classes.
+
+    Raises:
+        InputError: When it cannot be read, lacks a column or a split, names files that are not there, or asks for
+            classes that the bank lacks.
+    """
+    rows = _rows(path)
+    bank = _split(path, rows, limits.bank_split)
+    classes = tuple(sorted(set(bank["label"])))
+    queries = _split(path, rows, limits.query_split)
+    if unknown := sorted(set(queries["label"]) - set(classes)):
+        raise InputError(
+            f"The split {limits.query_split} of {path} has classes that {limits.bank_split} lacks.",
+            found=_some(unknown),
+            expected=_some(list(classes)),
+            action="give both splits the same classes: what was never shown cannot be recognised",
+        )
+    return (
+        _listed(path, bank, classes, limits.max_bank),
+        _listed(path, queries, classes, limits.max_queries),
+    )
+
+
+def _rows(path: Path) -> dict[str, list[Any]]:
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    if not path.is_file():
+        raise InputError(
+            f"There is no {path}.", expected="a table with path, label, split", action="correct `labelled`"
+        )
+    try:
+        if path.suffix.lower() == ".parquet":
+            table = pyarrow.parquet.read_table(path)
+        else:
+            # As text: a label 007 is no number.
+            text = pyarrow.csv.ConvertOptions(
+                column_types=dict.fromkeys(COLUMNS, pa.string()), strings_can_be_null=True
+            )
+            table = pyarrow.csv.read_csv(path, convert_options=text)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(
+            f"{path} cannot be read as a table.", found=str(error).splitlines()[0], expected="Parquet or CSV"
+        ) from None
+    if missing := [name for name in COLUMNS if name not in table.column_names]:
+        raise InputError(
+            f"{path} lacks the column {missing[0]!r}.",
+            found=", ".join(table.column_names),
+            expected=", ".join(COLUMNS),
+            action="rename its columns",
+        )
+    columns = {name: table[name].to_pylist() for name in COLUMNS}
+    for row, values in enumerate(zip(*columns.values(), strict=True), start=1):
+        if any(value is None or value == "" for value in values):
+            named = dict(zip(COLUMNS, values, strict=True))
+            raise InputError(
+                f"Row {row} of {path} is not whole.", found=str(named), action="fill it in, or take it out"
+            )
+    return {name: [str(value) for value in values] for name, values in columns.items()}
+
+
+def _split(path: Path, rows: dict[str, list[Any]], split: str) -> dict[str, list[str]]:
+    kept = [index for index, name in enumerate(rows["split"]) if name == split]
+    if not kept:
+        present = sorted(set(rows["split"]))
+        raise InputError(
+            f"{path} has no image of the split {split}.",
+            found=f"splits there: {_some(present)}" if present else "a table without rows",
+            action="name the splits `train` and `test`, or set `bank_split` and `query_split`",
+        )
+    return {name: [rows[name][index] for index in kept] for name in ("path", "label")}
+
+
+def _listed(path: Path, rows: dict[str, list[str]], classes: tuple[str, ...], limit: int | None) -> LabelledPaths:
+    """In the order of classes and paths, as folders are listed."""
+    number = {name: index for index, name in enumerate(classes)}
+    found = sorted((number[label], path.parent / name) for name, label in zip(*rows.values(), strict=True))
+    if limit is not None and limit < len(found):
+        found = [found[index] for index in np.linspace(0, len(found) - 1, limit).round().astype(int)]
+    if lost := [str(file) for _, file in found if not file.is_file()]:
+        raise InputError(
+            f"{len(lost)} of {len(found)} images that {path} names are not there.",
+            found=_some(lost),
+            expected=f"paths relative to {path.parent}, or absolute ones",
+            action="correct the paths, or copy the images",
+        )
+    return LabelledPaths(
+        tuple(file for _, file in found), np.array([label for label, _ in found], dtype=np.int64), classes
+    )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")

@@ -1,0 +1,85 @@
+"""`dinomill evaluate` as somebody without a project uses it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from dinomill.commands.app import app
+from dinomill.errors import DinomillError
+from dinomill.evaluation import features
+from tests.digits import lay_out
+from tests.exported import export
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return lay_out(tmp_path_factory.mktemp("labelled"))
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    root = tmp_path_factory.mktemp("networks")
+    export(root / "one" / "vit", "one", depth=3, seed=1)
+    export(root / "two" / "vit", "two", depth=1, seed=2)
+    return [str(root / name / "vit") for name in ("one", "two")]
+
+
+def run(*arguments: str) -> str:
+    done = CliRunner().invoke(app, ["evaluate", *arguments], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_two_networks_are_held_against_each_other_and_a_second_protocol_costs_no_pass(
+    networks: list[str],
+    labelled: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cache, file = tmp_path / "cache", tmp_path / "scores.json"
+    common = ["-m", networks[0], "-m", networks[1], "--on", str(labelled), "--cache", str(cache)]
+    text = run(*common, "--json", str(file))
+    for said in ("raw pixels", "random initialisation", "one/vit", "two/vit", "chance", "120 images scored, 300 to"):
+        assert said in text
+    assert "two/vit over one/vit" in text
+    found = json.loads(file.read_text())
+    assert [model["kind"] for model in found["models"]] == ["pixels", "random", "model", "model"]
+    pixels, _, first, second = found["models"]
+    assert pixels["scores"]["knn"]["value"] > 0.85
+    gained = found["differences"]["two/vit over one/vit"]["knn"]["value"]
+    assert gained == pytest.approx(second["scores"]["knn"]["value"] - first["scores"]["knn"]["value"], abs=2e-6)
+    assert found["images"]["classes"] == [f"digit {number}" for number in range(10)]
+    assert set(found["sources"]) == {"knn", "linear"}
+    monkeypatch.setattr(features, "_run", None)  # any forward pass would fail now
+    again = json.loads(run(*common, "-p", "few_shot", "--json", "-"))
+    assert [measure["name"] for measure in again["measures"]] == ["few_shot_1", "few_shot_5", "few_shot_10"]
+    assert run(*common) == text.replace(f"\nwritten: {file}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--task", "juggling"], "no task 'juggling'"),
+        (["--protocol", "nearest"], "no protocol 'nearest'"),
+        (["--query-split", "val"], "no labelled split"),
+    ],
+)
+def test_what_is_wrong_is_said_in_terms_of_the_options(
+    networks: list[str],
+    labelled: Path,
+    tmp_path: Path,
+    arguments: list[str],
+    said: str,
+) -> None:
+    with pytest.raises(DinomillError, match=said) as raised:
+        run("-m", networks[0], "--on", str(labelled), "--cache", str(tmp_path), *arguments)
+    assert "globals.yml" not in str(raised.value)
+
+
+def test_no_network_is_said_to_be_none(labelled: Path, tmp_path: Path) -> None:
+    with pytest.raises(DinomillError, match="nowhere"):
+        run("-m", str(tmp_path / "nowhere"), "--on", str(labelled), "--cache", str(tmp_path))
