@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from dinomill.errors import InputError
+from dinomill.errors import ConfigError, InputError
 from dinomill.evaluation.config import EvaluationConfig
 from dinomill.evaluation.evaluate import evaluate
 from dinomill.evaluation.sets.base import read_set
@@ -156,6 +156,25 @@ def test_depth_sets_know_what_counts(slopes: Path) -> None:
     assert other.sha256 != data.sha256
     with pytest.raises(InputError, match="holds whole numbers"):
         read_set(config.model_copy(update={"scale": None}), "slopes", LIMITS)
+
+
+def test_a_folder_may_say_how_it_is_read(slopes: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(slopes, copy)
+    (copy / "set.json").write_text('{"scale": 0.001, "unit": "metres"}')
+    data = read_set(SetConfig(labelled=str(copy), kind="depth"), "slopes", LIMITS)
+    assert isinstance(data, DepthSet) and data.scale == 0.001 and data.unit == "metres"
+    own = read_set(SetConfig(labelled=str(copy), kind="depth", scale=0.01), "slopes", LIMITS)
+    assert isinstance(own, DepthSet) and own.scale == 0.01 and own.unit == "metres"
+    for text, message in (("{", "not valid JSON"), ('{"scales": 1}', "cannot be used"), ("[1]", "cannot be used")):
+        (copy / "set.json").write_text(text)
+        with pytest.raises(InputError, match=message):
+            read_set(SetConfig(labelled=str(copy), kind="depth"), "slopes", LIMITS)
+    (copy / "set.json").write_text('{"scale": -1}')
+    with pytest.raises(ConfigError, match=r"set\.json"):
+        read_set(SetConfig(labelled=str(copy), kind="depth"), "slopes", LIMITS)
 
 
 def _masks(folder: Path, **changes: object) -> MaskedSet:

@@ -14,7 +14,7 @@ from dinomill.arrays import Floats
 from dinomill.evaluation.dense.depths import Depths, Range
 from dinomill.evaluation.sets.base import EvaluationSet, hash_files
 from dinomill.evaluation.sets.config import Limits, SetConfig
-from dinomill.evaluation.sets.folders import require_folder
+from dinomill.evaluation.sets.folders import described, require_folder
 from dinomill.images.paired import PairedPaths, find_paired
 
 
@@ -59,6 +59,7 @@ def read(config: SetConfig, name: str, limits: Limits) -> DepthSet:
         InputError: When files are missing or differ in size, or a map holds no depth.
     """
     root = require_folder(config)
+    config = described(config, root)
     targets = config.targets or "depth"
     bank = find_paired(root, limits.bank_split, targets, limit=limits.max_bank)
     queries = find_paired(root, limits.query_split, targets, limit=limits.max_queries)

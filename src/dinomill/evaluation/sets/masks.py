@@ -15,7 +15,7 @@ from dinomill.arrays import Rows
 from dinomill.errors import InputError
 from dinomill.evaluation.sets.base import EvaluationSet, hash_files
 from dinomill.evaluation.sets.config import Limits, SetConfig
-from dinomill.evaluation.sets.folders import require_folder
+from dinomill.evaluation.sets.folders import described, require_folder
 from dinomill.images.masks import read_mask
 from dinomill.images.paired import CLASSES_NAME, PairedPaths, find_paired, read_class_names
 
@@ -70,6 +70,7 @@ def read(config: SetConfig, name: str, limits: Limits) -> MaskedSet:
         InputError: When files are missing or differ in size, or an id has no name.
     """
     root = require_folder(config)
+    config = described(config, root)
     targets = config.targets or "masks"
     bank = find_paired(root, limits.bank_split, targets, limit=limits.max_bank)
     queries = find_paired(root, limits.query_split, targets, limit=limits.max_queries)
