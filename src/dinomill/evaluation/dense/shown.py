@@ -16,7 +16,8 @@ from dinomill.images.labelled import read_image
 
 Map = npt.NDArray[np.float32]
 _SIDE = 160  # of a picture in a figure, pixels
-_IGNORED = (0.5, 0.5, 0.5, 0.35)
+_IGNORED = (0.9, 0.9, 0.9, 0.85)
+_BACKGROUND = "background"
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def draw_segmentation(path: Path, shown: Sequence[Shown], classes: Sequence[str]
         title: Above all.
     """
     present = np.unique(np.concatenate([_known(m) for one in shown for m in (one.truth, *one.predicted.values())]))
-    colours = _colours(len(classes))
+    colours = _colours(classes)
 
     def panel(axes: Any, one: Shown, values: Map) -> None:
         axes.imshow(np.asarray(Image.fromarray(one.image).convert("L")), cmap="gray", vmin=0, vmax=255)
@@ -69,8 +70,12 @@ def draw_segmentation(path: Path, shown: Sequence[Shown], classes: Sequence[str]
         overlay[known] = [*map(colours.__getitem__, values[known].astype(int).tolist())]
         axes.imshow(overlay)
 
-    figure, place = _figure(shown, title, panel)
-    _legend(figure, place, [(str(classes[int(index)]), colours[int(index)]) for index in present[:24]])
+    figure, place = _figure(shown, title, panel, below=0.55)
+    _legend(
+        figure,
+        place,
+        [(classes[index], colours[index]) for index in present.astype(int)[:24] if classes[index] != _BACKGROUND],
+    )
     return _save(figure, path)
 
 
@@ -91,17 +96,17 @@ def draw_depth(path: Path, shown: Sequence[Shown], unit: str, title: str) -> Pat
         if values is one.truth:
             axes.set_xlabel(f"{low:.3g} to {high:.3g} {unit}", fontsize=7)
 
-    figure, _ = _figure(shown, title, panel)
+    figure, _ = _figure(shown, title, panel, below=0.25)
     return _save(figure, path)
 
 
-def _figure(shown: Sequence[Shown], title: str, panel: Any) -> tuple[Any, float]:
+def _figure(shown: Sequence[Shown], title: str, panel: Any, *, below: float) -> tuple[Any, float]:
+    """Rows of panels, with so many inches left free below them, and where these begin."""
     from matplotlib.figure import Figure
 
     names = ["image", "truth", *shown[0].predicted]
     shapes = [one.image.shape[:2] for one in shown]
     width = max(shape[1] / shape[0] for shape in shapes)
-    below = 0.55  # inches, for a legend
     height = 1.45 * len(shown) + 0.6 + below
     figure = Figure(figsize=(1.35 * max(width, 0.8) * len(names) + 0.2, height))
     grid = figure.subplots(len(shown), len(names), squeeze=False)
@@ -137,16 +142,17 @@ def _save(figure: Any, path: Path) -> Path:
     return path
 
 
-def _colours(count: int) -> list[tuple[float, float, float, float]]:
-    """As many colours as there are classes, neighbours far apart."""
+def _colours(classes: Sequence[str]) -> list[tuple[float, float, float, float]]:
+    """As many colours as there are classes, neighbours far apart; a background is left as it is."""
     from matplotlib import colormaps
 
-    base = colormaps["tab10" if count <= 10 else "tab20"].colors
+    # Grey is what is ignored.
+    base = [one for one in colormaps["tab10" if len(classes) <= 10 else "tab20"].colors if max(one) - min(one) > 0.05]
     found = []
-    for index in range(count):
+    for index, name in enumerate(classes):
         red, green, blue = base[index % len(base)]
         darker = 1 - 0.25 * (index // len(base) % 3)
-        found.append((red * darker, green * darker, blue * darker, 0.6))
+        found.append((red * darker, green * darker, blue * darker, 0.0 if name == _BACKGROUND else 0.6))
     return found
 
 
