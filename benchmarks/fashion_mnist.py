@@ -19,13 +19,16 @@ import torch
 from measuring import Table, command_line, finish
 from torch import Tensor
 
-from dinomill.evaluation.config import EvaluationConfig
-from dinomill.evaluation.measure import Labels, measure
+from dinomill.evaluation.config import RandomConfig
+from dinomill.evaluation.logistic import probe
 from dinomill.evaluation.networks import random_backbone, random_shape
+from dinomill.evaluation.protocols.config import KnnConfig, LinearProbeConfig
+from dinomill.evaluation.protocols.knn import choose_k
 from dinomill.images.preprocess import PreprocessingConfig
 from dinomill.models import VisionTransformerConfig, save_backbone
 from dinomill.sample.fashion_mnist import fetch_full, read_split
 from dinomill.serving.predictor import Predictor
+from dinomill.vectors.knn import knn_predict
 
 SHIPPED = Path(__file__).parents[1] / "data" / "00_shipped" / "fashion_mnist"
 
@@ -35,13 +38,12 @@ def measure_rows(model: Path, source: Path, first: int | None) -> dict[str, dict
     (bank, bank_labels), (queries, query_labels) = (
         tuple(part[:first] for part in read_split(source, split)) for split in ("train", "t10k")
     )
-    labels = Labels(*(torch.from_numpy(values.astype(np.int64)) for values in (bank_labels, query_labels)))
-    nowhere = Path("not-written")
-    config = EvaluationConfig(output=nowhere, work=nowhere, knn={"ks": (5, 10, 20, 50)})
+    labels, truth = (torch.from_numpy(values.astype(np.int64)) for values in (bank_labels, query_labels))
+    neighbours = KnnConfig(ks=(5, 10, 20, 50))
 
     trained = Predictor(model)
     mean, std = trained.preprocessing.mean[0], trained.preprocessing.std[0]
-    random = random_backbone(random_shape(trained.model.config, config.random), seed=0)
+    random = random_backbone(random_shape(trained.model.config, RandomConfig()), seed=0)
     rows: dict[str, Callable[[Tensor], Tensor]] = {
         "raw pixels": lambda batch: batch.flatten(1),
         "random initialisation": Predictor(random, preprocessing=trained.preprocessing).embed_batch,
@@ -55,10 +57,14 @@ def measure_rows(model: Path, source: Path, first: int | None) -> dict[str, dict
             normalised = torch.tensor(images[:, None]).float().div(255).sub(mean).div(std)
             return torch.cat([embed(batch) for batch in torch.split(normalised, 500)])
 
-        scores = measure(features(bank), features(queries), labels, config)
-        knn, linear = 100 * scores.knn.value, 100 * scores.linear.value
+        of_bank, of_queries = features(bank), features(queries)
+        choices = choose_k(of_bank, labels, neighbours, seed=0)
+        k = max(choices, key=lambda k: choices[k])
+        voted = knn_predict(of_queries, of_bank, labels, ks=[k], temperature=neighbours.temperature)[k]
+        said = probe(of_bank, labels, of_queries, LinearProbeConfig()).predicted
+        knn, linear = (100 * float((predicted == truth).double().mean()) for predicted in (voted, said))
         figures[name] = {"knn": knn, "linear": linear}
-        table.row(name, f"{knn:.2f}", str(scores.k), f"{linear:.2f}")
+        table.row(name, f"{knn:.2f}", str(k), f"{linear:.2f}")
     return figures
 
 

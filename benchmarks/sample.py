@@ -23,8 +23,8 @@ from torch import Tensor
 
 from dinomill.arrays import Pixels
 from dinomill.evaluation.config import EvaluationConfig, RandomConfig, ReferenceConfig
-from dinomill.evaluation.measure import choose_k
 from dinomill.evaluation.networks import Network, compared
+from dinomill.evaluation.protocols.knn import choose_k
 from dinomill.features.base import EFFICIENTNET
 from dinomill.handles import ModelHandle, StudentsHandle
 from dinomill.images.labelled import LabelledImages, read_labelled
@@ -70,13 +70,15 @@ def measure(network: Network, bank: LabelledImages, queries: LabelledImages) -> 
     config = EvaluationConfig(output=Path("not-written"), work=Path("not-written"))
     labels, truth = torch.from_numpy(bank.labels), torch.from_numpy(queries.labels)
     of_bank = features(network, list(bank.images))
-    choices = {name: choose_k(vectors, labels, config) for name, vectors in of_bank.items()}
+    choices = {
+        name: choose_k(vectors, labels, config.protocols.knn, seed=config.seed) for name, vectors in of_bank.items()
+    }
     pooling = max(choices, key=lambda name: max(choices[name].values()))
     k = max(choices[pooling], key=lambda k: choices[pooling][k])
     shares = []
     for reach in SHIFTS:
         of_queries = features(network, moved(queries.images, reach))[pooling]
-        votes = knn_predict(of_queries, of_bank[pooling], labels, ks=[k], temperature=config.knn.temperature)
+        votes = knn_predict(of_queries, of_bank[pooling], labels, ks=[k], temperature=config.protocols.knn.temperature)
         shares.append(100 * float((votes[k] == truth).double().mean()))
     return max(choices[pooling].values()), shares
 

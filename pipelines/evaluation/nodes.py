@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dinomill.evaluation.config import EvaluationConfig
-from dinomill.handles import EvaluationHandle, ModelHandle, StudentsHandle
+from dinomill.handles import DatasetHandle, EvaluationHandle, ModelHandle, StudentsHandle
 
 
 def evaluate(
-    labelled: str | None, teacher: ModelHandle, students: StudentsHandle, config: EvaluationConfig
+    labelled: str | None,
+    teacher: ModelHandle,
+    students: StudentsHandle,
+    curated: DatasetHandle,
+    config: EvaluationConfig,
 ) -> EvaluationHandle:
     """Measure raw pixels, a random network, the teacher and the students on the labelled images."""
     from dinomill import tracking
     from dinomill.evaluation.evaluate import evaluate as measure
     from dinomill.evaluation.record import record
 
-    handle = measure(labelled, teacher, students, config)
+    handle = measure(labelled, teacher, students, config, curated)
     record(tracking.attach(), handle, labelled)
     return handle

@@ -9,5 +9,5 @@ from dinomill.pipelines.evaluation.nodes import evaluate
 
 def create_pipeline() -> Pipeline:
     """Labelled images, teacher and students in, table of scores out."""
-    inputs = ["labelled", "teacher", "students", "params:evaluation"]
+    inputs = ["labelled", "teacher", "students", "curated", "params:evaluation"]
     return pipeline([node(evaluate, inputs, "evaluation", name="evaluate")])

@@ -137,7 +137,9 @@ class EvaluationHandle(Handle, ScoreTable):
 
     def tables(self) -> dict[str | None, ScoreTable]:
         """Every table that has rows: that of the labelled set has no name."""
-        return {name: table for name, table in {None: self, **self.sets}.items() if table.scores}
+        tables: dict[str | None, ScoreTable] = {None: self}
+        tables.update(self.sets)
+        return {name: table for name, table in tables.items() if table.scores}
 
 
 class RegistrationHandle(Handle):

@@ -68,6 +68,9 @@ class EvaluationConfig(Config):
     references: tuple[ReferenceConfig, ...] = Field(
         default=(), description="networks made elsewhere, a row each; they decide nothing"
     )
+    trained_on: Literal["refuse", "flag"] = Field(
+        default="refuse", description="when a file that is scored was trained on: stop, or say so and measure"
+    )
     champion: str | None = Field(
         default=None, description="address of the version in use, as a row where there is one: models:/NAME@champion"
     )

@@ -14,8 +14,9 @@ from dinomill.evaluation.protocols.base import Settings
 from dinomill.evaluation.results import Results
 from dinomill.evaluation.sets.base import read_set
 from dinomill.evaluation.statistics import Bootstrap
+from dinomill.evaluation.trained_on import check_not_trained_on
 from dinomill.evaluation.write import shown_rows, write_results
-from dinomill.handles import EvaluationHandle, ModelHandle, StudentsHandle
+from dinomill.handles import DatasetHandle, EvaluationHandle, ModelHandle, StudentsHandle
 from dinomill.storage.atomic import fresh_folder
 
 log = logging.getLogger(__name__)
@@ -24,7 +25,11 @@ LABELLED = "labelled"  # the set that `labelled` of globals.yml names
 
 
 def evaluate(
-    labelled: str | None, teacher: ModelHandle, students: StudentsHandle, config: EvaluationConfig
+    labelled: str | None,
+    teacher: ModelHandle,
+    students: StudentsHandle,
+    config: EvaluationConfig,
+    curated: DatasetHandle | None = None,
 ) -> EvaluationHandle:
     """Measure pixels, random networks, teacher and students on every labelled set; write tables, plots and features.
 
@@ -33,9 +38,10 @@ def evaluate(
         teacher: The pretrained network.
         students: The distilled ones.
         config: Protocols, further sets and folders.
+        curated: What they were trained on; None: unknown, and labelled images are not looked for in it.
 
     Raises:
-        InputError: When a labelled set is not of its layout, or an image of it cannot be decoded.
+        InputError: When a labelled set is not of its layout, was trained on, or an image of it cannot be decoded.
         QualityError: When a table of scores does not meet its contract; nothing is written then.
     """
     sets = ({} if labelled is None else {LABELLED: config.main(labelled)}) | config.sets
@@ -48,6 +54,8 @@ def evaluate(
     found: dict[str, Results] = {}
     for name, one in sets.items():
         data = read_set(one, name, one.limits(config.limits))
+        if curated is not None:
+            check_not_trained_on(data, curated.manifest, config.trained_on, near=name != LABELLED)
         protocols = [build(protocol, config.protocols) for protocol in one.measured]
         found[name] = compare(networks, data, protocols, comparison(config, len(data.queries), main=name == LABELLED))
     check_tables({name: results.table for name, results in found.items()}, config)

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dinomill.curation.scan.preflight import EMPTY_TILE, PreflightConfig, Rejected
-from dinomill.curation.scan.signatures import signature, thumbnail
+from dinomill.curation.scan.signatures import signature
 from dinomill.images.decode import DecodeError, ImageInfo, decode_image, probe_image, stored_values
 from dinomill.images.listing import TILE, Item, read_item
+from dinomill.images.looks import thumbnail
 from dinomill.images.pixels import luminance, to_channels
 
 _COLOUR = 12  # grey levels between a pixel's channels: JPEG's rounding and a scanner's noise stay below

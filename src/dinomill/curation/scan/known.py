@@ -56,7 +56,12 @@ _READ_FIELDS = (pa.field("sha256", pa.binary(KEY), nullable=False), pa.field("by
 _READ = pa.schema([KEY_FIELD, *_READ_FIELDS])
 _ATTEMPTS = 3  # to find every file's look after looking at what was missing
 
-_CODE = (*made_of.CODE, "dinomill.curation.scan.preflight", "dinomill.curation.scan.signatures")  # decides a look
+_CODE = (  # decides a look
+    *made_of.CODE,
+    "dinomill.curation.scan.preflight",
+    "dinomill.curation.scan.signatures",
+    "dinomill.images.looks",
+)
 
 
 class ScanTask(Task):

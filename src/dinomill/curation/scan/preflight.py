@@ -16,11 +16,10 @@ from dinomill.curation.scan.signatures import (
     SIGNATURE_LENGTH,
     colours,
     measure,
-    perceptual_hash,
     signature,
-    thumbnail,
 )
 from dinomill.images.decode import MAX_PIXELS, DecodeError, decode_image, probe_image, stored_values
+from dinomill.images.looks import perceptual_hash, thumbnail
 from dinomill.images.pixels import luminance, to_channels
 
 _KEPT_SEGMENT = 0xEE  # Adobe's says how colours are coded; all other application segments are metadata

@@ -10,7 +10,7 @@ It sees brightness alone: the colours stand beside it, in the same row, for thos
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,6 @@ from dinomill.vectors.rows import unit
 BRIGHTNESS = 256  # numbers of the signature that say where it is brighter and darker
 COLOUR_SIDE = 8  # of the thumbnail of colours
 SIGNATURE_LENGTH = BRIGHTNESS + 3 * COLOUR_SIDE**2
-_SIDE = 32  # of the thumbnail that hash and signature are made from
 _FINE, _WIDE = 1.2, 4.0  # standard deviations of the two blurs, in pixels of the thumbnail
 
 
@@ -32,26 +31,6 @@ class Quality(NamedTuple):
     contrast: float  # standard deviation, in [0, 1]
     sharpness: float  # variance of the Laplacian of luminance in [0, 1]
     entropy: float  # of the histogram, in bits
-
-
-def thumbnail(grey: Pixels) -> Floats:
-    """The luminance [H, W] squeezed to [32, 32], free of aliasing."""
-    import cv2
-
-    if min(grey.shape) > 4 * _SIDE and max(grey.shape) <= 8 * _SIDE:
-        # At most a half, so hardly any aliasing; averaging whole pixels is then three times as fast.
-        grey = _cv(cv2.resize(grey, (4 * _SIDE, 4 * _SIDE), interpolation=cv2.INTER_LINEAR))
-    shrink = cv2.INTER_LINEAR if min(grey.shape) < _SIDE else cv2.INTER_AREA
-    return np.asarray(cv2.resize(grey, (_SIDE, _SIDE), interpolation=shrink), dtype=np.float32)
-
-
-def perceptual_hash(small: Floats) -> int:
-    """64 bits: which of the 8×8 lowest cosine frequencies of a thumbnail [32, 32] exceed their median."""
-    import cv2
-
-    low = cv2.dct(small)[:8, :8].ravel()
-    bits = low > np.partition(low[1:], 31)[31]  # the median of 63; the mean grey is no feature of the picture
-    return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
 def signature(small: Floats) -> npt.NDArray[np.int8]:
@@ -127,7 +106,3 @@ def measure(grey: Pixels) -> Quality:
         sharpness=float(edge_deviation[0, 0] / 255) ** 2,
         entropy=max(0.0, float(-(share * np.log2(share)).sum())),
     )
-
-
-def _cv(array: Any) -> Pixels:
-    return np.asarray(array, dtype=np.uint8)

@@ -14,6 +14,7 @@ from dinomill.planning.checks.others import check_others
 from dinomill.planning.checks.places import check_places
 from dinomill.planning.checks.problems import Problem
 from dinomill.planning.checks.request import Request
+from dinomill.planning.checks.sets import check_sets
 from dinomill.planning.checks.settings import check_settings
 from dinomill.planning.checks.shapes import check_shapes
 from dinomill.tracking import store_at_work
@@ -27,6 +28,7 @@ _CHECKS: tuple[Callable[[Request], Iterator[Problem]], ...] = (
     check_images,
     check_mixtures,
     check_labelled,
+    check_sets,
     check_amounts,
     check_measures,
 )

@@ -174,6 +174,15 @@ def _numbers(request: Request, root: Path, found: dict[str, LabelledPaths]) -> I
             yield _few(root / split, images, counts, f"images enough to hold {share:.0%} of a class back for choosing")
         elif empty:
             yield _few(root / split, images, counts, f"images of every class; {some(empty)} has none")
+        elif single := [name for name, many in zip(images.classes, counts, strict=True) if many == 1]:
+            yield Problem(
+                KEY,
+                f"{count(len(single), 'class', 'classes')} of {root / split} {'has' if len(single) == 1 else 'have'} "
+                "one image alone: nothing of them can be held out, and k and regularisation are chosen by the others.",
+                found=some(single),
+                action="add images of them, or leave these classes out",
+                warning=True,
+            )
 
 
 def _few(folder: Path, images: LabelledPaths, counts: npt.NDArray[np.int64], wanted: str) -> Problem:
