@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from sklearn.metrics import average_precision_score
 
-from dinomill.errors import InputError
+from dinomill.errors import ConfigError, InputError
 from dinomill.evaluation.config import EvaluationConfig
 from dinomill.evaluation.evaluate import evaluate
 from dinomill.evaluation.networks import Network
@@ -76,6 +76,17 @@ def test_digits_are_retrieved_by_their_pixels_and_hurt_by_what_happens_to_them(h
     assert pixels.value("kept") == pytest.approx(mean / details["robust_clean"])
     # A compressed or blurred digit is next to itself; a mirrored one is hardly ever.
     assert details["copies_found_blur"] > 0.6 > details["copies_found_flip"]
+
+
+def test_nothing_to_change_or_to_find_is_refused(labelled: Path) -> None:
+    with pytest.raises(ConfigError, match="name at least one change"):
+        ProtocolsConfig.parse(
+            {"robustness": {"severities": [], "shifts": [], "scales": [], "turns": []}}, where="the test"
+        )
+    data = read_set(SetConfig(labelled=str(labelled)), "digits", Limits("train", "test", None, None))
+    few = ProtocolsConfig.parse({"copies": {"originals": 0.001}}, where="the test")
+    with pytest.raises(InputError, match="too few queries to look copies up"):
+        build("copies", few).check(data)
 
 
 def test_half_of_the_queries_are_in_the_gallery() -> None:

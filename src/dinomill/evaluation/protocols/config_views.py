@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from dinomill.config import Config
 
@@ -70,3 +70,9 @@ class RobustnessConfig(Config):
         if any(value <= 0 for value in values):
             raise ValueError("every value must be above 0")
         return values
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not (self.severities or self.shifts or self.scales or self.turns):
+            raise ValueError("name at least one change: severities, shifts, scales or turns")
+        return self

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from dinomill.arrays import Figures, Floats, Mask
+from dinomill.errors import InputError
 from dinomill.evaluation.changes import copies
 from dinomill.evaluation.protocols.base import Measured, Protocol, Settings
 from dinomill.evaluation.protocols.config_views import CopiesConfig
@@ -47,6 +48,19 @@ class Copies(Protocol[CopiesConfig, ClassifiedSet]):
         """The µAP of all kinds of copies together."""
         del data
         return (Measure(name="copies", title="copies, µAP"),)
+
+    def check(self, data: ClassifiedSet) -> None:
+        """Some query must lie in the gallery.
+
+        Raises:
+            InputError: When there are too few queries for that.
+        """
+        if not _originals(len(data.queries), self.config.originals).any():
+            raise InputError(
+                f"{data.name} has too few queries to look copies up.",
+                found=f"{len(data.queries)}, of which a share of {self.config.originals:g} lies in the gallery: none",
+                action="take more queries, or a larger protocols.copies.originals",
+            )
 
     def measure(self, features: NetworkFeatures, data: ClassifiedSet, settings: Settings) -> Mapping[str, Measured]:
         """Look every copy up among originals and bank."""
