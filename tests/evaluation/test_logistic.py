@@ -62,6 +62,17 @@ def test_the_default_tolerance_costs_no_accuracy(digits: tuple[Tensor, Tensor]) 
         assert float((ours == best).double().mean()) >= 0.995
 
 
+def test_the_chosen_probe_is_within_a_third_of_a_point_of_a_converged_regression(digits: tuple[Tensor, Tensor]) -> None:
+    features, labels = digits
+    found = probe(features[:1000], labels[:1000], features[1000:], LinearProbeConfig())
+    inputs = scaled(features[:1000])
+    mean, scale = features[:1000].mean(dim=0), (features[:1000] - features[:1000].mean(dim=0)).square().sum(dim=1)
+    queries = ((features[1000:] - mean) / scale.mean().sqrt()).double().numpy()
+    peer = LogisticRegression(C=1 / (found.l2 * 1000), max_iter=20_000, tol=1e-9).fit(inputs, labels[:1000].numpy())
+    ours = float((found.predicted == labels[1000:]).double().mean())
+    assert abs(ours - peer.score(queries, labels[1000:].numpy())) <= 0.003
+
+
 def test_pieces_change_nothing(digits: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     features, labels = digits
     whole = fit(features, labels, 10, STRENGTHS, LinearProbeConfig())

@@ -19,13 +19,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 
 from dinomill.evaluation.protocols.base import Measured, Protocol, Settings
 from dinomill.evaluation.protocols.config import CostConfig
 from dinomill.evaluation.sets.base import EvaluationSet
+from dinomill.evaluation.sets.config import Kind
 from dinomill.evaluation.statistics import Exact
 from dinomill.scores import Measure
 from dinomill.storage.atomic import write_text
@@ -53,7 +54,7 @@ class Cost(Protocol[CostConfig, EvaluationSet[Any]]):
     """Speed, size and energy."""
 
     name = "cost"
-    kinds = ("classes", "segmentation", "depth", "retrieval")
+    kinds = get_args(Kind)
     source = "measured here"
 
     def measures(self, data: EvaluationSet[Any]) -> tuple[Measure, ...]:
