@@ -132,7 +132,7 @@ def _is_usable(path: Path) -> bool:
 def _composed(
     backgrounds: Sequence[str], stamps: dict[int, list[Path]], side: int, random: Random
 ) -> tuple[Pixels, Pixels]:
-    pixels = _background(backgrounds[random.integers(len(backgrounds))], side, random).astype(np.float32)
+    pixels = _background(backgrounds[int(random.integers(len(backgrounds)))], side, random).astype(np.float32)
     mask = np.zeros((side, side), np.uint8)
     labels = sorted(stamps)
     for _ in range(int(random.integers(1, 4))):

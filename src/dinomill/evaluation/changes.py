@@ -60,7 +60,7 @@ class Change:
 
 def noise(pixels: Pixels, amount: float, random: np.random.Generator) -> Pixels:
     """Gaussian noise of a standard deviation, of 1."""
-    return _rounded(pixels + random.normal(0, amount * 255, pixels.shape).astype(np.float32))
+    return _rounded(pixels.astype(np.float32) + random.normal(0, amount * 255, pixels.shape).astype(np.float32))
 
 
 def blur(pixels: Pixels, amount: float, random: np.random.Generator) -> Pixels:
@@ -69,7 +69,8 @@ def blur(pixels: Pixels, amount: float, random: np.random.Generator) -> Pixels:
 
     del random
     sigma = amount * min(pixels.shape[:2]) / _REFERENCE
-    return np.asarray(cv2.GaussianBlur(pixels, (0, 0), sigma)).reshape(pixels.shape)
+    blurred: Pixels = np.asarray(cv2.GaussianBlur(pixels, (0, 0), sigma), dtype=np.uint8).reshape(pixels.shape)
+    return blurred
 
 
 def jpeg(pixels: Pixels, amount: float, random: np.random.Generator) -> Pixels:
@@ -164,7 +165,8 @@ def _warped(pixels: Pixels, degrees: float, factor: float) -> Pixels:
     height, width = pixels.shape[:2]
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, factor)
     warped = cv2.warpAffine(pixels, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-    return np.asarray(warped).reshape(pixels.shape)
+    found: Pixels = np.asarray(warped, dtype=np.uint8).reshape(pixels.shape)
+    return found
 
 
 def _rounded(values: Floats) -> Pixels:

@@ -97,5 +97,5 @@ def _part(name: str, of: Band, side: int, random: Random) -> Pixels:
 def _palette(count: int) -> list[int]:
     from matplotlib import colormaps
 
-    colours = colormaps["tab20"].colors
+    colours = [colormaps["tab20"](index)[:3] for index in range(20)]
     return [round(255 * value) for index in range(count) for value in colours[index % len(colours)]]

@@ -43,7 +43,9 @@ class DepthErrors(NamedTuple):
 class DepthHead(Protocol):
     """From places to depth."""
 
-    scaling: Scaling
+    @property
+    def scaling(self) -> Scaling:
+        """Of places and class token."""
 
     def depth(self, features: Tensor) -> Tensor:
         """``[…, D]`` standardised to ``[…]``."""

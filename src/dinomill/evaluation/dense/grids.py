@@ -250,7 +250,7 @@ def _as_grid(tokens: Tokens, name: str) -> Halves:
             expected="patch tokens, or a map",
             action="leave segmentation and depth out for it",
         )
-    halves: Halves = patches.unflatten(1, (side, side)).half().cpu().numpy()
+    halves: Halves = patches.reshape(len(patches), side, side, -1).half().cpu().numpy()
     if not np.isfinite(halves).all():
         raise InputError(
             f"{name} gives features that are no numbers, or too large for half precision.",

@@ -126,7 +126,7 @@ def _figure(shown: Sequence[Shown], title: str, panel: Any, *, below: float) -> 
     return figure, below / height
 
 
-def _legend(figure: Any, place: float, entries: Sequence[tuple[str, tuple[float, ...]]]) -> None:
+def _legend(figure: Any, place: float, entries: Sequence[tuple[str, tuple[float, float, float, float]]]) -> None:
     from matplotlib.patches import Patch
 
     handles = [Patch(facecolor=colour, label=name) for name, colour in entries]
@@ -147,7 +147,9 @@ def _colours(classes: Sequence[str]) -> list[tuple[float, float, float, float]]:
     from matplotlib import colormaps
 
     # Grey is what is ignored.
-    base = [one for one in colormaps["tab10" if len(classes) <= 10 else "tab20"].colors if max(one) - min(one) > 0.05]
+    count = 10 if len(classes) <= 10 else 20
+    all_of_them = [colormaps[f"tab{count}"](index)[:3] for index in range(count)]
+    base = [one for one in all_of_them if max(one) - min(one) > 0.05]
     found = []
     for index, name in enumerate(classes):
         red, green, blue = base[index % len(base)]
@@ -163,4 +165,4 @@ def _known(values: Map) -> Map:
 def _wrapped(name: str) -> str:
     import textwrap
 
-    return "\n".join(textwrap.wrap(name, 16, max_lines=2, placeholder="…"))
+    return "\n".join(textwrap.wrap(name, 18, max_lines=2, placeholder="…"))

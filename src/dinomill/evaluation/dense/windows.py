@@ -69,8 +69,8 @@ class Layout:
             x: ``[P]`` columns.
             size: Height and width of the original.
         """
-        row, inside_y = _nearest((y + 0.5) * (self.height / size[0]), self.tops, self.side)
-        column, inside_x = _nearest((x + 0.5) * (self.width / size[1]), self.lefts, self.side)
+        row, inside_y = _nearest((y + np.float64(0.5)) * (self.height / size[0]), self.tops, self.side)
+        column, inside_x = _nearest((x + np.float64(0.5)) * (self.width / size[1]), self.lefts, self.side)
         return Placed(row * len(self.lefts) + column, inside_y, inside_x)
 
 

@@ -25,7 +25,7 @@ class SegmentationConfig(_DenseConfig):
     """A linear layer on places, upsampled to the mask (DINOv2, section 7.4)."""
 
     l2: tuple[float, ...] = Field(
-        default=(1e-2, 1e-3, 1e-4, 1e-5, 1e-6),
+        default=(1e-3, 1e-4, 1e-5, 1e-6, 1e-7),
         min_length=1,
         description="strengths of L2 regularisation to choose from, for features of unit total variance",
     )

@@ -85,7 +85,8 @@ class Copies(Protocol[CopiesConfig, ClassifiedSet]):
 
 def _originals(count: int, share: float) -> Mask:
     """Which queries lie in the gallery, evenly from all."""
-    return np.diff(np.floor(np.arange(count + 1) * share)).astype(bool)
+    chosen: Mask = np.diff(np.floor(np.arange(count + 1) * share)).astype(bool)
+    return chosen
 
 
 def _together(scores: Mapping[str, Floats], right: Mapping[str, Mask], wanted: Figures) -> Statistic:

@@ -69,7 +69,8 @@ class Robustness(Protocol[RobustnessConfig, ClassifiedSet]):
 
         def right(queries: SplitFeatures) -> Mask:
             found = knn_predict(queries.embedding.to(bank), bank, labels, ks=[k], temperature=vote.temperature)[k]
-            return np.equal(found.cpu().numpy(), data.queries.labels)
+            answered: Mask = found.cpu().numpy() == data.queries.labels
+            return answered
 
         clean = right(features.queries)
         changed = {one.name: right(features.views[one.name]) for _, _, one in self._changes}

@@ -104,7 +104,8 @@ def _count(split: PairedPaths, ignored: tuple[int, ...]) -> list[Rows]:
 
 def _total(each: Sequence[Rows]) -> Rows:
     length = max(len(one) for one in each)
-    return np.sum([_padded(one, length) for one in each], axis=0)
+    total: Rows = np.sum([_padded(one, length) for one in each], axis=0)
+    return total
 
 
 def _padded(counts: Rows, length: int) -> Rows:
