@@ -43,13 +43,13 @@ class DepthConfig(_DenseConfig):
 
     bins: int = Field(default=256, ge=2, description="depths at equal steps between the least and the greatest")
     rates: tuple[float, ...] = Field(
-        default=(1e-3, 3e-3, 1e-2), min_length=1, description="learning rates of the bins' layer to choose from"
+        default=(1e-3, 3e-3, 1e-2, 3e-2), min_length=1, description="learning rates of the bins' layer to choose from"
     )
     steps: int = Field(default=600, ge=10, description="of AdamW, the rate falling by a cosine")
-    batch: int = Field(default=2048, ge=16, description="pixels in a step")
+    batch: int = Field(default=1024, ge=16, description="pixels in a step")
     weight_decay: float = Field(default=0.01, ge=0, description="of AdamW")
     l2: tuple[float, ...] = Field(
-        default=(10.0, 1.0, 1e-1, 1e-2, 1e-3),
+        default=(1.0, 1e-1, 1e-2, 1e-3, 1e-4),
         min_length=1,
         description="strengths of regularisation of the plain layer to choose from, for channels of variance 1",
     )
