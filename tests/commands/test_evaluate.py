@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,8 @@ def test_two_networks_are_held_against_each_other_and_a_second_protocol_costs_no
     assert [model["kind"] for model in found["models"]] == ["pixels", "random", "model", "model"]
     pixels, _, first, second = found["models"]
     assert pixels["scores"]["knn"]["value"] > 0.85
+    assert [model["address"] for model in (first, second)] == networks and first["licence"] == "unknown"
+    assert len({first["sha256"], second["sha256"]}) == 2
     gained = found["differences"]["two/vit over one/vit"]["knn"]["value"]
     assert gained == pytest.approx(second["scores"]["knn"]["value"] - first["scores"]["knn"]["value"], abs=2e-6)
     assert found["images"]["classes"] == [f"digit {number}" for number in range(10)]
@@ -58,6 +61,22 @@ def test_two_networks_are_held_against_each_other_and_a_second_protocol_costs_no
     again = json.loads(run(*common, "-p", "few_shot", "--json", "-"))
     assert [measure["name"] for measure in again["measures"]] == ["few_shot_1", "few_shot_5", "few_shot_10"]
     assert run(*common) == text.replace(f"\nwritten: {file}\n", "")
+
+
+def test_what_is_old_goes_from_the_users_cache_and_from_no_folder_that_was_named(
+    networks: list[str], labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    own, named = tmp_path / "xdg/dinomill/evaluation/features/old.npy", tmp_path / "named/photo.jpg"
+    for path in (own, named):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"old")
+        os.utime(path, (0, 0))
+    common = ["-m", networks[0], "--on", str(labelled), "--max-bank", "40", "--max-queries", "10", "-p", "knn"]
+    run(*common)
+    run(*common, "--cache", str(named.parent))
+    assert named.exists() and not own.exists()
+    assert list(own.parent.iterdir())
 
 
 @pytest.mark.parametrize(

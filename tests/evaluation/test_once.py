@@ -6,13 +6,15 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from dinomill.errors import InputError
+from dinomill.errors import InputError, StorageError
+from dinomill.evaluation import kept
 from dinomill.evaluation.evaluate import evaluate
 from dinomill.evaluation.features import Extraction, Images, extract
 from dinomill.evaluation.networks import Network, of_address
@@ -131,6 +133,16 @@ def test_features_that_are_no_numbers_name_network_and_image(
         extract(images, [network], [Wanted()], Extraction(tmp_path, 64))
     assert str(digits.queries.paths[1]) in str(raised.value)
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_grids_that_have_no_room_are_refused_before_they_are_computed(
+    digits: ClassifiedSet, teacher: ModelHandle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept.shutil, "disk_usage", lambda _: SimpleNamespace(free=120 * 16 * 64 * 2 - 1))
+    network, settings = of_address(str(teacher.folder), "teacher"), Extraction(tmp_path, 64)
+    images = Images(digits.queries.paths, digits.query_files, "queries")
+    with pytest.raises(StorageError, match="no room for the patch grids of 120 images"):
+        extract(images, [network], [Wanted(grids=1)], settings)
 
 
 def test_a_damaged_shard_of_grids_is_named(digits: ClassifiedSet, teacher: ModelHandle, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from dinomill.errors import ConfigError
 from dinomill.evaluation.sets.config import USUAL, Kind, Limits, SetConfig
 from dinomill.printing import open_console
 from dinomill.storage.atomic import write_text
+from dinomill.storage.kept import remove_unused
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -73,9 +74,11 @@ def evaluate_models(wish: Wish, *, cache: Path | None, output: Path | None) -> N
         precision=wish.precision,
         batch_size=wish.batch_size,
     )
+    if cache is None:
+        remove_unused(default_cache())  # a folder of the user's own is not ours to tidy
     with store_at_work(wish.env):
         results = evaluate_alone(asked, cache or default_cache())
-    document = json.dumps(as_json(results), indent=2, ensure_ascii=False) + "\n"
+        document = json.dumps(as_json(results, _origins(wish)), indent=2, ensure_ascii=False) + "\n"
     if output == Path("-"):
         sys.stdout.write(document)
         return
@@ -163,11 +166,28 @@ def _notes(results: Results) -> list[str]:
     return ["", *lines]
 
 
-def as_json(results: Results) -> dict[str, Any]:
-    """Everything that was measured; fractions as fractions."""
+def _origins(wish: Wish) -> list[dict[str, Any]]:
+    """Where each model is from, and under which licence, in their order."""
+    from dinomill.features import describe
+
+    found = [describe(address, image_size=wish.image_size) for address in wish.models]
+    return [
+        {"address": one.address, "family": one.family, "licence": one.licence or "unknown", "identity": one.identity}
+        for one in found
+    ]
+
+
+def as_json(results: Results, origins: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Everything that was measured; fractions as fractions.
+
+    Args:
+        results: Of the models and baselines.
+        origins: Of the models, in their order.
+    """
     from dinomill.evaluation.results import leaf
 
     data = results.data
+    models = iter(origins)
     return {
         "images": {
             "folder": str(data.root),
@@ -183,6 +203,7 @@ def as_json(results: Results) -> dict[str, Any]:
             {
                 "name": row.network.name,
                 "kind": row.network.kind,
+                **(next(models) if row.network.kind == "model" else {}),
                 "sha256": row.network.identity,
                 "parameters": row.network.parameters,
                 "preprocessing": row.network.preprocessing.model_dump(mode="json"),

@@ -19,7 +19,6 @@ from dinomill.evaluation.sets.base import read_set
 from dinomill.evaluation.sets.config import Limits, SetConfig
 from dinomill.evaluation.statistics import Bootstrap
 from dinomill.features.door import describe
-from dinomill.storage.kept import remove_unused
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def evaluate_alone(asked: Asked, cache: Path) -> Results:
 
     Args:
         asked: Networks, set and protocols.
-        cache: Where features are kept, by content and weights; what nothing used for months is removed.
+        cache: Where features are kept, by content and weights.
 
     Raises:
         ConfigError: When a protocol is unknown, or not made for such a set.
@@ -73,7 +72,6 @@ def evaluate_alone(asked: Asked, cache: Path) -> Results:
         data = read_set(asked.labelled, Path(asked.labelled.labelled).name or "set", asked.limits)
     except InputError as error:
         raise _spoken(error) from None
-    remove_unused(cache)
     how = Comparison(
         Extraction(cache, asked.batch_size, compute_dtype(asked.precision)),
         asked.bootstrap,
@@ -122,4 +120,6 @@ def _spoken(error: DinomillError) -> InputError:
     action = error.action
     if action and ("globals.yml" in action or "bank_split" in action):
         action = "give --on another folder, or name its splits with --bank-split and --query-split"
+        if "no labelled split" in error.problem:
+            action += "; if these are the classes, move some of each to train/<class>, the others to test/<class>"
     return InputError(error.problem, found=error.found, expected=error.expected, action=action)

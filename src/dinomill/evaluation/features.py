@@ -123,7 +123,7 @@ def extract(
     missing: dict[PreprocessingConfig, list[tuple[Network, list[Part]]]] = {}
     seen: set[tuple[str, Wanted]] = set()
     for network, key, what in zip(networks, keys, wanted, strict=True):
-        if (key, what) not in seen and (parts := _missing(network, key, what, settings)):
+        if (key, what) not in seen and (parts := _missing(network, key, what, len(images.paths), settings)):
             missing.setdefault(network.preprocessing, []).append((network, parts))
         seen.add((key, what))  # two rows of one network
     for preprocessing, group in missing.items():
@@ -145,8 +145,8 @@ def _at_least(place: str, key: str, blocks: int, settings: Extraction) -> Path |
     return with_at_least({count: where(settings.folder, key, count) for count in range(blocks, _MOST_BLOCKS + 1)})
 
 
-def _missing(network: Network, key: str, wanted: Wanted, settings: Extraction) -> list[Part]:
-    """What has to be computed."""
+def _missing(network: Network, key: str, wanted: Wanted, count: int, settings: Extraction) -> list[Part]:
+    """What has to be computed of so many images."""
     folder = settings.folder
     parts: list[Part] = []
     if not tokens_path(folder, key).exists():
@@ -155,7 +155,7 @@ def _missing(network: Network, key: str, wanted: Wanted, settings: Extraction) -
         parts.append(TokensPart(tokens_path(folder, key, wanted.blocks), wanted.blocks))
     if network.places:
         if wanted.grids and _at_least("grids", key, wanted.grids, settings) is None:
-            parts.append(GridsPart(grids_path(folder, key, wanted.grids), wanted.grids))
+            parts.append(GridsPart(grids_path(folder, key, wanted.grids), wanted.grids, count))
         if wanted.shown and not shown_path(folder, key, wanted.shown).exists():
             parts.append(ShownPart(shown_path(folder, key, wanted.shown), wanted.shown))
     return parts

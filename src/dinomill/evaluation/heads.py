@@ -109,11 +109,12 @@ def _step(
 ) -> None:
     """One step of all heads of an input; the gradient of cross-entropy is the shares minus the truth."""
     rates, classes = heads.bias.shape
-    logits = torch.addmm(heads.bias.flatten(), batch, heads.weight.flatten(1)).view(-1, rates, classes)
-    error = logits.softmax(dim=2)
-    error[torch.arange(len(batch), device=batch.device), :, truth] -= 1
-    error = error.flatten(1).div_(len(batch))
-    moment[0].flatten(1).mul_(momentum).addmm_(batch.T, error)
-    moment[1].flatten().mul_(momentum).add_(error.sum(dim=0))
+    # Rows last: the shares of few classes are then computed for many rows at a time.
+    logits = torch.addmm(heads.bias.flatten(), batch, heads.weight.flatten(1)).T.contiguous()
+    error = logits.view(rates, classes, -1).softmax(dim=1)
+    error[:, truth, torch.arange(len(batch), device=batch.device)] -= 1
+    error = error.flatten(0, 1).div_(len(batch))
+    moment[0].flatten(1).mul_(momentum).addmm_(batch.T, error.T)
+    moment[1].flatten().mul_(momentum).add_(error.sum(dim=1))
     heads.weight.addcmul_(moment[0], rate, value=-1)
     heads.bias.addcmul_(moment[1], rate, value=-1)

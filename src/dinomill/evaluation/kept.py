@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dinomill.errors import InputError
+from dinomill.errors import InputError, StorageError
 from dinomill.evaluation.split_features import Halves, PatchGrids
 from dinomill.features.base import Tokens
 from dinomill.storage.atomic import atomic_file, fresh_folder, storage_errors
@@ -26,6 +28,10 @@ from dinomill.storage.hashing import hash_json
 
 # Bytes of a shard of patch grids.
 _SHARD = 256 * 2**20
+# Bytes of grids that a user should know of.
+_WORTH_SAYING = 10**9
+
+log = logging.getLogger(__name__)
 
 
 class Part(ABC):
@@ -72,19 +78,27 @@ class TokensPart(Part):
 
 
 class GridsPart(Part):
-    """Patch grids of every image, in shards."""
+    """Patch grids of every image, in shards.
 
-    def __init__(self, path: Path, blocks: int) -> None:
+    Args:
+        path: Their folder.
+        blocks: Last blocks.
+        images: How many there will be: what they take is said, and refused, beforehand.
+    """
+
+    def __init__(self, path: Path, blocks: int, images: int) -> None:
         super().__init__(path, blocks)
+        self._images = images
         self._folder = path.with_name(f".{path.name}.unfinished")
         self._waiting: list[Halves] = []
         self._shards = 0
 
     def add(self, start: int, tokens: Sequence[Tokens]) -> None:
         """Write a shard whenever there is enough of one."""
+        grids = [_grid(one) for one in tokens[-self.blocks :]]
         if start == 0:
             fresh_folder(self._folder)
-        grids = [_grid(one) for one in tokens[-self.blocks :]]
+            self._require_room(sum(grid[0].nbytes for grid in grids) * self._images)
         self._waiting.append(np.stack(grids, axis=1))
         if sum(array.nbytes for array in self._waiting) >= _SHARD:
             self._write()
@@ -95,6 +109,23 @@ class GridsPart(Part):
             self._write()
         with storage_errors(self.path):
             self._folder.rename(self.path)
+
+    def _require_room(self, needed: int) -> None:
+        """Say how much will be written, and stop where it has no room.
+
+        Raises:
+            StorageError: With both sizes.
+        """
+        free = shutil.disk_usage(self._folder).free
+        if needed > free:
+            raise StorageError(
+                f"There is no room for the patch grids of {self._images:,} images in {self.path.parent}.",
+                found=f"{free / 1e9:.1f} GB free",
+                expected=f"{needed / 1e9:.1f} GB",
+                action="free some space, measure fewer images (`max_bank`, `max_queries`), or keep them elsewhere",
+            )
+        if needed > _WORTH_SAYING:
+            log.info("Patch grids of %s images take %.1f GB in %s.", f"{self._images:,}", needed / 1e9, self.path)
 
     def _write(self) -> None:
         with storage_errors(self._folder):
@@ -127,8 +158,9 @@ class ShownPart(Part):
 def _grid(tokens: Tokens) -> Halves:
     """``[B, N, D]`` to ``[B, h, w, D]`` float16, of square grids."""
     assert tokens.patches is not None, "asked for patches of a network without places"
-    side = round(tokens.patches.shape[1] ** 0.5)
-    halves: Halves = tokens.patches.unflatten(1, (side, side)).half().cpu().numpy()
+    count, places, width = tokens.patches.shape
+    side = round(places**0.5)
+    halves: Halves = tokens.patches.reshape(count, side, side, width).half().cpu().numpy()
     return halves
 
 

@@ -1,0 +1,69 @@
+"""Tables of any measures, in the page's view and at the end of a run."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from rich.console import Console
+
+from dinomill.handles import EvaluationHandle
+from dinomill.reporting.scores import view_scores, view_sets
+from dinomill.reporting.summary import render
+from dinomill.scores import Difference, Measure, ScoreTable
+from tests.tables import MEASURES, row
+
+ERROR = Measure(name="rmse", title="RMSE", percent=False, unit="m", higher_is_better=False, high=None, note="indoors")
+SHARE = Measure(name="delta1", title="δ1")
+
+
+def evaluated(folder: Path) -> EvaluationHandle:
+    rooms = ScoreTable(
+        scores=(
+            row("random initialisation", "random", reach=0.01, rmse=0.9, delta1=0.5),
+            row("vit", "teacher", reach=0.01, rmse=0.412, delta1=0.871),
+        ),
+        measures=(ERROR, SHARE),
+        gains={
+            "teacher_over_random": {
+                "rmse": Difference(value=-0.488, low=-0.5, high=-0.47),
+                "delta1": Difference(value=0.371, low=0.35, high=0.4),
+            }
+        },
+        bank_images=50,
+        query_images=20,
+    )
+    return EvaluationHandle(
+        folder=folder,
+        config_hash="0",
+        scores=(row("raw pixels", "pixels", knn=0.3, linear=0.4), row("vit", "teacher", knn=0.7, linear=0.6)),
+        measures=MEASURES,
+        query_images=100,
+        classes=("a", "b"),
+        sets={"rooms": rooms, "empty": ScoreTable()},
+        metrics=folder / "metrics.json",
+    )
+
+
+def test_a_further_set_is_a_table_of_its_own_measures(tmp_path: Path) -> None:
+    handle = evaluated(tmp_path)
+    (rooms,) = view_sets(handle)
+    assert rooms.name == "rooms" and [one.name for one in rooms.measures] == ["rmse", "delta1"]
+    assert rooms.legend == (("δ1", 1),)  # metres are on no scale of per cent
+    assert rooms.chart.count("<circle") == 2
+    assert rooms.measures[0].show(rooms.rows[1].figures[0].value) == "0.412 m"
+    best = handle.sets["rooms"].score("teacher")
+    assert best is not None and best.value("rmse") == 0.412
+    main = view_scores(handle)
+    assert main is not None and main.chart.count("<circle") == 4
+    assert handle.sets["rooms"].behind_pixels() is None
+
+
+def test_the_table_at_the_end_of_a_run_has_every_set(tmp_path: Path) -> None:
+    handle = evaluated(tmp_path)
+    handle.save()
+    console = Console(file=io.StringIO(), width=160)
+    render({"evaluation": tmp_path}, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "on rooms" in text and "RMSE (m)" in text and "0.412" in text and "87.1%" in text
+    assert EvaluationHandle.load(tmp_path) == handle
