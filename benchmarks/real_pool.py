@@ -75,6 +75,16 @@ def _npm(packages: Path, name: str) -> Path:
     return path
 
 
+def fetch_stamps(packages: Path) -> Path:
+    """Stamps alone, cut-out pictures with opacity; the folder of their package's folders."""
+    package = "tuxpaint-stamps-default"
+    target = packages / "stamps"
+    if not target.is_dir():
+        packages.mkdir(parents=True, exist_ok=True)
+        _debian(packages, package, DEBIAN[package], target)
+    return target
+
+
 def _debian(packages: Path, name: str, place: str, target: Path) -> None:
     """The PNG files below ``place`` of a package, without links; names and folders stay."""
     if not list(packages.glob(f"{name}_*.deb")):

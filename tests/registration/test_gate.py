@@ -88,25 +88,6 @@ def test_without_a_random_network_its_requirement_is_left_out_with_a_word(evalua
     assert "evaluation.random.seeds" in check.sentence
 
 
-def test_a_requirement_that_is_decided_within_noise_says_so(evaluated) -> None:
-    """±2 points each: a student of 3.5 points below its teacher may as well be more than 5 below, and one of 20 not."""
-    (close,) = verdicts(evaluated(student=0.785, teacher=0.82), min_gain_over_random=None, max_drop_from_champion=None)
-    assert close.passed and "within the noise" in close.sentence and "-6.3 to -0.7 points" in close.sentence
-    (far,) = verdicts(evaluated(student=0.5, teacher=0.82), min_gain_over_random=None, max_drop_from_champion=None)
-    assert not far.passed and "noise" not in far.sentence
-    tags = {"knn": "0.815", "linear": "0.81", "labelled_sha256": "e" * 64}
-    against = verdicts(evaluated(), Champion(3, tags))[2]
-    assert not against.passed and "within the noise" in against.sentence
-
-
-def test_differences_on_the_same_images_are_held_against_the_requirement_where_they_are_known(evaluated) -> None:
-    evaluation = evaluated(student=0.785, teacher=0.82)
-    sure = {"knn": Difference(value=-0.035, low=-0.045, high=-0.025)}
-    evaluation = evaluation.model_copy(update={"gains": {"small_over_teacher": sure}})
-    (check,) = verdicts(evaluation, min_gain_over_random=None, max_drop_from_champion=None)
-    assert check.passed and "noise" not in check.sentence
-
-
 def test_a_measure_that_was_not_taken_is_refused_by_name(evaluated) -> None:
     with pytest.raises(ConfigError, match="asks for miou") as raised:
         verdicts(evaluated(), measure="miou")
@@ -131,3 +112,22 @@ def test_a_measure_of_a_further_set_can_decide_and_less_may_be_better(evaluated)
     )[-1]
     assert champion.passed
     assert "version 2" in champion.sentence
+
+
+def test_a_requirement_that_is_decided_within_noise_says_so(evaluated) -> None:
+    """±2 points each: a student of 3.5 points below its teacher may as well be more than 5 below, and one of 20 not."""
+    (close,) = verdicts(evaluated(student=0.785, teacher=0.82), min_gain_over_random=None, max_drop_from_champion=None)
+    assert close.passed and "within the noise" in close.sentence and "-6.3 to -0.7 points" in close.sentence
+    (far,) = verdicts(evaluated(student=0.5, teacher=0.82), min_gain_over_random=None, max_drop_from_champion=None)
+    assert not far.passed and "noise" not in far.sentence
+    tags = {"knn": "0.815", "linear": "0.81", "labelled_sha256": "e" * 64}
+    against = verdicts(evaluated(), Champion(3, tags))[2]
+    assert not against.passed and "within the noise" in against.sentence
+
+
+def test_differences_on_the_same_images_are_held_against_the_requirement_where_they_are_known(evaluated) -> None:
+    evaluation = evaluated(student=0.785, teacher=0.82)
+    sure = {"knn": Difference(value=-0.035, low=-0.045, high=-0.025)}
+    evaluation = evaluation.model_copy(update={"gains": {"small_over_teacher": sure}})
+    (check,) = verdicts(evaluation, min_gain_over_random=None, max_drop_from_champion=None)
+    assert check.passed and "noise" not in check.sentence

@@ -75,7 +75,7 @@ def evaluate_alone(asked: Asked, cache: Path) -> Results:
     how = Comparison(
         Extraction(cache, asked.batch_size, compute_dtype(asked.precision)),
         asked.bootstrap,
-        Settings(asked.bootstrap.seed, asked.batch_size, cache, device()),
+        Settings(asked.bootstrap.seed, asked.batch_size, cache, device(), asked.precision),
         asked.random.poolings,
         asked.protocols.knn,
     )

@@ -68,7 +68,7 @@ def comparison(config: EvaluationConfig, queries: int, *, main: bool) -> Compari
     return Comparison(
         Extraction(config.work, config.batch_size, compute_dtype(config.precision)),
         Bootstrap(config.bootstrap, config.confidence, config.seed),
-        Settings(config.seed, config.batch_size, config.work, device()),
+        Settings(config.seed, config.batch_size, config.work, device(), config.precision),
         config.random.poolings,
         config.protocols.knn,
         tuple(rows),

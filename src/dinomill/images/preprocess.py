@@ -79,10 +79,14 @@ def preprocess(pixels: Pixels, config: PreprocessingConfig) -> Floats:
         DecodeError: When the pixels have other channels than the network takes, and cannot be given them.
     """
     pixels = with_channels(pixels, config.channels, config.value_range)
-    square = centre_square(pixels, config.resize, config.image_size)
+    return normalise(centre_square(pixels, config.resize, config.image_size), config)
+
+
+def normalise(pixels: Pixels, config: PreprocessingConfig) -> Floats:
+    """``[H, W, C]`` uint8 to ``[C, H, W]`` float32 by the network's mean and standard deviation."""
     gain = 1 / (255 * np.array(config.std, dtype=np.float32))
     offset = -np.array(config.mean, dtype=np.float32) / np.array(config.std, dtype=np.float32)
-    normalised = square.astype(np.float32) * gain + offset
+    normalised = pixels.astype(np.float32) * gain + offset
     return np.ascontiguousarray(normalised.transpose(2, 0, 1))
 
 
@@ -100,9 +104,9 @@ def centre_square(pixels: Pixels, resize: int, side: int) -> Pixels:
     if max(new) > _ELONGATED * resize:
         columns, rows = _part(width, new[0], left, side), _part(height, new[1], top, side)
         part = pixels[rows.first : rows.last, columns.first : columns.last]
-        return _resized(part, (side, side), (columns.start, rows.start, columns.end, rows.end))
+        return resized(part, (side, side), (columns.start, rows.start, columns.end, rows.end))
     if new != (width, height):
-        pixels = _resized(pixels, new)
+        pixels = resized(pixels, new)
     return pixels[top : top + side, left : left + side]
 
 
@@ -124,7 +128,7 @@ def _part(length: int, resized: int, offset: int, side: int) -> _Part:
     return _Part(first, last, start - first, min(end - first, last - first))
 
 
-def _resized(pixels: Pixels, size: tuple[int, int], box: tuple[float, float, float, float] | None = None) -> Pixels:
+def resized(pixels: Pixels, size: tuple[int, int], box: tuple[float, float, float, float] | None = None) -> Pixels:
     """``[H, W, C]`` at another size (width, height), or a part of it; bicubic, smoothed when reduced."""
     channels = pixels.shape[2]
     if channels == 3:

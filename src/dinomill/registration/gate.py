@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from dinomill.errors import ConfigError
 from dinomill.handles import EvaluationHandle
 from dinomill.registration.config import PromotionConfig
-from dinomill.registration.noise import Other, noise
-from dinomill.scores import Measure, ModelScore, ScoreTable
+from dinomill.registration.noise import noise
+from dinomill.scores import Difference, Measure, ModelScore, ScoreTable
 
 
 @dataclass(frozen=True)
@@ -88,16 +88,17 @@ def judge(
     if gate.min_gain_over_random is not None and random is None:
         checks.append(Check(True, "no random network was measured (evaluation.random.seeds: 0)", "not compared"))
     elif gate.min_gain_over_random is not None and random is not None:
-        other = asked.row(random, "the random network")
+        gain = asked.ahead_of(asked.of(random))
         checks.append(
             Check(
-                asked.ahead_of(other) >= gate.min_gain_over_random,
-                f"{asked.said}, {asked.signed(other)} over {other.whom} ({asked.measure.show(other.value)}); at least "
-                f"+{asked.limit(gate.min_gain_over_random)} is required{asked.noise(other, gate.min_gain_over_random)}",
+                gain >= gate.min_gain_over_random,
+                f"{asked.said}, {asked.signed(asked.of(random))} over the random network "
+                f"({asked.measure.show(asked.of(random))}); at least +{asked.limit(gate.min_gain_over_random)} is "
+                "required" + asked.noise(gain - gate.min_gain_over_random, asked.of(random), "random", random),
             )
         )
     if gate.max_drop_from_teacher is not None and teacher is not None and score.kind == "student":
-        checks.append(asked.at_most_behind(asked.row(teacher, "its teacher"), gate.max_drop_from_teacher))
+        checks.append(asked.at_most_behind(asked.of(teacher), gate.max_drop_from_teacher, "its teacher", row=teacher))
     if gate.max_drop_from_start is not None:
         checks.append(_against_start(asked, gate.max_drop_from_start))
     if gate.max_drop_from_champion is not None:
@@ -117,52 +118,68 @@ class _Asked:
     @property
     def own(self) -> float:
         """Its value."""
-        return self.score.value(self.measure.name)
+        return self.of(self.score)
 
     @property
     def said(self) -> str:
         """Its value as the beginning of a sentence."""
         return f"{self.measure.title} of {self.score.model} is {self.measure.show(self.own)}"
 
-    def row(self, score: ModelScore, whom: str) -> Other:
-        """Another row of the same table."""
-        name = "teacher" if self.score.kind == "teacher" else self.score.model
-        paired = self.table.gains.get(f"{name}_over_{score.kind}", {}).get(self.measure.name)
-        return Other(whom, score.value(self.measure.name), score.scores[self.measure.name], paired)
+    def of(self, score: ModelScore) -> float:
+        """The value of another row."""
+        return score.value(self.measure.name)
 
     def limit(self, value: float) -> str:
         """A requirement as it was configured: in points, or in the measure's unit."""
         return f"{value:.1f}" if self.measure.percent else f"{value:g}"
 
-    def ahead_of(self, other: Other) -> float:
+    def ahead_of(self, other: float) -> float:
         """By how much it is better, in the requirements' unit: points, or the measure's."""
-        return self.measure.sign * self.measure.scale * (self.own - other.value)
+        return self.measure.sign * self.measure.scale * (self.own - other)
 
-    def signed(self, other: Other) -> str:
+    def signed(self, other: float) -> str:
         """The plain difference: more is more, also where less is better."""
-        return f"{self.measure.signed(self.own - other.value)} {self.measure.step}".rstrip()
+        return f"{self.measure.signed(self.own - other)} {self.measure.step}".rstrip()
 
-    def noise(self, other: Other, required: float) -> str:
-        """What is added where the labelled images are too few to tell whether it is ahead by what is required."""
-        return noise(self.measure, self.score.scores[self.measure.name], other, required)
-
-    def at_most_behind(self, other: Other, allowed: float, *, interval: str = "", subject: str | None = None) -> Check:
-        """One requirement: not to be worse than another by more than a limit."""
+    def at_most_behind(
+        self,
+        other: float,
+        allowed: float,
+        whom: str,
+        *,
+        interval: str = "",
+        subject: str | None = None,
+        row: ModelScore | None = None,
+    ) -> Check:
+        """One requirement: not to be worse than another, a row of the table or none, by more than a limit."""
+        kind = "champion" if row is None else row.kind
         return Check(
             self.ahead_of(other) >= -allowed,
-            f"{subject or f'{self.measure.title} of {self.score.model}'} is {self.signed(other)}{interval} from "
-            f"{other.whom} ({self.measure.show(other.value)}); at most {self.limit(allowed)} "
-            f"{'below' if self.measure.higher_is_better else 'above'} is allowed{self.noise(other, -allowed)}",
+            f"{subject or f'{self.measure.title} of {self.score.model}'} is {self.signed(other)}{interval} from {whom} "
+            f"({self.measure.show(other)}); at most {self.limit(allowed)} "
+            f"{'below' if self.measure.higher_is_better else 'above'} is allowed"
+            + self.noise(self.ahead_of(other) + allowed, other, kind, row),
         )
+
+    def paired(self, kind: str) -> Difference | None:
+        """The difference from a row of another kind on the same images, with its interval, where it was worked out."""
+        name = "teacher" if self.score.kind == "teacher" else self.score.model
+        found = self.table.gains.get(f"{name}_over_{kind}")
+        return None if found is None else found.get(self.measure.name)
+
+    def noise(self, margin: float, other: float, kind: str, row: ModelScore | None) -> str:
+        """What is added where the images are too few to decide."""
+        paired = None if row is None else self.paired(kind)
+        return noise(margin / self.measure.scale, self.own - other, self.measure, paired, self.score, row)
 
 
 def _against_start(asked: _Asked, allowed: float) -> Check:
-    start = asked.table.score("start")
+    start, one = asked.table.score("start"), asked.paired("start")
     if start is None:
         return Check(True, "training started from random weights: there are no starting weights", "not compared")
-    other = asked.row(start, "the weights that training started from")
-    interval = "" if other.paired is None else f" {other.paired.reach(asked.measure)}".rstrip()
-    return asked.at_most_behind(other, allowed, interval=interval)
+    interval = "" if one is None else f" {one.reach(asked.measure)}"
+    whom = "the weights that training started from"
+    return asked.at_most_behind(asked.of(start), allowed, whom, interval=interval, row=start)
 
 
 def _against_champion(asked: _Asked, champion: Champion | None, allowed: float) -> Check:
@@ -172,8 +189,8 @@ def _against_champion(asked: _Asked, champion: Champion | None, allowed: float) 
     tagged = champion.tags.get(name)
     if tagged is None or champion.tags.get(labelled_tag(name)) != asked.table.labelled_sha256:
         return Check(True, f"version {champion.version}, the champion, was measured on other images", "not compared")
-    other = Other(f"version {champion.version}, the champion", float(tagged))
-    return asked.at_most_behind(other, allowed, subject=asked.measure.title)
+    whom = f"version {champion.version}, the champion"
+    return asked.at_most_behind(float(tagged), allowed, whom, subject=asked.measure.title)
 
 
 def labelled_tag(measure: str) -> str:

@@ -3,48 +3,40 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
-from dinomill.scores import Difference, Figure, Measure
-
-
-@dataclass(frozen=True)
-class Other:
-    """What a score is held against.
-
-    Args:
-        whom: In words.
-        value: Its value.
-        figure: The same with its interval; None where it is not known.
-        paired: The difference on the same images with its interval; None where only each one's own is known.
-    """
-
-    whom: str
-    value: float
-    figure: Figure | None = None
-    paired: Difference | None = None
+from dinomill.scores import Difference, Measure, ModelScore
 
 
-def noise(measure: Measure, own: Figure, other: Other, required: float) -> str:
+def noise(
+    margin: float, difference: float, measure: Measure, paired: Difference | None, *scores: ModelScore | None
+) -> str:
     """What is added to a check whose images are too few for it; empty where it is decided for sure.
 
     Args:
-        measure: By which both are compared.
-        own: The score that is judged.
-        other: What it is held against; one whose interval is not known counts as equally unsure.
-        required: By how much it has to be ahead, in the requirements' unit; negative: how far it may be behind.
+        margin: By how much the requirement was met, in the measure's own scale; negative: missed.
+        difference: That it asks about: the one network's value minus the other's.
+        measure: What is compared.
+        paired: The difference on the same images with its interval; None where only each one's own is known.
+        scores: Of both networks; of one alone, when the other's interval is not known: it counts as equally wide.
     """
-    if other.paired is not None:
-        low, high = other.paired.low, other.paired.high
+    if paired is not None:
+        low, high = paired.low - difference, paired.high - difference
     else:
-        halves = [(figure.high - figure.low) / 2 for figure in (own, other.figure) if figure is not None]
+        halves = [half for score in scores for half in [_half(score, measure)] if half is not None]
+        if not halves:
+            return ""
         reach = math.hypot(*halves) if len(halves) > 1 else halves[0] * math.sqrt(2)
-        low, high = own.value - other.value - reach, own.value - other.value + reach
-    worst, best = sorted(measure.sign * measure.scale * end for end in (low, high))
-    if worst == best or worst >= required or best < required:
+        low, high = -reach, reach
+    worst, best = (low, high) if measure.higher_is_better else (-high, -low)
+    if margin + worst >= 0 or margin + best < 0:
         return ""
     return (
-        f"; within the noise of these images, by which the difference may be {measure.signed(low)} to "
-        f"{measure.signed(high)} {measure.step}".rstrip()
+        "; within the noise of these images, by which the difference may be "
+        f"{measure.signed(difference + low)} to {measure.signed(difference + high)} {measure.step}".rstrip()
         + ": more labelled images would tell"
     )
+
+
+def _half(score: ModelScore | None, measure: Measure) -> float | None:
+    figure = None if score is None else score.scores.get(measure.name)
+    return None if figure is None or figure.high <= figure.low else (figure.high - figure.low) / 2

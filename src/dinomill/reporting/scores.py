@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dinomill.handles import EvaluationHandle
 from dinomill.reporting.charts import Interval, dot_plot
+from dinomill.reporting.overlays import Overlay, view_overlays
 from dinomill.scores import Difference, Figure, Measure, ModelScore, ScoreTable
 
 _TONES = 5  # colours of the style sheet
@@ -50,6 +51,7 @@ class ScoresView:
     classes: tuple[str, ...]
     helped: str | None  # a sentence on the weights that training started from
     behind_pixels: str | None  # a sentence where raw pixels do as well as the teacher
+    overlays: tuple[Overlay, ...] = ()  # queries with what is predicted of every pixel
 
 
 def view_scores(evaluation: EvaluationHandle) -> ScoresView | None:
@@ -59,7 +61,11 @@ def view_scores(evaluation: EvaluationHandle) -> ScoresView | None:
 
 def view_sets(evaluation: EvaluationHandle) -> tuple[ScoresView, ...]:
     """The tables of further labelled sets."""
-    return tuple(_view(name, table) for name, table in evaluation.tables().items() if name is not None)
+    return tuple(
+        replace(_view(name, table), overlays=view_overlays(evaluation, name))
+        for name, table in evaluation.tables().items()
+        if name is not None
+    )
 
 
 def _view(name: str | None, table: ScoreTable) -> ScoresView:

@@ -104,8 +104,13 @@ def tiles(name: str, band: Band) -> Tiles:
 
 def scene(name: str) -> Pixels:
     """The pool's band of a photograph, whole."""
+    return band(name, "pool")
+
+
+def band(name: str, of: Band) -> Pixels:
+    """One band of a photograph, whole."""
     pixels = photograph(name)
-    left, right = _columns(pixels.shape[1], "pool")
+    left, right = _columns(pixels.shape[1], of)
     return pixels[:, left:right]
 
 

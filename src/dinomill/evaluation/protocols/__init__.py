@@ -21,6 +21,11 @@ PROTOCOLS = {
     "linear_grid": "dinomill.evaluation.protocols.linear_grid.LinearGrid",
     "few_shot": "dinomill.evaluation.protocols.few_shot.FewShot",
     "cost": "dinomill.evaluation.protocols.cost.Cost",
+    "segmentation": "dinomill.evaluation.protocols.segmentation.Segmentation",
+    "depth": "dinomill.evaluation.protocols.depth.Depth",
+    "retrieval": "dinomill.evaluation.protocols.retrieval.Retrieval",
+    "copies": "dinomill.evaluation.protocols.copies.Copies",
+    "robustness": "dinomill.evaluation.protocols.robustness.Robustness",
 }
 
 

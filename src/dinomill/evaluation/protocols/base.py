@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 import torch
 
@@ -31,12 +31,14 @@ class Settings:
         batch_size: Images in a forward pass or a step.
         work: Where a protocol may keep what it need not compute again, under its own name.
         device: Where large products are made; what a protocol returns is on the CPU.
+        precision: Of the networks' products, where a protocol runs them itself.
     """
 
     seed: int
     batch_size: int
     work: Path
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from dinomill.config import Config
+from dinomill.evaluation.protocols.config_dense import DepthConfig, SegmentationConfig
+from dinomill.evaluation.protocols.config_views import CopiesConfig, RetrievalConfig, RobustnessConfig
 
 
 class KnnConfig(Config):
@@ -126,3 +128,8 @@ class ProtocolsConfig(Config):
     linear_grid: LinearGridConfig = Field(default_factory=LinearGridConfig)
     few_shot: FewShotConfig = Field(default_factory=FewShotConfig)
     cost: CostConfig = Field(default_factory=CostConfig)
+    segmentation: SegmentationConfig = Field(default_factory=SegmentationConfig)
+    depth: DepthConfig = Field(default_factory=DepthConfig)
+    retrieval: RetrievalConfig = Field(default_factory=RetrievalConfig)
+    copies: CopiesConfig = Field(default_factory=CopiesConfig)
+    robustness: RobustnessConfig = Field(default_factory=RobustnessConfig)

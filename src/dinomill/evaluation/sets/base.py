@@ -19,7 +19,12 @@ from dinomill.evaluation.sets.config import Limits, SetConfig
 from dinomill.storage.hashing import hash_file, hash_json
 
 # kind: module with `read(config: SetConfig, name: str, limits: Limits) -> EvaluationSet`
-READERS = {"classes": "dinomill.evaluation.sets.classes"}
+READERS = {
+    "classes": "dinomill.evaluation.sets.classes",
+    "masks": "dinomill.evaluation.sets.masks",
+    "depth": "dinomill.evaluation.sets.depths",
+    "list": "dinomill.evaluation.sets.lists",
+}
 
 
 class Split(Protocol):
