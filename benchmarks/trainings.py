@@ -120,7 +120,7 @@ def looks(job: TrainingJob) -> list[dict[str, Any]]:
 
 
 def write_dataset(folder: Path, images: Sequence[Pixels]) -> DatasetHandle:
-    """A curated dataset of images ``[H, W, C]`` as they are given, without a curation; ``<folder>/pool`` has them too."""
+    """A curated dataset of images ``[H, W, C]`` as they are given, without a curation; they lie in ``pool``, too."""
     rows: list[dict[str, Any]] = []
     pool = folder / "pool"
     pool.mkdir(parents=True, exist_ok=True)
