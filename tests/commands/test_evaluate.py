@@ -85,6 +85,8 @@ def test_what_is_old_goes_from_the_users_cache_and_from_no_folder_that_was_named
         (["--task", "juggling"], "no task 'juggling'"),
         (["--protocol", "nearest"], "no protocol 'nearest'"),
         (["--query-split", "val"], "no labelled split"),
+        (["--set", "scale"], "is no setting"),
+        (["--set", "skale=3"], "unknown key 'skale'"),
     ],
 )
 def test_what_is_wrong_is_said_in_terms_of_the_options(

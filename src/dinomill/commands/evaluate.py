@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from dinomill.errors import ConfigError
-from dinomill.evaluation.sets.config import USUAL, Kind, Limits, SetConfig
+from dinomill.evaluation.sets.config import Kind, Limits, SetConfig
 from dinomill.printing import open_console
 from dinomill.storage.atomic import write_text
 from dinomill.storage.kept import remove_unused
@@ -47,6 +47,7 @@ class Wish:
     precision: Precision
     batch_size: int
     env: str | None = None
+    settings: Sequence[str] = ()  # of the labelled set: KEY=VALUE
 
 
 def evaluate_models(wish: Wish, *, cache: Path | None, output: Path | None) -> None:
@@ -64,7 +65,11 @@ def evaluate_models(wish: Wish, *, cache: Path | None, output: Path | None) -> N
     from dinomill.evaluation.alone import Asked, evaluate_alone
     from dinomill.tracking import store_at_work
 
-    labelled = SetConfig(labelled=str(wish.on), kind=_kind(wish.task), protocols=tuple(dict.fromkeys(wish.protocols)))
+    labelled = SetConfig.parse(
+        {"labelled": str(wish.on), "kind": _kind(wish.task), "protocols": tuple(dict.fromkeys(wish.protocols))}
+        | _settings(wish.settings),
+        where="--set",
+    )
     asked = Asked(
         wish.models,
         labelled,
@@ -95,9 +100,24 @@ def _kind(task: str) -> Kind:
     return known[task]  # type: ignore[return-value]
 
 
-def usual_protocols(task: str) -> tuple[str, ...]:
-    """What is measured where no protocol is named."""
-    return USUAL[_kind(task)]
+def _settings(given: Sequence[str]) -> dict[str, Any]:
+    """``KEY=VALUE`` as in a configuration: numbers, lists, words.
+
+    Raises:
+        ConfigError: When one is not of that form.
+    """
+    import yaml
+
+    found: dict[str, Any] = {}
+    for one in given:
+        key, equals, value = one.partition("=")
+        try:
+            found[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            equals = ""
+        if not equals or not key.strip():
+            raise ConfigError(f"--set {one} is no setting.", expected="KEY=VALUE, such as scale=0.001")
+    return found
 
 
 def default_cache() -> Path:

@@ -103,7 +103,7 @@ def evaluate(
         typer.Option(
             "--on",
             help="The labelled images: a folder SPLIT/CLASS/IMAGE, or a .parquet or .csv with path, label, split; "
-            "other tasks: see docs/evaluation.md.",
+            "other tasks: images and masks or depth/, or a list of instances (docs/evaluation-dense.md).",
         ),
     ],
     task: Annotated[
@@ -112,7 +112,10 @@ def evaluate(
     protocol: Annotated[
         list[str] | None,
         typer.Option(
-            "--protocol", "-p", help="What is measured: knn, linear, linear_grid, few_shot, cost, …; may be repeated."
+            "--protocol",
+            "-p",
+            help="What is measured: knn, linear, linear_grid, few_shot, cost, retrieval, copies, robustness, "
+            "segmentation, depth. May be repeated.",
         ),
     ] = None,
     json_file: Annotated[
@@ -126,6 +129,10 @@ def evaluate(
     max_queries: Annotated[int | None, typer.Option(help="Images to score at most, evenly.", min=10)] = None,
     precision: Annotated[str, typer.Option(help="float32, bfloat16 or auto: of the networks' products.")] = "float32",
     batch_size: Annotated[int, typer.Option(help="Images computed at once.", min=1)] = 64,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Of the labelled set: scale=0.001, ignored=[0, 255], …"),
+    ] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Where features are kept; by default ~/.cache/dinomill/evaluation.")
     ] = None,
@@ -154,6 +161,7 @@ def evaluate(
         precision,  # type: ignore[arg-type]
         batch_size,
         env,
+        settings or (),
     )
     evaluate_models(wish, cache=cache, output=json_file)
 

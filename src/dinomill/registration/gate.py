@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from dinomill.errors import ConfigError
 from dinomill.handles import EvaluationHandle
 from dinomill.registration.config import PromotionConfig
-from dinomill.scores import Measure, ModelScore, ScoreTable
+from dinomill.registration.noise import noise
+from dinomill.scores import Difference, Measure, ModelScore, ScoreTable
 
 
 @dataclass(frozen=True)
@@ -93,11 +94,11 @@ def judge(
                 gain >= gate.min_gain_over_random,
                 f"{asked.said}, {asked.signed(asked.of(random))} over the random network "
                 f"({asked.measure.show(asked.of(random))}); at least +{asked.limit(gate.min_gain_over_random)} is "
-                "required",
+                "required" + asked.noise(gain - gate.min_gain_over_random, asked.of(random), "random", random),
             )
         )
     if gate.max_drop_from_teacher is not None and teacher is not None and score.kind == "student":
-        checks.append(asked.at_most_behind(asked.of(teacher), gate.max_drop_from_teacher, "its teacher"))
+        checks.append(asked.at_most_behind(asked.of(teacher), gate.max_drop_from_teacher, "its teacher", row=teacher))
     if gate.max_drop_from_start is not None:
         checks.append(_against_start(asked, gate.max_drop_from_start))
     if gate.max_drop_from_champion is not None:
@@ -141,27 +142,44 @@ class _Asked:
         return f"{self.measure.signed(self.own - other)} {self.measure.step}".rstrip()
 
     def at_most_behind(
-        self, other: float, allowed: float, whom: str, *, interval: str = "", subject: str | None = None
+        self,
+        other: float,
+        allowed: float,
+        whom: str,
+        *,
+        interval: str = "",
+        subject: str | None = None,
+        row: ModelScore | None = None,
     ) -> Check:
-        """One requirement: not to be worse than another by more than a limit."""
+        """One requirement: not to be worse than another, a row of the table or none, by more than a limit."""
+        kind = "champion" if row is None else row.kind
         return Check(
             self.ahead_of(other) >= -allowed,
             f"{subject or f'{self.measure.title} of {self.score.model}'} is {self.signed(other)}{interval} from {whom} "
             f"({self.measure.show(other)}); at most {self.limit(allowed)} "
-            f"{'below' if self.measure.higher_is_better else 'above'} is allowed",
+            f"{'below' if self.measure.higher_is_better else 'above'} is allowed"
+            + self.noise(self.ahead_of(other) + allowed, other, kind, row),
         )
+
+    def paired(self, kind: str) -> Difference | None:
+        """The difference from a row of another kind on the same images, with its interval, where it was worked out."""
+        name = "teacher" if self.score.kind == "teacher" else self.score.model
+        found = self.table.gains.get(f"{name}_over_{kind}")
+        return None if found is None else found.get(self.measure.name)
+
+    def noise(self, margin: float, other: float, kind: str, row: ModelScore | None) -> str:
+        """What is added where the images are too few to decide."""
+        paired = None if row is None else self.paired(kind)
+        return noise(margin / self.measure.scale, self.own - other, self.measure, paired, self.score, row)
 
 
 def _against_start(asked: _Asked, allowed: float) -> Check:
-    start, score = asked.table.score("start"), asked.score
+    start, one = asked.table.score("start"), asked.paired("start")
     if start is None:
         return Check(True, "training started from random weights: there are no starting weights", "not compared")
-    paired = asked.table.gains.get(f"{'teacher' if score.kind == 'teacher' else score.model}_over_start")
-    interval = ""
-    if paired is not None:
-        one = paired[asked.measure.name]
-        interval = f" [{asked.measure.signed(one.low)}, {asked.measure.signed(one.high)}]"
-    return asked.at_most_behind(asked.of(start), allowed, "the weights that training started from", interval=interval)
+    interval = "" if one is None else f" {one.reach(asked.measure)}"
+    whom = "the weights that training started from"
+    return asked.at_most_behind(asked.of(start), allowed, whom, interval=interval, row=start)
 
 
 def _against_champion(asked: _Asked, champion: Champion | None, allowed: float) -> Check:

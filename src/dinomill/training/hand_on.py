@@ -51,6 +51,7 @@ def run_job(job: TrainingJob, launcher: LauncherConfig, dataset: DatasetHandle) 
     left = left_behind(job.work, job.identity(), finished="exported")
     if left is not None:
         print(f"{job.stage}: {left.sentence(job.stage)}", file=sys.stderr)
+        left.named()
     from dinomill.training import worker  # started by its name; imported, because DVC watches what is imported
 
     # The MLflow run's address is in the environment, which the workers inherit.
@@ -88,7 +89,8 @@ def adopt(
             shutil.copyfile(path, folder / path.name)
         if initial is not None:
             shutil.copytree(job.work / START_NAME, folder / START_NAME)
-    step = int(json.loads((job.exported / SUMMARY_NAME).read_text(encoding="utf-8"))["step"])
+    summary = json.loads((job.exported / SUMMARY_NAME).read_text(encoding="utf-8"))
+    step = int(summary["step"])
     backbone = load_backbone(output)
     shown = preprocessing(job, dataset)
     return ModelHandle(
@@ -103,6 +105,7 @@ def adopt(
         std=shown.std,
         images_seen=step * job.recipe.batch_size,
         steps=step,
+        unreadable=int(summary.get("unreadable", 0)),
         history=output / HISTORY_NAME,
         dataset_sha256=job.dataset_sha256,
         teacher_sha256=job.teacher_sha256,

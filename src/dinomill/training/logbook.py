@@ -52,8 +52,15 @@ class Reporter:
         # A continued run goes on in its MLflow run, which lacks some rows at most; a new one gets the whole curve.
         self.run.log_metrics([(step, row) for step, row in self.history.by_step() if self._is_new(step, row)])
 
-    def steps(self, recorder: Recorder, values: ScheduleValues, step: int) -> None:
-        """A row on the steps since the last one, read already: means of the loss terms, schedules, speed."""
+    def steps(self, recorder: Recorder, values: ScheduleValues, step: int, *, unreadable: int = 0) -> None:
+        """A row on the steps since the last one, read already: means of the loss terms, schedules, speed.
+
+        Args:
+            recorder: Of the terms.
+            values: Of the schedules, at the last of the steps.
+            step: Steps done.
+            unreadable: Images that could not be read since the first step; shown where there are any.
+        """
         scheduled = {k: v for k, v in dataclasses.asdict(values).items() if k != "step" and v is not None}
         seconds, data_wait = self.clock.read()
         speed = {
@@ -63,7 +70,8 @@ class Reporter:
             **machine_load(self.world.device),
         }
         self._last = step
-        row = {**recorder.means(), **scheduled, **speed}
+        lost = {"unreadable": float(unreadable)} if unreadable else {}
+        row = {**recorder.means(), **scheduled, **speed, **lost}
         self._write(step, row)
         if "loss" in row:  # else every update since the last row was left out
             self.bar.report(step, row)
