@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from dinomill.errors import InputError, StorageError
-from dinomill.evaluation.dense.grids import Grids, GridSettings, extract_grids, pixel_grid
+from dinomill.evaluation.dense.grids import Grids, GridSettings, extract_grids
+from dinomill.evaluation.dense.pixels import pixel_grid
 from dinomill.evaluation.networks import Network
 from dinomill.features.base import Tokens
 from dinomill.features.door import open as open_features

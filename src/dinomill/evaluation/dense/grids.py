@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from dinomill.arrays import Floats, Rows
 from dinomill.errors import InputError, StorageError
+from dinomill.evaluation.dense.pixels import pixel_grid
 from dinomill.evaluation.dense.windows import Layout, cut, layout
 from dinomill.evaluation.networks import Network
 from dinomill.execution.progress import Progress, progress
@@ -40,8 +40,6 @@ log = logging.getLogger(__name__)
 Halves = npt.NDArray[np.float16]
 # Part of every key: to be raised when the code gives other grids for the same weights and images.
 _VERSION = 1
-# The raw pixels' places: a cell of a 28th of the side, seen with its neighbours, averaged to at most 6 x 6.
-_PIXEL_CELLS, _PIXEL_SIDE, _PIXEL_LAYOUT = 28, 6, 4
 _CPU = torch.device("cpu")
 _FILES = ("patches.npy", "cls.npy")
 _SAID = 2**30  # bytes from which on a set's size is said
@@ -145,28 +143,6 @@ def at_size(network: Network, image_size: int) -> Network:
         place = own.image_size / _as_grid(tokens, network.name).shape[1]
         side = round(max(round(image_size / place), 1) * place)
     return replace(network, preprocessing=own.model_copy(update={"image_size": side, "resize": side}))
-
-
-def pixel_grid(batch: Tensor) -> Tokens:
-    """What raw pixels say of places: each cell of an image with its neighbourhood, and a coarse image as class token.
-
-    Args:
-        batch: ``[B, C, S, S]``, normalised.
-    """
-    side = batch.shape[-1]
-    cell = max(side // _PIXEL_CELLS, 1)
-    window = 3 * cell
-    padded = functional.pad(batch, (cell,) * 4, mode="replicate" if cell < side else "constant")
-    grid = (side + 2 * cell - window) // cell + 1
-    around = functional.unfold(padded, window, stride=cell)  # [B, C window², grid²]
-    pieces = around.mT.reshape(-1, batch.shape[1], window, window)
-    if window > _PIXEL_SIDE:
-        pieces = functional.adaptive_avg_pool2d(pieces, _PIXEL_SIDE)
-    patches = pieces.flatten(1).view(len(batch), grid * grid, -1)
-    # As wide as a place, so that both fit into one array: the coarse image, and zeros.
-    coarse = functional.adaptive_avg_pool2d(batch, min(_PIXEL_LAYOUT, side)).flatten(1)[:, : patches.shape[2]]
-    cls = functional.pad(coarse, (0, patches.shape[2] - coarse.shape[1]))
-    return Tokens(cls, patches.mean(dim=1), patches)
 
 
 def _forward(network: Network, device: torch.device) -> Callable[[Tensor], Tokens]:
