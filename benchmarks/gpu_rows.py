@@ -30,8 +30,8 @@ from dinomill.training.config import ParallelConfig
 from dinomill.training.counting import StepCounter
 from dinomill.training.engine import Engine
 from dinomill.training.job import TrainingJob
+from dinomill.training.loading import build_loader
 from dinomill.training.parallel import World, world
-from dinomill.training.trainer import build_loader
 
 PAPER = {"model": "small", "batch": 32, "global": 224, "local": 98, "locals": 8, "prototypes": 131_072, "images": 2048}
 SMALL = {"model": "nano", "batch": 4, "global": 28, "local": 14, "locals": 2, "prototypes": 64, "images": 48}

@@ -37,7 +37,8 @@ from dinomill.storage.hashing import hash_json
 from dinomill.training.engine import Engine
 from dinomill.training.handover import preprocessing
 from dinomill.training.job import TrainingJob
-from dinomill.training.trainer import build_loader, grouped
+from dinomill.training.loading import build_loader
+from dinomill.training.trainer import grouped
 from dinomill.vectors.knn import knn_predict
 
 QUIET: dict[str, Any] = {"runtime": {"monitor": {"every": 0}, "checkpoint_every": 200, "keep": 1, "log_every": 100}}

@@ -22,11 +22,12 @@ from dinomill.models import VisionTransformer, load, save_backbone
 from dinomill.training.config import AdaptationConfig, LoraConfig
 from dinomill.training.engine import Engine, build_module
 from dinomill.training.job import TrainingJob
+from dinomill.training.loading import build_loader
 from dinomill.training.lora import add_lora
 from dinomill.training.loss_scaler import LossScaler
 from dinomill.training.parallel import World
 from dinomill.training.schedules import ScheduleConfig, Schedules
-from dinomill.training.trainer import build_loader, grouped, train
+from dinomill.training.trainer import grouped, train
 
 HERE = World(0, 1, torch.device("cpu"))
 MakeJob = Callable[..., TrainingJob]

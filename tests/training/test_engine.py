@@ -13,9 +13,10 @@ from dinomill.models import VisionTransformer, save_backbone
 from dinomill.training.engine import Engine, build_module, step_generator
 from dinomill.training.given_weights import load_teacher
 from dinomill.training.job import TrainingJob
+from dinomill.training.loading import build_loader
 from dinomill.training.parallel import World
 from dinomill.training.precision import set_deterministic
-from dinomill.training.trainer import build_loader, train
+from dinomill.training.trainer import train
 
 MakeJob = Callable[..., TrainingJob]
 HERE = World(0, 1, torch.device("cpu"))

@@ -17,9 +17,10 @@ from dinomill.training.config import InitialisationConfig, StatedModel
 from dinomill.training.engine import Engine, build_module
 from dinomill.training.initialisation import lecun_normal, patch_statistics, patches, whiten
 from dinomill.training.job import TrainingJob
+from dinomill.training.loading import build_loader
 from dinomill.training.parallel import World
 from dinomill.training.starting import StartingWeights, resolve_model
-from dinomill.training.trainer import build_loader, train
+from dinomill.training.trainer import train
 
 MakeJob = Callable[..., TrainingJob]
 HERE = World(0, 1, torch.device("cpu"))

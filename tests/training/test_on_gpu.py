@@ -10,9 +10,9 @@ import torch
 from dinomill.handles import DatasetHandle
 from dinomill.training.engine import Engine
 from dinomill.training.job import TrainingJob
+from dinomill.training.loading import build_loader
 from dinomill.training.parallel import World
 from dinomill.training.precision import set_deterministic
-from dinomill.training.trainer import build_loader
 
 pytestmark = [
     pytest.mark.gpu,

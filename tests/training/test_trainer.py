@@ -21,10 +21,11 @@ from dinomill.images.manifest import read_kept
 from dinomill.models import load
 from dinomill.training.engine import Engine
 from dinomill.training.job import TrainingJob
+from dinomill.training.loading import build_loader
 from dinomill.training.monitor import CollapseError
 from dinomill.training.not_finite import DivergedError
 from dinomill.training.parallel import World
-from dinomill.training.trainer import build_loader, stop_signals, train
+from dinomill.training.trainer import stop_signals, train
 
 HERE = World(0, 1, torch.device("cpu"))
 MakeJob = Callable[..., TrainingJob]

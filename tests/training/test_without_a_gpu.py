@@ -21,6 +21,7 @@ from dinomill.training.config import DistillationStepConfig, OptimizerConfig, Pr
 from dinomill.training.counting import StepCounter
 from dinomill.training.engine import Engine
 from dinomill.training.job import TrainingJob
+from dinomill.training.loading import build_loader
 from dinomill.training.network import Network
 from dinomill.training.objectives.assignments import Assignments
 from dinomill.training.objectives.pretraining import Pretraining
@@ -28,7 +29,6 @@ from dinomill.training.optimizer import build_optimizer
 from dinomill.training.parallel import World
 from dinomill.training.schedules import ScheduleValues
 from dinomill.training.step import accumulated_step
-from dinomill.training.trainer import build_loader
 
 MakeJob = Callable[..., TrainingJob]
 META = torch.device("meta")

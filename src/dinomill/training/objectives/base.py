@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -241,7 +241,7 @@ class Objective(nn.Module, ABC):
         for name in self.students:
             move_average(self.average(name), self.student(name), values.momentum, unless=unless)
 
-    def train(self, mode: bool = True) -> Objective:
+    def train(self, mode: bool = True) -> Self:
         """Set the students' mode; everything else always evaluates."""
         super().train(False)
         self.training = mode

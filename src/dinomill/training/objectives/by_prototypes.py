@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -120,9 +121,9 @@ class ByPrototypes(Objective):
             classes = [crops.cls for crops in seen]
             terms |= sigreg_terms(config.sigreg, classes, len(batch.global_crops) // GLOBAL_CROPS, values.step)
         if config.gram is not None and self.every_patch_is_seen(values):
-            assert isinstance(self.anchor, StudentBackbone)
-            anchored = anchor_patches(self.anchor, batch, enlarge=config.gram.enlarge)
-            anchored = resize_patches(anchored, grid=grid_of(self.anchor, batch), target=seen[0].grid)
+            anchor = cast(StudentBackbone, self.anchor)
+            anchored = anchor_patches(anchor, batch, enlarge=config.gram.enlarge)
+            anchored = resize_patches(anchored, grid=grid_of(anchor, batch), target=seen[0].grid)
             terms["gram"] = config.gram.weight_at(values.step) * gram_loss(seen[0].patches, anchored)
         return terms
 
