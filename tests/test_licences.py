@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dinomill.errors import ConfigError
-from dinomill.licences import Provenance, from_nothing, made_from, of_handle, warn_if_unknown
+from dinomill.licences import Provenance, from_nothing, licence_in_words, made_from, of_handle, warn_if_unknown
 from tests.exported import export
 
 UNKNOWN = Provenance(None, "")
@@ -58,3 +58,10 @@ def test_an_unknown_one_is_said(caplog: pytest.LogCaptureFixture) -> None:
     assert "LICENCE UNKNOWN" in caplog.text
     assert "the teacher x.pth" in caplog.text
     assert "distillation.licence" in caplog.text
+
+
+def test_people_are_told_it_in_words() -> None:
+    assert licence_in_words("MIT") == "MIT"
+    assert licence_in_words("own").startswith("your own")
+    assert licence_in_words(None) == licence_in_words("unknown")
+    assert licence_in_words(None).startswith("unknown: find out")

@@ -16,7 +16,7 @@ no_telemetry.switch_off()
 
 
 def load(path_or_uri: str | Path, **keywords: Any) -> Backbone:
-    """Load a backbone: an exported folder, ``models:/name@alias``, or weights of DINOv2 or DINOv3 in any form.
+    """Load a backbone: an exported folder, ``models:/name@alias``, weights of DINOv2, DINOv3 or a ConvNeXt.
 
     See ``dinomill.models.load`` for the keywords and errors.
     """

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from dinomill.errors import ConfigError
 from dinomill.handles import ModelHandle
-from dinomill.models.known import OWN_LICENCE
+from dinomill.models.known import OWN_LICENCE, UNKNOWN_LICENCE
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +69,15 @@ def of_handle(model: ModelHandle) -> Provenance:
     if licence is None and model.initial is None and model.teacher_sha256 is None:
         licence = OWN_LICENCE
     return Provenance(licence, model.origin or "")
+
+
+def licence_in_words(licence: str | None) -> str:
+    """A model's licence as people are told it."""
+    if licence == OWN_LICENCE:
+        return "your own: no foreign weights went into it"
+    if licence is None or licence == UNKNOWN_LICENCE:
+        return "unknown: find out that of the weights which it was made from before you hand it on"
+    return licence
 
 
 def warn_if_unknown(licence: str | None, what: str, key: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from dinomill.handles import DatasetHandle, EvaluationHandle, ModelHandle
-from dinomill.models.known import OWN_LICENCE, UNKNOWN_LICENCE
+from dinomill.licences import licence_in_words
 from dinomill.registration.config import CANDIDATE, CHAMPION
 from dinomill.registration.gate import Check
 from dinomill.scores import Figure, Measure, ScoreTable
@@ -111,7 +111,7 @@ def _interval(measure: Measure, figure: Figure) -> str:
 def _lineage(model: ModelHandle, curated: DatasetHandle, tags: Mapping[str, str]) -> str:
     rows = {
         "weights": f"`{model.weights_sha256}`",
-        "licence": licence_in_words(tags.get("licence")),
+        "licence": _licence(tags.get("licence")),
         "made": model.origin,
         "distilled from": f"`{model.teacher_sha256}`" if model.teacher_sha256 else None,
         "started from": f"`{model.initial}`, content `{model.initial_sha256}`" if model.initial else None,
@@ -127,13 +127,10 @@ def _lineage(model: ModelHandle, curated: DatasetHandle, tags: Mapping[str, str]
     return "\n".join(["### Lineage", "", "| | |", "|---|---|", *lines])
 
 
-def licence_in_words(licence: str | None) -> str:
-    """A licence as people are told it; an unknown one stands out."""
-    if licence == OWN_LICENCE:
-        return "your own: no foreign weights went into it"
-    if licence in (None, UNKNOWN_LICENCE):
-        return "**unknown**: find out that of the weights which it was made from before you hand it on"
-    return f"{licence}, of the weights that it was made from"
+def _licence(licence: str | None) -> str:
+    """As people are told it; an unknown one stands out."""
+    told = licence_in_words(licence)
+    return told.replace("unknown", "**unknown**", 1) if told.startswith("unknown") else told
 
 
 def _use(address: str) -> str:

@@ -19,6 +19,7 @@ from dinomill.handles import (
     RegistrationHandle,
 )
 from dinomill.images.manifest import Fate
+from dinomill.licences import licence_in_words
 from dinomill.printing import open_console
 from dinomill.reporting.curation import FATE_NAMES, FateCount, count_fates
 from dinomill.reporting.lineage import Left
@@ -149,6 +150,8 @@ def _facts(registration: RegistrationHandle | None, package: PackageHandle | Non
         table.add_row(
             "registered", f"{registration.model} version {registration.version}" + (f" ({aliases})" if aliases else "")
         )
+        known = registration.licence is not None
+        table.add_row("licence", Text(licence_in_words(registration.licence), "" if known else "bold yellow"))
         gate = Text("passed", "green") if registration.passed_gate else Text("not passed", "red")
         table.add_row("gate", gate)
         for sentence in registration.gate:

@@ -6,8 +6,7 @@
     <name>.onnx           ONNX (extra `onnx`; weights over 2 GB in <name>.onnx.data); the description as metadata
     <name>.xml, .bin      OpenVINO (extra `openvino`); the description as runtime information
 
-The description is the preprocessing, the pooling that makes the tokens one embedding, the licence (or `unknown`) and
-the origin, where known.
+The description is the preprocessing, the pooling that makes the tokens one embedding, the licence and the origin.
 
 The programs take ``images [B, C, S, S]`` float32, preprocessed, any B, and return ``cls_token [B, D]`` and
 ``patch_tokens [B, N, D]``, after the final norm.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dinomill.handles import RegistrationHandle
-from dinomill.models.known import OWN_LICENCE
+from dinomill.licences import licence_in_words
 
 _TEXT = """\
 # {model}, version {version}
@@ -39,11 +39,6 @@ An encoded image as the body is answered with `{{"embedding": [...]}}`. For seve
 What cannot be understood is answered with status 400 and `{{"error": "..."}}`.
 """
 
-_LICENCES = {
-    OWN_LICENCE: "your own, no foreign weights went into it",
-    None: "UNKNOWN, find out that of the weights which it was made from before you hand it on",
-}
-
 
 def render_readme(model: str, registered: RegistrationHandle, requirements: Sequence[str]) -> str:
     """The text of the package's README.
@@ -58,7 +53,7 @@ def render_readme(model: str, registered: RegistrationHandle, requirements: Sequ
         version=registered.version,
         uri=registered.uri,
         weights=registered.weights_sha256,
-        licence=_LICENCES.get(registered.licence, registered.licence),
+        licence=licence_in_words(registered.licence),
         origin=f" They were {registered.origin}." if registered.origin else "",
         requirements="\n".join(f"    {line}" for line in requirements),
     )
