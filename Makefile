@@ -98,7 +98,7 @@ ui: $(READY) ## the MLflow page on this machine (Ctrl-C ends it)
 	@dinomill ui $(IN)
 
 viz: $(READY) ## the pipelines as a picture (Ctrl-C ends it)
-	@kedro viz run $(IN) --host 127.0.0.1 --no-browser
+	@python -m dinomill.commands.stoppable kedro viz run $(IN) --host 127.0.0.1 --no-browser
 
 serve: $(READY) ## serve the packaged model on this machine (Ctrl-C ends it)
 	@dinomill serve $(IN)

@@ -35,7 +35,7 @@ from killed_jobs import EVERY, KINDS, job_of, make_dataset
 from measuring import Table, command_line, finish
 
 from dinomill import tracking
-from dinomill.execution.launch import LauncherConfig
+from dinomill.execution.launcher_config import LauncherConfig
 from dinomill.handles import DatasetHandle
 from dinomill.training.job import TrainingJob
 

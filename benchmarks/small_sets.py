@@ -20,6 +20,7 @@ import tempfile
 import time
 from argparse import Namespace
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ from dinomill.vectors.knn import knn_predict
 
 QUIET: dict[str, Any] = {"runtime": {"monitor": {"every": 0}, "checkpoint_every": 200, "keep": 1, "log_every": 100}}
 NO_LOSSES: dict[str, Any] = {"dino_weight": 0.0, "ibot_weight": 0.0, "koleo_weight": 0.0}
-_WARM, _TIMED = 3, 8  # steps: that are not counted, and that are
+_WARM, _TIMED, _ROUNDS = 3, 8, 3  # steps that are not counted; those of a round; rounds, of which the cheapest counts
 _GAIN = 0.8  # brightness of the changed queries
 _NEIGHBOURS = 10
 _BATCH = 256
@@ -78,17 +79,33 @@ def settings(crops: Mapping[str, Any], patch: int) -> dict[str, dict[str, Any]]:
 
 
 def step_seconds(job: TrainingJob, dataset: DatasetHandle, steps: int = _TIMED) -> float:
-    """CPU-seconds of a step, of this process, loading included."""
-    engine, done, started = Engine(job, HERE), 0, 0.0
+    """CPU-seconds of a step, of this process, loading included: the cheapest of some rounds, for others' work adds."""
+    job = with_recipe(job, steps=_WARM + _ROUNDS * steps)
+    engine, done, marks = Engine(job, HERE), 0, []
     with build_loader(job, dataset, HERE, start_step=0) as loader:
         for batches in grouped(loader, job.recipe.accumulate):
             engine.step(done, batches)
             done += 1
-            if done == _WARM:
-                started = time.process_time()
-            if done == _WARM + steps:
+            if done >= _WARM and (done - _WARM) % steps == 0:
+                marks.append(time.process_time())
+            if len(marks) > _ROUNDS:
                 break
-    return (time.process_time() - started) / steps
+    return min(after - before for before, after in pairwise(marks)) / steps
+
+
+def pace(job: TrainingJob, dataset: DatasetHandle) -> float:
+    """CPU-seconds of a step in the mean of the run, whose first steps may be cheaper."""
+    low = job.recipe.low_resolution
+    if low is None:
+        return step_seconds(job, dataset)
+    share, always = low.steps(1000) / 1000, low.model_copy(update={"until": job.recipe.steps})
+    cheap = step_seconds(with_recipe(job, low_resolution=always), dataset)
+    return share * cheap + (1 - share) * step_seconds(with_recipe(job, low_resolution=None), dataset)
+
+
+def with_recipe(job: TrainingJob, **values: Any) -> TrainingJob:
+    """The same job with other values of its recipe."""
+    return job.model_copy(update={"recipe": job.recipe.model_copy(update=values)})
 
 
 def accuracies(job: TrainingJob, dataset: DatasetHandle) -> dict[str, float]:
@@ -127,7 +144,7 @@ def measured(
     known: dict[str, float] = json.loads(paces.read_text()) if paces.exists() else {}
     if name not in known:
         # Kept, so that a run that is started again has as many steps as before, and finds its checkpoints.
-        known[name] = step_seconds(probe, where["dataset"])
+        known[name] = pace(probe, where["dataset"])
         paces.write_text(json.dumps(known))
     steps = max(round(60 * given.minutes / known[name]), 10)
     job = sample_job(

@@ -19,8 +19,10 @@ from dinomill.arrays import Pixels
 from dinomill.errors import DinomillError, Interrupted
 from dinomill.handles import DatasetHandle
 from dinomill.images.batches import Batch
-from dinomill.images.manifest import MANIFEST_SCHEMA
+from dinomill.images.decode import decode_image
+from dinomill.images.manifest import MANIFEST_SCHEMA, read_manifest
 from dinomill.images.shards import ShardWriter
+from dinomill.images.tiles import read_tile
 from dinomill.pretraining.config import PretrainingConfig
 from dinomill.pretraining.pretrain import pretraining_job
 from dinomill.storage.atomic import write_parquet
@@ -118,13 +120,16 @@ def looks(job: TrainingJob) -> list[dict[str, Any]]:
 
 
 def write_dataset(folder: Path, images: Sequence[Pixels]) -> DatasetHandle:
-    """A curated dataset of images ``[H, W, C]`` as they are given, without a curation."""
+    """A curated dataset of images ``[H, W, C]`` as they are given, without a curation; ``<folder>/pool`` has them too."""
     rows: list[dict[str, Any]] = []
+    pool = folder / "pool"
+    pool.mkdir(parents=True, exist_ok=True)
     with ShardWriter(folder / "shards") as writer:
         for index, pixels in enumerate(images):
             data = _png(pixels)
             row: dict[str, Any] = dict.fromkeys(MANIFEST_SCHEMA.names)
-            row |= {"path": f"{index}.png", "source": "made up", "fate": "kept", "bytes": len(data)}
+            row |= {"path": f"{index}.png", "source": str(pool), "fate": "kept", "bytes": len(data)}
+            (pool / row["path"]).write_bytes(data)
             row |= {"height": pixels.shape[0], "width": pixels.shape[1], **writer.add(data, "png")._asdict()}
             rows.append(row)
         shards = writer.close()
@@ -144,16 +149,45 @@ def write_dataset(folder: Path, images: Sequence[Pixels]) -> DatasetHandle:
         mean=tuple(values.mean(axis=0).tolist()),
         std=tuple(np.maximum(values.std(axis=0), 0.05).tolist()),
         embedder="none",
-        sources=("made up",),
+        sources=(str(pool),),
     )
     handle.save()
     return handle
 
 
-def write_labelled(folder: Path, images: Sequence[Pixels], labels: Sequence[int]) -> Path:
-    """Labelled images in the split ``train``: ``<folder>/train/<class>/<number>.png``."""
+def some_of(dataset: DatasetHandle, count: int, seed: int, folder: Path, *, kept: bool) -> DatasetHandle:
+    """Images of a curation's pool as a dataset of their own, each read from its file again.
+
+    Args:
+        dataset: A curated dataset.
+        count: So many, drawn by the seed.
+        seed: Of the draw.
+        folder: For the result; one that is there is taken as it is.
+        kept: Draw among those that curation kept; else among all that can be decoded and are not what is scored.
+    """
+    if (folder / "handle.json").is_file():
+        return DatasetHandle.load(folder)
+    rows = read_manifest(dataset.manifest, ["path", "source", "tile_of", "fate"]).to_pylist()
+    if kept:
+        rows = [row for row in rows if row["fate"] == "kept"]
+    else:
+        rows = [row for row in rows if row["fate"] not in ("quarantined", "evaluation_overlap")]
+    chosen = np.random.default_rng(seed).permutation(len(rows))[:count]
+    return write_dataset(folder, [_original(rows[index], dataset.channels) for index in sorted(chosen)])
+
+
+def _original(row: Mapping[str, Any], channels: int) -> Pixels:
+    tile = row["tile_of"] is not None
+    data = read_tile(row["source"], row["path"]) if tile else (Path(row["source"]) / row["path"]).read_bytes()
+    return decode_image(data, channels=channels)
+
+
+def write_labelled(
+    folder: Path, images: Sequence[Pixels], labels: Sequence[int], *, splits: Sequence[str] = ("train",)
+) -> Path:
+    """Labelled images, dealt to the splits in turn: ``<folder>/<split>/<class>/<number>.png``."""
     for index, (pixels, label) in enumerate(zip(images, labels, strict=True)):
-        path = folder / "train" / f"class_{label}" / f"{index}.png"
+        path = folder / splits[index % len(splits)] / f"class_{label}" / f"{index}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(_png(pixels))
     return folder

@@ -120,6 +120,7 @@ class ModelHandle(Handle):
     std: tuple[float, ...]
     images_seen: int
     steps: int
+    unreadable: int = Field(default=0, description="images that could not be read any more: others took their places")
     history: Path = Field(description="Parquet: a row a logged step: step, images, loss and its terms, lr, …")
     dataset_sha256: str = Field(description="the manifest that it was trained on")
     teacher_sha256: str | None = Field(default=None, description="weights of the teacher it was distilled from")
@@ -229,6 +230,23 @@ class RegistrationHandle(Handle):
     source: Path = Field(description="the folder of the exported backbone that was registered")
     passed_gate: bool
     gate: tuple[str, ...] = Field(description="one sentence a check, with its figures")
+
+    def not_passed(self) -> str | None:
+        """What it means that the gate was not passed, and what to do; None where it was."""
+        if self.passed_gate:
+            return None
+        stays = (
+            "it stays the champion until another version passes"
+            if "champion" in self.aliases
+            else "the alias `champion` stays where it is"
+        )
+        return (
+            f"Not passed: version {self.version} is registered, and loads as models:/{self.model}/{self.version}; "
+            f"{stays}. What helps is what the failing sentence is about: more steps or images, a larger student, more "
+            "labelled images where it is within noise, any where nothing was measured. If the model is good enough as "
+            "it is, ease that requirement under registration.gate (null leaves it out) in registration/parameters.yml "
+            "of the environment, and run registration again."
+        )
 
 
 class PackageHandle(Handle):

@@ -182,6 +182,9 @@ def _odd(folder: Path) -> Path:
     (folder / "cut.png").write_bytes((folder / "a.png").read_bytes()[:60])
     (folder / "empty.jpg").touch()
     (folder / "notes.txt").write_text("no image", encoding="utf-8")
+    (folder / "really.json").write_bytes((folder / "a.png").read_bytes())
+    (folder / ".hidden").mkdir()
+    (folder / ".hidden" / "b.png").write_bytes((folder / "a.png").read_bytes())
     with socket.socket(socket.AF_UNIX) as server:
         here = Path.cwd()
         os.chdir(folder)  # a socket's path is short
@@ -203,6 +206,7 @@ def test_what_cannot_be_used_is_left_out_by_name_and_the_rest_is_kept(
         "a.png",
         "line\nbreak 'quoted' ü.png",
         "link.png",
+        "really.json",  # an image by its content
         "z.png",
     ]
     with (tmp_path / f"{name}.left_out.csv").open(encoding="utf-8", newline="") as file:
@@ -212,14 +216,14 @@ def test_what_cannot_be_used_is_left_out_by_name_and_the_rest_is_kept(
         "cut.png": "truncated",
         "empty.jpg": "empty",
         "loop.png": "broken_link",
-        "notes.txt": "not_an_image",
         "nowhere.png": "broken_link",
         "pipe.png": "not_a_file",
         "socket.png": "not_a_file",
         "up": "link_to_folder",
     }
-    assert "4 embeddings of width 32, 9 files left out (see all." in printed.out
+    assert "5 embeddings of width 32, 8 files left out (see all." in printed.out
     assert "2 broken_link" in printed.err
+    assert "passed over, being no images: 1 " in printed.err and "1 .txt" in printed.err and "notes" not in printed.err
     assert not list(tmp_path.glob(".*unfinished*"))
     # Without them the list goes too.
     embed_files([folder / "a.png"], output, model=model, batch_size=3)

@@ -85,3 +85,20 @@ def test_a_chain_that_bites_its_tail_ends() -> None:
     first.__context__, second.__context__ = second, first
     assert explain(first) is None
     assert traceback.format_exception(first)
+
+
+def test_a_source_file_that_is_no_python_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pipelines").mkdir()
+    ours, other = tmp_path / "pipelines" / "nodes.py", tmp_path / "library.py"
+    for path in (ours, other):
+        path.write_text("x = 1\ndef work(:\n")
+    found = []
+    for path in (ours, other):
+        with pytest.raises(SyntaxError) as caught:
+            compile(path.read_text(), str(path), "exec")
+        found.append(explain(caught.value))
+    assert found[0] is not None
+    assert found[0].problem == f"{ours} is no valid Python, line 2."
+    assert "def work(:" in str(found[0].found)
+    assert found[1] is None  # a bug of somebody else's: its traceback is wanted

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from dinomill.commands.imports import code_of, module_name, module_path
+from dinomill.errors import InputError
 from dinomill.stages import STAGES
 
 PROJECT = Path(__file__).parents[2]
@@ -196,3 +197,17 @@ def _sources(watched: list[Path]) -> list[Path]:
 def _names_imported(path: Path) -> bool:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return any(isinstance(node, ast.Import | ast.ImportFrom) for node in ast.walk(tree))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("def work(:\n    pass\n", r"first/engine\.py is no valid Python, line 1\."),
+        ("x = 1\nwhile\n", r"first/engine\.py is no valid Python, line 2\."),
+        ("x = '\0'\n", r"first/engine\.py is no valid Python"),
+    ],
+)
+def test_a_file_that_is_no_python_is_named_with_its_line(tree: Path, text: str, said: str) -> None:
+    (tree / "src/dinomill/first/engine.py").write_text(text)
+    with pytest.raises(InputError, match=said):
+        code_of("first", tree)

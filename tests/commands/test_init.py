@@ -62,7 +62,7 @@ def test_one_command_writes_a_whole_environment(here: Path, capsys: pytest.Captu
         "too little to learn",
     ):
         assert part in " ".join(said.split()), part
-    assert "make run ENV=mine" in said
+    assert "make run ENV=mine" in said and "git add conf/mine" in said
     assert "guessed" in said
     assert "warning" not in said, "what it writes is what the checks ask for"
     assert f"{len(written) - 1} files with the reason beside each value, and plan.json" in said

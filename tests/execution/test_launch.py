@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from dinomill.errors import ConfigError, DinomillError, Interrupted, MachineError
-from dinomill.execution.launch import LauncherConfig, SlurmConfig, launch, slurm_script
+from dinomill.errors import ConfigError, DinomillError, Interrupted
+from dinomill.execution.launch import launch
+from dinomill.execution.launcher_config import LauncherConfig
 
 WORKER = """
 import json, os, signal, sys, time
@@ -29,6 +30,17 @@ if what == "ok":
     (work / f"done_{rank}").write_text(os.environ["EXTRA"] + " " + os.environ["OMP_NUM_THREADS"])
 elif what == "config":
     sys.exit(record_failure(work, rank, ConfigError("A key is wrong.", found="7", expected="8", action="write 8")))
+elif what == "environment":
+    (work / f"environment_{rank}").write_bytes(Path(f"/proc/{os.getpid()}/environ").read_bytes())
+elif what == "code":
+    import dinomill
+    (work / f"code_{rank}").write_text(str(Path(dinomill.__file__).parent))
+elif what == "s3":
+    import boto3
+    keys = boto3.Session().get_credentials()
+    told = [keys.access_key, keys.secret_key, keys.token, os.environ["AWS_SHARED_CREDENTIALS_FILE"]]
+    (work / "keys").write_text("|".join(told))
+    (work / f"environment_{rank}").write_bytes(Path(f"/proc/{os.getpid()}/environ").read_bytes())
 elif what == "crash":
     raise ZeroDivisionError("a bug")
 elif what == "killed":
@@ -51,6 +63,11 @@ elif what == "deaf":
     (work / f"ready_{rank}").touch()
     time.sleep(60)
 """
+
+SECRETS = (
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "MLFLOW_TRACKING_PASSWORD"),
+    *("MLFLOW_TRACKING_TOKEN", "HF_TOKEN", "SLURM_JWT", "DINOMILL_API_KEY"),
+)
 
 
 @pytest.fixture
@@ -122,17 +139,6 @@ def test_it_is_not_started_again_for_ever(work: Path) -> None:
         run(work, "killed", kind="torchrun", processes=2, restarts=1)
 
 
-def test_fewer_nodes_may_go_on(work: Path) -> None:
-    config = LauncherConfig(kind="slurm", nodes=4, min_nodes=2, processes=8)
-    assert config.world_sizes == [16, 24, 32]
-    script = slurm_script("dinomill.training.worker", work / "a job.json", work=work, config=config)
-    assert "--nnodes=2:4 " in script
-    assert "--kill-on-bad-exit=0" in script
-    assert f"'{work}/a job.json'" in script
-    with pytest.raises(ValidationError, match="min_nodes is 5, nodes is 4"):
-        LauncherConfig(kind="slurm", nodes=4, min_nodes=5)
-
-
 def test_old_failures_are_forgotten(work: Path) -> None:
     with pytest.raises(ConfigError):
         run(work, "config")
@@ -186,50 +192,65 @@ def test_ctrl_c_of_a_terminal_reaches_the_worker_once(work: Path) -> None:
     assert (work / "failures" / "rank_0.json").exists()
 
 
-def test_slurm_script_is_valid_and_complete(work: Path) -> None:
-    config = LauncherConfig(
-        kind="slurm", nodes=4, processes=8, slurm=SlurmConfig(partition="gpu", options=("--constraint=h100",))
-    )
-    script = slurm_script("dinomill.training.worker", work / "job.json", work=work, config=config)
-    path = work / "train.sbatch"
-    path.write_text(script)
-    subprocess.run(["bash", "-n", str(path)], check=True)
-    for line in ("--nodes=4", "--gpus-per-node=8", "--partition=gpu", "--constraint=h100", "--signal=TERM@180"):
-        assert f"#SBATCH {line}\n" in script
-    assert "--nnodes=4 --nproc-per-node=8" in script
-    assert "export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1\n" in script
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("kind", ["inline", "torchrun"])
+def test_no_secret_reaches_the_workers_environment(work: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    for name in SECRETS:
+        monkeypatch.setenv(name, "hush-hush")
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:hush-hush@proxy:3128")
+    monkeypatch.setenv("MY_SWITCH", "on")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    run(work, "environment", kind=kind, variables=["MY_SWITCH"])
+    environment = (work / "environment_0").read_text()
+    assert "hush-hush" not in environment
+    assert "MY_SWITCH=on" in environment
+    assert "AWS_ENDPOINT_URL=" in environment
 
 
-def test_slurm_script_runs_its_task(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The commands of SLURM that the script calls, for one node; torchrun and the worker are the real ones.
-    commands = work / "bin"
-    commands.mkdir()
-    for name, text in {
-        "srun": 'while [[ "$1" == --* ]]; do shift; done; exec "$@"',
-        "scontrol": f'if [ "$1" = requeue ]; then touch {work}/requeued; else echo 127.0.0.1; fi',
-        "sbatch": '[ "$1" = --wait ] && SLURM_JOB_ID=7 SLURM_JOB_NODELIST=here exec bash "$2"',
-    }.items():
-        (commands / name).write_text(f"#!/bin/bash\n{text}\n")
-        (commands / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
-    slurm = SlurmConfig(port=free_port(), cpus_per_task=2)
-    run(work, "ok", kind="slurm", processes=2, slurm=slurm)
-    assert (work / "done_1").exists()
-    assert not (work / "requeued").exists()
-    with pytest.raises(ConfigError, match="A key is wrong"):
-        run(work, "config", kind="slurm", processes=1, slurm=slurm)
+def test_keys_for_s3_are_a_file_that_is_gone_with_the_launcher(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in SECRETS:
+        monkeypatch.setenv(name, "hush-hush")
+    monkeypatch.setenv("AWS_PROFILE", "another")
+    job = work / "job.json"
+    job.write_text("s3")
+    launch("a_worker", job, work=work, config=LauncherConfig(), environment={}, s3=True)
+    key, secret, token, path = (work / "keys").read_text().split("|")
+    assert (key, secret, token) == ("hush-hush",) * 3
+    assert not Path(path).exists()
+    assert "hush-hush" not in (work / "environment_0").read_text()
 
 
-def test_slurm_missing_says_where_the_script_is(work: Path) -> None:
-    with pytest.raises(MachineError, match="sbatch") as caught:
-        run(work, "ok", kind="slurm")
-    assert "train.sbatch" in str(caught.value)
-    assert (work / "slurm" / "train.sbatch").exists()
+def test_a_secret_cannot_be_asked_for() -> None:
+    with pytest.raises(ValidationError, match="workers get no secret"):
+        LauncherConfig(variables=("HF_TOKEN",))
 
 
-def free_port() -> int:
-    import socket
+def test_workers_that_are_started_again_run_the_code_of_before(work: Path) -> None:
+    run(work, "code", kind="torchrun", processes=1)
+    code = Path((work / "code_0").read_text())
+    assert code.is_relative_to(work / "code")
+    assert (code / "training" / "worker.py").is_file()
+    assert not (code / "pipelines").exists()
 
-    with socket.socket() as connection:
-        connection.bind(("127.0.0.1", 0))
-        return int(connection.getsockname()[1])
+
+def test_machines_without_a_scheduler_meet(work: Path, free_port: int) -> None:
+    # The second machine is a second torchrun here; it is started by the printed command, as on another machine.
+    def join() -> None:
+        while not (work / "node.sh").exists():
+            time.sleep(0.05)
+        subprocess.run(["bash", str(work / "node.sh"), f"127.0.0.1:{free_port}"], check=True)
+
+    thread = threading.Thread(target=join)
+    thread.start()
+    run(work, "ok", kind="torchrun", nodes=2, rendezvous=f"127.0.0.1:{free_port}", threads=1)
+    thread.join()
+    assert [(work / f"done_{rank}").read_text() for rank in (0, 1)] == ["told 1", "told 1"]
+
+
+def test_nodes_of_torchrun_need_a_place_to_meet() -> None:
+    with pytest.raises(ValidationError, match="rendezvous: HOST:PORT"):
+        LauncherConfig(kind="torchrun", nodes=2)
+    config = LauncherConfig(kind="torchrun", nodes=4, min_nodes=2, processes=8, rendezvous="10.0.0.1:29500")
+    assert config.world_sizes == [16, 24, 32]
+    with pytest.raises(ValidationError, match="min_nodes is 5, nodes is 4"):
+        LauncherConfig(kind="slurm", nodes=4, min_nodes=5)

@@ -157,7 +157,7 @@ def test_aligned_images_get_milder_crops_and_stricter_copies() -> None:
 def test_steps_follow_the_hours_until_the_epochs_end_them() -> None:
     short, long = (plan(wish(hours=hours), COLOUR, machine()) for hours in (0.5, 1.0))
     assert 1.8 < long.steps.pretraining / short.steps.pretraining < 3.5
-    assert "leave beside" in long.choices["pretraining.steps"].reason
+    assert "leaves beside" in long.choices["pretraining.steps"].reason
     endless = plan(wish(hours=10_000), COLOUR, machine())
     assert endless.epochs <= MAX_EPOCHS
     assert "not used up" in endless.choices["pretraining.steps"].reason

@@ -134,7 +134,9 @@ def _model(root: Path, name: str, size: str, seed: int, **made_of: str) -> Model
     knn = [0.6 + 0.2 * (1 - np.exp(-step / 300)) if step % 100 == 0 else None for step in steps]
     history = folder / "history.parquet"
     columns = {"step": steps, "images": steps * 64, "loss": curve, "dino_global": curve * 0.6, "ibot": curve * 0.5}
-    write_parquet(history, pa.table(columns | {"knn": pa.array(knn, pa.float64())}))
+    columns |= {"knn": pa.array(knn, pa.float64()), "effective_rank": pa.array(knn, pa.float64())}
+    columns |= {name: [None if one is None else name for one in knn] for name in ("verdict", "reason")}
+    write_parquet(history, pa.table(columns))
     return ModelHandle(
         folder=folder,
         config_hash="",

@@ -62,6 +62,15 @@ def test_the_same_run_gives_the_same_page(run: Any, output: Path) -> None:
     assert render_page(run.handles, run.config(output)) == render_page(run.handles, run.config(output))
 
 
+def test_documentation_is_a_link_where_it_lies_beside_the_page(run: Any, tmp_path: Path) -> None:
+    output = tmp_path / "data" / "report"
+    assert "docs/pretraining.md" not in render_page(run.handles, run.config(output))
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "pretraining.md").write_text("# Pretraining")
+    page = render_page(run.handles, run.config(output))
+    assert 'href="../../docs/pretraining.md"' in page
+
+
 def test_every_part_is_there(run: Any, output: Path) -> None:
     page = render_page(run.handles, run.config(output))
     reader = _Reader(page)

@@ -85,5 +85,18 @@ def test_what_is_of_an_earlier_run_is_said_to_be(run: Any, tmp_path: Path) -> No
     assert "earlier" not in _print(folders)
     (tmp_path / "teacher" / "handle.json").unlink()  # pretraining is at work
     text = _print(folders, env="mine")
+    assert "git add conf/mine && git commit" in text
     assert text.count("Of an earlier run: pretraining has no result at present.") == 2  # the table, and the model
     assert "serve the model (of an earlier run)" in text and "dinomill plan --env mine" in text
+
+
+def test_a_gate_that_was_not_passed_says_what_that_means_and_what_to_do(run: Any, tmp_path: Path) -> None:
+    failed = run.handles.registration.model_copy(
+        update={"folder": tmp_path, "passed_gate": False, "gate": ("FAILED: kNN is low",), "aliases": ("candidate",)}
+    )
+    failed.save()
+    text = " ".join(_print({"registration": tmp_path}).split())
+    assert "not passed" in text and "FAILED: kNN is low" in text
+    assert "the alias `champion` stays where it is" in text and "registration.gate" in text
+    failed.model_copy(update={"passed_gate": True}).save()
+    assert "champion` stays" not in _print({"registration": tmp_path})

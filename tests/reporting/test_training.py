@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,9 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from dinomill.reporting.meanings import MEANING, notes
 from dinomill.reporting.training import draw_health, draw_history, judgements, look_pictures
+from dinomill.training.health import Reading
 
 
 @pytest.fixture
@@ -62,3 +66,25 @@ def test_pictures_are_inlined_in_order_of_steps(tmp_path: Path) -> None:
     pictures = look_pictures(tmp_path)
     assert [picture.step for picture in pictures] == [0, 100]
     assert all(picture.uri.startswith("data:image/jpeg;base64,") for picture in pictures)
+
+
+def test_every_figure_of_a_look_is_explained_under_its_chart(history: pa.Table) -> None:
+    shown = {chart.title: dict(chart.notes) for chart in draw_health(history)}
+    assert "directions" in shown["Directions that features fill"]["effective rank"]
+    assert set(shown["Found again in augmented copies"]) == {"copies found"}
+    explained = set(MEANING) | {"distinct_images"}  # of these only a collapse is said
+    assert {field.name for field in fields(Reading)} - {"step"} <= explained
+    assert notes(["dino_global", "dino_local", "ibot", "nobody_knows"]) == tuple(
+        (name, MEANING[name]) for name in ("dino", "ibot")
+    )
+
+
+def test_charts_have_one_axis_wherever_their_lines_begin(history: pa.Table) -> None:
+    """kNN is measured at few looks: its chart would begin where the first of them is."""
+    knn = pa.array([None] * 11 + [0.5, 0.6], pa.float64())
+    charts = {chart.title: chart.svg for chart in draw_history(history.append_column("knn", knn))}
+    assert charts["kNN accuracy"].count("<circle") == 2
+    ends = {title: re.findall(r'points="([0-9.]+),.* ([0-9.]+),', svg)[-1] for title, svg in charts.items()}
+    assert float(ends["kNN accuracy"][0]) > float(ends["Loss"][0]) and ends["kNN accuracy"][1] == ends["Loss"][1]
+    labels = {title: re.findall(r'y="208" text-anchor="[a-z]+">([^<]+)<', svg) for title, svg in charts.items()}
+    assert labels["kNN accuracy"] == labels["Loss"] and labels["Loss"][0] == "0"

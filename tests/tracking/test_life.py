@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import ViewType
 
 from dinomill.errors import InputError, Interrupted
-from dinomill.tracking import Run, attach, continue_run, open_run
+from dinomill.tracking import Run, attach, continue_run, end_for, life, open_run
 from dinomill.tracking.connection import connect
 
 
@@ -125,3 +126,48 @@ def test_a_store_that_is_away_delays_nothing(
             joined.log_metrics({"loss": 1.0}, step=1)
             assert time.monotonic() - begun < 0.2
         assert "Metrics wait to be written" in caplog.text
+
+
+def test_a_run_that_was_opened_in_vain_does_not_run_for_ever_in_the_bin(store: str) -> None:
+    with pytest.raises(Interrupted), open_run("pretraining", tracking_uri=store, experiment="bin") as first:
+        raise Interrupted("Stopped.")
+    with open_run("pretraining", tracking_uri=store, experiment="bin") as run:
+        fresh = str(run.run_id)
+        assert continue_run(str(first.run_id))
+        client = MlflowClient(store)
+        experiment = client.get_experiment_by_name("bin").experiment_id
+        found = client.search_runs([experiment], run_view_type=ViewType.ALL)
+        assert [one.info.run_id for one in found if one.info.status == "RUNNING"] == [first.run_id]
+        (left,) = [one for one in found if one.info.run_id == fresh]
+        assert (left.info.status, left.info.lifecycle_stage) == ("KILLED", "deleted")
+        assert str(first.run_id) in left.data.tags["reason"]
+
+
+def test_a_worker_that_was_left_does_not_end_the_run_that_another_goes_on_in(store: str) -> None:
+    code = (
+        "import time; from dinomill.tracking import open_run\n"
+        f"with open_run('pretraining', tracking_uri='{store}', experiment='left') as run:\n"
+        "    print(run.run_id, flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    run_id = process.stdout.readline().strip()
+    process.kill()
+    process.wait()
+    worker = attach(run_id, store)  # it is still saving when the next start of its work has begun
+    with open_run("pretraining", tracking_uri=store, experiment="left") as run:
+        assert continue_run(run_id)
+        assert not end_for(worker, process.pid, "KILLED", "its launcher is gone")
+        assert read(store, run) == ("RUNNING", None)
+    assert read(store, run) == ("FINISHED", None)
+    with open_run("pretraining", tracking_uri=store, experiment="left") as another:
+        assert end_for(attach(another.run_id, store), os.getpid(), "KILLED", "its launcher is gone")
+        assert read(store, another) == ("KILLED", "its launcher is gone")
+
+
+def test_a_clock_that_was_set_does_not_make_a_living_process_another(store: str) -> None:
+    with open_run("pretraining", tracking_uri=store, experiment="clock") as run:
+        tag = MlflowClient(store).get_run(str(run.run_id)).data.tags["process"]
+        number, _, begun, _, host = tag.split(" ")
+        assert not life._is_gone(f"{number} since {float(begun) + 2:.2f} on {host}")
+        assert life._is_gone(f"{number} since {float(begun) - 86400:.2f} on {host}")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dinomill.execution.launch import FRESH_STORE
+from dinomill.execution.node_script import FRESH_STORE
 from dinomill.handles import DatasetHandle
 from dinomill.models.config import VisionTransformerConfig
 from dinomill.training.job import TrainingJob

@@ -140,16 +140,6 @@ def test_a_copy_that_somebody_made_beside_them_is_none_of_them(tmp_path: Path) -
     assert copy.is_dir()
 
 
-def test_where_all_are_damaged_and_there_is_a_mirror_it_is_named(tmp_path: Path) -> None:
-    module, optimizer = make()
-    store = checkpoints(tmp_path)
-    store.save(3, module, optimizer, last=True)
-    (store.shelf.path(3) / "meta.json").write_text("{")
-    mirrored = Checkpoints(tmp_path / "checkpoints", world=HERE, identity=IDENTITY, mirror="s3://bucket/prefix")
-    with pytest.raises(InputError, match=r"the newest that runtime\.mirror holds is fetched"):
-        mirrored.load(module, optimizer)
-
-
 def test_other_job_is_refused_with_its_keys(tmp_path: Path) -> None:
     module, optimizer = make()
     checkpoints(tmp_path).save(1, module, optimizer, last=True)

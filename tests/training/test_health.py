@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from dinomill.training.health import Limits, Reading, State, best_look, earlier_step, judge
+from dinomill.training.health import Limits, Reading, State, earlier_step, judge
 
 STEPS = 320
 
@@ -121,10 +121,7 @@ def test_figures_that_could_not_be_taken_decide_nothing() -> None:
     assert states(looks) == [State.EARLY, State.EARLY, State.HEALTHY, State.HEALTHY]
 
 
-def test_accuracy_decides_the_best_where_it_is_known_and_bad_looks_never_are() -> None:
-    looks = [reading(0), reading(40, effective_rank=120), reading(80, effective_rank=110)]
-    assert best_look(looks, [False, True, False]) is looks[2]
-    assert best_look(looks, [True] * 3) is None
+def test_accuracy_decides_the_best_where_it_is_known() -> None:
     assert reading(0, knn=0.8).measure == ("knn", 0.8)
     assert reading(0).measure == ("effective_rank", 81.4)
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dinomill.execution.launch import LauncherConfig
+from dinomill.execution.launcher_config import LauncherConfig
 from dinomill.handles import DatasetHandle
 from dinomill.training.hand_on import run_job
 from dinomill.training.handover import is_finished
@@ -105,3 +105,22 @@ def test_a_changed_key_names_the_run_that_it_leaves_behind(
     assert str(first.work) in said
     # The run's own folder holds checkpoints now: there is nothing to say any more.
     assert left_behind(other.work, other.identity(), finished="exported") is None
+    # Nor to the next configuration: it was said once, and whoever left it on purpose has heard it.
+    third = make_job(recipe={"optimizer": {"clip_gradient": 0.5}})
+    assert left_behind(third.work, third.identity(), finished="exported") is None
+
+
+def test_a_run_is_named_only_where_keys_set_back_would_continue_it(make_job: MakeJob) -> None:
+    first = make_job()
+    folder = first.work / "checkpoints" / "step_00000004"
+    folder.mkdir(parents=True)
+    (folder / "meta.json").write_text(json.dumps({"step": 4, "job": first.identity()}))
+
+    def said(**changes: Any) -> bool:
+        job = make_job(**changes)
+        return left_behind(job.work, job.identity(), finished="exported") is not None
+
+    assert said(recipe={"seed": 5})
+    assert not said(dataset_sha256="f" * 64)  # other images: no key brings them back
+    optimizer = {"clip_gradient": 1.0, "epsilon": 1e-6, "layerwise_decay": 0.8, "patch_embed_multiplier": 0.5}
+    assert not said(recipe={"seed": 5, "optimizer": optimizer})  # another experiment

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from dinomill.errors import StorageError
+from dinomill.errors import InputError, StorageError
 from dinomill.storage import s3
 from dinomill.training.checkpoint import Checkpoints
 from dinomill.training.parallel import World
@@ -67,6 +67,39 @@ def test_a_machine_without_checkpoints_goes_on_from_the_bucket(prefix: str, tmp_
     kept = {entry.path.split("/")[0] for entry in s3.list_objects(prefix)}
     assert {"step_00000003", "step_00000004"} <= kept
     assert "step_00000002" not in kept
+
+
+def test_damaged_checkpoints_are_fetched_and_a_damaged_copy_is_passed_over(
+    prefix: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All that a disk holds is damaged: the newest whole one in the bucket is taken, and said to be."""
+    module, optimizer = make()
+    here = store(tmp_path / "here", prefix)
+    for step in (1, 2, 3):
+        with torch.no_grad():
+            module.weight.fill_(float(step))
+        here.save(step, module, optimizer, {"step": step}, best=("knn", 0.1) if step == 1 else None, last=True)
+    for part in (tmp_path / "here").glob("step_*/*.safetensors"):
+        part.write_bytes(part.read_bytes()[:-8])
+    again = store(tmp_path / "here", prefix)
+    other, its_optimizer = make()
+    assert again.load(other, its_optimizer) == (3, {"step": 3})
+    assert torch.equal(other.weight, module.weight)
+    assert "is whole in" in caplog.text and f"fetching step_00000003 from {prefix}" in caplog.text
+    assert again.newest() == 3
+    # Of the best step too, at the export; with the bucket's own copies damaged, the one before.
+    again.load_step(1, other)
+    assert bool((other.weight == 1).all())
+    (cut := tmp_path / "cut").write_bytes(b"cut off")
+    for step in (1, 3):
+        s3.upload_file(cut, f"{prefix}/step_0000000{step}/part_00000.safetensors")
+    for part in (tmp_path / "here").glob("step_*/*.safetensors"):
+        part.write_bytes(b"")
+    assert store(tmp_path / "here", prefix).load(other, its_optimizer)[0] == 2
+    s3.upload_file(cut, f"{prefix}/step_00000002/part_00000.safetensors")
+    (tmp_path / "here" / "step_00000002" / "part_00000.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match="nor of those in s3://bucket/runs/abc"):
+        store(tmp_path / "here", prefix).load(other, its_optimizer)
 
 
 def test_a_server_that_is_away_is_said_and_training_goes_on(

@@ -75,7 +75,9 @@ def test_all_figures_of_a_real_network_and_the_files_of_a_look(
     job = make_job(labelled=digits_labelled, runtime={"monitor": {"every": 10, "images": 64, "copies": 32}})
     engine = Engine(job, HERE)
     monitor = Monitor(job.runtime.monitor, engine.look, sets(job), steps=12, folder=tmp_path, world=HERE)
-    monitor.judge(monitor.read(0))
+    start = monitor.read(0)
+    assert start.knn > 0.5  # what the first weights reach, to which all later looks are compared
+    monitor.judge(start)
     figures = monitor.read(10).row()
     assert figures.pop("distinct_images") == 64
     assert set(figures) == set(Reading.__dataclass_fields__) - {"step", "distinct_images"}
@@ -86,6 +88,9 @@ def test_all_figures_of_a_real_network_and_the_files_of_a_look(
     assert "knn" not in early.row()
     assert early.patch_drift == pytest.approx(0, abs=1e-3)  # nothing was trained
     assert sorted(path.name for path in (tmp_path / "looks").iterdir()) == [
+        "colours_00000000.npy",
+        "colours_00000005.npy",
+        "colours_00000010.npy",
         "look_00000000.jpg",
         "look_00000005.jpg",
         "look_00000010.jpg",

@@ -20,6 +20,7 @@ from dinomill.handles import DatasetHandle
 from dinomill.images.manifest import read_kept
 from dinomill.models import load
 from dinomill.training.engine import Engine
+from dinomill.training.handover import is_finished
 from dinomill.training.job import TrainingJob
 from dinomill.training.loading import build_loader
 from dinomill.training.monitor import CollapseError
@@ -65,7 +66,7 @@ def test_trains_and_exports_a_backbone_that_loads(make_job: MakeJob, digits_labe
     losses = [row["loss"] for row in rows if row["loss"] is not None]
     assert losses[-1] < losses[0]
     looks = [row for row in rows if row["knn"] is not None]
-    assert [row["step"] for row in looks] == [6, 12]  # the early ones do without labels
+    assert [row["step"] for row in looks] == [0, 6, 12]  # what random weights reach, too; early ones do without labels
     assert all(0 < row["knn"] <= 1 and row["effective_rank"] > 1 for row in looks)
     assert [row["verdict"] is not None for row in rows] == [row["effective_rank"] is not None for row in rows]
     pictures = sorted(path.name for path in (job.exported / "student").glob("look_*.jpg"))
@@ -159,7 +160,9 @@ def test_best_weights_are_kept_and_exported(make_job: MakeJob, digits_labelled: 
     job = make_job(labelled=digits_labelled, runtime={"export": "best", "keep": 1, "monitor": changes})
     train(job, HERE)
     best = json.loads((job.work / "checkpoints" / "best.json").read_text())
-    looks = {row["step"]: row["knn"] for row in curve(job) if row["knn"] is not None}
+    looks = {
+        row["step"]: row["knn"] for row in curve(job) if row["step"] and row["knn"] is not None
+    }  # 0: of no weights
     assert best["measure"] == "knn"
     assert best["value"] == max(looks.values()) == looks[best["step"]]
     assert json.loads((job.exported / "summary.json").read_text())["step"] == best["step"]
@@ -255,15 +258,33 @@ def test_what_cannot_be_gone_around_ends_with_a_diagnosis(make_job: MakeJob, mon
     assert "after 1 returns to step 4 with other orders of the images" in text
     assert "weights that are not finite: the student's backbone" in text
     assert "pretraining.schedule.learning_rate" in text
+    assert "a smaller pretraining.optimizer.clip_gradient (now 3)" in text
+    assert "the checkpoint of step 4 is kept" in text
     assert [path.name for path in sorted((job.work / "checkpoints").glob("step_*"))] == ["step_00000004"]
 
 
 def test_bad_from_the_first_step_goes_back_to_the_beginning(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = make_job(runtime={"not_finite": {"in_a_row": 1, "returns": 1}})
+    job = make_job(recipe={"optimizer": {"clip_gradient": 0}}, runtime={"not_finite": {"in_a_row": 1, "returns": 1}})
     poison(monkeypatch, lambda step, rows: step == 1)
     with pytest.raises(DivergedError, match="diverged at step 2") as caught:
         train(job, HERE)
     assert "after 1 returns to step 0" in str(caught.value)
+    # What is advised can be done, and what is said to be there is.
+    assert "a smaller" not in str(caught.value) and "now 0, which is off" in str(caught.value)
+    assert "there is no checkpoint before them yet" in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"step": "x"}', "{}"])
+def test_a_damaged_summary_is_written_again(make_job: MakeJob, content: str, caplog: pytest.LogCaptureFixture) -> None:
+    job = make_job(recipe={"steps": 4})
+    train(job, HERE)
+    path = job.exported / "summary.json"
+    before = json.loads(path.read_text())
+    path.write_text(content)
+    assert not is_finished(job)
+    assert "summary.json is damaged" in caplog.text
+    train(job, HERE)
+    assert is_finished(job) and json.loads(path.read_text()) == before
 
 
 def test_it_goes_back_to_a_checkpoint_that_is_sound_and_not_beyond_the_end(

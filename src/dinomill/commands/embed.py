@@ -66,9 +66,12 @@ def embed_files(
     """
     check_format(output)
     _check_writable(output)
-    files, left_out = candidates(sources)
+    files, left_out, passed_over = candidates(sources)
     if not files and not left_out:
-        raise InputError(f"There are no files in {', '.join(shown(str(source)) for source in sources)}.")
+        raise InputError(
+            f"There are no images in {', '.join(shown(str(source)) for source in sources)}.",
+            found=_counted(passed_over) if passed_over else "no files",
+        )
     name, predictor = load_predictor(model, image_size, env, batch_size=batch_size)
     console = open_console(stderr=True)
     with parts_of(output, predictor.identity) as parts:
@@ -76,6 +79,8 @@ def embed_files(
         left_out += [one.result for one in done if isinstance(one.result, LeftOut)]
         good = [one for one in done if not isinstance(one.result, LeftOut)]
         _say_left_out(left_out, console)
+        if passed_over:
+            console.print(f"passed over, being no images: {_counted(passed_over)}", markup=False, highlight=False)
         if good:
             vectors = np.stack([np.asarray(one.result, np.float32) for one in good])
             beside = _write_left_out(output, left_out)
@@ -186,8 +191,12 @@ def _say_left_out(left_out: Sequence[LeftOut], console: Console) -> None:
         return
     for one in left_out[:_NAMED]:
         console.print(f"left out: {shown(one.path)}: {one.reason}: {one.detail}", markup=False, highlight=False)
-    counts = ", ".join(f"{many:,} {reason}" for reason, many in Counter(one.reason for one in left_out).most_common())
+    counts = _counted(Counter(one.reason for one in left_out))
     console.print(f"left out in all: {counts}", markup=False, highlight=False)
+
+
+def _counted(kinds: Counter[str]) -> str:
+    return ", ".join(f"{many:,} {kind}" for kind, many in kinds.most_common())
 
 
 def _write_left_out(output: Path, left_out: Sequence[LeftOut]) -> Path | None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from dinomill.errors import InputError
+from dinomill.images.sidecars import is_passed_over, sidecar_kind
 
 
 class LeftOut(NamedTuple):
@@ -27,24 +29,35 @@ class Candidate(NamedTuple):
     modified: int  # nanoseconds
 
 
-def candidates(sources: Sequence[Path]) -> tuple[list[Candidate], list[LeftOut]]:
-    """Every file of the sources, folders in the order of their names; hidden files are passed over.
+class Sources(NamedTuple):
+    """What the sources hold."""
 
-    Links to files are followed, links to folders are not: there are no loops. Each file comes once.
+    files: list[Candidate]
+    left_out: list[LeftOut]
+    passed_over: Counter[str]  # files beside images that are none, by kind: .json, Thumbs.db, hidden …
+
+
+def candidates(sources: Sequence[Path]) -> Sources:
+    """Every file of the sources, folders in the order of their names.
+
+    Links to files are followed, links to folders are not: there are no loops. Each file comes once. What folders hold
+    beside images (``images.sidecars``) is counted and no more, as in a pool; a file that is named itself is looked at.
 
     Raises:
         InputError: When a source does not exist.
     """
     found: dict[str, Candidate | LeftOut] = {}
+    passed_over: Counter[str] = Counter()
     for source in sources:
         if not os.path.lexists(source):
             raise InputError(f"There is no file or folder {shown(str(source))}.")
-        inside = _walk(str(source)) if source.is_dir() else iter([_look(str(source))])
+        inside = _walk(str(source), passed_over) if source.is_dir() else iter([_look(str(source))])
         for one in inside:
             found.setdefault(one.path, one)
-    return (
+    return Sources(
         [one for one in found.values() if isinstance(one, Candidate)],
         [one for one in found.values() if isinstance(one, LeftOut)],
+        passed_over,
     )
 
 
@@ -54,7 +67,7 @@ def shown(path: str) -> str:
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
-def _walk(top: str) -> Iterator[Candidate | LeftOut]:
+def _walk(top: str, passed_over: Counter[str]) -> Iterator[Candidate | LeftOut]:
     refused: list[LeftOut] = []
 
     def keep(error: OSError) -> None:
@@ -63,7 +76,12 @@ def _walk(top: str) -> Iterator[Candidate | LeftOut]:
     names: list[str] = []
     for folder, folders, files in os.walk(top, onerror=keep):
         links = [name for name in folders if Path(folder, name).is_symlink()]
-        names += [os.path.join(folder, name) for name in (*files, *links) if not name.startswith(".")]  # noqa: PTH118
+        for path in (os.path.join(folder, name) for name in (*files, *links)):  # noqa: PTH118
+            kind = sidecar_kind(path.removeprefix(top))
+            if kind is not None and is_passed_over(kind, path):
+                passed_over[kind] += 1
+            else:
+                names.append(path)
     yield from map(_look, sorted(names))
     yield from refused
 

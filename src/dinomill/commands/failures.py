@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dinomill.errors import EXIT_INTERRUPTED, ConfigError, DinomillError, Interrupted, StorageError
+from dinomill.errors import EXIT_INTERRUPTED, ConfigError, DinomillError, InputError, Interrupted, StorageError
 from dinomill.storage.atomic import refusal, refused
 
 LOGS = Path("logs")
@@ -66,6 +66,8 @@ def explain(error: BaseException) -> DinomillError | None:
             name = str(getattr(item, "filename", None) or "a file")
             # Reading may be refused as well; what is full or read-only was written to.
             return _not_permitted(name) if number == errno.EACCES else refused(name, number)
+        if isinstance(item, SyntaxError) and item.filename and _is_ours(Path(item.filename)):
+            return not_python(item.filename, item)
         if _is_configuration(item):
             return ConfigError(
                 "A file under conf/ cannot be read.",
@@ -79,6 +81,22 @@ def _not_permitted(name: str) -> DinomillError:
     return StorageError(
         f"Cannot use {name}: {os.strerror(errno.EACCES)}.",
         action="give this user the right to read it, and to write where results go",
+    )
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file is one of this project's code, which a user may have edited."""
+    package = Path(__file__).resolve().parents[1]
+    return path.resolve().is_relative_to(package) or path.resolve().is_relative_to(Path("pipelines").resolve())
+
+
+def not_python(path: Path | str, error: SyntaxError | ValueError) -> InputError:
+    """What is said of a file that cannot be read as Python: its line, and what stands there."""
+    line, text = getattr(error, "lineno", None), (getattr(error, "text", None) or "").strip()
+    return InputError(
+        f"{path} is no valid Python" + (f", line {line}." if line else "."),
+        found=str(getattr(error, "msg", error)) + (f": {text}" if text else ""),
+        action="correct the file",
     )
 
 

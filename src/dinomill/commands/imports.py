@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
+from dinomill.commands.failures import not_python
+
 PACKAGE = "dinomill"
 
 
@@ -85,8 +87,20 @@ def _does_nothing(path: Path) -> bool:
     """Whether a package's ``__init__`` says only what the package is for."""
     if path.name != "__init__.py":
         return False
-    body = ast.parse(path.read_text(encoding="utf-8"), filename=str(path)).body
+    body = _parsed(path).body
     return all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in body)
+
+
+def _parsed(path: Path) -> ast.Module:
+    """The tree of a file.
+
+    Raises:
+        InputError: When it is no Python; names file and line.
+    """
+    try:
+        return ast.parse(path.read_bytes(), filename=str(path))
+    except (SyntaxError, ValueError) as error:  # a zero byte is a ValueError
+        raise not_python(path, error) from None
 
 
 def _module_of(name: str, root: Path) -> str | None:
@@ -126,7 +140,7 @@ def _imported(path: Path, module: str, root: Path) -> tuple[str, ...]:
 
 def _found(path: Path, module: str, root: Path) -> Iterator[str]:
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in _statements(ast.parse(path.read_text(encoding="utf-8"), filename=str(path))):
+    for node in _statements(_parsed(path)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

@@ -158,6 +158,7 @@ def _next(name: str) -> int:
         print(f"\nPut that right, then:  dinomill plan --env {name}    asks again")
         return 1
     print(f"\nNext:  make run ENV={name}\n       dinomill plan --env {name}    shows the stages first")
+    print(f"       git add conf/{name}    before a run, and again after it: dvc.yaml and dvc.lock lie there too")
     return 0
 
 

@@ -6,20 +6,21 @@ from dinomill.planning.choices import Wish
 from dinomill.planning.expectation import expectation
 from dinomill.planning.pool import Pool, Spread
 from dinomill.planning.recipe import Plan
+from dinomill.planning.shape import ALIGNED
 from dinomill.printing import open_console
 
 _SHOWN = (
-    ("images", "pretraining.crops.global_size"),
-    ("crops", "pretraining.crops.global_scale"),
+    ("image size", "pretraining.crops.global_size"),
+    ("crops' area", "pretraining.crops.global_scale"),
     ("channels", "curation.write.channels"),
     ("start", "pretraining.initial"),
-    ("model", "pretraining.model.embed_dim"),
+    ("model's width", "pretraining.model.embed_dim"),
     ("steps", "pretraining.steps"),
     ("batch", "pretraining.batch_size"),
     ("prototypes", "pretraining.step.head.prototypes"),
-    ("student", "distillation.students.small.embed_dim"),
+    ("student's width", "distillation.students.small.embed_dim"),
     ("student's steps", "distillation.steps"),
-    ("embedder", "curation.embedding.embedder.image_size"),
+    ("compared at", "curation.embedding.embedder.image_size"),
 )
 
 
@@ -43,7 +44,7 @@ def print_seen(wish: Wish, pool: Pool, machine: str) -> None:
             f"{pool.coloured:.0%} show colour, {bits} bits" + (f", {pool.alpha:.0%} transparent" if pool.alpha else ""),
         ),
         ("", _distinct(pool)),
-        ("", f"alike by {pool.alignment:.2f} place by place; {pool.sampled} looked at in {pool.seconds:.0f} s"),
+        ("", _alike(pool)),
         ("machine", machine),
     ]
     if wish.seeds:
@@ -109,6 +110,18 @@ def _distinct(pool: Pool) -> str:
     if pool.distinct == 1:
         return f"{about}one picture, which the others repeat"
     return f"{about}{pool.distinct:,} different pictures, the others repeat them: the plan is made for these"
+
+
+def _alike(pool: Pool) -> str:
+    what = (
+        "the same thing is always at the same place"
+        if pool.alignment >= ALIGNED
+        else "what they show is at other places in each"
+    )
+    return (
+        f"two of them correlate by {pool.alignment:.2f} place by place: {what}; {pool.sampled} looked at in "
+        f"{pool.seconds:.0f} s"
+    )
 
 
 def _sides(short: Spread, long: Spread) -> str:

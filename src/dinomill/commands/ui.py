@@ -7,6 +7,7 @@ import socket
 import sys
 
 from dinomill.commands.project import read_globals
+from dinomill.commands.stoppable import run_until_stopped
 from dinomill.errors import MachineError
 from dinomill.tracking import redact, resolve_uri
 from dinomill.tracking.connection import make_ready
@@ -15,10 +16,10 @@ HOST = "127.0.0.1"
 
 
 def serve_ui(port: int, env: str | None = None) -> None:
-    """Become the MLflow server; returns only when the store is somewhere else and has a page of its own.
+    """Run the MLflow server until Ctrl-C; returns at once when the store is somewhere else and has a page of its own.
 
     Raises:
-        MachineError: When the port is in use.
+        MachineError: When the port is in use, or the server ends by itself.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or read_globals(env)["tracking_uri"]
     if uri.startswith(("http://", "https://")):
@@ -34,7 +35,8 @@ def serve_ui(port: int, env: str | None = None) -> None:
     # Job execution is for features that dinomill does not use, and makes the start five times as long.
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     arguments = ["-m", "mlflow", "server", "--backend-store-uri", resolve_uri(uri), "--host", HOST, "--port", str(port)]
-    os.execv(sys.executable, [sys.executable, *arguments, "--workers", "1"])
+    if code := run_until_stopped([sys.executable, *arguments, "--workers", "1"]):
+        raise MachineError(f"The MLflow server ended by itself, with code {code}.", action="read what it said above")
 
 
 def port_is_free(port: int) -> bool:

@@ -75,14 +75,14 @@ class DuplicatesHandle(Handle):
     )
 
 
-Verdict = Literal["separates", "partly", "hardly", "everything", "nothing", "unknown"]
+Verdict = Literal["separates", "partly", "hardly", "most", "everything", "nothing", "unknown"]
 
 
 class Judgement(Config):
     """What is known of one set of seeds without a label."""
 
     verdict: Verdict = Field(
-        description="separates, partly, hardly; everything, nothing: asked for; unknown: few seeds"
+        description="separates, partly, hardly; most of the pool, everything, nothing: asked for; unknown: few seeds"
     )
     sentence: str = Field(description="the verdict in words, with its figures")
     remedy: str = Field(default="", description="what to do about it; empty: nothing")

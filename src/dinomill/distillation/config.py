@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from dinomill.config import Config
-from dinomill.execution.launch import LauncherConfig
+from dinomill.execution.launcher_config import LauncherConfig
 from dinomill.training.config import Address, CacheConfig, DistillationStepConfig, StatedModel
 from dinomill.training.job import Runtime, TrainingRecipe
 

@@ -1,10 +1,10 @@
-"""Starting training processes: one child, several by torchrun, or a SLURM job; signals go through, failures come back.
+"""Starting training processes: one child, several by torchrun, a SLURM job; signals go through, failures come back.
 
-A worker tells how it ended by its exit code and by one file a rank in the job's work folder:
+A worker tells how it ended by its exit code and by one file a rank beside its job file:
 
     <work>/failures/rank_0.json      the DinomillError that stopped it, or the fact that it was interrupted
-    <work>/slurm/train.sbatch        the script, for the SLURM launcher
-    <work>/slurm/output-<job>.log    its output
+    <work>/node.sh                   what other machines run, where they meet without a scheduler
+    <work>/slurm/, <work>/kubernetes/   see those modules
 """
 
 from __future__ import annotations
@@ -21,83 +21,31 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, Self
+from typing import Any
 
-from pydantic import Field, model_validator
-
-from dinomill.config import Config
-from dinomill.errors import EXIT_INTERRUPTED, DinomillError, Interrupted, MachineError, from_row, to_row
+from dinomill.errors import EXIT_INTERRUPTED, DinomillError, Interrupted, from_row, to_row
+from dinomill.execution import kubernetes, slurm_training
+from dinomill.execution.given import given, refuse_s3_keys, s3_keys_as_file
+from dinomill.execution.launcher_config import LauncherConfig
+from dinomill.execution.node_script import FRESH_STORE, Submission, meeting, node_script, torchrun_arguments
+from dinomill.execution.on_node import EXIT_USER_ERROR
+from dinomill.execution.snapshot import keep_code
 from dinomill.storage.atomic import write_text
-
-EXIT_USER_ERROR = 2
 
 # Workers look after this process: when it is gone without a word (SIGKILL), they save and stop too.
 LAUNCHER_PID = "DINOMILL_LAUNCHER_PID"
 
-_CHECKPOINT_SECONDS = 120
 
-# Else torchrun's agent keeps one store for all restarts, in which the workers that are started again find the addresses
-# of dead ones, and now and then try to reach those ("Gloo connectFullMesh failed … Connection refused").
-FRESH_STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
-
-
-class SlurmConfig(Config):
-    """What ``sbatch`` is told."""
-
-    partition: str | None = Field(default=None, description="SLURM partition; None for the cluster's default")
-    account: str | None = Field(default=None, description="account that is charged")
-    time: str = Field(default="24:00:00", description="time limit, in SLURM's form [days-]hours:minutes:seconds")
-    gpus_per_node: int = Field(default=8, ge=0, description="GPUs asked for on each node")
-    cpus_per_task: int = Field(default=64, ge=1, description="CPU cores on each node")
-    memory: str = Field(default="0", description="memory a node; 0 is all of it")
-    options: tuple[str, ...] = Field(default=(), description="further #SBATCH options, such as --constraint=h100")
-    setup: tuple[str, ...] = Field(default=(), description="shell lines run first, such as `module load cuda`")
-    port: int = Field(default=29500, ge=1024, le=65535, description="port where the nodes meet, on the first of them")
-
-
-class LauncherConfig(Config):
-    """How many processes train, and what starts them."""
-
-    kind: Literal["inline", "torchrun", "slurm"] = Field(
-        default="inline",
-        description="inline: one child process; torchrun: `processes` on this machine; slurm: `nodes` × `processes`",
-    )
-    processes: int = Field(default=1, ge=1, description="processes a node: one for each GPU")
-    nodes: int = Field(default=1, ge=1, description="nodes; only SLURM starts more than one")
-    min_nodes: int | None = Field(
-        default=None,
-        ge=1,
-        description="go on with so many when nodes are lost, and with more when they are back (torchrun's min:max); "
-        "batch_size must be a multiple of every number of processes in between; null: all or none",
-    )
-    threads: int = Field(default=0, ge=0, description="CPU threads a process; 0 shares this machine's cores evenly")
-    restarts: int = Field(
-        default=3,
-        ge=0,
-        description="how often torchrun starts all workers again when one dies: they go on from the last checkpoint",
-    )
-    slurm: SlurmConfig = SlurmConfig()
-
-    @model_validator(mode="after")
-    def _fewer_than_all(self) -> Self:
-        if self.min_nodes is not None and self.min_nodes > self.nodes:
-            raise ValueError(f"min_nodes is {self.min_nodes}, nodes is {self.nodes}: it cannot be more")
-        return self
-
-    @property
-    def world_sizes(self) -> list[int]:
-        """The numbers of processes that may train together, where nodes may be lost."""
-        if self.kind != "slurm" or self.min_nodes is None:
-            return [self.world_size]
-        return [nodes * self.processes for nodes in range(self.min_nodes, self.nodes + 1)]
-
-    @property
-    def world_size(self) -> int:
-        """The number of processes that train together."""
-        return 1 if self.kind == "inline" else self.nodes * self.processes
-
-
-def launch(module: str, job: Path, *, work: Path, config: LauncherConfig, environment: Mapping[str, str]) -> None:
+def launch(
+    module: str,
+    job: Path,
+    *,
+    work: Path,
+    config: LauncherConfig,
+    environment: Mapping[str, str],
+    s3: bool = False,
+    places: Sequence[Path] = (),
+) -> None:
     """Run ``python -m <module> <job>`` in the configured number of processes and wait for it.
 
     SIGTERM and SIGINT are passed on; the workers save their state and stop. A second one ends them at once.
@@ -107,35 +55,63 @@ def launch(module: str, job: Path, *, work: Path, config: LauncherConfig, enviro
         job: The resolved configuration, without secrets.
         work: The job's work folder; failures are told there.
         config: How to start the processes.
-        environment: Variables added to those of this process.
+        environment: Variables for the workers besides those that `given` lets through; no secrets.
+        s3: Whether the workers read or write S3.
+        places: Folders besides the work folder that the workers need.
 
     Raises:
         Interrupted: When it was told to stop.
         DinomillError: What a worker raised, or that it was killed.
-        MachineError: When the SLURM commands are missing.
+        MachineError: When the commands of SLURM are missing, or always for Kubernetes: it runs elsewhere.
     """
-    failures = work / "failures"
-    shutil.rmtree(failures, ignore_errors=True)
-    variables = {**os.environ, **FRESH_STORE, **environment, LAUNCHER_PID: str(os.getpid())}
-    if config.kind == "slurm":
-        variables.pop(LAUNCHER_PID)  # the workers run elsewhere
-        command = _submit(module, job, work=work, config=config)
+    if s3 and config.several_nodes and config.kind != "kubernetes":
+        refuse_s3_keys(os.environ, config.kind)
+    if config.elsewhere:
+        if config.kind == "kubernetes":
+            kubernetes.hand_over(module, job, work=work, config=config, environment=environment, places=places)
+        code, failures = slurm_training.run(module, job, work=work, config=config, environment=environment)
+        stopped = False
     else:
-        threads = config.threads or max((os.cpu_count() or 1) // config.world_size, 1)
-        variables.setdefault("OMP_NUM_THREADS", str(threads))
-        command = _command(module, job, config)
+        failures = work / "failures"
+        shutil.rmtree(failures, ignore_errors=True)
+        with s3_keys_as_file(os.environ if s3 else {}) as keys:
+            code, stopped = _run_here(module, job, work=work, config=config, environment={**environment, **keys})
+    # Under torchrun a worker that was told to stop ends with 0: its message says that it did not finish.
+    if code != 0 or any(failures.glob("rank_*.json")):
+        raise _explain(code, failures, stopped=stopped)
+
+
+def _run_here(
+    module: str, job: Path, *, work: Path, config: LauncherConfig, environment: Mapping[str, str]
+) -> tuple[int, bool]:
+    """Start the processes of this machine and wait for them; the exit code, and whether they were told to stop."""
+    variables = {**given(os.environ, config.variables), **FRESH_STORE, **environment, LAUNCHER_PID: str(os.getpid())}
+    here = 1 if config.kind == "inline" else config.processes
+    threads = config.threads or max((os.cpu_count() or 1) // here, 1)
+    variables.setdefault("OMP_NUM_THREADS", str(threads))
+    if config.kind != "inline":
+        # Workers that are started again run the code of the first start, whatever was edited meanwhile.
+        code = keep_code(work)
+        variables["PYTHONPATH"] = os.pathsep.join([str(code), *filter(None, [variables.get("PYTHONPATH")])])
+        variables["PYTHONSAFEPATH"] = "1"
+    command = _command(module, job, work=work, config=config, environment=environment)
     # A session of its own: the terminal's Ctrl-C then reaches the workers once, through us, not twice.
     process = subprocess.Popen(command, env=variables, start_new_session=True)
     with _forwarded_signals(process) as received:
-        code = process.wait()
-    # Under torchrun a worker that was told to stop ends with 0: its message says that it did not finish.
-    if code != 0 or any(failures.glob("rank_*.json")):
-        raise _explain(code, failures, stopped=bool(received))
+        return process.wait(), bool(received)
 
 
-def forget_failure(work: Path, rank: int) -> None:
-    """Called by a worker that begins: what an earlier one of its rank left does not hold any more."""
+def forget_failure(work: Path, rank: int, world: int = 1) -> None:
+    """Called by a worker that begins: what an earlier one of its rank left does not hold any more.
+
+    Nor what workers left whose ranks there are not any more: the main one removes it, when there are fewer nodes.
+    """
     (work / "failures" / f"rank_{rank}.json").unlink(missing_ok=True)
+    if rank == 0:
+        for path in (work / "failures").glob("rank_*.json"):
+            number = path.stem.removeprefix("rank_")
+            if number.isdigit() and int(number) >= world:
+                path.unlink(missing_ok=True)
 
 
 def record_failure(work: Path, rank: int, error: DinomillError) -> int:
@@ -144,81 +120,27 @@ def record_failure(work: Path, rank: int, error: DinomillError) -> int:
     return EXIT_INTERRUPTED if isinstance(error, Interrupted) else EXIT_USER_ERROR
 
 
-def _command(module: str, job: Path, config: LauncherConfig) -> list[str]:
+def _command(
+    module: str, job: Path, *, work: Path, config: LauncherConfig, environment: Mapping[str, str]
+) -> list[str]:
     if config.kind == "inline":
         return [sys.executable, "-m", module, str(job)]
-    return [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={config.processes}"),
-        *(f"--max-restarts={config.restarts}", f"--shutdown-timeout={_CHECKPOINT_SECONDS}"),
-        *("-m", module, str(job)),
-    ]
-
-
-def slurm_script(module: str, job: Path, *, work: Path, config: LauncherConfig) -> str:
-    """The batch script: torchrun on every node, a warning before the time limit, and requeueing until it is done."""
-    slurm = config.slurm
-    options = [
-        f"--job-name=dinomill-{work.parent.name}",
-        f"--nodes={config.nodes}",
-        "--ntasks-per-node=1",
-        f"--cpus-per-task={slurm.cpus_per_task}",
-        f"--mem={slurm.memory}",
-        f"--time={slurm.time}",
-        f"--output={shlex.quote(str(work / 'slurm' / 'output-%j.log'))}",
-        # The workers save a checkpoint when they are warned, then the script below puts the job back in the queue.
-        f"--signal=TERM@{_CHECKPOINT_SECONDS + 60}",
-        "--requeue",
-        "--open-mode=append",
-    ]
-    options += [f"--gpus-per-node={slurm.gpus_per_node}"] if slurm.gpus_per_node else []
-    options += [f"--partition={slurm.partition}"] if slurm.partition else []
-    options += [f"--account={slurm.account}"] if slurm.account else []
-    options += slurm.options
-    nodes = f"{config.nodes}" if config.min_nodes is None else f"{config.min_nodes}:{config.nodes}"
-    torchrun = (
-        f"{shlex.quote(sys.executable)} -m torch.distributed.run --nnodes={nodes} --nproc-per-node={config.processes} "
-        f"--max-restarts={config.restarts} --shutdown-timeout={_CHECKPOINT_SECONDS} "
-        f'--rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID" --rdzv-endpoint="$head:{slurm.port}" '
-        f"-m {module} {shlex.quote(str(job))}"
+    torchrun = [sys.executable, "-m", "torch.distributed.run"]
+    if not config.several_nodes:
+        return [*torchrun, *torchrun_arguments(module, job, config, ["--standalone"])]
+    assert config.rendezvous is not None, "the configuration asks for it"
+    name = f"{work.name}-{os.getpid()}"
+    meets = meeting(config, name)
+    submission = Submission(work, job.absolute(), keep_code(work))
+    script = node_script(module, submission, config=config, rendezvous=meets, cores=0, environment=environment)
+    write_text(submission.node, script)
+    print(
+        f"this machine is one of {config.nodes}; on each of the others, which see this folder, run\n"
+        f"  bash {shlex.quote(str(submission.node.absolute()))} {config.rendezvous}",
+        file=sys.stderr,
+        flush=True,
     )
-    # With fewer nodes allowed, the loss of one is torchrun's to answer.
-    srun = "srun --kill-on-bad-exit=1" if config.min_nodes is None else "srun --kill-on-bad-exit=0 --no-kill"
-    interrupted = shlex.quote(str(work / "failures"))
-    return "\n".join(
-        [
-            "#!/bin/bash",
-            *(f"#SBATCH {option}" for option in options),
-            "set -u",
-            f"cd {shlex.quote(str(Path.cwd()))}",
-            *slurm.setup,
-            f"export OMP_NUM_THREADS={config.threads or max(slurm.cpus_per_task // config.processes, 1)}",
-            *(f"export {name}={value}" for name, value in FRESH_STORE.items()),
-            'head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
-            f"rm -rf {interrupted}",
-            f"{srun} {torchrun}",
-            "code=$?",
-            f'if grep -qs \'"kind": "Interrupted"\' {interrupted}/rank_0.json; then',
-            '  scontrol requeue "$SLURM_JOB_ID"',
-            "fi",
-            # A user's error ends the workers quietly, so that torchrun does not start them again.
-            f"[ $code -eq 0 ] && ls {interrupted}/rank_*.json > /dev/null 2>&1 && code={EXIT_USER_ERROR}",
-            "exit $code",
-            "",
-        ]
-    )
-
-
-def _submit(module: str, job: Path, *, work: Path, config: LauncherConfig) -> list[str]:
-    script = work / "slurm" / "train.sbatch"
-    write_text(script, slurm_script(module, job, work=work, config=config))
-    if shutil.which("sbatch") is None:
-        raise MachineError(
-            "The SLURM launcher needs the command `sbatch`, which is not there.",
-            found=f"the batch script was written to {script}",
-            expected="a login node of the cluster",
-            action=f"run `sbatch {script}` where SLURM is, or set launcher.kind to inline or torchrun",
-        )
-    return ["sbatch", "--wait", str(script)]
+    return [*torchrun, *torchrun_arguments(module, job, config, [*meets, f"--rdzv-endpoint={config.rendezvous}"])]
 
 
 @contextmanager

@@ -11,7 +11,6 @@ import numpy.typing as npt
 import torch
 
 from dinomill.arrays import Bytes, Pixels, Rows
-from dinomill.errors import InputError
 from dinomill.images import render_opencv as crops_opencv
 from dinomill.images.batch_recipe import BatchRecipe
 from dinomill.images.buffers import BufferPool
@@ -25,7 +24,7 @@ from dinomill.images.packing import Blank, Layout, Writes
 from dinomill.images.render_batched import Outline, prepare, render
 from dinomill.images.sampler import Sampler
 from dinomill.images.shards import ImageSource
-from dinomill.images.substitutes import TRIES, Unreadable, substitute
+from dinomill.images.substitutes import Unreadable, first_readable
 
 
 @dataclass(frozen=True)
@@ -166,24 +165,18 @@ class BatchMaker:
 
     def _instead(self, row: int, epoch: int, column: int, plan: CropPlan, error: UnreadableError) -> tuple[Pixels, int]:
         """Pixels and row of the first readable substitute, whose own plan takes the column of the other's."""
-        members = self.recipe.sampler.alike(row)
-        for attempt in range(TRIES):
-            number = substitute(len(members), self.recipe.sampler.seed, epoch, row, attempt)
-            instead = int(members[number])
+
+        def read(instead: int) -> tuple[Pixels, CropPlan]:
             own = self._plan(np.array([instead]), np.array([epoch]))
-            try:
-                self._require_features(instead, epoch)
-                pixels = self.fetcher.decode(instead, own.boxes[:, 0])
-            except UnreadableError:
-                continue
-            plan.put(column, own)
-            return pixels, instead
-        raise InputError(
-            f"The image {self.fetcher.path(row)} cannot be read from its shard any more, nor can {TRIES} others that "
-            "were tried in its place.",
-            found=str(error),
-            action="look at the disk or store that holds the shards; run `dvc pull`, or the curation stage again",
+            self._require_features(instead, epoch)
+            return self.fetcher.decode(instead, own.boxes[:, 0]), own
+
+        sampler = self.recipe.sampler
+        instead, (pixels, own) = first_readable(
+            sampler.alike(row), row, self.fetcher.path(row), read, error, seed=sampler.seed, epoch=epoch
         )
+        plan.put(column, own)
+        return pixels, instead
 
     def make(self, step: int) -> Batch:
         """A whole batch, rendered on the CPU."""

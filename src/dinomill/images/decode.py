@@ -47,7 +47,7 @@ def probe_image(data: Data, *, max_pixels: int = MAX_PIXELS) -> ImageInfo:
         height, width = shape[:2] if len(shape) == 2 or shape[0] > shape[-1] else shape[1:3]
         return ImageInfo("NPY", width, height, str(dtype), 1)
     if bytes(data[:4]) in _TIFF:
-        from dinomill.images.tiff import probe_tiff
+        from dinomill.images.tiff_bytes import probe_tiff
 
         if (info := probe_tiff(data)) is not None:
             check_pixels(info.width, info.height, max_pixels)
@@ -114,7 +114,7 @@ def stored_values(data: Data, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np
     if head[:6] == _NPY:
         return read_npy(data, max_pixels)
     if head[:4] in _TIFF:
-        from dinomill.images.tiff import tiff_values
+        from dinomill.images.tiff_bytes import tiff_values
 
         return tiff_values(data, max_pixels)
     if head[:8] == _PNG and head[24] == 16:

@@ -97,19 +97,37 @@ class Fetcher:
         return pixels
 
     def _read(self, row: int, min_side: int | None) -> Pixels:
-        try:
-            return decode_image(
-                self.source.read(self.place(row)),
-                channels=self.channels,
-                value_range=self.value_range,
-                min_side=min_side,
-            )
-        except DecodeError as error:
-            raise UnreadableError(f"{error.countable}: {error.detail}") from None
-        except InputError as error:
-            raise UnreadableError(f"{error.problem} {error.found or ''}".strip()) from None
-        except OSError as error:
-            raise UnreadableError(str(error)) from None
+        return read_pixels(
+            self.source,
+            self.place(row),
+            channels=self.channels,
+            value_range=self.value_range,
+            min_side=min_side,
+        )
+
+
+def read_pixels(
+    source: ImageSource,
+    place: Location,
+    *,
+    channels: int,
+    value_range: tuple[float, float] | None,
+    min_side: int | None,
+) -> Pixels:
+    """An image out of its shard, decoded; see ``decode_image``.
+
+    Raises:
+        UnreadableError: With the reason.
+        StorageError: When a store far away does not answer.
+    """
+    try:
+        return decode_image(source.read(place), channels=channels, value_range=value_range, min_side=min_side)
+    except DecodeError as error:
+        raise UnreadableError(f"{error.countable}: {error.detail}") from None
+    except InputError as error:
+        raise UnreadableError(f"{error.problem} {error.found or ''}".strip()) from None
+    except OSError as error:
+        raise UnreadableError(str(error)) from None
 
 
 def _factor_allowed(boxes: npt.NDArray[np.int64], crops: MultiCropConfig) -> int:

@@ -7,12 +7,18 @@ continued, and any number of workers, sees the same.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
+from dinomill.arrays import Rows
 from dinomill.errors import InputError
+from dinomill.images.fetch import UnreadableError
+
+Read = TypeVar("Read")
 
 TRIES = 100  # images tried in an unreadable one's place
 _SHOWN = 3
@@ -36,6 +42,42 @@ def substitute(candidates: int, seed: int, epoch: int, row: int, attempt: int) -
     return int(words.generate_state(1, np.uint64)[0] % np.uint64(candidates))
 
 
+def first_readable(
+    members: Sequence[int] | Rows,
+    row: int,
+    path: str,
+    read: Callable[[int], Read],
+    error: UnreadableError,
+    *,
+    seed: int,
+    epoch: int = 0,
+) -> tuple[int, Read]:
+    """The image that takes the place of an unreadable one, and what was read of it.
+
+    Args:
+        members: Rows of the images that may, ``[N]``.
+        row: Of the unreadable one.
+        path: Its name.
+        read: Reads an image by row.
+        error: Why it could not be read.
+        seed: Which image is tried.
+        epoch: The same.
+
+    Raises:
+        InputError: When so many others cannot be read either that it is no matter of single images.
+    """
+    for attempt in range(TRIES):
+        instead = int(members[substitute(len(members), seed, epoch, row, attempt)])
+        with suppress(UnreadableError):
+            return instead, read(instead)
+    raise InputError(
+        f"The image {path} cannot be read from its shard any more, nor can {TRIES} others that were tried in its "
+        "place.",
+        found=str(error),
+        action="look at the disk or store that holds the shards; run `dvc pull`, or the curation stage again",
+    )
+
+
 class Tally:
     """Counts the unreadable images that a process met, names each once in the log, and ends a training at the limit.
 
@@ -43,10 +85,13 @@ class Tally:
         images: Of the dataset.
         share: Of them that may be unreadable, ``loader.max_unreadable``.
         known: Those met before, row to reason, from ``state()`` of the run that is continued.
+        who: Who met them, where it is not a training step.
     """
 
-    def __init__(self, images: int, share: float, known: Mapping[int, str] | None = None) -> None:
-        self.images, self.share = images, share
+    def __init__(
+        self, images: int, share: float, known: Mapping[int, str] | None = None, *, who: str | None = None
+    ) -> None:
+        self.images, self.share, self.who = images, share, who
         self.reasons: dict[int, str] = dict(known or {})
         self.replaced = 0  # places in batches since the start of this process
 
@@ -67,10 +112,10 @@ class Tally:
                 continue
             self.reasons[one.row] = one.reason
             if len(self.reasons) > self.allowed:
-                raise self._too_many(one)
+                raise self._too_many(one.path)
             _log.warning(
-                "step %d: the image %s cannot be read any more (%s); %s takes its place (%d of at most %d)",
-                step,
+                "%s: the image %s cannot be read any more (%s); %s takes its place (%d of at most %d)",
+                self.who or f"step {step}",
                 one.path,
                 one.reason,
                 one.instead_path,
@@ -78,16 +123,33 @@ class Tally:
                 self.allowed,
             )
 
+    def learn(self, others: Iterable[Mapping[int, str]], path: Callable[[int], str]) -> None:
+        """Take over what other processes met, so that all count the same and stop together.
+
+        Args:
+            others: Row to reason, of each.
+            path: The name of a row.
+
+        Raises:
+            InputError: When together they are more than may be.
+        """
+        for reasons in others:
+            for row, reason in sorted(reasons.items()):
+                if row not in self.reasons:
+                    self.reasons[row] = reason
+                    if len(self.reasons) > self.allowed:
+                        raise self._too_many(path(row))
+
     def state(self) -> dict[int, str]:
         """The unreadable images met so far, for a checkpoint."""
         return dict(self.reasons)
 
-    def _too_many(self, last: Unreadable) -> InputError:
+    def _too_many(self, last: str) -> InputError:
         count = len(self.reasons)
         others = "" if count == 1 else f", like {count - 1:,} others"
         found = dict.fromkeys(list(self.reasons.values())[-_SHOWN:])
         return InputError(
-            f"The image {last.path} cannot be read from its shard any more{others}.",
+            f"The image {last} cannot be read from its shard any more{others}.",
             found="; ".join(found),
             expected=f"at most {self.allowed:,} unreadable images: `loader.max_unreadable` is {self.share:g} of "
             f"{self.images:,}",

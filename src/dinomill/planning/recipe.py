@@ -122,7 +122,8 @@ def _bound(wish: Wish, affordable: int, bounded: int, epochs: int, others: float
         )
     if affordable > bounded:
         return f"{epochs} epochs, no more: more would teach the images by heart; the hours are not used up"
-    return f"what {in_words(wish.hours)} leave beside the other stages"
+    words = in_words(wish.hours)
+    return f"what {words} {'leaves' if words == 'one hour' else 'leave'} beside the other stages"
 
 
 def _rounded(steps: int) -> int:

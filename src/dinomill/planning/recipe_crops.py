@@ -57,7 +57,7 @@ def crops(wish: Wish, pool: Pool, shape: Shape) -> Choices:
 
 def _crop_reason(wish: Wish, pool: Pool, shape: Shape) -> str:
     if wish.start is None:
-        return "the model's image size"
+        return "pixels a side, the model's image size"
     if shape.image_size > pool.short_side.median:
         return f"pixels, more than the images' {pool.short_side.median:.0f}: the weights know no coarser grid"
     return f"pixels, {shape.grid} patches a side: what this machine can afford of the weights' {wish.start.image_size}"

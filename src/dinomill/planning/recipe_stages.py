@@ -71,7 +71,7 @@ def _embedder_reason(side: float) -> str:
         return f"pixels; more would only enlarge pictures of {side:.0f}"
     if side < SMALL_SIDE:
         return f"pixels; twice what pictures of {side:.0f} show: the network knows larger ones"
-    return "pixels, as it was trained: at 64 it compares silhouettes, and kept the wrong kinds of pictures"
+    return "pixels, as it was trained; at 64 it saw little but outlines, and kept the wrong kinds of pictures"
 
 
 def _whiten(pool: Pool, shape: Shape) -> tuple[float | None, str]:
@@ -101,7 +101,9 @@ def _channels_reason(wish: Wish, pool: Pool) -> str:
     seen = f"{pool.coloured:.0%} of the images show colour"
     if wish.start is not None:
         return f"what the weights take; {seen}"
-    return f"{seen}: more than a twentieth" if pool.channels == 3 else f"{seen}: at most a twentieth"
+    if pool.channels == 3:
+        return f"{seen}, more than a twentieth: all are read in colour"
+    return f"{seen}, at most a twentieth: all are read as grey"
 
 
 def evaluation(wish: Wish, pool: Pool, machine: Machine, shape: Shape, steps: Steps, bound: str) -> Choices:

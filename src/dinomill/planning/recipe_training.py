@@ -103,7 +103,7 @@ def _prototypes(wish: Wish, pool: Pool) -> Choice:
     if count > images / 8:
         few = "fewer would hardly tell images apart"
         return Choice(count, few if count == FEWEST_PROTOTYPES else f"no more than there are images: {of}")
-    return Choice(count, f"about one for eight of {of}")
+    return Choice(count, f"one for about eight of {of}")
 
 
 def _batch_reason(pool: Pool, machine: Machine, shape: Shape) -> str:
@@ -124,7 +124,7 @@ def _model(wish: Wish, pool: Pool, machine: Machine, shape: Shape, count: int) -
             "model": Choice("from_weights", "shape, normalisation and pooling come from the weights"),
         }
     teacher = shape.teacher
-    why = f"{shape.teacher_size}: {_asked(wish, pool, machine)}"
+    why = f"numbers a token, a ViT of size {shape.teacher_size} {_asked(wish, pool, machine)}"
     return {
         "model.image_size": Choice(shape.image_size, _size_reason(pool, shape)),
         "model.patch_size": Choice(shape.patch, f"{shape.grid} × {shape.grid} patches"),
@@ -155,7 +155,7 @@ def _drawn(key: str, shape: Shape, count: int) -> Choices:
 
 def _asked(wish: Wish, pool: Pool, machine: Machine) -> str:
     if wish.size is not None:
-        return f"--size {wish.size}"
+        return f"by --size {wish.size}"
     return f"for {pool.distinct:,} images and {in_words(wish.hours)} on {len(machine.gpus) or machine.cores} " + (
         "GPU(s)" if machine.gpus else "cores"
     )
@@ -179,7 +179,7 @@ def _student(student: VisionTransformerConfig) -> dict[str, tuple[Any, str]]:
         "image_size": (student.image_size, "the teacher's crops"),
         "patch_size": (student.patch_size, "the teacher's: both learn from the same patches"),
         "in_channels": (student.in_channels, "the teacher's"),
-        "embed_dim": (student.embed_dim, "smaller than the teacher, in width or depth: made to be served"),
+        "embed_dim": (student.embed_dim, "smaller than the teacher, in width or depth, since it is what is served"),
         "depth": (student.depth, "as above"),
         "num_heads": (student.num_heads, "64 numbers a head"),
         "layerscale": (1.0, "a short run starts with open gains"),

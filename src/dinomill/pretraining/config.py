@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from dinomill.execution.launch import LauncherConfig
+from dinomill.execution.launcher_config import LauncherConfig
 from dinomill.training.config import AdaptationConfig, Address, PretrainingStepConfig, StatedModel
 from dinomill.training.job import Runtime, TrainingRecipe
 

@@ -8,6 +8,11 @@ from dinomill.handles import DatasetHandle, EvaluationHandle, ModelHandle
 from dinomill.registration.config import CANDIDATE, CHAMPION
 from dinomill.registration.gate import Check
 
+_FAILED = (
+    "**FAILED** means: this version is registered and can be loaded, and the alias `champion` was not moved to it. "
+    "What is required, and how to ease it: `registration.gate` in `registration/parameters.yml` of the environment."
+)
+
 
 def model_summary(name: str) -> str:
     """What the model's page says above its versions."""
@@ -42,6 +47,7 @@ def version_card(
         _helped(model, evaluation),
         _scores(model, evaluation),
         "### Gate\n\n" + "\n".join(f"- **{check.word}**: {check.sentence}" for check in checks),
+        "" if all(check.passed for check in checks) else _FAILED,
         _lineage(model, curated, tags),
         _use(f"models:/{name}@{CHAMPION if all(check.passed for check in checks) else CANDIDATE}"),
     ]

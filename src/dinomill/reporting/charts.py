@@ -15,6 +15,7 @@ _WIDTH, _HEIGHT = 420, 230
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 12, 40
 _PLOT_WIDTH = 640
 _MOST_POINTS = 400
+_FEW_POINTS = 25
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,14 @@ class Interval:
     tone: int = 1
 
 
-def line_chart(series: Sequence[Series], *, x_label: str, y_label: str, percent: bool = False) -> str:
+def line_chart(
+    series: Sequence[Series],
+    *,
+    x_label: str,
+    y_label: str,
+    percent: bool = False,
+    x_range: tuple[float, float] | None = None,
+) -> str:
     """Lines over a common x axis; noisy lines get a smoothed one over them.
 
     Args:
@@ -45,6 +53,7 @@ def line_chart(series: Sequence[Series], *, x_label: str, y_label: str, percent:
         x_label: Stands under the x axis.
         y_label: For readers that cannot see the chart.
         percent: Whether y is a fraction, to be shown in per cent.
+        x_range: What the x axis shows at least, so that charts side by side have one axis; None: what the lines need.
 
     Returns:
         An ``<svg>`` element, or an empty string when there is nothing finite to draw.
@@ -53,7 +62,8 @@ def line_chart(series: Sequence[Series], *, x_label: str, y_label: str, percent:
     drawn = [one for one in drawn if len(one.x) > 1]
     if not drawn:
         return ""
-    x_low, x_high = min(one.x.min() for one in drawn), max(one.x.max() for one in drawn)
+    ends = [*(x_range or ()), *(end for one in drawn for end in (one.x.min(), one.x.max()))]
+    x_low, x_high = min(ends), max(ends)
     y_ticks = nice_ticks(min(one.y.min() for one in drawn), max(one.y.max() for one in drawn))
     x_ticks = [tick for tick in nice_ticks(x_low, x_high, 4) if x_low <= tick <= x_high]
 
@@ -68,6 +78,8 @@ def line_chart(series: Sequence[Series], *, x_label: str, y_label: str, percent:
         thin = _thin(one)
         smooth = _smooth(one.y)
         noisy = np.abs(one.y - smooth).mean() > 0.01 * (y_ticks[-1] - y_ticks[0])
+        if len(one.x) <= _FEW_POINTS:  # looks, not a curve: where one was is seen
+            parts += _dots(place(one.x, one.y), one.tone)
         if noisy:
             parts.append(f'<polyline class="line raw tone{one.tone}" points="{place(thin.x, thin.y)}"/>')
         line = _thin(Series(one.name, one.x, smooth)) if noisy else thin
@@ -76,6 +88,11 @@ def line_chart(series: Sequence[Series], *, x_label: str, y_label: str, percent:
         f'<text class="axis" x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 6}" text-anchor="end">{escape(x_label)}</text>'
     )
     return "".join([*parts, "</svg>"])
+
+
+def _dots(points: str, tone: int) -> list[str]:
+    places = (point.split(",") for point in points.split())
+    return [f'<circle class="dot tone{tone}" cx="{x}" cy="{y}" r="2.5"/>' for x, y in places]
 
 
 def dot_plot(rows: Sequence[tuple[str, Sequence[Interval]]]) -> str:
@@ -126,7 +143,9 @@ def _grid(x_ticks: Sequence[float], y_ticks: Sequence[float], x_low: float, x_hi
         parts.append(f'<text class="axis" x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
     for tick in x_ticks:
         x = _LEFT + (tick - x_low) / max(x_high - x_low, 1e-12) * (_WIDTH - _LEFT - _RIGHT)
-        parts.append(f'<text class="axis" x="{x:.1f}" y="{_HEIGHT - 22}" text-anchor="middle">{tick:,.6g}</text>')
+        # A label at the right end would reach beyond the picture.
+        anchor = "end" if x > _WIDTH - _RIGHT - 12 else "middle"
+        parts.append(f'<text class="axis" x="{x:.1f}" y="{_HEIGHT - 22}" text-anchor="{anchor}">{tick:,.6g}</text>')
     return parts
 
 

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,10 +108,19 @@ def render_page(run: RunHandles, config: ReportingConfig) -> str:
             champion=champion,
             registration=run.registration,
             package=run.package,
+            guide=_guide(config.output),
             attached=attach_pages(run.curated, config.quality, config.output),
             **pictures,
         )
     )
+
+
+def _guide(output: Path) -> str | None:
+    """Where docs/pretraining.md lies, seen from the page; None where the project has no documentation beside it."""
+    for parent in output.absolute().parents:
+        if (parent / "docs" / "pretraining.md").is_file():
+            return Path(os.path.relpath(parent / "docs" / "pretraining.md", output.absolute())).as_posix()
+    return None
 
 
 def _environment() -> Environment:

@@ -77,16 +77,15 @@ def _table(*columns: tuple[str, str]) -> Table:
 def _curation(curated: DatasetHandle) -> Table:
     from dinomill.images.manifest import read_manifest
 
-    table = _table(("", "left"), ("files", "right"), ("", "right"), ("", "left"))
-    table.add_row("pool", f"{curated.pool_images:,}", "", "")
-    for fate in count_fates(read_manifest(curated.manifest, ["fate", "reason"])):
+    fates = count_fates(read_manifest(curated.manifest, ["fate", "reason"]))
+    # An empty last column would be measured too narrow, and all others folded.
+    columns = 4 if any(fate.reasons for fate in fates) else 3
+    table = _table(*(("", "left"), ("files", "right"), ("", "right"), ("", "left"))[:columns])
+    table.add_row(*("pool", f"{curated.pool_images:,}", "", "")[:columns])
+    for fate in fates:
         style = "bold green" if fate.fate == Fate.KEPT.value else ""
-        table.add_row(
-            Text(FATE_NAMES[Fate(fate.fate)], style),
-            Text(f"{fate.count:,}", style),
-            f"{fate.share:.1%}",
-            _reasons(fate),
-        )
+        row = (FATE_NAMES[Fate(fate.fate)], f"{fate.count:,}", f"{fate.share:.1%}", _reasons(fate))
+        table.add_row(*(Text(row[0], style), Text(row[1], style), *row[2:])[:columns])
     return table
 
 
@@ -133,6 +132,8 @@ def _facts(registration: RegistrationHandle | None, package: PackageHandle | Non
         table.add_row("gate", gate)
         for sentence in registration.gate:
             table.add_row("", Text(sentence, "dim"))
+        if means := registration.not_passed():
+            table.add_row("", means)
     if package:
         smoke = package.smoke
         table.add_row(
@@ -153,6 +154,8 @@ def _next_steps(left: Left, earlier: Mapping[str, str], env: str | None) -> Tabl
     if left.packaging:
         of = " (of an earlier run)" if "packaging" in earlier else ""
         table.add_row(f"serve the model{of}", Text(f"make serve{option}", "cyan"))
+    place = f"conf/{env}" if env else "dvc.yaml dvc.lock conf"
+    table.add_row("keep this run (data stays out)", Text(f"git add {place} && git commit", "cyan"))
     if earlier or not (left.packaging and left.reporting):
         table.add_row("the stages that are still to run", Text(f"make run{option}", "cyan"))
     if earlier:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from dinomill.arrays import Figures
 from dinomill.handles import ModelHandle
 from dinomill.reporting.charts import Series, line_chart
+from dinomill.reporting.meanings import notes
 
 _X = "images"
 # Chart by chart: its title, and which columns of the history it shows. Terms are told by their names' first word.
@@ -41,6 +42,7 @@ class Chart:
     title: str
     svg: str
     legend: tuple[tuple[str, int], ...]
+    notes: tuple[tuple[str, str], ...] = ()  # what is drawn, and what it means
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ class TrainingView:
     health: tuple[Chart, ...]
     judgements: tuple[Judgement, ...]
     pictures: tuple[LookPicture, ...]
+    labelled: bool  # whether looks measured kNN
+    unreadable: int  # images that others took the places of
 
     @property
     def states(self) -> tuple[str, ...]:
@@ -100,6 +104,8 @@ def view_training(model: ModelHandle, kind: str) -> TrainingView:
         draw_health(table),
         judgements(table),
         look_pictures(model.folder),
+        "knn" in table.column_names,
+        model.unreadable,
     )
 
 
@@ -151,19 +157,27 @@ def _numbers(table: pa.Table) -> dict[str, Figures]:
 
 
 def _drawn(chosen: Mapping[str, list[str]], columns: Mapping[str, Figures]) -> tuple[Chart, ...]:
+    if _X not in columns:
+        return ()
+    # Looks are rarer than rows of steps, and begin earlier: one axis for all, or they could not be compared.
     charts = (_draw(title, names, columns) for title, names in chosen.items())
     return tuple(chart for chart in charts if chart.svg)
 
 
 def _draw(title: str, names: list[str], columns: Mapping[str, Figures]) -> Chart:
+    shown = [name for name in names if name in columns]
     series = [
-        Series(name.replace("_", " "), columns[_X], columns[name], number % 5 + 1)
-        for number, name in enumerate(name for name in names if name in columns)
+        Series(name.replace("_", " "), columns[_X], columns[name], number % 5 + 1) for number, name in enumerate(shown)
     ]
     return Chart(
         title,
         line_chart(
-            series, x_label="images seen", y_label=title, percent=title.startswith(_PERCENT) or title.endswith(_PERCENT)
+            series,
+            x_label="images seen",
+            y_label=title,
+            percent=title.startswith(_PERCENT) or title.endswith(_PERCENT),
+            x_range=(0.0, float(columns[_X].max(initial=0.0))),
         ),
         tuple((one.name, one.tone) for one in series) if len(series) > 1 else (),
+        notes(shown),
     )

@@ -5,7 +5,7 @@ MLflow itself is imported when a function first needs it (2 to 3 CPU-seconds): i
 
 from dinomill.tracking.config import TrackingConfig
 from dinomill.tracking.connection import redact, resolve_uri
-from dinomill.tracking.life import attach, continue_run, end_run, open_run
+from dinomill.tracking.life import attach, continue_run, end_for, end_run, open_run
 from dinomill.tracking.provenance import git_commit
 from dinomill.tracking.registry import (
     ModelCard,
@@ -30,6 +30,7 @@ __all__ = [
     "continue_run",
     "current_store",
     "download",
+    "end_for",
     "end_run",
     "find_version",
     "git_commit",

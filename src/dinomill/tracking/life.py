@@ -25,6 +25,8 @@ REASON = "reason"
 
 _GONE = "the process ended without a word: it was killed, or memory ran out"
 
+_SAME_SECONDS = 30.0
+
 # The run that this process has opened.
 _open: list[Run] = []
 
@@ -105,6 +107,32 @@ def end_run(run: Run, status: str, reason: str | None = None) -> None:
         log.warning("The run could not be ended in the store: %s", error)
 
 
+def end_for(run: Run, process: int, status: str, reason: str) -> bool:
+    """End a run in the name of the process that opened it, which is gone; not when another goes on in it already.
+
+    Args:
+        run: What is written.
+        process: The number of the process that is gone.
+        status: ``FAILED`` or ``KILLED``.
+        reason: Kept as a tag.
+
+    Returns:
+        Whether it was ended.
+    """
+    if (client := run.client) is None or run.run_id is None:
+        return False
+    try:
+        with tracking_errors(run.tracking_uri):
+            writer = client.get_run(run.run_id).data.tags.get(_PROCESS, "")
+    except DinomillError as error:
+        log.warning("The run could not be ended in the store: %s", error)
+        return False
+    if not writer.startswith(f"{process} "):
+        return False
+    end_run(run, status, reason)
+    return True
+
+
 def continue_run(earlier: str) -> bool:
     """Let what this process records go on in an earlier run, instead of the one that it has opened.
 
@@ -126,9 +154,12 @@ def continue_run(earlier: str) -> bool:
     if found.info.lifecycle_stage != "active":
         return False
     with tracking_errors(run.tracking_uri):
+        # One that is deleted while it runs would run for ever, in the bin; and at no moment do two of them run.
+        client.set_tag(fresh, REASON, f"goes on in the run {earlier}")
+        client.set_terminated(fresh, status="KILLED")
         client.delete_run(fresh)
+        client.set_tag(earlier, _PROCESS, _this_process())  # first: who was left of before does not end it any more
         client.update_run(earlier, status="RUNNING")
-        client.set_tag(earlier, _PROCESS, _this_process())
         if REASON in found.data.tags:
             client.delete_tag(earlier, REASON)
     run.become(earlier)
@@ -160,7 +191,9 @@ def _is_gone(process: str) -> bool:
         return False
     with suppress(ValueError, psutil.Error):
         found = psutil.Process(int(words[0]))
-        return f"{found.create_time():.2f}" != words[2] or found.status() == psutil.STATUS_ZOMBIE
+        # The clock by which a process's beginning is told may be set meanwhile; numbers are not given anew so soon.
+        other = abs(found.create_time() - float(words[2])) > _SAME_SECONDS
+        return other or found.status() == psutil.STATUS_ZOMBIE
     return True
 
 

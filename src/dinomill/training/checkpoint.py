@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ class Checkpoints:
         identity: The keys of the job on which the result depends. A checkpoint made with others is refused.
         keep: How many of the newest to keep, besides the best.
         keep_every: One every so many steps stays for good; 0: none.
-        mirror: ``s3://`` prefix that complete checkpoints are copied to, and fetched from where the folder has none.
+        mirror: ``s3://`` prefix that complete checkpoints are copied to, and fetched from where the folder has none, or
+            none that is whole.
     """
 
     def __init__(
@@ -134,23 +136,34 @@ class Checkpoints:
             if extra is not None:
                 return step, extra
             self._passed.add(step)
-        if steps:
+        mirrored = self._together.decided(lambda: self._mirrored(until))
+        for step in reversed(mirrored):
+            self._together.decided(partial(self._fetch, step))
+            extra = self._reader.load(step, module, optimizer)
+            if extra is not None:
+                self._passed.discard(step)
+                return step, extra
+            self._passed.add(step)
+        if steps or mirrored:
+            named = ", ".join(self.shelf.path(step).name for step in sorted({*steps, *mirrored}))
+            also = "" if self._mirror is None else f", nor of those in {self._mirror.prefix}"
             raise InputError(
-                f"No checkpoint in {self.shelf.folder} can be read.",
-                found=f"{len(steps)} damaged: {', '.join(self.shelf.path(step).name for step in steps)}",
-                action=f"remove {self.shelf.folder} to begin again from the first step"
-                if self._mirror is None
-                else f"remove {self.shelf.folder}: the newest that runtime.mirror holds is fetched",
+                f"No checkpoint in {self.shelf.folder} can be read{also}.",
+                found=f"damaged: {named}",
+                action=f"remove {self.shelf.folder}{' and what is there' if also else ''} to begin again",
             )
         return 0, {}
 
     def load_step(self, step: int, module: nn.Module) -> None:
-        """Load the networks of one step, without the optimiser: for export.
+        """Load the networks of one step, without the optimiser: for export. A damaged one is fetched from the mirror.
 
         Raises:
-            InputError: When it is damaged.
+            InputError: When it is damaged, and the mirror has none.
         """
-        if self._reader.load(step, module, None) is None:
+        if self._reader.load(step, module, None) is not None:
+            return
+        fetched = self._together.decided(lambda: step in self._mirrored(step) and self._fetch(step))
+        if not fetched or self._reader.load(step, module, None) is None:
             raise InputError(
                 f"The checkpoint {self.shelf.path(step)} of the best step is damaged.",
                 action="set runtime.export to `last`, or remove best.json beside it",
@@ -158,11 +171,17 @@ class Checkpoints:
 
     def _candidates(self, until: int | None) -> list[int]:
         self._passed.update(step for step in self.shelf.steps() if until is not None and step > until)
-        steps = [step for step in self.shelf.steps() if until is None or step <= until]
-        if not steps and self._mirror is not None:
-            self._mirror.fetch(until)
-            steps = [step for step in self.shelf.steps() if until is None or step <= until]
-        return steps
+        return [step for step in self.shelf.steps() if until is None or step <= until]
+
+    def _mirrored(self, until: int | None) -> list[int]:
+        """The steps that could be fetched; none without a mirror."""
+        steps = [] if self._mirror is None else self._mirror.steps()
+        return [step for step in steps if until is None or step <= until]
+
+    def _fetch(self, step: int) -> bool:
+        assert self._mirror is not None
+        self._mirror.fetch(step)
+        return True
 
     def is_best(self, name: str, value: float) -> bool:
         """Whether a measure is better than the best so far; another measure than the best's begins anew."""

@@ -225,7 +225,7 @@ class MonitorConfig(Config):
         default=3,
         ge=0,
         le=8,
-        description="looks before the first of those, after every/2, every/4, … steps; no labels",
+        description="looks before the first of those, after every/2, every/4, … steps; without kNN",
     )
     images: int = Field(default=1024, ge=16, description="images of the dataset whose embeddings' spread is measured")
     copies: int = Field(

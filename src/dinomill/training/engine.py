@@ -72,6 +72,8 @@ class Engine:
         self.schedules = Schedules(
             recipe.schedule, steps=recipe.steps, batch=recipe.batch_size, adaptation=job.adaptation
         )
+        if job.step.losses.gram is not None:
+            job.step.losses.gram.refuse_late(recipe.steps, f"{job.stage}.step.losses.gram")
         self.rate = 1.0  # factor on the learning rate, below 1 on a detour around numbers that are not finite
         self.scaler = LossScaler(device=world.device) if self._dtype == torch.float16 else None
 

@@ -13,13 +13,15 @@ import logging
 import os
 import shutil
 import sys
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from dinomill import tracking
 from dinomill.errors import ConfigError
-from dinomill.execution.launch import LauncherConfig, launch
+from dinomill.execution.launch import launch
+from dinomill.execution.launcher_config import LauncherConfig
 from dinomill.handles import START_NAME, DatasetHandle, ModelHandle
+from dinomill.images.whole import check_whole
 from dinomill.models.pooling import pooled_dim
 from dinomill.models.weights import WEIGHTS_NAME, load_backbone
 from dinomill.storage.atomic import atomic_folder, write_text
@@ -28,6 +30,7 @@ from dinomill.training.handover import SUMMARY_NAME, is_finished, preprocessing
 from dinomill.training.history import HISTORY_NAME
 from dinomill.training.identity import left_behind
 from dinomill.training.job import TrainingJob
+from dinomill.training.relay import NOT_TRACKED, Relay, relayed
 
 log = logging.getLogger(__name__)
 
@@ -44,19 +47,36 @@ def run_job(job: TrainingJob, launcher: LauncherConfig, dataset: DatasetHandle) 
     """
     for processes in launcher.world_sizes:
         job.batch_per_process(processes)  # refused here rather than in every process
+    if not is_finished(job):
+        check_whole(dataset, job.runtime.loader)
     run = _own_run(job)
     run.log_dataset("curated", job.dataset_sha256, str(job.dataset), rows=dataset.images)
     run.set_tags({"work": str(job.work)})
+    # The workers write the SQLite store of this machine themselves; they inherit the run's address. Of another store
+    # they have no password, and other machines do not see a database of this one.
+    apart = run.writes and (launcher.elsewhere or not run.tracking_uri.startswith("sqlite:"))
     if is_finished(job):
         log.info("The %s was finished before: taking its result from %s.", job.stage, job.work)
+        if apart:  # it may have ended while nobody waited for it
+            Relay(job, run).pass_on()
         return
     left = left_behind(job.work, job.identity(), finished="exported")
     if left is not None:
         print(f"{job.stage}: {left.sentence(job.stage)}", file=sys.stderr)
+        left.named()
     from dinomill.training import worker  # started by its name; imported, because DVC watches what is imported
 
-    # The MLflow run's address is in the environment, which the workers inherit.
-    launch(worker.__name__, job.save(), work=job.work, config=launcher, environment={})
+    runtime = job.runtime
+    with relayed(job, run) if apart else nullcontext():
+        launch(
+            worker.__name__,
+            job.save(),
+            work=job.work,
+            config=launcher,
+            environment=NOT_TRACKED if apart else {},
+            s3=runtime.mirror is not None or runtime.loader.shards is not None,
+            places=[job.dataset],
+        )
 
 
 def refuse_replaced_teacher(job: TrainingJob) -> None:
@@ -110,7 +130,8 @@ def adopt(
             shutil.copyfile(path, folder / path.name)
         if initial is not None:
             shutil.copytree(job.work / START_NAME, folder / START_NAME)
-    step = int(json.loads((job.exported / SUMMARY_NAME).read_text(encoding="utf-8"))["step"])
+    summary = json.loads((job.exported / SUMMARY_NAME).read_text(encoding="utf-8"))
+    step = int(summary["step"])
     backbone = load_backbone(output)
     shown = preprocessing(job, dataset)
     return ModelHandle(
@@ -125,6 +146,7 @@ def adopt(
         std=shown.std,
         images_seen=step * job.recipe.batch_size,
         steps=step,
+        unreadable=int(summary.get("unreadable", 0)),
         history=output / HISTORY_NAME,
         dataset_sha256=job.dataset_sha256,
         teacher_sha256=job.teacher_sha256,

@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Mapping
 
@@ -33,6 +34,8 @@ from dinomill.training.given_weights import starting_backbone
 from dinomill.training.history import HISTORY_NAME, History
 from dinomill.training.job import TrainingJob
 from dinomill.training.monitor import LOOKS_NAME
+
+log = logging.getLogger(__name__)
 
 SUMMARY_NAME = "summary.json"
 
@@ -61,7 +64,9 @@ def keep_start(job: TrainingJob, dataset: DatasetHandle) -> None:
         save_backbone(folder, starting_backbone(model, job.initial), extra=preprocessing(job, dataset).section())
 
 
-def export(job: TrainingJob, dataset: DatasetHandle, engine: Engine, history: History, *, step: int) -> None:
+def export(
+    job: TrainingJob, dataset: DatasetHandle, engine: Engine, history: History, *, step: int, unreadable: int = 0
+) -> None:
     """Write the averages of all students; every process must call it, the main one writes.
 
     Args:
@@ -70,6 +75,7 @@ def export(job: TrainingJob, dataset: DatasetHandle, engine: Engine, history: Hi
         engine: Holds the weights.
         history: The curve.
         step: The step whose weights the engine holds.
+        unreadable: Images that others took the places of, because they could not be read any more.
 
     Raises:
         StorageError: When the disk is full or not writable.
@@ -93,7 +99,7 @@ def export(job: TrainingJob, dataset: DatasetHandle, engine: Engine, history: Hi
             history.write(folder / name / HISTORY_NAME, prefix=f"{name}/" if len(job.models) > 1 else "")
             for picture in sorted((job.work / LOOKS_NAME).glob("look_*.jpg")):
                 shutil.copyfile(picture, folder / name / picture.name)
-        summary = {"step": step, "steps": job.recipe.steps, "torch": torch.__version__}
+        summary = {"step": step, "steps": job.recipe.steps, "torch": torch.__version__, "unreadable": unreadable}
         write_text(folder / SUMMARY_NAME, json.dumps(summary) + "\n")
 
 
@@ -102,8 +108,12 @@ def is_finished(job: TrainingJob) -> bool:
     path = job.exported / SUMMARY_NAME
     if not path.is_file():
         return False
-    summary = json.loads(path.read_text(encoding="utf-8"))
-    return bool(summary.get("steps", job.recipe.steps) == job.recipe.steps)
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        return int(summary["step"]) > 0 and bool(summary.get("steps", job.recipe.steps) == job.recipe.steps)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("%s is damaged (%s): the result is written again, from the last checkpoint.", path, error)
+        return False
 
 
 def _under(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

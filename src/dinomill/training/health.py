@@ -160,12 +160,6 @@ def judge(looks: Sequence[Reading], *, steps: int, limits: Limits | None = None,
     )
 
 
-def best_look(looks: Sequence[Reading], bad: Sequence[bool]) -> Reading | None:
-    """The look with the best measure among those whose verdict was not bad; the first of equals."""
-    good = [look for look, one in zip(looks, bad, strict=True) if not one]
-    return max(good, key=lambda look: look.measure[1], default=None)
-
-
 def earlier_step(steps: Sequence[int], now: int) -> int | None:
     """The look that patch similarities are compared with: the last one at half of the steps or before."""
     return max((step for step in steps if step <= now / 2 and step != now), default=None)

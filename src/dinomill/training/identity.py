@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 MISSING = "(not there)"
 
-_SHOWN = 4  # keys in a message
+_SHOWN = 4  # keys in a message; where more differ, it is another experiment and no slip
+_NAMED = "named_as_left_behind"  # in a work folder: this was said of it once
+# What no key sets back: other images, another teacher, other weights under the same name.
+_NO_KEYS = ("dataset_sha256", "teacher_sha256", "teacher_heads_sha256", "initial_sha256")
 
 
 def differences(old: Any, new: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
@@ -35,16 +39,23 @@ class LeftBehind:
 
     def sentence(self, stage: str) -> str:
         """What is said of it, with the keys as a user writes them."""
-        keys = ", ".join(f"{_shown(key, stage)} {old} → {new}" for key, old, new in self.changed[:_SHOWN])
-        more = f" and {len(self.changed) - _SHOWN} more" if len(self.changed) > _SHOWN else ""
+        keys = ", ".join(f"{_shown(key, stage)} {old} → {new}" for key, old, new in self.changed)
         return (
-            f"run {self.folder.name} stopped at step {self.step:,} of another configuration: {keys}{more}; it stays in "
+            f"run {self.folder.name} stopped at step {self.step:,} of another configuration: {keys}; it stays in "
             f"{self.folder}. Set the keys back to continue it; what runs now begins anew"
         )
 
+    def named(self) -> None:
+        """It has been said: once is enough for everybody who left it on purpose."""
+        with suppress(OSError):
+            (self.folder / _NAMED).touch()
+
 
 def left_behind(work: Path, identity: Mapping[str, Any], finished: str) -> LeftBehind | None:
-    """The unfinished run beside a new one that differs from it least; None when the run is not new, or none is there.
+    """The unfinished run beside a new one that differs from it least, where it is of use to know.
+
+    It is, where a few keys set back would continue it and nobody was told yet. None when the run is not new, or none is
+    there.
 
     Args:
         work: The run's own work folder, among those of others.
@@ -61,7 +72,7 @@ def left_behind(work: Path, identity: Mapping[str, Any], finished: str) -> LeftB
             changed = differences(row["job"], now)
         except (OSError, ValueError, KeyError, TypeError):
             continue
-        if changed:
+        if 0 < len(changed) <= _SHOWN and not any(key in _NO_KEYS for key, _, _ in changed):
             folder = meta.parents[2]
             found.append((len(changed), -meta.stat().st_mtime, LeftBehind(folder, int(row["step"]), changed)))
     return min(found, key=lambda item: item[:2])[2] if found else None
@@ -72,7 +83,8 @@ def _siblings(work: Path, finished: str) -> list[Path]:
     if not work.parent.is_dir():
         return []
     others = [folder for folder in work.parent.iterdir() if folder.is_dir() and folder != work]
-    newest = [_newest(folder) for folder in others if not any(folder.glob(f"{finished}-*"))]
+    open_ = [one for one in others if not any(one.glob(f"{finished}-*")) and not (one / _NAMED).exists()]
+    newest = [_newest(folder) for folder in open_]
     return [meta for meta in newest if meta is not None]
 
 

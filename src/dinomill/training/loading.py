@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from dinomill.handles import DatasetHandle
@@ -14,7 +15,13 @@ from dinomill.training.teacher_cache import views_of
 
 
 def build_loader(
-    job: TrainingJob, dataset: DatasetHandle | Path, world: World, *, start_step: int, order: int = 0
+    job: TrainingJob,
+    dataset: DatasetHandle | Path,
+    world: World,
+    *,
+    start_step: int,
+    order: int = 0,
+    lost: Mapping[int, str] | None = None,
 ) -> TrainingLoader:
     """This process's share of the micro-batches that are left; their images are those of whole batches.
 
@@ -24,6 +31,7 @@ def build_loader(
         world: The processes.
         start_step: Steps done.
         order: 0 is the order of the images that the seed gives, others are others.
+        lost: Images that were found unreadable before, row to reason.
     """
     recipe = job.recipe
     loaded = dataset if isinstance(dataset, DatasetHandle) else DatasetHandle.load(dataset)
@@ -46,6 +54,7 @@ def build_loader(
         anchor=anchor_crops(job),
         coarse=coarse_crops(job),
         views=views_of(job, loaded.manifest),
+        unreadable=lost,
     )
 
 

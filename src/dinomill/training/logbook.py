@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 
 from dinomill.tracking import Run
@@ -12,14 +11,7 @@ from dinomill.training.history import History, Recorder
 from dinomill.training.parallel import World
 from dinomill.training.progress import Clock, ProgressBar, machine_load, memory_gb
 from dinomill.training.schedules import ScheduleValues
-
-# By these names MLflow shows them under "System metrics".
-_SYSTEM = {
-    "cpu_percent": "system/cpu_utilization_percentage",
-    "host_memory_percent": "system/system_memory_usage_percentage",
-    "gpu_percent": "system/gpu_0_utilization_percentage",
-    "gpu_memory_percent": "system/gpu_0_memory_usage_percentage",
-}
+from dinomill.training.told import Told, shown
 
 
 @dataclasses.dataclass
@@ -48,12 +40,19 @@ class Reporter:
 
     def __post_init__(self) -> None:
         self._last = self.done
-        self._has: dict[str, int] = {}
+        self._told = Told(self.run, self.again)
         # A continued run goes on in its MLflow run, which lacks some rows at most; a new one gets the whole curve.
-        self.run.log_metrics([(step, row) for step, row in self.history.by_step() if self._is_new(step, row)])
+        self.run.log_metrics([(step, row) for step, row in self.history.by_step() if self._told.is_new(step, row)])
 
-    def steps(self, recorder: Recorder, values: ScheduleValues, step: int) -> None:
-        """A row on the steps since the last one, read already: means of the loss terms, schedules, speed."""
+    def steps(self, recorder: Recorder, values: ScheduleValues, step: int, *, unreadable: int = 0) -> None:
+        """A row on the steps since the last one, read already: means of the loss terms, schedules, speed.
+
+        Args:
+            recorder: Of the terms.
+            values: Of the schedules, at the last of the steps.
+            step: Steps done.
+            unreadable: Images that could not be read since the first step; shown where there are any.
+        """
         scheduled = {k: v for k, v in dataclasses.asdict(values).items() if k != "step" and v is not None}
         seconds, data_wait = self.clock.read()
         speed = {
@@ -63,7 +62,8 @@ class Reporter:
             **machine_load(self.world.device),
         }
         self._last = step
-        row = {**recorder.means(), **scheduled, **speed}
+        lost = {"unreadable": float(unreadable)} if unreadable else {}
+        row = {**recorder.means(), **scheduled, **speed, **lost}
         self._write(step, row)
         if "loss" in row:  # else every update since the last row was left out
             self.bar.report(step, row)
@@ -79,14 +79,5 @@ class Reporter:
 
     def _write(self, step: int, row: dict[str, float], words: dict[str, str] | None = None) -> None:
         self.history.append({"step": step, "images": step * self.batch_size, **row, **(words or {})})
-        if self._is_new(step, row):
-            self.run.log_metrics({_SYSTEM.get(name, name): value for name, value in row.items()}, step)
-
-    def _is_new(self, step: int, row: Mapping[str, float]) -> bool:
-        """Whether the MLflow run lacks a row: steps that are made again after a kill give the same numbers."""
-        # The terms of the steps and the looks have rows of their own; one is written whole or not at all.
-        kind = "learning_rate" if "learning_rate" in row else "effective_rank"
-        if kind not in self._has:
-            last = self.run.last_step(kind)
-            self._has[kind] = last if self.again is None else min(last, self.again)
-        return step > self._has[kind]
+        if self._told.is_new(step, row):
+            self.run.log_metrics(shown(row), step)

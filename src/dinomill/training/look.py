@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,9 +11,11 @@ from dinomill.models.config import Pooling
 from dinomill.models.pooling import join
 from dinomill.models.student import CropFeatures
 from dinomill.training.losses.prototypes import Prototypes, normalised
-from dinomill.training.monitor_images import Samples
 from dinomill.training.network import Network, prototypes
 from dinomill.training.parallel import World
+
+if TYPE_CHECKING:
+    from dinomill.training.monitor_images import Samples
 
 # Whose eyes: what is kept (the average of the first student), that student, or what it learns from.
 Who = Literal["average", "student", "teacher"]

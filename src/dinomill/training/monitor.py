@@ -144,9 +144,9 @@ class Monitor:
         first = self._look(self._sets.copies.first, dense=dense)
         second = self._look(self._sets.copies.second, "student")
         taught = self._look(self._sets.copies.first, "teacher") if self._distils else first
-        # Labelled images are many: the looks before the first regular one do without them.
+        # Labelled images are many: the early looks between the start and the first regular one do without them.
         labelled = None
-        if self._sets.labelled is not None and (last or (step and step % self._config.every == 0)):
+        if self._sets.labelled is not None and (last or step % self._config.every == 0):
             labelled = self._look(self._sets.labelled)
         values = torch.full((1, len(Reading.__dataclass_fields__)), math.nan, dtype=torch.float64)
         if self._world.is_main:
@@ -227,7 +227,7 @@ class Monitor:
         if pictures.due(step, [look.step for look in self._looks], self._steps):
             # Of this process's images the first batch are the set's first, in the same order.
             mine = self._sets.plain.images[: self._sets.plain.share.batch]
-            pictures.draw(self._folder / pictures.name(step), mine, plain.embedding, plain.patches)
+            pictures.draw(self._folder, step, mine, plain.embedding, plain.patches)
 
     def _drift(self, step: int, similarities: Tensor) -> float:
         """Compare with an earlier look, and keep these for later ones."""

@@ -19,7 +19,7 @@ from dinomill.arrays import Figures, Pixels, Rows
 from dinomill.handles import DatasetHandle
 from dinomill.images.channels import with_channels
 from dinomill.images.crop_plan import MultiCropConfig, draw_plan
-from dinomill.images.decode import decode_image
+from dinomill.images.fetch import UnreadableError, read_pixels
 from dinomill.images.labelled import find_labelled, read_image
 from dinomill.images.loader import TrainingLoader
 from dinomill.images.loader_config import LoaderConfig
@@ -28,6 +28,7 @@ from dinomill.images.masking import MaskingConfig
 from dinomill.images.preprocess import PreprocessingConfig, centre_square
 from dinomill.images.sampler import Sampler
 from dinomill.images.shards import Location, open_shards
+from dinomill.images.substitutes import Tally, Unreadable, first_readable
 
 # The split that evaluation uses as its bank; its queries, the split `test`, are never looked at while training.
 _SPLIT = "train"
@@ -35,6 +36,7 @@ _SPLIT = "train"
 _BATCH = 128
 # The order of the monitor's images and their augmentation are not those of any step of the training.
 _SALT = 0x6865616C7468
+_WHO = "the monitor's images"  # in what the log says of those that cannot be read
 
 
 @dataclass(frozen=True)
@@ -135,19 +137,28 @@ def dataset_samples(
         loader: Where the shards lie.
         seed: Which ones.
         dealt: How sets are dealt out to processes.
+
+    Raises:
+        InputError: When more of them cannot be read than ``loader.max_unreadable`` allows; below, others take their
+            places, and each is named in the log.
     """
     kept, reader = read_kept(dataset.manifest), open_shards(dataset, loader)
     share = replace(dealt, count=min(count, len(kept)))
     rows = _order(len(kept), seed, share.count)[share.mine()]
     reader.prepare([_place(kept, row) for row in np.unique(rows)])
+    tally = Tally(len(kept), loader.max_unreadable, who=_WHO)
+
+    def decode(row: int) -> Pixels:
+        size, values = preprocessing.resize, preprocessing.value_range
+        return read_pixels(reader, _place(kept, row), channels=dataset.channels, min_side=size, value_range=values)
 
     def read(row: int) -> Pixels:
-        return decode_image(
-            reader.read(_place(kept, row)),
-            channels=dataset.channels,
-            min_side=preprocessing.resize,
-            value_range=preprocessing.value_range,
-        )
+        try:
+            return decode(row)
+        except UnreadableError as error:
+            instead, pixels = first_readable(np.arange(len(kept)), row, str(kept.paths[row]), decode, error, seed=seed)
+            tally.add([Unreadable(row, str(kept.paths[row]), str(error), instead, str(kept.paths[instead]))], step=0)
+            return pixels
 
     return Samples(_stack(rows, read, preprocessing), share, preprocessing.mean, preprocessing.std)
 
@@ -195,6 +206,7 @@ def dataset_copies(
         mean=mean,
         std=std,
     ) as batches:
+        batches.tally.who = _WHO
         rendered = [batch.global_crops for batch in batches]
     halves = [torch.cat([batch[half] for batch in (part.chunk(2) for part in rendered)]) for half in (0, 1)]
     scale, shift = (torch.tensor(values)[:, None, None] * 255 for values in (std, mean))

@@ -114,8 +114,15 @@ class Detours:
         """Forget the detours that begin after the step that a run goes on from: it will come to them again."""
         self._replace([detour for detour in self.taken if detour.begins <= step])
 
-    def go_back(self, error: NotFiniteError, config: NotFiniteConfig, begins: int, stage: str) -> str:
+    def go_back(self, error: NotFiniteError, config: NotFiniteConfig, begins: int, stage: str, clip: float) -> str:
         """Take another detour, from a checkpoint's step.
+
+        Args:
+            error: What went wrong.
+            config: How often it may.
+            begins: The checkpoint's step; 0 without one.
+            stage: Whose training it is, for what is said.
+            clip: The largest norm of a gradient; 0 is off.
 
         Returns:
             What is said of it.
@@ -126,7 +133,7 @@ class Detours:
         first = error.steps[0]
         again = sum(detour.begins == begins for detour in self.taken)
         if again >= config.returns:
-            raise diverged(error, begins, again, stage)
+            raise diverged(error, begins, again, stage, clip)
         rate = self.rate * config.rate_factor
         self._replace([*self.taken, Detour(begins, first.step, self.order + 1, rate)])
         slower = f" and {rate:g} of the learning rate" if rate != 1 else ""
@@ -182,8 +189,14 @@ def broken_parts(named: Mapping[str, nn.Module]) -> list[str]:
     return found
 
 
-def diverged(error: NotFiniteError, begins: int, returns: int, stage: str) -> DivergedError:
-    """The end of a run that could not get past a step."""
+def diverged(error: NotFiniteError, begins: int, returns: int, stage: str, clip: float) -> DivergedError:
+    """The end of a run that could not get past a step; what is said to do is what is not done already."""
+    clipping = (
+        f"a smaller {stage}.optimizer.clip_gradient (now {clip:g})"
+        if clip
+        else (f"{stage}.optimizer.clip_gradient (now 0, which is off: 3 is usual)")
+    )
+    kept = f"the checkpoint of step {begins:,} is kept" if begins else "there is no checkpoint before them yet"
     first, last = error.steps[0], error.steps[-1]
     tried = f", after {returns} returns to step {begins:,} with other orders of the images" if returns else ""
     where = f"step {first.step:,}" + (f" to {last.step:,}" if last.step > first.step else "")
@@ -193,10 +206,10 @@ def diverged(error: NotFiniteError, begins: int, returns: int, stage: str) -> Di
         f"Training diverged at step {first.step:,}: {first.diagnosis}.",
         found=f"{len(error.steps)} updates in a row left out ({where}){tried}; {terms}{broken}",
         expected="finite numbers",
-        action=f"run again with a lower {stage}.schedule.learning_rate, a longer warmup, a smaller clip_gradient, or "
-        f"precision fp32; the images of those batches are named in {NOT_FINITE_NAME} in the work folder, and the last "
-        "checkpoint is kept. If it happens in the first steps, look for images that are all of one colour and for a "
-        "wrong mean and std in the dataset's handle",
+        action=f"run again with a lower {stage}.schedule.learning_rate, a longer warmup, {clipping}, or "
+        f"precision fp32; the images of those batches are named in {NOT_FINITE_NAME} in the work folder, and {kept}. "
+        "If it happens in the first steps, look for images that are all of one colour and for a wrong mean and std in "
+        "the dataset's handle",
     )
 
 

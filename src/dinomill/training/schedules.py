@@ -112,26 +112,20 @@ class Schedules:
 
     Args:
         config: The schedules' configuration.
-        steps: Length of the run in optimiser steps; None for a constant schedule without a planned end.
+        steps: Length of the run in optimiser steps.
         batch: Images a step over all ranks and accumulation.
         adaptation: How long the backbone is frozen, and how its rate rises; None for a backbone like the heads.
 
     Raises:
-        ConfigError: A cosine, or a share of the run, without a length; or a warmup longer than the run.
+        ConfigError: A warmup longer than the run.
     """
 
     def __init__(
-        self, config: ScheduleConfig, *, steps: int | None, batch: int, adaptation: AdaptationConfig | None = None
+        self, config: ScheduleConfig, *, steps: int, batch: int, adaptation: AdaptationConfig | None = None
     ) -> None:
         self.config = config
         self.steps = steps
         constant = config.kind is ScheduleKind.CONSTANT
-        if steps is None and not constant:
-            raise ConfigError(
-                "A cosine schedule needs the run's length",
-                found="no number of steps",
-                action="set the number of steps, or `kind: constant`",
-            )
         total = None if constant else steps
         peak = peak_learning_rate(config, batch)
         warmup = self._steps("warmup", config.warmup)
@@ -165,14 +159,8 @@ class Schedules:
 
     def _steps(self, key: str, span: int | float) -> int:
         if isinstance(span, float) and span > 0:
-            if self.steps is None:
-                raise ConfigError(
-                    f"`{key}` is a share of a run that has no planned end",
-                    found=f"{key}: {span}",
-                    expected="a whole number of steps",
-                )
             return round(span * self.steps)
-        if self.steps is not None and span > self.steps:
+        if span > self.steps:
             raise ConfigError(
                 f"`{key}` is longer than the run",
                 found=f"{key}: {span} steps of {self.steps}",

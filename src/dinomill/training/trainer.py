@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -16,10 +16,10 @@ from dinomill import tracking
 from dinomill.errors import DinomillError, Interrupted
 from dinomill.handles import DatasetHandle
 from dinomill.images.batches import Batch
-from dinomill.images.manifest import read_kept
 from dinomill.training.agreement import Agreement, Vote
 from dinomill.training.checkpoint import Checkpoints
 from dinomill.training.engine import Engine
+from dinomill.training.guard import Guard
 from dinomill.training.handover import export, keep_start, preprocessing
 from dinomill.training.health import Reading, Verdict
 from dinomill.training.history import History, Recorder
@@ -32,8 +32,6 @@ from dinomill.training.not_finite import (
     Detour,
     Detours,
     NotFiniteError,
-    broken_parts,
-    name_images,
     read_detours,
 )
 from dinomill.training.parallel import World
@@ -61,7 +59,7 @@ def train(job: TrainingJob, world: World) -> None:
     dataset = DatasetHandle.load(job.dataset)
     if world.is_main:
         keep_start(job, dataset)
-    runtime, together = job.runtime, Agreement(world)
+    runtime, together, clip = job.runtime, Agreement(world), job.recipe.optimizer.clip_gradient
     checkpoints = Checkpoints(
         job.work / "checkpoints",
         world=world,
@@ -83,7 +81,7 @@ def train(job: TrainingJob, world: World) -> None:
                 return _train(job, world, dataset, checkpoints, detours, run, stop)
             except NotFiniteError as error:
                 checkpoints.finish()
-                said = detours.go_back(error, runtime.not_finite, checkpoints.newest(), job.stage)
+                said = detours.go_back(error, runtime.not_finite, checkpoints.newest(), job.stage, clip)
                 if world.is_main:
                     log.warning("%s", said)
             except DinomillError:
@@ -118,7 +116,9 @@ def _train(
     reporter = Reporter(recipe.batch_size, done, world, history, run, bar, clock, again=detours.begins)
     vote = Vote(world)
 
-    with bar, build_loader(job, dataset, world, start_step=done, order=detours.order) as loader:
+    lost = {int(row): reason for row, reason in kept.get("unreadable", {}).items()}
+    with bar, build_loader(job, dataset, world, start_step=done, order=detours.order, lost=lost) as loader:
+        guard.tally = loader.tally
         if done:
             bar.say(f"{job.stage} continues after step {done:,} of {recipe.steps:,}")
         if not done and monitor.due(0, last=False):
@@ -130,7 +130,7 @@ def _train(
             bar.advance(done)
             if last or done % runtime.log_every == 0:
                 guard.read(done)
-                reporter.steps(recorder, engine.values(done - 1), done)
+                reporter.steps(recorder, engine.values(done - 1), done, unreadable=guard.unreadable)
 
             paused, best = time.monotonic(), None
             if monitor.due(done, last):
@@ -142,7 +142,7 @@ def _train(
             if last or stopping or best or done % runtime.checkpoint_every == 0:
                 guard.read(done)
                 if last or not recorder.streak:  # what may be on its way to a divergence is not kept
-                    kept = {"recorder": recorder.state(), **engine.state()}
+                    kept = {"recorder": recorder.state(), "unreadable": loader.tally.state(), **engine.state()}
                     ends = last or stopping
                     checkpoints.save(done, engine.module, engine.optimizer, kept, best=best, last=ends)
             if stopping and not last:
@@ -154,7 +154,7 @@ def _train(
     if runtime.export == "best" and best_step is not None and best_step.step != done:
         done = best_step.step
         checkpoints.load_step(done, engine.module)
-    export(job, dataset, engine, history, step=done)
+    export(job, dataset, engine, history, step=done, unreadable=guard.unreadable)
 
 
 def interrupted(job: TrainingJob, done: int, *, saved: bool) -> Interrupted:
@@ -166,38 +166,6 @@ def interrupted(job: TrainingJob, done: int, *, saved: bool) -> Interrupted:
         if saved
         else "run the same command again: it continues from its last checkpoint",
     )
-
-
-class Guard:
-    """Looks at what was recorded for steps that were left out, because something was not finite.
-
-    Args:
-        job: Whose training it is.
-        world: The processes.
-        engine: What is trained.
-        recorder: The terms of its steps.
-    """
-
-    def __init__(self, job: TrainingJob, world: World, engine: Engine, recorder: Recorder) -> None:
-        self._job, self._world, self._engine, self._recorder = job, world, engine, recorder
-
-    def read(self, step: int) -> None:
-        """Fetch the recorded terms; every process must call it, and all find the same.
-
-        Raises:
-            NotFiniteError: When too many steps in a row were left out.
-        """
-        bad = self._recorder.read(self._world, step)
-        if bad and self._world.is_main:
-            name_images(self._job.work, bad, self._paths)
-        # One that has ended since counts too: whether it is seen in time must not depend on how often is looked.
-        longest = self._recorder.longest
-        if len(longest) >= self._job.runtime.not_finite.in_a_row:
-            raise NotFiniteError(longest, broken_parts(self._engine.parts()))
-
-    def _paths(self, rows: Sequence[int]) -> list[str]:
-        paths = read_kept(DatasetHandle.load(self._job.dataset).manifest).paths
-        return [str(paths[row]) for row in rows]
 
 
 def grouped(batches: Iterable[Batch], count: int) -> Iterator[list[Batch]]:

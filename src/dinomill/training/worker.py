@@ -21,7 +21,7 @@ from typing import NoReturn
 import psutil
 
 from dinomill import tracking
-from dinomill.errors import DinomillError, MachineError
+from dinomill.errors import DinomillError, Interrupted, MachineError
 from dinomill.execution.launch import LAUNCHER_PID, forget_failure, record_failure
 from dinomill.storage.lock import held
 from dinomill.training.job import TrainingJob
@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
     path = Path(arguments[0])
     rank = int(os.environ.get("RANK", "0"))
     launcher = watch_launcher()
-    forget_failure(path.parent, rank)
+    forget_failure(path.parent, rank, int(os.environ.get("WORLD_SIZE", "1")))
     try:
         job = TrainingJob.load(path)
         # Rank 0 alone writes, hence it alone needs the lock; the others wait for it where the processes meet.
@@ -60,10 +60,12 @@ def main(arguments: list[str]) -> int:
             train(job, here)
     except DinomillError as error:
         if LAUNCHER_PID not in os.environ and rank == 0:
-            print(error, file=sys.stderr)
+            # Told to stop on a node: who stops it knows why, and whether it goes on by itself.
+            print(error.problem if isinstance(error, Interrupted) else error, file=sys.stderr)
         if launcher is not None and is_gone(launcher):
-            # Nobody is left who would end the MLflow run.
-            tracking.end_run(tracking.attach(), "KILLED", f"the process that started the training was killed: {error}")
+            # Nobody is left who would end the MLflow run, unless the next start goes on in it already.
+            reason = f"the process that started the training was killed: {error.problem}"
+            tracking.end_for(tracking.attach(), launcher.pid, "KILLED", reason)
         code = record_failure(path.parent, rank, error)
         return 0 if "TORCHELASTIC_RUN_ID" in os.environ else code
     except RuntimeError as error:
@@ -96,6 +98,8 @@ def watch_launcher() -> psutil.Process | None:
     """Stop as for SIGTERM when the process that launched this one dies without a word (SIGKILL, out of memory)."""
     pid = os.environ.get(LAUNCHER_PID)
     if pid is None:
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            _end_with_agent()
         return None
     try:
         launcher = psutil.Process(int(pid))
@@ -110,6 +114,18 @@ def watch_launcher() -> psutil.Process | None:
 
     threading.Thread(target=watch, daemon=True, name="dinomill-launcher").start()
     return launcher
+
+
+def _end_with_agent() -> None:
+    """End at once when torchrun on this node is killed: the other nodes go on without it, from the last checkpoint."""
+    agent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == agent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="dinomill-agent").start()
 
 
 def is_gone(process: psutil.Process) -> bool:

@@ -149,6 +149,20 @@ def test_an_image_leaves_for_a_labelled_one_if_it_is_close_itself_and_its_exact_
     assert handle.counts == {f"{overlap}:same_pixels": 1, f"{overlap}:signature": 2}
 
 
+def test_labelled_images_are_held_to_the_same_rule_colours_too(room: Room) -> None:
+    """A recoloured copy is another picture there as well, and is named; a grey and a darker one are copies."""
+    room.put("labelled/a/bahrain.png", flag(BAHRAIN))
+    room.put("pool/qatar.png", flag(QATAR))
+    room.put("pool/grey.png", np.asarray(Image.fromarray(flag(BAHRAIN)).convert("L")))
+    room.put("pool/darker.png", (flag(BAHRAIN) * 0.9).astype(np.uint8))
+    for number, picture in enumerate(scenes(20)):
+        room.put(f"pool/{number}.png", picture)
+    handle, left, apart = room.copies()
+    gone = ("a/bahrain.png", "evaluation_overlap", "signature")
+    assert left == {"grey.png": gone, "darker.png": gone}
+    assert apart == {"qatar.png": ("a/bahrain.png", "colour")} and handle.kept_apart == {"colour": 1}
+
+
 def cells(count: int, side: int = 256) -> list[Pixels]:
     """Grey pictures of one thing, each with its own grain: as X-rays or solar cells."""
     y, x = np.mgrid[0:side, 0:side] / side

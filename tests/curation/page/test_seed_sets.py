@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,10 @@ def test_verdict_histogram_and_border_are_on_the_page() -> None:
     html = render(CurationPage(counts={("pool", "kept", ""): 5}, seeds=sets, remarks=["a & b"]), "x")
     assert "cats separates well" in html and 'class="verdict separates"' in html
     assert html.count('class="outline"') == 1 and html.count('class="shape"') == 1 and "asked for from here on" in html
+    left, _, width, _ = map(float, re.findall(r'class="scores" viewBox="([^"]+)"', html)[0].split())
+    assert left <= -16 and left + width >= WIDTH + 16  # labels of four digits are centred on the ends
     assert '<a href="#set-2">dogs hardly &lt;i&gt;</a>' in html and 'id="set-2"' in html
-    assert "What helps: raise it." in html and "<b>.png" not in html and "a &amp; b" in html
+    assert "What to do: raise it." in html and "<b>.png" not in html and "a &amp; b" in html
 
 
 SIXTEEN = {"16-bit integers": 7}

@@ -65,6 +65,20 @@ def test_verdicts(wanted: int, others: int, gap: float, verdict: Verdict) -> Non
     assert bool(found.remedy) == (verdict != "separates")
 
 
+def test_where_nearly_all_of_the_pool_is_wanted_a_low_share_is_no_verdict() -> None:
+    """The pool's images are wanted, nearly all, and a little less like the seeds than these like each other."""
+    generator = np.random.default_rng(0)
+    wanted = generator.normal(-0.5, 1, 9870)
+    pool, own = np.concatenate([wanted, generator.normal(-4, 1, 130)]), generator.normal(0, 1, 300)
+    found = judge(pool, own, asked := _ask(pool, own), name="cells", seeds=300, remedies=remedies(NOW))
+    assert float((np.arange(10_000) < 9870)[asked].mean()) > 0.98
+    assert found.purity is not None and found.purity < 0.85  # what is read from the scores is too low
+    assert found.verdict == "most" and "in part" not in found.sentence
+    assert "may be wanted as well" in found.sentence
+    # What is to be done comes after where to look, and only if it is needed.
+    assert found.remedy.index("nothing needs to be done") < found.remedy.index("image_size")
+
+
 def test_a_set_that_asks_for_everything_and_one_of_few_seeds_are_named() -> None:
     pool = np.random.default_rng(0).normal(3, 0.5, 1000)
     everything = judge(

@@ -50,6 +50,15 @@ def test_what_is_not_there_is_refused(ask: Ask, changes: dict[str, Any], key: st
     assert [problem.key for problem in check_needs(ask(**changes))] == [key]
 
 
+def test_a_batch_suits_every_number_of_nodes_that_may_go_on(ask: Ask) -> None:
+    launcher = {"kind": "torchrun", "nodes": 3, "min_nodes": 1, "rendezvous": "10.0.0.1:29500"}
+    (problem,) = check_needs(ask(pretraining={"launcher": launcher, "batch_size": 16}))
+    assert problem.key == "pretraining.batch_size"
+    assert "16 images for 3 processes" in str(problem.found)
+    assert "set it to 12" in str(problem.action)  # a multiple of 1, 2 and 3
+    assert list(check_needs(ask(pretraining={"launcher": launcher, "batch_size": 12}))) == []
+
+
 @pytest.mark.skipif(shutil.which("sbatch") is not None, reason="SLURM is here")
 def test_slurm_where_it_is_not(ask: Ask) -> None:
     request = ask(curation={"execution": {"executor": "slurm"}}, distillation={"launcher": {"kind": "slurm"}})

@@ -43,6 +43,11 @@ def test_the_projects_own_sizes_agree(ask: Ask) -> None:
             "distillation.students.small.in_channels",
             "set it to 1",
         ),
+        (
+            {"pretraining": {"step": {"losses": {"gram": {"start": 5000}}}}},
+            "pretraining.step.losses.gram.start",
+            "lower pretraining.step.losses.gram.start",
+        ),
         ({"pretraining": {"model": {"num_heads": 3}}}, "pretraining.model", "correct the key"),
         ({"pretraining": {"model": {"image_size": 30}}}, "pretraining.model", "correct the key"),
         ({"pretraining": {"model": "from_weights"}}, "pretraining.model", "name them"),

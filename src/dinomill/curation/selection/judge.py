@@ -7,7 +7,9 @@ what the seeds show. The share of the seeds over the share of the pool, score by
 regression of a likelihood ratio) and set to one for the best-scored half of the seeds, is thus an estimate of how many
 images of a score are wanted. It holds as far as the seeds are a fair draw of what is wanted: what is wanted and looks
 less like the seeds than these like each other is counted as the rest, and the estimate is too low then; where the best
-half of the seeds has no place of its own, it is too high.
+half of the seeds has no place of its own, it is too high. Where most of the pool seems to be wanted, the two cannot be
+told from each other at all: a rest that is small, and what is wanted but a little less like the seeds. Then no share
+is a verdict (``most``), and what is said is where to look. Seen: 78% estimated, 98.7% true.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ _BOUNDS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 _FEWEST_SEEDS = 20  # ten in the best bin
 _WELL, _PARTLY = 0.85, 0.6  # of what is asked for; measured in docs/curation-quality.md
 _ALL, _NONE = 0.98, 0.001  # of the pool
+_MOST = 0.5  # of the pool seems to be wanted: what remains of it need not be anything else
 
 
 class Estimate(NamedTuple):
@@ -35,6 +38,11 @@ class Estimate(NamedTuple):
     wanted: Figures  # [images]: the estimated chance that each is wanted
     purity: float
     reach: float
+
+    @property
+    def of_pool(self) -> float:
+        """The share of the pool that seems to be wanted."""
+        return float(self.wanted.mean())
 
 
 def estimate(scores: Figures, own: Figures, asked: npt.NDArray[np.bool_]) -> Estimate | None:
@@ -80,6 +88,9 @@ def judge(
     sentence = {
         "separates": f"{name} separates well: it asks for {of_all}; about {part}",
         "partly": f"{name} separates in part: it asks for {of_all}; some {part}",
+        "most": f"{name} asks for most of the pool: {of_all}; about {part}, and the others may be wanted as well: "
+        "without labels they cannot be told from what is wanted and a little less like the seeds than these are to one "
+        "another",
         "hardly": f"{name} hardly separates: it asks for {of_all}; only some {part}",
         "everything": f"{name} asks for everything: {of_all}",
         "nothing": f"{name} asks for {'nothing' if not asked.any() else 'next to nothing'}: {of_all}",
@@ -104,7 +115,11 @@ def _verdict(found: Estimate | None, asked: int, considered: int) -> Verdict:
         return "everything"
     if found is None:
         return "unknown"
-    return "separates" if found.purity >= _WELL else "partly" if found.purity >= _PARTLY else "hardly"
+    if found.purity >= _WELL:
+        return "separates"
+    if found.of_pool >= _MOST:
+        return "most"
+    return "partly" if found.purity >= _PARTLY else "hardly"
 
 
 def _counts(scores: Figures, bounds: Figures) -> Figures:

@@ -34,6 +34,8 @@ def remedies(now: Circumstances) -> dict[Verdict, str]:
         "separates": "",
         "partly": hardly,
         "hardly": hardly,
+        "most": "the page shows the last images that it asks for: if these are wanted, nothing needs to be done, and "
+        f"the pool hardly needs seeds; if they are not, {hardly}",
         "everything": "if the pool holds nothing else, it needs no seeds; else "
         + (finer or "give seeds that show fewer kinds of images, or a set for each kind"),
         "nothing": "see whether the pool holds such images at all; copies of one picture are no good seeds: give "

@@ -42,9 +42,9 @@ def _memory(request: Request, stage: str) -> Iterator[Problem]:
 
     config = getattr(request, stage)
     least = least_memory(request, stage)
-    if least is None or config.launcher.kind == "slurm":
+    if least is None or config.launcher.elsewhere:
         return
-    processes = config.launcher.world_size
+    processes = config.launcher.processes if config.launcher.several_nodes else config.launcher.world_size
     if least * processes < _LOOK_CLOSER * psutil.virtual_memory().total and config.runtime.device != "cuda":
         return
     has, where = _has(config.runtime.device, processes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from dinomill.planning.checks.amounts import check_amounts
+from dinomill.planning.checks.dataset import check_dataset
 from dinomill.planning.checks.images import check_images
 from dinomill.planning.checks.labelled import check_labelled
 from dinomill.planning.checks.measures import check_measures
@@ -25,6 +26,7 @@ _CHECKS: tuple[Callable[[Request], Iterator[Problem]], ...] = (
     check_needs,
     check_shapes,
     check_images,
+    check_dataset,
     check_mixtures,
     check_labelled,
     check_amounts,

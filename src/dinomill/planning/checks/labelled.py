@@ -224,10 +224,10 @@ def _same(found: dict[str, LabelledPaths], seen: dict[Path, _Seen]) -> Iterator[
         if shared:
             yield Problem(
                 KEY,
-                f"{len(shared):,} of the {len(queries):,} images of {other} are in {one} as well: scores on them "
-                "say nothing.",
+                f"{len(shared):,} of the {len(queries):,} images of {other} {'is' if len(shared) == 1 else 'are'} in "
+                f"{one} as well: a score on {'it' if len(shared) == 1 else 'them'} says nothing.",
                 found=some(shared),
-                action=f"take them out of {other}",
+                action=f"take {'it' if len(shared) == 1 else 'them'} out of {other}",
                 warning=len(shared) <= _LEAK * len(queries),
             )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -127,13 +128,14 @@ def _training(request: Request, stage: str) -> Iterator[Problem]:
     if launcher.kind == "slurm" and not shutil.which("sbatch"):
         yield _no_slurm(f"{stage}.launcher.kind", "inline or torchrun")
     processes = launcher.world_size
-    parts = processes * config.accumulate
-    if config.batch_size % parts:
+    uneven = [count for count in launcher.world_sizes if config.batch_size % (count * config.accumulate)]
+    if uneven:
         yield Problem(
             f"{stage}.batch_size",
             f"{stage}.batch_size is no multiple of the processes and their micro-batches.",
-            found=f"{config.batch_size} images for {processes} processes of {config.accumulate} micro-batches",
-            action=f"set it to {max(config.batch_size // parts, 1) * parts}, or change accumulate",
+            found=f"{config.batch_size} images for {uneven[0]} processes of {config.accumulate} micro-batches",
+            action=f"set it to {_fitting(config.batch_size, launcher.world_sizes, config.accumulate)}, or change "
+            "accumulate",
         )
     if runtime.parallel.kind == "none" and processes > 1:
         yield Problem(
@@ -143,8 +145,14 @@ def _training(request: Request, stage: str) -> Iterator[Problem]:
             expected="auto, ddp or fsdp2",
             action="set it to auto, or launch one process",
         )
-    if launcher.kind != "slurm":
-        yield from _device(stage, runtime.device, processes)
+    if not launcher.elsewhere:
+        yield from _device(stage, runtime.device, min(launcher.processes, processes))
+
+
+def _fitting(batch_size: int, world_sizes: list[int], accumulate: int) -> int:
+    """The batch nearest below that all of these numbers of processes share evenly; the smallest where none is."""
+    parts = math.lcm(*world_sizes) * accumulate
+    return max(batch_size // parts, 1) * parts
 
 
 def _device(stage: str, device: str, processes: int) -> Iterator[Problem]:

@@ -17,6 +17,7 @@ from dinomill.planning.checks.weights import given, starting
 from dinomill.pretraining.config import PretrainingConfig
 from dinomill.training.config import AdaptationConfig
 from dinomill.training.job import TrainingRecipe
+from dinomill.training.losses.config import LossConfig
 from dinomill.training.starting import resolve_model
 
 _FAR = 4  # times larger or smaller than the images: a warning
@@ -35,6 +36,7 @@ def check_shapes(request: Request) -> Iterator[Problem]:
             yield from _masks(pretraining, model.patch_size, pretraining.step.losses.ibot_weight)
         yield from _schedules(pretraining, "pretraining", pretraining.adaptation)
         yield from _adaptation(pretraining)
+        yield from _gram(pretraining.step.losses, pretraining.steps, "pretraining")
     if request.runs("distillation") and (distillation := request.distillation):
         shape = teacher_shape(request)
         if shape is not None:
@@ -42,6 +44,7 @@ def check_shapes(request: Request) -> Iterator[Problem]:
             # A teacher without heads sees crops of its own size.
             yield from _crops(distillation, "distillation", shape["patch_size"] if distillation.own_teacher else 1)
         yield from _schedules(distillation, "distillation")
+        yield from _gram(distillation.step.losses, distillation.steps, "distillation")
 
 
 def teacher_model(request: Request) -> VisionTransformerConfig | Problem | None:
@@ -135,6 +138,26 @@ def _schedules(recipe: TrainingRecipe, stage: str, adaptation: AdaptationConfig 
         key = f"{above}.{words[1]}" if len(words) > 1 else above
         problem = Problem.of(error, key)
         yield Problem(key, f"{above}: {problem.problem}.", problem.found, problem.expected, problem.action)
+
+
+def _gram(losses: LossConfig, steps: int, stage: str) -> Iterator[Problem]:
+    """An anchor that is reached before the run ends."""
+    gram, key = losses.gram, f"{stage}.step.losses.gram"
+    if gram is None:
+        return
+    try:
+        gram.refuse_late(steps, key)
+    except DinomillError as error:
+        yield Problem.of(error, f"{key}.start")
+        return
+    if gram.start + gram.ramp > steps:
+        yield Problem(
+            f"{key}.ramp",
+            "The run would end before Gram anchoring has its full weight.",
+            found=f"{key}.start: {gram.start}, ramp: {gram.ramp}, and {steps} steps in all",
+            action=f"lower {key}.start or {key}.ramp",
+            warning=True,
+        )
 
 
 def _adaptation(config: PretrainingConfig) -> Iterator[Problem]:

@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from dinomill.config import Config
+from dinomill.errors import ConfigError
 
 
 class GramConfig(Config):
@@ -25,6 +26,23 @@ class GramConfig(Config):
         le=4,
         description="The anchor sees the boxes of the global crops with so many times their pixels a side",
     )
+
+    def refuse_late(self, steps: int, key: str) -> None:
+        """Refuse an anchor that would begin when a run of so many steps is over; nobody would see that it was off.
+
+        Args:
+            steps: Of the run.
+            key: Where this configuration stands.
+
+        Raises:
+            ConfigError: When the first step with the loss is none of the run's.
+        """
+        if self.start >= steps:
+            raise ConfigError(
+                f"{key}.start lies beyond the run's last step: Gram anchoring would never begin",
+                found=f"{key}.start: {self.start}, and {steps} steps in all",
+                action=f"lower {key}.start, lengthen the run, or set {key} to null",
+            )
 
     def weight_at(self, step: int) -> float:
         """The weight of a step, counted from 0; 0 before the start."""
