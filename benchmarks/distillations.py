@@ -38,11 +38,12 @@ from dinomill import features
 from dinomill.arrays import Mask
 from dinomill.distillation.config import DistillationConfig
 from dinomill.distillation.distil import count_parameters, distillation_job
-from dinomill.evaluation.statistics import Bootstrap, accuracy, difference
+from dinomill.evaluation.statistics import Bootstrap, Mean, difference, interval
 from dinomill.features import Features
 from dinomill.handles import DatasetHandle
 from dinomill.images.labelled import LabelledImages, read_labelled
 from dinomill.images.preprocess import PreprocessingConfig, preprocess
+from dinomill.scores import Measure
 from dinomill.storage.hashing import hash_json
 from dinomill.training.engine import Engine
 from dinomill.training.job import TrainingJob
@@ -79,6 +80,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 WIDE = ("kNN, percent", "over alone", "against its teacher")
 _NEIGHBOURS, _TEMPERATURE, _BATCH = 10, 0.07, 128
 _WARM, _TIMED = 3, 6  # steps that are not counted, and that are
+_KNN = Measure(name="knn", title="kNN")
 _BOOTSTRAP = Bootstrap(2000, 0.95, 0)
 
 
@@ -141,7 +143,7 @@ class Comparison:
                 row = self._finished(name, seed)
                 rights.setdefault(name, []).append(np.array(row["right"], dtype=bool))
                 rows.setdefault(name, []).append(row)
-        table = Table("parameters", "steps", "CPU-s", *(f"{head:>23}" for head in WIDE), name=22)
+        table = Table("parameters", "steps", "CPU-s", *(f"{head:>29}" for head in WIDE), name=22)
         figures: dict[str, Any] = {"teacher": self._row(table, options.teacher, teacher_right, {}, None, None)}
         for name, seeds in rights.items():
             right, alone = np.concatenate(seeds), np.concatenate(rights[ALONE])
@@ -156,16 +158,16 @@ class Comparison:
     def _row(
         self, table: Table, name: str, right: Mask, row: dict[str, Any], alone: Mask | None, teacher: Mask | None
     ) -> dict[str, Any]:
-        found = accuracy(right, _BOOTSTRAP)
+        found = interval(Mean.of(right), _BOOTSTRAP)
         figures: dict[str, Any] = {"knn": [round(v, 4) for v in (found.value, found.low, found.high)]}
         cells = []
         for key, other in (("over_alone", alone), ("over_teacher", teacher)):
-            gain = None if other is None else difference(right, other, _BOOTSTRAP)
+            gain = None if other is None else difference(Mean.of(right), Mean.of(other), _BOOTSTRAP)
             cells.append("" if gain is None else str(gain))
             if gain is not None:
                 figures[key] = [round(v, 4) for v in (gain.value, gain.low, gain.high)]
         size, steps, cpu = (row.get(key, "") for key in ("parameters", "steps", "cpu_s"))
-        table.row(name, f"{size:,}" if size else "", str(steps), str(cpu), str(found), *cells)
+        table.row(name, f"{size:,}" if size else "", str(steps), str(cpu), found.show(_KNN), *cells)
         return figures | {"steps": steps, "cpu_s": cpu}
 
     def _teacher(self) -> tuple[Mask, float]:

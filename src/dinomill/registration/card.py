@@ -129,7 +129,7 @@ def _lineage(model: ModelHandle, curated: DatasetHandle, tags: Mapping[str, str]
 
 def _licence(licence: str | None) -> str:
     """As people are told it; an unknown one stands out."""
-    told = licence_in_words(licence)
+    told: str = licence_in_words(licence)
     return told.replace("unknown", "**unknown**", 1) if told.startswith("unknown") else told
 
 
