@@ -25,7 +25,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all distil gpu-check check format lock ui viz serve report fashion doctor plan clean clean-results force
+.PHONY: help setup run test test-all distil claims gpu-check check format lock ui viz serve report fashion doctor plan clean clean-results force
 
 help: ## this list
 	@echo "make VERB, where VERB is one of"
@@ -74,6 +74,10 @@ test-all: $(READY) ## the test suite with the tests that need minutes
 distil: $(READY) ## EfficientNet-lite0 into a small network, each way, against that network alone (a quarter of an hour)
 	@dvc repro curation
 	@python benchmarks/distillations.py
+
+claims: $(READY) ## measure the paper's claims again in miniature, three seeds; an hour, goes on where it was cut off
+	@dvc repro curation
+	@python benchmarks/claims.py
 
 gpu-check: $(READY) ## all that needs a GPU, in at most 25 minutes; goes on where it was cut off
 	@python benchmarks/gpu_check.py

@@ -1,4 +1,4 @@
-"""The paper's claims, measured again in miniature: `make claims`, or `python benchmarks/claims.py`, after `make run`.
+"""The paper's claims, measured again in miniature: `make claims`, or `python benchmarks/claims.py`, after curation.
 
     python benchmarks/claims.py [--seeds 3] [--images 2000] [--only a,d] [--curated …] [--labelled …] [--work …]
 

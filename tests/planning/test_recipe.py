@@ -125,9 +125,9 @@ def test_the_samples_images_get_the_samples_sizes() -> None:
     assert value(made, "pretraining.crops.global_scale") == [0.9, 1.0], "garments are aligned"
     assert value(made, "pretraining.step.head.prototypes") == 1024
     assert value(made, "curation.balance.levels") == [64, 16]
-    for key in ("pretraining.model", "distillation.students.small"):
-        assert value(made, f"{key}.patch_init") == "whitened"
-        assert value(made, f"{key}.linear_init") == "lecun_normal"
+    # The base has other draws, and an environment lies over it key by key.
+    assert value(made, "pretraining.model.patch_init") == "random", "garments, on which whitened patches cost points"
+    assert value(made, "distillation.students.small.linear_init") == "trunc_normal"
 
 
 def test_photographs_get_another_model_than_the_samples() -> None:
@@ -139,15 +139,18 @@ def test_photographs_get_another_model_than_the_samples() -> None:
     assert value(made, "pretraining.crops.global_scale") == [0.32, 1.0]
     assert value(made, "pretraining.crops.aspect") == [0.75, 1.3333]
     assert value(made, "pretraining.crops.blur") == "official"
-    # The base is made for the sample, and an environment lies over it key by key.
-    assert value(made, "pretraining.model.patch_init") == "random"
-    assert value(made, "distillation.students.small.linear_init") == "trunc_normal"
+    for key in ("pretraining.model", "distillation.students.small"):
+        assert value(made, f"{key}.patch_init") == "whitened"
+        assert value(made, f"{key}.linear_init") == "lecun_normal"
+    months = plan(wish(hours=1000.0), pool(10**6, 500), machine(16, gpus=8))
+    assert value(months, "pretraining.model.patch_init") == "random", "as published, for long runs"
 
 
 def test_aligned_images_get_milder_crops_and_stricter_copies() -> None:
     made = plan(wish(), SOLAR, machine())
     assert value(made, "pretraining.crops.local_scale") == [0.15, 0.6]
     assert value(made, "curation.embedding.whiten") is None
+    assert value(made, "pretraining.model.patch_init") == "whitened", "solar cells, whose cracks are fine"
     assert "0.56" in made.choices["curation.embedding.whiten"].reason
     assert value(made, "curation.deduplication.max_distance") < 0.06
     assert value(made, "pretraining.crops.solarise") == 0
