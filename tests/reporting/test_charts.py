@@ -56,3 +56,10 @@ def test_gaps_are_passed_over_and_nothing_is_nothing() -> None:
 def test_names_are_escaped() -> None:
     drawn = ElementTree.fromstring(dot_plot([("a <b> & c", (Interval(0.5, 0.4, 0.6), Interval(0.7, 0.6, 0.8, 2)))]))
     assert "a <b> & c" in {(element.text or "").strip() for element in drawn.iter()}
+
+
+def test_the_whole_name_of_a_row_has_room_and_a_very_long_one_is_cut() -> None:
+    drawn = ElementTree.fromstring(dot_plot([("efficientnet-lite0-64px", (Interval(0.5, 0.4, 0.6),)), ("n" * 90, ())]))
+    labels = [one for one in drawn.iter() if one.get("class") == "label"]
+    assert [one.text for one in labels] == ["efficientnet-lite0-64px", "n" * 39 + "…"]
+    assert all(float(one.get("x", 0)) >= 7 * len(one.text or "") for one in labels)

@@ -62,6 +62,8 @@ def test_what_no_longer_rises_is_a_plateau_and_not_bad() -> None:
     assert verdict.state is State.PLATEAU
     assert not verdict.state.bad
     assert "effective rank has not risen" in verdict.reason
+    with_labels = [replace(look, knn=0.8083) for look in longer]
+    assert judge(with_labels, steps=480).reason.startswith("kNN has not risen above 80.8%")
 
 
 @pytest.mark.parametrize(

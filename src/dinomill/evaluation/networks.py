@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dinomill.errors import DinomillError
+from dinomill.errors import DinomillError, InputError
 from dinomill.evaluation.config import RandomConfig, ReferenceConfig
 from dinomill.features.backbone import BackboneFeatures, describe_model
 from dinomill.features.base import EFFICIENTNET, Tokens
@@ -110,8 +110,10 @@ def _champion(address: str | None) -> list[Network]:
         return []
     try:
         return [of_address(address, "champion", name="champion")]
+    except InputError:
+        return []  # as in every project before its first registration
     except DinomillError as error:
-        log.info("There is no champion to compare with: %s", error.problem)
+        log.warning("The champion is no row of the table: %s", error.problem)
         return []
 
 

@@ -95,6 +95,9 @@ def _dots(points: str, tone: int) -> list[str]:
     return [f'<circle class="dot tone{tone}" cx="{x}" cy="{y}" r="2.5"/>' for x, y in places]
 
 
+_LETTER, _LONGEST = 7.4, 40  # width of a letter of a row's name, and so many of them at most
+
+
 def dot_plot(rows: Sequence[tuple[str, Sequence[Interval]]]) -> str:
     """A row a name, its marks with intervals on a common scale of fractions, shown in per cent."""
     marks = [mark for _, row in rows for mark in row]
@@ -102,7 +105,8 @@ def dot_plot(rows: Sequence[tuple[str, Sequence[Interval]]]) -> str:
         return ""
     ticks = nice_ticks(min(mark.low for mark in marks), max(mark.high for mark in marks))
     most = max(len(row) for _, row in rows)
-    step, left = max(30, 8 * most + 14), 150
+    names = [name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…" for name, _ in rows]
+    step, left = max(30, 8 * most + 14), max(150, 14 + round(_LETTER * max(map(len, names))))
     height = step * len(rows) + 34
 
     def at(value: float) -> float:
@@ -114,7 +118,7 @@ def dot_plot(rows: Sequence[tuple[str, Sequence[Interval]]]) -> str:
         parts.append(
             f'<text class="axis" x="{at(tick):.1f}" y="{height - 8}" text-anchor="middle">{100 * tick:.4g}%</text>'
         )
-    for number, (name, row) in enumerate(rows):
+    for number, (name, (_, row)) in enumerate(zip(names, rows, strict=True)):
         y = 7 + step // 2 + step * number
         parts.append(f'<text class="label" x="{left - 14}" y="{y + 4}" text-anchor="end">{escape(name)}</text>')
         for index, mark in enumerate(row):

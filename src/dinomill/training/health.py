@@ -227,7 +227,12 @@ def _plateau(looks: Sequence[Reading], steps: int) -> Verdict | None:
     gained, before = max(new) - max(old), max(old) - values[0][1]
     if gained > PLATEAU_GAIN * max(before, 0.0):
         return None
-    reason = f"{name.replace('_', ' ')} has not risen above {max(old):.4g} for {PLATEAU_SPAN:.0%} of the run"
+    best = (
+        f"kNN has not risen above {max(old):.1%}"
+        if name == "knn"
+        else f"{name.replace('_', ' ')} has not risen above {max(old):.4g}"
+    )
+    reason = f"{best} for {PLATEAU_SPAN:.0%} of the run"
     return Verdict(State.PLATEAU, reason, GO_ON)
 
 
