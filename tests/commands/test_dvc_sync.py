@@ -150,11 +150,11 @@ def test_weights_that_a_stage_starts_from_are_watched(project: Path, sync: Sync)
 def test_a_class_that_the_catalog_names_is_watched(project: Path, sync: Sync) -> None:
     """A validator in the catalog is an arrow that no import shows: the evaluation's contract was missed."""
     catalog = project / "conf/base/evaluation/catalog.yml"
-    edit(catalog, "  metadata:", "  validator: {class: dinomill.vectors.kmeans.Check, on: [save]}\n  metadata:")
+    edit(catalog, "  metadata:", "  validator: {class: dinomill.vectors.self_join.Check, on: [save]}\n  metadata:")
     assert sync(project)[0] == 0
     made = stages(project)
-    assert "src/dinomill/vectors/kmeans.py" in made["evaluation"]["deps"]
-    assert "src/dinomill/vectors/kmeans.py" not in made["pretraining"]["deps"]
+    assert "src/dinomill/vectors/self_join.py" in made["evaluation"]["deps"]
+    assert "src/dinomill/vectors/self_join.py" not in made["pretraining"]["deps"]
 
 
 def say(project: Path, name: str, text: str) -> None:

@@ -127,7 +127,7 @@ def mine(project: Path) -> None:
     ("env", "said"),
     [
         ("paper", "--env paper/vitl14"),
-        ("nosuch", "mine, paper/high_resolution"),
+        ("nosuch", "mine, paper/distilled, paper/high_resolution"),
         ("conf/mine/", "no data/mine/05_model_input/curated/handle.json"),
         ("mine", "kedro run --env mine --pipelines curation; `dvc repro conf/mine/dvc.yaml` runs all"),
         ("paper/vitl14", "no data/05_model_input/curated/handle.json"),

@@ -12,6 +12,7 @@ CODE = (
     "dinomill.images.named",
     "dinomill.images.pixels",
     "dinomill.images.tiff",
+    "dinomill.images.tiff_bytes",
     "dinomill.images.tiles",
     "dinomill.images.windows",
 )

@@ -31,7 +31,7 @@ from dinomill.storage.atomic import atomic_folder, write_text
 from dinomill.storage.hashing import hash_file, hash_json
 from dinomill.training.handover import SUMMARY_NAME, is_finished, preprocessing
 from dinomill.training.history import HISTORY_NAME
-from dinomill.training.identity import left_behind
+from dinomill.training.identity import left_behind, unfinished
 from dinomill.training.job import TrainingJob
 from dinomill.training.relay import NOT_TRACKED, Relay, relayed
 
@@ -88,8 +88,9 @@ def refuse_replaced_teacher(job: TrainingJob) -> None:
     Raises:
         ConfigError: With both hashes.
     """
-    left = left_behind(job.work, job.identity(), finished="exported")
-    if left is None or {key for key, _, _ in left.changed} - _OF_TEACHER:
+    beside = unfinished(job.work, job.identity(), finished="exported")
+    left = next((one for one in beside if not {key for key, _, _ in one.changed} - _OF_TEACHER), None)
+    if left is None:
         return
     before = TrainingJob.load(left.folder / "job.json")
     if before.teacher != job.teacher:

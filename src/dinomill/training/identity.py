@@ -62,8 +62,23 @@ def left_behind(work: Path, identity: Mapping[str, Any], finished: str) -> LeftB
         identity: Of the run.
         finished: Name of the folder that a finished run has in its work folder, up to the first ``-``.
     """
+    for one in unfinished(work, identity, finished):
+        of_use = len(one.changed) <= _SHOWN and not any(key in _NO_KEYS for key, _, _ in one.changed)
+        if of_use and not (one.folder / _NAMED).exists():
+            return one
+    return None
+
+
+def unfinished(work: Path, identity: Mapping[str, Any], finished: str) -> list[LeftBehind]:
+    """All unfinished runs beside a new one, those first that differ from it least; none where the run is not new.
+
+    Args:
+        work: The run's own work folder, among those of others.
+        identity: Of the run.
+        finished: Name of the folder that a finished run has in its work folder, up to the first ``-``.
+    """
     if _newest(work) is not None or any(work.glob(f"{finished}-*")):
-        return None
+        return []
     now = json.loads(json.dumps(identity))
     found = []
     for meta in _siblings(work, finished):
@@ -72,10 +87,9 @@ def left_behind(work: Path, identity: Mapping[str, Any], finished: str) -> LeftB
             changed = differences(row["job"], now)
         except (OSError, ValueError, KeyError, TypeError):
             continue
-        if 0 < len(changed) <= _SHOWN and not any(key in _NO_KEYS for key, _, _ in changed):
-            folder = meta.parents[2]
-            found.append((len(changed), -meta.stat().st_mtime, LeftBehind(folder, int(row["step"]), changed)))
-    return min(found, key=lambda item: item[:2])[2] if found else None
+        if changed:
+            found.append((len(changed), -meta.stat().st_mtime, LeftBehind(meta.parents[2], int(row["step"]), changed)))
+    return [one for _, _, one in sorted(found, key=lambda item: item[:2])]
 
 
 def _siblings(work: Path, finished: str) -> list[Path]:
@@ -83,8 +97,7 @@ def _siblings(work: Path, finished: str) -> list[Path]:
     if not work.parent.is_dir():
         return []
     others = [folder for folder in work.parent.iterdir() if folder.is_dir() and folder != work]
-    open_ = [one for one in others if not any(one.glob(f"{finished}-*")) and not (one / _NAMED).exists()]
-    newest = [_newest(folder) for folder in open_]
+    newest = [_newest(folder) for folder in others if not any(folder.glob(f"{finished}-*"))]
     return [meta for meta in newest if meta is not None]
 
 

@@ -61,7 +61,8 @@ def main(arguments: list[str]) -> int:
     except DinomillError as error:
         if LAUNCHER_PID not in os.environ and rank == 0:
             # Told to stop on a node: who stops it knows why, and whether it goes on by itself.
-            print(error.problem if isinstance(error, Interrupted) else error, file=sys.stderr)
+            on_node = "TORCHELASTIC_RUN_ID" in os.environ
+            print(error.problem if on_node and isinstance(error, Interrupted) else error, file=sys.stderr)
         if launcher is not None and is_gone(launcher):
             # Nobody is left who would end the MLflow run, unless the next start goes on in it already.
             reason = f"the process that started the training was killed: {error.problem}"

@@ -93,7 +93,7 @@ def test_the_same_images_in_both_splits(root: Path, found: Found) -> None:
     shutil.copy(root / "raw/labelled/train/a/0.png", root / "raw/labelled/test/a/copy.png")
     problem = only(found())
     assert problem.warning
-    assert "1 of the 13 images of test are in train" in problem.problem
+    assert "1 of the 13 images of test is in train" in problem.problem
     shutil.rmtree(root / "raw/labelled/test")
     shutil.copytree(root / "raw/labelled/train", root / "raw/labelled/test")
     assert "12 of the 12" in only(stopping(found())).problem

@@ -11,10 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from dinomill.arrays import Pixels
+from dinomill.arrays import Floats, Pixels
 from dinomill.images.labelled import read_image
 
-Map = npt.NDArray[np.float32]
 _SIDE = 160  # of a picture in a figure, pixels
 _IGNORED = (0.9, 0.9, 0.9, 0.85)
 _BACKGROUND = "background"
@@ -31,8 +30,8 @@ class Shown:
     """
 
     image: Pixels
-    truth: Map
-    predicted: Mapping[str, Map]
+    truth: Floats
+    predicted: Mapping[str, Floats]
 
 
 def small_image(path: Path) -> Pixels:
@@ -43,11 +42,11 @@ def small_image(path: Path) -> Pixels:
     return np.asarray(image)
 
 
-def small_map(values: npt.NDArray[Any], like: Pixels) -> Map:
+def small_map(values: npt.NDArray[Any], like: Pixels) -> Floats:
     """A map at the size of its picture, by the nearest pixel: ids are not mixed."""
     rows = (np.arange(like.shape[0]) + 0.5) * values.shape[0] / like.shape[0]
     columns = (np.arange(like.shape[1]) + 0.5) * values.shape[1] / like.shape[1]
-    found: Map = values[rows.astype(int)[:, None], columns.astype(int)].astype(np.float32)
+    found: Floats = values[rows.astype(int)[:, None], columns.astype(int)].astype(np.float32)
     return found
 
 
@@ -63,7 +62,7 @@ def draw_segmentation(path: Path, shown: Sequence[Shown], classes: Sequence[str]
     present = np.unique(np.concatenate([_known(m) for one in shown for m in (one.truth, *one.predicted.values())]))
     colours = _colours(classes)
 
-    def panel(axes: Any, one: Shown, values: Map) -> None:
+    def panel(axes: Any, one: Shown, values: Floats) -> None:
         axes.imshow(np.asarray(Image.fromarray(one.image).convert("L")), cmap="gray", vmin=0, vmax=255)
         known = ~np.isnan(values)
         overlay = np.full((*values.shape, 4), _IGNORED)
@@ -89,7 +88,7 @@ def draw_depth(path: Path, shown: Sequence[Shown], unit: str, title: str) -> Pat
         title: Above all.
     """
 
-    def panel(axes: Any, one: Shown, values: Map) -> None:
+    def panel(axes: Any, one: Shown, values: Floats) -> None:
         low, high = np.nanpercentile(one.truth, [2, 98])
         axes.set_facecolor((0.85, 0.85, 0.85))  # seen where nothing is known
         axes.imshow(values, cmap="viridis_r", vmin=low, vmax=max(high, low + 1e-6))
@@ -158,7 +157,7 @@ def _colours(classes: Sequence[str]) -> list[tuple[float, float, float, float]]:
     return found
 
 
-def _known(values: Map) -> Map:
+def _known(values: Floats) -> Floats:
     return np.unique(values[~np.isnan(values)])
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dinomill.arrays import Figures
+from dinomill.arrays import Figures, Floats
 from dinomill.errors import InputError
 from dinomill.evaluation.dense.depths import (
     DepthHead,
@@ -24,7 +24,7 @@ from dinomill.evaluation.dense.depths import (
     measure_depth,
     predict_depth,
 )
-from dinomill.evaluation.dense.shown import Map, Shown, draw_depth, small_image, small_map
+from dinomill.evaluation.dense.shown import Shown, draw_depth, small_image, small_map
 from dinomill.evaluation.protocols.base import Measured, Protocol, Settings
 from dinomill.evaluation.protocols.config_dense import DepthConfig
 from dinomill.evaluation.protocols.dense import grids_of, require_two, shown_rows
@@ -47,7 +47,7 @@ class Depth(Protocol[DepthConfig, DepthSet]):
 
     def __init__(self, config: DepthConfig) -> None:
         super().__init__(config)
-        self._predicted: dict[str, list[Map]] = {}
+        self._predicted: dict[str, list[Floats]] = {}
 
     def measures(self, data: DepthSet) -> tuple[Measure, ...]:
         """Errors of the bins' head, and the RMSE of the plain one."""
@@ -105,7 +105,7 @@ class Depth(Protocol[DepthConfig, DepthSet]):
             found.append(Shown(image, small_map(depths.read(row), image), predicted))
         return (draw_depth(folder / "depth.svg", found, data.unit, f"Depth of queries of {data.name}"),)
 
-    def _show(self, head: DepthHead, grids: Grids, data: DepthSet) -> list[Map]:
+    def _show(self, head: DepthHead, grids: Grids, data: DepthSet) -> list[Floats]:
         found = []
         for row in shown_rows(len(data.queries), self.config.shown):
             whole = predict_depth(head, grids, row, data.queries.sizes[row], data.within).cpu().numpy()

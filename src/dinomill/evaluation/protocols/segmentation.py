@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dinomill.arrays import Floats
 from dinomill.evaluation.dense.segment import Chosen, Masks, count_all, learn_segmentation, segment
-from dinomill.evaluation.dense.shown import Map, Shown, draw_segmentation, small_image, small_map
+from dinomill.evaluation.dense.shown import Shown, draw_segmentation, small_image, small_map
 from dinomill.evaluation.protocols.base import Measured, Protocol, Settings
 from dinomill.evaluation.protocols.config import LinearProbeConfig
 from dinomill.evaluation.protocols.config_dense import SegmentationConfig
@@ -38,7 +39,7 @@ class Segmentation(Protocol[SegmentationConfig, MaskedSet]):
 
     def __init__(self, config: SegmentationConfig) -> None:
         super().__init__(config)
-        self._predicted: dict[str, list[Map]] = {}  # by network: of the queries that are drawn
+        self._predicted: dict[str, list[Floats]] = {}  # by network: of the queries that are drawn
 
     def measures(self, data: MaskedSet) -> tuple[Measure, ...]:
         """The mean intersection over union."""
@@ -89,7 +90,7 @@ class Segmentation(Protocol[SegmentationConfig, MaskedSet]):
         title = f"Segmentation of queries of {data.name}"
         return (draw_segmentation(folder / "segmentation.svg", found, data.classes, title),)
 
-    def _show(self, chosen: Chosen, grids: Grids, data: MaskedSet) -> list[Map]:
+    def _show(self, chosen: Chosen, grids: Grids, data: MaskedSet) -> list[Floats]:
         found = []
         for row in shown_rows(len(data.queries), self.config.shown):
             whole = segment(chosen.head, grids, row, data.queries.sizes[row]).cpu().numpy()
