@@ -86,6 +86,6 @@ def config_error(error: ValidationError, *, where: str | Callable[[str], str], p
 
 
 def _what_to_do(files: list[str]) -> str:
-    if files == ["--params"]:
-        return "correct the value given with --params"
+    if len(files) == 1 and files[0].startswith("--"):
+        return f"correct the value given with {files[0]}"
     return "correct the key in that file, or the value given with --params" if len(files) == 1 else "correct these keys"

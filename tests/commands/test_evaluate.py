@@ -98,7 +98,44 @@ def test_what_is_wrong_is_said_in_terms_of_the_options(
 ) -> None:
     with pytest.raises(DinomillError, match=said) as raised:
         run("-m", networks[0], "--on", str(labelled), "--cache", str(tmp_path), *arguments)
-    assert "globals.yml" not in str(raised.value)
+    assert "globals.yml" not in str(raised.value) and "--params" not in str(raised.value)
+
+
+def test_a_set_of_another_task_is_told_by_its_folders_or_columns(networks: list[str], tmp_path: Path) -> None:
+    for folder, task in (("masks", "segmentation"), ("depth", "depth")):
+        for inside in ("images", folder):
+            (tmp_path / folder / inside / "train").mkdir(parents=True)
+        with pytest.raises(DinomillError) as raised:
+            run("-m", networks[0], "--on", str(tmp_path / folder), "--cache", str(tmp_path / "cache"))
+        assert raised.value.action == f"give --task {task}"
+    (tmp_path / "list.csv").write_text("path,instance,role\na.png,tower,query\n")
+    with pytest.raises(DinomillError) as raised:
+        run("-m", networks[0], "--on", str(tmp_path / "list.csv"), "--cache", str(tmp_path / "cache"))
+    assert raised.value.action == "give --task retrieval"
+
+
+def test_a_table_is_called_by_its_name_and_a_gallery_is_none_to_learn_from(
+    networks: list[str], labelled: Path, tmp_path: Path
+) -> None:
+    common = ["-m", networks[0], "--cache", str(tmp_path / "cache"), "--no-baselines"]
+    rows = [(path, path.parent.name, path.parent.parent.name) for path in sorted(labelled.rglob("*.png"))]
+    (tmp_path / "labels.csv").write_text("path,label,split\n" + "".join(f"{a},{b},{c}\n" for a, b, c in rows))
+    text = run(*common, "--on", str(tmp_path / "labels.csv"), "-p", "knn")
+    assert f"{tmp_path / 'labels.csv'}: 120 images scored, 300 to learn from" in text.replace("\n", "")
+    found = [f"{path},{label},{'query' if split == 'test' else 'easy'}\n" for path, label, split in rows]
+    (tmp_path / "list.csv").write_text("path,instance,role\n" + "".join(found))
+    on = ["--on", str(tmp_path / "list.csv"), "--task", "retrieval"]
+    assert "120 images scored, 300 in the gallery" in run(*common, *on).replace("\n", " ")
+    assert json.loads(run(*common, *on, "--json", "-"))["images"]["folder"] == str(tmp_path / "list.csv")
+
+
+def test_differences_that_are_no_points_are_not_called_points(
+    networks: list[str], labelled: Path, tmp_path: Path
+) -> None:
+    common = ["-m", networks[0], "-m", networks[1], "--on", str(labelled), "--cache", str(tmp_path), "--no-baselines"]
+    common += ["--max-bank", "40", "--max-queries", "10", "-p", "knn"]
+    assert "on the same images, in points" in run(*common)
+    assert "on the same images, of per cent in points" in run(*common, "-p", "cost")
 
 
 def test_no_network_is_said_to_be_none(labelled: Path, tmp_path: Path) -> None:

@@ -83,11 +83,11 @@ def evaluate_models(wish: Wish, *, cache: Path | None, output: Path | None) -> N
         remove_unused(default_cache())  # a folder of the user's own is not ours to tidy
     with store_at_work(wish.env):
         results = evaluate_alone(asked, cache or default_cache())
-        document = json.dumps(as_json(results, _origins(wish)), indent=2, ensure_ascii=False) + "\n"
+        document = json.dumps(as_json(results, _origins(wish), wish.on), indent=2, ensure_ascii=False) + "\n"
     if output == Path("-"):
         sys.stdout.write(document)
         return
-    show(results, open_console())
+    show(results, open_console(), wish.on)
     if output is not None:
         write_text(output, document)
         print(f"\nwritten: {output}")
@@ -126,16 +126,21 @@ def default_cache() -> Path:
     return Path(base) / "dinomill" / "evaluation"
 
 
-def show(results: Results, console: Console) -> None:
-    """Print the table, the differences, and what the figures are of."""
+def show(results: Results, console: Console, on: Path) -> None:
+    """Print the table, the differences, and what the figures are of.
+
+    Args:
+        results: Of the models and baselines.
+        console: Where to print.
+        on: The folder or the table of the labelled images, as the user named it.
+    """
     from rich.table import Table
     from rich.text import Text
 
     data, measures = results.data, results.measures
     classes = f" of {len(data.classes):,} classes" if data.classes else ""
-    console.print(
-        f"{data.root}: {len(data.queries):,} images scored, {len(data.bank):,} to learn from{classes}", highlight=False
-    )
+    bank = "in the gallery" if data.kind == "list" else "to learn from"
+    console.print(f"{on}: {len(data.queries):,} images scored, {len(data.bank):,} {bank}{classes}", highlight=False)
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
     table.add_column("")
     table.add_column("parameters", justify="right")
@@ -153,7 +158,8 @@ def show(results: Results, console: Console) -> None:
     console.print(table)
     if results.gains:
         gains = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
-        gains.add_column("differences on the same images, in points")
+        points = "in points" if all(measure.percent for measure in measures) else "of per cent in points"
+        gains.add_column(f"differences on the same images, {points}")
         for measure in measures:
             gains.add_column(measure.head)
         for name, found in results.gains.items():
@@ -197,12 +203,13 @@ def _origins(wish: Wish) -> list[dict[str, Any]]:
     ]
 
 
-def as_json(results: Results, origins: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def as_json(results: Results, origins: Sequence[dict[str, Any]], on: Path) -> dict[str, Any]:
     """Everything that was measured; fractions as fractions.
 
     Args:
         results: Of the models and baselines.
         origins: Of the models, in their order.
+        on: The folder or the table of the labelled images, as the user named it.
     """
     from dinomill.evaluation.results import leaf
 
@@ -210,7 +217,7 @@ def as_json(results: Results, origins: Sequence[dict[str, Any]]) -> dict[str, An
     models = iter(origins)
     return {
         "images": {
-            "folder": str(data.root),
+            "folder": str(on),
             "bank": len(data.bank),
             "queries": len(data.queries),
             "classes": list(data.classes),

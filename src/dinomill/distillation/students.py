@@ -41,7 +41,8 @@ def _resolved(
         raise ConfigError(
             f"{key}.in_channels is not the teacher's.",
             found=f"{model.in_channels}; the teacher {name} has {teacher['in_channels']}",
-            action=f"set it to {teacher['in_channels']}: both learn from the same images",
+            action=f"set it to {teacher['in_channels']} or auto: both learn from the same images, of which "
+            "curation.write.channels says how many channels they have",
         )
     if isinstance(model, StudentConvNeXt):
         return _convolutional(config, model, teacher["in_channels"], key)

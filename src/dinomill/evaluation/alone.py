@@ -71,7 +71,7 @@ def evaluate_alone(asked: Asked, cache: Path) -> Results:
     try:
         data = read_set(asked.labelled, Path(asked.labelled.labelled).name or "set", asked.limits)
     except InputError as error:
-        raise _spoken(error) from None
+        raise _spoken(error, asked.labelled) from None
     how = Comparison(
         Extraction(cache, asked.batch_size, compute_dtype(asked.precision)),
         asked.bootstrap,
@@ -115,11 +115,24 @@ def _with_the_first(rows: Sequence[Row]) -> Pairs:
     return pairs | {f"{first.network.name} over {row.network.name}": (first, row) for row in baselines}
 
 
-def _spoken(error: DinomillError) -> InputError:
+def _spoken(error: DinomillError, labelled: SetConfig) -> InputError:
     """The same message for somebody who has no project: what to do names options instead of keys."""
     action = error.action
+    if task := _task_of(Path(labelled.labelled), error.found or "") if labelled.kind == "classes" else None:
+        return InputError(error.problem, found=error.found, expected=error.expected, action=f"give --task {task}")
     if action and ("globals.yml" in action or "bank_split" in action):
         action = "give --on another folder, or name its splits with --bank-split and --query-split"
         if "no labelled split" in error.problem:
             action += "; if these are the classes, move some of each to train/<class>, the others to test/<class>"
     return InputError(error.problem, found=error.found, expected=error.expected, action=action)
+
+
+def _task_of(place: Path, found: str) -> str | None:
+    """What a set that was read as one of classes seems to be made for; None when nothing speaks for another task."""
+    if place.is_file():
+        return "retrieval" if {"path", "instance", "role"} <= set(found.split(", ")) else None
+    if not (place / "images").is_dir() or "images" not in found:
+        return None
+    tasks = {"masks": "segmentation", "annotations": "segmentation", "depth": "depth"}
+    there = [task for folder, task in tasks.items() if (place / folder).is_dir()]
+    return " or --task ".join(dict.fromkeys(there)) or None

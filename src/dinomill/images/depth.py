@@ -38,7 +38,8 @@ def read_depth(path: Path, scale: float | None = None) -> Floats:
         raise InputError(
             f"{path} holds whole numbers, and nothing says how far away one of them is.",
             found=f"{stored.dtype} from {stored.min()} to {stored.max()}",
-            action="set `scale` of the depth protocol: 0.001 for millimetres and a depth in metres",
+            action="say it in the set's `scale` (`dinomill evaluate --set scale=0.001`, or set.json in its folder): "
+            "0.001 for millimetres and a depth in metres",
         )
     depth = stored.astype(np.float32)
     missing = ~np.isfinite(depth) | (depth <= 0)

@@ -34,6 +34,7 @@ from dinomill.training.not_finite import (
     NotFiniteError,
     read_detours,
 )
+from dinomill.training.objectives.fitted import prepare
 from dinomill.training.parallel import World
 from dinomill.training.progress import Clock, ProgressBar
 from dinomill.training.teacher_cache import fill
@@ -76,6 +77,7 @@ def train(job: TrainingJob, world: World) -> None:
                 f"The {job.stage} was stopped while the teacher's features were made; those that are made are kept.",
                 action="run the same command again: it continues with the others",
             )
+        prepare(job, world, lambda: stop.requested)
         while True:
             try:
                 return _train(job, world, dataset, checkpoints, detours, run, stop)

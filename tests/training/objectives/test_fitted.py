@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
+import pytest
 import torch
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 
+from dinomill.errors import Interrupted
 from dinomill.models.student import CropFeatures
+from dinomill.training.given_teacher import GivenTeacher
+from dinomill.training.job import TrainingJob
 from dinomill.training.objectives.by_prototypes import on_grid
-from dinomill.training.objectives.fitted import _centres, whiten, whitening
+from dinomill.training.objectives.fitted import FITTED_NAME, _centres, fitted, prepare, whiten, whitening
+from dinomill.training.parallel import World
+from tests.training.taught import taught_job, write_teacher
+
+CPU = torch.device("cpu")
 
 
 def rows(count: int = 600, dim: int = 10, groups: int = 12) -> torch.Tensor:
@@ -57,3 +68,27 @@ def test_patches_are_resampled_as_a_picture_is() -> None:
         expected = torch.nn.functional.interpolate(picture, size=grid, mode="bicubic", antialias=True)
         torch.testing.assert_close(on_grid(seen, grid).view(2, *grid, 5), expected.permute(0, 2, 3, 1))
     assert torch.equal(on_grid(seen, (3, 3)), patches.flatten(0, 1))
+
+
+@pytest.mark.parametrize("objective", ["clusters", "regression"])
+def test_told_to_stop_while_the_teacher_looks_it_ends_and_the_next_start_makes_the_same(
+    make_job: Callable[..., TrainingJob], tmp_path: Path, objective: str
+) -> None:
+    job = taught_job(make_job, write_teacher(tmp_path / "teacher"), objective)
+    job.work.mkdir(parents=True, exist_ok=True)
+    here, asked = World(0, 1, CPU), []
+
+    def second() -> bool:
+        asked.append(True)
+        return len(asked) > 1
+
+    with pytest.raises(Interrupted, match="before the first step"):
+        prepare(job, here, second)
+    assert len(asked) == 2 and not (job.work / FITTED_NAME).exists()
+    state = torch.get_rng_state()
+    prepare(job, here, lambda: False)
+    made = (job.work / FITTED_NAME).read_bytes()
+    assert torch.equal(torch.get_rng_state(), state)
+    (job.work / FITTED_NAME).unlink()
+    fitted(job, GivenTeacher.of(job), CPU)
+    assert (job.work / FITTED_NAME).read_bytes() == made

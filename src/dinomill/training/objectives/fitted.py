@@ -12,14 +12,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from dinomill.errors import InputError
+from dinomill.errors import DinomillError, InputError, Interrupted
+from dinomill.execution.progress import progress
 from dinomill.storage.atomic import atomic_file
 from dinomill.training.given_teacher import GivenTeacher
 from dinomill.training.job import TrainingJob
 from dinomill.training.losses.dino import GLOBAL_CROPS
+from dinomill.training.parallel import World, is_sharded
+from dinomill.training.precision import set_deterministic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from dinomill.models.student import CropFeatures
 
@@ -47,11 +50,41 @@ def shapes(job: TrainingJob) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def fitted(job: TrainingJob, teacher: GivenTeacher, device: torch.device) -> dict[str, Tensor]:
+def prepare(job: TrainingJob, world: World, stopping: Callable[[], bool]) -> None:
+    """Make the tensors of a job where they are missing, before its networks are built; every process calls it.
+
+    Args:
+        job: Whose teacher it is; one of another objective, or whose tensors are there, is left as it is.
+        world: The processes; the main one makes them.
+        stopping: Whether the process was told to stop; asked after each batch that the teacher looks at.
+
+    Raises:
+        Interrupted: In every process, when the main one was told to stop.
+        InputError: In every process, what `fitted` came upon.
+    """
+    if job.teaching is None or job.teaching.objective not in ("clusters", "regression"):
+        return
+    problem: DinomillError | None = None
+    if world.is_main and not (job.work / FITTED_NAME).is_file():
+        set_deterministic(job.runtime.deterministic)
+        device = torch.device("cpu") if is_sharded(job.runtime.parallel) else world.device
+        try:
+            fitted(job, GivenTeacher.of(job), device, stopping)
+        except DinomillError as error:
+            problem = error
+    problem = world.from_main(problem)
+    if problem is not None:
+        raise problem
+
+
+def fitted(
+    job: TrainingJob, teacher: GivenTeacher, device: torch.device, stopping: Callable[[], bool] = lambda: False
+) -> dict[str, Tensor]:
     """The tensors of a job, read or made; empty ones on the meta device.
 
     Raises:
         InputError: When the teacher's features are not finite, or too few for so many centres.
+        Interrupted: When it was told to stop while the teacher looked.
     """
     from safetensors.torch import load_file, save_file
 
@@ -61,7 +94,7 @@ def fitted(job: TrainingJob, teacher: GivenTeacher, device: torch.device) -> dic
     if not path.is_file():
         # Whether the file was there must not be seen in the students' first weights, which are drawn after this.
         with torch.random.fork_rng(devices=[]):
-            made = _fit(job, teacher, device)
+            made = _fit(job, teacher, device, stopping)
         with atomic_file(path) as temporary:
             save_file(made, temporary)
     found = load_file(path)
@@ -69,11 +102,13 @@ def fitted(job: TrainingJob, teacher: GivenTeacher, device: torch.device) -> dic
     return {name: found[name] for name in shapes(job)}
 
 
-def _fit(job: TrainingJob, teacher: GivenTeacher, device: torch.device) -> dict[str, Tensor]:
+def _fit(
+    job: TrainingJob, teacher: GivenTeacher, device: torch.device, stopping: Callable[[], bool]
+) -> dict[str, Tensor]:
     teaching = job.teaching
     assert teaching is not None
     found: dict[str, Tensor] = {}
-    for part, rows in zip(PARTS, _rows(job, teacher, device), strict=True):
+    for part, rows in zip(PARTS, _rows(job, teacher, device, stopping), strict=True):
         if not bool(torch.isfinite(rows).all()):
             raise InputError(
                 f"The teacher {job.teacher} gives numbers that are not finite.",
@@ -123,10 +158,12 @@ def _centres(rows: Tensor, count: int, seed: int) -> Tensor:
     return torch.from_numpy(found)
 
 
-def _rows(job: TrainingJob, teacher: GivenTeacher, device: torch.device) -> tuple[Tensor, Tensor]:
+def _rows(
+    job: TrainingJob, teacher: GivenTeacher, device: torch.device, stopping: Callable[[], bool]
+) -> tuple[Tensor, Tensor]:
     """Class features [n, D] and some patches [m, D] of the first crops that the job would see, on the host."""
     classes, patches = [], []
-    for seen in _views(job, teacher, device):
+    for seen in _views(job, teacher, device, stopping):
         count = seen.patches.shape[1]
         places = torch.arange(min(_PATCHES, count)) * count // min(_PATCHES, count)
         classes.append(seen.cls.cpu())
@@ -134,9 +171,10 @@ def _rows(job: TrainingJob, teacher: GivenTeacher, device: torch.device) -> tupl
     return torch.cat(classes), torch.cat(patches)
 
 
-def _views(job: TrainingJob, teacher: GivenTeacher, device: torch.device) -> Iterator[CropFeatures]:
+def _views(
+    job: TrainingJob, teacher: GivenTeacher, device: torch.device, stopping: Callable[[], bool]
+) -> Iterator[CropFeatures]:
     from dinomill.training.loading import build_loader
-    from dinomill.training.parallel import World
 
     assert job.teaching is not None
     steps = max(job.teaching.images // _BATCH, 1)
@@ -145,7 +183,16 @@ def _views(job: TrainingJob, teacher: GivenTeacher, device: torch.device) -> Ite
         update={"steps": steps, "batch_size": _BATCH, "accumulate": 1, "crops": crops, "low_resolution": None}
     )
     alone = job.model_copy(update={"recipe": recipe})
-    with build_loader(alone, job.dataset, World(0, 1, device), start_step=0) as loader:
+    with (
+        progress(f"{job.stage}: the teacher looks", steps * _BATCH) as bar,
+        build_loader(alone, job.dataset, World(0, 1, device), start_step=0) as loader,
+    ):
         for batch in loader:
+            if stopping():
+                raise Interrupted(
+                    f"The {job.stage} was stopped while its teacher looked at images, before the first step.",
+                    action="run the same command again: it begins with them anew",
+                )
             assert len(batch.global_crops) == GLOBAL_CROPS * _BATCH
             yield teacher.see(batch)
+            bar.advance(_BATCH)
