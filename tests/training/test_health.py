@@ -56,6 +56,10 @@ def test_a_healthy_run_is_first_too_early_and_never_bad() -> None:
     assert "effective rank +10.2 since step 0" in judge(HEALTHY[:3], steps=STEPS).reason
 
 
+def test_the_last_look_of_a_very_short_run_does_not_say_yet() -> None:
+    assert "a run of 12 steps is too short to be judged" in judge([reading(0), reading(12)], steps=12).reason
+
+
 def test_what_no_longer_rises_is_a_plateau_and_not_bad() -> None:
     longer = [*HEALTHY, *(reading(step, effective_rank=104.3) for step in (360, 400, 480))]
     verdict = judge(longer, steps=480)

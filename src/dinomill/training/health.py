@@ -213,7 +213,9 @@ def _decaying(now: Reading, before: Sequence[Reading]) -> Verdict | None:
 
 def _early(now: Reading, before: Sequence[Reading], steps: int) -> Verdict | None:
     if len(before) + 1 < LOOKS or now.step < GRACE * steps:
-        return Verdict(State.EARLY, f"{now.step:,} of {steps:,} steps say nothing yet ({now})")
+        short = f"a run of {steps:,} steps is too short to be judged"
+        said = short if now.step >= steps else f"{now.step:,} of {steps:,} steps say nothing yet"
+        return Verdict(State.EARLY, f"{said} ({now})")
     return None
 
 

@@ -77,8 +77,11 @@ class Size:
     there: int  # of the rows
 
     def __str__(self) -> str:
-        kept = f", {self.there / (self.images * self.views):.0%} of them are there" if self.there else ""
-        return f"{self.images:,} images × {self.views} views, {self.bytes / 1e9:.2f} GB{kept}"
+        share = self.there / (self.images * self.views)
+        before = "all" if share == 1 else f"{share:.0%}"
+        kept = f", {before} of them kept before" if self.there else ""
+        views = f"{self.views} view{'s' if self.views > 1 else ''}"
+        return f"{self.images:,} images × {views}, {self.bytes / 1e9:.2f} GB{kept}"
 
 
 def require_room(job: TrainingJob, dataset: DatasetHandle) -> Size:
