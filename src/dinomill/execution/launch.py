@@ -16,12 +16,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from dinomill.errors import EXIT_INTERRUPTED, DinomillError, Interrupted, from_row, to_row
 from dinomill.execution import kubernetes, slurm_training
@@ -29,6 +27,7 @@ from dinomill.execution.given import given, refuse_s3_keys, s3_keys_as_file
 from dinomill.execution.launcher_config import LauncherConfig
 from dinomill.execution.node_script import FRESH_STORE, Submission, meeting, node_script, torchrun_arguments
 from dinomill.execution.on_node import EXIT_USER_ERROR
+from dinomill.execution.signals import handled
 from dinomill.execution.snapshot import keep_code
 from dinomill.storage.atomic import write_text
 
@@ -156,7 +155,7 @@ def _forwarded_signals(process: subprocess.Popen[bytes]) -> Iterator[Sequence[in
             else:
                 process.send_signal(signal.SIGTERM)
 
-    with _handlers(forward):
+    with handled(forward):
         try:
             yield received
         except BaseException:
@@ -165,19 +164,6 @@ def _forwarded_signals(process: subprocess.Popen[bytes]) -> Iterator[Sequence[in
                 process.terminate()
             process.wait()
             raise
-
-
-@contextmanager
-def _handlers(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
 
 
 @contextmanager

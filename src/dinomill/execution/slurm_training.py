@@ -16,21 +16,19 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from dinomill.errors import EXIT_INTERRUPTED, DinomillError, MachineError
 from dinomill.execution.given import without_secrets
 from dinomill.execution.launcher_config import LauncherConfig
 from dinomill.execution.node_script import CHECKPOINT_SECONDS, Submission, meeting, new_submission, node_script
 from dinomill.execution.on_node import EXIT_USER_ERROR
+from dinomill.execution.signals import handled
 from dinomill.storage.atomic import write_text
 
 # Looks at the queue that say that a job is not there, until it is believed: SLURM forgets jobs some minutes after their
@@ -175,7 +173,7 @@ def _wait(submission: Submission, seconds: float) -> int:
         told.set()
 
     shown, missing, cancelled = None, 0, 0
-    with _handlers(note):
+    with handled(note):
         while not (submission.folder / "ended").exists():
             state = _state(submission)
             missing = missing + 1 if state == "" else 0
@@ -231,17 +229,3 @@ def _job_id(submission: Submission) -> str:
 def _option(path: Path) -> str:
     """A path in an #SBATCH line, which takes quotes, and for which `%` begins a pattern."""
     return shlex.quote(str(path.parent).replace("%", "%%") + f"/{path.name}")
-
-
-@contextmanager
-def _handlers(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, old in before.items():
-            with suppress(TypeError):
-                signal.signal(number, old)

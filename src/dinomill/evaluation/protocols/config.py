@@ -9,12 +9,13 @@ from pydantic import Field, field_validator
 from dinomill.config import Config
 from dinomill.evaluation.protocols.config_dense import DepthConfig, SegmentationConfig
 from dinomill.evaluation.protocols.config_views import CopiesConfig, RetrievalConfig, RobustnessConfig
+from dinomill.evaluation.protocols.ks import Ks
 
 
 class KnnConfig(Config):
     """The weighted kNN vote (Wu et al. 2018, as DINOv2 uses it)."""
 
-    ks: tuple[int, ...] = Field(
+    ks: Ks = Field(
         default=(10, 20, 100, 200),
         min_length=1,
         description="numbers of neighbours to choose from; clipped to the bank",
@@ -23,13 +24,6 @@ class KnnConfig(Config):
     choice_images: int = Field(
         default=10_000, ge=1, description="bank images at most on which k is chosen, each left out in turn"
     )
-
-    @field_validator("ks")
-    @classmethod
-    def _sorted(cls, values: tuple[int, ...]) -> tuple[int, ...]:
-        if min(values) < 1:
-            raise ValueError("every k must be at least 1")
-        return tuple(sorted(set(values)))
 
 
 class LinearProbeConfig(Config):

@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from dinomill.config import Config
+from dinomill.evaluation.protocols.ks import Ks
 
 
 class RetrievalConfig(Config):
@@ -17,14 +18,7 @@ class RetrievalConfig(Config):
         description="average precision as precision at every right image, or, as the revisited Oxford and Paris are "
         "scored, the mean of the precision before and at it",
     )
-    ks: tuple[int, ...] = Field(default=(1, 5, 10), min_length=1, description="of recall and precision at k")
-
-    @field_validator("ks")
-    @classmethod
-    def _sorted(cls, values: tuple[int, ...]) -> tuple[int, ...]:
-        if min(values) < 1:
-            raise ValueError("every k must be at least 1")
-        return tuple(sorted(set(values)))
+    ks: Ks = Field(default=(1, 5, 10), min_length=1, description="of recall and precision at k")
 
 
 class CopiesConfig(Config):
@@ -52,7 +46,7 @@ class RobustnessConfig(Config):
     shifts: tuple[int, ...] = Field(default=(1, 2), description="pixels each way at most, of the file's")
     scales: tuple[float, ...] = Field(default=(0.8, 1.25), description="factors about the middle")
     turns: tuple[float, ...] = Field(default=(10.0, 30.0), description="degrees, either way")
-    ks: tuple[int, ...] = Field(
+    ks: Ks = Field(
         default=(10, 20, 100, 200), min_length=1, description="numbers of neighbours, of which the bank chooses"
     )
     temperature: float = Field(default=0.07, gt=0, description="of the vote")
