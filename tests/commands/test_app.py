@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import os
 import resource
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import typer
+
+from dinomill.commands.app import run
 
 VERBS = ["doctor", "plan", "sample", "summary", "report", "ui", "serve", "embed", "export", "search", "bootstrap"]
 VERBS += ["evaluate", "dvc sync", "dvc check"]
@@ -95,3 +101,19 @@ def test_a_port_in_use_is_said_before_mlflow_starts(project: Path) -> None:
         done = dinomill("ui", "--port", str(port), cwd=project)
     assert done.returncode == 1
     assert f"Port {port} on 127.0.0.1 is in use." in done.stderr
+
+
+def test_ctrl_c_is_answered(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    verbs = typer.Typer()
+
+    @verbs.command()
+    def wait() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+
+    monkeypatch.setattr("dinomill.commands.app.app", verbs)
+    monkeypatch.setattr(sys, "argv", ["dinomill"])
+    with pytest.raises(SystemExit) as end:
+        run()
+    assert end.value.code == 130
+    assert capfd.readouterr().err.strip() == "Interrupted."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from dinomill.commands import verbs_in_project, verbs_on_networks
-from dinomill.commands.failures import shown_to_the_user
+from dinomill.commands.failures import INTERRUPTED, shown_to_the_user
 from dinomill.commands.typed import app
 from dinomill.execution.threads import wait_asleep
 
@@ -16,4 +16,10 @@ def run() -> None:
     """Entry point: runs a verb, and shows a failure as one screen."""
     wait_asleep()
     with shown_to_the_user(" ".join(["dinomill", *sys.argv[1:2]])):
-        app()
+        try:
+            app()
+        except SystemExit as end:
+            # Typer turns Ctrl-C into this code without a word, which looks like a program that fell over.
+            if end.code == INTERRUPTED:
+                print("\nInterrupted.", file=sys.stderr)
+            raise
