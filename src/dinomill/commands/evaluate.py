@@ -159,12 +159,12 @@ def show(results: Results, console: Console, on: Path) -> None:
     if results.gains:
         gains = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
         points = "in points" if all(measure.percent for measure in measures) else "of per cent in points"
-        gains.add_column(f"differences on the same images, {points}")
+        gains.add_column("")
         for measure in measures:
             gains.add_column(measure.head)
         for name, found in results.gains.items():
             gains.add_row(name, *(_gain(found[measure.name], measure) for measure in measures))
-        console.print()
+        console.print(Text(f"\ndifferences on the same images, {points}:", "dim"))
         console.print(gains)
     for line in _notes(results):
         console.print(Text(line, "dim"))
