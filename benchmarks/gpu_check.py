@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,7 @@ def measure(row: str, seconds: float, *, smoke: bool) -> dict[str, Any]:
             command, cwd=ROOT / "benchmarks", capture_output=True, text=True, timeout=seconds, check=False
         )
         if done.returncode:
+            print(done.stderr[-4000:], file=sys.stderr)
             return {"failed": done.stderr.strip().splitlines()[-1]}
         figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return figures
@@ -110,6 +112,8 @@ def run_tests(seconds: float, *, smoke: bool) -> dict[str, Any]:
     )
     last = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr[-200:]
     failed = re.search(r"(\d+) failed", last)
+    if done.returncode:
+        print(done.stdout[-8000:], file=sys.stderr)
     return {"failures": int(failed.group(1)) if failed else int(done.returncode != 0), "said": last}
 
 
@@ -186,11 +190,12 @@ def stated_peak() -> float | None:
 
 def this_machine(*, smoke: bool) -> dict[str, str]:
     """What figures hold for."""
-    code = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    code = ""
+    with suppress(FileNotFoundError):  # a copy of the code, on a machine without git
+        command = ["git", "rev-parse", "--short", "HEAD"]
+        code = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
     device = "this CPU, in small" if smoke else torch.cuda.get_device_name()
-    return {"device": device, "torch": torch.__version__, "code": code.stdout.strip() or "unknown"}
+    return {"device": device, "torch": torch.__version__, "code": code or "unknown"}
 
 
 def main() -> None:
