@@ -38,6 +38,8 @@ ONE_ROW = "import gpu_rows, json, sys; print(json.dumps(gpu_rows.run(sys.argv[1]
 # Seconds that a row may take.
 LIMITS = {"tests": 200, "products": 40, "parity": 90, "reads": 60, "compiled": 200, "parallel": 100, "data": 120}
 LIMITS |= dict.fromkeys(GPU_ROWS, 220)
+# The share of blocks that a lean step computes again.
+RECOMPUTED = 0.7
 # Dense bf16 operations a second that the makers state.
 STATED = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
 
@@ -129,18 +131,22 @@ def products(device: str) -> dict[str, Any]:
 
 
 def speed(row: str, seconds: float, *, smoke: bool) -> dict[str, Any]:
-    """Our step, eager and compiled, and the reference's, one after the other."""
+    """Our step, eager, compiled and lean, and the reference's, one after the other.
+
+    Lean: compiled, and the activations of most blocks are computed again in the backward pass.
+    """
     device = "cpu" if smoke else "cuda"
     work, steps, warmup = (TINY, 1, 1) if smoke else (GPU_ROWS[row], 8, 3)
     end = time.monotonic() + seconds
     figures: dict[str, Any] = {}
-    for name, compiled in (("eager", False), ("compiled", True), ("reference", False)):
+    for name, compiled in (("eager", False), ("compiled", True), ("lean", True), ("reference", False)):
         if smoke and compiled:
             continue  # a minute of generating code; the row `compiled` traces
         options = argparse.Namespace(
             device=device, threads=2, compile=compiled, only=["official-style"], peer_python=PEER_PYTHON
         )
-        ours, reference = contenders(work, options)
+        lean = {"recomputed": RECOMPUTED} if name == "lean" else {}
+        ours, reference = contenders({**work, **lean}, options)
         team = reference if name == "reference" else ours
         with tempfile.TemporaryDirectory() as logs:
             try:
@@ -171,14 +177,17 @@ def ratios(work: dict[str, Any], figures: dict[str, Any], device: str) -> dict[s
     )
     if ours is None:
         return {"failed": figures.get("eager_failed", "no step was made")}
-    step, peak = figures[f"{ours}_step_s"], figures[f"{ours}_peak_gb"]
+    step = figures[f"{ours}_step_s"]
     found: dict[str, Any] = {"ours": ours, "images_per_s": work["batch"] / step}
     stated = stated_peak() if device == "cuda" else None
     if stated is not None:
         found["utilisation"] = model_flops(work) / step / stated
     if "reference_step_s" in figures:
         found["speed_ratio"] = figures["reference_step_s"] / step
-        found["memory_ratio"] = peak / figures["reference_peak_gb"]
+        found["memory_ratio"] = figures[f"{ours}_peak_gb"] / figures["reference_peak_gb"]
+        if "lean_step_s" in figures:
+            found["lean_speed_ratio"] = figures["reference_step_s"] / figures["lean_step_s"]
+            found["lean_memory_ratio"] = figures["lean_peak_gb"] / figures["reference_peak_gb"]
     return found
 
 
