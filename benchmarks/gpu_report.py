@@ -50,7 +50,7 @@ def section(machine: dict[str, str], rows: dict[str, dict[str, Any]]) -> str:
     lines += [f"| {words} | {value} | {aim} | {met} |" for words, value, aim, met in verdicts(rows)]
     lines += [
         "",
-        "| row | batch | step, s: eager / compiled / lean / reference | peak, GB | images/s | of peak | lean, faster by |",
+        "| row | batch | step, s: eager / compiled / lean / reference | peak, GB | images/s | of peak | lean, faster |",
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
     for row in GPU_ROWS:
