@@ -55,6 +55,8 @@ def section(machine: dict[str, str], rows: dict[str, dict[str, Any]]) -> str:
     ]
     for row in GPU_ROWS:
         figures = rows.get(row, {})
+        if "images_per_s" not in figures:
+            continue
         cells = [
             " / ".join(
                 f"{figures[key]:.3g}" if (key := f"{name}_{kind}") in figures else "–"
@@ -62,7 +64,7 @@ def section(machine: dict[str, str], rows: dict[str, dict[str, Any]]) -> str:
             )
             for kind in ("step_s", "peak_gb")
         ]
-        rest = [f"{figures.get('images_per_s', 0):.0f}", f"{figures.get('utilisation', 0):.1%}"]
+        rest = [f"{figures['images_per_s']:.0f}", f"{figures['utilisation']:.1%}" if "utilisation" in figures else "–"]
         rest.append(f"{figures['lean_speed_ratio']:.2f}" if "lean_speed_ratio" in figures else "–")
         lines.append("| " + " | ".join([row, str(GPU_ROWS[row]["batch"]), *cells, *rest]) + " |")
     return "\n".join(lines)

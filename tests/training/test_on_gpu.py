@@ -28,8 +28,9 @@ def curve(job: TrainingJob, dataset: DatasetHandle, world: World) -> list[dict[s
     """The losses and norms of a whole run."""
     engine = Engine(job, world)
     if engine.scaler is not None:
-        # A scale at which nothing overflows: a step that is left out would shift the curve.
-        engine.scaler = LossScaler(2.0**6, device=world.device)
+        # A scale at which nothing overflows (so small a head begins with gradients of 2,000): a step that is left out
+        # would shift the curve.
+        engine.scaler = LossScaler(4.0, device=world.device)
     with build_loader(job, dataset, world, start_step=0) as loader:
         rows = [engine.step(step, [batch]) for step, batch in enumerate(loader)]
     return [{name: float(value) for name, value in row.items()} for row in rows]
