@@ -34,6 +34,17 @@ EVALUATED = (
 SIZE = "Pixels, a whole number of patches; by default what the model was made for."
 
 
+def examples(*commands: str) -> str:
+    """The last part of a verb's help: commands to copy, each on a line of its own.
+
+    Args:
+        commands: As they are typed; behind three spaces may stand what one does.
+    """
+    lines = (command.partition("   ") for command in commands)
+    shown = [f"  [bold]{command}[/]{gap}{said}" for command, gap, said in lines]
+    return "\n".join([f"Example{'s' if len(shown) > 1 else ''}:", *shown])
+
+
 def _version(value: bool) -> None:
     if value:
         from dinomill import __version__

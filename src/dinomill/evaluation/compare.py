@@ -20,7 +20,7 @@ from dinomill.evaluation.results import Results, Row
 from dinomill.evaluation.sets.base import EvaluationSet
 from dinomill.evaluation.sets.classes import ClassifiedSet
 from dinomill.evaluation.split_features import NetworkFeatures, SplitFeatures
-from dinomill.evaluation.statistics import Bootstrap, difference, interval
+from dinomill.evaluation.statistics import Bootstrap, Exact, difference, interval
 from dinomill.evaluation.wanted import Needs, Wanted, all_of
 from dinomill.models.config import Pooling
 from dinomill.scores import Difference, Measure
@@ -78,6 +78,7 @@ def compare(
     for protocol in protocols:
         _require_kind(protocol, data)
         protocol.check(data)
+    _require_apart(data)
     measures = tuple(measure for protocol in protocols for measure in protocol.measures(data))
     rows = tuple(_row(features, data, protocols, how) for features in _features(networks, data, protocols, how))
     for row in rows:
@@ -173,6 +174,33 @@ def _require_kind(protocol: Protocol[Any, Any], data: EvaluationSet[Any]) -> Non
         )
 
 
+def _require_apart(data: EvaluationSet[Any]) -> None:
+    """Refuse to score the images that were learnt from, and say so of single ones. A list says itself who is who.
+
+    Raises:
+        InputError: When every image that is scored is in the bank, too.
+    """
+    if data.kind == "list":
+        return
+    bank = set(data.bank_files)
+    same = [path for path, file in zip(data.queries.paths, data.query_files, strict=True) if file in bank]
+    if len(same) == len(data.queries):
+        raise InputError(
+            f"All images of {data.name} that are to be scored are among those to learn from.",
+            found=f"{data.shown(same[0])} and {len(same) - 1:,} more, by their content",
+            expected="two splits of different images",
+            action="give `bank_split` and `query_split` two splits of different images",
+        )
+    if same:
+        log.warning(
+            "%s: %d of %s scored images are among those to learn from, too (%s, …): the scores are too good by them.",
+            data.name,
+            len(same),
+            f"{len(data.queries):,}",
+            data.shown(same[0]),
+        )
+
+
 def _pairs(rows: Sequence[Row]) -> Pairs:
     """Pairs that decide something: does training help, and what does distillation cost?"""
     by_kind = {row.network.kind: row for row in rows if row.network.kind != "student"}
@@ -187,16 +215,19 @@ def _pairs(rows: Sequence[Row]) -> Pairs:
 
 
 def _gains(pairs: Pairs, measures: Sequence[Measure], bootstrap: Bootstrap) -> dict[str, dict[str, Difference]]:
-    """Paired differences of every measure."""
-    return {
-        name: {
-            measure.name: difference(
-                one.measured[measure.name].outcomes, other.measured[measure.name].outcomes, bootstrap
-            )
+    """Paired differences of every measure that the images decide; of a speed that was timed there is none to judge."""
+    found: dict[str, dict[str, Difference]] = {}
+    for name, (one, other) in pairs.items():
+        outcomes = {
+            measure.name: (one.measured[measure.name].outcomes, other.measured[measure.name].outcomes)
             for measure in measures
         }
-        for name, (one, other) in pairs.items()
-    }
+        found[name] = {
+            measure: difference(*both, bootstrap)
+            for measure, both in outcomes.items()
+            if not any(isinstance(each, Exact) for each in both)
+        }
+    return {name: gains for name, gains in found.items() if gains}
 
 
 _OF_TEACHER = ("start", "champion", "pixels", "random")

@@ -60,7 +60,7 @@ def find_labelled(
         present = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
         raise InputError(
             f"There is no labelled split {root}.",
-            found=f"folders there: {', '.join(present)}" if present else "no such folder, or an empty one",
+            found=f"folders there: {', '.join(present)}" if present else _instead(folder),
             expected=_LAYOUT,
             action="set `labelled` in conf/local/globals.yml to a folder of that layout",
         )
@@ -68,7 +68,10 @@ def find_labelled(
     names = classes or tuple(present)
     if unknown := sorted(set(present) - set(names)):
         raise InputError(
-            f"{root} has classes that the other split lacks.", found=", ".join(unknown), expected=", ".join(names)
+            f"{root} has classes that the other split lacks.",
+            found=", ".join(unknown),
+            expected=", ".join(names),
+            action="give both splits the same classes: what was never shown cannot be recognised",
         )
     found = [(path, label) for label, name in enumerate(names) for path in _files(root / name)]
     if not found:
@@ -131,6 +134,14 @@ def read_image(
             found=f"{error.countable}: {error.detail}",
             action="remove or replace that file: a score on silently dropped images would not be comparable",
         ) from None
+
+
+def _instead(place: Path) -> str:
+    """What lies where folders were looked for."""
+    if place.is_file():
+        return "a file"
+    files = sorted(p.name for p in place.iterdir()) if place.is_dir() else []
+    return f"files without folders: {files[0]}, …" if files else "no such folder, or an empty one"
 
 
 def _files(folder: Path) -> list[Path]:

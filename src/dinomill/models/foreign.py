@@ -10,6 +10,11 @@ from pathlib import Path
 _LFS, _HTML, _EMPTY, _CUT = "a Git LFS pointer", "an HTML page", "an empty file", "a truncated zip"
 _ONNX, _OPENVINO = "an ONNX model", "an OpenVINO model"
 
+# What to do about a file that is something else altogether.
+GIVE_BACKBONE = (
+    "give a backbone's weights: an exported folder, or a .pth or .safetensors file of DINOv2 or DINOv3 "
+    "(`dinomill weights` lists the released ones)"
+)
 # What to do about each.
 GIVE_WEIGHTS = {
     _LFS: "fetch the file that it points to: git lfs pull",

@@ -68,14 +68,17 @@ def _rows(path: Path) -> dict[str, list[Any]]:
             table = pyarrow.csv.read_csv(path, convert_options=text)
     except (pa.ArrowException, OSError) as error:
         raise InputError(
-            f"{path} cannot be read as a table.", found=str(error).splitlines()[0], expected="Parquet or CSV"
+            f"{path} cannot be read as a table.",
+            found=str(error).splitlines()[0],
+            expected="Parquet, or CSV in UTF-8 with commas, with the columns path, label, split",
+            action="write it again so",
         ) from None
     if missing := [name for name in COLUMNS if name not in table.column_names]:
         raise InputError(
             f"{path} lacks the column {missing[0]!r}.",
             found=", ".join(table.column_names),
             expected=", ".join(COLUMNS),
-            action="rename its columns",
+            action="name its columns so, with commas between in a CSV file",
         )
     columns = {name: table[name].to_pylist() for name in COLUMNS}
     for row, values in enumerate(zip(*columns.values(), strict=True), start=1):
