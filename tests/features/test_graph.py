@@ -143,7 +143,7 @@ def test_what_is_cut_off_or_something_else_is_said(program: Path, tmp_path: Path
         next(iter(values["config"].values()))["tensor_meta"]["sizes"][0] = {"as_int": 10**6}
 
     path = changed(program, tmp_path / "longer.pt2", longer, "model_weights_config.json")
-    with pytest.raises(InputError, match="cannot be|can be read") as caught:
+    with pytest.raises(InputError, match="can be read") as caught:
         Graph.read(path)
     assert "shorter than its shape" in str(caught.value)
     (tmp_path / "cut.pt2").write_bytes(program.read_bytes()[:5000])
