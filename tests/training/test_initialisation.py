@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from dinomill.errors import ConfigError
 from dinomill.images.batches import Batch
 from dinomill.models import VisionTransformer, VisionTransformerConfig
+from dinomill.storage.hashing import hash_file
 from dinomill.training.config import InitialisationConfig, StatedModel
 from dinomill.training.engine import Engine, build_module
 from dinomill.training.initialisation import lecun_normal, patch_statistics, patches, whiten
@@ -131,8 +132,10 @@ def test_students_of_a_distillation_are_drawn_each_as_it_says(make_job: MakeJob,
     job = make_job(work_root=tmp_path / "teacher", recipe={"steps": 2})
     train(job, HERE)
     step = {"head": {"hidden_dim": 32, "bottleneck_dim": 16}, "precision": "fp32", "patch_share": 1.0}
-    values = job.model_dump(mode="json") | {"stage": "distillation", "step": step, "teacher_sha256": "1" * 64}
-    values |= {"teacher": str(job.exported / "student"), "models": dict.fromkeys("ab", values["models"]["student"])}
+    values = job.model_dump(mode="json") | {"stage": "distillation", "step": step}
+    teacher = job.exported / "student"
+    values |= {"teacher": str(teacher), "teacher_sha256": hash_file(teacher / "model.safetensors")}
+    values |= {"models": dict.fromkeys("ab", values["models"]["student"])}
     plain = Engine(TrainingJob.parse(values, where="a test"), HERE).module
     values["initialisation"] = {"b": WHITENED["student"]}
     module = Engine(TrainingJob.parse(values, where="a test"), HERE).module

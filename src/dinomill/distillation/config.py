@@ -54,6 +54,10 @@ class StudentConvNeXt(ConvNeXtConfig):
 # By `kind`; without one, a vision transformer.
 AnyStudent = Annotated[Annotated[StudentModel, Tag(tag(VIT))] | Annotated[StudentConvNeXt, Tag(tag(CONVNEXT))], BY_KIND]
 
+ASSIGNED_SIZE = (
+    "teacher_size: with the objective `assignments` the teacher sees the students' crops; set it to auto, or the "
+    "objective to clusters or regression"
+)
 PIPELINE = "pretraining"  # the teacher that this project's pretraining makes
 
 
@@ -78,7 +82,7 @@ class DistillationConfig(TrainingRecipe):
     teacher: Address | None = Field(
         default=None,
         description="whose features are learnt: null or `pretraining` is the pipeline's own; else a folder or file of "
-        "weights (ours, DINOv2, DINOv3, Hugging Face), models:/name@alias, efficientnet-lite0, .onnx, .xml",
+        "weights (ours, DINOv2, DINOv3, Hugging Face), models:/name@alias, efficientnet-lite0, .onnx, .xml, .pt2",
     )
     licence: str | None = Field(
         default=None,
@@ -131,6 +135,12 @@ class DistillationConfig(TrainingRecipe):
             raise ValueError(
                 "cache: with the objective `assignments` the teacher's features are not kept; set it to null"
             )
+        # What pretraining makes has heads, which `auto` learns from.
+        assigned = self.objective == "assignments" or (
+            self.objective == "auto" and self.own_teacher and self.cache is None
+        )
+        if assigned and self.teacher_size not in ("auto", self.crops.global_size):
+            raise ValueError(ASSIGNED_SIZE)
         return self
 
     @model_validator(mode="after")
