@@ -112,12 +112,12 @@ def test_no_teacher_and_none_that_can_be_opened(digits_dataset: DatasetHandle, t
         distil(digits_dataset, None, None, config(tmp_path, "nowhere.pth"))
 
 
-def test_a_teacher_of_other_channels_is_refused(digits_dataset: DatasetHandle, tmp_path: Path) -> None:
-    colour = write_teacher(tmp_path / "colour", in_channels=3)
+def test_a_teacher_of_channels_that_no_rule_makes_is_refused(digits_dataset: DatasetHandle, tmp_path: Path) -> None:
+    many = write_teacher(tmp_path / "many", in_channels=5)
     with pytest.raises(ConfigError, match="differ in their number of channels") as caught:
-        distil(digits_dataset, None, None, config(tmp_path, colour))
-    assert "1 in" in str(caught.value) and "3 in" in str(caught.value)
-    assert "curation.write.channels: 3" in str(caught.value)
+        distil(digits_dataset, None, None, config(tmp_path, many))
+    assert "1 in" in str(caught.value) and "5 in" in str(caught.value)
+    assert "only grey becomes colour" in str(caught.value)
 
 
 def test_a_student_larger_than_its_teacher_is_said(

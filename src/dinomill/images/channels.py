@@ -1,4 +1,8 @@
-"""Pixels in memory to the channels that a network takes, by the rules by which files are decoded."""
+"""Pixels in memory to the channels that a network takes, by the rules by which files are decoded.
+
+Grey becomes colour by repeating it, colour becomes grey by its luminance; nothing else is converted. It happens by
+itself wherever a network meets images of the other kind, and is said once.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,39 @@ from PIL import Image
 from dinomill.images.decode_error import DecodeError, Reason
 from dinomill.images.pixels import compose_on_white, to_uint8
 
+_LUMA = (0.299, 0.587, 0.114)
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+
+
+def may_become(own: int, channels: int) -> bool:
+    """Whether there is a rule that makes images of so many channels from those."""
+    return own == channels or {own, channels} == {1, 3}
+
+
+def conversion(own: int, channels: int, images: str, network: str) -> str | None:
+    """What is said where images are converted for a network, as a sentence; None where they are not.
+
+    Args:
+        own: Channels of the images, 1 or 3.
+        channels: Of the network.
+        images: What they are called: "the dataset data/curated".
+        network: What it is called: "the teacher efficientnet-lite0".
+    """
+    if own == channels:
+        return None
+    how = "their grey is repeated into three channels" if own == 1 else "their luminance is what it sees of them"
+    kinds = ("grey", "colour") if own == 1 else ("in colour", "grey")
+    return f"The images of {images} are {kinds[0]}, and {network} takes {kinds[1]}: {how}."
+
+
+def converted_figures(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """Mean or standard deviation of images after their conversion; of grey from colour by the luminance's weights.
+
+    The deviation of a luminance is less than that mean where channels differ; in photographs they hardly do.
+    """
+    if len(values) == channels:
+        return values
+    return values * channels if len(values) == 1 else (round(float(np.dot(_LUMA, values)), 6),)
 
 
 def with_channels(
