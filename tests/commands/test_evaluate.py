@@ -229,3 +229,12 @@ def test_every_example_of_a_verb_has_a_line() -> None:
     text = CliRunner().invoke(app, ["evaluate", "--help"], env={"COLUMNS": "120"}).output
     lines = [line.strip() for line in text.split("Examples:")[1].splitlines() if line.strip()]
     assert len(lines) == 3 and all(line.startswith("dinomill evaluate ") for line in lines)
+
+
+def test_grey_images_are_said_to_be_repeated_for_networks_that_take_colour(
+    networks: list[str], labelled: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "dinomill.evaluation.compare"):
+        run("-m", networks[0], "--on", str(labelled), "--cache", str(tmp_path), "-p", "knn", "--no-baselines")
+    (said,) = [record.message for record in caplog.records if "repeated into three channels" in record.message]
+    assert said.startswith(f"The images of {labelled.name} are grey, and vit takes colour")

@@ -74,6 +74,7 @@ def embed_files(
         )
     name, predictor = load_predictor(model, image_size, env, batch_size=batch_size)
     console = open_console(stderr=True)
+    _say_conversion(files, predictor, console)
     with parts_of(output, predictor.identity) as parts:
         done = _embed_all(files, predictor, parts, console)
         left_out += [one.result for one in done if isinstance(one.result, LeftOut)]
@@ -184,6 +185,17 @@ def _left_out(path: str, error: InputError) -> LeftOut:
     if isinstance(error, DecodeError):
         return LeftOut(path, str(error.reason), error.detail)
     return LeftOut(path, "not_finite", error.problem)
+
+
+def _say_conversion(files: Sequence[Candidate], predictor: Predictor, console: Console) -> None:
+    """Say it once when all images are grey and the network takes colour, or the other way round."""
+    from dinomill.images.channels import conversion, kind_of_files
+
+    channels = predictor.preprocessing.channels
+    own = kind_of_files([Path(file.path) for file in files])
+    place = shown(str(Path(files[0].path).parent)) if files else ""
+    if said := conversion(own or channels, channels, place, "the network"):
+        console.print(said, markup=False, highlight=False)
 
 
 def _say_left_out(left_out: Sequence[LeftOut], console: Console) -> None:

@@ -22,6 +22,7 @@ from dinomill.evaluation.sets.classes import ClassifiedSet
 from dinomill.evaluation.split_features import NetworkFeatures, SplitFeatures
 from dinomill.evaluation.statistics import Bootstrap, Exact, difference, interval
 from dinomill.evaluation.wanted import Needs, Wanted, all_of
+from dinomill.images.channels import conversion, kind_of_files
 from dinomill.models.config import Pooling
 from dinomill.scores import Difference, Measure
 
@@ -79,6 +80,7 @@ def compare(
         _require_kind(protocol, data)
         protocol.check(data)
     _require_apart(data)
+    _say_conversion(networks, data)
     measures = tuple(measure for protocol in protocols for measure in protocol.measures(data))
     rows = tuple(_row(features, data, protocols, how) for features in _features(networks, data, protocols, how))
     for row in rows:
@@ -199,6 +201,21 @@ def _require_apart(data: EvaluationSet[Any]) -> None:
             f"{len(data.queries):,}",
             data.shown(same[0]),
         )
+
+
+def _say_conversion(networks: Sequence[Network], data: EvaluationSet[Any]) -> None:
+    """Say once of which networks the images are made grey or colour; luminance alone loses something."""
+    own = kind_of_files(data.queries.paths)
+    names: dict[int, list[str]] = {}
+    for network in networks:
+        names.setdefault(network.preprocessing.channels, []).append(network.name)
+    for channels, named in names.items():
+        if own is None or channels not in (1, 3):
+            continue
+        different = list(dict.fromkeys(named))
+        whom = different[0] if len(different) == 1 else f"each of {', '.join(different)}"
+        if said := conversion(own, channels, data.name, whom):
+            log.log(logging.INFO if own == 1 else logging.WARNING, said)
 
 
 def _pairs(rows: Sequence[Row]) -> Pairs:
