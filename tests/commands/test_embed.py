@@ -391,3 +391,17 @@ def test_grey_images_for_a_network_that_takes_colour_are_said_once(
         for _ in range(2):
             predictor([(tmp_path / "grey" / "1.png").read_bytes()] * 2)
     assert sum("grey is repeated" in record.message for record in caplog.records) == 1
+
+
+def test_what_is_no_image_or_elsewhere_is_refused_with_what_to_do(tmp_path: Path, model: str) -> None:
+    (tmp_path / "paths.csv").write_text("path\na.png\n")
+    (tmp_path / "empty").mkdir()
+    for source, said in (
+        (Path("s3://bucket/photos"), "aws s3 cp"),
+        (tmp_path / "nowhere", "correct it"),
+        (tmp_path / "empty", "folders that hold images"),
+        (tmp_path / "paths.csv", "a list of paths is not read"),
+    ):
+        with pytest.raises(InputError) as caught:
+            embed_files([source], tmp_path / "all.npy", model=model)
+        assert said in (caught.value.action or "")
