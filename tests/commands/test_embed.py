@@ -403,5 +403,5 @@ def test_what_is_no_image_or_elsewhere_is_refused_with_what_to_do(tmp_path: Path
         (tmp_path / "paths.csv", "a list of paths is not read"),
     ):
         with pytest.raises(InputError) as caught:
-            embed_files([source], tmp_path / "all.npy", model=model)
+            embed_files([source], tmp_path / "all.npy", model=model, batch_size=4)
         assert said in (caught.value.action or "")
