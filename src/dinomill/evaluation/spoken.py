@@ -17,6 +17,7 @@ _OPTIONS = (
     (r"the id to `ignored`", "the id to --set ignored=[…]"),
     (r"correct `(\w+)` or `(\w+)` of the set", r"correct --set \1=… or --set \2=…"),
     (r"correct `(\w+)` of the set \S+", r"correct --set \1=…"),
+    (r", or the value given with --params", ""),
     (r"`evaluation\.precision: (\w+)`", r"--precision \1"),
 )  # fmt: skip
 _SPLITS = "give --on another folder, or name its splits with --bank-split and --query-split"

@@ -82,6 +82,7 @@ def read_class_names(root: Path) -> tuple[str, ...] | None:
             f"{path} does not name classes.",
             found="no line" if not names else f"{len(names) - len(set(names))} names twice",
             expected="a name a line, each once; the first is that of id 0",
+            action="correct the file, or remove it: classes are then called by their ids",
         )
     return names
 

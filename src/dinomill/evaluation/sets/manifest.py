@@ -66,17 +66,18 @@ def _rows(path: Path) -> dict[str, list[Any]]:
                 column_types=dict.fromkeys(COLUMNS, pa.string()), strings_can_be_null=True
             )
             table = pyarrow.csv.read_csv(path, convert_options=text)
-    except (pa.ArrowException, OSError) as error:
+        names = table.column_names  # decoded here: a file of another encoding shows in them
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"{path} cannot be read as a table.",
             found=str(error).splitlines()[0],
             expected="Parquet, or CSV in UTF-8 with commas, with the columns path, label, split",
             action="write it again so",
         ) from None
-    if missing := [name for name in COLUMNS if name not in table.column_names]:
+    if missing := [name for name in COLUMNS if name not in names]:
         raise InputError(
             f"{path} lacks the column {missing[0]!r}.",
-            found=", ".join(table.column_names),
+            found=", ".join(names),
             expected=", ".join(COLUMNS),
             action="name its columns so, with commas between in a CSV file",
         )
@@ -97,13 +98,24 @@ def _split(path: Path, rows: dict[str, list[Any]], split: str) -> dict[str, list
         raise InputError(
             f"{path} has no image of the split {split}.",
             found=f"splits there: {_some(present)}" if present else "a table without rows",
-            action="name the splits `train` and `test`, or set `bank_split` and `query_split`",
+            action="name the splits `train` and `test`, or set `bank_split` and `query_split`"
+            if present
+            else "write a row for each image",
         )
     return {name: [rows[name][index] for index in kept] for name in ("path", "label")}
 
 
 def _listed(path: Path, rows: dict[str, list[str]], classes: tuple[str, ...], limit: int | None) -> LabelledPaths:
     """In the order of classes and paths, as folders are listed."""
+    labels: dict[str, str] = {}
+    for name, label in zip(rows["path"], rows["label"], strict=True):
+        if labels.setdefault(name, label) != label:
+            raise InputError(
+                f"{path} gives an image two labels in one split.",
+                found=f"{name}: {labels[name]} and {label}",
+                expected="a row an image",
+                action="take one of the two out",
+            )
     number = {name: index for index, name in enumerate(classes)}
     found = sorted((number[label], path.parent / name) for name, label in zip(*rows.values(), strict=True))
     if limit is not None and limit < len(found):
