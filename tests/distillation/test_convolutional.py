@@ -81,6 +81,19 @@ def test_what_does_not_fit_names_the_student(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             resolve_students(config(tmp_path, students={"conv": CONVNEXT | changes}), teacher, "teacher")
+    low = {"global_size": 4, "local_size": 4, "until": 0.5}
+    for student, sizes, message in (
+        (CONVNEXT | {"stem": 4}, {"local_size": 8}, r"students\.conv: its places do not divide low_resolution\.global"),
+        (
+            {"patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2},
+            {"local_crops": 0},
+            r"patch_size does not divide low_",
+        ),
+    ):
+        crops = {"global_size": 16, "local_size": 8, "local_crops": 2, "blur": [0, 0, 0]} | sizes
+        with pytest.raises(ConfigError, match=message):
+            asked = config(tmp_path, students={"conv": student}, crops=crops, low_resolution=low)
+            resolve_students(asked, teacher, "teacher")
     for changes, message in (
         ({"depths": [1]}, r"students\.conv: dims are 2 stages, depths 1"),
         ({"embed_dim": 3}, r"students\.conv: unknown key 'embed_dim'"),
