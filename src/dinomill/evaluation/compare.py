@@ -21,7 +21,7 @@ from dinomill.evaluation.sets.base import EvaluationSet
 from dinomill.evaluation.sets.classes import ClassifiedSet
 from dinomill.evaluation.split_features import NetworkFeatures, SplitFeatures
 from dinomill.evaluation.statistics import Bootstrap, Exact, difference, interval
-from dinomill.evaluation.wanted import Needs, Wanted, all_of
+from dinomill.evaluation.wanted import NOTHING, Needs, Wanted, all_of
 from dinomill.images.channels import conversion, kind_of_files
 from dinomill.models.config import Pooling
 from dinomill.scores import Difference, Measure
@@ -111,11 +111,13 @@ def _features(
 ) -> list[NetworkFeatures]:
     """Everything that the protocols need, of the networks that are shown."""
     needs = all_of(protocol.needs for protocol in protocols)
+    if isinstance(data, ClassifiedSet):  # embeddings of these are shown and searched in, whatever is measured
+        needs |= Needs()
     bank = Images(data.bank.paths, data.bank_files, f"{data.name}, bank")
     networks = _with_the_strongest_random(networks, data, bank, needs, how)
     queries = Images(data.queries.paths, data.query_files, f"{data.name}, queries")
     of_bank = extract(bank, networks, [needs.bank for _ in networks], how.extraction)
-    shown = [Wanted(shown=how.shown) if network.kind in _SEEN else Wanted() for network in networks]
+    shown = [Wanted(0, shown=how.shown) if network.kind in _SEEN else NOTHING for network in networks]
     of_queries = extract(queries, networks, [needs.queries | one for one in shown], how.extraction)
     views: dict[str, list[SplitFeatures]] = {}
     for view in needs.views:

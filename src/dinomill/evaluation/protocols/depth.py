@@ -30,6 +30,7 @@ from dinomill.evaluation.protocols.config_dense import DepthConfig
 from dinomill.evaluation.protocols.dense import grids_of, require_two, shown_rows
 from dinomill.evaluation.sets.depths import DepthSet
 from dinomill.evaluation.statistics import Statistic
+from dinomill.evaluation.wanted import NOTHING, Needs
 from dinomill.scores import Measure
 
 if TYPE_CHECKING:
@@ -48,6 +49,11 @@ class Depth(Protocol[DepthConfig, DepthSet]):
     def __init__(self, config: DepthConfig) -> None:
         super().__init__(config)
         self._predicted: dict[str, list[Floats]] = {}
+
+    @property
+    def needs(self) -> Needs:
+        """No embeddings: patch grids are of whole images, and made apart."""
+        return Needs(NOTHING, NOTHING)
 
     def measures(self, data: DepthSet) -> tuple[Measure, ...]:
         """Errors of the bins' head, and the RMSE of the plain one."""
