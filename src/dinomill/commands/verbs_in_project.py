@@ -37,7 +37,11 @@ def init(
         typer.Option("--seeds", help="Good, unlabelled examples of what is wanted: name=place. May be repeated."),
     ] = None,
     labelled: Annotated[
-        str | None, typer.Option("--labelled", help="<split>/<class>/<image>, splits train and test.")
+        str | None,
+        typer.Option(
+            "--labelled",
+            help="<split>/<class>/<image>, splits train and test; or a .csv or .parquet: path, label, split.",
+        ),
     ] = None,
     start: Annotated[
         str | None, typer.Option("--from", metavar="WEIGHTS", help="Weights to start from: whatever `embed` takes.")

@@ -24,6 +24,7 @@ from dinomill.handles import (
     ReportHandle,
     StudentsHandle,
 )
+from dinomill.images.labelled import root_of
 from dinomill.reporting.attached import attach_pages
 from dinomill.reporting.config import ReportingConfig
 from dinomill.reporting.curation import view_curation
@@ -84,8 +85,8 @@ def render_page(run: RunHandles, config: ReportingConfig) -> str:
     models = [*(["start"] if run.teacher.start else []), "teacher", run.label_of_champion()]
     labelled = Path(run.labelled) if run.labelled and "://" not in run.labelled else None
     pictures: dict[str, Sequence[Any]] = {"neighbours": (), "patches": ()}
-    if labelled is not None and labelled.is_dir():
-        arguments = (run.evaluation, labelled, models, run.curated, config)
+    if labelled is not None and labelled.exists():
+        arguments = (run.evaluation, root_of(labelled), models, run.curated, config)
         pictures = {"neighbours": view_neighbours(*arguments), "patches": view_patches(*arguments)}
     planted = score_planted(run.curated, config.planted)
     champion = run.students.students.get(run.students.champion)

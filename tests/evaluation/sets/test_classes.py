@@ -68,7 +68,7 @@ def test_numbers_are_names_of_classes_too(labelled: Path, digits: ClassifiedSet,
     [
         (lambda rows: [{"path": row["path"], "split": row["split"]} for row in rows], "lacks the column 'label'"),
         (lambda rows: [row for row in rows if row["split"] == "train"], "no image of the split test"),
-        (lambda rows: [*rows, rows[-1] | {"label": "owl"}], "classes that train lacks"),
+        (lambda rows: [*rows, rows[-1] | {"label": "owl"}], "classes that the other split lacks"),
         (lambda rows: [*rows, rows[-1] | {"path": "nowhere.png"}], "are not there"),
         (lambda rows: [*rows, rows[-1] | {"label": ""}], "is not whole"),
     ],
