@@ -35,14 +35,22 @@ def chosen(folder: Path, **changes: Any) -> DistillationConfig:
     return config(folder, "efficientnet-lite0", **(few | changes))
 
 
-@pytest.mark.parametrize("cache", [None, {"views": 1}])
+@pytest.mark.parametrize(("objective", "cache"), [("clusters", None), ("regression", {"views": 1})])
 def test_a_grey_dataset_teaches_by_a_colour_network(
-    digits_dataset: DatasetHandle, tmp_path: Path, caplog: pytest.LogCaptureFixture, cache: dict[str, Any] | None
+    digits_dataset: DatasetHandle,
+    digits_labelled: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    objective: str,
+    cache: dict[str, Any] | None,
 ) -> None:
     assert digits_dataset.channels == 1
     kept = None if cache is None else cache | {"folder": str(tmp_path / "cache")}
     with caplog.at_level(logging.WARNING):
-        handle = distil(digits_dataset, None, None, chosen(tmp_path, objective="regression", cache=kept))
+        monitor = {"every": 4, "images": 64, "copies": 16, "early": 0, "on_collapse": "warn"}
+        runtime = {"device": "cpu", "log_every": 2, "monitor": monitor}
+        asked = chosen(tmp_path, objective=objective, cache=kept, runtime=runtime)
+        handle = distil(digits_dataset, None, str(digits_labelled), asked)
     said = [record.message for record in caplog.records if "grey is repeated into three channels" in record.message]
     assert len(said) == 1 and str(digits_dataset.folder) in said[0]
     small = handle.students["small"]
