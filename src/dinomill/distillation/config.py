@@ -73,7 +73,13 @@ class ClustersConfig(Config):
 class RegressionConfig(Config):
     """How a student's features become predictions of the teacher's."""
 
-    hidden_dim: int = Field(default=0, ge=0, description="hidden layer of the projectors; 0: they are linear")
+    hidden_dim: int = Field(default=1024, ge=0, description="hidden layer of the projectors; 0: they are linear")
+    dim: int = Field(
+        default=256,
+        ge=0,
+        description="directions of the teacher's features that are learnt, whitened, at most; 0: all of its numbers, "
+        "standardised one by one",
+    )
 
 
 class DistillationConfig(TrainingRecipe):

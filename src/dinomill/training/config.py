@@ -135,7 +135,9 @@ class TeachingConfig(Config):
     prototypes: int | None = Field(
         default=None, ge=2, description="clusters: centres, of class features and of patches"
     )
-    whitened_dim: int | None = Field(default=None, ge=2, description="clusters: width of whitened features")
+    whitened_dim: int | None = Field(
+        default=None, ge=1, description="width of whitened features; null, of a regression: they are standardised"
+    )
     hidden_dim: int | None = Field(default=None, ge=0, description="regression: hidden layer of a projector; 0: none")
     views: int | None = Field(
         default=None, ge=1, description="pairs of global crops an image that the cache holds; null: no cache"
