@@ -27,14 +27,20 @@ class InitialisationConfig(Config):
 
     patch_init: Literal["random", "whitened"] = Field(
         default="random",
-        description="patch embedding at the start: drawn as in the official code, or a random rotation of patches "
-        "whitened by the dataset's statistics",
+        description="patch embedding, or a ConvNeXt's stem, at the start: drawn as in the official code, or a random "
+        "rotation of patches whitened by the dataset's statistics",
     )
     linear_init: Literal["trunc_normal", "lecun_normal"] = Field(
         default="trunc_normal",
         description="linear layers of the backbone at the start: a standard deviation of 0.02 as in the official code, "
         "or of 1/√fan_in",
     )
+
+    @property
+    def initialisation(self) -> InitialisationConfig | None:
+        """How its weights are drawn; None: as in the official code, which needs no word."""
+        values = {name: getattr(self, name) for name in InitialisationConfig.model_fields}
+        return None if InitialisationConfig(**values) == InitialisationConfig() else InitialisationConfig(**values)
 
 
 class StatedModel(VisionTransformerConfig, InitialisationConfig):
@@ -46,12 +52,6 @@ class StatedModel(VisionTransformerConfig, InitialisationConfig):
     in_channels: int | Literal["auto"] = Field(  # type: ignore[assignment]
         default=3, description="channels of an image; auto: the dataset's"
     )
-
-    @property
-    def initialisation(self) -> InitialisationConfig | None:
-        """How its weights are drawn; None: as in the official code, which needs no word."""
-        values = {name: getattr(self, name) for name in InitialisationConfig.model_fields}
-        return None if InitialisationConfig(**values) == InitialisationConfig() else InitialisationConfig(**values)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
