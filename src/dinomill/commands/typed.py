@@ -29,7 +29,7 @@ MODEL = (
 )
 EVALUATED = (
     "A network: an exported folder, models:/name@alias, weights of DINOv2 or DINOv3 in any form, efficientnet-lite0, "
-    ".onnx, or OpenVINO's .xml. May be repeated."
+    ".onnx, OpenVINO's .xml, or torch.export's .pt2. May be repeated."
 )
 SIZE = "Pixels, a whole number of patches; by default what the model was made for."
 

@@ -12,6 +12,7 @@ from dinomill.images.crop_plan import MultiCropConfig
 from dinomill.models.config import VisionTransformerConfig
 from dinomill.models.convnext_config import ConvNeXtConfig
 from dinomill.models.kinds import ModelConfig
+from dinomill.training.config import InitialisationConfig
 from dinomill.training.job import TrainingRecipe
 from dinomill.training.starting import resolve_model
 
@@ -67,7 +68,7 @@ def _convolutional(config: DistillationConfig, model: StudentConvNeXt, channels:
                 found=f"{said} {pixels} ({place})",
                 action=f"set distillation.{place} to {stride} at least, or a smaller stem, or fewer stages",
             )
-    shape = model.model_dump(exclude={"linear_init"}) | {"in_channels": channels}
+    shape = model.model_dump(exclude=set(InitialisationConfig.model_fields)) | {"in_channels": channels}
     return ConvNeXtConfig.parse(shape, where=key)
 
 

@@ -163,7 +163,8 @@ def teaching(config: DistillationConfig, teacher: Teacher, dataset: DatasetHandl
             action="set it to null: the teacher's patches are learnt themselves",
         )
     images = min(config.teacher_images, max(dataset.images, 32))
-    clusters, regression = kind == "clusters", kind == "regression"
+    clusters = kind == "clusters"
+    directions = config.clusters.dim if clusters else config.regression.dim
     return TeachingConfig(
         objective=kind,
         dim=teacher.dim,
@@ -171,8 +172,8 @@ def teaching(config: DistillationConfig, teacher: Teacher, dataset: DatasetHandl
         images=images,
         # At least four features a centre: a centre of one image says which image it is, and nothing of its kind.
         prototypes=max(min(config.clusters.prototypes, images // 2), 2) if clusters else None,
-        whitened_dim=min(config.clusters.dim, teacher.dim) if clusters else None,
-        hidden_dim=config.regression.hidden_dim if regression else None,
+        whitened_dim=min(directions, teacher.dim) or None,
+        hidden_dim=None if clusters else config.regression.hidden_dim,
         views=None if config.cache is None else config.cache.views,
     )
 

@@ -75,6 +75,15 @@ class Graph:
     extra: dict[str, str]
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
+    def __post_init__(self) -> None:
+        # What is not needed any more after a node is let go: all of a large network's features are gigabytes.
+        kept = set(self.outputs)
+        self._done: list[list[str]] = [[] for _ in self.nodes]
+        for node, done in zip(reversed(self.nodes), reversed(self._done), strict=True):
+            used = [*_names(node["outputs"]), *(name for put in node["inputs"] for name in _names([put["arg"]]))]
+            done += dict.fromkeys(name for name in used if name not in kept)
+            kept.update(used)
+
     @classmethod
     def read(cls, path: Path) -> Graph:
         """The program of a ``.pt2`` file.
@@ -104,7 +113,7 @@ class Graph:
         known: dict[str, Any] = {
             name: images if weight is None else self.tensors[weight] for name, weight in self.inputs.items()
         }
-        for node in self.nodes:
+        for node, done in zip(self.nodes, self._done, strict=True):
             if node["target"] in _LEFT_OUT:
                 continue
             positional, named = [], {}
@@ -115,7 +124,10 @@ class Graph:
                 else:
                     positional.append(value)
             made = _operation(node["target"])(*positional, **named)
-            _keep(node["outputs"], made, known)
+            made = list(made) if isinstance(made, list | tuple) else [made]
+            known.update(zip(_names(node["outputs"]), made, strict=True))
+            for name in done:
+                known.pop(name, None)
         return [known[name] for name in self.outputs]
 
     def _value(self, argument: Mapping[str, Any], known: Mapping[str, Any]) -> Any:
@@ -148,18 +160,17 @@ def _named(value: Mapping[str, Any], known: Mapping[str, Any]) -> Any:
     return next((number for key, number in value.items() if key in ("as_int", "as_bool", "as_float")), None)
 
 
-def _keep(outputs: list[dict[str, Any]], made: Any, known: dict[str, Any]) -> None:
-    """Give what an operation made its names."""
-    names: list[str | None] = []
-    for output in outputs:
-        ((kind, value),) = output.items()
-        names += [_name_of(one) for one in value] if kind in _LISTS else [_name_of(value)]
-    values = list(made) if isinstance(made, list | tuple) else [made]
-    known.update((name, value) for name, value in zip(names, values, strict=True) if name is not None)
-
-
-def _name_of(value: Any) -> str | None:
-    return value.get("name", value.get("as_name")) if isinstance(value, Mapping) else None
+def _names(arguments: list[dict[str, Any]]) -> list[str]:
+    """The names in arguments, or in what an operation makes; what an operation makes and nobody reads has one, too."""
+    found: list[str] = []
+    for argument in arguments:
+        ((kind, value),) = argument.items()
+        for one in value if kind in _LISTS else [value] if kind in _NAMED else []:
+            inner = one.get("as_tensor", one)
+            name = inner.get("name", inner.get("as_name"))
+            if name is not None:
+                found.append(name)
+    return found
 
 
 def _operation(target: str) -> Callable[..., Any]:
@@ -214,6 +225,9 @@ def _look_through(nodes: list[dict[str, Any]], path: Path) -> None:
             for kind in put["arg"]:
                 if kind not in known:
                     raise _refused(path, f"an argument {kind.removeprefix('as_')} of {target}")
+        for kind in (kind for output in node["outputs"] for kind in output):
+            if kind not in (*_NAMED, *_LISTS):
+                raise _refused(path, f"what {target} makes: {kind.removeprefix('as_')}")
         if target not in _LEFT_OUT:
             _operation(target)  # there is such a one
 

@@ -1,7 +1,8 @@
 """Regression: students learn a teacher's class and patch features themselves, through a small projector each.
 
-Features are standardised by their mean and spread over the curated images. Nothing keeps the features of a student
-apart but those of its teacher, which do not collapse: there are no prototypes and no centering.
+Features are whitened by what is known of many images (mean away, every direction the same spread), or standardised
+number by number. Nothing keeps the features of a student apart but those of its teacher, which do not collapse: there
+are no prototypes and no centering.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from dinomill.training.losses.regression import class_losses, patch_loss
 from dinomill.training.losses.sigreg import sigreg_terms
 from dinomill.training.network import Regressor, Student
 from dinomill.training.objectives.base import Lesson, Taught, View
+from dinomill.training.objectives.fitted import whiten
 from dinomill.training.objectives.of_features import OfFeatures
 from dinomill.training.schedules import ScheduleValues
 from dinomill.training.step_batch import StepBatch
@@ -40,7 +42,7 @@ class Regression(OfFeatures):
         """A projector for class features and one for patches."""
         del job, tensors
         assert teaching.hidden_dim is not None
-        return Regressor(backbone, teaching.dim, hidden_dim=teaching.hidden_dim)
+        return Regressor(backbone, teaching.whitened_dim or teaching.dim, hidden_dim=teaching.hidden_dim)
 
     def _ready(self) -> None:
         self.compile_if_wanted(self._fitted("classes", "mean").device)
@@ -92,5 +94,7 @@ class Regression(OfFeatures):
         return Seen(embedding_of(seen, network.backbone.pooling), seen.cls, strongest, seen.patches)
 
     def wanted(self, part: str, rows: Tensor) -> Tensor:
-        """Standardised, number by number."""
+        """Whitened, or standardised number by number."""
+        if f"{part}_matrix" in self.frozen_teacher.state_dict():
+            return whiten(rows, self._fitted(part, "mean"), self._fitted(part, "matrix"), unit=False)
         return (rows.float() - self._fitted(part, "mean")) / self._fitted(part, "std")
