@@ -34,7 +34,7 @@ def test_whether_it_helped_is_said_by_both_measures(
     }
     handle = EvaluationHandle(
         folder=Path("evaluation"),
-        config_hash="0",
+        made_of="0",
         scores=(row("starting weights", "start", knn=0.7, linear=0.8),),
         measures=MEASURES,
         gains={"teacher_over_start": gain},
@@ -56,7 +56,7 @@ def test_it_is_said_where_the_pixels_themselves_do_as_well(pixels: float | None,
         scores.append(row("pixels", "pixels", knn=pixels, linear=0.5))
     handle = EvaluationHandle(
         folder=Path("evaluation"),
-        config_hash="0",
+        made_of="0",
         scores=tuple(scores),
         measures=MEASURES,
         gains={},

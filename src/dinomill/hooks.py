@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from dinomill.planning.checks import Request
     from dinomill.planning.measured import Stopwatch
 
-# The sample is the demo's input, not an experiment.
-UNTRACKED = frozenset({"sample"})
+# The sample is the demo's input, not an experiment; registration looks at the registry every time, and opens a run when
+# something changes there.
+UNTRACKED = frozenset({"sample", "registration"})
 
 
 class ProjectHooks:

@@ -83,6 +83,23 @@ def test_the_plan_follows_what_happens(pipeline: Path, capsys: pytest.CaptureFix
     assert "2 of 3 stages to run" in capsys.readouterr().out
 
 
+def test_a_stage_that_always_looks_is_no_news(pipeline: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Registration looks at the registry every time: a plan that always had a stage to run would say nothing."""
+    looking = DVC_YAML.replace(
+        "    outs: [last.txt]", "    outs: [last.txt: {persist: true}]\n    always_changed: true"
+    )
+    after = "  third:\n    cmd: cp last.txt third.txt\n    deps: [last.txt]\n    outs: [third.txt]\n"
+    (pipeline / "dvc.yaml").write_text(looking + after, encoding="utf-8")
+    dvc("repro")
+    steps = {step.stage: step for step in make_plan()}
+    assert {step.verdict for step in steps.values()} == {"up to date"}
+    assert steps["second"].reasons == ("looks outside of DVC each time it is asked",)
+    show(make_plan())
+    assert "Nothing to do" in capsys.readouterr().out
+    (pipeline / "p.yml").write_text("size: 2\n", encoding="utf-8")
+    assert verdicts()["third"] == verdicts()["second"] == "run, if what it waits for changes"
+
+
 def test_without_a_pipeline_the_way_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"no dvc\.yaml"):

@@ -24,6 +24,7 @@ _WORDS = {
     "not in cache": "is not in DVC's cache",
     "update available": "changed",
 }
+_LOOKS = "looks outside of DVC each time it is asked"
 _CODE = ("src/", "pipelines/", "conf/")
 
 
@@ -98,6 +99,8 @@ def make_plan(file: Path = Path("dvc.yaml")) -> list[Step]:
             reasons = (f"after {', '.join(waits_for)}",)
         if verdict != "up to date":
             will_run.add(stage.name)
+        elif stage.always_changed:
+            reasons = (_LOOKS,)
         data = (Path(dep.fs_path) for dep in stage.deps if not str(dep).startswith(_CODE))
         steps.append(Step(stage.name, verdict, reasons, _size(data)))
     return steps
@@ -168,10 +171,13 @@ def _above(stage: Any, order: list[Any]) -> list[str]:
 
 
 def _reasons(changes: list[Any], stamps: set[str]) -> Iterator[str]:
-    """DVC reports ``[{"changed deps": {path: what}}, …, "changed command"]``; a stamp is always made anew."""
+    """DVC reports ``[{"changed deps": {path: what}}, …, "changed command"]``.
+
+    A stamp is always made anew, and what always runs has not changed for that.
+    """
     for change in changes:
         if isinstance(change, str):
-            yield change
+            yield from () if change == "always changed" else (change,)
             continue
         for kind, items in change.items():
             for path, what in items.items():

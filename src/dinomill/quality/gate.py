@@ -90,7 +90,7 @@ def check_table(
         )
     return QualityHandle(
         folder=folder,
-        config_hash=hash_json([config.content_hash(), lines]),
+        made_of=hash_json([config.content_hash(), lines]),
         suite=name,
         rows=len(rows),
         total_rows=total,
