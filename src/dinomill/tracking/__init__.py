@@ -23,7 +23,7 @@ from dinomill.tracking.registry import (
     version_by_alias,
 )
 from dinomill.tracking.run import Run
-from dinomill.tracking.store import current_store, store_at_work
+from dinomill.tracking.store import current_store, holds, store_at_work
 
 __all__ = [
     "DATASET_TAG",
@@ -43,6 +43,7 @@ __all__ = [
     "end_run",
     "find_version",
     "git_commit",
+    "holds",
     "made_tag",
     "open_run",
     "read_version",

@@ -30,7 +30,7 @@ def dvc_version(folder: Path) -> str | None:
         folder: A stage's result, with its handle; relative to the project, or absolute.
     """
     root = project_above(Path.cwd())
-    if root is None or not (folder / HANDLE_NAME).is_file():
+    if root is None or not (root / folder / HANDLE_NAME).is_file():
         return None
     with suppress(ValueError, OSError):
         place = (root / folder).resolve().relative_to(root.resolve()).as_posix()
