@@ -162,10 +162,12 @@ def _scan(root: Path, rows: list[dict[str, Any]]) -> ScanHandle:
     )
 
 
-def test_data_docs_are_built(curated: Any) -> None:
+def test_each_gate_writes_beside_what_it_looked_at_and_the_docs_apart(curated: Any) -> None:
+    """Gates wrote into the folder of another node, which emptied it when it ran alone; and DVC kept clock times."""
     dataset, _ = curated
-    quality = dataset.folder.parent / "quality"
-    assert (quality / "docs" / "index.html").is_file()
-    for suite in ("files", "embeddings", "manifest"):
-        checks = json.loads((quality / f"{suite}.json").read_text())["checks"]
+    root = dataset.folder.parent
+    assert (root / "work/curation/quality/docs/index.html").is_file()
+    for suite, folder in (("files", "quality"), ("embeddings", "embeddings/quality"), ("manifest", "curated/quality")):
+        assert not list((root / folder).rglob("*.html"))
+        checks = json.loads((root / folder / f"{suite}.json").read_text())["checks"]
         assert checks and all(line.startswith("passed") for line in checks)
