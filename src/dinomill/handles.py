@@ -61,6 +61,10 @@ class Handle(BaseModel):
         write_text(path, self.model_dump_json(indent=2) + "\n")
         return path
 
+    def below(self, root: Path) -> Self:
+        """The same with its paths made absolute, for who does not stand in the project's root."""
+        return self.model_copy(update={name: _below(root, getattr(self, name)) for name in type(self).model_fields})
+
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read the handle in ``folder``.
@@ -83,6 +87,19 @@ class Handle(BaseModel):
                 found=str(error).splitlines()[0],
                 action="remove its folder and run its stage again",
             ) from None
+
+
+def _below(root: Path, value: Any) -> Any:
+    """A field's value with the paths in it below a folder."""
+    if isinstance(value, Path):
+        return root / value
+    if isinstance(value, Handle):
+        return value.below(root)
+    if isinstance(value, tuple):
+        return tuple(_below(root, one) for one in value)
+    if isinstance(value, dict):
+        return {name: _below(root, one) for name, one in value.items()}
+    return value
 
 
 def require(handle: Handle | None, stage: str) -> None:

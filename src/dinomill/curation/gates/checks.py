@@ -77,15 +77,7 @@ def check_files(
         fresh_folder(place)
     if len(rows) < total:
         counts = count_broken(scan.files, files_rules(scan_config.preflight.min_side), candidate)
-        look(
-            "files_summary",
-            counts,
-            summary_suite(),
-            config,
-            folder=folder,
-            work=work,
-            index=_SUMMARY_INDEX,
-        )
+        look("files_summary", counts, summary_suite(), config, index=_SUMMARY_INDEX)
     suite = files_suite(scan_config.preflight, scan_config.max_bad_fraction)
     return look("files", rows, suite, config, total=total)
 
@@ -109,14 +101,7 @@ def check_embeddings(embeddings: EmbeddingsHandle, config: GateConfig, *, folder
         spread[piece] = some.std(axis=1)
     rows = pd.DataFrame({"row": row, "norm": norm, "finite": finite, "spread": spread})
     look, total = _looking(folder, work), len(features)
-    return look(
-        "embeddings",
-        rows,
-        embeddings_suite(),
-        config,
-        index=("row",),
-        total=total,
-    )
+    return look("embeddings", rows, embeddings_suite(), config, index=("row",), total=total)
 
 
 def check_manifest(dataset: DatasetHandle, config: GateConfig, *, folder: Path, work: Path) -> QualityHandle:
@@ -131,15 +116,7 @@ def check_manifest(dataset: DatasetHandle, config: GateConfig, *, folder: Path, 
     rows["kept"] = rows["fate"] == Fate.KEPT.value
     if len(rows) < total:
         counts = _manifest_counts(dataset)
-        look(
-            "manifest_summary",
-            counts,
-            summary_suite(),
-            config,
-            folder=folder,
-            work=work,
-            index=_SUMMARY_INDEX,
-        )
+        look("manifest_summary", counts, summary_suite(), config, index=_SUMMARY_INDEX)
     return look("manifest", rows, manifest_suite(), config, total=total)
 
 
