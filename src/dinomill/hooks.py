@@ -84,14 +84,7 @@ class ProjectHooks:
             ConfigError: For any runner but the sequential one.
             ChecksFailed: With everything that has to be put right before anything runs.
         """
-        runner = str(run_params.get("runner"))
-        if "None" not in runner and "SequentialRunner" not in runner:
-            raise ConfigError(
-                "Stages run one after the other: this project takes no other runner than SequentialRunner.",
-                found=runner.strip("<>").split(" ")[0].rsplit(".", 1)[-1],
-                action="leave out --runner; each stage uses all processors by itself. "
-                "(ParallelRunner runs no hooks: tracking and checks would vanish without a word.)",
-            )
+        check_runner(str(run_params.get("runner")))
         # Every path of the configuration starts at the project's root: a notebook in a sub-folder and Airflow stand
         # elsewhere.
         self._at_root.close()
@@ -180,6 +173,24 @@ class ProjectHooks:
 
         place = (self._globals.get("folders") or {}).get(WRITES[stage][0])
         return f"{stage}: {duration(time.monotonic() - self._began)}" + (f", results in {place}" if place else "")
+
+
+def check_runner(runner: str | None) -> None:
+    """Refuse any runner but the sequential one.
+
+    Args:
+        runner: Its name, or what Kedro prints of it.
+
+    Raises:
+        ConfigError: For another.
+    """
+    if runner and "None" not in runner and "SequentialRunner" not in runner:
+        raise ConfigError(
+            "Stages run one after the other: this project takes no other runner than SequentialRunner.",
+            found=runner.strip("<>").split(" ")[0].rsplit(".", 1)[-1],
+            action="leave out --runner; each stage uses all processors by itself. "
+            "(ParallelRunner runs no hooks: tracking and checks would vanish without a word.)",
+        )
 
 
 class StageRuns:

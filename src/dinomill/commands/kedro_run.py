@@ -16,7 +16,9 @@ import click
 from kedro.framework.cli.project import run as kedro_run
 
 from dinomill.commands.failures import shown_to_the_user
+from dinomill.commands.kedro_options import check_filters, run_parameters
 from dinomill.errors import InputError
+from dinomill.hooks import check_runner
 from dinomill.pipeline_registry import STAGES
 
 _LOGGING = Path("conf/logging.yml")
@@ -40,11 +42,13 @@ def _run(**options: Any) -> None:
     for name in names:
         _check_stage(name)
     # The order on the command line does not matter to Kedro; an empty list is the default pipeline.
-    options |= {"pipeline": None, "pipelines": names}
+    options |= {"pipeline": None, "pipelines": names, "load_versions": None}
     signal.signal(signal.SIGTERM, _stop)
     _quiet()
     with shown_to_the_user(" ".join(["kedro run", *names])):
+        check_runner(options["runner"])
         _go_to_project(options.pop("project", None))
+        check_filters(names, options)
         try:
             assert kedro_run.callback is not None
             kedro_run.callback(**options)
@@ -109,7 +113,7 @@ def _go_to_project(named: str | None = None) -> None:
 project_commands.add_command(
     click.Command(
         name="run",
-        params=[*kedro_run.params, _PROJECT],
+        params=[*run_parameters(kedro_run.params), _PROJECT],
         callback=_run,
         help="Run stages: all of them, or those given with --pipelines.",
     )
