@@ -16,6 +16,7 @@ from dinomill.errors import InputError
 from dinomill.planning.checks import ChecksFailed
 from dinomill.planning.measured import Measured, StageMeasured
 from dinomill.planning.prediction import Prediction
+from dinomill.storage.lock import held
 
 DVC_YAML = """
 stages:
@@ -107,6 +108,22 @@ def test_without_a_pipeline_the_way_is_shown(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "dvc.yaml").write_text(DVC_YAML, encoding="utf-8")
     with pytest.raises(InputError, match="no DVC project"):
         make_plan()
+
+
+def test_a_plan_during_a_run_says_what_runs(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It said that DVC could not read the project."""
+    from dvc.repo import Repo
+
+    monkeypatch.chdir(project)
+    dvc("init", "--no-scm", "--quiet")
+    (project / "dvc.yaml").write_text(DVC_YAML, encoding="utf-8")
+    lock = project / "data/work/locks/curation.lock"
+    with Repo() as repo, repo.lock:
+        with held(lock, InputError("busy")), pytest.raises(InputError, match="is at work in this project") as caught:
+            make_plan()
+        assert f"running: curation (process {os.getpid()})" in str(caught.value)
+        with pytest.raises(InputError, match="its lock is held: a `dvc repro`"):
+            make_plan()
 
 
 @pytest.fixture
