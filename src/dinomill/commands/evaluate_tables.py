@@ -81,7 +81,7 @@ def _differences(results: Results, width: int) -> list[Table]:
 
 def _title(results: Results) -> str:
     compared = [one for one in results.measures if any(one.name in found for found in results.gains.values())]
-    points = "in points" if all(measure.percent for measure in compared) else "of per cent in points"
+    points = "in points" if all(measure.percent for measure in compared) else "percentages in points"
     return f"differences on the same images, {points}"
 
 
