@@ -55,6 +55,13 @@ def test_a_stage_has_a_room_under_its_name_everywhere(stage: str) -> None:
     assert list(parameters) == [stage]
 
 
+def test_files_that_an_experiment_may_set_refer_to_no_globals() -> None:
+    """DVC resolves the whole file of `dvc exp run -S FILE:KEY=VALUE`, without Kedro: it knows no `${globals:…}`."""
+    files = [path for path in (PROJECT / "conf").glob("**/parameters*.yml") if "local" not in path.parts]
+    assert len(files) > len(STAGES)
+    assert {path.name for path in files if "${globals:" in path.read_text("utf-8")} == {"parameters_places.yml"}
+
+
 def test_no_catalog_entry_is_versioned_by_kedro() -> None:
     for path in (PROJECT / "conf").glob("**/catalog*.yml"):
         for name, entry in (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).items():

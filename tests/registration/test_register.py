@@ -17,7 +17,8 @@ from dinomill import tracking
 from dinomill.errors import InputError, MachineError
 from dinomill.handles import DatasetHandle, ModelHandle, RegistrationHandle, StudentsHandle
 from dinomill.registration.config import RegistrationConfig
-from dinomill.registration.register import example_table, register_model
+from dinomill.registration.example import example_table
+from dinomill.registration.register import register_model
 from dinomill.serving.predictor import Predictor
 
 
@@ -47,7 +48,7 @@ def test_the_version_is_complete(
     assert "| **small** | student |" in version.description
     assert "80.0 [78.0, 82.0]" in version.description
     assert "- **passed**: kNN of small is 80.0%" in version.description
-    run = client.get_run(registered.run_id)
+    run = client.get_run(version.run_id)
     assert run.info.status == "FINISHED"
     assert {entry.dataset.name for entry in run.inputs.dataset_inputs} == {"curated", "labelled"}
     info = mlflow.models.get_model_info(f"models:/{registered.model}/{version.version}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -29,9 +31,35 @@ MODEL = (
 )
 EVALUATED = (
     "A network: an exported folder, models:/name@alias, weights of DINOv2 or DINOv3 in any form, efficientnet-lite0, "
-    ".onnx, or OpenVINO's .xml. May be repeated."
+    ".onnx, OpenVINO's .xml, or torch.export's .pt2. May be repeated."
 )
 SIZE = "Pixels, a whole number of patches; by default what the model was made for."
+
+
+def examples(*commands: str) -> str:
+    """The last part of a verb's help: commands to copy, each on a line of its own.
+
+    Args:
+        commands: As they are typed; behind three spaces may stand what one does.
+    """
+    lines = (command.partition("   ") for command in commands)
+    shown = [f"  [bold]{command}[/]{gap}{said}" for command, gap, said in lines]
+    return "\n".join([f"Example{'s' if len(shown) > 1 else ''}:", *shown])
+
+
+def _project(value: Path | None) -> None:
+    if value is not None:
+        from dinomill.errors import InputError
+        from dinomill.layers.project import GLOBALS, project_above
+
+        root = project_above(value.absolute())
+        if root is None:
+            raise InputError(
+                f"{value} is not in a dinomill project.",
+                found=f"no {GLOBALS} there or in a folder above",
+                action="name the project's folder, or one in it",
+            )
+        os.chdir(root)
 
 
 def _version(value: bool) -> None:
@@ -47,5 +75,15 @@ def main(
     version: Annotated[
         bool, typer.Option("--version", "-V", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
+    project: Annotated[
+        Path | None,
+        typer.Option(
+            "--project",
+            "-p",
+            metavar="FOLDER",
+            callback=_project,
+            help="Work in this project instead of the one around; other paths start there too.",
+        ),
+    ] = None,
 ) -> None:
     """Options before the verb."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dinomill.errors import DinomillError
+from dinomill.handles import HANDLE_NAME
 
 _FORWARD_SECONDS = 1.5
 
@@ -167,7 +168,7 @@ def networks(request: Request) -> dict[str, Any]:
     dataset = DatasetHandle.load(Path(request["room"]) / "curated")
     teacher = _teacher(request, dataset)
     (student,) = sorted((Path(request["room"]) / "work" / "distillation").glob("*/exported-last/small"))
-    batch = torch.randn(32, dataset.channels, teacher.image_size, teacher.image_size)
+    batch = torch.randn(32, len(teacher.mean), teacher.image_size, teacher.image_size)
     rates = {}
     for name, folder in (("teacher", teacher.folder), ("student", student)):
         model = load(folder).eval()
@@ -191,7 +192,7 @@ def _teacher(request: Request, dataset: Any) -> Any:
     from dinomill.training.hand_on import adopt
 
     config = PretrainingConfig.parse(request["stages"]["pretraining"], where="the plan")
-    if (config.output / "handle.json").is_file():
+    if (config.output / HANDLE_NAME).is_file():
         return ModelHandle.load(config.output)
     handle = adopt(resolved(dataset, None, config), dataset, student="student", name="teacher", output=config.output)
     handle.save()

@@ -120,11 +120,22 @@ def _lineage(model: ModelHandle, curated: DatasetHandle, tags: Mapping[str, str]
         "curated": f"{curated.images:,} images kept of {curated.pool_images:,} looked at",
         "pool": ", ".join(f"`{source}`" for source in curated.sources),
         "git commit": f"`{tags['git_commit']}`" if "git_commit" in tags else None,
-        "training run": f"`{model.run_id}`" if model.run_id else None,
-        "configuration": f"`{model.config_hash}`",
+        "training run": f"`{tags['training_run']}`" if "training_run" in tags else None,
+        "made of": f"`{model.made_of}`, the hash of its settings and its data",
+        "in DVC": _in_dvc(tags),
     }
     lines = [f"| {key} | {value} |" for key, value in rows.items() if value]
     return "\n".join(["### Lineage", "", "| | |", "|---|---|", *lines])
+
+
+def _in_dvc(tags: Mapping[str, str]) -> str | None:
+    """DVC's names of the folders, by which they are found again: ``git log -S`` finds the lock that has them."""
+    names = {"dvc_curated": "dataset", "dvc_model": "weights", "dvc_evaluation": "evaluation"}
+    found = [f"{name} `{tags[tag]}`" for tag, name in names.items() if tag in tags]
+    if not found:
+        return None
+    remote = f"; remote `{tags['dvc_remote']}`" if "dvc_remote" in tags else ""
+    return ", ".join(found) + remote + ". `git log -S HASH -- dvc.lock conf` finds the commit with it"
 
 
 def _licence(licence: str | None) -> str:

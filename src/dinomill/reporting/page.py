@@ -24,6 +24,7 @@ from dinomill.handles import (
     ReportHandle,
     StudentsHandle,
 )
+from dinomill.images.labelled import root_of
 from dinomill.reporting.attached import attach_pages
 from dinomill.reporting.config import ReportingConfig
 from dinomill.reporting.curation import view_curation
@@ -33,7 +34,7 @@ from dinomill.reporting.planted import score_planted
 from dinomill.reporting.scores import view_scores, view_sets
 from dinomill.reporting.training import view_training
 from dinomill.storage.atomic import write_text
-from dinomill.storage.hashing import hash_file
+from dinomill.storage.hashing import hash_file, hash_json
 
 PAGE_NAME = "index.html"
 
@@ -55,6 +56,11 @@ class RunHandles:
         left = Left(self.curated, self.teacher, self.students, self.evaluation, self.registration, self.package)
         return left.earlier()
 
+    def made_of(self, config: ReportingConfig) -> str:
+        """What a page of them depends on."""
+        handles = (self.curated, self.teacher, self.students, self.evaluation, self.registration, self.package)
+        return hash_json([config.model_dump(mode="json", exclude={"output"}), [one.made_of for one in handles]])
+
     def label_of_champion(self) -> str:
         """The champion's name in evaluation's files."""
         return f"student-{self.students.champion}"
@@ -72,9 +78,7 @@ def build_report(run: RunHandles, config: ReportingConfig) -> ReportHandle:
     """
     page = config.output / PAGE_NAME
     write_text(page, render_page(run, config))
-    handle = ReportHandle(
-        folder=config.output, config_hash=config.content_hash(), page=page, page_sha256=hash_file(page)
-    )
+    handle = ReportHandle(folder=config.output, made_of=run.made_of(config), page=page, page_sha256=hash_file(page))
     handle.save()
     return handle
 
@@ -84,8 +88,8 @@ def render_page(run: RunHandles, config: ReportingConfig) -> str:
     models = [*(["start"] if run.teacher.start else []), "teacher", run.label_of_champion()]
     labelled = Path(run.labelled) if run.labelled and "://" not in run.labelled else None
     pictures: dict[str, Sequence[Any]] = {"neighbours": (), "patches": ()}
-    if labelled is not None and labelled.is_dir():
-        arguments = (run.evaluation, labelled, models, run.curated, config)
+    if labelled is not None and labelled.exists():
+        arguments = (run.evaluation, root_of(labelled), models, run.curated, config)
         pictures = {"neighbours": view_neighbours(*arguments), "patches": view_patches(*arguments)}
     planted = score_planted(run.curated, config.planted)
     champion = run.students.students.get(run.students.champion)

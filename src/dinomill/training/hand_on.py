@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import sys
 from contextlib import nullcontext, suppress
@@ -78,8 +77,16 @@ def run_job(job: TrainingJob, launcher: LauncherConfig, dataset: DatasetHandle) 
             config=launcher,
             environment=NOT_TRACKED if apart else {},
             s3=runtime.mirror is not None or runtime.loader.shards is not None,
-            places=[job.dataset],
+            places=places_of(job),
         )
+
+
+def places_of(job: TrainingJob) -> list[Path]:
+    """What the workers of a job read and write besides its work folder; they may be on other machines."""
+    named = [job.labelled, None if job.cache is None else job.cache.folder]
+    # What is no path of this machine is a name that means the same elsewhere.
+    given = [Path(address) for address in (job.teacher, job.initial) if address and Path(address).exists()]
+    return [job.dataset, *given, *(place for place in named if place is not None)]
 
 
 def refuse_replaced_teacher(job: TrainingJob) -> None:
@@ -142,11 +149,13 @@ def adopt(
     step = int(summary["step"])
     backbone = load_backbone(output)
     shown = preprocessing(job, dataset)
+    weights = hash_file(output / WEIGHTS_NAME)
+    tracking.attach().set_tags(tracking.made_tag(name, weights))
     return ModelHandle(
         folder=output,
-        config_hash=hash_json(job.result_identity()),
+        made_of=hash_json(job.result_identity()),
         name=name,
-        weights_sha256=hash_file(output / WEIGHTS_NAME),
+        weights_sha256=weights,
         parameters=sum(parameter.numel() for parameter in backbone.parameters()),
         embed_dim=pooled_dim(backbone.embed_dim, backbone.config.pooling),
         image_size=shown.image_size,
@@ -160,7 +169,6 @@ def adopt(
         teacher_sha256=job.teacher_sha256,
         initial=initial,
         initial_sha256=job.initial_sha256,
-        run_id=os.environ.get("MLFLOW_RUN_ID"),
         licence=job.licence,
         origin=job.origin,
     )
