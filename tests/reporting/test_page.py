@@ -142,7 +142,15 @@ def test_pages_of_other_stages_are_beside_the_report_when_they_are_there(run: An
 
 @pytest.mark.parametrize("count", [0, 3])
 def test_extent_follows_the_configuration(run: Any, output: Path, count: int) -> None:
-    config = run.config(output, kept_images=count, removed_images=count, duplicate_pairs=count, queries=0, pca_images=0)
+    config = run.config(
+        output,
+        kept_images=count,
+        removed_images=count,
+        duplicate_pairs=count,
+        queries=0,
+        pca_images=0,
+        confused_pairs=0,
+    )
     page = render_page(run.handles, config)
     sheets = 3  # exact, near, irrelevant; and the kept ones
     assert page.count("<img") == count * (sheets + 1) + 2 * count
