@@ -64,7 +64,7 @@ def test_every_network_that_could_be_used_is_a_point_and_beaten_ones_are_named()
         "student small": (0.4, True),
         "student wide": (0.7, False),
     }
-    assert "better than student small, teacher and net & <co>. student wide is beaten in both." in size.sentence
+    assert "better than student small, teacher and net & <co>. Beaten in both: student wide." in size.sentence
     assert {point.name: point.cost for point in time.points}["student small"] == pytest.approx(1.25)
     assert time.note == "a <chip>"
 
@@ -73,7 +73,7 @@ def test_places_follow_the_values_and_names_are_escaped() -> None:
     size = view_tradeoffs(_table(ROWS, KNN))[0]
     drawn = ElementTree.fromstring(size.svg)  # well-formed: names are escaped
     assert "net & <co>" in {(one.text or "").strip() for one in drawn.iter()}
-    assert "beaten" in drawn.attrib["aria-label"]
+    assert "Beaten" in drawn.attrib["aria-label"]
     circles = [one for one in drawn.iter() if one.tag.endswith("circle")]
     by_cost = sorted(zip(size.points, circles, strict=True), key=lambda pair: pair[0].cost)
     for (cheap, one), (dear, other) in pairwise(by_cost):

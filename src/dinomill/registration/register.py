@@ -2,6 +2,7 @@
 
 <output>/handle.json       RegistrationHandle
 <output>/model_card.md     what the version's page shows
+<output>/cards/<name>.md   the card of the teacher and of every student
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from dinomill.handles import (
 from dinomill.licences import of_handle, warn_if_unknown
 from dinomill.models.known import UNKNOWN_LICENCE
 from dinomill.registration.card import model_summary, version_card
+from dinomill.registration.cards import all_cards
 from dinomill.registration.config import CANDIDATE, CHAMPION, RegistrationConfig
 from dinomill.registration.gate import Champion, Check, gated, judge, labelled_tag
 from dinomill.scores import ModelScore
@@ -68,7 +70,7 @@ def register_model(
         champion = Champion(other.version, other.tags) if other else None
         checks = judge(score, evaluation, champion, config.gate)
         tags = _tags(model, evaluation, checks, config)
-        card = version_card(config.name, model, curated, evaluation, checks, tags)
+        card = version_card(config.name, model, curated, evaluation, checks, tags, config.watts)
         version = _find_or_register(run, model, _measured(model, config, evaluation), tags, card, config)
         tracking.set_alias(store, config.name, CANDIDATE, version.version)
         passed = all(check.passed for check in checks)
@@ -81,7 +83,8 @@ def register_model(
         run.set_tags({"registered": version.uri, "gate": "passed" if passed else "failed"})
         champion_now = tracking.version_by_alias(store, config.name, CHAMPION)
     is_champion = champion_now is not None and champion_now.version == version.version
-    return _write(version, model, checks, card, is_champion, config)
+    cards = all_cards(teacher, students, curated, evaluation, watts=config.watts)
+    return _write(version, model, checks, card, cards, is_champion, config)
 
 
 def check_export(model: ModelHandle) -> None:
@@ -244,6 +247,7 @@ def _write(
     model: ModelHandle,
     checks: tuple[Check, ...],
     card: str,
+    cards: dict[str, str],
     is_champion: bool,
     config: RegistrationConfig,
 ) -> RegistrationHandle:
@@ -264,5 +268,8 @@ def _write(
     )
     with atomic_folder(config.output) as folder:
         write_text(folder / "model_card.md", f"# {config.name} version {version.version}\n\n{card}")
+        (folder / "cards").mkdir()
+        for name, text in cards.items():
+            write_text(folder / "cards" / f"{name}.md", text)
         write_text(folder / "handle.json", handle.model_dump_json(indent=2) + "\n")
     return handle

@@ -23,6 +23,8 @@ from dinomill.handles import (
     ReportHandle,
     StudentsHandle,
 )
+from dinomill.registration.card_of import model_card
+from dinomill.registration.card_parts import ModelCard
 from dinomill.reporting.attached import attach_pages
 from dinomill.reporting.attention import has_attention
 from dinomill.reporting.config import ReportingConfig
@@ -114,6 +116,7 @@ def render_page(run: RunHandles, config: ReportingConfig) -> str:
             teacher=run.teacher,
             champion=champion,
             registration=run.registration,
+            cards=_cards(run, config),
             package=run.package,
             guide=_guide(config.output),
             attached=attach_pages(run.curated, config.quality, config.output),
@@ -138,6 +141,12 @@ def _pictures(run: RunHandles, config: ReportingConfig) -> dict[str, Any]:
         found |= {"neighbours": view_neighbours(*arguments), "patches": view_patches(*arguments)}
         found["show"] = LabelledPictures(place, run.curated, config.thumbnail)
     return found
+
+
+def _cards(run: RunHandles, config: ReportingConfig) -> list[tuple[str, ModelCard]]:
+    """The card of every network, with what people call it."""
+    models = [("teacher", run.teacher), *((f"student {name}", one) for name, one in run.students.students.items())]
+    return [(name, model_card(one, run.curated, run.evaluation, watts=config.watts)) for name, one in models]
 
 
 def _guide(output: Path) -> str | None:

@@ -92,8 +92,9 @@ def _tradeoff(
     )
     dots = [Dot(one.name, one.cost, one.figure, _TONES[one.kind], one.on_front) for one in points]
     sentence = _sentence(points, "smaller" if cost == "size" else "faster")
-    svg = scatter(dots, measure, x_label=label, title=f"{measure.title} against {label}. {sentence}")
-    return Tradeoff(f"{measure.title} against {cost}", svg, sentence, note, points)
+    svg = scatter(dots, measure, x_label=label, title=f"{measure.head} against {label}. {sentence}")
+    less = "" if measure.higher_is_better else "; less is better"
+    return Tradeoff(f"{measure.head} against {cost}{less}", svg, sentence, note, points)
 
 
 def _sentence(points: Sequence[Point], cheaper: str) -> str:
@@ -101,7 +102,7 @@ def _sentence(points: Sequence[Point], cheaper: str) -> str:
     best = sorted((one for one in points if one.on_front), key=lambda one: one.cost)
     beaten = [one.name for one in points if not one.on_front]
     said = f"Nothing here is both {cheaper} and better than {_listed([one.name for one in best])}."
-    return f"{said} {_listed(beaten)} {'is' if len(beaten) == 1 else 'are'} beaten in both." if beaten else said
+    return f"{said} Beaten in both: {_listed(beaten)}." if beaten else said
 
 
 def _listed(names: Sequence[str]) -> str:
