@@ -27,16 +27,18 @@ def test_the_last_point_is_the_tables(run: Any) -> None:
 
 def test_trainings_on_shares_are_shown_where_they_were_made(tmp_path: Path) -> None:
     knn = (Measure(name="knn", title="kNN"),)
-    assert view_curated(None, knn) == () and view_curated(tmp_path, knn) == ()
-    rows = [{"images": images, "seed": seed, "knn": value} for images, seed, value in
+    assert view_curated(None, knn, "d") == () and view_curated(tmp_path, knn, "d") == ()
+    rows = [{"data": "d", "images": images, "seed": seed, "knn": value} for images, seed, value in
             [(500, 0, 0.60), (500, 1, 0.62), (1000, 0, 0.66), (1000, 1, 0.65)]]  # fmt: skip
     results = tmp_path / "results.jsonl"
     results.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (view,) = view_curated(tmp_path, knn)
+    other = rows[0] | {"data": "another dataset", "knn": 0.1}
+    results.write_text(results.read_text() + json.dumps(other) + "\n")
+    (view,) = view_curated(tmp_path, knn, "d")
     assert view.title == "kNN against curated images" and view.legend == ()
     assert "from 500 to 1,000 curated images, +4.5 points." in view.sentences[0]
     results.write_text(json.dumps(rows[0]) + "\n")
-    assert view_curated(tmp_path, knn) == ()  # one point is no curve
+    assert view_curated(tmp_path, knn, "d") == ()  # one point is no curve
     results.write_text('{"images": "many"}\n')
     with pytest.raises(InputError, match=r"results\.jsonl is not what benchmarks/curated_shares\.py writes"):
-        view_curated(tmp_path, knn)
+        view_curated(tmp_path, knn, "d")

@@ -50,11 +50,12 @@ def view_labels(evaluation: EvaluationHandle) -> tuple[GrowthView, ...]:
     return tuple(one for one in found if one is not None)
 
 
-def view_curated(folder: Path | None, measures: Sequence[Measure]) -> tuple[GrowthView, ...]:
+def view_curated(folder: Path | None, measures: Sequence[Measure], dataset_sha256: str) -> tuple[GrowthView, ...]:
     """What trainings on shares of the curated set reached; none without results.
 
     Args:
         folder: Where the script worked; None: nowhere.
+        dataset_sha256: Of the curated set; what was trained on another one is left out.
         measures: Of the evaluation, for their titles.
 
     Raises:
@@ -66,7 +67,8 @@ def view_curated(folder: Path | None, measures: Sequence[Measure]) -> tuple[Grow
     try:
         for line in (folder / RESULTS).read_text(encoding="utf-8").splitlines():
             row: dict[str, Any] = json.loads(line)
-            by_images.setdefault(int(row["images"]), []).append(float(row["knn"]))
+            if row["data"] == dataset_sha256:
+                by_images.setdefault(int(row["images"]), []).append(float(row["knn"]))
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{folder / RESULTS} is not what benchmarks/curated_shares.py writes.",

@@ -111,7 +111,7 @@ def render_page(run: RunHandles, config: ReportingConfig) -> str:
             ],
             scores=view_scores(run.evaluation),
             by_labels=view_labels(run.evaluation),
-            by_curated=view_curated(config.curated_shares, run.evaluation.measures),
+            by_curated=view_curated(config.curated_shares, run.evaluation.measures, run.curated.manifest_sha256),
             sets=view_sets(run.evaluation),
             teacher=run.teacher,
             champion=champion,
