@@ -35,7 +35,7 @@ def spent(history: Path, watts: float | None = None) -> Spent:
     if not {"images", "images_per_second"} <= set(names):
         return Spent(None, None, "the curve of the training has no speed")
     wanted = [name for name in ("images", "images_per_second", "gpu_watts", "cpu_joules") if name in names]
-    columns = {name: column.to_numpy().astype(float) for name, column in _columns(history, wanted).items()}
+    columns = _columns(history, wanted)
     rows = np.isfinite(columns["images_per_second"]) & (columns["images_per_second"] > 0)
     if not rows.any():
         return Spent(None, None, "the curve of the training has no speed")
@@ -59,7 +59,7 @@ def spent(history: Path, watts: float | None = None) -> Spent:
 
 def _columns(history: Path, names: list[str]) -> dict[str, Figures]:
     table = pq.read_table(history, columns=names)
-    return {name: table[name] for name in names}
+    return {name: table[name].to_numpy().astype(np.float64) for name in names}
 
 
 def _counted(joules: Figures) -> float:
