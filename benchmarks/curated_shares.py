@@ -1,6 +1,7 @@
 """How many images would help: `python benchmarks/curated_shares.py`, after a run's curation.
 
-    python benchmarks/curated_shares.py [--shares 0.125,0.25,0.5,1] [--seeds 2] [--environment base]
+    python benchmarks/curated_shares.py [--shares 0.125,0.25,0.5,1] [--seeds 2] [--steps N] [--environment base]
+    kedro run --pipelines reporting                                                 # draws them on the page
 
 Trains the environment's pretraining anew on shares of its curated set, each for as many steps, and scores the class of
 labelled images by their neighbours (the protocol `knn`; queries are the split `test`). Shares of one seed are nested:
@@ -8,7 +9,8 @@ the images of a smaller one lie in the larger. A smaller share is seen more ofte
 differs is how many different images there were.
 
 Killed and started again it continues: finished trainings stand in <work>/results.jsonl, others have their checkpoints.
-The report draws the results at its next run (`reporting.curated_shares`). A table for people; the last line is JSON.
+A table for people; the last line is JSON. The report draws the results of the longest trainings that are there
+(`reporting.curated_shares`); DVC does not know of them.
 
 <work>/results.jsonl    a line a training: data, share, images, seed, steps, knn
 <work>/<hash>/          datasets and checkpoints; may be removed
@@ -74,7 +76,8 @@ class Shares:
         return str(self._given.environment)
 
     def _changes(self, seed: int) -> tuple[dict[str, Any], ...]:
-        return (self._given.small, _QUIET, {"seed": seed})
+        steps = {} if self._given.steps is None else {"steps": self._given.steps}
+        return (self._given.small, _QUIET, {"seed": seed} | steps)
 
     def _trained(self, images: int, seed: int, work: Path) -> dict[str, Any]:
         dataset = some_of(self._dataset, images, seed, work / "dataset", kept=True)
@@ -117,6 +120,7 @@ def main() -> None:
     parser.add_argument("--environment", default="base", help="whose pretraining: a folder of conf/")
     parser.add_argument("--shares", default="0.125,0.25,0.5,1", help="of the curated images, with commas between")
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--steps", type=int, help="of every training; the environment's own by default")
     parser.add_argument("--work", type=Path, default=Path("data/work/curated_shares"), help="results and checkpoints")
     given = parser.parse_args()
     torch.set_num_threads(1)

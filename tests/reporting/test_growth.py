@@ -28,10 +28,12 @@ def test_the_last_point_is_the_tables(run: Any) -> None:
 def test_trainings_on_shares_are_shown_where_they_were_made(tmp_path: Path) -> None:
     knn = (Measure(name="knn", title="kNN"),)
     assert view_curated(None, knn, "d") == () and view_curated(tmp_path, knn, "d") == ()
-    rows = [{"data": "d", "images": images, "seed": seed, "knn": value} for images, seed, value in
+    rows = [{"data": "d", "steps": 320, "images": images, "seed": seed, "knn": value} for images, seed, value in
             [(500, 0, 0.60), (500, 1, 0.62), (1000, 0, 0.66), (1000, 1, 0.65)]]  # fmt: skip
     results = tmp_path / "results.jsonl"
     results.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shorter = rows[0] | {"steps": 20, "knn": 0.2}
+    results.write_text(results.read_text() + json.dumps(shorter) + "\n")
     other = rows[0] | {"data": "another dataset", "knn": 0.1}
     results.write_text(results.read_text() + json.dumps(other) + "\n")
     (view,) = view_curated(tmp_path, knn, "d")

@@ -63,11 +63,12 @@ def view_curated(folder: Path | None, measures: Sequence[Measure], dataset_sha25
     """
     if folder is None or not (folder / RESULTS).is_file():
         return ()
-    by_images: dict[int, list[float]] = {}
+    by_steps: dict[int, dict[int, list[float]]] = {}
     try:
         for line in (folder / RESULTS).read_text(encoding="utf-8").splitlines():
             row: dict[str, Any] = json.loads(line)
             if row["data"] == dataset_sha256:
+                by_images = by_steps.setdefault(int(row["steps"]), {})
                 by_images.setdefault(int(row["images"]), []).append(float(row["knn"]))
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
@@ -76,7 +77,10 @@ def view_curated(folder: Path | None, measures: Sequence[Measure], dataset_sha25
             action="remove it and run the script again, or set reporting.curated_shares to null",
         ) from None
     measure = next((one for one in measures if one.name == "knn"), Measure(name="knn", title="kNN"))
-    view = _view(measure, {"trained for as many steps": by_images}, "curated images")
+    if not by_steps:
+        return ()
+    steps = max(by_steps)  # what was tried shorter before says less
+    view = _view(measure, {f"trained for {steps:,} steps each": by_steps[steps]}, "curated images")
     return () if view is None else (view,)
 
 

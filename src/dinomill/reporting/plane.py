@@ -80,9 +80,9 @@ class _Plane:
         ends = f'x1="{x:.1f}" x2="{x:.1f}" y1="{self.up(figure.low):.1f}" y2="{self.up(figure.high):.1f}"'
         return f'<line class="whisker tone{tone}" {ends}/>' if figure.high > figure.low else ""
 
-    def circle(self, cost: float, value: float, kind: str, radius: float) -> str:
+    def circle(self, cost: float, value: float, kind: str, radius: float, told: str) -> str:
         place = f'cx="{self.across(cost):.1f}" cy="{self.up(value):.1f}"'
-        return f'<circle class="{kind}" {place} r="{radius:g}"/>'
+        return f'<circle class="{kind}" {place} r="{radius:g}"><title>{escape(told)}</title></circle>'
 
 
 def scatter(dots: Sequence[Dot], measure: Measure, *, x_label: str, title: str) -> str:
@@ -101,7 +101,9 @@ def scatter(dots: Sequence[Dot], measure: Measure, *, x_label: str, title: str) 
     parts.append(f'<path class="front" d="{_steps(dots, plane)}"/>')
     for dot in dots:
         parts.append(plane.whisker(dot.cost, dot.figure, dot.tone))
-        parts.append(plane.circle(dot.cost, dot.figure.value, f"{'dot' if dot.best else 'ring'} tone{dot.tone}", 5))
+        kind = f"{'dot' if dot.best else 'ring'} tone{dot.tone}"
+        told = f"{dot.name}: {dot.figure.show(measure)}; {dot.cost:,.4g} {x_label}"
+        parts.append(plane.circle(dot.cost, dot.figure.value, kind, 5, told))
     parts += _labels(dots, plane)
     return "".join([*parts, "</svg>"])
 
@@ -125,7 +127,8 @@ def growth_chart(curves: Sequence[Growth], measure: Measure, *, x_label: str, ti
         parts.append(f'<polyline class="line tone{curve.tone}" points="{line}"/>')
         for number, figure in curve.points:
             parts.append(plane.whisker(number, figure, curve.tone))
-            parts.append(plane.circle(number, figure.value, f"dot tone{curve.tone}", 4))
+            told = f"{curve.name}: {figure.show(measure)} with {number:,} {x_label}"
+            parts.append(plane.circle(number, figure.value, f"dot tone{curve.tone}", 4, told))
     return "".join([*parts, "</svg>"])
 
 
@@ -155,7 +158,8 @@ def _labels(dots: Sequence[Dot], plane: _Plane) -> Iterator[str]:
         name = dot.name if len(dot.name) <= _LONGEST else f"{dot.name[: _LONGEST - 1]}…"
         box = _room(x, y, _LETTER * len(name), taken)
         taken.append(box)
-        yield f'<text class="label small" x="{box[0]:.1f}" y="{(box[1] + box[3]) / 2 + 4:.1f}">{escape(name)}</text>'
+        place = f'x="{box[0]:.1f}" y="{(box[1] + box[3]) / 2 + 4:.1f}"'
+        yield f'<text class="label small tone{dot.tone}" {place}>{escape(name)}</text>'
 
 
 def _room(x: float, y: float, width: float, taken: Sequence[Box]) -> Box:
