@@ -54,7 +54,9 @@ class Shares:
         self._given, self._dataset = given, dataset
         self._file = given.work / "results.jsonl"
         lines = self._file.read_text(encoding="utf-8").splitlines() if self._file.exists() else []
-        self._done = {(row["key"], row["seed"]): row for row in map(json.loads, lines)}
+        self._done: dict[tuple[str, int], dict[str, Any]] = {}
+        for row in map(json.loads, lines):
+            self._done[row["key"], row["seed"]] = row
 
     def __call__(self, share: float, seed: int) -> dict[str, Any]:
         """What a training reached."""

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dinomill.models.layers import Block
 from dinomill.models.vision_transformer import VisionTransformer
 
 
@@ -23,13 +24,16 @@ def class_attention(model: VisionTransformer, x: Tensor) -> Tensor:
         the share that goes to patches.
     """
     seen: list[tuple[Any, ...]] = []
-    attention = model.blocks[-1].attn
+    last = model.blocks[-1]
+    assert isinstance(last, Block)
+    attention = last.attn
     hook = attention.register_forward_pre_hook(lambda _, arguments: seen.append(arguments))
     try:
         model.forward_features(x)
     finally:
         hook.remove()
     tokens, layout, turns = seen[0]
-    weights: Tensor = attention.of_class_tokens(tokens, layout[0], turns[0])
+    weights = attention.of_class_tokens(tokens, layout[0], turns[0])
     rows, columns = (side // model.patch_size for side in x.shape[-2:])
-    return weights[:, :, 1 + model.num_register_tokens :].unflatten(2, (rows, columns))
+    patches = weights[:, :, 1 + model.num_register_tokens :]
+    return patches.reshape(*patches.shape[:2], rows, columns)

@@ -80,7 +80,9 @@ def view_curated(folder: Path | None, measures: Sequence[Measure], dataset_sha25
     if not by_steps:
         return ()
     steps = max(by_steps)  # what was tried shorter before says less
-    view = _view(measure, {f"trained for {steps:,} steps each": by_steps[steps]}, "curated images")
+    seeds = max(len(values) for values in by_steps[steps].values())
+    made = f"trained for {steps:,} steps each, {seeds} seed{'s' if seeds > 1 else ''}"
+    view = _view(measure, {made: by_steps[steps]}, "curated images")
     return () if view is None else (view,)
 
 

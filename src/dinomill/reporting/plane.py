@@ -11,9 +11,10 @@ from dinomill.reporting.charts import nice_ticks
 from dinomill.scores import Figure, Measure
 
 _WIDTH, _HEIGHT = 480, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 50, 18, 16, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 18, 16, 44
 _LETTER, _LINE = 7.4, 14.0  # of a label, pixels
 _LONGEST = 30
+_LEAST_SPAN = 0.08  # of an axis of fractions
 _TENTHS = (1, 2, 5)  # ticks of a decade
 
 Box = tuple[float, float, float, float]
@@ -46,10 +47,13 @@ class _Plane:
         costs: Along the logarithmic axis, above 0.
         figures: Upwards, with their intervals.
         margin: Factor that the axis reaches beyond the outermost ones, so that dots are not cut in halves.
+        least: What the upward axis spans at least: noise drawn large would look like a finding.
     """
 
-    def __init__(self, costs: Sequence[float], figures: Sequence[Figure], margin: float) -> None:
-        self._ticks = nice_ticks(min(one.low for one in figures), max(one.high for one in figures))
+    def __init__(self, costs: Sequence[float], figures: Sequence[Figure], margin: float, least: float = 0.0) -> None:
+        low, high = min(one.low for one in figures), max(one.high for one in figures)
+        room = max(least - (high - low), 0.0) / 2
+        self._ticks = nice_ticks(low - room, high + room)
         self._low, self._high = min(costs) / margin, max(costs) * margin
 
     def across(self, cost: float) -> float:
@@ -120,7 +124,8 @@ def growth_chart(curves: Sequence[Growth], measure: Measure, *, x_label: str, ti
     numbers = sorted({number for curve in curves for number, _ in curve.points})
     if len(numbers) < 2:
         return ""
-    plane = _Plane(numbers, [figure for curve in curves for _, figure in curve.points], 1.08)
+    figures = [figure for curve in curves for _, figure in curve.points]
+    plane = _Plane(numbers, figures, 1.08, _LEAST_SPAN if measure.percent else 0.0)
     parts = plane.frame(measure, x_label, title, numbers)
     for curve in curves:
         line = " ".join(f"{plane.across(number):.1f},{plane.up(figure.value):.1f}" for number, figure in curve.points)
