@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,18 +45,15 @@ class Confusion:
     pairs: tuple[ConfusedPair, ...]
 
 
-def view_confusions(
-    evaluation: EvaluationHandle, models: Sequence[str], pairs: int, folder: Path | None = None
-) -> tuple[Confusion, ...]:
-    """The confusions of some models by the first measure that names classes; none where nothing does.
+def view_confusions(evaluation: EvaluationHandle, models: Sequence[str], pairs: int) -> tuple[Confusion, ...]:
+    """The confusions of some models on the labelled images, by the first measure that names classes; none without one.
 
     Args:
         evaluation: Its handle.
         models: Rows by their labels in evaluation's files; all are drawn in one order of classes.
         pairs: Worst pairs that are told.
-        folder: Of a further set; None: the labelled images.
     """
-    path = (folder or evaluation.folder) / "images.parquet"
+    path = evaluation.folder / "images.parquet"
     if not path.is_file() or len(evaluation.classes) < 2:
         return ()
     table = pq.read_table(path)
