@@ -9,9 +9,10 @@ Then, at the size of a real set (`--cached`, 50,000 features of four blocks by d
 paper's grid of 52 linear heads, in seconds of the clock on the threads that there are; kNN is held against FAISS' brute
 force, query by query.
 
-Prints seconds of the clock and of the processor; the last line is JSON: `knn_ratio` and `linear_ratio` (scikit-learn's over ours), `knn_agreement`
-(share of equal predictions), `linear_accuracy_difference` (points, ours minus theirs, at the strength that each chose),
-`knn_seconds` and `grid_seconds` (with `_cpu_`: of the processor), `faiss_differences` (queries).
+Prints seconds of the clock and of the processor; the last line is JSON: `knn_ratio` and `linear_ratio` (scikit-
+learn's over ours), `knn_agreement` (share of equal predictions), `linear_accuracy_difference` (points, ours minus
+theirs, at the strength that each chose), `knn_seconds` and `grid_seconds` (with `_cpu_`: of the processor),
+`faiss_differences` (queries).
 """
 
 from __future__ import annotations

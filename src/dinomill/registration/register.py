@@ -2,6 +2,7 @@
 
 <output>/handle.json       RegistrationHandle
 <output>/model_card.md     what the version's page shows
+<output>/cards/<name>.md   the card of the teacher and of every student
 
 Its effect lies in the registry, which can be emptied, restored or edited while nothing that DVC watches changes. So it
 looks there every time; where the version is there and all was decided before, it does no more than say what is so.
@@ -27,6 +28,7 @@ from dinomill.handles import (
 from dinomill.licences import of_handle, warn_if_unknown
 from dinomill.models.known import UNKNOWN_LICENCE
 from dinomill.registration.card import model_summary, version_card
+from dinomill.registration.cards import Texts, texts_of
 from dinomill.registration.config import CANDIDATE, CHAMPION, RegistrationConfig
 from dinomill.registration.decision import decided, decision_tags, made_of
 from dinomill.registration.example import example_table
@@ -72,7 +74,8 @@ def register_model(
     checks = None if known is None else decided(known.tags, asked)
     if known is not None and checks is not None and CANDIDATE in known.aliases and _is_intact(store, known):
         log.info("%s is in the registry, as it was decided.", known.uri)
-        return _write(known, model, checks, _card(model, curated, evaluation, checks, config), asked, config)
+        texts = texts_of(model, teacher, students, curated, evaluation, checks, config)
+        return _write(known, model, checks, texts, asked, config)
     with _run(store, config) as run:
         _log_lineage(run, curated, evaluation)
         present = tracking.version_by_alias(store, config.name, CHAMPION)
@@ -80,7 +83,7 @@ def register_model(
         champion = Champion(other.version, other.tags) if other else None
         checks = judge(score, evaluation, champion, config.gate)
         tags = _tags(store, model, students, evaluation, curated, checks, config) | decision_tags(asked, checks)
-        card = version_card(config.name, model, curated, evaluation, checks, tags)
+        card = version_card(config.name, model, curated, evaluation, checks, tags, config.watts)
         version = _find_or_register(run, model, _measured(model, config, evaluation), tags, card, config)
         tracking.set_alias(store, config.name, CANDIDATE, version.version)
         passed = all(check.passed for check in checks)
@@ -92,7 +95,8 @@ def register_model(
             log.warning("%s fails the gate now, and stays champion until another version passes it.", version.uri)
         run.set_tags({"registered": version.uri, "gate": "passed" if passed else "failed"})
     now = tracking.read_version(store, version)
-    return _write(now, model, checks, _card(model, curated, evaluation, checks, config), asked, config)
+    texts = texts_of(model, teacher, students, curated, evaluation, checks, config)
+    return _write(now, model, checks, texts, asked, config)
 
 
 def check_export(model: ModelHandle) -> None:
@@ -212,18 +216,6 @@ def _tags(
     return {key: value for key, value in tags.items() if value}
 
 
-def _card(
-    model: ModelHandle,
-    curated: DatasetHandle,
-    evaluation: EvaluationHandle,
-    checks: tuple[Check, ...],
-    config: RegistrationConfig,
-) -> str:
-    """The card that lies beside the handle: without commits and runs, which differ where the result is the same."""
-    licence = {"licence": of_handle(model).licence or UNKNOWN_LICENCE}
-    return version_card(config.name, model, curated, evaluation, checks, licence)
-
-
 def _find_or_register(
     run: tracking.Run,
     model: ModelHandle,
@@ -265,7 +257,7 @@ def _write(
     version: tracking.RegisteredVersion,
     model: ModelHandle,
     checks: tuple[Check, ...],
-    card: str,
+    texts: Texts,
     asked: str,
     config: RegistrationConfig,
 ) -> RegistrationHandle:
@@ -285,6 +277,9 @@ def _write(
         origin=model.origin,
     )
     with atomic_folder(config.output) as folder:
-        write_text(folder / "model_card.md", f"# {config.name} version {version.version}\n\n{card}")
+        write_text(folder / "model_card.md", f"# {config.name} version {version.version}\n\n{texts.version}")
+        (folder / "cards").mkdir()
+        for name, text in texts.cards.items():
+            write_text(folder / "cards" / f"{name}.md", text)
         handle.save(folder)
     return handle

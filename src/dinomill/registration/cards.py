@@ -1,0 +1,65 @@
+"""The cards of all networks of a run, as Markdown files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dinomill.handles import DatasetHandle, EvaluationHandle, ModelHandle, StudentsHandle
+from dinomill.licences import of_handle
+from dinomill.models.known import UNKNOWN_LICENCE
+from dinomill.registration.card import version_card
+from dinomill.registration.card_of import model_card
+from dinomill.registration.card_parts import markdown, safe
+from dinomill.registration.config import RegistrationConfig
+from dinomill.registration.gate import Check
+
+_NO_NAME = re.compile(r"[^\w.-]+")
+
+
+def all_cards(
+    teacher: ModelHandle,
+    students: StudentsHandle,
+    curated: DatasetHandle,
+    evaluation: EvaluationHandle,
+    *,
+    watts: float | None,
+) -> dict[str, str]:
+    """The teacher's card and each student's, by names that files can have.
+
+    Args:
+        teacher: The pretrained network.
+        students: The distilled ones.
+        curated: What they were trained on.
+        evaluation: The tables of scores.
+        watts: Of the machine while it trained, where somebody stated it.
+    """
+    models = {"teacher": teacher} | {f"student-{name}": one for name, one in students.students.items()}
+    return {
+        _NO_NAME.sub("_", name): f"# {safe(one.name)}\n\n{markdown(model_card(one, curated, evaluation, watts=watts))}"
+        for name, one in models.items()
+    }
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What lies beside a registration's handle."""
+
+    version: str  # the registered version's card
+    cards: dict[str, str]  # that of every network
+
+
+def texts_of(
+    model: ModelHandle,
+    teacher: ModelHandle,
+    students: StudentsHandle,
+    curated: DatasetHandle,
+    evaluation: EvaluationHandle,
+    checks: Sequence[Check],
+    config: RegistrationConfig,
+) -> Texts:
+    """The cards without commits and runs, which differ where the result is the same."""
+    licence = {"licence": of_handle(model).licence or UNKNOWN_LICENCE}
+    own = version_card(config.name, model, curated, evaluation, checks, licence, config.watts)
+    return Texts(own, all_cards(teacher, students, curated, evaluation, watts=config.watts))
