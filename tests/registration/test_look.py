@@ -37,7 +37,8 @@ def runs(store: str) -> Iterator[Callable[[], int]]:
 
 
 def files(handle: RegistrationHandle) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in handle.folder.iterdir()}
+    found = [path for path in handle.folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(handle.folder)): path.read_bytes() for path in found}
 
 
 def test_a_look_that_finds_all_as_it_was_changes_nothing(register: Register, runs: Callable[[], int]) -> None:
