@@ -121,7 +121,7 @@ def now(seen: ScanHandle, work: Path, config: DeduplicationConfig = WITHOUT_EMBE
     files = read_files(seen, ["path", "reason"])
     shard, rows = work / "00000.npy", files["reason"].null_count
     np.save(shard, np.ones((rows, 1), dtype=np.float16))  # nothing looks at them
-    features = EmbeddingsHandle(folder=work, config_hash="", shards=(shard,), rows=rows, dimension=1, network="none")
+    features = EmbeddingsHandle(folder=work, made_of="", shards=(shard,), rows=rows, dimension=1, network="none")
     copies = deduplicate(seen, features, config, FilterConfig(), folder=work / "copies", work=work)
     table, names = pq.read_table(copies.duplicates), files["path"].to_pylist()
     pairs = zip(table["row"].to_pylist(), table["kept"].to_pylist(), strict=True)

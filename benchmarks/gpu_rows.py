@@ -119,7 +119,7 @@ def make_dataset(folder: Path, count: int, side: int) -> DatasetHandle:
     write_parquet(manifest, pa.Table.from_pylist(rows, MANIFEST_SCHEMA))
     handle = DatasetHandle(
         folder=folder,
-        config_hash="0" * 64,
+        made_of="0" * 64,
         manifest=manifest,
         manifest_sha256=hash_file(manifest),
         shards=tuple(shards),

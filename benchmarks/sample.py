@@ -114,7 +114,7 @@ def small_run() -> Iterator[tuple[Path, ModelHandle, StudentsHandle]]:
         )
         lay_out(config)
         teacher, student = (_exported(root / kind, kind, depth) for kind, depth in (("teacher", 2), ("small", 1)))
-        students = StudentsHandle(folder=root, config_hash="", students={"small": student}, champion="small")
+        students = StudentsHandle(folder=root, made_of="", students={"small": student}, champion="small")
         yield root / "sample" / "labelled", teacher, students
 
 
@@ -124,7 +124,7 @@ def _exported(folder: Path, name: str, depth: int) -> ModelHandle:
     weights = save_backbone(folder, model, PreprocessingConfig.square(32, mean, std).section())
     return ModelHandle(
         folder=folder,
-        config_hash="",
+        made_of="",
         name=name,
         weights_sha256=hash_file(weights),
         parameters=sum(parameter.numel() for parameter in model.parameters()),

@@ -138,7 +138,7 @@ def write_dataset(folder: Path, images: Sequence[Pixels]) -> DatasetHandle:
     values = np.concatenate([pixels.reshape(-1, pixels.shape[2]) for pixels in images]) / 255
     handle = DatasetHandle(
         folder=folder,
-        config_hash="0" * 64,
+        made_of="0" * 64,
         manifest=manifest,
         manifest_sha256=hash_file(manifest),
         shards=tuple(shards),

@@ -112,7 +112,7 @@ def digits_dataset(
     write_parquet(manifest, pa.Table.from_pylist(rows, MANIFEST_SCHEMA))
     handle = DatasetHandle(
         folder=folder,
-        config_hash="0" * 64,
+        made_of="0" * 64,
         manifest=manifest,
         manifest_sha256=hash_file(manifest),
         shards=tuple(shards),

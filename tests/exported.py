@@ -19,7 +19,7 @@ def export(folder: Path, name: str, *, depth: int, seed: int) -> ModelHandle:
     weights = save_backbone(folder, model, PreprocessingConfig.square(16, (0.3,) * 3, (0.35,) * 3).section())
     return ModelHandle(
         folder=folder,
-        config_hash="0" * 64,
+        made_of="0" * 64,
         name=name,
         weights_sha256=hash_file(weights),
         parameters=sum(parameter.numel() for parameter in model.parameters()),

@@ -1,12 +1,14 @@
-"""What handles say in words."""
+"""What handles say in words, and those of earlier versions."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from dinomill.handles import EvaluationHandle
+from dinomill.errors import InputError
+from dinomill.handles import EvaluationHandle, ModelHandle, RegistrationHandle, SampleHandle
 from dinomill.scores import Difference
 from tests.tables import MEASURES, row
 
@@ -34,7 +36,7 @@ def test_whether_it_helped_is_said_by_both_measures(
     }
     handle = EvaluationHandle(
         folder=Path("evaluation"),
-        config_hash="0",
+        made_of="0",
         scores=(row("starting weights", "start", knn=0.7, linear=0.8),),
         measures=MEASURES,
         gains={"teacher_over_start": gain},
@@ -56,7 +58,7 @@ def test_it_is_said_where_the_pixels_themselves_do_as_well(pixels: float | None,
         scores.append(row("pixels", "pixels", knn=pixels, linear=0.5))
     handle = EvaluationHandle(
         folder=Path("evaluation"),
-        config_hash="0",
+        made_of="0",
         scores=tuple(scores),
         measures=MEASURES,
         gains={},
@@ -68,3 +70,32 @@ def test_it_is_said_where_the_pixels_themselves_do_as_well(pixels: float | None,
     sentence = handle.behind_pixels()
     assert (sentence is not None) == said
     assert not said or f"reach {pixels:.1%}" in str(sentence)
+
+
+BEFORE = {"folder": "data/06_models/teacher", "config_hash": "c" * 64, "run_id": "e1a0"}
+
+
+def test_a_handle_of_an_earlier_version_is_read_and_nothing_of_it_misunderstood(tmp_path: Path) -> None:
+    """`config_hash` meant three things, and a run's id made equal results differ."""
+    names = ("weights_sha256", "dataset_sha256", "name")
+    zeros = dict.fromkeys(("parameters", "embed_dim", "image_size", "images_seen", "steps"), 0)
+    model = BEFORE | dict.fromkeys(names, "x") | zeros | {"mean": [0.5], "std": [0.5], "history": "h"}
+    (tmp_path / "handle.json").write_text(json.dumps(model), encoding="utf-8")
+    handle = ModelHandle.load(tmp_path)
+    assert handle.made_of == "c" * 64
+    assert "run_id" not in handle.model_dump() and "config_hash" not in handle.model_dump()
+    later = {"model": "m", "version": 1, "aliases": [], "uri": "u", "weights_sha256": "x", "source": "s"}
+    registered = RegistrationHandle.model_validate(BEFORE | later | {"passed_gate": True, "gate": []})
+    assert registered.made_of == "c" * 64
+    (tmp_path / "handle.json").write_text(json.dumps(model | {"unheard_of": 1}), encoding="utf-8")
+    with pytest.raises(InputError, match="not a handle that this version understands") as caught:
+        ModelHandle.load(tmp_path)
+    assert "run its stage again" in str(caught.value)
+
+
+def test_a_handle_is_written_with_the_folder_that_is_being_made(tmp_path: Path) -> None:
+    handle = SampleHandle(folder=tmp_path / "sample", made_of="0", counts={"seed": 1})
+    (tmp_path / "making").mkdir()
+    assert handle.save(tmp_path / "making") == tmp_path / "making" / "handle.json"
+    (tmp_path / "making").rename(tmp_path / "sample")
+    assert SampleHandle.load(tmp_path / "sample") == handle

@@ -11,10 +11,11 @@ clock times: the same input and configuration give the same bytes, which is how 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dinomill.errors import InputError
 from dinomill.scores import ScoreTable
@@ -33,14 +34,38 @@ class Handle(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    folder: Path = Field(description="where the described files lie")
-    config_hash: str = Field(description="sha256 of the configuration that made them")
+    # Fields that earlier versions wrote and nobody reads any more.
+    _retired: ClassVar[frozenset[str]] = frozenset()
 
-    def save(self) -> Path:
-        """Write ``<folder>/handle.json`` atomically and return its path."""
-        path = self.folder / HANDLE_NAME
+    folder: Path = Field(description="where the described files lie")
+    made_of: str = Field(
+        description="sha256 of all that makes the files what they are: the settings that count, and the content of "
+        "what they were made from"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_earlier_versions(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        kept = {name: value for name, value in values.items() if name not in cls._retired}
+        if "config_hash" in kept and "made_of" not in kept:
+            kept["made_of"] = kept.pop("config_hash")
+        return kept
+
+    def save(self, within: Path | None = None) -> Path:
+        """Write ``handle.json`` atomically and return its path.
+
+        Args:
+            within: Where the folder's files are being made, to become the folder as a whole; None: the folder itself.
+        """
+        path = (self.folder if within is None else within) / HANDLE_NAME
         write_text(path, self.model_dump_json(indent=2) + "\n")
         return path
+
+    def below(self, root: Path) -> Self:
+        """The same with its paths made absolute, for who does not stand in the project's root."""
+        return self.model_copy(update={name: _below(root, getattr(self, name)) for name in type(self).model_fields})
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -64,6 +89,19 @@ class Handle(BaseModel):
                 found=str(error).splitlines()[0],
                 action="remove its folder and run its stage again",
             ) from None
+
+
+def _below(root: Path, value: Any) -> Any:
+    """A field's value with the paths in it below a folder."""
+    if isinstance(value, Path):
+        return root / value
+    if isinstance(value, Handle):
+        return value.below(root)
+    if isinstance(value, tuple):
+        return tuple(_below(root, one) for one in value)
+    if isinstance(value, dict):
+        return {name: _below(root, one) for name, one in value.items()}
+    return value
 
 
 def require(handle: Handle | None, stage: str) -> None:
@@ -112,7 +150,12 @@ class DatasetHandle(Handle):
 
 
 class ModelHandle(Handle):
-    """A trained backbone: ``config.json`` and ``model.safetensors`` in the folder, and the curve of its training."""
+    """A trained backbone: ``config.json`` and ``model.safetensors`` in the folder, and the curve of its training.
+
+    Of two trainings with equal results the handles are equal: the runs of MLflow know by a tag what they made.
+    """
+
+    _retired = frozenset({"run_id"})
 
     name: str
     weights_sha256: str
@@ -129,7 +172,6 @@ class ModelHandle(Handle):
     teacher_sha256: str | None = Field(default=None, description="weights of the teacher it was distilled from")
     initial: str | None = Field(default=None, description="address of the weights that it started from; null: random")
     initial_sha256: str | None = Field(default=None, description="of their content")
-    run_id: str | None = Field(default=None, description="the MLflow run")
     licence: str | None = Field(
         default=None, description="of the weights that it was made from; own: random ones alone; null: unknown"
     )
@@ -164,12 +206,13 @@ class EvaluationHandle(Handle, ScoreTable):
 
 
 class RegistrationHandle(Handle):
-    """A registered MLflow model version."""
+    """A registered MLflow model version, as the registry has it."""
+
+    _retired = frozenset({"run_id"})
 
     model: str
     version: int
     aliases: tuple[str, ...]
-    run_id: str
     uri: str = Field(description="models:/name@alias")
     weights_sha256: str
     source: Path = Field(description="the folder of the exported backbone that was registered")

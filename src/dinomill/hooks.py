@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -14,7 +15,7 @@ from kedro.framework.hooks import hook_impl
 
 from dinomill import tracking
 from dinomill.config import Config
-from dinomill.datasets import SourceDataset
+from dinomill.datasets import HandleDataset, SourceDataset
 from dinomill.errors import ConfigError, InputError
 from dinomill.stages import STAGES
 from dinomill.storage.lock import held
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
     from dinomill.planning.checks import Request
     from dinomill.planning.measured import Stopwatch
 
-# The sample is the demo's input, not an experiment.
-UNTRACKED = frozenset({"sample"})
+# The sample is the demo's input, not an experiment; registration looks at the registry every time, and opens a run when
+# something changes there.
+UNTRACKED = frozenset({"sample", "registration"})
 
 
 class ProjectHooks:
@@ -42,6 +44,8 @@ class ProjectHooks:
         self._layers: Layers | None = None
         self._runs = StageRuns()
         self._held = ExitStack()
+        self._at_root = ExitStack()
+        self._root = Path()
         self._stage: str | None = None
         self._watch: Stopwatch | None = None
         self._began = 0.0
@@ -53,6 +57,7 @@ class ProjectHooks:
         from kedro.validation.type_extractor import TypeExtractor
 
         loader = context.config_loader
+        self._root = Path(context.project_path)
         self._globals = loader["globals"]
         self._parameters = loader["parameters"]
         types = TypeExtractor(dict(pipelines)).extract_types_from_pipelines()
@@ -62,10 +67,14 @@ class ProjectHooks:
 
     @hook_impl
     def after_catalog_created(self, catalog: Any) -> None:
-        """Tell the sources which file they were read from."""
+        """Tell the datasets where the project begins, and the sources which file they were read from."""
         for name in catalog:
-            if not name.startswith("params:") and isinstance(source := catalog.get(name), SourceDataset):
-                source.said_in = self._origin(source.name)
+            if name.startswith("params:") or not isinstance(one := catalog.get(name), SourceDataset | HandleDataset):
+                continue
+            if self._root.absolute() != Path.cwd():
+                one.root = self._root
+            if isinstance(one, SourceDataset):
+                one.said_in = self._origin(one.name)
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Any) -> None:
@@ -75,22 +84,24 @@ class ProjectHooks:
             ConfigError: For any runner but the sequential one.
             ChecksFailed: With everything that has to be put right before anything runs.
         """
-        runner = str(run_params.get("runner"))
-        if "None" not in runner and "SequentialRunner" not in runner:
-            raise ConfigError(
-                "Stages run one after the other: this project takes no other runner than SequentialRunner.",
-                found=runner.strip("<>").split(" ")[0].rsplit(".", 1)[-1],
-                action="leave out --runner; each stage uses all processors by itself. "
-                "(ParallelRunner runs no hooks: tracking and checks would vanish without a word.)",
-            )
+        check_runner(str(run_params.get("runner")))
+        # Every path of the configuration starts at the project's root: a notebook in a sub-folder and Airflow stand
+        # elsewhere.
+        self._at_root.close()
+        self._at_root.enter_context(contextlib.chdir(self._root))
         stages = {stage_of(node) for node in pipeline.nodes} - {None}
+        try:
+            self._check(cast("set[str]", stages))
+        except BaseException:
+            self._at_root.close()  # Kedro tells nobody of an error before the first node
+            raise
+
+    def _check(self, stages: set[str]) -> None:
         if stages:
             from dinomill.planning.checks import Request
             from dinomill.planning.checks.scope import scope
 
-            check_all(
-                Request(scope(cast("set[str]", stages)), self._parameters, self._globals, self._origin, self._layers)
-            )
+            check_all(Request(scope(stages), self._parameters, self._globals, self._origin, self._layers))
 
     @hook_impl
     def before_node_run(self, node: Any) -> None:
@@ -111,15 +122,18 @@ class ProjectHooks:
     def after_pipeline_run(self) -> None:
         """End the last stage's run."""
         self._end()
+        self._at_root.close()
 
     @hook_impl
     def on_pipeline_error(self, error: Exception) -> None:
         """Mark the current stage's run as failed."""
         self._end(error)
+        self._at_root.close()
 
     def interrupted(self, error: BaseException) -> None:
         """Mark the current stage's run as killed: Kedro calls no hook for Ctrl-C."""
         self._end(error)
+        self._at_root.close()
 
     def _begin(self, stage: str | None) -> None:
         from dinomill.planning.measured import Stopwatch
@@ -159,6 +173,24 @@ class ProjectHooks:
 
         place = (self._globals.get("folders") or {}).get(WRITES[stage][0])
         return f"{stage}: {duration(time.monotonic() - self._began)}" + (f", results in {place}" if place else "")
+
+
+def check_runner(runner: str | None) -> None:
+    """Refuse any runner but the sequential one.
+
+    Args:
+        runner: Its name, or what Kedro prints of it.
+
+    Raises:
+        ConfigError: For another.
+    """
+    if runner and "None" not in runner and "SequentialRunner" not in runner:
+        raise ConfigError(
+            "Stages run one after the other: this project takes no other runner than SequentialRunner.",
+            found=runner.strip("<>").split(" ")[0].rsplit(".", 1)[-1],
+            action="leave out --runner; each stage uses all processors by itself. "
+            "(ParallelRunner runs no hooks: tracking and checks would vanish without a word.)",
+        )
 
 
 class StageRuns:

@@ -29,7 +29,8 @@ def register_pipelines() -> dict[str, Pipeline]:
             found=f"no module dinomill.pipelines beside {Path(__file__).parent}",
             action="run `make setup`, or `pip install --no-deps --editable .` in the project's folder",
         )
-    pipelines = find_pipelines(raise_errors=True)
+    # Each node has its stage's name as a tag: `kedro run --tags curation,pretraining`.
+    pipelines = {name: one.tag(name) for name, one in find_pipelines(raise_errors=True).items()}
     if set(DEFAULT_STAGES) <= set(pipelines):
         pipelines["__default__"] = sum((pipelines[stage] for stage in DEFAULT_STAGES), start=Pipeline([]))
     return pipelines

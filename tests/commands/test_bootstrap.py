@@ -150,7 +150,7 @@ def test_the_environment_that_sets_the_network_is_the_one_that_is_changed(
 def test_a_model_that_did_not_pass_its_gate_is_not_taken_by_itself(tmp_path: Path) -> None:
     handle = RegistrationHandle(
         folder=tmp_path,
-        config_hash="0" * 64,
+        made_of="0" * 64,
         model="mill",
         version=3,
         aliases=("candidate",),

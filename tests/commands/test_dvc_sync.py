@@ -96,6 +96,16 @@ def test_unfinished_work_and_runs_are_nobodys_result(committed: dict[str, Any]) 
         assert not [path for path in paths if path.startswith(("data/work", "data/mlflow"))]
 
 
+def test_registration_looks_every_time_and_keeps_what_it_has_meanwhile(committed: dict[str, Any]) -> None:
+    """Its effect lies in the registry: from DVC's run cache it said `passed` where the registry says `failed`."""
+    assert [name for name, stage in committed.items() if stage.get("always_changed")] == [
+        "configuration",
+        "registration",
+    ]
+    (out,) = committed["registration"]["outs"]
+    assert out == {"data/07_model_output/registration": {"persist": True}}
+
+
 def test_globals_that_globals_refer_to_are_watched_too(committed: dict[str, Any]) -> None:
     (keys,) = (
         file["conf/base/globals.yml"] for file in committed["curation"]["params"] if "conf/base/globals.yml" in file

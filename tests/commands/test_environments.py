@@ -5,17 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.commands.programs import SMALL, run
 from tests.conftest import PROJECT
-
-BIN = Path(sys.executable).parent
-SMALL = {"originals": 40, "near_duplicates": 4, "exact_duplicates": 4, "garments": 4, "digits": 4, "drawings": 4}
-SMALL |= {"scenes": 0, "broken": 8, "seeds": 14, "bank": 70, "queries": 14}
 
 
 @pytest.fixture
@@ -45,13 +41,6 @@ def say(project: Path, name: str, values: object) -> None:
     path = project / "conf" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
-
-
-def run(project: Path, *command: str, code: int = 0) -> str:
-    environment = {**os.environ, "PATH": os.pathsep.join([str(BIN), os.environ["PATH"]]), "COLUMNS": "200"}
-    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
 def counted(project: Path, folder: str) -> int:

@@ -69,6 +69,40 @@ def test_one_spelling_at_a_time(project: Path, refused: Refused) -> None:
     assert "two spellings" in refused("--pipeline", "curation", "--pipelines", "sample")
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--tags", "curatoin"), "There is no tag 'curatoin'; did you mean 'curation'?"),
+        (("--nodes", "embed_image"), "There is no node 'embed_image'; did you mean 'embed_images'?"),
+        (("--from-nodes", "nosuch"), "There is no node 'nosuch'."),
+        (("--to-nodes", "nosuch"), "found: --to-nodes nosuch"),
+        (("--from-inputs", "pol"), "There is no input 'pol'; did you mean 'pool'?"),
+        (("--to-outputs", "pool"), "There is no output 'pool'."),
+        (("--namespaces", "nosuch"), "no namespace at all: leave the option out"),
+        (("--tags", "curation", "--nodes", "evaluate"), "one of curation"),
+        (("--from-nodes", "write_curated", "--to-nodes", "scan_files"), "These options leave no node to run."),
+        (("--runner", "NoSuchRunner"), "found: NoSuchRunner"),
+        (("--runner", "ParallelRunner"), "no other runner than SequentialRunner"),
+        (("--load-versions", "curated:2020-01-01T00.00.00.000Z"), "versioned by Kedro: its results are DVC's"),
+        (("--load-versions", "garbage"), "git checkout COMMIT"),
+        (("--env", "nosuch"), "There is no environment 'nosuch'."),
+    ],
+)
+def test_options_that_name_what_there_is_not_are_answered(
+    refused: Refused, options: tuple[str, ...], said: str
+) -> None:
+    """Tracebacks from Kedro's depths; and versions to load, which were passed over without a word."""
+    stage = () if options[0] == "--env" else ("--pipelines", "curation")
+    shown = " ".join(refused(*stage, *options).split())
+    assert said in shown
+    assert "not foreseen" not in shown
+
+
+def test_a_stages_name_is_a_tag_of_its_nodes(sources: Path, refused: Refused) -> None:
+    shown = refused("--tags", "curation,evaluation")
+    assert "There is no data/01_raw/sample/scenes" in shown  # it got as far as the images
+
+
 def test_a_missing_pool_says_what_to_do(project: Path, refused: Refused) -> None:
     shown = refused("--pipelines", "curation")
     assert "There is no data/01_raw/sample/pool." in shown

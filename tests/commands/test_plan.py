@@ -16,6 +16,7 @@ from dinomill.errors import InputError
 from dinomill.planning.checks import ChecksFailed
 from dinomill.planning.measured import Measured, StageMeasured
 from dinomill.planning.prediction import Prediction
+from dinomill.storage.lock import held
 
 DVC_YAML = """
 stages:
@@ -83,6 +84,23 @@ def test_the_plan_follows_what_happens(pipeline: Path, capsys: pytest.CaptureFix
     assert "2 of 3 stages to run" in capsys.readouterr().out
 
 
+def test_a_stage_that_always_looks_is_no_news(pipeline: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Registration looks at the registry every time: a plan that always had a stage to run would say nothing."""
+    looking = DVC_YAML.replace(
+        "    outs: [last.txt]", "    outs: [last.txt: {persist: true}]\n    always_changed: true"
+    )
+    after = "  third:\n    cmd: cp last.txt third.txt\n    deps: [last.txt]\n    outs: [third.txt]\n"
+    (pipeline / "dvc.yaml").write_text(looking + after, encoding="utf-8")
+    dvc("repro")
+    steps = {step.stage: step for step in make_plan()}
+    assert {step.verdict for step in steps.values()} == {"up to date"}
+    assert steps["second"].reasons == ("looks outside of DVC each time it is asked",)
+    show(make_plan())
+    assert "Nothing to do" in capsys.readouterr().out
+    (pipeline / "p.yml").write_text("size: 2\n", encoding="utf-8")
+    assert verdicts()["third"] == verdicts()["second"] == "run, if what it waits for changes"
+
+
 def test_without_a_pipeline_the_way_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"no dvc\.yaml"):
@@ -90,6 +108,22 @@ def test_without_a_pipeline_the_way_is_shown(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "dvc.yaml").write_text(DVC_YAML, encoding="utf-8")
     with pytest.raises(InputError, match="no DVC project"):
         make_plan()
+
+
+def test_a_plan_during_a_run_says_what_runs(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It said that DVC could not read the project."""
+    from dvc.repo import Repo
+
+    monkeypatch.chdir(project)
+    dvc("init", "--no-scm", "--quiet")
+    (project / "dvc.yaml").write_text(DVC_YAML, encoding="utf-8")
+    lock = project / "data/work/locks/curation.lock"
+    with Repo() as repo, repo.lock:
+        with held(lock, InputError("busy")), pytest.raises(InputError, match="is at work in this project") as caught:
+            make_plan()
+        assert f"running: curation (process {os.getpid()})" in str(caught.value)
+        with pytest.raises(InputError, match="its lock is held: a `dvc repro`"):
+            make_plan()
 
 
 @pytest.fixture

@@ -39,7 +39,9 @@ def _kedro(planted: Any, config: CurationConfig, stages: Pipeline) -> None:
 
 
 def _checked(config: CurationConfig, suite: str) -> tuple[int, int]:
-    found = json.loads((config.folders.quality / f"{suite}.json").read_text())
+    folders = config.folders
+    beside = {"embeddings": folders.embeddings / "quality", "manifest": folders.curated / "quality"}
+    found = json.loads((beside.get(suite, folders.quality) / f"{suite}.json").read_text())
     return found["rows"], found["total_rows"]
 
 
@@ -72,13 +74,13 @@ def test_every_gate_is_as_strict_as_the_configuration_says(
 
 @pytest.mark.parametrize("by", ["kedro", "library"])
 def test_no_data_docs_are_built_where_they_are_not_wanted(runs: dict[str, CurationConfig], by: str) -> None:
-    assert not (runs[by].folders.quality / "docs").exists()
+    assert not (runs[by].work / "quality" / "docs").exists()
 
 
 def test_kedro_and_the_library_leave_the_same_files(runs: dict[str, CurationConfig]) -> None:
     kedro, library = (_files(config.folders.curated.parent) for config in runs.values())
     assert kedro == library
-    assert {"curated/manifest.parquet", "curated/curation.html", "quality/manifest_summary.json"} <= set(kedro)
+    assert {"curated/manifest.parquet", "curated/curation.html", "curated/quality/manifest_summary.json"} <= set(kedro)
 
 
 @pytest.mark.parametrize("by", ["kedro", "library"])

@@ -14,7 +14,7 @@ from dinomill.tracking import Run, open_run
 def _dataset(folder: Path) -> DatasetHandle:
     return DatasetHandle(
         folder=folder,
-        config_hash="0" * 64,
+        made_of="0" * 64,
         manifest=folder / "manifest.parquet",
         manifest_sha256="ab" * 32,
         shards=(),

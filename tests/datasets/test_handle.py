@@ -15,7 +15,7 @@ def make(folder: Path) -> HandleDataset:
 
 
 def test_a_saved_handle_is_read_back_as_its_type(tmp_path: Path) -> None:
-    handle = SampleHandle(folder=tmp_path / "sample", config_hash="0" * 64, counts={"relevant": 3})
+    handle = SampleHandle(folder=tmp_path / "sample", made_of="0" * 64, counts={"relevant": 3})
     dataset = make(tmp_path / "sample")
     assert not dataset.exists()
     dataset.save(handle)
@@ -32,7 +32,7 @@ def test_a_stage_that_has_not_run_is_named(tmp_path: Path) -> None:
 
 
 def test_a_handle_for_another_folder_is_a_bug(tmp_path: Path) -> None:
-    handle = SampleHandle(folder=tmp_path / "elsewhere", config_hash="0" * 64, counts={})
+    handle = SampleHandle(folder=tmp_path / "elsewhere", made_of="0" * 64, counts={})
     with pytest.raises(DatasetError, match="the stage wrote"):
         make(tmp_path / "sample").save(handle)
     assert not (tmp_path / "elsewhere").exists()

@@ -33,7 +33,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> ModelHandle:
 def students(tmp_path_factory: pytest.TempPathFactory) -> StudentsHandle:
     folder = tmp_path_factory.mktemp("students")
     student = export(folder / "small", "small", depth=1, seed=2)
-    return StudentsHandle(folder=folder, config_hash="0" * 64, students={"small": student}, champion="small")
+    return StudentsHandle(folder=folder, made_of="0" * 64, students={"small": student}, champion="small")
 
 
 @pytest.fixture(scope="session")

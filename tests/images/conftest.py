@@ -39,7 +39,7 @@ def write_dataset(folder: Path, images: Sequence[np.ndarray[Any, Any]], kind: st
     write_parquet(manifest, pa.Table.from_pylist(rows, MANIFEST_SCHEMA))
     handle = DatasetHandle(
         folder=folder,
-        config_hash="",
+        made_of="",
         manifest=manifest,
         manifest_sha256="",
         shards=tuple(shards),

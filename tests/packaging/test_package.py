@@ -32,7 +32,7 @@ def curated(tmp_path: Path, photographs: list[bytes]) -> DatasetHandle:
     write_parquet(manifest, pa.Table.from_pylist(rows, schema=MANIFEST_SCHEMA))
     return DatasetHandle(
         folder=folder,
-        config_hash="",
+        made_of="",
         manifest=manifest,
         manifest_sha256=hash_file(manifest),
         shards=shards,
@@ -51,7 +51,7 @@ def curated(tmp_path: Path, photographs: list[bytes]) -> DatasetHandle:
 def registered(backbone: Path, tmp_path: Path) -> RegistrationHandle:
     return RegistrationHandle(
         folder=tmp_path / "registration",
-        config_hash="",
+        made_of="",
         model="mill",
         version=7,
         aliases=("champion",),

@@ -12,7 +12,7 @@ from dinomill.planning.measured import Measured, StageMeasured, Stopwatch, memor
 def test_a_finished_stage_is_recorded(tmp_path: Path) -> None:
     folder = tmp_path / "curated"
     folder.mkdir()
-    (folder / "handle.json").write_text(json.dumps({"config_hash": "a", "pool_images": 120}), encoding="utf-8")
+    (folder / "handle.json").write_text(json.dumps({"made_of": "a", "pool_images": 120}), encoding="utf-8")
     watch = Stopwatch({"curated": folder, "work": tmp_path / "work"})
     watch.begin("curation")
     ballast = np.ones(40_000_000, dtype=np.uint8)

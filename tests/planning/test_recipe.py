@@ -51,8 +51,10 @@ def value(made: Plan, key: str) -> Any:
 def laid_over_base(made: Plan) -> dict[str, Any]:
     """The parameters of every stage as Kedro would merge them."""
     stages = {}
+    places = yaml.safe_load((BASE / "parameters_places.yml").read_text(encoding="utf-8"))
     for stage in CONFIGURATIONS:
         base = yaml.safe_load((BASE / stage / "parameters.yml").read_text(encoding="utf-8"))[stage]
+        base = overlaid(base, places[stage])
         stages[stage] = _without_globals(overlaid(base, values(made.choices).get(stage, {})))
     return stages
 

@@ -25,16 +25,14 @@ def teacher(tmp_path: Path) -> ModelHandle:
 @pytest.fixture
 def students(tmp_path: Path) -> StudentsHandle:
     student = export(tmp_path / "students" / "small", "small", depth=1, seed=2)
-    return StudentsHandle(
-        folder=tmp_path / "students", config_hash="0" * 64, students={"small": student}, champion="small"
-    )
+    return StudentsHandle(folder=tmp_path / "students", made_of="0" * 64, students={"small": student}, champion="small")
 
 
 @pytest.fixture
 def curated(tmp_path: Path) -> DatasetHandle:
     return DatasetHandle(
         folder=tmp_path / "curated",
-        config_hash="0" * 64,
+        made_of="0" * 64,
         manifest=tmp_path / "curated" / "manifest.parquet",
         manifest_sha256="d" * 64,
         shards=(),
@@ -67,7 +65,7 @@ def evaluated(tmp_path: Path) -> Evaluated:
         metrics.parent.mkdir(exist_ok=True)
         return EvaluationHandle(
             folder=metrics.parent,
-            config_hash="0" * 64,
+            made_of="0" * 64,
             scores=tuple(row(name, kind, knn=value, linear=value + 0.02, reach=0.02) for name, kind, value in rows),
             measures=MEASURES,
             labelled_sha256=images,

@@ -17,7 +17,8 @@ from dinomill import tracking
 from dinomill.errors import InputError, MachineError
 from dinomill.handles import DatasetHandle, ModelHandle, RegistrationHandle, StudentsHandle
 from dinomill.registration.config import RegistrationConfig
-from dinomill.registration.register import example_table, register_model
+from dinomill.registration.example import example_table
+from dinomill.registration.register import register_model
 from dinomill.serving.predictor import Predictor
 
 
@@ -50,7 +51,7 @@ def test_the_version_is_complete(
     cards = {path.name: path.read_text(encoding="utf-8") for path in (registered.folder / "cards").iterdir()}
     assert set(cards) == {"teacher.md", "student-small.md"} and "### Energy" in version.description
     assert all("| recipe | unknown" in text and "### Limits" in text for text in cards.values())
-    run = client.get_run(registered.run_id)
+    run = client.get_run(version.run_id)
     assert run.info.status == "FINISHED"
     assert {entry.dataset.name for entry in run.inputs.dataset_inputs} == {"curated", "labelled"}
     info = mlflow.models.get_model_info(f"models:/{registered.model}/{version.version}")

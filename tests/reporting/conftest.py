@@ -64,7 +64,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
     data = curated.manifest_sha256
     teacher = _model(root, "teacher", "mini", 1, dataset_sha256=data)
     student = _model(root, "nano", "nano", 2, dataset_sha256=data, teacher_sha256=teacher.weights_sha256)
-    students = StudentsHandle(folder=root / "students", config_hash="", students={"nano": student}, champion="nano")
+    students = StudentsHandle(folder=root / "students", made_of="", students={"nano": student}, champion="nano")
     handles = RunHandles(
         curated=curated,
         teacher=teacher,
@@ -106,7 +106,7 @@ def _curated(sample: Path, folder: Path) -> DatasetHandle:
     fates = {name: sum(row["fate"] == name for row in rows) for name in {row["fate"] for row in rows}}
     handle = DatasetHandle(
         folder=folder,
-        config_hash="",
+        made_of="",
         manifest=manifest,
         manifest_sha256=hash_file(manifest),
         shards=shards,
@@ -139,7 +139,7 @@ def _model(root: Path, name: str, size: str, seed: int, **made_of: str) -> Model
     write_parquet(history, pa.table(columns))
     return ModelHandle(
         folder=folder,
-        config_hash="",
+        made_of="",
         name=name,
         weights_sha256=hash_file(folder / "model.safetensors"),
         parameters=sum(p.numel() for p in model.parameters()),
@@ -163,7 +163,7 @@ def _evaluation(labelled: Path, teacher: ModelHandle, students: StudentsHandle, 
 def _registration(student: ModelHandle) -> RegistrationHandle:
     handle = RegistrationHandle(
         folder=student.folder.parent / "registration",
-        config_hash="",
+        made_of="",
         model="mill",
         version=3,
         aliases=("candidate", "champion"),
@@ -182,7 +182,7 @@ def _package(root: Path) -> PackageHandle:
     smoke = {"seconds_to_ready": 4.2, "latency_ms": 11.7, "images_per_second": 88.0, "cosine": 0.999998, "images": 8.0}
     handle = PackageHandle(
         folder=root / "package",
-        config_hash="",
+        made_of="",
         archive=root / "package" / "model_store" / "mill.mar",
         archive_sha256="0" * 64,
         model="mill",

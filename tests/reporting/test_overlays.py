@@ -22,7 +22,7 @@ def test_what_a_protocol_drew_is_shown_with_its_set(tmp_path: Path) -> None:
     table = ScoreTable(scores=(score,), measures=(Measure(name="miou", title="mIoU"),), classes=("a", "b"))
     handle = EvaluationHandle(
         folder=tmp_path,
-        config_hash="0" * 64,
+        made_of="0" * 64,
         metrics=tmp_path / "metrics.json",
         sets={"stamps": table, "others": table},
     )

@@ -35,7 +35,7 @@ def evaluated(folder: Path) -> EvaluationHandle:
     )
     return EvaluationHandle(
         folder=folder,
-        config_hash="0",
+        made_of="0",
         scores=(row("raw pixels", "pixels", knn=0.3, linear=0.4), row("vit", "teacher", knn=0.7, linear=0.6)),
         measures=MEASURES,
         query_images=100,

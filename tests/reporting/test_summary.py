@@ -5,6 +5,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from dinomill.reporting import build_report
@@ -101,3 +102,45 @@ def test_a_gate_that_was_not_passed_says_what_that_means_and_what_to_do(run: Any
     assert "the alias `champion` stays where it is" in text and "registration.gate" in text
     failed.model_copy(update={"passed_gate": True}).save()
     assert "champion` stays" not in _print({"registration": tmp_path})
+
+
+def test_a_version_that_the_registry_does_not_have_is_said(run: Any, tmp_path: Path) -> None:
+    """After `dvc pull` into a fresh clone it said champion, and there was no such model."""
+    import sqlite3
+
+    database = tmp_path / "mlflow.db"
+
+    def said() -> str:
+        console = Console(width=200, file=io.StringIO())
+        render({"registration": run.handles.registration.folder}, console, "mine", store=f"sqlite:///{database}")
+        return console.file.getvalue()  # type: ignore[attr-defined]
+
+    missing = "kedro run --env mine --pipelines registration` brings it there"
+    assert missing in said()
+    with sqlite3.connect(database) as connection:
+        connection.execute("create table model_versions (name text, version integer, current_stage text)")
+        assert missing in said()
+        connection.execute("insert into model_versions values ('mill', 3, 'None')")
+    connection.close()
+    assert missing not in said()
+
+
+def test_what_to_commit_and_to_push_stands_at_the_end(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dinomill.commands.stages import has_remote
+
+    folders = {"curated": run.handles.curated.folder}
+    assert "dvc push" not in _print(folders)
+    console = Console(width=110, file=io.StringIO())
+    render(folders, console, remote=True)
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert said.index("git add dvc.yaml dvc.lock conf && git commit") < said.index("dvc push")
+
+    monkeypatch.chdir(tmp_path)
+    assert not has_remote()
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc/config").write_text("[core]\n    analytics = false\n['remote \"team\"']\n    url = /mnt\n")
+    assert not has_remote(), "it is no default"
+    (tmp_path / ".dvc/config.local").write_text("[core]\n    remote = team\n")
+    assert has_remote()

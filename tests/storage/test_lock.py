@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from dinomill.errors import InputError
-from dinomill.storage.lock import held
+from dinomill.storage.lock import held, holder
 
 _HOLD = """
 import sys, time
@@ -35,9 +35,11 @@ def test_a_second_process_is_refused_and_a_killed_one_holds_nothing(tmp_path: Pa
         with pytest.raises(InputError, match="busy") as caught, held(path, InputError("busy", action="wait")):
             pass
         assert f"process {process.pid}" in str(caught.value)
+        assert holder(path) == process.pid
     finally:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
+    assert holder(path) is None
     with held(path, InputError("busy")):
         assert path.read_text(encoding="ascii") == f"{os.getpid()}\n"
 

@@ -6,7 +6,7 @@ A stage is a pipeline:
     deps     its free inputs, what its entries name under `metadata.dvc.deps`, the weights that its parameters name,
              `pipelines/<stage>`, and the modules that it imports or its entries name
     params   its key in every parameter file that applies, and the globals that its files refer to
-    outs     the folders of the handles that it writes
+    outs     the folders of the handles that it writes; one that looks at something outside every time keeps them
     metrics, plots   what a catalog entry names under `metadata.dvc`
 
 Before them all stands `configuration`, which fails when dvc.yaml is not what the configuration says.
@@ -19,13 +19,13 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from dinomill.commands.dvc_entries import HandleEntry, dvc_metadata, entry_of
 from dinomill.commands.imports import code_of
-from dinomill.datasets import HandleDataset, SourceDataset
+from dinomill.datasets import SourceDataset
 from dinomill.errors import ConfigError
 from dinomill.layers import Layers
 from dinomill.planning.checks.others import own_results
@@ -46,14 +46,6 @@ _STRING = re.compile(r'"([\w.]+)"')
 _NOTHING = object()
 
 
-@dataclass(frozen=True)
-class _Handle:
-    """A catalog entry that is a stage's handle: where it lies, without the class that Kedro would import."""
-
-    folder: Path
-    metadata: dict[str, Any]
-
-
 class EnvironmentStages:
     """The stages of one environment, as mappings for dvc.yaml; paths are relative to the project's root.
 
@@ -70,7 +62,7 @@ class EnvironmentStages:
         self.layers = self._layers = layers
         self._root = root
         self._said = entries = layers.entries("catalog")
-        self._catalog = {name: dataset for name, entry in entries.items() if (dataset := _dataset(entry))}
+        self._catalog = {name: dataset for name, entry in entries.items() if (dataset := entry_of(entry))}
         self._pipelines = {
             stage: importlib.import_module(f"dinomill.pipelines.{stage}").create_pipeline() for stage in STAGES
         }
@@ -80,7 +72,7 @@ class EnvironmentStages:
     def _refuse_results_outside(self) -> None:
         """DVC keeps no results that lie outside of the project."""
         root = self._root.resolve()
-        handles = [dataset.folder for dataset in self._catalog.values() if isinstance(dataset, _Handle)]
+        handles = [dataset.folder for dataset in self._catalog.values() if isinstance(dataset, HandleEntry)]
         # Links are not followed: where DVC keeps what it has is its own affair.
         outside = [path for path in handles if not Path(os.path.normpath(root / path)).is_relative_to(root)]
         if not outside:
@@ -102,8 +94,8 @@ class EnvironmentStages:
         metrics: list[str] = []
         plots: list[str | dict[str, Any]] = []
         written = (self._catalog[entry] for name in self.names for entry in self._written(name))
-        for dataset in (dataset for dataset in written if isinstance(dataset, _Handle)):
-            said = _dvc_metadata(dataset)
+        for dataset in (dataset for dataset in written if isinstance(dataset, HandleEntry)):
+            said = dvc_metadata(dataset)
             metrics += [(dataset.folder / file).as_posix() for file in said.get("metrics", ())]
             for file, axes in said.get("plots", {}).items():
                 path = (dataset.folder / file).as_posix()
@@ -136,8 +128,21 @@ class EnvironmentStages:
             + self._weights(name)
             + [path.as_posix() for path in code_of(name, self._root, self._named(name))],
             "params": self._params(name, [*sources, *written]),
-            "outs": self._paths(written),
+            **self._outs(name, written),
         }
+
+    def _outs(self, stage: str, written: list[str]) -> dict[str, Any]:
+        """Its results; those of a stage that looks at something outside every time stay while it looks."""
+        paths = self._paths(written)
+        if stage not in self.looking:
+            return {"outs": paths}
+        return {"outs": [{path: {"persist": True}} for path in paths], "always_changed": True}
+
+    @cached_property
+    def looking(self) -> set[str]:
+        """The stages whose effect lies where DVC does not see it: they run every time, and mostly change nothing."""
+        said = {name: [dvc_metadata(self._catalog[entry]) for entry in self._written(name)] for name in self._pipelines}
+        return {name for name, entries in said.items() if any(entry.get("always_changed") for entry in entries)}
 
     @property
     def _option(self) -> str:
@@ -209,7 +214,7 @@ class EnvironmentStages:
     @property
     def _sample_folder(self) -> Path:
         sample = self._catalog["sample"]
-        assert isinstance(sample, _Handle), "the sample is a stage's result"
+        assert isinstance(sample, HandleEntry), "the sample is a stage's result"
         return sample.folder
 
     def _own_parameters(self) -> set[str]:
@@ -219,12 +224,12 @@ class EnvironmentStages:
     def _paths(self, entries: Iterable[str]) -> list[str]:
         found: list[Path] = []
         for dataset in (self._catalog[entry] for entry in entries):
-            found += [dataset.folder] if isinstance(dataset, _Handle) else dataset.local_paths
+            found += [dataset.folder] if isinstance(dataset, HandleEntry) else dataset.local_paths
         return [path.as_posix() for path in dict.fromkeys(found)]
 
     def _extra_deps(self, entry: str) -> list[str]:
         """What a stage reads besides its handles, unless it is a part of a sample that nobody lays out."""
-        paths = [Path(path) for path in _dvc_metadata(self._catalog[entry]).get("deps", ())]
+        paths = [Path(path) for path in dvc_metadata(self._catalog[entry]).get("deps", ())]
         return [path.as_posix() for path in paths if self._sample_used or not path.is_relative_to(self._sample_folder)]
 
     def _weights(self, stage: str) -> list[str]:
@@ -263,21 +268,6 @@ class EnvironmentStages:
             said = [_find(file.values, key) for file in self._layers.read("globals")]
             keys |= set(_WITHIN_GLOBALS.findall(json.dumps([value for value in said if value is not _NOTHING]))) - seen
         return seen
-
-
-def _dataset(entry: Mapping[str, Any]) -> _Handle | SourceDataset | None:
-    """What DVC has to know of a catalog entry; None for one of another type."""
-    kind = str(entry.get("type", "")).rpartition(".")[2]
-    if kind == HandleDataset.__name__:
-        return _Handle(Path(entry["folder"]), entry.get("metadata") or {})
-    if kind == SourceDataset.__name__:
-        return SourceDataset(entry["name"], entry.get("locations"))
-    return None
-
-
-def _dvc_metadata(dataset: _Handle | SourceDataset) -> dict[str, Any]:
-    """What a catalog entry says to DVC: ``metadata: {dvc: {deps, metrics, plots}}``."""
-    return dict(dataset.metadata.get("dvc", {})) if isinstance(dataset, _Handle) else {}
 
 
 def _find(values: Any, key: str) -> Any:

@@ -16,7 +16,18 @@ import click
 from kedro.framework.cli.project import run as kedro_run
 
 from dinomill.commands.failures import shown_to_the_user
+from dinomill.commands.kedro_options import check_filters, run_parameters
+from dinomill.errors import InputError
+from dinomill.hooks import check_runner
 from dinomill.pipeline_registry import STAGES
+
+_LOGGING = Path("conf/logging.yml")
+_PROJECT = click.Option(
+    ["--project"],
+    metavar="FOLDER",
+    help="The project to run in; by default the one around the working directory. Elsewhere Kedro knows no `run`: "
+    "`python -m dinomill --project FOLDER` is the same.",
+)
 
 
 @click.group(name="dinomill")
@@ -31,11 +42,13 @@ def _run(**options: Any) -> None:
     for name in names:
         _check_stage(name)
     # The order on the command line does not matter to Kedro; an empty list is the default pipeline.
-    options |= {"pipeline": None, "pipelines": names}
+    options |= {"pipeline": None, "pipelines": names, "load_versions": None}
     signal.signal(signal.SIGTERM, _stop)
     _quiet()
     with shown_to_the_user(" ".join(["kedro run", *names])):
-        _go_to_project()
+        check_runner(options["runner"])
+        _go_to_project(options.pop("project", None))
+        check_filters(names, options)
         try:
             assert kedro_run.callback is not None
             kedro_run.callback(**options)
@@ -71,17 +84,36 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", category=DeprecationWarning)
 
 
-def _go_to_project() -> None:
-    # Every path of the configuration is relative to the project's root; Kedro also starts from its sub-folders.
+def _go_to_project(named: str | None = None) -> None:
+    """Make the project's root the working directory: every path of the configuration is relative to it.
+
+    Raises:
+        InputError: When ``named`` is in no project.
+    """
+    import yaml
+    from kedro.framework.project import LOGGING
+    from kedro.framework.startup import bootstrap_project
     from kedro.utils import find_kedro_project
 
-    os.chdir(find_kedro_project(Path.cwd()) or Path.cwd())
+    here = Path.cwd()
+    root = find_kedro_project(Path(named).absolute() if named else here)
+    if root is None:
+        if named:
+            raise InputError(f"{named} is in no Kedro project.", expected="the project's folder, or one in it")
+        return  # the packaged project, with its configuration here or where --conf-source says
+    if root == here:
+        return
+    os.chdir(root)
+    bootstrap_project(root)
+    # Kedro looked for it in the folder where it was started.
+    if "KEDRO_LOGGING_CONFIG" not in os.environ and _LOGGING.is_file():
+        LOGGING.configure(yaml.safe_load(_LOGGING.read_text(encoding="utf-8")))
 
 
 project_commands.add_command(
     click.Command(
         name="run",
-        params=kedro_run.params,
+        params=[*run_parameters(kedro_run.params), _PROJECT],
         callback=_run,
         help="Run stages: all of them, or those given with --pipelines.",
     )

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dinomill.commands.dvc_files import dvc_files, refuse_broken
 from dinomill.commands.dvc_stages import CONFIGURATION
-from dinomill.errors import InputError
+from dinomill.errors import DinomillError, InputError
+from dinomill.layers import Layers, environments
 from dinomill.printing import open_console
+from dinomill.storage.lock import holder
 
 if TYPE_CHECKING:
     from dinomill.commands.ahead import Ahead
@@ -24,6 +27,7 @@ _WORDS = {
     "not in cache": "is not in DVC's cache",
     "update available": "changed",
 }
+_LOOKS = "looks outside of DVC each time it is asked"
 _CODE = ("src/", "pipelines/", "conf/")
 
 
@@ -75,8 +79,9 @@ def make_plan(file: Path = Path("dvc.yaml")) -> list[Step]:
     except LockError:
         raise InputError(
             "Another command of DVC is at work in this project.",
-            found="its lock is held: a `dvc repro`, `make run` or `dinomill plan` that has not ended",
-            action="wait for its end and run the same command again; DVC looks at one thing at a time",
+            found=_at_work() or "its lock is held: a `dvc repro`, `make run` or `dinomill plan` that has not ended",
+            action="wait for its end and run the same command again; DVC looks at one thing at a time. What is done "
+            "so far: `dinomill summary`",
         ) from None
     except DvcException as error:
         raise InputError(
@@ -98,9 +103,23 @@ def make_plan(file: Path = Path("dvc.yaml")) -> list[Step]:
             reasons = (f"after {', '.join(waits_for)}",)
         if verdict != "up to date":
             will_run.add(stage.name)
+        elif stage.always_changed:
+            reasons = (_LOOKS,)
         data = (Path(dep.fs_path) for dep in stage.deps if not str(dep).startswith(_CODE))
         steps.append(Step(stage.name, verdict, reasons, _size(data)))
     return steps
+
+
+def _at_work() -> str | None:
+    """The stages that run now, in whatever environment; None where none is known to."""
+    found = []
+    for env in (None, *environments()):
+        with suppress(DinomillError):  # what is wrong with that environment is no matter here
+            locks = Path(Layers(env).globals["folders"]["work"], "locks")
+            running = {lock: process for lock in locks.glob("*.lock") if (process := holder(lock)) is not None}
+            of = f" of {env}" if env else ""
+            found += [f"{lock.stem}{of} (process {process})" for lock, process in sorted(running.items())]
+    return f"running: {', '.join(dict.fromkeys(found))}" if found else None
 
 
 def show(steps: list[Step], file: Path = Path("dvc.yaml"), ahead: Ahead | None = None) -> None:
@@ -168,10 +187,13 @@ def _above(stage: Any, order: list[Any]) -> list[str]:
 
 
 def _reasons(changes: list[Any], stamps: set[str]) -> Iterator[str]:
-    """DVC reports ``[{"changed deps": {path: what}}, …, "changed command"]``; a stamp is always made anew."""
+    """DVC reports ``[{"changed deps": {path: what}}, …, "changed command"]``.
+
+    A stamp is always made anew, and what always runs has not changed for that.
+    """
     for change in changes:
         if isinstance(change, str):
-            yield change
+            yield from () if change == "always changed" else (change,)
             continue
         for kind, items in change.items():
             for path, what in items.items():

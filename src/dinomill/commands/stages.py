@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,7 +54,15 @@ def show_summary(env: str | None) -> None:
     from dinomill.reporting.summary import render
 
     layers = Layers(env)
-    render({name: Path(place) for name, place in layers.globals["folders"].items()}, env=layers.env)
+    folders = {name: Path(place) for name, place in layers.globals["folders"].items()}
+    store = os.environ.get("MLFLOW_TRACKING_URI") or layers.globals.get("tracking_uri")
+    render(folders, env=layers.env, store=store, remote=has_remote())
+
+
+def has_remote() -> bool:
+    """Whether DVC has a place to push to; its own reading of the file takes most of a second."""
+    files = (Path(".dvc", name) for name in ("config", "config.local"))
+    return any(re.search(r"^\s*remote\s*=", file.read_text(encoding="utf-8"), re.M) for file in files if file.is_file())
 
 
 def open_report(env: str | None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -34,6 +36,21 @@ EVALUATED = (
 SIZE = "Pixels, a whole number of patches; by default what the model was made for."
 
 
+def _project(value: Path | None) -> None:
+    if value is not None:
+        from dinomill.errors import InputError
+        from dinomill.layers.project import GLOBALS, project_above
+
+        root = project_above(value.absolute())
+        if root is None:
+            raise InputError(
+                f"{value} is not in a dinomill project.",
+                found=f"no {GLOBALS} there or in a folder above",
+                action="name the project's folder, or one in it",
+            )
+        os.chdir(root)
+
+
 def _version(value: bool) -> None:
     if value:
         from dinomill import __version__
@@ -47,5 +64,15 @@ def main(
     version: Annotated[
         bool, typer.Option("--version", "-V", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
+    project: Annotated[
+        Path | None,
+        typer.Option(
+            "--project",
+            "-p",
+            metavar="FOLDER",
+            callback=_project,
+            help="Work in this project instead of the one around; other paths start there too.",
+        ),
+    ] = None,
 ) -> None:
     """Options before the verb."""

@@ -26,6 +26,8 @@ from dinomill.handles import DatasetHandle
 from dinomill.images.listing import split_tiles
 from dinomill.quality.handle import QualityHandle
 
+QUALITY = "quality"  # beside a step's result: what its gate found
+
 
 def curate(
     pool: Sequence[Any], seeds: Mapping[str, str] | None, labelled: str | None, config: CurationConfig
@@ -96,7 +98,7 @@ def embed_images(found: ScanHandle, config: CurationConfig) -> EmbeddingsHandle:
         execution=config.execution,
         cache=config.cache,
     )
-    check_embeddings(features, config.gate, folder=config.folders.quality, work=config.work)
+    check_embeddings(features, config.gate, folder=config.folders.embeddings / QUALITY, work=config.work)
     return features
 
 
@@ -141,7 +143,7 @@ def write_curated(
         work=config.work,
         execution=config.execution,
     )
-    check_manifest(dataset, config.gate, folder=config.folders.quality, work=config.work)
+    check_manifest(dataset, config.gate, folder=folder / QUALITY, work=config.work)
     write_report(found, features, chosen, config.filters, folder=folder)
     record(tracking.attach(), dataset, {"scan": found.work, "embed": features.work})
     return dataset

@@ -74,7 +74,7 @@ def write_dataset(
     files = read_files(scan)
     chosen = pq.read_table(selection.selection)
     order = _shard_order(files, chosen)
-    room = work / "shards" / selection.config_hash[:16]
+    room = work / "shards" / selection.made_of[:16]
     kept = files.take(pa.array(order))
     boxes = _faces_to_blur(kept, filters)
     tasks = _tasks(kept, boxes, config, filters, scan.value_range, room / "shards")
@@ -88,7 +88,7 @@ def write_dataset(
     channels, mean, std = channel_statistics(kept, config.channels)
     return DatasetHandle(
         folder=folder,
-        config_hash=hash_json([selection.config_hash, config.content_hash(), filters.content_hash()]),
+        made_of=hash_json([selection.made_of, config.content_hash(), filters.content_hash()]),
         manifest=folder / "manifest.parquet",
         manifest_sha256=hash_file(folder / "manifest.parquet"),
         shards=shards,

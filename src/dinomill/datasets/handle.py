@@ -32,6 +32,8 @@ class HandleDataset(AbstractDataset[Handle, Handle | None]):
         self._folder = Path(folder)
         self._handle = _handle_class(handle)
         self.metadata = metadata
+        # Where the project begins, which whoever knows it says; the working directory of stages and commands.
+        self.root = Path()
 
     @property
     def folder(self) -> Path:
@@ -41,10 +43,15 @@ class HandleDataset(AbstractDataset[Handle, Handle | None]):
     def load(self) -> Handle | None:
         """Read the handle; None where there is none and need not be any.
 
+        Its paths are relative to the project's root. Asked from elsewhere (a notebook), it has absolute ones.
+
         Raises:
             InputError: When its stage has not run, or another version wrote it.
         """
-        return None if self._optional and not self._exists() else self._handle.load(self._folder)
+        if self._optional and not self._exists():
+            return None
+        handle = self._handle.load(self.root / self._folder)
+        return handle if self._at_root else handle.below(self.root)
 
     def save(self, data: Handle) -> None:
         """Write the handle beside the data that it describes, unless the stage did so itself."""
@@ -52,10 +59,14 @@ class HandleDataset(AbstractDataset[Handle, Handle | None]):
             f"{self._folder} holds {self._handle.__name__}, not {type(data).__name__}"
         )
         assert data.folder == self._folder, f"the catalog says {self._folder}, the stage wrote {data.folder}"
-        data.save()
+        data.save(self.root / self._folder)
+
+    @property
+    def _at_root(self) -> bool:
+        return self.root.absolute() == Path.cwd()
 
     def _exists(self) -> bool:
-        return (self._folder / HANDLE_NAME).is_file()
+        return (self.root / self._folder / HANDLE_NAME).is_file()
 
     def _describe(self) -> dict[str, Any]:
         return {"folder": self._folder.as_posix(), "handle": self._handle.__name__}

@@ -44,6 +44,7 @@ class SourceDataset(AbstractDataset[None, Locations]):
         self.metadata = metadata
         # The file whose word counts, for messages: whoever knows the layers of the configuration says which one.
         self.said_in = _BASE
+        self.root = Path()  # the project's, as whoever knows it says
 
     @property
     def name(self) -> str:
@@ -58,11 +59,13 @@ class SourceDataset(AbstractDataset[None, Locations]):
     def load(self) -> Locations:
         """Check the local locations and return all of them as they were configured.
 
+        Asked from elsewhere than the project's root (a notebook), local ones are absolute.
+
         Raises:
             DatasetError: Caused by an InputError; see `check`.
         """
         self.check()
-        return self._locations
+        return self._locations if self.root.absolute() == Path.cwd() else _below(self.root, self._locations)
 
     def check(self) -> None:
         """Look whether the local locations exist and hold anything.
@@ -80,7 +83,7 @@ class SourceDataset(AbstractDataset[None, Locations]):
                 else f"set `{self._name}` in {self.said_in}",
             )
         for path in self.local_paths:
-            self._check(path)
+            self._check(path if self.root == Path() else self.root / path)
 
     def save(self, data: None) -> None:
         """Sources are the user's: they are never written."""
@@ -118,7 +121,20 @@ class SourceDataset(AbstractDataset[None, Locations]):
             )
 
     def _exists(self) -> bool:
-        return all(path.exists() for path in self.local_paths)
+        return all((self.root / path).exists() for path in self.local_paths)
 
     def _describe(self) -> dict[str, Any]:
         return {"name": self._name, "locations": self._locations}
+
+
+def _below(root: Path, locations: Any) -> Any:
+    """Locations with the local ones below a folder."""
+    if isinstance(locations, str):
+        return locations if "://" in locations else str(root / locations)
+    if isinstance(locations, dict):
+        # Of a place with settings only `path` is a place; of named ones every value.
+        names = {"path"} if "path" in locations else set(locations)
+        return {name: _below(root, one) if name in names else one for name, one in locations.items()}
+    if isinstance(locations, list):
+        return [_below(root, one) for one in locations]
+    return locations

@@ -60,7 +60,7 @@ def distil(
         students[name].save()
     return StudentsHandle(
         folder=config.output,
-        config_hash=hash_json(job.result_identity()),
+        made_of=hash_json(job.result_identity()),
         students=students,
         champion=config.champion or next(iter(config.students)),
     )

@@ -95,16 +95,25 @@ def write_results(
         table = ScoreTable() if main is None else main.table
         handle = EvaluationHandle(
             folder=config.output,
-            # Not of the gate: how strictly a table is looked at changes nothing in it.
-            config_hash=hash_json(config.model_dump(mode="json", exclude={"gate"})),
+            made_of=_made_of(found, teacher, students, config),
             **{name: getattr(table, name) for name in ScoreTable.model_fields},
             sets={name: results.table for name, results in others.items()},
             metrics=config.output / METRICS_NAME,
             teacher_sha256=teacher.weights_sha256,
             students_sha256={name: student.weights_sha256 for name, student in students.students.items()},
         )
-        write_text(folder / "handle.json", handle.model_dump_json(indent=2) + "\n")
+        handle.save(folder)
     return handle
+
+
+def _made_of(
+    found: Mapping[str, Results], teacher: ModelHandle, students: StudentsHandle, config: EvaluationConfig
+) -> str:
+    """What the figures depend on: not how strictly a table is looked at, nor where the results lie."""
+    settings = config.model_dump(mode="json", exclude={"gate", "output", "work"})
+    weights = {name: student.weights_sha256 for name, student in students.students.items()}
+    images = {name: results.data.sha256 for name, results in found.items()}
+    return hash_json([settings, teacher.weights_sha256, weights, images])
 
 
 def _write_set(folder: Path, results: Results) -> None:

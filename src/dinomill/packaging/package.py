@@ -22,7 +22,7 @@ from dinomill.serving.torchserve.properties import Ports, render_properties
 from dinomill.serving.torchserve.readme import render_readme
 from dinomill.serving.torchserve.requirements import archive_requirements
 from dinomill.storage.atomic import atomic_folder, write_text
-from dinomill.storage.hashing import hash_file
+from dinomill.storage.hashing import hash_file, hash_json
 
 STORE = "model_store"
 
@@ -60,7 +60,13 @@ def package_model(registered: RegistrationHandle, curated: DatasetHandle, config
         figures = try_package(model, folder / STORE, expected, images, config)
         handle = PackageHandle(
             folder=config.output,
-            config_hash=config.content_hash(),
+            made_of=hash_json(
+                [
+                    config.model_dump(mode="json", exclude={"work", "output"}),
+                    registered.weights_sha256,
+                    registered.version,
+                ]
+            ),
             archive=config.output / STORE / archive.name,
             archive_sha256=hash_file(archive),
             model=model,
@@ -68,7 +74,7 @@ def package_model(registered: RegistrationHandle, curated: DatasetHandle, config
             embed_dim=int(expected.shape[1]),
             smoke=figures,
         )
-        write_text(folder / "handle.json", handle.model_dump_json(indent=2) + "\n")
+        handle.save(folder)
     return handle
 
 

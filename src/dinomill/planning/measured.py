@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError
 
 from dinomill.config import Config
 from dinomill.errors import StorageError
+from dinomill.handles import HANDLE_NAME
 from dinomill.stages import WRITES
 from dinomill.storage.atomic import write_text
 
@@ -103,10 +104,10 @@ class Stopwatch:
         """The hash of what the stage made, and how many images went through it."""
         folder = self._folders.get(WRITES[stage])
         try:
-            handle = json.loads((folder / "handle.json").read_text(encoding="utf-8")) if folder else {}
+            handle = json.loads((folder / HANDLE_NAME).read_text(encoding="utf-8")) if folder else {}
         except (OSError, ValueError):
             handle = {}
-        return str(handle.get("config_hash", "")), _images(handle)
+        return str(handle.get("made_of") or handle.get("config_hash", "")), _images(handle)
 
 
 def _images(handle: Mapping[str, Any]) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dinomill.errors import DinomillError
+from dinomill.handles import HANDLE_NAME
 
 _FORWARD_SECONDS = 1.5
 
@@ -191,7 +192,7 @@ def _teacher(request: Request, dataset: Any) -> Any:
     from dinomill.training.hand_on import adopt
 
     config = PretrainingConfig.parse(request["stages"]["pretraining"], where="the plan")
-    if (config.output / "handle.json").is_file():
+    if (config.output / HANDLE_NAME).is_file():
         return ModelHandle.load(config.output)
     handle = adopt(resolved(dataset, None, config), dataset, student="student", name="teacher", output=config.output)
     handle.save()

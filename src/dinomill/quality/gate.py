@@ -1,7 +1,7 @@
 """Quality gates: a table is held against a suite, Data Docs are built, and a failed expectation stops the pipeline.
 
-<folder>/docs/index.html      Data Docs: every expectation with its figures
-<folder>/<suite>.json         the same in short
+<folder>/<suite>.json         what was expected, and whether it was so: the same for the same table
+<docs>/docs/index.html        the same as Data Docs, with the time of each check: not for a folder that DVC keeps
 <work>/gx/                    Great Expectations' own files
 """
 
@@ -55,6 +55,7 @@ def check_table(
     work: Path,
     index: tuple[str, ...] = ("source", "path"),
     total: int | None = None,
+    docs: Path | None = None,
 ) -> QualityHandle:
     """Hold a table against a suite.
 
@@ -67,6 +68,7 @@ def check_table(
         work: Where Great Expectations keeps its files.
         index: Columns that name a row.
         total: Rows of the whole table, when ``rows`` is a sample already.
+        docs: Where Data Docs go, in its sub-folder ``docs``; None: to the result.
 
     Raises:
         QualityError: When an expectation fails, with the rows.
@@ -75,13 +77,14 @@ def check_table(
     if len(rows) > config.sample_above:
         rows = rows.iloc[sample_numbers(len(rows), config.sample_above)]
     with _quiet(), storage_errors(work / "gx"):
-        results, docs = _run_or_anew(name, rows, suite, work / "gx", index)
-    if config.docs and docs.is_dir():
-        shutil.copytree(docs, folder / "docs", dirs_exist_ok=True)
+        results, made = _run_or_anew(name, rows, suite, work / "gx", index)
+        place = (docs or folder) / "docs"
+        if config.docs and made.is_dir():
+            shutil.copytree(made, place, dirs_exist_ok=True)
     lines = [_line(result) for result in results]
     summary = {"suite": name, "rows": len(rows), "total_rows": total, "checks": lines}
     write_text(folder / f"{name}.json", json.dumps(summary, indent=2) + "\n")
-    shown = folder / "docs" / "index.html" if config.docs else folder / f"{name}.json"
+    shown = place / "index.html" if config.docs else folder / f"{name}.json"
     if failed := [result for result in results if not result.success]:
         raise QualityError(
             f"The table {name!r} does not meet {len(failed)} of its {len(results)} expectations.",
@@ -90,12 +93,12 @@ def check_table(
         )
     return QualityHandle(
         folder=folder,
-        config_hash=hash_json([config.content_hash(), lines]),
+        made_of=hash_json([config.content_hash(), lines]),
         suite=name,
         rows=len(rows),
         total_rows=total,
         checks=tuple(lines),
-        docs=folder / "docs" / "index.html" if config.docs else None,
+        docs=place / "index.html" if config.docs else None,
     )
 
 

@@ -10,7 +10,7 @@ from dinomill.handles import Handle
 
 
 class QualityHandle(Handle):
-    """A passed quality gate: ``<suite>.json`` and, when enabled, Data Docs in the folder."""
+    """A passed quality gate: ``<suite>.json`` in the folder, and Data Docs, when enabled."""
 
     suite: str
     rows: int = Field(description="rows looked at; fewer than there are when the table was sampled")

@@ -64,10 +64,21 @@ def _lineage(model: ModelHandle, tags: Mapping[str, str]) -> Section:
         Fact("started from", f"{model.initial}, content {model.initial_sha256}" if model.initial else "", code=True),
         Fact("dataset", model.dataset_sha256, code=True),
         Fact("git commit", tags.get("git_commit", ""), code=True),
-        Fact("training run", model.run_id or "", code=True),
-        Fact("configuration", model.config_hash, code=True),
+        Fact("training run", tags.get("training_run", ""), code=True),
+        Fact("made of", f"{model.made_of}, the hash of its settings and its data"),
+        Fact("in DVC", _in_dvc(tags)),
     ]
     return Section("Lineage", facts=tuple(fact for fact in facts if fact.value))
+
+
+def _in_dvc(tags: Mapping[str, str]) -> str:
+    """DVC's names of the folders, by which they are found again: ``git log -S`` finds the lock that has them."""
+    names = {"dvc_curated": "dataset", "dvc_model": "weights", "dvc_evaluation": "evaluation"}
+    found = [f"{name} {tags[tag]}" for tag, name in names.items() if tag in tags]
+    if not found:
+        return ""
+    remote = f"; remote {tags['dvc_remote']}" if "dvc_remote" in tags else ""
+    return ", ".join(found) + remote + ". git log -S HASH -- dvc.lock conf finds the commit with it"
 
 
 def _use(address: str) -> str:

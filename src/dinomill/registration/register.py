@@ -3,16 +3,18 @@
 <output>/handle.json       RegistrationHandle
 <output>/model_card.md     what the version's page shows
 <output>/cards/<name>.md   the card of the teacher and of every student
+
+Its effect lies in the registry, which can be emptied, restored or edited while nothing that DVC watches changes. So it
+looks there every time; where the version is there and all was decided before, it does no more than say what is so.
 """
 
 from __future__ import annotations
 
-import io
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version as installed_version
-from typing import Any
 
 from dinomill import tracking
 from dinomill.errors import InputError
@@ -28,6 +30,8 @@ from dinomill.models.known import UNKNOWN_LICENCE
 from dinomill.registration.card import model_summary, version_card
 from dinomill.registration.cards import all_cards
 from dinomill.registration.config import CANDIDATE, CHAMPION, RegistrationConfig
+from dinomill.registration.decision import decided, decision_tags, made_of
+from dinomill.registration.example import example_table
 from dinomill.registration.gate import Champion, Check, gated, judge, labelled_tag
 from dinomill.scores import ModelScore
 from dinomill.storage.atomic import atomic_folder, write_text
@@ -53,6 +57,8 @@ def register_model(
     """Register the chosen network, point ``candidate`` at it, and ``champion`` if it passes the gate.
 
     The same weights, data and scores do not become a second version, unless ``force`` is set: the first is found again.
+    Where the registry has it, with the decision of the gate on just this, nothing is changed there: an alias that was
+    moved by hand since stays where it is.
 
     Raises:
         InputError: When the export is not what its handle says.
@@ -62,14 +68,22 @@ def register_model(
     check_export(model)
     warn_if_unknown(of_handle(model).licence, model.name, "distillation.licence or pretraining.licence")
     score = _score_of(model, config, evaluation)
-    with _run(config) as run:
-        store = run.tracking_uri
+    cards = all_cards(teacher, students, curated, evaluation, watts=config.watts)
+    asked = made_of(model, evaluation, config)
+    store = _store(config)
+    known = tracking.find_version(store, config.name, _identity(model))
+    checks = None if known is None else decided(known.tags, asked)
+    if known is not None and checks is not None and CANDIDATE in known.aliases and _is_intact(store, known):
+        log.info("%s is in the registry, as it was decided.", known.uri)
+        card = _card(model, curated, evaluation, checks, config)
+        return _write(known, model, checks, card, cards, asked, config)
+    with _run(store, config) as run:
         _log_lineage(run, curated, evaluation)
         present = tracking.version_by_alias(store, config.name, CHAMPION)
         other = present if present and present.tags.get("weights_sha256") != model.weights_sha256 else None
         champion = Champion(other.version, other.tags) if other else None
         checks = judge(score, evaluation, champion, config.gate)
-        tags = _tags(model, evaluation, checks, config)
+        tags = _tags(store, model, students, evaluation, curated, checks, config) | decision_tags(asked, checks)
         card = version_card(config.name, model, curated, evaluation, checks, tags, config.watts)
         version = _find_or_register(run, model, _measured(model, config, evaluation), tags, card, config)
         tracking.set_alias(store, config.name, CANDIDATE, version.version)
@@ -81,10 +95,9 @@ def register_model(
         elif present is not None and present.version == version.version:
             log.warning("%s fails the gate now, and stays champion until another version passes it.", version.uri)
         run.set_tags({"registered": version.uri, "gate": "passed" if passed else "failed"})
-        champion_now = tracking.version_by_alias(store, config.name, CHAMPION)
-    is_champion = champion_now is not None and champion_now.version == version.version
-    cards = all_cards(teacher, students, curated, evaluation, watts=config.watts)
-    return _write(version, model, checks, card, cards, is_champion, config)
+    now = tracking.read_version(store, version)
+    card = _card(model, curated, evaluation, checks, config)
+    return _write(now, model, checks, card, cards, asked, config)
 
 
 def check_export(model: ModelHandle) -> None:
@@ -110,16 +123,26 @@ def check_export(model: ModelHandle) -> None:
         )
 
 
+def _store(config: RegistrationConfig) -> str:
+    """The store that the stage writes to: what the environment variable says comes before the configuration."""
+    return tracking.resolve_uri(os.environ.get("MLFLOW_TRACKING_URI") or config.tracking.tracking_uri)
+
+
 @contextmanager
-def _run(config: RegistrationConfig) -> Iterator[tracking.Run]:
-    """The run that Kedro's hook opened, or one of our own when the stage is used as a library."""
+def _run(store: str, config: RegistrationConfig) -> Iterator[tracking.Run]:
+    """A run of its own, unless one is open: a look that changes nothing leaves none."""
     attached = tracking.attach()
     if attached.writes:
         yield attached
         return
-    where = config.tracking
-    with tracking.open_run("registration", tracking_uri=where.tracking_uri, experiment=where.experiment) as run:
+    params = {"registration": config.model_dump(mode="json")}
+    experiment = config.tracking.experiment
+    with tracking.open_run("registration", tracking_uri=store, experiment=experiment, params=params) as run:
         yield run
+
+
+def _identity(model: ModelHandle) -> dict[str, str]:
+    return {tracking.WEIGHTS_TAG: model.weights_sha256, tracking.DATASET_TAG: model.dataset_sha256}
 
 
 def _score_of(model: ModelHandle, config: RegistrationConfig, evaluation: EvaluationHandle) -> ModelScore | None:
@@ -158,8 +181,11 @@ def _log_lineage(run: tracking.Run, curated: DatasetHandle, evaluation: Evaluati
 
 
 def _tags(
+    store: str,
     model: ModelHandle,
+    students: StudentsHandle,
     evaluation: EvaluationHandle,
+    curated: DatasetHandle,
     checks: tuple[Check, ...],
     config: RegistrationConfig,
 ) -> dict[str, str]:
@@ -177,14 +203,30 @@ def _tags(
         "image_size": str(model.image_size),
         "licence": of_handle(model).licence or UNKNOWN_LICENCE,
         "origin": model.origin,
-        "weights_sha256": model.weights_sha256,
-        "dataset_sha256": model.dataset_sha256,
+        **_identity(model),
         "teacher_sha256": model.teacher_sha256,
         **images,
-        "config_hash": model.config_hash,
+        "made_of": model.made_of,
+        "training_run": tracking.run_that_made(store, model.name, model.weights_sha256),
         "git_commit": tracking.git_commit(),
+        "dvc_curated": tracking.dvc_version(curated.folder),
+        "dvc_model": tracking.dvc_version(students.folder if config.network == "student" else model.folder),
+        "dvc_evaluation": tracking.dvc_version(evaluation.folder),
+        "dvc_remote": tracking.dvc_remote(),
     }
     return {key: value for key, value in tags.items() if value}
+
+
+def _card(
+    model: ModelHandle,
+    curated: DatasetHandle,
+    evaluation: EvaluationHandle,
+    checks: tuple[Check, ...],
+    config: RegistrationConfig,
+) -> str:
+    """The card that lies beside the handle: without commits and runs, which differ where the result is the same."""
+    licence = {"licence": of_handle(model).licence or UNKNOWN_LICENCE}
+    return version_card(config.name, model, curated, evaluation, checks, licence, config.watts)
 
 
 def _find_or_register(
@@ -195,9 +237,8 @@ def _find_or_register(
     card: str,
     config: RegistrationConfig,
 ) -> tracking.RegisteredVersion:
-    identity = {key: tags[key] for key in ("weights_sha256", "dataset_sha256")}
-    known = None if config.force else tracking.find_version(run.tracking_uri, config.name, identity)
-    if known is not None and _is_intact(run, known):
+    known = None if config.force else tracking.find_version(run.tracking_uri, config.name, _identity(model))
+    if known is not None and _is_intact(run.tracking_uri, known):
         log.info("%s already holds these weights: its scores and gate are brought up to date.", known.uri)
         tracking.annotate(run.tracking_uri, known, description=card, tags=tags)
         return known
@@ -215,31 +256,14 @@ def _find_or_register(
     return tracking.register(run, config.name, model.folder, details)
 
 
-def _is_intact(run: tracking.Run, version: tracking.RegisteredVersion) -> bool:
+def _is_intact(store: str, version: tracking.RegisteredVersion) -> bool:
     """Whether the version's files are still there: artifacts can be deleted behind the registry's back."""
     try:
-        tracking.download(version.uri, run.tracking_uri)
+        tracking.download(version.uri, store)
     except InputError:
         log.warning("The files of %s are gone: the weights become a new version.", version.uri)
         return False
     return True
-
-
-def example_table(channels: int, side: int) -> Any:
-    """A table that ``predict`` takes, with a drawn image: none of the user's leaves the machine."""
-    import numpy as np
-    import pandas as pd
-    from PIL import Image
-
-    rows, columns = np.mgrid[0:side, 0:side] / max(side - 1, 1)
-    planes = [rows, columns, 1 - rows * columns]
-    pixels = np.stack([255 * planes[index % 3] for index in range(channels)], axis=-1).round().astype(np.uint8)
-    buffer = io.BytesIO()
-    if channels in (1, 3):
-        Image.fromarray(pixels.squeeze()).save(buffer, "PNG")
-    else:
-        np.save(buffer, pixels, allow_pickle=False)
-    return pd.DataFrame({"image": [buffer.getvalue()]})
 
 
 def _write(
@@ -248,17 +272,17 @@ def _write(
     checks: tuple[Check, ...],
     card: str,
     cards: dict[str, str],
-    is_champion: bool,
+    asked: str,
     config: RegistrationConfig,
 ) -> RegistrationHandle:
+    aliases = tuple(alias for alias in (CANDIDATE, CHAMPION) if alias in version.aliases)
     handle = RegistrationHandle(
         folder=config.output,
-        config_hash=config.content_hash(),
+        made_of=asked,
         model=config.name,
         version=version.version,
-        aliases=(CANDIDATE, CHAMPION) if is_champion else (CANDIDATE,),
-        run_id=version.run_id,
-        uri=f"models:/{config.name}@{CHAMPION if is_champion else CANDIDATE}",
+        aliases=aliases,
+        uri=f"models:/{config.name}@{aliases[-1]}",
         weights_sha256=model.weights_sha256,
         source=model.folder,
         passed_gate=all(check.passed for check in checks),
@@ -271,5 +295,5 @@ def _write(
         (folder / "cards").mkdir()
         for name, text in cards.items():
             write_text(folder / "cards" / f"{name}.md", text)
-        write_text(folder / "handle.json", handle.model_dump_json(indent=2) + "\n")
+        handle.save(folder)
     return handle

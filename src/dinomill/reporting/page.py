@@ -39,7 +39,7 @@ from dinomill.reporting.planted import score_planted
 from dinomill.reporting.scores import view_scores, view_sets
 from dinomill.reporting.training import view_training
 from dinomill.storage.atomic import write_text
-from dinomill.storage.hashing import hash_file
+from dinomill.storage.hashing import hash_file, hash_json
 
 PAGE_NAME = "index.html"
 
@@ -67,6 +67,11 @@ class RunHandles:
         shown = {"teacher": self.teacher} | ({self.label_of_champion(): champion} if champion else {})
         return tuple(readable(label) for label, model in shown.items() if not has_attention(model))
 
+    def made_of(self, config: ReportingConfig) -> str:
+        """What a page of them depends on."""
+        handles = (self.curated, self.teacher, self.students, self.evaluation, self.registration, self.package)
+        return hash_json([config.model_dump(mode="json", exclude={"output"}), [one.made_of for one in handles]])
+
     def label_of_champion(self) -> str:
         """The champion's name in evaluation's files."""
         return f"student-{self.students.champion}"
@@ -84,9 +89,7 @@ def build_report(run: RunHandles, config: ReportingConfig) -> ReportHandle:
     """
     page = config.output / PAGE_NAME
     write_text(page, render_page(run, config))
-    handle = ReportHandle(
-        folder=config.output, config_hash=config.content_hash(), page=page, page_sha256=hash_file(page)
-    )
+    handle = ReportHandle(folder=config.output, made_of=run.made_of(config), page=page, page_sha256=hash_file(page))
     handle.save()
     return handle
 

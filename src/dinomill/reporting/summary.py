@@ -12,6 +12,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from dinomill import tracking
 from dinomill.handles import (
     DatasetHandle,
     EvaluationHandle,
@@ -31,13 +32,22 @@ _BAR = 24
 _RULE = 100  # columns at most
 
 
-def render(folders: Mapping[str, Path], console: Console | None = None, env: str | None = None) -> None:
+def render(
+    folders: Mapping[str, Path],
+    console: Console | None = None,
+    env: str | None = None,
+    *,
+    store: str | None = None,
+    remote: bool = False,
+) -> None:
     """Print what the stages left, what is of an earlier run as such; what a stage has not made yet is left out.
 
     Args:
         folders: The folders of globals.yml by name: ``curated``, ``teacher``, …
         console: Where to print; standard output by default.
         env: The environment that they belong to, for the commands that are shown.
+        store: The registry, to say where it has not what the handle names; None: it is not asked.
+        remote: Whether DVC has a place to push to.
     """
     console = console or open_console()
     left = Left.in_folders(folders)
@@ -48,14 +58,14 @@ def render(folders: Mapping[str, Path], console: Console | None = None, env: str
         parts.append(_section("Images", Group(_curation(curated), told)))
     if left.evaluation and left.evaluation.scores:
         parts.append(_section("Accuracy of frozen features", _scores(left.evaluation), earlier.get("evaluation")))
-    facts = _facts(left.registration, left.packaging)
+    facts = _facts(left.registration, left.packaging, store, env)
     if facts.row_count:
         of = "registration" if left.registration else "packaging"
         parts.append(_section("Model", facts, earlier.get(of) or earlier.get("packaging")))
     if not parts:
         console.print(f"No stage has run yet. `make run{f' ENV={env}' if env else ''}` runs all of them.")
         return
-    parts.append(_section("Where to look next", _next_steps(left, earlier, env)))
+    parts.append(_section("Where to look next", _next_steps(left, earlier, env, remote=remote)))
     console.print(Group(*parts))
 
 
@@ -143,13 +153,19 @@ def _score_table(evaluation: ScoreTable) -> Table:
     return table
 
 
-def _facts(registration: RegistrationHandle | None, package: PackageHandle | None) -> Table:
+def _facts(
+    registration: RegistrationHandle | None, package: PackageHandle | None, store: str | None, env: str | None
+) -> Table:
     table = _table(("", "left"), ("", "left"))
     if registration:
         aliases = ", ".join(registration.aliases)
         table.add_row(
             "registered", f"{registration.model} version {registration.version}" + (f" ({aliases})" if aliases else "")
         )
+        if store and tracking.holds(store, registration.model, registration.version) is False:
+            run = f"kedro run{f' --env {env}' if env else ''} --pipelines registration"
+            missing = f"not in the registry of this machine, {tracking.redact(store)}: `{run}` brings it there"
+            table.add_row("", Text(missing, "bold yellow"))
         known = registration.licence is not None
         table.add_row("licence", Text(licence_in_words(registration.licence), "" if known else "bold yellow"))
         gate = Text("passed", "green") if registration.passed_gate else Text("not passed", "red")
@@ -168,7 +184,7 @@ def _facts(registration: RegistrationHandle | None, package: PackageHandle | Non
     return table
 
 
-def _next_steps(left: Left, earlier: Mapping[str, str], env: str | None) -> Table:
+def _next_steps(left: Left, earlier: Mapping[str, str], env: str | None, *, remote: bool) -> Table:
     option = f" ENV={env}" if env else ""
     table = _table(("", "left"), ("", "left"))
     if left.reporting:
@@ -180,6 +196,8 @@ def _next_steps(left: Left, earlier: Mapping[str, str], env: str | None) -> Tabl
         table.add_row(f"serve the model{of}", Text(f"make serve{option}", "cyan"))
     place = f"conf/{env}" if env else "dvc.yaml dvc.lock conf"
     table.add_row("keep this run (data stays out)", Text(f"git add {place} && git commit", "cyan"))
+    if remote:
+        table.add_row("and its data", Text("dvc push", "cyan"))
     if earlier or not (left.packaging and left.reporting):
         table.add_row("the stages that are still to run", Text(f"make run{option}", "cyan"))
     if earlier:

@@ -74,8 +74,8 @@ def lay_out(config: SampleConfig) -> SampleHandle:
     """
     if config.fetch:
         fetch_full(config.source)
-    config_hash = _identity(config)
-    if (present := _present(config, config_hash)) is not None:
+    made_of = _identity(config)
+    if (present := _present(config, made_of)) is not None:
         return present
     total = _pool_size(config) + config.scenes + config.seeds + config.bank + config.queries
     with atomic_folder(config.output) as folder, progress("sample: lay out", total, "files") as bar:
@@ -88,8 +88,8 @@ def lay_out(config: SampleConfig) -> SampleHandle:
         counts["labelled_test"] = _write_labelled(folder / "labelled" / "test", config.classes, chosen.queries, bar)
         rows = [{"path": f.path, "kind": f.kind, "original": f.original, "detail": f.detail} for f in pool]
         write_parquet(folder / PLANTED, pa.Table.from_pylist(rows, PLANTED_SCHEMA))
-        handle = SampleHandle(folder=config.output, config_hash=config_hash, counts=dict(sorted(counts.items())))
-        (folder / HANDLE_NAME).write_text(handle.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        handle = SampleHandle(folder=config.output, made_of=made_of, counts=dict(sorted(counts.items())))
+        handle.save(folder)
     return handle
 
 
@@ -100,7 +100,7 @@ def _identity(config: SampleConfig) -> str:
     return hash_json([config.model_dump(mode="json", exclude={"output", "source", "fetch"}), hashes])
 
 
-def _present(config: SampleConfig, config_hash: str) -> SampleHandle | None:
+def _present(config: SampleConfig, made_of: str) -> SampleHandle | None:
     """The handle of a whole sample of this configuration; refuses a folder that is somebody else's."""
     if not config.output.exists() or not any(config.output.iterdir()):
         return None
@@ -113,7 +113,7 @@ def _present(config: SampleConfig, config_hash: str) -> SampleHandle | None:
         )
     handle = SampleHandle.load(config.output)
     files = sum(path.is_file() for path in config.output.rglob("*")) - 2  # without the handle and planted.parquet
-    same = handle.config_hash == config_hash and handle.folder == config.output
+    same = handle.made_of == made_of and handle.folder == config.output
     return handle if same and files == sum(handle.counts.values()) else None
 
 

@@ -5,22 +5,29 @@ MLflow itself is imported when a function first needs it (2 to 3 CPU-seconds): i
 
 from dinomill.tracking.config import TrackingConfig
 from dinomill.tracking.connection import redact, resolve_uri
+from dinomill.tracking.dvc_versions import dvc_remote, dvc_version
 from dinomill.tracking.life import attach, continue_run, end_for, end_run, open_run
+from dinomill.tracking.made import made_tag, run_that_made
 from dinomill.tracking.provenance import git_commit
 from dinomill.tracking.registry import (
+    DATASET_TAG,
+    WEIGHTS_TAG,
     ModelCard,
     RegisteredVersion,
     annotate,
     download,
     find_version,
+    read_version,
     register,
     set_alias,
     version_by_alias,
 )
 from dinomill.tracking.run import Run
-from dinomill.tracking.store import current_store, store_at_work
+from dinomill.tracking.store import current_store, holds, store_at_work
 
 __all__ = [
+    "DATASET_TAG",
+    "WEIGHTS_TAG",
     "ModelCard",
     "RegisteredVersion",
     "Run",
@@ -30,14 +37,20 @@ __all__ = [
     "continue_run",
     "current_store",
     "download",
+    "dvc_remote",
+    "dvc_version",
     "end_for",
     "end_run",
     "find_version",
     "git_commit",
+    "holds",
+    "made_tag",
     "open_run",
+    "read_version",
     "redact",
     "register",
     "resolve_uri",
+    "run_that_made",
     "set_alias",
     "store_at_work",
     "version_by_alias",

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dinomill.errors import MachineError
+from dinomill.layers.project import kept_project
 from dinomill.storage.atomic import storage_errors
 from dinomill.tracking.database import prepare
 from dinomill.tracking.moved import ARTIFACTS, follow
@@ -51,13 +52,15 @@ def redact(uri: str) -> str:
 def resolve_uri(uri: str, base: Path | None = None) -> str:
     """The URI with a relative SQLite path made absolute, so that worker processes find the same database.
 
+    In a copy that DVC runs an experiment in, it is the database of the project that was copied.
+
     Args:
         uri: Of a store.
         base: Where a relative path starts; None is the working directory.
     """
     if not uri.startswith(_SQLITE):
         return uri
-    return f"{_SQLITE}{(base or Path()).absolute() / uri.removeprefix(_SQLITE)}"
+    return f"{_SQLITE}{kept_project((base or Path()).absolute()) / uri.removeprefix(_SQLITE)}"
 
 
 def database_path(uri: str) -> Path | None:

@@ -35,6 +35,8 @@ def source_tags(stage: str) -> dict[str, str]:
         "mlflow.source.type": "LOCAL",
         "mlflow.user": _user(),
     }
+    if experiment := os.environ.get("DVC_EXP_NAME"):
+        tags["dvc_experiment"] = experiment  # as `dvc exp show` lists it
     if commit := git_commit():
         tags |= {"mlflow.source.git.commit": commit.rstrip("+"), "git_commit": commit}
     return tags

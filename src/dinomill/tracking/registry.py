@@ -154,6 +154,13 @@ def find_version(tracking_uri: str, name: str, tags: Mapping[str, str]) -> Regis
         return _version(client.get_model_version(name, str(max(int(row.version) for row in found))))
 
 
+def read_version(tracking_uri: str, version: RegisteredVersion) -> RegisteredVersion:
+    """A version as the registry has it now."""
+    client = connect(tracking_uri)
+    with tracking_errors(tracking_uri):
+        return _version(client.get_model_version(version.name, str(version.version)))
+
+
 def version_by_alias(tracking_uri: str, name: str, alias: str) -> RegisteredVersion | None:
     """The version that ``alias`` points to, or None when there is no such model or alias."""
     from mlflow.exceptions import MlflowException

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from dinomill.errors import InputError, MachineError
 from dinomill.tracking.connection import redact, tracking_errors
+from dinomill.tracking.dvc_versions import dvc_version
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -210,9 +211,8 @@ class Run:
 
         Args:
             name: What people call it, such as ``curated``.
-            digest: The hash of its manifest; the same hash stands in DVC's lock and in the handles. MLflow keeps 36
-                characters of it.
-            source: The folder or URI.
+            digest: The hash of its manifest, as the handles have it. MLflow keeps 36 characters of it.
+            source: The folder or URI. Of a folder that DVC has, DVC's hash is kept too.
             context: What it was used for: ``training``, ``evaluation``, …
             rows: The number of images, or 0 when it is not known.
         """
@@ -220,12 +220,15 @@ class Run:
             return
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
+        local = "://" not in source
+        version = dvc_version(Path(source)) if local else None
+        profile = {"images": rows, "sha256": digest} | ({"dvc": version} if version else {})
         dataset = Dataset(
             name=name,
             digest=digest[:36],
-            source_type="local" if "://" not in source else source.split("://", 1)[0],
+            source_type="local" if local else source.split("://", 1)[0],
             source=json.dumps({"uri": redact(source)}),
-            profile=json.dumps({"images": rows, "sha256": digest}),
+            profile=json.dumps(profile),
         )
         tags = [InputTag("mlflow.data.context", context)]
         with tracking_errors(self.tracking_uri):

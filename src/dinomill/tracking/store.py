@@ -7,15 +7,16 @@ that the working directory lies in, at whatever depth; else a database below the
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
 from dinomill.layers import Layers
 from dinomill.layers.project import project_above
 from dinomill.tracking.config import TrackingConfig
-from dinomill.tracking.connection import resolve_uri
+from dinomill.tracking.connection import database_path, resolve_uri
 
 _at_work: ContextVar[str | None] = ContextVar("store at work", default=None)
 
@@ -64,3 +65,21 @@ def store_at_work(env: str | None = None, *, uri: str | None = None) -> Iterator
         yield
     finally:
         _at_work.reset(token)
+
+
+def holds(uri: str, name: str, version: int) -> bool | None:
+    """Whether a store has a version of a model: told at once, without MLflow.
+
+    Returns:
+        None where it is not known: of a server, or of a database that cannot be read.
+    """
+    if (database := database_path(resolve_uri(uri))) is None:
+        return None
+    if not database.exists():
+        return False
+    asked = "select 1 from model_versions where name = ? and version = ? and current_stage != 'Deleted_Internal'"
+    try:
+        with closing(sqlite3.connect(database.as_uri() + "?mode=ro", uri=True)) as connection:
+            return connection.execute(asked, [name, version]).fetchone() is not None
+    except sqlite3.Error:
+        return None

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import sys
 from contextlib import nullcontext, suppress
@@ -144,11 +143,13 @@ def adopt(
     step = int(summary["step"])
     backbone = load_backbone(output)
     shown = preprocessing(job, dataset)
+    weights = hash_file(output / WEIGHTS_NAME)
+    tracking.attach().set_tags(tracking.made_tag(name, weights))
     return ModelHandle(
         folder=output,
-        config_hash=hash_json(job.result_identity()),
+        made_of=hash_json(job.result_identity()),
         name=name,
-        weights_sha256=hash_file(output / WEIGHTS_NAME),
+        weights_sha256=weights,
         parameters=sum(parameter.numel() for parameter in backbone.parameters()),
         embed_dim=pooled_dim(backbone.embed_dim, backbone.config.pooling),
         image_size=shown.image_size,
@@ -162,7 +163,6 @@ def adopt(
         teacher_sha256=job.teacher_sha256,
         initial=initial,
         initial_sha256=job.initial_sha256,
-        run_id=os.environ.get("MLFLOW_RUN_ID"),
         licence=job.licence,
         origin=job.origin,
     )

@@ -51,7 +51,7 @@ class Room:
         shard = out / "00000.npy"
         np.save(shard, np.eye(len(files), dtype=np.float16))
         features = EmbeddingsHandle(
-            folder=out, config_hash="", shards=(shard,), rows=len(files), dimension=len(files), network="none"
+            folder=out, made_of="", shards=(shard,), rows=len(files), dimension=len(files), network="none"
         )
         settings = {"embedding_neighbours": 0} | settings
         handle = deduplicate(

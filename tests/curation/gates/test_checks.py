@@ -31,7 +31,7 @@ def _embeddings(folder: Path, rows: np.ndarray[Any, Any]) -> EmbeddingsHandle:
     np.save(folder / "00000.npy", rows.astype(np.float16))
     return EmbeddingsHandle(
         folder=folder,
-        config_hash="0" * 64,
+        made_of="0" * 64,
         shards=(folder / "00000.npy",),
         rows=len(rows),
         dimension=rows.shape[1],
@@ -57,7 +57,7 @@ def _dataset(folder: Path, rows: list[dict[str, Any]]) -> DatasetHandle:
     write_parquet(folder / "manifest.parquet", pa.Table.from_pylist(rows, schema=MANIFEST_SCHEMA))
     return DatasetHandle(
         folder=folder,
-        config_hash="0" * 64,
+        made_of="0" * 64,
         manifest=folder / "manifest.parquet",
         manifest_sha256="0" * 64,
         shards=(),
@@ -151,7 +151,7 @@ def _scan(root: Path, rows: list[dict[str, Any]]) -> ScanHandle:
     write_parquet(root / "files.parquet", pa.Table.from_pylist(rows, schema=FILES_SCHEMA))
     return ScanHandle(
         folder=root,
-        config_hash="0" * 64,
+        made_of="0" * 64,
         files=root / "files.parquet",
         files_sha256="0" * 64,
         signatures=root / "none",
@@ -162,10 +162,12 @@ def _scan(root: Path, rows: list[dict[str, Any]]) -> ScanHandle:
     )
 
 
-def test_data_docs_are_built(curated: Any) -> None:
+def test_each_gate_writes_beside_what_it_looked_at_and_the_docs_apart(curated: Any) -> None:
+    """Gates wrote into the folder of another node, which emptied it when it ran alone; and DVC kept clock times."""
     dataset, _ = curated
-    quality = dataset.folder.parent / "quality"
-    assert (quality / "docs" / "index.html").is_file()
-    for suite in ("files", "embeddings", "manifest"):
-        checks = json.loads((quality / f"{suite}.json").read_text())["checks"]
+    root = dataset.folder.parent
+    assert (root / "work/curation/quality/docs/index.html").is_file()
+    for suite, folder in (("files", "quality"), ("embeddings", "embeddings/quality"), ("manifest", "curated/quality")):
+        assert not list((root / folder).rglob("*.html"))
+        checks = json.loads((root / folder / f"{suite}.json").read_text())["checks"]
         assert checks and all(line.startswith("passed") for line in checks)

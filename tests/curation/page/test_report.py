@@ -79,7 +79,7 @@ def _synthetic(root: Path, count: int) -> tuple[ScanHandle, EmbeddingsHandle, Se
     shard = np.lib.format.open_memmap(root / "00000.npy", mode="w+", dtype=np.float16, shape=(count, 16))
     shard[:] = generator.standard_normal((count, 16))
     shard.flush()
-    common = {"folder": root, "config_hash": "0" * 64}
+    common = {"folder": root, "made_of": "0" * 64}
     scan = ScanHandle(
         **common,
         files=root / "files.parquet",

@@ -82,7 +82,7 @@ SIXTEEN = {"16-bit integers": 7}
 
 
 def _handles(tmp_path: Path, **changed: Any) -> tuple[ScanHandle, EmbeddingsHandle, SelectionHandle]:
-    common: dict[str, Any] = {"folder": tmp_path, "config_hash": "0"}
+    common: dict[str, Any] = {"folder": tmp_path, "made_of": "0"}
     scan = ScanHandle(
         **common, files=tmp_path, files_sha256="0", signatures=tmp_path, quarantine=tmp_path, groups={}, quarantined={},
         sources=(), work={"read": 10, "decoded": 4, "taken_over": 90},

@@ -32,7 +32,7 @@ def package(backbone: Path, tmp_path: Path) -> Path:
     archive = build_archive(backbone, store, model="mill", version="3", batching=BatchingConfig(), threads=1)
     PackageHandle(
         folder=folder,
-        config_hash="",
+        made_of="",
         archive=archive,
         archive_sha256="",
         model="mill",

@@ -70,7 +70,7 @@ def deduplicate(
     same = _first_of_equals(files["pixels"], of.usable, rank)
     single = np.flatnonzero(of.usable & (same == np.arange(len(same))))
     unfinished = (work or folder) / "neighbours"
-    made_of = hash_json([embeddings.config_hash, scan.files_sha256])
+    made_of = hash_json([embeddings.made_of, scan.files_sha256])
     edges = find_edges(
         Signatures(scan.signatures),
         Embeddings(embeddings.shards),
@@ -89,11 +89,11 @@ def deduplicate(
     write_parquet(folder / "duplicates.parquet", removed)
     write_parquet(folder / "apart.parquet", apart)
     shutil.rmtree(unfinished, ignore_errors=True)
-    made = hash_json([embeddings.config_hash, config.content_hash(), filters.content_hash()])
+    made = hash_json([embeddings.made_of, config.content_hash(), filters.content_hash()])
     fates = zip(removed["fate"].to_pylist(), removed["reason"].to_pylist(), strict=True)
     return DuplicatesHandle(
         folder=folder,
-        config_hash=made,
+        made_of=made,
         duplicates=folder / "duplicates.parquet",
         counts=dict(sorted(Counter(f"{fate}:{reason}" for fate, reason in fates).items())),
         searches=edges.searches,

@@ -177,10 +177,10 @@ def embed_files(
     kept.rows.tidy(kept.place)
     remove_unused(everything)
     say("embed", embedded, len(keys), taken_over)
-    made_of = hash_json([scan.config_hash, scan.files_sha256, settings, config.whiten])
+    made_of = hash_json([scan.made_of, scan.files_sha256, settings, config.whiten])
     return EmbeddingsHandle(
         folder=folder,
-        config_hash=made_of,
+        made_of=made_of,
         shards=paths,
         rows=len(kept),
         dimension=kept.dimension,

@@ -1,11 +1,15 @@
 """The gates of this stage: what its steps made, loaded and held against its suite before a handle is saved.
 
-All write into one folder, which belongs to the stage: ``<folder>/{files,embeddings,manifest}.json`` and the Data Docs.
-The first gate of a run empties it: what earlier runs found is no longer true.
+Each writes beside what it looked at, into the folder of its own step: ``<folder>/<suite>.json``. Data Docs carry the
+time of their check, so they lie in the stage's work folder, all together; the first gate of a run empties it, because
+what earlier runs found is no longer true.
+
+<work>/quality/docs/index.html
 """
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,8 +48,14 @@ _FILES_COLUMNS = [
     "channels",
 ]
 _MANIFEST_COLUMNS = ["source", "path", "sha256", "fate", "reason", "shard", "offset", "length"]
+_DOCS = "quality"
 _SUMMARY_INDEX = ("rule", "examples")
 _PIECE = 16_384  # embeddings in memory at once
+
+
+def _looking(folder: Path, work: Path) -> partial[QualityHandle]:
+    """The check of a table, with the places where all of this stage's write."""
+    return partial(check_table, folder=folder, work=work, docs=work / _DOCS)
 
 
 def check_files(
@@ -56,19 +66,20 @@ def check_files(
     Raises:
         QualityError: When an expectation fails, with the rows.
     """
+    look = _looking(folder, work)
     # Nothing is wrong with a part of a picture that shows nothing.
     empty = pc.coalesce(pc.field("reason"), pc.scalar("")) == EMPTY_TILE
     candidate = pc.field("candidate") & ~empty
     table, total = sample_rows(scan.files, _FILES_COLUMNS, config.sample_above, candidate)
     rows = table.to_pandas()
     rows["usable"] = rows.pop("reason").isna()
-    fresh_folder(folder)
-    fresh_folder(work / "gx")
+    for place in (folder, work / "gx", work / _DOCS):
+        fresh_folder(place)
     if len(rows) < total:
         counts = count_broken(scan.files, files_rules(scan_config.preflight.min_side), candidate)
-        check_table("files_summary", counts, summary_suite(), config, folder=folder, work=work, index=_SUMMARY_INDEX)
+        look("files_summary", counts, summary_suite(), config, index=_SUMMARY_INDEX)
     suite = files_suite(scan_config.preflight, scan_config.max_bad_fraction)
-    return check_table("files", rows, suite, config, folder=folder, work=work, total=total)
+    return look("files", rows, suite, config, total=total)
 
 
 def check_embeddings(embeddings: EmbeddingsHandle, config: GateConfig, *, folder: Path, work: Path) -> QualityHandle:
@@ -89,10 +100,8 @@ def check_embeddings(embeddings: EmbeddingsHandle, config: GateConfig, *, folder
         finite[piece] = np.isfinite(some).all(axis=1)
         spread[piece] = some.std(axis=1)
     rows = pd.DataFrame({"row": row, "norm": norm, "finite": finite, "spread": spread})
-    total = len(features)
-    return check_table(
-        "embeddings", rows, embeddings_suite(), config, folder=folder, work=work, index=("row",), total=total
-    )
+    look, total = _looking(folder, work), len(features)
+    return look("embeddings", rows, embeddings_suite(), config, index=("row",), total=total)
 
 
 def check_manifest(dataset: DatasetHandle, config: GateConfig, *, folder: Path, work: Path) -> QualityHandle:
@@ -101,13 +110,14 @@ def check_manifest(dataset: DatasetHandle, config: GateConfig, *, folder: Path, 
     Raises:
         QualityError: When the manifest does not meet its suite, with the rows.
     """
+    look = _looking(folder, work)
     table, total = sample_rows(dataset.manifest, _MANIFEST_COLUMNS, config.sample_above)
     rows = table.to_pandas()
     rows["kept"] = rows["fate"] == Fate.KEPT.value
     if len(rows) < total:
         counts = _manifest_counts(dataset)
-        check_table("manifest_summary", counts, summary_suite(), config, folder=folder, work=work, index=_SUMMARY_INDEX)
-    return check_table("manifest", rows, manifest_suite(), config, folder=folder, work=work, total=total)
+        look("manifest_summary", counts, summary_suite(), config, index=_SUMMARY_INDEX)
+    return look("manifest", rows, manifest_suite(), config, total=total)
 
 
 def _manifest_counts(dataset: DatasetHandle) -> pd.DataFrame:

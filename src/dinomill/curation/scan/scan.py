@@ -128,7 +128,7 @@ def scan(
     _write_tables(folder, files, looked)
     made = ScanHandle(
         folder=folder,
-        config_hash=hash_json([config.content_hash(), content, sorted(whole)]),
+        made_of=hash_json([config.content_hash(), content, sorted(whole)]),
         files=folder / "files.parquet",
         files_sha256=hash_file(folder / "files.parquet"),
         signatures=folder / "signatures.npy",
@@ -166,7 +166,7 @@ def _did(made: ScanHandle, looked: Looked, files: int, work: Path) -> dict[str, 
     """What was done anew: said, and counted for the handle."""
     say("scan", looked.decoded, files, looked.taken_over, "files")
     did = {"read": looked.read, "decoded": looked.decoded, TAKEN_OVER: looked.taken_over}
-    return counted(work, "scan", hash_json([made.config_hash, made.files_sha256]), did)
+    return counted(work, "scan", hash_json([made.made_of, made.files_sha256]), did)
 
 
 def _list(

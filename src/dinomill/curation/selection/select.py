@@ -132,7 +132,7 @@ def select(
     write_evidence(folder, asked, retrieved)
     return SelectionHandle(
         folder=folder,
-        config_hash=hash_json([duplicates.config_hash, config.content_hash(), balance.content_hash()]),
+        made_of=hash_json([duplicates.made_of, config.content_hash(), balance.content_hash()]),
         selection=folder / "selection.parquet",
         clusters=folder / "clusters.parquet",
         fates={fate.value: count for fate in Fate if (count := int((ledger.fate[pool] == fate.value).sum()))},

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 
 from dinomill.errors import DinomillError
+from dinomill.handles import HANDLE_NAME
 from dinomill.planning.checks.problems import Problem
 from dinomill.planning.checks.request import Request
 from dinomill.planning.checks.weights import cannot_embed, given
@@ -57,7 +58,7 @@ def _results(request: Request) -> Iterator[Problem]:
             if name == "teacher" and stage == "distillation" and _other_teacher(request):
                 continue
             folder = request.folders.get(name)
-            if writer not in request.stages and folder and not (folder / "handle.json").is_file():
+            if writer not in request.stages and folder and not (folder / HANDLE_NAME).is_file():
                 missing.setdefault(name, []).append(stage)
     for name, readers in missing.items():
         writer = _READS[readers[0]][name]
@@ -65,7 +66,7 @@ def _results(request: Request) -> Iterator[Problem]:
             f"folders.{name}",
             f"There is no result of the stage {writer}, which {' and '.join(readers)} read"
             f"{'s' if len(readers) == 1 else ''}.",
-            found=f"no {request.folders[name] / 'handle.json'}",
+            found=f"no {request.folders[name] / HANDLE_NAME}",
             action=f"run it first: {request.command(writer)}; `{request.repro}` runs all that is needed",
         )
 

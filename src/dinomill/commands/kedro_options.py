@@ -1,0 +1,114 @@
+"""The options of `kedro run` that choose among nodes, checked before anything starts; Kedro raises from its depths."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dinomill.errors import InputError
+
+if TYPE_CHECKING:
+    from kedro.pipeline import Pipeline
+
+# Kedro's name of each option's value, and the argument of `Pipeline.filter` that it becomes.
+_FILTERS = {
+    "tags": "tags",
+    "node_names": "node_names",
+    "from_nodes": "from_nodes",
+    "to_nodes": "to_nodes",
+    "from_inputs": "from_inputs",
+    "to_outputs": "to_outputs",
+    "namespaces": "node_namespaces",
+}
+_OPTIONS = {"node_names": "--nodes"}
+
+
+def run_parameters(kedros: Iterable[click.Parameter]) -> list[click.Parameter]:
+    """The parameters of our `kedro run`: Kedro's, and what has no meaning here says so."""
+    return [_load_versions() if one.name == "load_versions" else one for one in kedros]
+
+
+def _load_versions() -> click.Option:
+    def refuse(_context: click.Context, _option: click.Parameter, value: tuple[str, ...]) -> None:
+        if value:
+            raise click.BadParameter(
+                "no dataset of this project is versioned by Kedro: its results are DVC's. For those of an earlier "
+                "commit: `git checkout COMMIT`, then `dvc checkout` (or `dvc pull`)."
+            )
+
+    return click.Option(
+        ["--load-versions", "-lv"],
+        multiple=True,
+        callback=refuse,
+        help="Refused: versions are DVC's, by git's commits.",
+    )
+
+
+def check_filters(stages: list[str], options: Mapping[str, Any]) -> None:
+    """Refuse filters that name what there is not, or that leave nothing to run.
+
+    Args:
+        stages: Those that were asked for; none: the default ones.
+        options: Of the command, by Kedro's names.
+
+    Raises:
+        InputError: Naming the option, what was found, and what there is.
+    """
+    given = {option: list(value) for option in _FILTERS if (value := options.get(option))}
+    if not given:
+        return
+    from kedro.framework.project import pipelines
+    from kedro.pipeline import Pipeline
+
+    pipelines.set_requested(stages or None)  # else all stages are imported, whichever are asked for
+    names = stages or ["__default__"]
+    asked = sum((pipelines[name] for name in names), start=Pipeline([]))
+    for option, wanted in given.items():
+        known = _known(asked, option)
+        for name in wanted:
+            if name not in known:
+                _refuse(option, name, known, stages)
+    try:
+        asked.filter(**{_FILTERS[option]: wanted for option, wanted in given.items()})
+    except ValueError:
+        shown = ", ".join(f"{_option(option)} {','.join(wanted)}" for option, wanted in given.items())
+        raise InputError(
+            "These options leave no node to run.",
+            found=shown,
+            expected="nodes that meet all of them",
+            action="leave one out",
+        ) from None
+
+
+def _known(pipeline: Pipeline, option: str) -> set[str]:
+    """What an option may name."""
+    if option == "tags":
+        return {tag for node in pipeline.nodes for tag in node.tags}
+    if option == "namespaces":
+        return {prefix for node in pipeline.nodes for prefix in node.namespace_prefixes if prefix}
+    if option == "from_inputs":
+        return set(pipeline.datasets())
+    if option == "to_outputs":
+        return set(pipeline.all_outputs())
+    return {node.name for node in pipeline.nodes}
+
+
+def _refuse(option: str, name: str, known: set[str], stages: list[str]) -> None:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    where = f"of {', '.join(stages)}" if stages else "of the stages that run by default"
+    kind = {"tags": "tag", "namespaces": "namespace", "from_inputs": "input", "to_outputs": "output"}.get(
+        option, "node"
+    )
+    raise InputError(
+        f"There is no {kind} {name!r}" + (f"; did you mean {close[0]!r}?" if close else "."),
+        found=f"{_option(option)} {name}",
+        expected=f"one {where}: {', '.join(sorted(known))}" if known else f"no {kind} at all: leave the option out",
+        action="correct the name, or name the stage that has it with --pipelines",
+    )
+
+
+def _option(name: str) -> str:
+    return _OPTIONS.get(name, f"--{name.replace('_', '-')}")

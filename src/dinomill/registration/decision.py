@@ -1,0 +1,53 @@
+"""What the gate decided of a version, kept in the registry with the version, so that every later look says the same.
+
+A requirement compares with the champion of that moment. Asked again, when this version is the champion itself or
+another has come since, it would be answered otherwise, although nothing was decided anew.
+
+Tags of the version:
+
+    decided_on    sha256 of what was judged: scores, requirements, weights
+    checks        JSON: [passed, sentence, what could not be done], one a requirement
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from dinomill.handles import EvaluationHandle, ModelHandle
+from dinomill.registration.config import RegistrationConfig
+from dinomill.registration.gate import Check
+from dinomill.scores import ScoreTable
+from dinomill.storage.hashing import hash_json
+
+_DECIDED_ON = "decided_on"
+_CHECKS = "checks"
+
+
+def made_of(model: ModelHandle, evaluation: EvaluationHandle, config: RegistrationConfig) -> str:
+    """What a registration depends on, beside the champion of the moment."""
+    asked = config.model_dump(mode="json", include={"name", "network", "gate", "force"})
+    tables = {
+        name: table.model_dump(mode="json", include=set(ScoreTable.model_fields)) for name, table in _all(evaluation)
+    }
+    return hash_json([asked, tables, model.weights_sha256, model.dataset_sha256, model.licence, model.origin])
+
+
+def _all(evaluation: EvaluationHandle) -> list[tuple[str, ScoreTable]]:
+    return [(name or "", table) for name, table in evaluation.tables().items()]
+
+
+def decision_tags(decided_on: str, checks: Sequence[Check]) -> dict[str, str]:
+    """The tags that keep a decision."""
+    kept = [[check.passed, check.sentence, check.undone] for check in checks]
+    return {_DECIDED_ON: decided_on, _CHECKS: json.dumps(kept, ensure_ascii=False)}
+
+
+def decided(tags: Mapping[str, str], decided_on: str) -> tuple[Check, ...] | None:
+    """The decision that a version's tags hold; None where there is none, or it was on something else."""
+    if tags.get(_DECIDED_ON) != decided_on:
+        return None
+    try:
+        return tuple(Check(bool(passed), str(said), undone) for passed, said, undone in json.loads(tags[_CHECKS]))
+    except (KeyError, ValueError, TypeError):  # edited by hand
+        return None

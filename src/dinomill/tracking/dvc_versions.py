@@ -1,0 +1,88 @@
+"""What DVC calls a result: the hashes in its locks, by which the bytes are found again in its cache and its remote.
+
+dvc.lock, conf/<name>/dvc.lock      outs, each with its md5; the paths in them start at the project's root
+<cache>/files/md5/<2>/<30>.dir      the files of a folder, each with its md5
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from hashlib import md5
+from pathlib import Path
+from typing import Any
+
+from dinomill.handles import HANDLE_NAME
+from dinomill.layers.project import project_above
+from dinomill.tracking.connection import redact
+
+_LOCKS = ("dvc.lock", "conf/**/dvc.lock")
+
+
+def dvc_version(folder: Path) -> str | None:
+    """DVC's hash of a stage's folder: what its lock says, where that is what lies there now.
+
+    A folder that was written since DVC last looked (by `kedro run`) has none. It is told by its handle, which names its
+    content by hashes: nothing large is read.
+
+    Args:
+        folder: A stage's result, with its handle; relative to the project, or absolute.
+    """
+    root = project_above(Path.cwd())
+    if root is None or not (root / folder / HANDLE_NAME).is_file():
+        return None
+    with suppress(ValueError, OSError):
+        place = (root / folder).resolve().relative_to(root.resolve()).as_posix()
+        present = md5((root / folder / HANDLE_NAME).read_bytes(), usedforsecurity=False).hexdigest()
+        cache = _cache(root)
+        for version in _in_locks(root, place):
+            listed = json.loads((cache / version[:2] / version[2:]).read_text(encoding="utf-8"))
+            if any(one["relpath"] == HANDLE_NAME and one["md5"] == present for one in listed):
+                return version
+    return None
+
+
+def dvc_remote() -> str | None:
+    """The address of the project's default remote, without secrets; None where there is none."""
+    root = project_above(Path.cwd())
+    if root is None:
+        return None
+    config = _config(root)
+    name = config.get("core", {}).get("remote")
+    address = config.get("remote", {}).get(name, {}).get("url")
+    return None if address is None else redact(str(address))
+
+
+def _in_locks(root: Path, place: str) -> Iterator[str]:
+    """The hashes that the project's locks have for a place."""
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    for lock in (path for pattern in _LOCKS for path in sorted(root.glob(pattern))):
+        with suppress(yaml.YAMLError):
+            read = yaml.load(lock.read_text(encoding="utf-8"), Loader=loader)
+            stages = read.get("stages") if isinstance(read, Mapping) else None
+            for stage in (stages or {}).values():
+                for out in stage.get("outs") or ():
+                    if out.get("path") == place and str(out.get("md5", "")).endswith(".dir"):
+                        yield str(out["md5"])
+
+
+def _cache(root: Path) -> Path:
+    said = _config(root).get("cache", {}).get("dir")
+    base = root / ".dvc" / "cache" if said is None else root / ".dvc" / str(said)
+    return base / "files" / "md5"
+
+
+def _config(root: Path) -> Mapping[str, Any]:
+    """DVC's configuration of the project; empty where it is no project of DVC's."""
+    if not (root / ".dvc").is_dir():
+        return {}
+    from dvc.config import Config, ConfigError
+
+    try:
+        found: Mapping[str, Any] = Config(dvc_dir=str(root / ".dvc"))
+    except ConfigError:  # DVC itself says what is wrong with it
+        return {}
+    return found

@@ -1,0 +1,31 @@
+"""Which run made a network: a tag of the run, so that results need not hold the id of a run to be traced to it."""
+
+from __future__ import annotations
+
+from dinomill.tracking.connection import connect, tracking_errors
+
+_MADE = "weights_sha256"
+
+
+def made_tag(name: str, weights_sha256: str) -> dict[str, str]:
+    """The tag of a run that made a network of this name."""
+    return {f"{_MADE}.{name}": weights_sha256}
+
+
+def run_that_made(tracking_uri: str, name: str, weights_sha256: str) -> str | None:
+    """The id of the newest run that made a network; None where the store knows none.
+
+    Args:
+        tracking_uri: The store.
+        name: Of the network, as the run tagged it.
+        weights_sha256: Of its file of weights.
+
+    Raises:
+        MachineError: When the store cannot be reached.
+    """
+    client = connect(tracking_uri)
+    with tracking_errors(tracking_uri):
+        experiments = [str(one.experiment_id) for one in client.search_experiments()]
+        wanted = f"tags.`{_MADE}.{name}` = '{weights_sha256}'"
+        found = client.search_runs(experiments, filter_string=wanted, max_results=1)
+    return found[0].info.run_id if found else None

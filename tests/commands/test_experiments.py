@@ -1,0 +1,89 @@
+"""DVC's experiments with the real programs: what the documentation says to type, on a sample that takes a second."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.commands.programs import SMALL, run
+from tests.conftest import PROJECT
+
+PROBE = """\
+from dinomill import tracking
+from dinomill.layers import Layers
+
+with tracking.open_run("probe", tracking_uri=Layers().globals["tracking_uri"], experiment="probes") as run:
+    run.set_tags({"store": run.tracking_uri})
+open("probe.txt", "w").write("done")
+"""
+
+
+@pytest.fixture
+def cloned(project: Path) -> Path:
+    """A project in git and DVC, as a fresh clone has it: nothing of it has run."""
+    (project / "data/00_shipped").symlink_to(PROJECT / "data/00_shipped")
+    shutil.copy(PROJECT / ".dvcignore", project)
+    (project / ".gitignore").write_text((PROJECT / ".gitignore").read_text(encoding="utf-8") + "!data/00_shipped\n")
+    path = project / "conf/base/sample/parameters.yml"
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    values["sample"] |= SMALL
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    run(project, "git", "init", "--quiet")
+    run(project, "dvc", "init", "--quiet")
+    run(project, "dinomill", "dvc", "sync", "--quiet")
+    commit(project)
+    return project
+
+
+def commit(project: Path) -> None:
+    run(project, "git", "add", "--all")
+    who = ("-c", "user.name=a", "-c", "user.email=a@b")
+    run(project, "git", *who, "commit", "--quiet", "--no-gpg-sign", "-m", "x")
+
+
+def read(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def test_a_parameter_is_set_for_an_experiment_as_documented(cloned: Path) -> None:
+    """DVC resolved the whole parameter file, and died of `Unsupported interpolation type globals`."""
+    file = "conf/base/sample/parameters.yml"
+    run(cloned, "dvc", "exp", "run", "--name", "more", "-S", f"{file}:sample.originals=50", "sample")
+    assert read(cloned / file)["sample"]["originals"] == 50
+    planted = SMALL["broken"] + sum(SMALL[kind] for kind in ("near_duplicates", "exact_duplicates"))
+    planted += sum(SMALL[kind] for kind in ("garments", "digits", "drawings"))
+    assert len([path for path in (cloned / "data/01_raw/sample/pool").rglob("*") if path.is_file()]) == 50 + planted
+
+
+@pytest.mark.parametrize("kind", ["--temp", pytest.param("--queue", marks=pytest.mark.slow)])
+def test_an_experiment_in_a_copy_records_in_the_projects_store(cloned: Path, kind: str) -> None:
+    """Runs and registered models of `--temp` and `--queue` were thrown away with DVC's copy of the project."""
+    (cloned / "probe.py").write_text(PROBE, encoding="utf-8")
+    (cloned / "probes").mkdir()
+    stage = {"cmd": "python probe.py", "wdir": "..", "deps": ["probe.py"], "outs": ["probe.txt"]}
+    (cloned / "probes/dvc.yaml").write_text(yaml.safe_dump({"stages": {"probe": stage}}), encoding="utf-8")
+    commit(cloned)
+    run(cloned, "dvc", "exp", "run", kind, "--name", "kept", "probes/dvc.yaml:probe")
+    if kind == "--queue":
+        run(cloned, "dvc", "queue", "start")
+        run(cloned, "dvc", "queue", "logs", "--follow", queued(cloned))
+    database = cloned / "data/mlflow/mlflow.db"
+    with closing(sqlite3.connect(database)) as connection:
+        stores = connection.execute("select value from tags where key = 'store'").fetchall()
+        names = connection.execute("select value from tags where key = 'dvc_experiment'").fetchall()
+        places = connection.execute("select artifact_uri from runs").fetchall()
+    assert stores == [(f"sqlite:///{database}",)]
+    assert names == [("kept",)]
+    assert all(".dvc" not in place for (place,) in places)
+
+
+def queued(project: Path) -> str:
+    """The name of the task in the queue."""
+    lines = run(project, "dvc", "queue", "status").splitlines()
+    return lines[1].split()[0]
