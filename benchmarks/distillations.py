@@ -3,7 +3,7 @@
     make distil                    on the sample, which is laid out and curated first: a quarter of an hour on two cores
     python benchmarks/distillations.py --minutes 3 --seeds 0 [--curated data/05_model_input/curated]
         [--labelled data/01_raw/sample/labelled] [--teacher efficientnet-lite0] [--teacher-size 64]
-        [--objectives clusters,regression] [--split test|train]
+        [--objectives clusters,regression] [--split test|train] [--environment base]
 
 The teacher's features are made once and kept (`distillation.cache`); what that takes is part of each distillation's
 time. Then each objective, and the student alone by self-distillation with the sample's recipe, trains for what is left
@@ -28,10 +28,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import yaml
 from measuring import Table, command_line, finish
-from torch import Tensor
+from neighbours import Neighbours
 from trainings import HERE, ROOT, gratings, merged, run, sample_job, write_dataset, write_labelled
 
 from dinomill import features
@@ -39,10 +38,8 @@ from dinomill.arrays import Mask
 from dinomill.distillation.config import DistillationConfig
 from dinomill.distillation.distil import count_parameters, distillation_job
 from dinomill.evaluation.statistics import Bootstrap, Mean, difference, interval
-from dinomill.features import Features
 from dinomill.handles import DatasetHandle
-from dinomill.images.labelled import LabelledImages, read_labelled
-from dinomill.images.preprocess import PreprocessingConfig, preprocess
+from dinomill.images.preprocess import PreprocessingConfig
 from dinomill.scores import Measure
 from dinomill.storage.hashing import hash_json
 from dinomill.training.engine import Engine
@@ -50,7 +47,6 @@ from dinomill.training.job import TrainingJob
 from dinomill.training.loading import build_loader
 from dinomill.training.teacher_cache import fill
 from dinomill.training.trainer import grouped
-from dinomill.vectors.knn import knn_predict
 
 ALONE = "alone"
 WITHOUT_HEADS = ("clusters", "regression")
@@ -65,20 +61,14 @@ STUDENT: dict[str, Any] = {
     "patch_init": "whitened",
     "linear_init": "lecun_normal",
 }
-QUIET: dict[str, Any] = {
-    "device": "cpu",
-    "log_every": 50,
-    "checkpoint_every": 100,
-    "keep": 1,
-    "monitor": {"every": 0},
-}
+QUIET: dict[str, Any] = {"device": "cpu", "log_every": 50, "checkpoint_every": 100, "keep": 1}
+QUIET |= {"monitor": {"every": 0}}
 # What a distillation differs in from the sample's own, by objective.
 RECIPES: dict[str, dict[str, Any]] = {
     "clusters": {"clusters": {"prototypes": 1024, "dim": 256}, "step": {"losses": {"koleo_weight": 0.0}}},
     "regression": {"step": {"losses": {"koleo_weight": 0.0}}},
 }
 WIDE = ("kNN, percent", "over alone", "against its teacher")
-_NEIGHBOURS, _TEMPERATURE, _BATCH = 10, 0.07, 128
 _WARM, _TIMED = 3, 6  # steps that are not counted, and that are
 _KNN = Measure(name="knn", title="kNN")
 _BOOTSTRAP = Bootstrap(2000, 0.95, 0)
@@ -98,6 +88,7 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=2, help="pairs of crops an image that the teacher sees")
     parser.add_argument("--objectives", default=",".join(WITHOUT_HEADS), help="comma-separated")
     parser.add_argument("--split", choices=("test", "train"), default="test", help="whose images are queries")
+    parser.add_argument("--environment", default="base", help="of conf: its crops, schedules and student")
     parser.add_argument("--change", default="{}", help="JSON over the distillations' configuration")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -125,11 +116,8 @@ class Comparison:
     def __init__(self, options: Namespace) -> None:
         self.options = options
         self.dataset = DatasetHandle.load(options.curated)
-        channels = self.dataset.channels
-        self.bank = read_labelled(options.labelled, "train", channels=channels, min_side=32)
-        self.queries = None
-        if options.split == "test":
-            self.queries = read_labelled(options.labelled, "test", channels=channels, min_side=32)
+        self.neighbours = Neighbours(options.labelled, options.split, self.dataset.channels)
+        self.student = STUDENT if options.environment == "base" else self._proposed()
         self.results = options.work / "results.jsonl"
 
     def all(self) -> dict[str, Any]:
@@ -183,7 +171,7 @@ class Comparison:
             network = features.open(self.options.teacher, image_size=self.options.teacher_size)
             shown = network.preprocessing
             whole = PreprocessingConfig.square(self.options.teacher_size, shown.mean, shown.std)
-            known[key][self.options.split] = self._right(network, whole).tolist()
+            known[key][self.options.split] = self.neighbours.right(network, whole).tolist()
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(known))
         return np.array(known[key][self.options.split], dtype=bool), known[key]["cpu_s"]
@@ -191,9 +179,10 @@ class Comparison:
     def _finished(self, name: str, seed: int) -> dict[str, Any]:
         """The result of a run, made now if it is missing."""
         options = self.options
-        asked = [name, seed, options.minutes, options.teacher, options.teacher_size, options.views]
-        change = "{}" if name == ALONE else options.change
-        key = hash_json([*asked, change, RECIPES, STUDENT])[:12]
+        asked = [name, seed, options.minutes, options.environment, str(options.labelled), self.dataset.manifest_sha256]
+        if name != ALONE:
+            asked += [options.teacher, options.teacher_size, options.views, options.change, RECIPES[name]]
+        key = hash_json([*asked, self.student])[:12]
         lines = self.results.read_text().splitlines() if self.results.exists() else ()
         before = [row for row in map(json.loads, lines) if row["key"] == key]
         for row in before:
@@ -218,7 +207,7 @@ class Comparison:
             "steps": job.recipe.steps,
             "cpu_s": cpu,
             "parameters": count_parameters(job.models[student]),
-            "right": self._right(network, network.preprocessing).tolist(),
+            "right": self.neighbours.right(network, network.preprocessing).tolist(),
         }
         self.results.parent.mkdir(parents=True, exist_ok=True)
         with self.results.open("a") as file:
@@ -247,8 +236,9 @@ class Comparison:
 
     def _distillation(self, objective: str, seed: int, steps: int) -> TrainingJob:
         options = self.options
-        text = (ROOT / "conf" / "base" / "distillation" / "parameters.yml").read_text(encoding="utf-8")
-        values: dict[str, Any] = yaml.safe_load(text)["distillation"]
+        values = settings("base", "distillation")
+        if options.environment != "base":
+            values = merged(values, settings(options.environment, "distillation"))
         own = {
             "teacher": options.teacher,
             "teacher_size": options.teacher_size,
@@ -262,33 +252,27 @@ class Comparison:
             "cache": {"folder": options.work / "kept", "views": options.views, "max_gb": 20},
         }
         values = merged(merged(merged(values, own), RECIPES[objective]), json.loads(options.change))
-        values["students"] = {"student": STUDENT}
+        values["students"] = {"student": self.student}
         return distillation_job(self.dataset, None, None, DistillationConfig.parse(values, where="the benchmark"))
 
     def _alone(self, seed: int, steps: int) -> TrainingJob:
         """The same student by itself, with the recipe that the sample's pretraining has."""
-        changes = {"seed": seed, "steps": steps, "model": STUDENT, "runtime": QUIET}
-        return sample_job(self.dataset, None, self.options.work / "runs", changes)
+        model = {**self.student, "in_channels": self.dataset.channels}
+        changes = {"seed": seed, "steps": steps, "model": model, "runtime": QUIET}
+        environment = self.options.environment
+        return sample_job(self.dataset, None, self.options.work / "runs", changes, environment=environment)
 
-    def _right(self, network: Features, shown: PreprocessingConfig) -> Mask:
-        """Which queries have the class that their neighbours say."""
-        labels = torch.from_numpy(self.bank.labels)
-        bank = embedded(network, self.bank, shown)
-        alone = self.queries is None
-        queries = bank if self.queries is None else embedded(network, self.queries, shown)
-        truth = labels if self.queries is None else torch.from_numpy(self.queries.labels)
-        votes = knn_predict(queries, bank, labels, ks=(_NEIGHBOURS,), temperature=_TEMPERATURE, exclude_self=alone)
-        (found,) = votes.values()
-        right: Mask = (found == truth).numpy()
-        return right
+    def _proposed(self) -> dict[str, Any]:
+        """The first student of an environment, whose channels are the dataset's."""
+        student, *_ = settings(self.options.environment, "distillation")["students"].values()
+        return {**student, "in_channels": self.dataset.channels}
 
 
-@torch.inference_mode()
-def embedded(network: Features, images: LabelledImages, shown: PreprocessingConfig) -> Tensor:
-    """Embeddings ``[N, D]`` of labelled images."""
-    made = [torch.from_numpy(preprocess(one, shown)) for one in images.images]
-    parts = [network(batch).pooled(network.pooling) for batch in torch.split(torch.stack(made), _BATCH)]
-    return torch.cat(parts)
+def settings(environment: str, stage: str) -> dict[str, Any]:
+    """A stage's section in an environment's own parameters."""
+    text = (ROOT / "conf" / environment / stage / "parameters.yml").read_text(encoding="utf-8")
+    values: dict[str, Any] = yaml.safe_load(text)[stage]
+    return values
 
 
 def verdict(figures: dict[str, Any]) -> str:

@@ -50,6 +50,20 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("verb", ["plan", "summary", "weights", "evaluate --help", "embed --help"])
+def test_verbs_that_use_no_network_import_none(verb: str, project: Path) -> None:
+    """Of seconds, not of bytes: torch alone takes two."""
+    code = (
+        "import sys; from dinomill.commands.app import run\n"
+        f"sys.argv = ['dinomill', *{verb.split()!r}]\n"
+        "try: run()\nexcept SystemExit: pass\n"
+        "heavy = ('torch', 'mlflow', 'pandas', 'cv2', 'scipy', 'sklearn', 'matplotlib', 'transformers', 'faiss')\n"
+        "print('heavy:', [name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "heavy: []"
+
+
 def test_a_mistyped_verb_is_refused() -> None:
     done = dinomill("docter")
     assert done.returncode == 2

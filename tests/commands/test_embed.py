@@ -375,3 +375,33 @@ def _counting(each: Any, seen: list[int]) -> Any:
         return each(self, contents)
 
     return counted
+
+
+def test_grey_images_for_a_network_that_takes_colour_are_said_once(
+    tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "grey").mkdir()
+    for number in range(6):
+        cv2.imwrite(str(tmp_path / "grey" / f"{number}.png"), np.full((28, 28), 40 * number, dtype=np.uint8))
+    embed_files([tmp_path / "grey"], tmp_path / "all.npy", model=model, batch_size=2)
+    said = capsys.readouterr().err
+    assert said.count("grey is repeated into three channels") == 1 and "grey are grey" in said
+    predictor = Predictor(model)
+    with caplog.at_level("INFO", "dinomill.serving.predictor"):
+        for _ in range(2):
+            predictor([(tmp_path / "grey" / "1.png").read_bytes()] * 2)
+    assert sum("grey is repeated" in record.message for record in caplog.records) == 1
+
+
+def test_what_is_no_image_or_elsewhere_is_refused_with_what_to_do(tmp_path: Path, model: str) -> None:
+    (tmp_path / "paths.csv").write_text("path\na.png\n")
+    (tmp_path / "empty").mkdir()
+    for source, said in (
+        (Path("s3://bucket/photos"), "aws s3 cp"),
+        (tmp_path / "nowhere", "correct it"),
+        (tmp_path / "empty", "folders that hold images"),
+        (tmp_path / "paths.csv", "a list of paths is not read"),
+    ):
+        with pytest.raises(InputError) as caught:
+            embed_files([source], tmp_path / "all.npy", model=model, batch_size=4)
+        assert said in (caught.value.action or "")

@@ -21,6 +21,7 @@ from dinomill.models.convnext_config import ConvNeXtConfig
 from dinomill.pretraining.config import PretrainingConfig
 from dinomill.pretraining.pretrain import pretrain
 from dinomill.training.engine import build_shared
+from dinomill.training.initialisation import patch_statistics
 from dinomill.training.parallel import World
 from tests.distillation.test_distil import MODEL, shared
 
@@ -81,6 +82,19 @@ def test_what_does_not_fit_names_the_student(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             resolve_students(config(tmp_path, students={"conv": CONVNEXT | changes}), teacher, "teacher")
+    low = {"global_size": 4, "local_size": 4, "until": 0.5}
+    for student, sizes, message in (
+        (CONVNEXT | {"stem": 4}, {"local_size": 8}, r"students\.conv: its places do not divide low_resolution\.global"),
+        (
+            {"patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2},
+            {"local_crops": 0},
+            r"patch_size does not divide low_",
+        ),
+    ):
+        crops = {"global_size": 16, "local_size": 8, "local_crops": 2, "blur": [0, 0, 0]} | sizes
+        with pytest.raises(ConfigError, match=message):
+            asked = config(tmp_path, students={"conv": student}, crops=crops, low_resolution=low)
+            resolve_students(asked, teacher, "teacher")
     for changes, message in (
         ({"depths": [1]}, r"students\.conv: dims are 2 stages, depths 1"),
         ({"embed_dim": 3}, r"students\.conv: unknown key 'embed_dim'"),
@@ -91,15 +105,20 @@ def test_what_does_not_fit_names_the_student(tmp_path: Path) -> None:
             config(tmp_path, students={"conv": CONVNEXT | changes})
 
 
-def test_its_linear_layers_can_be_drawn_otherwise(
+def test_its_stem_and_linear_layers_can_be_drawn_otherwise(
     digits_dataset: DatasetHandle, teacher: ModelHandle, tmp_path: Path
 ) -> None:
-    stated = config(tmp_path, students={"conv": CONVNEXT | {"linear_init": "lecun_normal"}})
+    how = {"linear_init": "lecun_normal", "patch_init": "whitened"}
+    stated = config(tmp_path, students={"conv": CONVNEXT | how})
     module, _ = build_shared(distillation_job(digits_dataset, teacher, None, stated), World(0, 1, torch.device("cpu")))
     backbone = module.student("conv").backbone
     weight = backbone.get_parameter("stages.1.0.pwconv1.weight")
     assert float(weight.detach().std()) == pytest.approx(16**-0.5, rel=0.15)
-    assert float(backbone.get_parameter("patch_embed.conv.weight").detach().std()) < 0.1
+    # One number a patch, of which eight are made: its spread becomes one.
+    job = distillation_job(digits_dataset, teacher, None, stated)
+    _, variance = patch_statistics(job, 1)
+    stem = backbone.get_parameter("patch_embed.conv.weight").detach()
+    assert float(stem.square().sum() * variance[0, 0]) == pytest.approx(1, rel=0.01)
 
 
 def test_it_teaches_too_and_a_licence_that_nobody_knows_is_said(

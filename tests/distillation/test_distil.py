@@ -80,9 +80,9 @@ def test_patches_that_do_not_fit_the_crops_and_other_channels_are_refused(
     assert "crops.global_size to 9" in str(caught.value)
     with pytest.raises(ConfigError, match=r"distillation\.students\.odd\.in_channels"):
         distil(digits_dataset, teacher, None, config(tmp_path, students={"odd": MODEL | {"in_channels": 3}}))
-    colour = digits_dataset.model_copy(update={"channels": 3})
+    many = digits_dataset.model_copy(update={"channels": 5})
     with pytest.raises(ConfigError, match="number of channels"):
-        distil(colour, teacher, None, config(tmp_path))
+        distil(many, teacher, None, config(tmp_path))
     assert not (tmp_path / "work").exists()
 
 

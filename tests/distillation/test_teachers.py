@@ -13,11 +13,12 @@ import torch
 
 from dinomill.distillation.config import DistillationConfig
 from dinomill.distillation.distil import distil, distillation_job
-from dinomill.distillation.teacher import find_teacher, teaching
+from dinomill.distillation.teacher import find_teacher, given_shape, teaching
 from dinomill.errors import ConfigError, DinomillError, InputError
 from dinomill.handles import HEADS_NAME, DatasetHandle, StudentsHandle
 from dinomill.images.preprocess import PreprocessingConfig
 from dinomill.models import VisionTransformer, VisionTransformerConfig, load, save_backbone
+from dinomill.training.hand_on import places_of
 from dinomill.training.worker import main
 
 SHAPE = VisionTransformerConfig(
@@ -111,12 +112,12 @@ def test_no_teacher_and_none_that_can_be_opened(digits_dataset: DatasetHandle, t
         distil(digits_dataset, None, None, config(tmp_path, "nowhere.pth"))
 
 
-def test_a_teacher_of_other_channels_is_refused(digits_dataset: DatasetHandle, tmp_path: Path) -> None:
-    colour = write_teacher(tmp_path / "colour", in_channels=3)
+def test_a_teacher_of_channels_that_no_rule_makes_is_refused(digits_dataset: DatasetHandle, tmp_path: Path) -> None:
+    many = write_teacher(tmp_path / "many", in_channels=5)
     with pytest.raises(ConfigError, match="differ in their number of channels") as caught:
-        distil(digits_dataset, None, None, config(tmp_path, colour))
-    assert "1 in" in str(caught.value) and "3 in" in str(caught.value)
-    assert "curation.write.channels: 3" in str(caught.value)
+        distil(digits_dataset, None, None, config(tmp_path, many))
+    assert "1 in" in str(caught.value) and "5 in" in str(caught.value)
+    assert "only grey becomes colour" in str(caught.value)
 
 
 def test_a_student_larger_than_its_teacher_is_said(
@@ -170,3 +171,22 @@ def test_features_that_are_not_finite_are_refused(digits_dataset: DatasetHandle,
     save_backbone(teacher, model, extra=PreprocessingConfig.square(12, (0.3,), (0.4,)).section())
     with pytest.raises(DinomillError, match="not finite"):
         distil(digits_dataset, None, None, config(tmp_path, teacher))
+
+
+def test_a_size_that_the_teacher_cannot_see_is_refused_before_anything_runs(teacher: Path, tmp_path: Path) -> None:
+    assert given_shape(config(tmp_path, teacher, teacher_size=15))["patch_size"] == 3
+    with pytest.raises(ConfigError, match=r"teacher_size.*patches of 3 pixels, and 13"):
+        given_shape(config(tmp_path, teacher, teacher_size=13))
+    # Pretraining's has heads, whose assignments are of the students' crops.
+    with pytest.raises(ConfigError, match="teacher_size: with the objective `assignments`"):
+        config(tmp_path, None, teacher_size=64)
+    assert config(tmp_path, None, teacher_size=64, objective="clusters").teacher_size == 64
+
+
+def test_workers_elsewhere_have_to_see_teacher_and_cache(
+    digits_dataset: DatasetHandle, teacher: Path, tmp_path: Path
+) -> None:
+    cache = {"folder": str(tmp_path / "kept"), "views": 1}
+    job = distillation_job(digits_dataset, None, None, config(tmp_path, teacher, cache=cache))
+    assert places_of(job) == [digits_dataset.folder, teacher, tmp_path / "kept"]
+    assert places_of(job.model_copy(update={"teacher": "efficientnet-lite0", "cache": None})) == [digits_dataset.folder]

@@ -7,7 +7,9 @@ import pytest
 from PIL import Image
 
 from dinomill.errors import InputError
-from dinomill.images.labelled import read_labelled
+from dinomill.images.labelled import find_labelled, place_of, read_labelled, root_of
+from dinomill.images.labelled_table import is_table
+from dinomill.images.listing import list_items
 
 
 def put(path: Path, value: int, side: int = 12) -> None:
@@ -51,3 +53,20 @@ def test_errors_name_the_path(folder: Path) -> None:
     (folder / "empty" / "bag").mkdir(parents=True)
     with pytest.raises(InputError, match="holds no image"):
         read_labelled(folder, "empty")
+
+
+def test_a_table_is_listed_as_its_folder_is_and_curation_sees_its_images(folder: Path, tmp_path: Path) -> None:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    parts = [path.relative_to(folder).parts for path in files]
+    rows = [f"{path},{part[1]},{part[0]}\n" for path, part in zip(files, parts, strict=True)]
+    table = folder / "labels.csv"
+    table.write_text("path,label,split\n" + "".join(rows))
+    for split in ("train", "test"):
+        plain, told = find_labelled(folder, split), find_labelled(table, split)
+        assert (plain.paths, plain.classes) == (told.paths, told.classes)
+        assert plain.labels.tolist() == told.labels.tolist()
+        assert place_of(table, split) == f"{table} (split {split})" and place_of(folder, split) == f"{folder}/{split}"
+    assert root_of(table) == folder and root_of(folder) == folder
+    assert len(list_items(str(table))) == len(files)
+    (tmp_path / "set.csv").mkdir()  # a folder may be called so
+    assert not is_table(tmp_path / "set.csv")

@@ -182,8 +182,8 @@ def test_continuing_takes_everything_from_the_weights_and_keeps_them(
     again = config(values, model="from_weights", initial=str(moved))
     assert pretraining_job(other, None, again).identity()["initial_sha256"] == first.weights_sha256
     assert (pretraining_job(other, None, again).work / "start").is_dir()
-    colour = digits_dataset.model_copy(update={"channels": 3})
-    with pytest.raises(ConfigError, match=r"curation\.write\.channels to 1"):
-        pretrain(colour, None, again)
+    many = digits_dataset.model_copy(update={"channels": 5})
+    with pytest.raises(ConfigError, match=r"see 1 channel, and .* has 5"):
+        pretrain(many, None, again)
     with pytest.raises(ConfigError, match=r"pretraining\.model\.num_heads is 4, theirs is 2"):
         pretrain(other, None, config(values, model=values["model"] | {"num_heads": 4}, initial=str(moved)))

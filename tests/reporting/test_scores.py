@@ -67,3 +67,26 @@ def test_the_table_at_the_end_of_a_run_has_every_set(tmp_path: Path) -> None:
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "on rooms" in text and "RMSE (m)" in text and "0.412" in text and "87.1%" in text
     assert EvaluationHandle.load(tmp_path) == handle
+
+
+def test_what_was_timed_is_in_the_table_and_not_among_the_differences(tmp_path: Path) -> None:
+    speed = Measure(name="images_per_second_1", title="speed", percent=False, unit="images/s", high=None)
+    rows = [
+        row("random initialisation", "random", reach=0.01, delta1=0.5, images_per_second_1=80.0),
+        row("vit", "teacher", reach=0.01, delta1=0.871, images_per_second_1=75.0),
+    ]
+    gains = {"teacher_over_random": {"delta1": Difference(value=0.371, low=0.35, high=0.4)}}
+    table = ScoreTable(scores=tuple(rows), measures=(SHARE, speed), gains=gains, query_images=20)
+    handle = evaluated(tmp_path).model_copy(update={"sets": {"rooms": table}})
+    (view,) = view_sets(handle)
+    assert view.measures == (SHARE, speed) and view.compared == (SHARE,)
+    assert [len(gain.differences) for gain in view.gains] == [1]
+    main = handle.model_copy(update={name: getattr(table, name) for name in ScoreTable.model_fields})
+    other = main.model_copy(update={"gains": gains | {"vit_over_start": {}}})  # one pair was not compared by it
+    shown = view_scores(other)
+    assert shown is not None and sorted(gain.differences[0] is None for gain in shown.gains) == [False, True]
+    main.save()
+    console = Console(file=io.StringIO(), width=200)
+    render({"evaluation": tmp_path}, console)
+    text = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
+    assert "teacher minus random weights: +37.1 points δ1 on 20 images" in text

@@ -19,6 +19,7 @@ SHAPE = VisionTransformerConfig(
 PLACES = 16
 TEACHING: dict[str, dict[str, Any]] = {
     "regression": {"hidden_dim": 0},
+    "whitened": {"objective": "regression", "hidden_dim": 8, "whitened_dim": 12},
     "clusters": {"prototypes": 24, "whitened_dim": 12},
 }
 
@@ -44,7 +45,7 @@ def taught_job(
     Args:
         make_job: The fixture.
         teacher: From ``write_teacher``.
-        objective: ``clusters`` or ``regression``.
+        objective: One of ``TEACHING``.
         cache: Where its features are kept; None: nowhere.
         **changes: As for the fixture.
     """

@@ -4,9 +4,8 @@ import hashlib
 import json
 import pickle
 import shutil
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -272,18 +271,6 @@ def test_what_is_not_finite_is_not_kept(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"module\.first\.weight holds a number that is not finite"):
         store.save(2, module, optimizer, last=True)
     assert store.shelf.steps() == [1]
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own of 64 kB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)], check=False)
-    if done.returncode != 0:
-        pytest.skip("a small file system cannot be mounted here")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def test_full_disk_is_loud_and_tried_again_until_there_is_room(

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch.distributed.fsdp import FSDPModule
 
 from dinomill.models.convnext import ConvNeXt
+from dinomill.storage.hashing import hash_file
 from dinomill.training.compilation import compile_blocks
 from dinomill.training.engine import Engine, build_module
 from dinomill.training.job import TrainingJob
@@ -46,7 +47,8 @@ def job_for(make_job: MakeJob, teacher: Path) -> MakeJob:
         }
         step["losses"] = {"koleo_weight": 0}
         values = job.model_dump(mode="json") | {"stage": "distillation", "step": step, "teacher": str(teacher)}
-        return TrainingJob.parse(values | {"teacher_sha256": "1" * 64, "models": {"conv": CONVNEXT}}, where="a test")
+        values |= {"teacher_sha256": hash_file(teacher / "model.safetensors"), "models": {"conv": CONVNEXT}}
+        return TrainingJob.parse(values, where="a test")
 
     return make
 

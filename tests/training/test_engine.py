@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from dinomill.errors import InputError
 from dinomill.handles import DatasetHandle
 from dinomill.models import VisionTransformer, save_backbone
+from dinomill.storage.hashing import hash_file
 from dinomill.training.engine import Engine, build_module, step_generator
 from dinomill.training.given_weights import load_teacher
 from dinomill.training.job import TrainingJob
@@ -33,7 +34,7 @@ def distillation(make_job: MakeJob, teacher: Path, **changes: object) -> Trainin
     step = {"head": {"hidden_dim": 32, "bottleneck_dim": 16}, "precision": "fp32", "patch_share": 1.0}
     job = make_job(**changes)
     values = job.model_dump(mode="json") | {"stage": "distillation", "step": step, "teacher": str(teacher)}
-    return TrainingJob.parse(values | {"teacher_sha256": "1" * 64}, where="a test")
+    return TrainingJob.parse(values | {"teacher_sha256": hash_file(teacher / "model.safetensors")}, where="a test")
 
 
 def test_initial_weights_and_heads_are_taken_over(make_job: MakeJob, trained: Path) -> None:
@@ -43,6 +44,18 @@ def test_initial_weights_and_heads_are_taken_over(make_job: MakeJob, trained: Pa
     for name, tensor in teacher.state_dict().items():
         assert torch.equal(student[name], tensor), name
     assert torch.equal(module.average("student").backbone.norm.weight, teacher.backbone.norm.weight)
+
+
+def test_a_teacher_whose_weights_or_heads_were_replaced_is_refused(make_job: MakeJob, trained: Path) -> None:
+    weights, heads = (hash_file(trained / name) for name in ("model.safetensors", "heads.safetensors"))
+    load_teacher(trained, sha256=weights, heads_sha256=heads)
+    job = distillation(make_job, trained)
+    build_module(job.model_copy(update={"teacher_heads_sha256": heads}))
+    other = "0" * 64
+    for key, found, what in (("teacher_sha256", weights, "weights"), ("teacher_heads_sha256", heads, "heads")):
+        with pytest.raises(InputError, match="not the one that this run began with") as caught:
+            build_module(job.model_copy(update={key: other}))
+        assert f"{what} of sha256 {found}" in str(caught.value) and other in str(caught.value)
 
 
 def test_other_heads_start_afresh(make_job: MakeJob, trained: Path) -> None:

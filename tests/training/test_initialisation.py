@@ -12,10 +12,12 @@ from safetensors.torch import load_file
 
 from dinomill.errors import ConfigError
 from dinomill.images.batches import Batch
-from dinomill.models import VisionTransformer, VisionTransformerConfig
+from dinomill.models import ConvNeXt, VisionTransformer, VisionTransformerConfig
+from dinomill.models.convnext_config import ConvNeXtConfig
+from dinomill.storage.hashing import hash_file
 from dinomill.training.config import InitialisationConfig, StatedModel
 from dinomill.training.engine import Engine, build_module
-from dinomill.training.initialisation import lecun_normal, patch_statistics, patches, whiten
+from dinomill.training.initialisation import first_layer, lecun_normal, patch_statistics, patches, whiten
 from dinomill.training.job import TrainingJob
 from dinomill.training.loading import build_loader
 from dinomill.training.parallel import World
@@ -78,6 +80,19 @@ def test_patches_are_those_that_the_embedding_sees() -> None:
     assert torch.allclose(tokens, projected(backbone, images), atol=1e-5)
 
 
+def test_the_stem_of_a_convolutional_network_is_whitened_too() -> None:
+    torch.manual_seed(0)
+    backbone = ConvNeXt(ConvNeXtConfig(kind="convnext", stem=2, dims=(16,), depths=(1,))).requires_grad_(False)
+    mixing = torch.linspace(0.5, 2, 12).diag() @ torch.linalg.qr(torch.randn(12, 12)).Q
+    rows = torch.randn(20_000, 12) @ mixing + 1
+    images = rows.view(-1, 3, 2, 2)
+    whiten(backbone, rows.double().mean(dim=0), torch.cov(rows.double().T), torch.Generator().manual_seed(0))
+    given = first_layer(backbone)(images).flatten(1)
+    spread = torch.linalg.eigvalsh(torch.cov(given.T))
+    torch.testing.assert_close(spread, torch.tensor([0.0] * 4 + [1.0] * 12), atol=0.1, rtol=0)  # 12 of 16 directions
+    torch.testing.assert_close(given.mean(dim=0), torch.zeros(16), atol=1e-3, rtol=0)
+
+
 def test_images_that_never_differ_are_no_division_by_zero() -> None:
     backbone = VisionTransformer(VisionTransformerConfig(image_size=8, patch_size=4, embed_dim=8, depth=1, num_heads=1))
     with torch.no_grad():
@@ -131,8 +146,10 @@ def test_students_of_a_distillation_are_drawn_each_as_it_says(make_job: MakeJob,
     job = make_job(work_root=tmp_path / "teacher", recipe={"steps": 2})
     train(job, HERE)
     step = {"head": {"hidden_dim": 32, "bottleneck_dim": 16}, "precision": "fp32", "patch_share": 1.0}
-    values = job.model_dump(mode="json") | {"stage": "distillation", "step": step, "teacher_sha256": "1" * 64}
-    values |= {"teacher": str(job.exported / "student"), "models": dict.fromkeys("ab", values["models"]["student"])}
+    values = job.model_dump(mode="json") | {"stage": "distillation", "step": step}
+    teacher = job.exported / "student"
+    values |= {"teacher": str(teacher), "teacher_sha256": hash_file(teacher / "model.safetensors")}
+    values |= {"models": dict.fromkeys("ab", values["models"]["student"])}
     plain = Engine(TrainingJob.parse(values, where="a test"), HERE).module
     values["initialisation"] = {"b": WHITENED["student"]}
     module = Engine(TrainingJob.parse(values, where="a test"), HERE).module

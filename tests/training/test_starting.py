@@ -102,11 +102,16 @@ def test_agreement_and_from_weights_take_everything_from_the_weights() -> None:
     assert (chosen.pooling, chosen.grid, chosen.num_heads) == ("mean_patch", 8, 6)
 
 
-@pytest.mark.parametrize(("of_weights", "of_dataset"), [(3, 1), (1, 3)])
-def test_a_dataset_of_other_channels_is_refused_with_what_to_set(of_weights: int, of_dataset: int) -> None:
-    with pytest.raises(ConfigError, match=rf"curation\.write\.channels to {of_weights}"):
+@pytest.mark.parametrize(("of_weights", "of_dataset"), [(3, 5), (5, 3), (5, 1)])
+def test_a_dataset_of_other_channels_is_refused(of_weights: int, of_dataset: int) -> None:
+    with pytest.raises(ConfigError, match=rf"start from weights for {of_dataset} channels"):
         resolve_model("from_weights", weights(in_channels=of_weights), of_dataset)
     assert resolve_model("from_weights", weights(in_channels=of_weights), None).in_channels == of_weights
+
+
+@pytest.mark.parametrize(("of_weights", "of_dataset"), [(3, 1), (1, 3)])
+def test_grey_becomes_colour_and_colour_grey_by_itself(of_weights: int, of_dataset: int) -> None:
+    assert resolve_model("from_weights", weights(in_channels=of_weights), of_dataset).in_channels == of_weights
 
 
 def test_without_weights_channels_follow_the_dataset() -> None:

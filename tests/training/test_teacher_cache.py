@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from dinomill.errors import ConfigError, InputError
+from dinomill.errors import ConfigError, InputError, StorageError
 from dinomill.handles import DatasetHandle
+from dinomill.training import teacher_cache
 from dinomill.training.given_teacher import GivenTeacher
 from dinomill.training.job import TrainingJob
 from dinomill.training.loading import build_loader
@@ -76,8 +81,6 @@ def test_views_repeat_and_local_crops_do_not(job: TrainingJob) -> None:
 
 
 def test_what_was_cut_off_goes_on_and_nothing_is_made_twice(job: TrainingJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dinomill.training import teacher_cache
-
     monkeypatch.setattr(teacher_cache, "_SHARD", 1)
     monkeypatch.setattr(teacher_cache, "_FEWEST", 100)
     dataset = DatasetHandle.load(job.dataset)
@@ -146,3 +149,55 @@ def test_a_damaged_file_is_said_and_made_again(job: TrainingJob) -> None:
         batches(job, 60)
     assert fill(job, dataset, HERE, never)
     assert len(batches(job, 3)) == 3
+
+
+FILL = """
+import sys
+from pathlib import Path
+import torch
+from dinomill.handles import DatasetHandle
+from dinomill.training import teacher_cache
+from dinomill.training.job import TrainingJob
+from dinomill.training.parallel import World
+
+teacher_cache._SHARD, teacher_cache._FEWEST = 1, 16  # many small files
+job = TrainingJob.load(Path(sys.argv[1]))
+assert teacher_cache.fill(job, DatasetHandle.load(job.dataset), World(0, 1, torch.device("cpu")), lambda: False)
+"""
+
+
+def test_two_fill_one_cache_at_once_and_one_is_killed(job: TrainingJob, tmp_path: Path) -> None:
+    other = taught_job(lambda **_: job, Path(str(job.teacher)), cache=tmp_path / "other")
+    told = str(job.save())
+    processes = [subprocess.Popen([sys.executable, "-c", FILL, told]) for _ in range(2)]
+    until = time.monotonic() + 300
+    while len(list(folder_of(job).glob("*.keys.npy"))) < 3 and time.monotonic() < until:
+        time.sleep(0.002)
+    processes[0].kill()
+    assert processes[0].wait() == -signal.SIGKILL
+    assert processes[1].wait() == 0
+    dataset = DatasetHandle.load(job.dataset)
+    for each in (job, other):
+        assert fill(each, dataset, HERE, never)
+        assert require_room(each, dataset).there == 2 * dataset.images
+    count = 2 * dataset.images // 16  # both views
+    for one, another in zip(batches(job, count), batches(other, count), strict=True):
+        assert torch.equal(one.taught_classes, another.taught_classes)
+        assert torch.equal(one.taught_patches, another.taught_patches)
+
+
+def test_a_full_disk_is_said_and_goes_on_when_there_is_room(
+    job: TrainingJob, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teacher_cache, "_SHARD", 1)
+    monkeypatch.setattr(teacher_cache, "_FEWEST", 16)  # 26 kB a file
+    full = job.model_copy(update={"cache": job.cache.model_copy(update={"folder": small_disk / "cache"})})
+    dataset = DatasetHandle.load(job.dataset)
+    with pytest.raises(StorageError, match="No space left") as caught:
+        fill(full, dataset, HERE, never)
+    assert str(small_disk) in str(caught.value)
+    there = require_room(full, dataset).there
+    assert 0 < there < 2 * dataset.images
+    subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
+    assert fill(full, dataset, HERE, never)
+    assert require_room(full, dataset).there == 2 * dataset.images

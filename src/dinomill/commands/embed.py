@@ -11,7 +11,6 @@ import csv
 import io
 import os
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,11 +22,12 @@ from dinomill.commands.embed_parts import Done, Parts, parts_of
 from dinomill.commands.embed_sources import Candidate, LeftOut, candidates, shown
 from dinomill.commands.embeddings import Embeddings, check_format
 from dinomill.commands.project import result as finished
-from dinomill.errors import DinomillError, InputError, StorageError
+from dinomill.errors import DinomillError, InputError
 from dinomill.handles import RegistrationHandle
 from dinomill.printing import open_console
 from dinomill.storage.atomic import write_text
 from dinomill.storage.hashing import hash_file
+from dinomill.storage.writable import require_writable
 from dinomill.tracking import store_at_work
 
 if TYPE_CHECKING:
@@ -65,15 +65,17 @@ def embed_files(
         StorageError: When the output cannot be written; what was done is kept where there is room.
     """
     check_format(output)
-    _check_writable(output)
+    require_writable(output)
     files, left_out, passed_over = candidates(sources)
     if not files and not left_out:
         raise InputError(
             f"There are no images in {', '.join(shown(str(source)) for source in sources)}.",
             found=_counted(passed_over) if passed_over else "no files",
+            action="give folders that hold images, at any depth",
         )
     name, predictor = load_predictor(model, image_size, env, batch_size=batch_size)
     console = open_console(stderr=True)
+    _say_conversion(files, predictor, console)
     with parts_of(output, predictor.identity) as parts:
         done = _embed_all(files, predictor, parts, console)
         left_out += [one.result for one in done if isinstance(one.result, LeftOut)]
@@ -90,6 +92,7 @@ def embed_files(
         raise InputError(
             f"None of the {len(left_out)} files is an image that can be used.",
             found=f"{shown(first.path)}: {first.reason}: {first.detail}",
+            action="give images (JPEG, PNG, TIFF, WebP, .npy …), or folders of them; a list of paths is not read",
         )
     width, side = vectors.shape[1], predictor.preprocessing.image_size
     print(
@@ -186,6 +189,17 @@ def _left_out(path: str, error: InputError) -> LeftOut:
     return LeftOut(path, "not_finite", error.problem)
 
 
+def _say_conversion(files: Sequence[Candidate], predictor: Predictor, console: Console) -> None:
+    """Say it once when all images are grey and the network takes colour, or the other way round."""
+    from dinomill.images.channels import conversion, kind_of_files
+
+    channels = predictor.preprocessing.channels
+    own = kind_of_files([Path(file.path) for file in files])
+    place = shown(str(Path(files[0].path).parent)) if files else ""
+    if said := conversion(own or channels, channels, place, "the network"):
+        console.print(said, markup=False, highlight=False)
+
+
 def _say_left_out(left_out: Sequence[LeftOut], console: Console) -> None:
     if not left_out:
         return
@@ -210,18 +224,3 @@ def _write_left_out(output: Path, left_out: Sequence[LeftOut]) -> Path | None:
     rows.writerows(sorted(left_out))
     write_text(path, text.getvalue())
     return path
-
-
-def _check_writable(output: Path) -> None:
-    """Find out before the work whether its result can be kept."""
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output.parent):
-            pass
-        refused = "is a folder" if output.is_dir() else None
-    except OSError as error:
-        refused = error.strerror
-    if refused:
-        raise StorageError(
-            f"Cannot write {shown(str(output))}: {refused}.", action="name a place that this user may write to"
-        )

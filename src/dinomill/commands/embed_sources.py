@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ from typing import NamedTuple
 
 from dinomill.errors import InputError
 from dinomill.images.sidecars import is_passed_over, sidecar_kind
+from dinomill.storage.writable import printable
 
 
 class LeftOut(NamedTuple):
@@ -50,7 +52,12 @@ def candidates(sources: Sequence[Path]) -> Sources:
     passed_over: Counter[str] = Counter()
     for source in sources:
         if not os.path.lexists(source):
-            raise InputError(f"There is no file or folder {shown(str(source))}.")
+            far = re.search(r"(?:^|/)(s3|gs|https?):/", str(source))  # a path has lost one of the two slashes
+            raise InputError(
+                f"There is no file or folder {shown(str(source))}.",
+                expected="images or folders of this machine" if far else None,
+                action="download them first (`aws s3 cp --recursive`), and give the folder" if far else "correct it",
+            )
         inside = _walk(str(source), passed_over) if source.is_dir() else iter([_look(str(source))])
         for one in inside:
             found.setdefault(one.path, one)
@@ -63,8 +70,7 @@ def candidates(sources: Sequence[Path]) -> Sources:
 
 def shown(path: str) -> str:
     """A path as text that any file, terminal or encoding takes: odd bytes and control characters escaped."""
-    text = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+    return printable(path)
 
 
 def _walk(top: str, passed_over: Counter[str]) -> Iterator[Candidate | LeftOut]:

@@ -130,7 +130,12 @@ def check_format(path: Path) -> None:
         InputError: Says which ones there are.
     """
     if path.suffix not in (".parquet", ".npy"):
-        raise InputError(f"{path} has no known format.", found=f"suffix {path.suffix!r}", expected=".parquet or .npy")
+        raise InputError(
+            f"{path} has no known format.",
+            found=f"suffix {path.suffix!r}",
+            expected=".parquet or .npy",
+            action="give the file one of these endings",
+        )
 
 
 def _digest(vectors: npt.NDArray[np.float32]) -> str:

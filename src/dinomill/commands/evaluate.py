@@ -11,23 +11,17 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
-from dinomill.errors import ConfigError
-from dinomill.evaluation.sets.config import Kind, Limits, SetConfig
+from dinomill.errors import ConfigError, InputError, StorageError
+from dinomill.evaluation.sets.config import TASKS, Kind, Limits, SetConfig
 from dinomill.printing import open_console
 from dinomill.storage.atomic import write_text
 from dinomill.storage.kept import remove_unused
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from dinomill.evaluation.features import Precision
     from dinomill.evaluation.results import Results
-    from dinomill.scores import Difference, Figure, Measure
-
-# What people ask for, and the kind of labels that it needs.
-TASKS = {"classification": "classes", "segmentation": "masks", "depth": "depth", "retrieval": "list"}
 
 
 @dataclass(frozen=True)
@@ -35,7 +29,7 @@ class Wish:
     """The options of the verb."""
 
     models: Sequence[str]
-    on: Path
+    on: str
     task: str
     protocols: Sequence[str]
     bank_split: str
@@ -66,7 +60,7 @@ def evaluate_models(wish: Wish, *, cache: Path | None, output: Path | None) -> N
     from dinomill.tracking import store_at_work
 
     labelled = SetConfig.parse(
-        {"labelled": str(wish.on), "kind": _kind(wish.task), "protocols": tuple(dict.fromkeys(wish.protocols))}
+        {"labelled": wish.on, "kind": _kind(wish.task), "protocols": tuple(dict.fromkeys(wish.protocols))}
         | _settings(wish.settings),
         where="--set",
     )
@@ -79,14 +73,19 @@ def evaluate_models(wish: Wish, *, cache: Path | None, output: Path | None) -> N
         precision=wish.precision,
         batch_size=wish.batch_size,
     )
+    if output is not None and output != Path("-"):
+        _require_place(output)
     if cache is None:
         remove_unused(default_cache())  # a folder of the user's own is not ours to tidy
+    _require_folder(cache or default_cache())
     with store_at_work(wish.env):
         results = evaluate_alone(asked, cache or default_cache())
         document = json.dumps(as_json(results, _origins(wish), wish.on), indent=2, ensure_ascii=False) + "\n"
     if output == Path("-"):
         sys.stdout.write(document)
         return
+    from dinomill.commands.evaluate_tables import show
+
     show(results, open_console(), wish.on)
     if output is not None:
         write_text(output, document)
@@ -94,10 +93,44 @@ def evaluate_models(wish: Wish, *, cache: Path | None, output: Path | None) -> N
 
 
 def _kind(task: str) -> Kind:
-    known = {name: kind for name, kind in TASKS.items() if kind in get_args(Kind)}
-    if task not in known:
-        raise ConfigError(f"There is no task {task!r}.", expected=", ".join(known), action="name one with --task")
-    return known[task]  # type: ignore[return-value]
+    if task not in TASKS:
+        raise ConfigError(f"There is no task {task!r}.", expected=", ".join(TASKS), action="name one with --task")
+    return TASKS[task]
+
+
+def _require_place(output: Path) -> None:
+    """Refuse a file that could not be written, before minutes are spent on what goes into it.
+
+    Raises:
+        InputError: When its folder is not there, or it is a folder.
+    """
+    if output.is_dir():
+        raise InputError(f"{output} is a folder.", expected="a file", action=f"give --json {output / 'scores.json'}")
+    if not output.absolute().parent.is_dir():
+        raise InputError(
+            f"There is no folder {output.parent} for {output.name}.",
+            expected="a folder that is there",
+            action=f"make it (mkdir -p {output.parent}), or give --json another file",
+        )
+
+
+def _require_folder(cache: Path) -> None:
+    """Make the folder where features are kept.
+
+    Raises:
+        StorageError: When that cannot be.
+    """
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        fits = os.access(cache, os.W_OK)
+    except OSError:
+        fits = False
+    if not fits:
+        raise StorageError(
+            f"Features cannot be kept in {cache}.",
+            found="a file" if cache.is_file() else "no folder that this user may write to",
+            action="give --cache a folder that may be written to",
+        )
 
 
 def _settings(given: Sequence[str]) -> dict[str, Any]:
@@ -126,72 +159,6 @@ def default_cache() -> Path:
     return Path(base) / "dinomill" / "evaluation"
 
 
-def show(results: Results, console: Console, on: Path) -> None:
-    """Print the table, the differences, and what the figures are of.
-
-    Args:
-        results: Of the models and baselines.
-        console: Where to print.
-        on: The folder or the table of the labelled images, as the user named it.
-    """
-    from rich.table import Table
-    from rich.text import Text
-
-    data, measures = results.data, results.measures
-    classes = f" of {len(data.classes):,} classes" if data.classes else ""
-    bank = "in the gallery" if data.kind == "list" else "to learn from"
-    console.print(f"{on}: {len(data.queries):,} images scored, {len(data.bank):,} {bank}{classes}", highlight=False)
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
-    table.add_column("")
-    table.add_column("parameters", justify="right")
-    for measure in measures:
-        table.add_column(measure.head)
-    chance = [measure for measure in measures if measure.chance is not None]
-    if chance:
-        guessed = ("" if one.chance is None else one.show(one.chance) for one in measures)
-        table.add_row(Text("chance", "dim"), "", *(Text(cell, "dim") for cell in guessed))
-    for row in results.rows:
-        size = f"{row.network.parameters / 1e6:.1f} M" if row.network.parameters else ""
-        style = "bold" if row.network.kind == "model" else ""
-        cells = [_cell(row.figures[measure.name], measure) for measure in measures]
-        table.add_row(Text(row.network.name, style), size, *(Text(cell, style) for cell in cells))
-    console.print(table)
-    if results.gains:
-        gains = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
-        points = "in points" if all(measure.percent for measure in measures) else "of per cent in points"
-        gains.add_column("")
-        for measure in measures:
-            gains.add_column(measure.head)
-        for name, found in results.gains.items():
-            gains.add_row(name, *(_gain(found[measure.name], measure) for measure in measures))
-        console.print(Text(f"\ndifferences on the same images, {points}:", "dim"))
-        console.print(gains)
-    for line in _notes(results):
-        console.print(Text(line, "dim"))
-
-
-def _cell(figure: Figure, measure: Measure) -> str:
-    shown = measure.show(figure.value) if measure.percent else measure.bare(figure.value)
-    return f"{shown} {figure.reach(measure)}".rstrip()
-
-
-def _gain(gain: Difference, measure: Measure) -> str:
-    return f"{measure.signed(gain.value)} {gain.reach(measure)}".rstrip()
-
-
-def _notes(results: Results) -> list[str]:
-    """What has to be known to read the figures."""
-    noted: dict[str, list[str]] = {}
-    for measure in results.measures:
-        if measure.note:
-            noted.setdefault(measure.note, []).append(measure.title)
-    lines = [f"{', '.join(titles)}: {note}" for note, titles in noted.items()]
-    if less := [measure.title for measure in results.measures if not measure.higher_is_better]:
-        lines.append(f"{', '.join(less)}: less is better")
-    lines.append("in brackets: 95% intervals over the images that were scored")
-    return ["", *lines]
-
-
 def _origins(wish: Wish) -> list[dict[str, Any]]:
     """Where each model is from, and under which licence, in their order."""
     from dinomill.features import describe
@@ -203,7 +170,7 @@ def _origins(wish: Wish) -> list[dict[str, Any]]:
     ]
 
 
-def as_json(results: Results, origins: Sequence[dict[str, Any]], on: Path) -> dict[str, Any]:
+def as_json(results: Results, origins: Sequence[dict[str, Any]], on: str) -> dict[str, Any]:
     """Everything that was measured; fractions as fractions.
 
     Args:
@@ -217,7 +184,7 @@ def as_json(results: Results, origins: Sequence[dict[str, Any]], on: Path) -> di
     models = iter(origins)
     return {
         "images": {
-            "folder": str(on),
+            "folder": on,
             "bank": len(data.bank),
             "queries": len(data.queries),
             "classes": list(data.classes),

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import get_args
 
 from dinomill.commands.project import result
 from dinomill.errors import InputError
 from dinomill.handles import RegistrationHandle
+from dinomill.storage.writable import require_writable
 from dinomill.tracking import store_at_work
 
 
@@ -25,6 +30,7 @@ def export_model(
 
     Raises:
         InputError: When there is no such format or model.
+        StorageError: When the file cannot be written.
         MachineError: When the format's extra is missing, or the export does not repeat the model.
     """
     from dinomill.serving.exporters import Format, export
@@ -32,11 +38,29 @@ def export_model(
     for known in get_args(Format):
         if form == known:
             source = model or str(RegistrationHandle.load(result("registration", env)).source)
-            with store_at_work(env):
+            require_writable(output.with_suffix(f".{form}"))
+            with store_at_work(env), _quietly():
                 done = export(source, known, output, licence=licence)
             print(
                 f"{done.path}: {done.bytes / 1e6:.1f} MB, differs from the model by {done.max_difference:.1e} at most "
                 f"(cosine {done.cosine:.6f})"
             )
             return
-    raise InputError(f"There is no export format {form!r}.", expected=", ".join(get_args(Format)))
+    raise InputError(
+        f"There is no export format {form!r}.", expected=", ".join(get_args(Format)), action="name one of these"
+    )
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without what torch's exporter says of itself: packages that no backbone here needs, names that it will change."""
+    noisy = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = noisy.level
+    noisy.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        noisy.setLevel(level)

@@ -147,13 +147,18 @@ def count_labelled(folder: str) -> dict[str, int]:
         InputError: When it is not laid out so that evaluation can use it.
     """
     from dinomill.images.labelled import find_labelled
+    from dinomill.images.labelled_table import is_table
 
-    if "://" in folder or not Path(folder).is_dir():
+    layout = (
+        "set --labelled to a folder with train/<class>/<image> and test/<class>/<image>, or to a .csv or .parquet with "
+        "the columns path, label, split; or leave it out"
+    )
+    if "://" in folder or not (Path(folder).is_dir() or (Path(folder).is_file() and is_table(folder))):
         raise InputError(
             f"--labelled {folder} is no folder of this machine.",
             expected="<split>/<class>/<image>, splits train and test",
+            action=layout,
         )
-    layout = "set --labelled to a folder with train/<class>/<image> and test/<class>/<image>, or leave it out"
     try:
         bank = find_labelled(Path(folder), "train")
         queries = find_labelled(Path(folder), "test", classes=bank.classes)
@@ -161,7 +166,10 @@ def count_labelled(folder: str) -> dict[str, int]:
         raise InputError(error.problem, found=error.found, expected=error.expected, action=layout) from None
     if len(bank.classes) < 2:
         raise InputError(
-            f"{folder}/train has one class only.", found=", ".join(bank.classes), expected="two or more", action=layout
+            f"The split train of {folder} has one class only.",
+            found=", ".join(bank.classes),
+            expected="two or more",
+            action=layout,
         )
     return {"bank": len(bank), "queries": len(queries), "classes": len(bank.classes)}
 

@@ -34,7 +34,7 @@ def search(
     """
     known = Embeddings.load(index)
     if not query.is_file():
-        raise InputError(f"There is no image {query}.")
+        raise InputError(f"There is no image {query}.", action="correct the path")
     # At the size at which the file was made, or the same picture would not be like itself.
     name, embed = load_predictor(model or known.model or None, known.image_size, env)
     if known.identity is not None and known.identity != embed.identity:

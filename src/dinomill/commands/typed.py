@@ -31,9 +31,20 @@ MODEL = (
 )
 EVALUATED = (
     "A network: an exported folder, models:/name@alias, weights of DINOv2 or DINOv3 in any form, efficientnet-lite0, "
-    ".onnx, or OpenVINO's .xml. May be repeated."
+    ".onnx, OpenVINO's .xml, or torch.export's .pt2. May be repeated."
 )
 SIZE = "Pixels, a whole number of patches; by default what the model was made for."
+
+
+def examples(*commands: str) -> str:
+    """The last part of a verb's help: commands to copy, each on a line of its own.
+
+    Args:
+        commands: As they are typed; behind three spaces may stand what one does.
+    """
+    lines = (command.partition("   ") for command in commands)
+    shown = [f"  [bold]{command}[/]{gap}{said}" for command, gap, said in lines]
+    return "\n".join([f"Example{'s' if len(shown) > 1 else ''}:", *shown])
 
 
 def _project(value: Path | None) -> None:

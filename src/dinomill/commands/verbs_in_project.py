@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from dinomill.commands.typed import Env, app, dvc_app
+from dinomill.commands.typed import Env, app, dvc_app, examples
 
 
-@app.command(epilog="Example: [bold]dinomill doctor[/]")
+@app.command(epilog=examples("dinomill doctor"))
 def doctor(env: Env = None) -> None:
     """Say what is there, what is missing and what to do. The exit code is 1 when something needed is missing."""
     from dinomill.commands.doctor import examine, show
@@ -19,9 +19,12 @@ def doctor(env: Env = None) -> None:
 
 
 @app.command(
-    epilog="Examples: [bold]dinomill init photos --pool /data/photos[/]   "
-    "[bold]dinomill init photos --pool /data/a --pool s3://team/b --seeds cats=/data/cats --labelled /data/labelled "
-    "--hours 8[/]   [bold]dinomill init photos --pool /data/photos --from vits14.pth --force[/]"
+    epilog=examples(
+        "dinomill init photos --pool /data/photos",
+        "dinomill init photos --pool /data/a --pool s3://team/b --seeds cats=/data/cats "
+        "--labelled /data/labelled --hours 8",
+        "dinomill init photos --pool /data/photos --from vits14.pth --force",
+    )
 )
 def init(
     name: Annotated[str, typer.Argument(help="Of the environment: it becomes conf/NAME and data/NAME.")],
@@ -34,7 +37,11 @@ def init(
         typer.Option("--seeds", help="Good, unlabelled examples of what is wanted: name=place. May be repeated."),
     ] = None,
     labelled: Annotated[
-        str | None, typer.Option("--labelled", help="<split>/<class>/<image>, splits train and test.")
+        str | None,
+        typer.Option(
+            "--labelled",
+            help="<split>/<class>/<image>, splits train and test; or a .csv or .parquet: path, label, split.",
+        ),
     ] = None,
     start: Annotated[
         str | None, typer.Option("--from", metavar="WEIGHTS", help="Weights to start from: whatever `embed` takes.")
@@ -82,7 +89,7 @@ def init(
     )
 
 
-@app.command(epilog="Examples: [bold]dinomill plan[/]   [bold]dinomill plan --env fashion[/]")
+@app.command(epilog=examples("dinomill plan", "dinomill plan --env fashion"))
 def plan(env: Env = None) -> None:
     """Show which stages `make run` would run, and why, without running any. Brings dvc.yaml up to date before.
 
@@ -103,8 +110,7 @@ def plan(env: Env = None) -> None:
 
 
 @app.command(
-    epilog="Examples: [bold]dinomill sample[/]   or all 70,000 garments of Fashion-MNIST: "
-    "[bold]dinomill sample --env fashion[/]"
+    epilog=examples("dinomill sample", "dinomill sample --env fashion   (all 70,000 garments of Fashion-MNIST)")
 )
 def sample(env: Env = None) -> None:
     """Lay out the demo's images: a messy pool, a few good examples, a labelled split."""
@@ -115,7 +121,7 @@ def sample(env: Env = None) -> None:
     lay_out_sample(env)
 
 
-@app.command(epilog="Examples: [bold]dinomill summary[/]   [bold]dinomill summary --env fashion[/]")
+@app.command(epilog=examples("dinomill summary", "dinomill summary --env fashion"))
 def summary(env: Env = None) -> None:
     """Show what the last run left: kept and removed images, accuracy by model, version, served answer."""
     from dinomill.commands.project import enter_project
@@ -125,7 +131,7 @@ def summary(env: Env = None) -> None:
     show_summary(env)
 
 
-@app.command(epilog="Examples: [bold]dinomill report[/]   [bold]dinomill report --env fashion[/]")
+@app.command(epilog=examples("dinomill report", "dinomill report --env fashion"))
 def report(env: Env = None) -> None:
     """Open the page of the last run in the browser, and say where it lies."""
     from dinomill.commands.project import enter_project
@@ -135,7 +141,7 @@ def report(env: Env = None) -> None:
     open_report(env)
 
 
-@app.command(epilog="Examples: [bold]dinomill ui[/]   [bold]dinomill ui --port 5050[/]")
+@app.command(epilog=examples("dinomill ui", "dinomill ui --port 5050"))
 def ui(
     port: Annotated[int, typer.Option(help="Port on this machine.", min=1, max=65535)] = 5000,
     env: Env = None,
@@ -148,10 +154,7 @@ def ui(
     serve_ui(port, env)
 
 
-@app.command(
-    epilog="Examples: [bold]dinomill bootstrap[/]   "
-    "[bold]dinomill bootstrap --model models:/dinomill-backbone@champion[/]"
-)
+@app.command(epilog=examples("dinomill bootstrap", "dinomill bootstrap --model models:/dinomill-backbone@champion"))
 def bootstrap(
     model: Annotated[
         str | None,
@@ -171,7 +174,7 @@ def bootstrap(
     curate_again(enter_project(), model=model, env=env)
 
 
-@dvc_app.command("sync", epilog="Examples: [bold]dinomill dvc sync[/]   [bold]dinomill dvc sync --check[/]")
+@dvc_app.command("sync", epilog=examples("dinomill dvc sync", "dinomill dvc sync --check"))
 def dvc_sync(
     check: Annotated[
         bool, typer.Option("--check", help="Only compare; exit code 1 when dvc.yaml is out of date.")
@@ -190,7 +193,7 @@ def dvc_sync(
     raise typer.Exit(synchronise(root, env=env, check=check, quiet=quiet))
 
 
-@dvc_app.command("check", epilog="Example: [bold]dinomill dvc check[/]")
+@dvc_app.command("check", epilog=examples("dinomill dvc check"))
 def dvc_check(env: Env = None) -> None:
     """The first stage of dvc.yaml: fail unless DVC watches what the configuration says, and can."""
     from dinomill.commands.ahead import require_fit_for_dvc

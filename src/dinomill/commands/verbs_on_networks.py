@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from dinomill.commands.typed import EVALUATED, MODEL, SIZE, Env, app
+from dinomill.commands.typed import EVALUATED, MODEL, SIZE, Env, app, examples
 
 
-@app.command(epilog="Examples: [bold]dinomill serve[/]   [bold]dinomill serve --port 9000[/]")
+@app.command(epilog=examples("dinomill serve", "dinomill serve --port 9000"))
 def serve(
     port: Annotated[
         int, typer.Option(help="Port of the predictions; the next two are used as well.", min=1, max=65533)
@@ -26,8 +26,10 @@ def serve(
 
 
 @app.command(
-    epilog="Examples: [bold]dinomill embed photos/ --output photos.parquet[/]   "
-    "[bold]dinomill embed a.jpg b.png -o two.npy --model dinov2_vits14_pretrain.pth[/]"
+    epilog=examples(
+        "dinomill embed photos/ --output photos.parquet",
+        "dinomill embed a.jpg b.png -o two.npy --model dinov2_vits14_pretrain.pth",
+    )
 )
 def embed(
     sources: Annotated[list[Path], typer.Argument(help="Images, or folders that are searched recursively.")],
@@ -52,8 +54,10 @@ def embed(
 
 
 @app.command(
-    epilog="Examples: [bold]dinomill export onnx backbone.onnx[/]   "
-    "[bold]dinomill export pth vits14.pth --model models:/dinomill-backbone@champion[/]"
+    epilog=examples(
+        "dinomill export onnx backbone.onnx",
+        "dinomill export pth vits14.pth --model models:/dinomill-backbone@champion",
+    )
 )
 def export(
     form: Annotated[str, typer.Argument(metavar="FORMAT", help="pth, safetensors, pt2, onnx or openvino.")],
@@ -74,7 +78,7 @@ def export(
     export_model(model, form, output, licence=licence, env=env)
 
 
-@app.command(epilog="Examples: [bold]dinomill weights[/]   [bold]dinomill weights dinov3_vits16_pretrain.pth[/]")
+@app.command(epilog=examples("dinomill weights", "dinomill weights dinov3_vits16_pretrain.pth"))
 def weights(
     address: Annotated[
         str | None, typer.Argument(metavar="[FILE]", help="A file, a folder, or models:/name@alias to look at.")
@@ -92,9 +96,11 @@ def weights(
 
 
 @app.command(
-    epilog="Examples: [bold]dinomill evaluate --model dinov2_vits14_pretrain.pth --on photos/labelled[/]   "
-    "[bold]dinomill evaluate -m models:/mill@champion -m vits14.pth --on labels.csv -p knn -p few_shot[/]   "
-    "[bold]dinomill evaluate -m data/06_models/teacher --on data/01_raw/sample/labelled --json scores.json[/]"
+    epilog=examples(
+        "dinomill evaluate --model dinov2_vits14_pretrain.pth --on photos/labelled",
+        "dinomill evaluate -m models:/mill@champion -m vits14.pth --on labels.csv -p knn -p few_shot",
+        "dinomill evaluate -m data/06_models/teacher --on data/01_raw/sample/labelled --json scores.json",
+    )
 )
 def evaluate(
     model: Annotated[
@@ -102,9 +108,10 @@ def evaluate(
         typer.Option("--model", "-m", help=EVALUATED),
     ],
     on: Annotated[
-        Path,
+        str,
         typer.Option(
             "--on",
+            metavar="PATH",
             help="The labelled images: a folder SPLIT/CLASS/IMAGE, or a .parquet or .csv with path, label, split; "
             "other tasks: images and masks or depth/, or a list of instances (docs/evaluation-dense.md).",
         ),
@@ -169,7 +176,7 @@ def evaluate(
     evaluate_models(wish, cache=cache, output=json_file)
 
 
-@app.command(epilog="Example: [bold]dinomill search query.jpg photos.parquet --count 5[/]")
+@app.command(epilog=examples("dinomill search query.jpg photos.parquet --count 5"))
 def search(
     query: Annotated[Path, typer.Argument(help="An image.")],
     index: Annotated[Path, typer.Argument(help="A file that `dinomill embed` wrote.")],

@@ -34,26 +34,21 @@ class StudentModel(StatedModel):
     in_channels: int | Literal["auto"] = Field(default="auto", description="channels of an image; auto: the teacher's")
 
 
-class StudentConvNeXt(ConvNeXtConfig):
+class StudentConvNeXt(ConvNeXtConfig, InitialisationConfig):
     """A convolutional student's shape; it has no positions, and its places follow from stem and stages."""
 
     in_channels: Count | Literal["auto"] = Field(  # type: ignore[assignment]
         default="auto", description="channels of an image; auto: the teacher's"
     )
-    linear_init: Literal["trunc_normal", "lecun_normal"] = Field(
-        default="trunc_normal",
-        description="linear layers at the start: a standard deviation of 0.02 as in the official code, or of 1/√fan_in",
-    )
-
-    @property
-    def initialisation(self) -> InitialisationConfig | None:
-        """How its weights are drawn; None: as in the official code."""
-        return None if self.linear_init == "trunc_normal" else InitialisationConfig(linear_init=self.linear_init)
 
 
 # By `kind`; without one, a vision transformer.
 AnyStudent = Annotated[Annotated[StudentModel, Tag(tag(VIT))] | Annotated[StudentConvNeXt, Tag(tag(CONVNEXT))], BY_KIND]
 
+ASSIGNED_SIZE = (
+    "teacher_size: with the objective `assignments` the teacher sees the students' crops; set it to auto, or the "
+    "objective to clusters or regression"
+)
 PIPELINE = "pretraining"  # the teacher that this project's pretraining makes
 
 
@@ -69,7 +64,13 @@ class ClustersConfig(Config):
 class RegressionConfig(Config):
     """How a student's features become predictions of the teacher's."""
 
-    hidden_dim: int = Field(default=0, ge=0, description="hidden layer of the projectors; 0: they are linear")
+    hidden_dim: int = Field(default=1024, ge=0, description="hidden layer of the projectors; 0: they are linear")
+    dim: int = Field(
+        default=256,
+        ge=0,
+        description="directions of the teacher's features that are learnt, whitened, at most; 0: all of its numbers, "
+        "standardised one by one",
+    )
 
 
 class DistillationConfig(TrainingRecipe):
@@ -78,7 +79,7 @@ class DistillationConfig(TrainingRecipe):
     teacher: Address | None = Field(
         default=None,
         description="whose features are learnt: null or `pretraining` is the pipeline's own; else a folder or file of "
-        "weights (ours, DINOv2, DINOv3, Hugging Face), models:/name@alias, efficientnet-lite0, .onnx, .xml",
+        "weights (ours, DINOv2, DINOv3, Hugging Face), models:/name@alias, efficientnet-lite0, .onnx, .xml, .pt2",
     )
     licence: str | None = Field(
         default=None,
@@ -131,6 +132,12 @@ class DistillationConfig(TrainingRecipe):
             raise ValueError(
                 "cache: with the objective `assignments` the teacher's features are not kept; set it to null"
             )
+        # What pretraining makes has heads, which `auto` learns from.
+        assigned = self.objective == "assignments" or (
+            self.objective == "auto" and self.own_teacher and self.cache is None
+        )
+        if assigned and self.teacher_size not in ("auto", self.crops.global_size):
+            raise ValueError(ASSIGNED_SIZE)
         return self
 
     @model_validator(mode="after")

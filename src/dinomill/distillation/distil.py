@@ -15,6 +15,7 @@ from dinomill.distillation.students import resolve_students
 from dinomill.distillation.teacher import Teacher, find_teacher, teaching
 from dinomill.errors import ConfigError
 from dinomill.handles import DatasetHandle, ModelHandle, StudentsHandle
+from dinomill.images.channels import conversion, may_become
 from dinomill.licences import DISTILLED, made_from, warn_if_unknown
 from dinomill.models.kinds import ModelConfig
 from dinomill.storage.atomic import atomic_folder
@@ -45,6 +46,8 @@ def distil(
     """
     job = distillation_job(dataset, teacher, labelled, config)
     warn_if_unknown(job.licence, f"the teacher {config.teacher or job.teacher}", "distillation.licence")
+    if said := conversion(dataset.channels, len(job.mean or dataset.mean), f"{dataset.folder}", "the teacher"):
+        log.warning(said)
     if job.cache is not None:
         print(
             f"distillation: the teacher's features: {require_room(job, dataset)} in {job.cache.folder}", file=sys.stderr
@@ -71,17 +74,16 @@ def distillation_job(
 ) -> TrainingJob:
     """The resolved job of a configuration."""
     teacher = find_teacher(config, own)
-    if dataset.channels != len(teacher.mean):
+    if not may_become(dataset.channels, len(teacher.mean)):
         raise ConfigError(
             "The dataset and the teacher differ in their number of channels.",
             found=f"{dataset.channels} in {dataset.folder}, {len(teacher.mean)} in {teacher.name}",
-            action="distil on a dataset of the teacher's kind"
-            + (" (curation.write.channels: 3)" if len(teacher.mean) == 3 else ""),
+            action="distil on a dataset of the teacher's kind: only grey becomes colour, and colour grey, by itself",
         )
     provenance = made_from(DISTILLED, teacher.name, teacher.provenance, config.licence, key="distillation.licence")
     learnt = teaching(config, teacher, dataset)
     if learnt is not None and learnt.views is not None:
-        learnt = with_places(learnt, GivenTeacher(teacher.address, teacher.sha256, learnt.size), dataset.channels)
+        learnt = with_places(learnt, GivenTeacher(teacher.address, teacher.sha256, learnt.size), len(teacher.mean))
     # The teacher must see what it was trained on, and the students see the same crops: their normalisation is its.
     shown = (teacher.mean, teacher.std)
     mean, std = (None, None) if shown == (dataset.mean, dataset.std) else shown

@@ -12,6 +12,8 @@ from dinomill.images.crop_plan import MultiCropConfig
 from dinomill.models.config import VisionTransformerConfig
 from dinomill.models.convnext_config import ConvNeXtConfig
 from dinomill.models.kinds import ModelConfig
+from dinomill.training.config import InitialisationConfig
+from dinomill.training.job import TrainingRecipe
 from dinomill.training.starting import resolve_model
 
 _FEWEST = 8  # patches a side of a global crop
@@ -50,24 +52,37 @@ def _resolved(
 
 
 def _convolutional(config: DistillationConfig, model: StudentConvNeXt, channels: int, key: str) -> ConvNeXtConfig:
-    stride, crops = model.patch_size, config.crops
-    if crops.global_size % stride:
-        raise ConfigError(
-            f"{key}: its places do not divide crops.global_size.",
-            found=f"a stem of {model.stem} and {len(model.dims)} stages: places of {stride} pixels, crops of "
-            f"{crops.global_size}",
-            action=f"set distillation.crops.global_size to {max(round(crops.global_size / stride), 1) * stride}, or a "
-            "smaller stem, or fewer stages",
-        )
-    if crops.local_crops and crops.local_size < stride:
-        raise ConfigError(
-            f"{key}: its places are larger than the local crops.",
-            found=f"a stem of {model.stem} and {len(model.dims)} stages: places of {stride} pixels, local crops of "
-            f"{crops.local_size}",
-            action=f"set distillation.crops.local_size to {stride} at least, or a smaller stem, or fewer stages",
-        )
-    shape = model.model_dump(exclude={"linear_init"}) | {"in_channels": channels}
+    stride = model.patch_size
+    said = f"a stem of {model.stem} and {len(model.dims)} stages: places of {stride} pixels, crops of"
+    for place, pixels in crop_sides(config).items():
+        if place.endswith("global_size") and pixels % stride:
+            raise ConfigError(
+                f"{key}: its places do not divide {place}.",
+                found=f"{said} {pixels}",
+                action=f"set distillation.{place} to {max(round(pixels / stride), 1) * stride}, or a smaller stem, or "
+                "fewer stages",
+            )
+        if place.endswith("local_size") and pixels < stride:
+            raise ConfigError(
+                f"{key}: its places are larger than the local crops.",
+                found=f"{said} {pixels} ({place})",
+                action=f"set distillation.{place} to {stride} at least, or a smaller stem, or fewer stages",
+            )
+    shape = model.model_dump(exclude=set(InitialisationConfig.model_fields)) | {"in_channels": channels}
     return ConvNeXtConfig.parse(shape, where=key)
+
+
+def crop_sides(recipe: TrainingRecipe) -> dict[str, int]:
+    """The sizes of all crops that a student will see, by their keys; those of the first part of a run, too."""
+    crops, low = recipe.crops, recipe.low_resolution
+    sides = {"crops.global_size": crops.global_size}
+    if low is not None:
+        sides["low_resolution.global_size"] = low.global_size
+    if crops.local_crops:
+        sides["crops.local_size"] = crops.local_size
+        if low is not None:
+            sides["low_resolution.local_size"] = low.local_size
+    return sides
 
 
 def _transformer(
@@ -76,16 +91,14 @@ def _transformer(
     patch = model.patch_size
     if patch == "auto":
         patch = teacher.get("patch_size") or _usual_patch(config.crops)
-    crops = config.crops
-    sizes = {"global_size": crops.global_size} | ({"local_size": crops.local_size} if crops.local_crops else {})
-    for side, pixels in sizes.items():
+    for place, pixels in crop_sides(config).items():
         if pixels % patch:
             raise ConfigError(
-                f"{key}.patch_size does not divide crops.{side}.",
+                f"{key}.patch_size does not divide {place}.",
                 found=f"patches of {patch} pixels, crops of {pixels}",
-                action=f"set distillation.crops.{side} to {max(round(pixels / patch), 1) * patch}, or other patches",
+                action=f"set distillation.{place} to {max(round(pixels / patch), 1) * patch}, or other patches",
             )
-    follows = {"image_size": crops.global_size, "patch_size": patch}
+    follows = {"image_size": config.crops.global_size, "patch_size": patch}
     filled = model.model_copy(
         update={field: value for field, value in follows.items() if getattr(model, field) == "auto"}
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from dinomill.distillation.config import DistillationConfig
+from dinomill.distillation.config import ASSIGNED_SIZE, DistillationConfig
 from dinomill.errors import ConfigError, InputError
 from dinomill.handles import HEADS_NAME, DatasetHandle, ModelHandle
 from dinomill.licences import Provenance, of_handle
@@ -65,7 +65,7 @@ def find_teacher(config: DistillationConfig, own: ModelHandle | None) -> Teacher
             found="distillation.teacher: null, and no result of pretraining",
             expected="the teacher that pretraining makes, or another one",
             action="run pretraining first, or name a teacher: --params distillation.teacher=ADDRESS (a folder or file "
-            "of weights, models:/name@alias, efficientnet-lite0, an .onnx file)",
+            "of weights, models:/name@alias, efficientnet-lite0, an .onnx or .pt2 file)",
         )
     from dinomill.models import read_config
 
@@ -85,11 +85,17 @@ def find_teacher(config: DistillationConfig, own: ModelHandle | None) -> Teacher
     )
 
 
-def given_shape(address: str) -> dict[str, Any]:
-    """What a teacher's files say of its shape; see ``Teacher.shape``."""
+def given_shape(config: DistillationConfig) -> dict[str, Any]:
+    """What another teacher's files say of its shape; see ``Teacher.shape``. Before anything runs.
+
+    Raises:
+        InputError: When there is none, or it is no network that gives features.
+        ConfigError: When it cannot see the size that is asked for.
+    """
     from dinomill.features import describe
 
-    found = describe(address)
+    found = describe(str(config.teacher))
+    _sees(str(config.teacher), config.teacher_size)
     return dict(_shape(found.model, found.preprocessing.channels))
 
 
@@ -148,11 +154,7 @@ def teaching(config: DistillationConfig, teacher: Teacher, dataset: DatasetHandl
                 action="set distillation.objective to clusters or regression, which learn from features alone",
             )
         if config.teacher_size not in ("auto", config.crops.global_size):
-            raise ConfigError(
-                "With the objective `assignments` the teacher sees the students' crops.",
-                found=f"teacher_size: {config.teacher_size}, crops.global_size: {config.crops.global_size}",
-                action="set teacher_size to auto, or objective to clusters or regression",
-            )
+            raise ConfigError(ASSIGNED_SIZE)
         return None
     if config.step.losses.gram is not None:
         raise ConfigError(
@@ -161,7 +163,8 @@ def teaching(config: DistillationConfig, teacher: Teacher, dataset: DatasetHandl
             action="set it to null: the teacher's patches are learnt themselves",
         )
     images = min(config.teacher_images, max(dataset.images, 32))
-    clusters, regression = kind == "clusters", kind == "regression"
+    clusters = kind == "clusters"
+    directions = config.clusters.dim if clusters else config.regression.dim
     return TeachingConfig(
         objective=kind,
         dim=teacher.dim,
@@ -169,20 +172,25 @@ def teaching(config: DistillationConfig, teacher: Teacher, dataset: DatasetHandl
         images=images,
         # At least four features a centre: a centre of one image says which image it is, and nothing of its kind.
         prototypes=max(min(config.clusters.prototypes, images // 2), 2) if clusters else None,
-        whitened_dim=min(config.clusters.dim, teacher.dim) if clusters else None,
-        hidden_dim=config.regression.hidden_dim if regression else None,
+        whitened_dim=min(directions, teacher.dim) or None,
+        hidden_dim=None if clusters else config.regression.hidden_dim,
         views=None if config.cache is None else config.cache.views,
     )
 
 
 def _size(config: DistillationConfig, teacher: Teacher) -> int:
-    if config.teacher_size == "auto":
-        return teacher.image_size
+    _sees(teacher.address, config.teacher_size)
+    return teacher.image_size if config.teacher_size == "auto" else config.teacher_size
+
+
+def _sees(address: str, size: int | Literal["auto"]) -> None:
+    """Refuse a size that is no whole number of a network's patches, or another than a program takes."""
+    if size == "auto":
+        return
     from dinomill.features import describe
 
     try:
-        describe(teacher.address, image_size=config.teacher_size)  # a whole number of its patches
+        describe(address, image_size=size)
     except InputError as error:
         where = f"distillation.teacher_size: {error.problem}"
         raise ConfigError(where, found=error.found, expected=error.expected, action=error.action) from None
-    return config.teacher_size

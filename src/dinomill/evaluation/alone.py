@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from dinomill.errors import ConfigError, DinomillError, InputError
+from dinomill.errors import ConfigError, DinomillError
 from dinomill.evaluation.compare import Comparison, Pairs, compare
 from dinomill.evaluation.config import RandomConfig
 from dinomill.evaluation.features import Extraction, Precision, compute_dtype, device
@@ -17,6 +17,7 @@ from dinomill.evaluation.protocols.config import ProtocolsConfig
 from dinomill.evaluation.results import Results, Row
 from dinomill.evaluation.sets.base import read_set
 from dinomill.evaluation.sets.config import Limits, SetConfig
+from dinomill.evaluation.spoken import require_there, spoken
 from dinomill.evaluation.statistics import Bootstrap
 from dinomill.features.door import describe
 
@@ -66,12 +67,9 @@ def evaluate_alone(asked: Asked, cache: Path) -> Results:
         raise ConfigError(
             f"There is no protocol {unknown[0]!r}.", expected=", ".join(PROTOCOLS), action="name one of these"
         )
+    require_there(asked.labelled.labelled)
     protocols = [build(name, asked.protocols) for name in names]
     networks = _networks(asked)
-    try:
-        data = read_set(asked.labelled, Path(asked.labelled.labelled).name or "set", asked.limits)
-    except InputError as error:
-        raise _spoken(error, asked.labelled) from None
     how = Comparison(
         Extraction(cache, asked.batch_size, compute_dtype(asked.precision)),
         asked.bootstrap,
@@ -79,7 +77,11 @@ def evaluate_alone(asked: Asked, cache: Path) -> Results:
         asked.random.poolings,
         asked.protocols.knn,
     )
-    return compare(networks, data, protocols, how, pairs=_with_the_first)
+    try:
+        data = read_set(asked.labelled, Path(asked.labelled.labelled).name or "set", asked.limits)
+        return compare(networks, data, protocols, how, pairs=_with_the_first)
+    except DinomillError as error:
+        raise spoken(error, asked.labelled) from None
 
 
 def _networks(asked: Asked) -> list[Network]:
@@ -113,26 +115,3 @@ def _with_the_first(rows: Sequence[Row]) -> Pairs:
     baselines = [row for row in rows if row.network.kind != "model"]
     pairs = {f"{other.network.name} over {first.network.name}": (other, first) for other in models[1:]}
     return pairs | {f"{first.network.name} over {row.network.name}": (first, row) for row in baselines}
-
-
-def _spoken(error: DinomillError, labelled: SetConfig) -> InputError:
-    """The same message for somebody who has no project: what to do names options instead of keys."""
-    action = error.action
-    if task := _task_of(Path(labelled.labelled), error.found or "") if labelled.kind == "classes" else None:
-        return InputError(error.problem, found=error.found, expected=error.expected, action=f"give --task {task}")
-    if action and ("globals.yml" in action or "bank_split" in action):
-        action = "give --on another folder, or name its splits with --bank-split and --query-split"
-        if "no labelled split" in error.problem:
-            action += "; if these are the classes, move some of each to train/<class>, the others to test/<class>"
-    return InputError(error.problem, found=error.found, expected=error.expected, action=action)
-
-
-def _task_of(place: Path, found: str) -> str | None:
-    """What a set that was read as one of classes seems to be made for; None when nothing speaks for another task."""
-    if place.is_file():
-        return "retrieval" if {"path", "instance", "role"} <= set(found.split(", ")) else None
-    if not (place / "images").is_dir() or "images" not in found:
-        return None
-    tasks = {"masks": "segmentation", "annotations": "segmentation", "depth": "depth"}
-    there = [task for folder, task in tasks.items() if (place / folder).is_dir()]
-    return " or --task ".join(dict.fromkeys(there)) or None

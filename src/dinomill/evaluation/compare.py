@@ -20,8 +20,9 @@ from dinomill.evaluation.results import Results, Row
 from dinomill.evaluation.sets.base import EvaluationSet
 from dinomill.evaluation.sets.classes import ClassifiedSet
 from dinomill.evaluation.split_features import NetworkFeatures, SplitFeatures
-from dinomill.evaluation.statistics import Bootstrap, difference, interval
-from dinomill.evaluation.wanted import Needs, Wanted, all_of
+from dinomill.evaluation.statistics import Bootstrap, Exact, difference, interval
+from dinomill.evaluation.wanted import NOTHING, Needs, Wanted, all_of
+from dinomill.images.channels import conversion, kind_of_files
 from dinomill.models.config import Pooling
 from dinomill.scores import Difference, Measure
 
@@ -78,6 +79,8 @@ def compare(
     for protocol in protocols:
         _require_kind(protocol, data)
         protocol.check(data)
+    _require_apart(data)
+    _say_conversion(networks, data)
     measures = tuple(measure for protocol in protocols for measure in protocol.measures(data))
     rows = tuple(_row(features, data, protocols, how) for features in _features(networks, data, protocols, how))
     for row in rows:
@@ -108,11 +111,13 @@ def _features(
 ) -> list[NetworkFeatures]:
     """Everything that the protocols need, of the networks that are shown."""
     needs = all_of(protocol.needs for protocol in protocols)
+    if isinstance(data, ClassifiedSet):  # embeddings of these are shown and searched in, whatever is measured
+        needs |= Needs()
     bank = Images(data.bank.paths, data.bank_files, f"{data.name}, bank")
     networks = _with_the_strongest_random(networks, data, bank, needs, how)
     queries = Images(data.queries.paths, data.query_files, f"{data.name}, queries")
     of_bank = extract(bank, networks, [needs.bank for _ in networks], how.extraction)
-    shown = [Wanted(shown=how.shown) if network.kind in SEEN else Wanted() for network in networks]
+    shown = [Wanted(0, shown=how.shown) if network.kind in SEEN else NOTHING for network in networks]
     of_queries = extract(queries, networks, [needs.queries | one for one in shown], how.extraction)
     views: dict[str, list[SplitFeatures]] = {}
     for view in needs.views:
@@ -173,6 +178,48 @@ def _require_kind(protocol: Protocol[Any, Any], data: EvaluationSet[Any]) -> Non
         )
 
 
+def _require_apart(data: EvaluationSet[Any]) -> None:
+    """Refuse to score the images that were learnt from, and say so of single ones. A list says itself who is who.
+
+    Raises:
+        InputError: When every image that is scored is in the bank, too.
+    """
+    if data.kind == "list":
+        return
+    bank = set(data.bank_files)
+    same = [path for path, file in zip(data.queries.paths, data.query_files, strict=True) if file in bank]
+    if len(same) == len(data.queries):
+        raise InputError(
+            f"All images of {data.name} that are to be scored are among those to learn from.",
+            found=f"{data.shown(same[0])} and {len(same) - 1:,} more, by their content",
+            expected="two splits of different images",
+            action="give `bank_split` and `query_split` two splits of different images",
+        )
+    if same:
+        log.warning(
+            "%s: %d of %s scored images are among those to learn from, too (%s, …): the scores are too good by them.",
+            data.name,
+            len(same),
+            f"{len(data.queries):,}",
+            data.shown(same[0]),
+        )
+
+
+def _say_conversion(networks: Sequence[Network], data: EvaluationSet[Any]) -> None:
+    """Say once of which networks the images are made grey or colour; luminance alone loses something."""
+    own = kind_of_files(data.queries.paths)
+    names: dict[int, list[str]] = {}
+    for network in networks:
+        names.setdefault(network.preprocessing.channels, []).append(network.name)
+    for channels, named in names.items():
+        if own is None or channels not in (1, 3):
+            continue
+        different = list(dict.fromkeys(named))
+        whom = different[0] if len(different) == 1 else f"each of {', '.join(different)}"
+        if said := conversion(own, channels, data.name, whom):
+            log.log(logging.INFO if own == 1 else logging.WARNING, said)
+
+
 def _pairs(rows: Sequence[Row]) -> Pairs:
     """Pairs that decide something: does training help, and what does distillation cost?"""
     by_kind = {row.network.kind: row for row in rows if row.network.kind != "student"}
@@ -187,16 +234,19 @@ def _pairs(rows: Sequence[Row]) -> Pairs:
 
 
 def _gains(pairs: Pairs, measures: Sequence[Measure], bootstrap: Bootstrap) -> dict[str, dict[str, Difference]]:
-    """Paired differences of every measure."""
-    return {
-        name: {
-            measure.name: difference(
-                one.measured[measure.name].outcomes, other.measured[measure.name].outcomes, bootstrap
-            )
+    """Paired differences of every measure that the images decide; of a speed that was timed there is none to judge."""
+    found: dict[str, dict[str, Difference]] = {}
+    for name, (one, other) in pairs.items():
+        outcomes = {
+            measure.name: (one.measured[measure.name].outcomes, other.measured[measure.name].outcomes)
             for measure in measures
         }
-        for name, (one, other) in pairs.items()
-    }
+        found[name] = {
+            measure: difference(*both, bootstrap)
+            for measure, both in outcomes.items()
+            if not any(isinstance(each, Exact) for each in both)
+        }
+    return {name: gains for name, gains in found.items() if gains}
 
 
 _OF_TEACHER = ("start", "champion", "pixels", "random")

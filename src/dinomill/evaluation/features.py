@@ -128,7 +128,9 @@ def extract(
         seen.add((key, what))  # two rows of one network
     for preprocessing, group in missing.items():
         _run(images, group, preprocessing, settings)
-    return [_read(network, key, what, settings) for network, key, what in zip(networks, keys, wanted, strict=True)]
+    count = len(images.paths)
+    read = zip(networks, keys, wanted, strict=True)
+    return [_read(network, key, what, count, settings) for network, key, what in read]
 
 
 def key_of(network: Network, images: Images, settings: Extraction) -> str:
@@ -150,7 +152,7 @@ def _missing(network: Network, key: str, wanted: Wanted, count: int, settings: E
     """What has to be computed of so many images."""
     folder = settings.folder
     parts: list[Part] = []
-    if not tokens_path(folder, key).exists():
+    if wanted.blocks and not tokens_path(folder, key).exists():
         parts.append(TokensPart(tokens_path(folder, key)))
     if wanted.blocks > 1 and _at_least("tokens", key, wanted.blocks, settings) is None:
         parts.append(TokensPart(tokens_path(folder, key, wanted.blocks), wanted.blocks))
@@ -162,10 +164,11 @@ def _missing(network: Network, key: str, wanted: Wanted, count: int, settings: E
     return parts
 
 
-def _read(network: Network, key: str, wanted: Wanted, settings: Extraction) -> SplitFeatures:
+def _read(network: Network, key: str, wanted: Wanted, count: int, settings: Extraction) -> SplitFeatures:
     # What is in use is kept: see storage.kept, by which a cache that many projects share is tidied.
     mark_used(path for one in settings.folder.glob(f"{key}*") for path in (one.iterdir() if one.is_dir() else [one]))
-    cls, mean_patch = read_tokens(tokens_path(settings.folder, key))
+    nothing = torch.empty(count, 0)
+    cls, mean_patch = read_tokens(tokens_path(settings.folder, key)) if wanted.blocks else (nothing, nothing)
     last = grids = shown = None
     if wanted.blocks > 1 and (path := _at_least("tokens", key, wanted.blocks, settings)):
         last = read_tokens(path)

@@ -17,7 +17,10 @@ COLOURS |= {"teacher": "#0072B2", "model": "#0072B2", "student": "#009E73"}
 
 
 def write_plots(folder: Path, results: Results) -> None:
-    """Write ``scores.svg``, ``differences.svg``, both of each measure that is no fraction, and what protocols draw."""
+    """Write ``scores.svg``, ``differences.svg``, both of each measure that is no fraction, and what protocols draw.
+
+    Measures of which no pair was compared have no plot of differences.
+    """
     import matplotlib as mpl
 
     # Text stays text; without the salt and the date left out, every file would differ from the last.
@@ -33,7 +36,9 @@ def write_plots(folder: Path, results: Results) -> None:
         for name, measures in _together(results.measures).items():
             ending = f"_{name}" if name else ""
             save(_scores(results, measures), folder / f"scores{ending}.svg")
-            save(_differences(results, measures), folder / f"differences{ending}.svg")
+            judged = [one for one in measures if any(one.name in gains for gains in results.gains.values())]
+            if judged:
+                save(_differences(results, judged), folder / f"differences{ending}.svg")
         for protocol in results.protocols:
             protocol.draw(folder, results)
 
@@ -111,7 +116,9 @@ def _differences(results: Results, measures: Sequence[Measure]) -> Any:
     axes.axvline(0, color="#333333", lw=0.8)
     for place, name in enumerate(names):
         for measure, offset, alpha in _places(measures, 0.24 * len(measures)):
-            gain, scale = results.gains[name][measure.name], measure.scale
+            gain, scale = results.gains[name].get(measure.name), measure.scale
+            if gain is None:
+                continue
             reach = _reach(gain, scale)
             axes.errorbar(
                 scale * gain.value, place + offset, xerr=reach, fmt="o", ms=4, capsize=2, color="#0072B2", alpha=alpha

@@ -39,13 +39,14 @@ class Row:
     @property
     def score(self) -> ModelScore:
         """The row of the table."""
+        width = self.features.bank.embedding.shape[1]  # 0 where no protocol asked for embeddings
         details = {name: value for one in self.measured.values() for name, value in one.details.items()}
         return ModelScore(
             model=self.network.name,
             kind=self.network.kind,
             parameters=self.network.parameters,
             scores=dict(self.figures),
-            details={"embed_dim": self.features.bank.embedding.shape[1], **self.chosen, **details},
+            details={**({"embed_dim": width} if width else {}), **self.chosen, **details},
         )
 
 

@@ -64,8 +64,8 @@ class SplitFeatures:
     """Of every image of a split.
 
     Args:
-        cls: ``[N, D]``.
-        mean_patch: ``[N, D]``; no columns for pixels.
+        cls: ``[N, D]``; no columns where no protocol asked for embeddings.
+        mean_patch: ``[N, D]``; no columns for pixels either.
         pooling: What the embedding is.
         last: Class tokens and mean patches of the last blocks, ``[N, L, D]`` each, the deepest last; None where
             nobody asked for them.

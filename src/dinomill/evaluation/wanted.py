@@ -14,7 +14,7 @@ class Wanted:
     """Of the images of one split.
 
     Args:
-        blocks: Class tokens and mean patches of so many last blocks; 1 is the embedding alone.
+        blocks: Class tokens and mean patches of so many last blocks; 1 is the embedding alone, 0 nothing of it.
         grids: Patch grids of so many last blocks of every image; they are large, and kept on disk in float16.
         shown: Rows whose patch grids of the last block are kept, to be shown.
     """
@@ -26,6 +26,9 @@ class Wanted:
     def __or__(self, other: Wanted) -> Wanted:
         shown = tuple(sorted({*self.shown, *other.shown}))
         return Wanted(max(self.blocks, other.blocks), max(self.grids, other.grids), shown)
+
+
+NOTHING = Wanted(blocks=0)
 
 
 @dataclass(frozen=True)
@@ -64,4 +67,4 @@ class Needs:
 
 def all_of(needs: Iterable[Needs]) -> Needs:
     """What several protocols need together."""
-    return reduce(lambda one, other: one | other, needs, Needs())
+    return reduce(lambda one, other: one | other, needs, Needs(NOTHING, NOTHING))

@@ -1,7 +1,7 @@
 """The one door: from an address to what it holds, and to the network itself.
 
 An address is a folder or a file of a backbone's weights of any known family, ``models:/name@alias``,
-``efficientnet-lite0``, or a program (``.onnx``, OpenVINO's ``.xml``).
+``efficientnet-lite0``, or a program (``.onnx``, OpenVINO's ``.xml``, torch.export's ``.pt2``).
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from dinomill.features.preprocessing import at_size
 from dinomill.images.preprocess import PreprocessingConfig
 from dinomill.models.address import locate
 
-_ONNX, _OPENVINO = ".onnx", ".xml"
+_ONNX, _OPENVINO, _PT2 = ".onnx", ".xml", ".pt2"
+_PROGRAMS = (_ONNX, _OPENVINO, _PT2)
 
 
 def describe(
@@ -42,7 +43,7 @@ def describe(
 
         return _sized(describe_efficientnet(preprocessing), image_size)
     place = locate(address)
-    if place.suffix in (_ONNX, _OPENVINO):
+    if place.suffix in _PROGRAMS:
         return _open_program(str(address), place, preprocessing, image_size).description
     description, _ = describe_weights(str(address), place, preprocessing, shapes_only=True, **keywords)
     return _sized(description, image_size)
@@ -73,8 +74,8 @@ def open(  # noqa: A001 (called as features.open)
 
         return EfficientNetFeatures(_sized(describe_efficientnet(preprocessing), image_size)).to(device)
     place = locate(address)
-    if place.suffix in (_ONNX, _OPENVINO):
-        return _open_program(str(address), place, preprocessing, image_size)
+    if place.suffix in _PROGRAMS:
+        return _open_program(str(address), place, preprocessing, image_size).to(device)
     description, weights = describe_weights(str(address), place, preprocessing, shapes_only=False, **keywords)
     return BackboneFeatures(_sized(description, image_size), weights.build()).to(device)
 
@@ -84,6 +85,8 @@ def _open_program(
 ) -> Features:
     if place.suffix == _ONNX:
         from dinomill.features.onnx import open_onnx as open_program
+    elif place.suffix == _PT2:
+        from dinomill.features.pt2 import open_pt2 as open_program  # type: ignore[assignment]
     else:
         from dinomill.features.openvino import open_openvino as open_program  # type: ignore[assignment]
     return open_program(address, place, preprocessing, image_size)

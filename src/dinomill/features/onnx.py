@@ -64,13 +64,18 @@ def open_onnx(
     try:
         session = onnxruntime.InferenceSession(str(place), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # of many classes of its own
-        raise InputError(f"{place} is no ONNX file that can be run.", found=str(error).splitlines()[0]) from None
+        raise InputError(
+            f"{place} is no ONNX file that can be run.",
+            found=str(error).splitlines()[0],
+            action="copy or export it again, with its .onnx.data file where it has one",
+        ) from None
     inputs = session.get_inputs()
     if len(inputs) != 1 or len(inputs[0].shape) != 4:
         raise InputError(
             f"{place} does not take images.",
             found=", ".join(f"{put.name} {put.shape}" for put in inputs),
             expected="one input [batch, channels, height, width]",
+            action="export the image network alone",
         )
     shape = session.get_outputs()[0].shape
     width = shape[1] if len(shape) == 4 else shape[-1]

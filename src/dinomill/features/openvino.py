@@ -60,7 +60,11 @@ def open_openvino(
     try:
         network = core.read_model(place)
     except RuntimeError as error:
-        raise InputError(f"{place} is no OpenVINO model.", found=str(error).strip().splitlines()[-1]) from None
+        raise InputError(
+            f"{place} is no OpenVINO model.",
+            found=str(error).strip().splitlines()[-1],
+            action="copy or export it again, with its .bin file beside it",
+        ) from None
     told = {
         key: network.get_rt_info(["dinomill", key]).astype(str)
         for key in (SECTION, POOLING, LICENCE, ORIGIN)

@@ -17,6 +17,8 @@ from dinomill.models.weights import CONFIG_NAME, read_config
 # Of satellite images, which some of DINOv3 was trained on.
 SAT_MEAN, SAT_STD = (0.430, 0.411, 0.296), (0.213, 0.156, 0.143)
 _SIDE, _MARGIN = 224, 256 / 224
+# A batch of larger ones is tens of gigabytes of pixels alone.
+_MOST_SIDE = 4096
 
 
 def preprocessing_of(weights: Weights) -> PreprocessingConfig:
@@ -64,8 +66,14 @@ def at_size(settings: PreprocessingConfig, side: int, *, patch: int | None, wher
         where: The network, for messages.
 
     Raises:
-        InputError: When the side is not a whole number of patches.
+        InputError: When the side is not a whole number of patches, or beyond what anybody looks at in one piece.
     """
+    if side > _MOST_SIDE:
+        raise InputError(
+            f"An image size of {side:,} pixels is more than can be put to {where} at once.",
+            expected=f"{_MOST_SIDE:,} at most",
+            action="give a smaller one; tiles of large images show more than one forward pass can",
+        )
     if patch is not None and side % patch:
         near = sorted({max(side // patch, 1) * patch, -(-side // patch) * patch})
         raise InputError(

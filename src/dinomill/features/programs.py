@@ -18,7 +18,7 @@ from dinomill.images.preprocess import SECTION, PreprocessingConfig
 from dinomill.models.config import Pooling
 
 POOLING = "pooling"
-_OUTPUTS = ["cls_token", "patch_tokens"]  # of our exports
+OUTPUTS = ["cls_token", "patch_tokens"]  # of our exports
 
 
 def describe_program(
@@ -73,7 +73,7 @@ def describe_program(
 def tokens(names: Sequence[str], arrays: Sequence[np.ndarray[Any, Any]]) -> Tokens:
     """Tokens of a program's outputs: those of our exports by name, else the first output, averaged over its places."""
     first = torch.from_numpy(np.asarray(arrays[0], dtype=np.float32))
-    if list(names[:2]) == _OUTPUTS:
+    if list(names[:2]) == OUTPUTS:
         patches = torch.from_numpy(np.asarray(arrays[1], dtype=np.float32))
         return Tokens(first, patches.mean(dim=1), patches)
     if first.ndim == 2:

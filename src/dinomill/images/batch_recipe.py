@@ -35,12 +35,13 @@ class BatchRecipe:
     masking: MaskingConfig
     sampler: Sampler | MixedSampler
     grid: int  # patches a side of a global crop
-    channels: int
+    channels: int  # that the networks take
     mean: tuple[float, ...]
     std: tuple[float, ...]
     value_range: tuple[float, float] | None = None  # of files of more than 8 bits
     anchor: Anchor | None = None
     coarse: Coarse | None = None
+    stored: int | None = None  # channels of the images; None: as the networks take them
     views: KeptViews | None = None  # global crops are of these, and come with a teacher's features where those are kept
 
     def groups(self, step: int) -> tuple[tuple[int, int, int], ...]:

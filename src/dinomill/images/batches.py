@@ -15,6 +15,7 @@ from dinomill.images import render_opencv as crops_opencv
 from dinomill.images.batch_recipe import BatchRecipe
 from dinomill.images.buffers import BufferPool
 from dinomill.images.canvases import Canvas
+from dinomill.images.channels import with_channels
 from dinomill.images.crop_plan import CropPlan, draw_plan
 from dinomill.images.fetch import Fetcher, UnreadableError
 from dinomill.images.manifest import KeptImages
@@ -112,7 +113,8 @@ class BatchMaker:
         self.recipe = recipe
         self.images = images
         self.batched = batched
-        self.fetcher = Fetcher(images, source, recipe.finest, recipe.channels, recipe.value_range, cache_bytes)
+        stored = recipe.stored or recipe.channels
+        self.fetcher = Fetcher(images, source, recipe.finest, stored, recipe.value_range, cache_bytes)
         self._buffers = BufferPool()
         self._tables = crops_opencv.normalisation_tables(recipe.mean, recipe.std, recipe.crops.solarise_threshold)
 
@@ -126,7 +128,7 @@ class BatchMaker:
         for column, (row, epoch) in enumerate(zip(rows.tolist(), epochs.tolist(), strict=True)):
             try:
                 self._require_features(row, epoch)
-                decoded.append(self.fetcher.decode(row, plan.boxes[:, column]))
+                decoded.append(self._decode(row, plan.boxes[:, column]))
             except UnreadableError as error:
                 pixels, instead = self._instead(row, epoch, column, plan, error)
                 decoded.append(pixels)
@@ -144,6 +146,10 @@ class BatchMaker:
         )
         taught = recipe.views.take(rows, epochs) if recipe.views is not None and self._teaches else {}
         return RawBatch(step, rows, decoded, plan, masks, tuple(unreadable), taught)
+
+    def _decode(self, row: int, boxes: Rows) -> Pixels:
+        """An image with the channels that the networks take; boxes are moved in place, as ``Fetcher.decode`` does."""
+        return with_channels(self.fetcher.decode(row, boxes), self.recipe.channels)
 
     @property
     def _teaches(self) -> bool:
@@ -169,7 +175,7 @@ class BatchMaker:
         def read(instead: int) -> tuple[Pixels, CropPlan]:
             self._require_features(instead, epoch)
             own = self._plan(np.array([instead]), np.array([epoch]))
-            return self.fetcher.decode(instead, own.boxes[:, 0]), own
+            return self._decode(instead, own.boxes[:, 0]), own
 
         sampler = self.recipe.sampler
         instead, (pixels, own) = first_readable(

@@ -1,4 +1,7 @@
-"""Labelled images in memory, for evaluation and for watching a training: ``<folder>/<split>/<class>/<image>``."""
+"""Labelled images, for evaluation and for watching a training: ``<folder>/<split>/<class>/<image>``, or a table.
+
+A table is Parquet or CSV with the columns path, label, split: see ``labelled_table``.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import numpy.typing as npt
 from dinomill.arrays import Pixels
 from dinomill.errors import InputError
 from dinomill.images.decode import DecodeError, decode_image
+from dinomill.images.labelled_table import is_table, read_split
 from dinomill.images.sidecars import is_sidecar
 
 _LAYOUT = "<split>/<class>/<image>, for example train/shoe/001.png"
@@ -41,26 +45,45 @@ class LabelledPaths:
         return len(self.paths)
 
 
+def root_of(labelled: Path) -> Path:
+    """What a set's paths are shown relative to: its folder, or that of its table."""
+    return labelled.parent if is_table(labelled) else labelled
+
+
+def shown_from(root: Path, path: Path) -> str:
+    """An image's path from a set's root; a table may name images elsewhere."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+
+
+def place_of(labelled: Path, split: str) -> str:
+    """A split in messages: its folder, or the table and its name."""
+    return f"{labelled} (split {split})" if is_table(labelled) else str(labelled / split)
+
+
 def find_labelled(
     folder: Path, split: str, *, classes: tuple[str, ...] | None = None, limit: int | None = None
 ) -> LabelledPaths:
     """List a split without reading it.
 
     Args:
-        folder: The labelled set.
-        split: Name of a folder in it: ``train`` or ``test``.
+        folder: The labelled set: a folder, or a table.
+        split: Name of a folder in it, or of rows of the table: ``train`` or ``test``.
         classes: The classes' names, when another split defined them; None: the folders of this split.
         limit: At most this many images, evenly from the whole split.
 
     Raises:
         InputError: When the folder, split or classes are missing; it names the path.
     """
+    if is_table(folder):
+        listed, told = read_split(folder, split, classes=classes, limit=limit)
+        numbers = np.array([label for _, label in listed], dtype=np.int64)
+        return LabelledPaths(tuple(path for path, _ in listed), numbers, told)
     root = folder / split
     if not root.is_dir():
         present = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
         raise InputError(
             f"There is no labelled split {root}.",
-            found=f"folders there: {', '.join(present)}" if present else "no such folder, or an empty one",
+            found=f"folders there: {', '.join(present)}" if present else _instead(folder),
             expected=_LAYOUT,
             action="set `labelled` in conf/local/globals.yml to a folder of that layout",
         )
@@ -68,7 +91,10 @@ def find_labelled(
     names = classes or tuple(present)
     if unknown := sorted(set(present) - set(names)):
         raise InputError(
-            f"{root} has classes that the other split lacks.", found=", ".join(unknown), expected=", ".join(names)
+            f"{root} has classes that the other split lacks.",
+            found=", ".join(unknown),
+            expected=", ".join(names),
+            action="give both splits the same classes: what was never shown cannot be recognised",
         )
     found = [(path, label) for label, name in enumerate(names) for path in _files(root / name)]
     if not found:
@@ -131,6 +157,14 @@ def read_image(
             found=f"{error.countable}: {error.detail}",
             action="remove or replace that file: a score on silently dropped images would not be comparable",
         ) from None
+
+
+def _instead(place: Path) -> str:
+    """What lies where folders were looked for."""
+    if place.is_file():
+        return "a file"
+    files = sorted(p.name for p in place.iterdir()) if place.is_dir() else []
+    return f"files without folders: {files[0]}, …" if files else "no such folder, or an empty one"
 
 
 def _files(folder: Path) -> list[Path]:

@@ -98,7 +98,24 @@ def _relations(
 
 def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     if not path.is_file():
-        raise InputError(f"There is no list {path}.", expected="a CSV file with the columns path, instance, role")
+        raise InputError(
+            f"There is no list {path}.",
+            found="a folder" if path.is_dir() else None,
+            expected="a CSV file with the columns path, instance, role",
+            action="correct `labelled`",
+        )
+    try:
+        return _parsed(path)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"{path} cannot be read as a table.",
+            found=str(error),
+            expected="a CSV file in UTF-8 with the columns path, instance, role",
+            action="save it as CSV, in UTF-8",
+        ) from None
+
+
+def _parsed(path: Path) -> list[tuple[int, dict[str, str]]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
         columns = tuple(reader.fieldnames or ())
@@ -107,6 +124,7 @@ def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
                 f"{path} lacks the column{'s' if len(missing) > 1 else ''} {', '.join(missing)}.",
                 found=", ".join(columns) or "an empty file",
                 expected="path, instance, role (of queries also left, top, right, bottom)",
+                action="name its columns so, in the first line, with commas between",
             )
         return [
             (reader.line_num, {name: (value or "").strip() for name, value in row.items() if name}) for row in reader
@@ -116,10 +134,17 @@ def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
 def _check_row(path: Path, line: int, row: Mapping[str, str], file: Path) -> None:
     if row["role"] not in ROLES:
         raise InputError(
-            f"{path}, line {line}: the role is unknown.", found=row["role"] or "nothing", expected=", ".join(ROLES)
+            f"{path}, line {line}: the role is unknown.",
+            found=row["role"] or "nothing",
+            expected=", ".join(ROLES),
+            action="correct that line",
         )
     if row["role"] != "gallery" and not row["instance"]:
-        raise InputError(f"{path}, line {line}: {row['path']} has the role {row['role']} and no instance.")
+        raise InputError(
+            f"{path}, line {line}: {row['path']} has the role {row['role']} and no instance.",
+            expected="the name of what it shows",
+            action="fill it in, or give the role gallery to what shows none",
+        )
     if not row["path"] or not file.is_file():
         raise InputError(
             f"{path}, line {line}: the image is not there.",
@@ -141,6 +166,7 @@ def _box(path: Path, line: int, row: Mapping[str, str]) -> Box | None:
             f"{path}, line {line}: the box is none.",
             found=", ".join(f"{name} {value or 'nothing'}" for name, value in zip(BOX, told, strict=True)),
             expected="four numbers of pixels: left < right, top < bottom",
+            action="correct that line, or leave all four empty",
         )
     return left, top, right, bottom
 
@@ -151,6 +177,7 @@ def _check_found(path: Path, queries: Sequence[tuple[Path, str, Box | None]], re
             f"{path} has nothing to look up.",
             found=f"{len(queries)} queries, {relations.shape[1]} images in the gallery",
             expected="both",
+            action="give lines the roles query and gallery (or easy, hard)",
         )
     lonely = np.flatnonzero(~np.isin(relations, (EASY, HARD)).any(axis=1))
     if len(lonely):
@@ -159,4 +186,5 @@ def _check_found(path: Path, queries: Sequence[tuple[Path, str, Box | None]], re
             f"{path}: {len(lonely)} of {len(queries)} queries have nothing to find.",
             found=f"no image of {instance} in the gallery, which {file.name} asks for",
             expected="at least one line of the role gallery, easy or hard for each instance",
+            action="add what shows it to the gallery, or take those queries out",
         )

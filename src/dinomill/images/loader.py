@@ -21,6 +21,7 @@ from dinomill.handles import DatasetHandle
 from dinomill.images import render_opencv as crops_opencv
 from dinomill.images.batch_recipe import Anchor, BatchRecipe, Coarse
 from dinomill.images.batches import Batch, BatchMaker, PackedBatch, unpack
+from dinomill.images.channels import may_become
 from dinomill.images.crop_plan import MultiCropConfig
 from dinomill.images.kept_views import KeptViews
 from dinomill.images.loader_config import LoaderConfig
@@ -100,6 +101,9 @@ class TrainingLoader:
         images = read_kept(handle.manifest)
         self.images = len(images)
         self.tally = Tally(self.images, self.config.max_unreadable, unreadable)
+        # What crops are normalised with is of the networks: grey is repeated for those that take colour.
+        given = len(mean) if mean is not None and std is not None and len(mean) == len(std) else handle.channels
+        channels = given if may_become(handle.channels, given) else handle.channels  # or refused below
         self.recipe = BatchRecipe(
             crops=crops,
             masking=masking,
@@ -107,15 +111,16 @@ class TrainingLoader:
             if mix
             else Sampler(self.images, batch_size, seed, rank, world),
             grid=_grid(crops, patch_size),
-            channels=handle.channels,
+            channels=channels,
+            stored=handle.channels,
             value_range=handle.value_range,
-            mean=_per_channel("mean", mean or handle.mean, handle.channels),
-            std=_per_channel("std", std or handle.std, handle.channels),
+            mean=_per_channel("mean", mean or handle.mean, channels),
+            std=_per_channel("std", std or handle.std, channels),
             anchor=anchor,
             coarse=_coarse(coarse, patch_size),
             views=views,
         )
-        batched = self._batched(handle.channels, tiny=max(crops.global_size, images.sizes.mean()) <= _TINY)
+        batched = self._batched(channels, tiny=max(crops.global_size, images.sizes.mean()) <= _TINY)
         self.on_device = batched and self.device.type != "cpu"
         self._maker = BatchMaker(
             self.recipe,

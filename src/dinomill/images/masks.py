@@ -50,7 +50,11 @@ def upright_size(path: Path) -> tuple[int, int]:
     try:
         info = probe_image(path.read_bytes())
     except DecodeError as error:
-        raise InputError(f"{path} cannot be used.", found=f"{error.reason}: {error.detail}") from None
+        raise InputError(
+            f"{path} cannot be used.",
+            found=f"{error.reason}: {error.detail}",
+            action="replace that file, or take it and its pair out of the split",
+        ) from None
     return info.height, info.width
 
 

@@ -48,6 +48,13 @@ def find_paired(
     Raises:
         InputError: When folders or files are missing, or the two of a pair differ in size; it names them.
     """
+    if root.is_file():
+        raise InputError(
+            f"{root} is no folder.",
+            found="a file",
+            expected=f"a folder with {images}/<split>/<name>.jpg and {targets}/<split>/<name>.png",
+            action="correct `labelled`",
+        )
     of_images, of_targets = _files(root / images / split, targets), _files(root / targets / split, targets)
     if missing := [name for name in of_images if name not in of_targets]:
         raise InputError(
@@ -75,6 +82,7 @@ def read_class_names(root: Path) -> tuple[str, ...] | None:
             f"{path} does not name classes.",
             found="no line" if not names else f"{len(names) - len(set(names))} names twice",
             expected="a name a line, each once; the first is that of id 0",
+            action="correct the file, or remove it: classes are then called by their ids",
         )
     return names
 

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dinomill.errors import InputError
-from dinomill.models.foreign import GIVE_WEIGHTS, name_of_kind
+from dinomill.models.foreign import GIVE_BACKBONE, GIVE_WEIGHTS, name_of_kind
 
 INDEX_SUFFIX = ".index.json"
 # Small tensors whose values say something about the model's shape: read even where shapes alone are asked for.
@@ -64,7 +64,9 @@ def read_file(path: Path, *, shapes_only: bool = False) -> Contents:
         return _read_safetensors(path, shapes_only)
     kind = name_of_kind(path)
     if kind is not None:
-        raise InputError(f"{path} holds no weights that can be read.", found=kind, action=GIVE_WEIGHTS.get(kind, None))
+        raise InputError(
+            f"{path} holds no weights that can be read.", found=kind, action=GIVE_WEIGHTS.get(kind, GIVE_BACKBONE)
+        )
     if path.suffix == ".safetensors":  # torch.load would hand it on by its name
         if _is_pickle(path):
             raise InputError(
@@ -87,7 +89,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise InputError(f"There is no {path}.", action="give the file of a backbone's weights")
     kind = None if _is_safetensors(path) else name_of_kind(path)
     if kind is not None:
-        raise InputError(f"{path} is not a safetensors file.", found=kind, action=GIVE_WEIGHTS.get(kind, None))
+        raise InputError(f"{path} is not a safetensors file.", found=kind, action=GIVE_WEIGHTS.get(kind, GIVE_BACKBONE))
     try:
         return load_file(path)
     except _UNREADABLE as error:
@@ -115,7 +117,12 @@ def read_pickle_safely(path: Path) -> Mapping[str, Any]:
             f"{path} cannot be read as a PyTorch file.", found=reason, action="copy or download it again"
         ) from None
     if not isinstance(checkpoint, Mapping):
-        raise InputError(f"{path} holds no state dict.", found=type(checkpoint).__name__, expected="names and tensors")
+        raise InputError(
+            f"{path} holds no state dict.",
+            found=type(checkpoint).__name__,
+            expected="names and tensors",
+            action="save the model's state_dict() alone, with torch.save, and give that file",
+        )
     return checkpoint
 
 
@@ -153,9 +160,19 @@ def _read_shards(index: Path, shapes_only: bool) -> Contents:
         files = sorted(set(names.values()))
         inside = all(isinstance(name, str) and Path(name).name == name for name in files)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{index} is not an index of shards.", found=f"{type(error).__name__}: {error}") from None
+        raise InputError(
+            f"{index} is not an index of shards.",
+            found=f"{type(error).__name__}: {error}",
+            expected='{"weight_map": {tensor: file of the same folder}}',
+            action="download it again, or give the file of the weights itself",
+        ) from None
     if not inside:
-        raise InputError(f"{index} names files outside of its folder.", found=", ".join(map(str, files[:3])))
+        raise InputError(
+            f"{index} names files outside of its folder.",
+            found=", ".join(map(str, files[:3])),
+            expected="names of files beside it",
+            action="put all shards into its folder, and name them alone",
+        )
     missing = [name for name in files if not (index.parent / name).is_file()]
     if missing:
         raise InputError(
@@ -167,7 +184,11 @@ def _read_shards(index: Path, shapes_only: bool) -> Contents:
     tensors = {name: tensor for part in parts for name, tensor in part.tensors.items()}
     absent = [name for name in names if name not in tensors]
     if absent:
-        raise InputError(f"The shards of {index} lack tensors.", found=f"no {absent[0]!r}, {len(absent)} in all")
+        raise InputError(
+            f"The shards of {index} lack tensors.",
+            found=f"no {absent[0]!r}, {len(absent)} in all",
+            action="download the shards again, all of one version",
+        )
     return Contents(tensors, parts[0].metadata, (index, *(index.parent / name for name in files)))
 
 
@@ -202,6 +223,13 @@ def _refused_pickle(path: Path, error: Exception) -> InputError:
             action="save the model's state_dict() alone, with the program that wrote the file, and give that file",
         )
     del error  # its text advises to load it all the same
+    if not _is_pickle(path):
+        return InputError(
+            f"{path} holds no weights that can be read.",
+            found="bytes of no known format",
+            expected="a state dict (names and tensors) in a PyTorch or safetensors file",
+            action=f"if it was one, download or copy it again; else {GIVE_BACKBONE}",
+        )
     return InputError(
         f"{path} holds more than tensors, or is not a PyTorch file, and is not loaded.",
         expected="a state dict: names and tensors",

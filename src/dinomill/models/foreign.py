@@ -8,8 +8,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 _LFS, _HTML, _EMPTY, _CUT = "a Git LFS pointer", "an HTML page", "an empty file", "a truncated zip"
-_ONNX, _OPENVINO = "an ONNX model", "an OpenVINO model"
+_ONNX, _OPENVINO, _PT2 = "an ONNX model", "an OpenVINO model", "a torch.export program"
 
+# What to do about a file that is something else altogether.
+GIVE_BACKBONE = (
+    "give a backbone's weights: an exported folder, or a .pth or .safetensors file of DINOv2 or DINOv3 "
+    "(`dinomill weights` lists the released ones)"
+)
 # What to do about each.
 GIVE_WEIGHTS = {
     _LFS: "fetch the file that it points to: git lfs pull",
@@ -17,6 +22,7 @@ GIVE_WEIGHTS = {
     _EMPTY: "download or copy it again",
     _CUT: "download or copy it again: its end is missing",
     _ONNX: "give the weights that it was exported from: an ONNX file is a program, which can embed but not be trained",
+    _PT2: "give the weights that it was exported from: it is a program, which can embed but not be trained",
     _OPENVINO: "give the weights that it was exported from: it is a program, which can embed but not be trained",
 }
 
@@ -84,7 +90,7 @@ def _name_of_zip(path: Path) -> str | None:
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
     if any(name.endswith("archive_format") or "/models/" in name for name in names):
-        return "a torch.export program"
+        return _PT2
     if any(name.endswith("constants.pkl") for name in names):
         return "a TorchScript program"
     if any(name.endswith("data.pkl") for name in names):

@@ -46,7 +46,7 @@ class Wish(Config):
     tiles: TileConfig | None = Field(default=None, description="how the pool's images are cut; null: they are not")
     seeds: dict[str, str] = Field(default_factory=dict, description="sets of good examples, by name")
     seed_images: int = Field(default=0, ge=0, description="files in them")
-    labelled: str | None = Field(default=None, description="<split>/<class>/<image>")
+    labelled: str | None = Field(default=None, description="<split>/<class>/<image>, or a table of them")
     bank: int = Field(default=0, ge=0, description="labelled images of the split train")
     queries: int = Field(default=0, ge=0, description="labelled images of the split test")
     classes: int = Field(default=0, ge=0, description="of the labelled images")

@@ -168,7 +168,7 @@ def networks(request: Request) -> dict[str, Any]:
     dataset = DatasetHandle.load(Path(request["room"]) / "curated")
     teacher = _teacher(request, dataset)
     (student,) = sorted((Path(request["room"]) / "work" / "distillation").glob("*/exported-last/small"))
-    batch = torch.randn(32, dataset.channels, teacher.image_size, teacher.image_size)
+    batch = torch.randn(32, len(teacher.mean), teacher.image_size, teacher.image_size)
     rates = {}
     for name, folder in (("teacher", teacher.folder), ("student", student)):
         model = load(folder).eval()

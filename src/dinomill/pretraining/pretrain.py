@@ -10,13 +10,18 @@
 
 from __future__ import annotations
 
+import logging
+
 from dinomill.errors import ConfigError
 from dinomill.handles import DatasetHandle, ModelHandle
+from dinomill.images.channels import conversion, converted_figures
 from dinomill.licences import STARTED, from_nothing, made_from, warn_if_unknown
 from dinomill.pretraining.config import PretrainingConfig
 from dinomill.training.hand_on import adopt, local_labelled, run_job
 from dinomill.training.job import TrainingJob, TrainingRecipe
 from dinomill.training.starting import resolve_model, starting_weights
+
+log = logging.getLogger(__name__)
 
 _STUDENT = "student"
 
@@ -35,6 +40,9 @@ def pretrain(dataset: DatasetHandle, labelled: str | None, config: PretrainingCo
         DinomillError: What went wrong in a worker.
     """
     job = pretraining_job(dataset, labelled, config)
+    seen = job.models[_STUDENT].in_channels
+    if said := conversion(dataset.channels, seen, f"{dataset.folder}", f"{config.initial}"):
+        log.warning(said)
     warn_if_unknown(job.licence, f"the weights {config.initial}", "pretraining.licence")
     run_job(job, config.launcher, dataset)
     return adopt(job, dataset, student=_STUDENT, name=config.name, output=config.output, initial=config.initial)
@@ -67,11 +75,18 @@ def pretraining_job(dataset: DatasetHandle, labelled: str | None, config: Pretra
         dataset_sha256=dataset.manifest_sha256,
         initial=weights and weights.local,
         initial_sha256=weights and weights.sha256,
-        mean=weights and weights.mean,
-        std=weights and weights.std,
+        mean=_figures(None if weights is None else weights.mean, dataset.mean, model.in_channels),
+        std=_figures(None if weights is None else weights.std, dataset.std, model.in_channels),
         adaptation=config.adaptation,
         licence=provenance.licence,
         origin=provenance.origin,
         labelled=local_labelled(labelled),
         work_root=config.work,
     )
+
+
+def _figures(theirs: tuple[float, ...] | None, of_images: tuple[float, ...], channels: int) -> tuple[float, ...] | None:
+    """What images are normalised with: as the weights say; None: as the dataset says, where it has their channels."""
+    if theirs is not None or len(of_images) == channels:
+        return theirs
+    return converted_figures(of_images, channels)

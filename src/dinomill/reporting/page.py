@@ -23,6 +23,7 @@ from dinomill.handles import (
     ReportHandle,
     StudentsHandle,
 )
+from dinomill.images.labelled import root_of
 from dinomill.registration.card_of import model_card
 from dinomill.registration.card_parts import ModelCard
 from dinomill.reporting.attached import attach_pages
@@ -136,10 +137,9 @@ def _pictures(run: RunHandles, config: ReportingConfig) -> dict[str, Any]:
     compared = ["teacher", *([f"student-{best.model}"] if best else [])]
     confusions = view_confusions(run.evaluation, compared, config.confused_pairs)
     place = Path(run.labelled) if run.labelled and "://" not in run.labelled else None
-    if place is not None and place.is_file():
-        place = place.parent  # a table of labels: its paths are relative to its folder
     found: dict[str, Any] = {"confusions": confusions, "neighbours": (), "patches": (), "show": None}
-    if place is not None and place.is_dir():
+    if place is not None and place.exists():
+        place = root_of(place)
         arguments = (run.evaluation, place, models, run.curated, config)
         found |= {"neighbours": view_neighbours(*arguments), "patches": view_patches(*arguments)}
         found["show"] = LabelledPictures(place, run.curated, config.thumbnail)

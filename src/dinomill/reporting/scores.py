@@ -26,10 +26,10 @@ class ScoreRow:
 
 @dataclass(frozen=True)
 class Gain:
-    """Paired differences of two rows of the table on the same images, in the order of the measures."""
+    """Paired differences of two rows of the table on the same images, in the order of the measures compared."""
 
     text: str
-    differences: tuple[Difference, ...]
+    differences: tuple[Difference | None, ...]  # None: not compared by that measure
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class ScoresView:
     measures: tuple[Measure, ...]
     rows: tuple[ScoreRow, ...]
     gains: tuple[Gain, ...]
+    compared: tuple[Measure, ...]  # the columns of the differences
     legend: tuple[tuple[str, int], ...]
     chart: str  # of the measures that are fractions
     bank_images: int
@@ -74,6 +75,7 @@ def _view(name: str | None, table: ScoreTable) -> ScoresView:
         table.measures,
         rows,
         _gains(table),
+        _compared(table),
         tuple((measure.title, tone) for tone, (_, measure) in enumerate(drawn, 1)),
         dot_plot(marks) if drawn else "",
         table.bank_images,
@@ -98,9 +100,14 @@ def _mark(figure: Figure, tone: int) -> Interval:
 
 def _gains(table: ScoreTable) -> tuple[Gain, ...]:
     return tuple(
-        Gain(name.replace("_", " "), tuple(gains[measure.name] for measure in table.measures))
+        Gain(name.replace("_", " "), tuple(gains.get(measure.name) for measure in _compared(table)))
         for name, gains in sorted(table.gains.items(), key=_first)
     )
+
+
+def _compared(table: ScoreTable) -> tuple[Measure, ...]:
+    """Measures of which there are differences: none of a speed that was timed, or of a size."""
+    return tuple(one for one in table.measures if any(one.name in gains for gains in table.gains.values()))
 
 
 def _first(gain: tuple[str, object]) -> tuple[bool, bool]:

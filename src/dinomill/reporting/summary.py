@@ -119,10 +119,12 @@ def _scores(evaluation: EvaluationHandle) -> Group:
         lines.append(helped + "\n", "bold")
     if behind := evaluation.behind_pixels():
         lines.append(behind + "\n", "bold yellow")
-    if teacher and random:
+    # Of what was timed or counted there is no difference that these images decide.
+    judged = evaluation.gains.get("teacher_over_random")
+    measures = [one for one in evaluation.measures if judged is None or one.name in judged]
+    if teacher and random and measures:
         gains = [
-            f"{one.signed(teacher.value(one.name) - random.value(one.name))} {one.step} {one.title}"
-            for one in evaluation.measures
+            f"{one.signed(teacher.value(one.name) - random.value(one.name))} {one.step} {one.title}" for one in measures
         ]
         lines += Text.assemble(
             "teacher minus random weights: ",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,12 +19,15 @@ from dinomill.errors import InputError
 from dinomill.features.backbone import BackboneFeatures, describe_model
 from dinomill.features.base import Features
 from dinomill.features.door import open as open_features
+from dinomill.images.channels import channels_of, conversion
 from dinomill.images.decode_error import DecodeError, Reason
 from dinomill.images.preprocess import PreprocessingConfig, preprocess, preprocess_bytes
 from dinomill.models.backbones import BACKBONES, Backbone
 from dinomill.models.config import Pooling
 from dinomill.models.pooling import pooled_dim
 from dinomill.storage.hashing import hash_json
+
+log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -68,6 +72,7 @@ class Predictor:
         self.batch_size = batch_size
         self.pooling: Pooling = pooling or self.features.pooling
         self.workers = workers
+        self._said = False  # that images are converted
 
     @property
     def model(self) -> Backbone:
@@ -173,10 +178,23 @@ class Predictor:
         pool_: ThreadPoolExecutor | None,
     ) -> Iterator[Made]:
         config = self.preprocessing
+        images = map(self._say_once, images)
         if pool_ is None:
             return (prepare(image, config) for image in images)
         ready = _ahead(images, lambda image: pool_.submit(prepare, image, config).result, 2 * self.batch_size)
         return (wait() for wait in ready)
+
+    def _say_once(self, image: Item) -> Item:
+        """Log it when the first image is of the other kind than the network takes: grey, or colour."""
+        if not self._said:
+            self._said = True
+            own = channels_of(image) if isinstance(image, bytes | memoryview) else None
+            said = conversion(
+                own or self.preprocessing.channels, self.preprocessing.channels, "this call", "the network"
+            )
+            if said:
+                log.info(said)
+        return image
 
     def _forward(self, inputs: Iterator[Floats]) -> Iterator[Floats]:
         while batch := list(islice(inputs, self.batch_size)):

@@ -27,14 +27,20 @@ class InitialisationConfig(Config):
 
     patch_init: Literal["random", "whitened"] = Field(
         default="random",
-        description="patch embedding at the start: drawn as in the official code, or a random rotation of patches "
-        "whitened by the dataset's statistics",
+        description="patch embedding, or a ConvNeXt's stem, at the start: drawn as in the official code, or a random "
+        "rotation of patches whitened by the dataset's statistics",
     )
     linear_init: Literal["trunc_normal", "lecun_normal"] = Field(
         default="trunc_normal",
         description="linear layers of the backbone at the start: a standard deviation of 0.02 as in the official code, "
         "or of 1/√fan_in",
     )
+
+    @property
+    def initialisation(self) -> InitialisationConfig | None:
+        """How its weights are drawn; None: as in the official code, which needs no word."""
+        values = {name: getattr(self, name) for name in InitialisationConfig.model_fields}
+        return None if InitialisationConfig(**values) == InitialisationConfig() else InitialisationConfig(**values)
 
 
 class StatedModel(VisionTransformerConfig, InitialisationConfig):
@@ -46,12 +52,6 @@ class StatedModel(VisionTransformerConfig, InitialisationConfig):
     in_channels: int | Literal["auto"] = Field(  # type: ignore[assignment]
         default=3, description="channels of an image; auto: the dataset's"
     )
-
-    @property
-    def initialisation(self) -> InitialisationConfig | None:
-        """How its weights are drawn; None: as in the official code, which needs no word."""
-        values = {name: getattr(self, name) for name in InitialisationConfig.model_fields}
-        return None if InitialisationConfig(**values) == InitialisationConfig() else InitialisationConfig(**values)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -135,7 +135,9 @@ class TeachingConfig(Config):
     prototypes: int | None = Field(
         default=None, ge=2, description="clusters: centres, of class features and of patches"
     )
-    whitened_dim: int | None = Field(default=None, ge=2, description="clusters: width of whitened features")
+    whitened_dim: int | None = Field(
+        default=None, ge=1, description="width of whitened features; null, of a regression: they are standardised"
+    )
     hidden_dim: int | None = Field(default=None, ge=0, description="regression: hidden layer of a projector; 0: none")
     views: int | None = Field(
         default=None, ge=1, description="pairs of global crops an image that the cache holds; null: no cache"

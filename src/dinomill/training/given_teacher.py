@@ -15,6 +15,7 @@ from torch.nn.functional import interpolate
 
 from dinomill.errors import InputError
 from dinomill.models.student import CropFeatures
+from dinomill.training.given_weights import require_same
 from dinomill.training.step_batch import StepBatch
 
 if TYPE_CHECKING:
@@ -52,13 +53,7 @@ class GivenTeacher:
 
             network = features.open(self._address, device=str(device), image_size=self._size)
             found = network.description.weights_sha256
-            if self._sha256 is not None and found != self._sha256:
-                raise InputError(
-                    f"The teacher {self._address} is not the one that this run began with.",
-                    found=f"weights of sha256 {found}",
-                    expected=self._sha256,
-                    action="put the file back that the run began with, or run the stage again from the beginning",
-                )
+            require_same(self._address, found, self._sha256)
             self._network = network
         return self._network
 

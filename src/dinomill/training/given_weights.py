@@ -12,7 +12,8 @@ from dinomill.errors import InputError
 from dinomill.handles import HEADS_NAME
 from dinomill.models import HeadConfig, VisionTransformer, VisionTransformerConfig, load, load_backbone
 from dinomill.models.position import resize_positions
-from dinomill.models.weights import check_fit, from_tensors, read_safetensors
+from dinomill.models.weights import WEIGHTS_NAME, check_fit, from_tensors, read_safetensors
+from dinomill.storage.hashing import hash_file
 from dinomill.training.network import Network
 from dinomill.training.starting import refuse_contradictions
 
@@ -27,11 +28,38 @@ def has_prototypes(path: Path) -> bool:
         return any(name.startswith("dino_head.") for name in file.keys())  # noqa: SIM118 (no dictionary)
 
 
-def load_teacher(folder: Path) -> Network:
-    """An exported teacher with its heads.
+def require_same(address: str, found: str, expected: str | None, what: str = "weights") -> None:
+    """Refuse another teacher than a run began with.
+
+    Args:
+        address: Where it lies.
+        found: Hash of what lies there now.
+        expected: Hash of what the run began with; None: nobody knows.
+        what: Which part of it.
 
     Raises:
-        InputError: When it has no heads: a backbone alone does not say what the students should learn.
+        InputError: With both hashes.
+    """
+    if expected is not None and found != expected:
+        raise InputError(
+            f"The teacher {address} is not the one that this run began with.",
+            found=f"{what} of sha256 {found}",
+            expected=expected,
+            action="put the file back that the run began with, or run the stage again from the beginning",
+        )
+
+
+def load_teacher(folder: Path, *, sha256: str | None = None, heads_sha256: str | None = None) -> Network:
+    """An exported teacher with its heads.
+
+    Args:
+        folder: Of the export.
+        sha256: Of the weights that a run began with.
+        heads_sha256: Of the heads.
+
+    Raises:
+        InputError: When it has no heads, for a backbone alone does not say what the students should learn, or is
+            another one.
     """
     path = folder / HEADS_NAME
     if not path.is_file() or not has_prototypes(path):
@@ -41,6 +69,10 @@ def load_teacher(folder: Path) -> Network:
             expected="a folder that the pretraining stage wrote",
             action="set distillation.objective to clusters or regression, which learn from features alone",
         )
+    if sha256 is not None:
+        require_same(str(folder), hash_file(folder / WEIGHTS_NAME), sha256)
+    if heads_sha256 is not None:
+        require_same(str(folder), hash_file(path), heads_sha256, "heads")
     tensors = read_safetensors(path)
     separate = any(name.startswith("ibot_head.") for name in tensors)
     hidden, _ = tensors["dino_head.mlp.0.weight"].shape

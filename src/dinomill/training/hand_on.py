@@ -78,8 +78,16 @@ def run_job(job: TrainingJob, launcher: LauncherConfig, dataset: DatasetHandle) 
             config=launcher,
             environment=NOT_TRACKED if apart else {},
             s3=runtime.mirror is not None or runtime.loader.shards is not None,
-            places=[job.dataset],
+            places=places_of(job),
         )
+
+
+def places_of(job: TrainingJob) -> list[Path]:
+    """What the workers of a job read and write besides its work folder; they may be on other machines."""
+    named = [job.labelled, None if job.cache is None else job.cache.folder]
+    # What is no path of this machine is a name that means the same elsewhere.
+    given = [Path(address) for address in (job.teacher, job.initial) if address and Path(address).exists()]
+    return [job.dataset, *given, *(place for place in named if place is not None)]
 
 
 def refuse_replaced_teacher(job: TrainingJob) -> None:

@@ -39,8 +39,7 @@ def initialise(backbone: Backbone, job: TrainingJob, name: str) -> None:
         if how.linear_init == "lecun_normal":
             lecun_normal(backbone, random)
         if how.patch_init == "whitened":
-            assert isinstance(backbone, VisionTransformer), "no other network's configuration has this key"
-            whiten(backbone, *patch_statistics(job, backbone.patch_size), random)
+            whiten(backbone, *patch_statistics(job, first_layer(backbone).kernel_size[0]), random)
 
 
 def lecun_normal(backbone: Backbone, random: torch.Generator) -> None:
@@ -53,16 +52,25 @@ def lecun_normal(backbone: Backbone, random: torch.Generator) -> None:
             nn.init.trunc_normal_(module.weight, std=module.in_features**-0.5, generator=random)
 
 
-def whiten(backbone: VisionTransformer, mean: Tensor, covariance: Tensor, random: torch.Generator) -> None:
-    """Set the patch embedding to a random rotation of whitened patches.
+def first_layer(backbone: Backbone) -> nn.Conv2d:
+    """What sees the pixels, patch by patch: the patch embedding, or the stem of a ConvNeXt."""
+    if isinstance(backbone, VisionTransformer):
+        return backbone.patch_embed.proj
+    stem = backbone.patch_embed.get_submodule("conv")
+    assert isinstance(stem, nn.Conv2d)
+    return stem
+
+
+def whiten(backbone: Backbone, mean: Tensor, covariance: Tensor, random: torch.Generator) -> None:
+    """Set the first layer to a random rotation of whitened patches.
 
     Args:
-        backbone: Whose patch embedding is set.
+        backbone: Whose first layer is set.
         mean: Of the patches, ``[P]``, channels first as the embedding sees them.
         covariance: ``[P, P]``.
         random: Draws the rotation.
     """
-    proj = backbone.patch_embed.proj
+    proj = first_layer(backbone)
     variances, directions = torch.linalg.eigh(covariance.double())
     # An eigenvector's sign is the library's choice: the largest entry is made positive.
     largest = directions.gather(0, directions.abs().argmax(dim=0, keepdim=True))

@@ -212,7 +212,7 @@ def dataset_copies(
     scale, shift = (torch.tensor(values)[:, None, None] * 255 for values in (std, mean))
     first, second = ((half * scale + shift).round().clamp(0, 255).to(torch.uint8) for half in halves)
     rows = _order(len(kept), seed, share.count)[: min(dense, share.batch)]
-    plan = draw_plan(crops, kept.sizes[rows], rows, np.zeros_like(rows), seed=seed ^ _SALT, channels=dataset.channels)
+    plan = draw_plan(crops, kept.sizes[rows], rows, np.zeros_like(rows), seed=seed ^ _SALT, channels=len(mean))
     places = patch_places(
         plan.boxes[0], plan.flip[0], kept.sizes[rows], preprocessing, crops.global_size // patch_size, patch_size
     )

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from dinomill.errors import ConfigError, InputError
+from dinomill.images.channels import may_become
 from dinomill.licences import Provenance
 from dinomill.models.config import VisionTransformerConfig
 from dinomill.training.config import InitialisationConfig, StatedModel
@@ -116,15 +117,13 @@ def resolve_model(
             )
         chosen = {name: getattr(stated, name) for name in _CHOICES if name in stated.model_fields_set}
         model = VisionTransformerConfig.parse(model.model_dump() | chosen, where=key)
-    if channels is not None and channels != model.in_channels:
+    if channels is not None and not may_become(channels, model.in_channels):
         wanted = model.in_channels
         raise ConfigError(
             f"The weights to start from see {wanted} channel{'s' if wanted > 1 else ''}, and {dataset} has {channels}.",
             found=f"{weights.address} for {wanted}, images of {channels}",
-            action=f"set curation.write.channels to {wanted} and run curation again"
-            + (" (grey images get three equal channels)" if channels == 1 else "")
-            if wanted in (1, 3)
-            else f"start from weights for {channels} channels, or from none",
+            action=f"start from weights for {channels} channels, or from none: only grey becomes colour, and colour "
+            "grey, by itself",
         )
     return model
 

@@ -233,18 +233,20 @@ def _maker(job: TrainingJob, dataset: DatasetHandle, views: KeptViews) -> _ViewM
     assert teaching is not None
     images, source = read_kept(dataset.manifest), open_shards(dataset, job.runtime.loader)
     crops = job.recipe.crops.model_copy(update={"global_size": teaching.size, "local_crops": 0})
+    channels = len(job.mean or dataset.mean)  # the teacher's: grey is repeated for one that takes colour
     recipe = BatchRecipe(
         crops=crops,
         masking=job.recipe.masking.model_copy(update={"fraction": 0.0}),
         sampler=_InOrder(0, np.arange(0)),  # type: ignore[arg-type]
         grid=1,
-        channels=dataset.channels,
+        channels=channels,
+        stored=dataset.channels,
         value_range=dataset.value_range,
         mean=job.mean or dataset.mean,
         std=job.std or dataset.std,
         views=views,
     )
-    batched = not render_opencv.supports(dataset.channels)
+    batched = not render_opencv.supports(channels)
 
     def make(of: BatchRecipe) -> BatchMaker:
         return BatchMaker(of, images, source, batched=batched, cache_bytes=0)

@@ -110,6 +110,12 @@ def test_depth_gives_a_table_and_a_picture(handle: EvaluationHandle) -> None:
     assert "slopes" in json.loads((handle.folder / "metrics.json").read_text())
 
 
+def test_sets_of_places_pay_for_no_embeddings(handle: EvaluationHandle) -> None:
+    work = handle.folder.parent / "work"
+    assert list((work / "grids").iterdir()) and not (work / "features").exists()
+    assert all("embed_dim" not in score.details for table in handle.sets.values() for score in table.scores)
+
+
 def test_a_set_is_another_one_when_a_mask_changes(mosaics: Path, tmp_path: Path) -> None:
     import shutil
 

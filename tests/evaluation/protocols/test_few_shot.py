@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import NearestCentroid
 
+from dinomill.errors import InputError
 from dinomill.evaluation.protocols.base import Settings
 from dinomill.evaluation.protocols.config import FewShotConfig
 from dinomill.evaluation.protocols.few_shot import FewShot, draws
@@ -42,3 +43,21 @@ def test_a_class_gives_what_it_has_and_draws_are_the_same_for_every_network() ->
     again = draws(labels, 5, 3, seed=7)
     assert all((a == b).all() for one, other in zip(first, again, strict=True) for a, b in zip(one, other, strict=True))
     assert not (first[0][0] == first[1][0]).all()
+
+
+def test_classes_with_fewer_images_are_said_and_a_number_that_no_class_has_is_left_out(
+    digits: ClassifiedSet, of_digits: NetworkFeatures, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    counts = np.bincount(digits.bank.labels)
+    least, most = int(counts.min()), int(counts.max())
+    assert least < most
+    protocol = FewShot(FewShotConfig(shots=(least, most, most + 1), draws=2))
+    protocol.check(digits)
+    assert f"{most + 1}-shot left out: no class has more than {most} images" in caplog.text
+    whole, some = protocol.measures(digits)
+    assert not whole.note
+    fewer = int((counts < most).sum())
+    assert some.note.startswith(f"{fewer} of 10 classes have fewer images (the fewest: {least})")
+    assert list(protocol.measure(of_digits, digits, settings)) == [f"few_shot_{least}", f"few_shot_{most}"]
+    with pytest.raises(InputError, match="too few images of a class"):
+        FewShot(FewShotConfig(shots=(most + 1,))).check(digits)

@@ -68,7 +68,7 @@ def test_numbers_are_names_of_classes_too(labelled: Path, digits: ClassifiedSet,
     [
         (lambda rows: [{"path": row["path"], "split": row["split"]} for row in rows], "lacks the column 'label'"),
         (lambda rows: [row for row in rows if row["split"] == "train"], "no image of the split test"),
-        (lambda rows: [*rows, rows[-1] | {"label": "owl"}], "classes that train lacks"),
+        (lambda rows: [*rows, rows[-1] | {"label": "owl"}], "classes that the other split lacks"),
         (lambda rows: [*rows, rows[-1] | {"path": "nowhere.png"}], "are not there"),
         (lambda rows: [*rows, rows[-1] | {"label": ""}], "is not whole"),
     ],
@@ -116,3 +116,20 @@ def test_an_empty_split_and_classes_that_only_the_queries_have_are_refused(label
     (root / "test" / "owl").mkdir()
     with pytest.raises(InputError, match="classes that the other split lacks"):
         read(root)
+
+
+def test_an_image_of_two_labels_and_a_table_of_another_encoding_are_refused(labelled: Path, tmp_path: Path) -> None:
+    images = sorted((labelled / "train").rglob("*.png"))[:2]
+    rows = [{"path": str(image), "label": "a", "split": "train"} for image in images]
+    twice = written([*rows, rows[0] | {"label": "b"}, rows[1] | {"split": "test"}], tmp_path / "twice.csv")
+    with pytest.raises(InputError, match="two labels in one split") as raised:
+        read(twice)
+    assert "a and b" in (raised.value.found or "")
+    (tmp_path / "utf16.csv").write_bytes(twice.read_text().encode("utf-16"))
+    with pytest.raises(InputError, match="cannot be read as a table") as raised:
+        read(tmp_path / "utf16.csv")
+    assert "UTF-8" in (raised.value.expected or "")
+    (tmp_path / "empty.csv").write_text("path,label,split\n")
+    with pytest.raises(InputError, match="no image of the split train") as raised:
+        read(tmp_path / "empty.csv")
+    assert raised.value.action == "write a row for each image"

@@ -177,3 +177,17 @@ def test_odd_things_in_a_pool_are_no_obstacle(root: Path, found: Found) -> None:
     assert not stopping(problems)
     assert [problem.key for problem in problems] == ["pool"]
     assert "1 × pipe, socket or device" in str(problems[0].found)
+
+
+def test_networks_for_colour_that_are_given_see_grey_by_themselves(root: Path, found: Found) -> None:
+    problems = found(distillation={"teacher": "efficientnet-lite0"})
+    assert not stopping(problems)
+    (said,) = [problem for problem in problems if problem.key == "distillation.teacher"]
+    assert said.warning and "grey is repeated into three channels" in said.problem
+    assert said.found == "3 channels; the dataset has 1 (0% of 40 looked at have colour)"
+    # Their students see what they see.
+    wrong = found(distillation={"teacher": "efficientnet-lite0", "students": {"small": {"in_channels": 1}}})
+    assert "distillation.students.small.in_channels" in {problem.key for problem in stopping(wrong)}
+    replace_pool(root, 80, colour=True)
+    problems = found(settings={"seeds": None}, distillation={"teacher": "efficientnet-lite0"})
+    assert "distillation.teacher" not in {problem.key for problem in problems}

@@ -165,3 +165,29 @@ def test_names_that_are_not_utf8_can_be_shown(root: Path, found: Found) -> None:
     assert error is not None
     assert str(error).encode("utf-8")
     assert "set in: labelled in conf/local/globals.yml" in str(error)
+
+
+def _as_table(root: Path, name: str = "labels.csv") -> str:
+    """The same images as a table, beside their folder."""
+    rows = [
+        f"labelled/{path.relative_to(root / 'raw/labelled').as_posix()},{path.parent.name},{path.parent.parent.name}\n"
+        for path in sorted((root / "raw/labelled").rglob("*.png"))
+    ]
+    (root / "raw" / name).write_text("path,label,split\n" + "".join(rows))
+    return f"raw/{name}"
+
+
+def test_a_table_is_as_good_as_a_folder(root: Path, found: Found) -> None:
+    table = _as_table(root)
+    assert found(settings={"labelled": table}) == []
+    first = sorted((root / "raw/labelled/test/a").iterdir())[0]
+    first.write_bytes(b"no image")
+    problem = only(stopping(found(settings={"labelled": table})))
+    assert str(first.relative_to(root)) in str(problem.found)
+    (root / table).write_text("path,label,split\nlabelled/nowhere.png,a,train\n")
+    said = stopping(found(settings={"labelled": table}))
+    assert any("are not there" in problem.problem for problem in said)
+    assert any("no image of the split test" in problem.problem for problem in said)
+    (root / "raw/labels.txt").write_text("no table")
+    problem = only(stopping(found(settings={"labelled": "raw/labels.txt"})))
+    assert "no folder and no table" in problem.problem

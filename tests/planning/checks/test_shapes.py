@@ -27,6 +27,16 @@ def test_the_projects_own_sizes_agree(ask: Ask) -> None:
         ({"pretraining": {"crops": {"local_size": 15}}}, "pretraining.crops.local_size", "set it to 16"),
         ({"pretraining": {"crops": {"local_size": 36}}}, "pretraining.crops.local_size", "set local_size to 12"),
         ({"distillation": {"crops": {"global_size": 30}}}, "distillation.crops.global_size", "set it to 32"),
+        (
+            {"pretraining": {"low_resolution": {"global_size": 18, "local_size": 8}}},
+            "pretraining.low_resolution.global_size",
+            "set it to 16",
+        ),
+        (
+            {"distillation": {"low_resolution": {"global_size": 16, "local_size": 10}}},
+            "distillation.low_resolution.local_size",
+            "set it to 8",
+        ),
         ({"pretraining": {"masking": {"min_patches": 400}}}, "pretraining.masking.min_patches", "lower"),
         (
             {"pretraining": {"schedule": {"warmup": 9000}}},

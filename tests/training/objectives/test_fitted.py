@@ -15,8 +15,11 @@ from dinomill.errors import Interrupted
 from dinomill.models.student import CropFeatures
 from dinomill.training.given_teacher import GivenTeacher
 from dinomill.training.job import TrainingJob
+from dinomill.training.network import Regressor
+from dinomill.training.objectives import build
 from dinomill.training.objectives.by_prototypes import on_grid
-from dinomill.training.objectives.fitted import FITTED_NAME, _centres, fitted, prepare, whiten, whitening
+from dinomill.training.objectives.fitted import FITTED_NAME, PARTS, _centres, _views, fitted, prepare, whiten, whitening
+from dinomill.training.objectives.regression import Regression
 from dinomill.training.parallel import World
 from tests.training.taught import taught_job, write_teacher
 
@@ -92,3 +95,27 @@ def test_told_to_stop_while_the_teacher_looks_it_ends_and_the_next_start_makes_t
     (job.work / FITTED_NAME).unlink()
     fitted(job, GivenTeacher.of(job), CPU)
     assert (job.work / FITTED_NAME).read_bytes() == made
+
+
+def test_a_regression_learns_whitened_features_or_standardised_ones(
+    make_job: Callable[..., TrainingJob], tmp_path: Path
+) -> None:
+    teacher = write_teacher(tmp_path / "teacher")
+    for objective, names in (("regression", ("mean", "std")), ("whitened", ("mean", "matrix"))):
+        job = taught_job(make_job, teacher, objective, work_root=tmp_path / objective)
+        module = build(job, CPU)
+        found = fitted(job, GivenTeacher.of(job), CPU)
+        assert sorted(found) == sorted(f"{part}.{name}" for part in PARTS for name in names)
+        width = 12 if objective == "whitened" else 24
+        student = module.student("student")
+        assert isinstance(module, Regression) and isinstance(student, Regressor)
+        assert student.class_projector(torch.zeros(1, student.backbone.embed_dim)).shape == (1, width)
+        seen = torch.cat([view.cls for view in _views(job, GivenTeacher.of(job), CPU, lambda: False)])
+        wanted = module.wanted("classes", seen).double()
+        torch.testing.assert_close(wanted.mean(dim=0), torch.zeros(width).double(), atol=1e-4, rtol=0)
+        spread = wanted.std(dim=0)
+        assert spread[0] == pytest.approx(1, abs=0.02)  # directions come in the order of their spread
+        assert bool((spread < 1.02).all())
+        if objective == "whitened":
+            between = torch.corrcoef(wanted.T) - torch.eye(width)
+            assert between.abs().max() < 1e-3

@@ -66,7 +66,8 @@ def build(kind: str, patches: Mapping[str, int], **changes: Any) -> Objective:
         networks = {name: Network(body, HEAD, separate_heads=True) for name, body in bodies.items()}
         return Clusters(networks, config, Fixed(), fitted()).train()
     regressors = {name: Regressor(body, DIM, hidden_dim=16) for name, body in bodies.items()}
-    return Regression(regressors, config, Fixed(), fitted()).train()
+    standard = {name: tensor for name, tensor in fitted().items() if name.endswith(("mean", "std"))}
+    return Regression(regressors, config, Fixed(), standard).train()
 
 
 def values(step: int = 0) -> ScheduleValues:

@@ -9,7 +9,7 @@ has it (without its term of gradients, which needs whole images). **Plain**: rid
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -95,6 +95,7 @@ class Training:
     steps: int
     batch: int  # pixels
     weight_decay: float
+    advance: Callable[[int], None] = lambda _: None  # told every step
 
 
 @dataclass(frozen=True)
@@ -280,6 +281,7 @@ def _train(
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
+        training.advance(1)
     return weight.detach(), bias.detach()
 
 

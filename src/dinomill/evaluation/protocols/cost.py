@@ -28,6 +28,7 @@ from dinomill.evaluation.protocols.config import CostConfig
 from dinomill.evaluation.sets.base import EvaluationSet
 from dinomill.evaluation.sets.config import Kind
 from dinomill.evaluation.statistics import Exact
+from dinomill.evaluation.wanted import NOTHING, Needs
 from dinomill.scores import Measure
 from dinomill.storage.atomic import write_text
 from dinomill.storage.hashing import hash_json
@@ -56,6 +57,11 @@ class Cost(Protocol[CostConfig, EvaluationSet[Any]]):
     name = "cost"
     kinds = get_args(Kind)
     source = "measured here"
+
+    @property
+    def needs(self) -> Needs:
+        """No embeddings: it times forward passes of its own."""
+        return Needs(NOTHING, NOTHING)
 
     def measures(self, data: EvaluationSet[Any]) -> tuple[Measure, ...]:
         """Images a second for each batch size, megabytes, and joules where they can be known."""

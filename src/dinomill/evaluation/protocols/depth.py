@@ -30,6 +30,8 @@ from dinomill.evaluation.protocols.config_dense import DepthConfig
 from dinomill.evaluation.protocols.dense import grids_of, require_two, shown_rows
 from dinomill.evaluation.sets.depths import DepthSet
 from dinomill.evaluation.statistics import Statistic
+from dinomill.evaluation.wanted import NOTHING, Needs
+from dinomill.execution.progress import progress
 from dinomill.scores import Measure
 
 if TYPE_CHECKING:
@@ -48,6 +50,11 @@ class Depth(Protocol[DepthConfig, DepthSet]):
     def __init__(self, config: DepthConfig) -> None:
         super().__init__(config)
         self._predicted: dict[str, list[Floats]] = {}
+
+    @property
+    def needs(self) -> Needs:
+        """No embeddings: patch grids are of whole images, and made apart."""
+        return Needs(NOTHING, NOTHING)
 
     def measures(self, data: DepthSet) -> tuple[Measure, ...]:
         """Errors of the bins' head, and the RMSE of the plain one."""
@@ -75,9 +82,11 @@ class Depth(Protocol[DepthConfig, DepthSet]):
         bank, queries = Depths(data.bank, data.scale), Depths(data.queries, data.scale, data.crop)
         config, within = self.config, data.within
         drawn = draw_depths(of_bank, bank, within, pixels=config.pixels, seed=settings.seed, device=settings.device)
-        training = Training(config.rates, config.steps, config.batch, config.weight_decay)
         images, holdout, seed = len(bank), config.holdout, settings.seed
-        bins = learn_bins(drawn, within, config.bins, training, images=images, holdout=holdout, seed=seed)
+        steps = config.steps * (len(config.rates) + 1)
+        with progress(f"evaluation: depth by {features.network.name}", steps, "steps") as bar:
+            training = Training(config.rates, config.steps, config.batch, config.weight_decay, bar.advance)
+            bins = learn_bins(drawn, within, config.bins, training, images=images, holdout=holdout, seed=seed)
         plain = learn_ridge(drawn, within, config.l2, images=images, holdout=holdout, seed=seed)
         errors = measure_depth(bins.head, of_queries, queries, within)
         of_plain = measure_depth(plain.head, of_queries, queries, within)

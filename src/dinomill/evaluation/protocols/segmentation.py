@@ -22,6 +22,7 @@ from dinomill.evaluation.protocols.config_dense import SegmentationConfig
 from dinomill.evaluation.protocols.dense import grids_of, require_two, shown_rows
 from dinomill.evaluation.sets.masks import MaskedSet
 from dinomill.evaluation.statistics import Statistic
+from dinomill.evaluation.wanted import NOTHING, Needs
 from dinomill.scores import Measure
 
 if TYPE_CHECKING:
@@ -40,6 +41,11 @@ class Segmentation(Protocol[SegmentationConfig, MaskedSet]):
     def __init__(self, config: SegmentationConfig) -> None:
         super().__init__(config)
         self._predicted: dict[str, list[Floats]] = {}  # by network: of the queries that are drawn
+
+    @property
+    def needs(self) -> Needs:
+        """No embeddings: patch grids are of whole images, and made apart."""
+        return Needs(NOTHING, NOTHING)
 
     def measures(self, data: MaskedSet) -> tuple[Measure, ...]:
         """The mean intersection over union."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from dinomill.evaluation.sets.config import Limits, SetConfig
+from dinomill.images.labelled import shown_from
 from dinomill.storage.hashing import hash_file, hash_json
 
 # kind: module with `read(config: SetConfig, name: str, limits: Limits) -> EvaluationSet`
@@ -89,7 +90,7 @@ class EvaluationSet(ABC, Generic[S]):
 
     def shown(self, path: Path) -> str:
         """A path for people and tables."""
-        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path.as_posix()
+        return shown_from(self.root, path)
 
 
 def hash_files(paths: Sequence[Path]) -> list[str]:

@@ -13,8 +13,7 @@ import numpy as np
 from dinomill.errors import InputError
 from dinomill.evaluation.sets.base import EvaluationSet
 from dinomill.evaluation.sets.config import Limits, SetConfig
-from dinomill.evaluation.sets.manifest import is_manifest, read_splits
-from dinomill.images.labelled import LabelledPaths, find_labelled
+from dinomill.images.labelled import LabelledPaths, find_labelled, place_of, root_of
 
 log = logging.getLogger(__name__)
 
@@ -48,17 +47,13 @@ def read(config: SetConfig, name: str, limits: Limits) -> ClassifiedSet:
             action="copy them, and set `labelled` in conf/local/globals.yml to the folder",
         )
     root = Path(config.labelled)
-    if is_manifest(config.labelled):
-        bank, queries = read_splits(root, limits)
-        root = root.parent
-    else:
-        bank = find_labelled(root, limits.bank_split, limit=limits.max_bank)
-        queries = find_labelled(root, limits.query_split, classes=bank.classes, limit=limits.max_queries)
-    _check(bank, root / limits.bank_split)
-    return ClassifiedSet(name, root, bank, queries)
+    bank = find_labelled(root, limits.bank_split, limit=limits.max_bank)
+    queries = find_labelled(root, limits.query_split, classes=bank.classes, limit=limits.max_queries)
+    _check(bank, place_of(root, limits.bank_split))
+    return ClassifiedSet(name, root_of(root), bank, queries)
 
 
-def _check(bank: LabelledPaths, place: Path) -> None:
+def _check(bank: LabelledPaths, place: str) -> None:
     """Refuse what nothing can be measured with, and say what will measure badly."""
     counts = np.bincount(bank.labels, minlength=len(bank.classes))
     if len(bank.classes) < 2 or counts.max() < 2:

@@ -10,6 +10,8 @@ from dinomill.config import Config
 
 Kind = Literal["classes", "masks", "depth", "list"]
 
+# What people ask `dinomill evaluate` for, and the kind of labels that it needs.
+TASKS: dict[str, Kind] = {"classification": "classes", "segmentation": "masks", "depth": "depth", "retrieval": "list"}
 # What is measured on a set of a kind where its configuration names nothing.
 USUAL: dict[str, tuple[str, ...]] = {
     "classes": ("knn", "linear"),

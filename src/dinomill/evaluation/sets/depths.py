@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from dinomill.arrays import Floats
+from dinomill.errors import InputError
 from dinomill.evaluation.dense.depths import Depths, Range
 from dinomill.evaluation.sets.base import EvaluationSet, hash_files
 from dinomill.evaluation.sets.config import Limits, SetConfig
@@ -63,12 +64,31 @@ def read(config: SetConfig, name: str, limits: Limits) -> DepthSet:
     targets = config.targets or "depth"
     bank = find_paired(root, limits.bank_split, targets, limit=limits.max_bank)
     queries = find_paired(root, limits.query_split, targets, limit=limits.max_queries)
+    if config.crop is not None:
+        _require_crop(config.crop, queries, name)
     ends, middles = zip(*_look_through(bank, config.scale), strict=True)
     _look_through(queries, config.scale)
     least, most = config.depths
     within = Range(least, float(max(ends)) if most is None else most)
     unit, median = config.unit, float(np.median(middles))
     return DepthSet(name, root, bank, queries, within, config.scale, config.crop, unit, median)
+
+
+def _require_crop(crop: tuple[int, int, int, int], queries: PairedPaths, name: str) -> None:
+    """Refuse a crop that is none, or does not lie within every query.
+
+    Raises:
+        InputError: Names the first image that is too small.
+    """
+    top, bottom, left, right = crop
+    for path, (height, width) in zip(queries.paths, queries.sizes, strict=True):
+        if not (0 <= top < bottom <= height and 0 <= left < right <= width):
+            raise InputError(
+                f"The crop of {name} does not lie within {path}.",
+                found=f"top {top}, bottom {bottom}, left {left}, right {right}",
+                expected=f"0 to {height} rows and 0 to {width} columns, top < bottom and left < right",
+                action=f"correct `crop` of the set {name}",
+            )
 
 
 def _look_through(split: PairedPaths, scale: float | None) -> list[tuple[float, float]]:

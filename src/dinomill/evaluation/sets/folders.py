@@ -42,10 +42,17 @@ def described(config: SetConfig, root: Path) -> SetConfig:
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"{path} is not valid JSON.", found=str(error)) from None
+        raise InputError(
+            f"{path} is not valid JSON.", found=str(error), action="correct the file, or remove it"
+        ) from None
     unknown = sorted(set(told) - set(_KEYS)) if isinstance(told, dict) else ["no object"]
     if unknown:
-        raise InputError(f"{path} cannot be used.", found=", ".join(unknown), expected=f"some of {', '.join(_KEYS)}")
+        raise InputError(
+            f"{path} cannot be used.",
+            found=", ".join(unknown),
+            expected=f"some of {', '.join(_KEYS)}",
+            action="correct the file, or remove it",
+        )
     named = {name: getattr(config, name) for name in config.model_fields_set}
     values = {**told, **SetConfig(**named).model_dump(mode="json", include=set(named))}
     return SetConfig.parse(values, where=str(path))

@@ -13,11 +13,13 @@ from pydantic import ValidationError
 
 from dinomill.config import Config
 from dinomill.errors import DinomillError
+from dinomill.images.channels import may_become
 from dinomill.images.pixels import kinds_in_words
+from dinomill.models.config import VisionTransformerConfig
 from dinomill.planning.checks.memory import recall, remember
 from dinomill.planning.checks.problems import Problem, count
 from dinomill.planning.checks.request import Request
-from dinomill.planning.checks.shapes import far_off, teacher_model
+from dinomill.planning.checks.shapes import far_off, teacher_model, teacher_shape
 from dinomill.planning.pool import Pool, survey
 from dinomill.pretraining.config import PretrainingConfig
 from dinomill.storage.hashing import hash_json
@@ -224,23 +226,64 @@ def _embedder(request: Request, pool: Pool) -> Iterator[Problem]:
 
 def _channels(request: Request, channels: int, why: str, *, certain: bool = True) -> Iterator[Problem]:
     """The dataset's number of channels against the teacher's and the students'."""
-    asked: list[tuple[str, int]] = []
-    if request.runs("pretraining") and request.pretraining and not _auto(request.pretraining):
+    pretraining = request.pretraining if request.runs("pretraining") else None
+    distillation = request.distillation if request.runs("distillation") else None
+    seen = channels  # by the students: what their teacher sees
+    if pretraining and pretraining.initial is not None:
         model = teacher_model(request)
-        asked += [("pretraining.model", model.in_channels)] if not isinstance(model, Problem) and model else []
-    if request.runs("distillation") and request.distillation:
-        for name, student in request.distillation.students.items():
-            asked += [(f"distillation.students.{name}", student.in_channels)] if student.in_channels != "auto" else []
-    for place, own in asked:
-        if own == channels:
-            continue
+        if isinstance(model, VisionTransformerConfig):
+            seen = model.in_channels
+            yield from _converted("pretraining.initial", seen, channels, why)
+    elif pretraining and not _auto(pretraining):
+        model = teacher_model(request)
+        if isinstance(model, VisionTransformerConfig):
+            yield from _other("pretraining.model", model.in_channels, channels, why, certain=certain)
+    if distillation is None:
+        return
+    if not distillation.own_teacher and (teacher := teacher_shape(request)) is not None:
+        seen = teacher["in_channels"]
+        yield from _converted("distillation.teacher", seen, channels, why)
+    for name, student in distillation.students.items():
+        if student.in_channels != "auto":
+            yield from _other(
+                f"distillation.students.{name}", student.in_channels, seen, why, certain=certain or seen != channels
+            )
+
+
+def _converted(key: str, own: int, channels: int, why: str) -> Iterator[Problem]:
+    """A network that is given takes images of the other kind, where a rule makes them; said, for it costs something."""
+    if own == channels:
+        return
+    if not may_become(channels, own):
         yield Problem(
-            f"{place}.in_channels",
-            f"{place}.in_channels is not the images' number of channels.",
-            found=f"{own}; the dataset {'has' if certain else 'will probably have'} {channels} ({why})",
-            action=f"set {place}.in_channels to auto or {channels}, or curation.write.channels to {own}",
-            warning=not certain,
+            key,
+            f"The network of {key} takes other images than these.",
+            found=f"{own} channels; the dataset has {channels} ({why})",
+            action=f"name one for {channels} channels: only grey becomes colour, and colour grey, by itself",
         )
+        return
+    grey = channels == 1
+    yield Problem(
+        key,
+        "The images are grey, and this network takes colour: their grey is repeated into three channels."
+        if grey
+        else "The images are in colour, and this network takes grey: it will see their luminance alone.",
+        found=f"{own} channels; the dataset has {channels} ({why})",
+        warning=True,
+    )
+
+
+def _other(place: str, own: int, channels: int, why: str, *, certain: bool) -> Iterator[Problem]:
+    """A model that is made anew says another number of channels than it will see."""
+    if own == channels:
+        return
+    yield Problem(
+        f"{place}.in_channels",
+        f"{place}.in_channels is not the images' number of channels.",
+        found=f"{own}; the dataset {'has' if certain else 'will probably have'} {channels} ({why})",
+        action=f"set {place}.in_channels to auto or {channels}, or curation.write.channels to {own}",
+        warning=not certain,
+    )
 
 
 def _auto(config: PretrainingConfig) -> bool:

@@ -21,7 +21,8 @@ import numpy.typing as npt
 from dinomill.errors import DinomillError
 from dinomill.execution.progress import progress
 from dinomill.images.decode import DecodeError, decode_image
-from dinomill.images.labelled import LabelledPaths, find_labelled
+from dinomill.images.labelled import LabelledPaths, find_labelled, place_of, root_of, shown_from
+from dinomill.images.labelled_table import is_table
 from dinomill.planning.checks.memory import recall, remember
 from dinomill.planning.checks.problems import Problem, count, some
 from dinomill.planning.checks.request import Request
@@ -71,19 +72,20 @@ def check_labelled(request: Request) -> Iterator[Problem]:
             action=f"correct the path, or run `dinomill sample` if it is the sample's, {_NO_LABELS}",
         )
         return
-    if not root.is_dir():
+    if not root.is_dir() and not is_table(root):
         yield Problem(
             KEY,
-            f"The labelled images {root} are no folder.",
+            f"The labelled images {root} are no folder and no table.",
             found="a file",
-            expected=f"a folder {_LAYOUT}",
+            expected=f"a folder {_LAYOUT}, or a .csv or .parquet with the columns path, label, split",
             action=f"unpack it, and set `labelled` to the folder, {_NO_LABELS}",
         )
         return
     found: dict[str, LabelledPaths] = {}
     classes: tuple[str, ...] | None = None
     for split, limit in splits.items():
-        yield from _loose(root / split)
+        if root.is_dir():
+            yield from _loose(root / split)
         try:
             found[split] = find_labelled(root, split, classes=classes, limit=limit)
         except DinomillError as error:
@@ -121,6 +123,8 @@ def _without(request: Request) -> Iterator[Problem]:
 
 def _layout(error: DinomillError, root: Path, split: str) -> Problem:
     problem = Problem.of(error, KEY)
+    if is_table(root):
+        return problem
     folders = sorted(path.name for path in root.iterdir() if path.is_dir())
     action = f"make {root / split}/<class>/ with images, {_NO_LABELS}"
     if "classes that the other split lacks" in problem.problem:
@@ -152,15 +156,16 @@ def _numbers(request: Request, root: Path, found: dict[str, LabelledPaths]) -> I
     """Enough classes, and enough images in each, for the probes and the monitor."""
     evaluation = request.evaluation
     for split, images in found.items():
+        place = place_of(root, split)
         counts = np.bincount(images.labels, minlength=len(images.classes))
         empty = [name for name, many in zip(images.classes, counts, strict=True) if not many]
         if evaluation is None or split != evaluation.bank_split or not request.runs("evaluation"):
             if len(images) < 2 and split == _MONITOR_SPLIT:
-                yield _few(root / split, images, counts, "at least two images: one is compared with the others")
+                yield _few(place, images, counts, "at least two images: one is compared with the others")
             elif empty:
                 yield Problem(
                     KEY,
-                    f"{root / split} has no image of {count(len(empty), 'class', 'classes')} that the bank knows.",
+                    f"{place} has no image of {count(len(empty), 'class', 'classes')} that the bank knows.",
                     found=some(empty),
                     action="add some: what is not asked for does not count in the scores",
                     warning=True,
@@ -168,16 +173,16 @@ def _numbers(request: Request, root: Path, found: dict[str, LabelledPaths]) -> I
             continue
         held = max(min(round(many * evaluation.protocols.linear.holdout), many - 1) for many in counts.tolist())
         if len(images.classes) < 2 or counts.max() < 2:
-            yield _few(root / split, images, counts, "at least two classes, and several images in each")
+            yield _few(place, images, counts, "at least two classes, and several images in each")
         elif held < 1:
             share = evaluation.protocols.linear.holdout
-            yield _few(root / split, images, counts, f"images enough to hold {share:.0%} of a class back for choosing")
+            yield _few(place, images, counts, f"images enough to hold {share:.0%} of a class back for choosing")
         elif empty:
-            yield _few(root / split, images, counts, f"images of every class; {some(empty)} has none")
+            yield _few(place, images, counts, f"images of every class; {some(empty)} has none")
         elif single := [name for name, many in zip(images.classes, counts, strict=True) if many == 1]:
             yield Problem(
                 KEY,
-                f"{count(len(single), 'class', 'classes')} of {root / split} {'has' if len(single) == 1 else 'have'} "
+                f"{count(len(single), 'class', 'classes')} of {place} {'has' if len(single) == 1 else 'have'} "
                 "one image alone: nothing of them can be held out, and k and regularisation are chosen by the others.",
                 found=some(single),
                 action="add images of them, or leave these classes out",
@@ -185,7 +190,7 @@ def _numbers(request: Request, root: Path, found: dict[str, LabelledPaths]) -> I
             )
 
 
-def _few(folder: Path, images: LabelledPaths, counts: npt.NDArray[np.int64], wanted: str) -> Problem:
+def _few(folder: str, images: LabelledPaths, counts: npt.NDArray[np.int64], wanted: str) -> Problem:
     classes = count(len(images.classes), "class", "classes")
     return Problem(
         KEY,
@@ -199,7 +204,7 @@ def _few(folder: Path, images: LabelledPaths, counts: npt.NDArray[np.int64], wan
 def _contents(request: Request, root: Path, found: dict[str, LabelledPaths]) -> Iterator[Problem]:
     """Whether every file can be decoded, and whether the same one is asked for and answered with."""
     paths = sorted({path for images in found.values() for path in images.paths})
-    seen = look(root, paths, request.work / "checks" / "labelled.json")
+    seen = look(root_of(root), paths, request.work / "checks" / "labelled.json")
     bad = [f"{path} ({seen[path].fault})" for path in paths if seen[path].fault]
     if bad:
         yield Problem(
@@ -254,7 +259,7 @@ def look(root: Path, paths: list[Path], remembered: Path) -> dict[Path, _Seen]:
     seen = {
         path: known
         for path, status in stats.items()
-        if (known := before.get(path.relative_to(root).as_posix()))
+        if (known := before.get(shown_from(root, path)))
         and (known.size, known.changed) == (status.st_size, status.st_mtime_ns)
     }
     missing = [path for path in paths if path not in seen]
@@ -265,7 +270,7 @@ def look(root: Path, paths: list[Path], remembered: Path) -> dict[Path, _Seen]:
             seen[path] = one
             bar.advance(1)
     # Stages read different parts of it: what another one saw stays remembered.
-    files = before | {path.relative_to(root).as_posix(): one for path, one in sorted(seen.items())}
+    files = before | {shown_from(root, path): one for path, one in sorted(seen.items())}
     document = {"version": _VERSION, "root": root.absolute().as_posix(), "files": files}
     remember(remembered, json.dumps(document, ensure_ascii=True) + "\n")
     return seen

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dinomill.distillation.config import DistillationConfig
-from dinomill.distillation.students import resolve_students
+from dinomill.distillation.students import crop_sides, resolve_students
 from dinomill.errors import DinomillError
 from dinomill.images.masking import draw_masks
 from dinomill.models.config import VisionTransformerConfig
@@ -85,16 +85,15 @@ def teacher_shape(request: Request) -> dict[str, Any] | None:
 def _crops(recipe: TrainingRecipe, stage: str, patch: int) -> Iterator[Problem]:
     """Whole patches in every crop, and local crops that are smaller than the global ones."""
     crops = recipe.crops
-    sizes = {"global_size": crops.global_size} | ({"local_size": crops.local_size} if crops.local_crops else {})
-    for name, size in sizes.items():
+    for name, size in crop_sides(recipe).items():
         if size % patch:
             yield Problem(
-                f"{stage}.crops.{name}",
-                f"{stage}.crops.{name} is no multiple of the patch size.",
+                f"{stage}.{name}",
+                f"{stage}.{name} is no multiple of the patch size.",
                 found=f"{size} pixels, patches of {patch}",
                 action=f"set it to {max(round(size / patch), 1) * patch}",
             )
-    if "local_size" in sizes and crops.local_size > crops.global_size:
+    if crops.local_crops and crops.local_size > crops.global_size:
         yield Problem(
             f"{stage}.crops.local_size",
             f"{stage}: the local crops are larger than the global ones.",
@@ -200,7 +199,11 @@ def _students(config: DistillationConfig, teacher: dict[str, Any], request: Requ
     auto = request.runs("pretraining") and request.pretraining and _open_channels(request.pretraining.model)
     for name, student in config.students.items():
         patch = teacher.get("patch_size") if student.patch_size == "auto" else student.patch_size
-        if config.own_teacher and patch == teacher["patch_size"] and any(size % patch for size in config.crops.sizes):
+        if (
+            config.own_teacher
+            and patch == teacher["patch_size"]
+            and any(size % patch for size in crop_sides(config).values())
+        ):
             continue  # said of the crops
         # Channels that the dataset decides are the same for both.
         shape = teacher | ({"in_channels": student.in_channels} if auto and student.in_channels != "auto" else {})

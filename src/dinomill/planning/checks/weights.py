@@ -74,7 +74,7 @@ def given(request: Request) -> dict[str, Any] | DinomillError | None:
     if str(config.teacher) == EFFICIENTNET and find_spec("efficientnet_lite_pytorch"):
         return {"in_channels": 3}
     try:
-        return given_shape(str(config.teacher))
+        return given_shape(config)
     except DinomillError as error:
         return error
 

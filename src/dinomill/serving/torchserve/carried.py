@@ -16,6 +16,7 @@ _LAYERS = ("serving", "features", "models", "images", "storage", "config", "erro
 _NOT_NEEDED = (
     *("dinomill.storage.s3", "dinomill.serving.torchserve"),
     *("dinomill.features.onnx", "dinomill.features.openvino", "dinomill.features.efficientnet"),
+    *("dinomill.features.pt2", "dinomill.features.graph"),
 )
 
 

@@ -49,7 +49,7 @@ class Assignments(ByPrototypes):
     def build(cls, job: TrainingJob, device: torch.device) -> Self:
         """The networks of a job."""
         assert job.teacher is not None, "a distillation has a teacher"
-        teacher = load_teacher(Path(job.teacher))
+        teacher = load_teacher(Path(job.teacher), sha256=job.teacher_sha256, heads_sha256=job.teacher_heads_sha256)
         head, separate = teacher.dino_head.config, teacher.ibot_head is not None
         shape = job.step.head.model_copy(update={"prototypes": head.prototypes})
         with drawing(device):

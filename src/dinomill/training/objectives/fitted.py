@@ -39,14 +39,14 @@ def shapes(job: TrainingJob) -> dict[str, tuple[int, ...]]:
     """Of the tensors that belong to a job's objective; what else is in the file is another's."""
     teaching = job.teaching
     assert teaching is not None
-    if teaching.objective == "regression":
+    if teaching.whitened_dim is None:
         return {f"{part}.{name}": (teaching.dim,) for part in PARTS for name in ("mean", "std")}
-    assert teaching.whitened_dim is not None and teaching.prototypes is not None
     found: dict[str, tuple[int, ...]] = {}
     for part in PARTS:
         found[f"{part}.mean"] = (teaching.dim,)
         found[f"{part}.matrix"] = (teaching.dim, teaching.whitened_dim)
-        found[f"{part}.centres"] = (teaching.prototypes, teaching.whitened_dim)
+        if teaching.prototypes is not None:
+            found[f"{part}.centres"] = (teaching.prototypes, teaching.whitened_dim)
     return found
 
 
@@ -115,15 +115,16 @@ def _fit(
                 found=f"{int((~torch.isfinite(rows)).any(dim=1).sum())} of {len(rows)} {part}",
                 action="look whether it is whole, and whether its preprocessing fits the images",
             )
-        if teaching.objective == "regression":
+        if teaching.whitened_dim is None:
             variance = rows.double().var(dim=0)
             spread = (variance + _DAMPING * variance.max().clamp(min=1e-12)).sqrt()
             found |= {f"{part}.mean": rows.double().mean(dim=0), f"{part}.std": spread}
             continue
-        assert teaching.whitened_dim is not None and teaching.prototypes is not None
         mean, matrix = whitening(rows, teaching.whitened_dim)
-        centres = _centres(whiten(rows, mean, matrix), teaching.prototypes, job.recipe.seed)
-        found |= {f"{part}.mean": mean, f"{part}.matrix": matrix, f"{part}.centres": centres}
+        found |= {f"{part}.mean": mean, f"{part}.matrix": matrix}
+        if teaching.prototypes is not None:
+            centres = _centres(whiten(rows, mean, matrix), teaching.prototypes, job.recipe.seed)
+            found[f"{part}.centres"] = centres
     return {name: tensor.float().contiguous() for name, tensor in found.items()}
 
 
@@ -139,9 +140,10 @@ def whitening(rows: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     return mean.float(), (axes / (variances + floor).sqrt()).float()
 
 
-def whiten(rows: Tensor, mean: Tensor, matrix: Tensor) -> Tensor:
-    """Whitened rows [n, dim] of length one, in fp32."""
-    return normalize((rows.float() - mean) @ matrix, dim=-1)
+def whiten(rows: Tensor, mean: Tensor, matrix: Tensor, *, unit: bool = True) -> Tensor:
+    """Whitened rows [n, dim], of length one or as long as they are, in fp32."""
+    whitened = (rows.float() - mean) @ matrix
+    return normalize(whitened, dim=-1) if unit else whitened
 
 
 def _centres(rows: Tensor, count: int, seed: int) -> Tensor:

@@ -11,41 +11,43 @@ from typing import Any
 import numpy as np
 
 from dinomill.errors import InputError
-from dinomill.evaluation.sets.config import Limits
-from dinomill.images.labelled import LabelledPaths
 
 COLUMNS = ("path", "label", "split")
 SUFFIXES = (".parquet", ".csv")
 _NAMED = 5  # wrong rows that a message shows
 
 
-def is_manifest(location: str) -> bool:
-    """Whether a location is such a table, by its name."""
-    return Path(location).suffix.lower() in SUFFIXES
+def is_table(location: str | Path) -> bool:
+    """Whether a location is such a table, by its name; a folder may be called so, too."""
+    path = Path(location)
+    return path.suffix.lower() in SUFFIXES and not path.is_dir()
 
 
-def read_splits(path: Path, limits: Limits) -> tuple[LabelledPaths, LabelledPaths]:
-    """The two splits of a table; the bank's labels are the classes.
+def read_split(
+    path: Path, split: str, *, classes: tuple[str, ...] | None, limit: int | None
+) -> tuple[list[tuple[Path, int]], tuple[str, ...]]:
+    """Files and the number of each one's class, in the order of classes and paths, and the classes.
+
+    Args:
+        path: The table.
+        split: Which rows.
+        classes: Names that another split defined; None: those of this one.
+        limit: At most this many images, evenly from all.
 
     Raises:
-        InputError: When it cannot be read, lacks a column or a split, names files that are not there, or asks for
-            classes that the bank lacks.
+        InputError: When it cannot be read, lacks a column or the split, names files that are not there, or has classes
+            that the other split lacks.
     """
-    rows = _rows(path)
-    bank = _split(path, rows, limits.bank_split)
-    classes = tuple(sorted(set(bank["label"])))
-    queries = _split(path, rows, limits.query_split)
-    if unknown := sorted(set(queries["label"]) - set(classes)):
+    rows = _split(path, _rows(path), split)
+    names = classes or tuple(sorted(set(rows["label"])))
+    if unknown := sorted(set(rows["label"]) - set(names)):
         raise InputError(
-            f"The split {limits.query_split} of {path} has classes that {limits.bank_split} lacks.",
+            f"The split {split} of {path} has classes that the other split lacks.",
             found=_some(unknown),
-            expected=_some(list(classes)),
+            expected=_some(list(names)),
             action="give both splits the same classes: what was never shown cannot be recognised",
         )
-    return (
-        _listed(path, bank, classes, limits.max_bank),
-        _listed(path, queries, classes, limits.max_queries),
-    )
+    return _listed(path, rows, names, limit), names
 
 
 def _rows(path: Path) -> dict[str, list[Any]]:
@@ -66,16 +68,20 @@ def _rows(path: Path) -> dict[str, list[Any]]:
                 column_types=dict.fromkeys(COLUMNS, pa.string()), strings_can_be_null=True
             )
             table = pyarrow.csv.read_csv(path, convert_options=text)
-    except (pa.ArrowException, OSError) as error:
+        names = table.column_names  # decoded here: a file of another encoding shows in them
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(
-            f"{path} cannot be read as a table.", found=str(error).splitlines()[0], expected="Parquet or CSV"
+            f"{path} cannot be read as a table.",
+            found=str(error).splitlines()[0],
+            expected="Parquet, or CSV in UTF-8 with commas, with the columns path, label, split",
+            action="write it again so",
         ) from None
-    if missing := [name for name in COLUMNS if name not in table.column_names]:
+    if missing := [name for name in COLUMNS if name not in names]:
         raise InputError(
             f"{path} lacks the column {missing[0]!r}.",
-            found=", ".join(table.column_names),
+            found=", ".join(names),
             expected=", ".join(COLUMNS),
-            action="rename its columns",
+            action="name its columns so, with commas between in a CSV file",
         )
     columns = {name: table[name].to_pylist() for name in COLUMNS}
     for row, values in enumerate(zip(*columns.values(), strict=True), start=1):
@@ -94,13 +100,26 @@ def _split(path: Path, rows: dict[str, list[Any]], split: str) -> dict[str, list
         raise InputError(
             f"{path} has no image of the split {split}.",
             found=f"splits there: {_some(present)}" if present else "a table without rows",
-            action="name the splits `train` and `test`, or set `bank_split` and `query_split`",
+            action="name the splits `train` and `test`, or set `bank_split` and `query_split`"
+            if present
+            else "write a row for each image",
         )
     return {name: [rows[name][index] for index in kept] for name in ("path", "label")}
 
 
-def _listed(path: Path, rows: dict[str, list[str]], classes: tuple[str, ...], limit: int | None) -> LabelledPaths:
+def _listed(
+    path: Path, rows: dict[str, list[str]], classes: tuple[str, ...], limit: int | None
+) -> list[tuple[Path, int]]:
     """In the order of classes and paths, as folders are listed."""
+    labels: dict[str, str] = {}
+    for name, label in zip(rows["path"], rows["label"], strict=True):
+        if labels.setdefault(name, label) != label:
+            raise InputError(
+                f"{path} gives an image two labels in one split.",
+                found=f"{name}: {labels[name]} and {label}",
+                expected="a row an image",
+                action="take one of the two out",
+            )
     number = {name: index for index, name in enumerate(classes)}
     found = sorted((number[label], path.parent / name) for name, label in zip(*rows.values(), strict=True))
     if limit is not None and limit < len(found):
@@ -112,9 +131,7 @@ def _listed(path: Path, rows: dict[str, list[str]], classes: tuple[str, ...], li
             expected=f"paths relative to {path.parent}, or absolute ones",
             action="correct the paths, or copy the images",
         )
-    return LabelledPaths(
-        tuple(file for _, file in found), np.array([label for label, _ in found], dtype=np.int64), classes
-    )
+    return [(file, label) for label, file in found]
 
 
 def _some(names: list[str]) -> str:
