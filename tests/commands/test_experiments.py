@@ -59,18 +59,6 @@ def test_a_parameter_is_set_for_an_experiment_as_documented(cloned: Path) -> Non
     planted = SMALL["broken"] + sum(SMALL[kind] for kind in ("near_duplicates", "exact_duplicates"))
     planted += sum(SMALL[kind] for kind in ("garments", "digits", "drawings"))
     assert len([path for path in (cloned / "data/01_raw/sample/pool").rglob("*") if path.is_file()]) == 50 + planted
-    # Of every stage some key can be set: this only resolves and writes the files, as an experiment's start does.
-    sets = [
-        "curation/parameters.yml:curation.scan.max_bad_fraction=0.4",
-        "pretraining/parameters.yml:pretraining.seed=1",
-        "distillation/parameters.yml:distillation.students.small.depth=3",
-        "evaluation/parameters.yml:evaluation.seed=1",
-        "registration/parameters.yml:registration.gate.min_gain_over_random=1",
-        "packaging/parameters.yml:packaging.batching.batch_size=4",
-        "reporting/parameters.yml:reporting.queries=2",
-    ]
-    options = [option for one in sets for option in ("-S", f"conf/base/{one}")]
-    assert "Queued experiment" in run(cloned, "dvc", "exp", "run", "--queue", "--name", "all", *options)
 
 
 @pytest.mark.parametrize("kind", ["--temp", pytest.param("--queue", marks=pytest.mark.slow)])

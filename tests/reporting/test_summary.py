@@ -5,6 +5,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from dinomill.reporting import build_report
@@ -122,3 +123,24 @@ def test_a_version_that_the_registry_does_not_have_is_said(run: Any, tmp_path: P
         connection.execute("insert into model_versions values ('mill', 3, 'None')")
     connection.close()
     assert missing not in said()
+
+
+def test_what_to_commit_and_to_push_stands_at_the_end(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dinomill.commands.stages import has_remote
+
+    folders = {"curated": run.handles.curated.folder}
+    assert "dvc push" not in _print(folders)
+    console = Console(width=110, file=io.StringIO())
+    render(folders, console, remote=True)
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert said.index("git add dvc.yaml dvc.lock conf && git commit") < said.index("dvc push")
+
+    monkeypatch.chdir(tmp_path)
+    assert not has_remote()
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc/config").write_text("[core]\n    analytics = false\n['remote \"team\"']\n    url = /mnt\n")
+    assert not has_remote(), "it is no default"
+    (tmp_path / ".dvc/config.local").write_text("[core]\n    remote = team\n")
+    assert has_remote()

@@ -56,10 +56,10 @@ def show_summary(env: str | None) -> None:
     layers = Layers(env)
     folders = {name: Path(place) for name, place in layers.globals["folders"].items()}
     store = os.environ.get("MLFLOW_TRACKING_URI") or layers.globals.get("tracking_uri")
-    render(folders, env=layers.env, store=store, remote=_remote())
+    render(folders, env=layers.env, store=store, remote=has_remote())
 
 
-def _remote() -> bool:
+def has_remote() -> bool:
     """Whether DVC has a place to push to; its own reading of the file takes most of a second."""
     files = (Path(".dvc", name) for name in ("config", "config.local"))
     return any(re.search(r"^\s*remote\s*=", file.read_text(encoding="utf-8"), re.M) for file in files if file.is_file())
