@@ -23,7 +23,7 @@ AIMS = [
     ("parallel", "hsdp", "<=", 1e-4, "losses under HSDP against none"),
     ("data", "waiting", "<=", 0.03, "share of a step that waits for data"),
     *((row, "speed_ratio", ">=", 2.0, f"{row}: faster than the reference by") for row in GPU_ROWS),
-    *((row, "memory_ratio", "<=", 1 / 3, f"{row}: memory over the reference's") for row in GPU_ROWS),
+    *((row, "lean_memory_ratio", "<=", 1 / 3, f"{row}: lean, memory over the reference's") for row in GPU_ROWS),
     ("vitl14", "utilisation", ">=", 0.45, "vitl14: share of the GPU's stated peak"),
 ]
 
@@ -50,19 +50,23 @@ def section(machine: dict[str, str], rows: dict[str, dict[str, Any]]) -> str:
     lines += [f"| {words} | {value} | {aim} | {met} |" for words, value, aim, met in verdicts(rows)]
     lines += [
         "",
-        "| row | step, s: eager / compiled / reference | peak, GB: the same | images/s |",
-        "|---|--:|--:|--:|",
+        "| row | batch | step, s: eager / compiled / lean / reference | peak, GB | images/s | of peak | lean, faster |",
+        "|---|--:|--:|--:|--:|--:|--:|",
     ]
     for row in GPU_ROWS:
         figures = rows.get(row, {})
+        if "images_per_s" not in figures:
+            continue
         cells = [
             " / ".join(
                 f"{figures[key]:.3g}" if (key := f"{name}_{kind}") in figures else "–"
-                for name in ("eager", "compiled", "reference")
+                for name in ("eager", "compiled", "lean", "reference")
             )
             for kind in ("step_s", "peak_gb")
         ]
-        lines.append(f"| {row} | {cells[0]} | {cells[1]} | {figures.get('images_per_s', 0):.0f} |")
+        rest = [f"{figures['images_per_s']:.0f}", f"{figures['utilisation']:.1%}" if "utilisation" in figures else "–"]
+        rest.append(f"{figures['lean_speed_ratio']:.2f}" if "lean_speed_ratio" in figures else "–")
+        lines.append("| " + " | ".join([row, str(GPU_ROWS[row]["batch"]), *cells, *rest]) + " |")
     return "\n".join(lines)
 
 

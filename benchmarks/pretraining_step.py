@@ -42,9 +42,9 @@ ROWS = {
     "paper": {"model": "small", "batch": 8, "prototypes": 65_536, **CROPS},
 }
 GPU_ROWS = {
-    "vits14": {"model": "small", "batch": 64, "prototypes": 131_072, **CROPS},
-    "vitb14": {"model": "base", "batch": 48, "prototypes": 131_072, **CROPS},
-    "vitl14": {"model": "large", "batch": 24, "prototypes": 131_072, **CROPS},
+    "vits14": {"model": "small", "batch": 128, "prototypes": 131_072, **CROPS},
+    "vitb14": {"model": "base", "batch": 64, "prototypes": 131_072, **CROPS},
+    "vitl14": {"model": "large", "batch": 48, "prototypes": 131_072, **CROPS},
 }
 TINY = {"model": "small", "batch": 2, "global_size": 28, "local_size": 14, "locals": 2, "prototypes": 64}
 SHAPES = {"small": (384, 12), "base": (768, 12), "large": (1024, 24)}

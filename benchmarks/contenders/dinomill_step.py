@@ -27,6 +27,7 @@ def main() -> None:
         drop_path=work.drop_path,
         precision=work.precision,
         compile=work.compile,
+        recomputed_blocks=work.recomputed,
     )
     backbone = VisionTransformer(variant(work.model, image_size=work.global_size, patch_size=PATCH))
     module = Pretraining({"student": Network(backbone, head, separate_heads=False)}, config)

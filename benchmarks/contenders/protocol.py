@@ -34,6 +34,7 @@ class Work:
     compile: bool
     device: str
     drop_path: float = 0.3
+    recomputed: float = 0.0  # share of blocks whose activations are computed again; dinomill's alone
     count: bool = False
 
     def crops(self, seed: int) -> list[torch.Tensor]:

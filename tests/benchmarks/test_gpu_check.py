@@ -52,7 +52,8 @@ def test_the_section_says_what_was_found_and_what_is_missing(scripts: None, tmp_
     assert "| waits of the host in a step | 2 | at most 0 | NO |" in text
     assert "| vitl14: share of the GPU's stated peak | 0.5 | at least 0.45 | yes |" in text
     assert "took more than 120 s" in text
-    assert "| vitl14 | 0.2 / – / – | – / – / – | 120 |" in text
+    assert "| vitl14 | 48 | 0.2 / – / – / – | – / – / – / – | 120 | 50.0% | – |" in text
+    assert "vits14 | 128" not in text
 
 
 def test_the_document_has_its_section() -> None:

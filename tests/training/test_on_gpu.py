@@ -11,6 +11,7 @@ from dinomill.handles import DatasetHandle
 from dinomill.training.engine import Engine
 from dinomill.training.job import TrainingJob
 from dinomill.training.loading import build_loader
+from dinomill.training.loss_scaler import LossScaler
 from dinomill.training.parallel import World
 from dinomill.training.precision import set_deterministic
 
@@ -26,6 +27,10 @@ HOST = World(0, 1, torch.device("cpu"))
 def curve(job: TrainingJob, dataset: DatasetHandle, world: World) -> list[dict[str, float]]:
     """The losses and norms of a whole run."""
     engine = Engine(job, world)
+    if engine.scaler is not None:
+        # A scale at which nothing overflows (so small a head begins with gradients of 2,000): a step that is left out
+        # would shift the curve.
+        engine.scaler = LossScaler(4.0, device=world.device)
     with build_loader(job, dataset, world, start_step=0) as loader:
         rows = [engine.step(step, [batch]) for step, batch in enumerate(loader)]
     return [{name: float(value) for name, value in row.items()} for row in rows]

@@ -30,9 +30,9 @@ _BACKEND = "inductor"
 
 _TILES: dict[Callable[..., Any], Callable[..., Any]] = {}
 
-# Steps after which compiling has paid for itself, by kind of device; measured on a CPU in docs/performance.md. On a
-# GPU a step is shorter and gains more of it: what is assumed there is a minute of compiling for 50 ms a step.
-PAYS_AFTER = {"cpu": 3000, "cuda": 1500}
+# Steps after which compiling has paid for itself, by kind of device; measured in docs/performance.md. On an H200 half a
+# minute of compiling saves 35 ms (ViT-S) to 100 ms (ViT-L) a step.
+PAYS_AFTER = {"cpu": 3000, "cuda": 800}
 
 
 def decide(choice: bool | Literal["auto"], *, steps: int, device: torch.device) -> bool:
