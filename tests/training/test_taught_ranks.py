@@ -37,7 +37,9 @@ def weights(job: TrainingJob) -> dict[str, torch.Tensor]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
-@pytest.mark.parametrize(("objective", "cached"), [("clusters", False), ("regression", False), ("regression", True)])
+@pytest.mark.parametrize(
+    ("objective", "cached"), [("clusters", False), ("regression", False), ("regression", True), ("whitened", False)]
+)
 def test_two_processes_are_as_one(
     make_job: MakeJob, start_worker: StartWorker, tmp_path: Path, objective: str, cached: bool, kind: str
 ) -> None:

@@ -66,10 +66,10 @@ class RegressionConfig(Config):
 
     hidden_dim: int = Field(default=1024, ge=0, description="hidden layer of the projectors; 0: they are linear")
     dim: int = Field(
-        default=256,
+        default=0,
         ge=0,
-        description="directions of the teacher's features that are learnt, whitened, at most; 0: all of its numbers, "
-        "standardised one by one",
+        description="0: all numbers of the teacher's features are learnt, standardised one by one; else so many "
+        "directions of them at most, whitened",
     )
 
 

@@ -47,7 +47,7 @@ def hand_over(
             raise ConfigError(
                 "The pods would not see a folder that they need.",
                 found=f"{place.absolute()}, and the claim {config.kubernetes.claim} is mounted at {mount}",
-                expected="project, work folder, dataset and what else the job names on the claim, as they lie here",
+                expected="project, work folder, dataset and what the job names besides on the claim, mounted as here",
                 action="set launcher.kubernetes.mount to the folder above them all, where the claim is mounted here",
             )
     submission = new_submission(job, work=work, kind="kubernetes")
