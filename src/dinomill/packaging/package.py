@@ -49,14 +49,14 @@ def package_model(registered: RegistrationHandle, curated: DatasetHandle, config
             model=model,
             version=str(registered.version),
             batching=config.batching,
-            threads=config.server.threads,
+            server=config.server,
         )
         requirements = archive_requirements(archive)
         write_text(folder / "requirements.txt", "\n".join(requirements) + "\n")
         properties = render_properties(model, Path(STORE), config.server, Ports())
         write_text(folder / "config.properties", properties)
         write_text(folder / "README.md", render_readme(model, registered, requirements))
-        expected = Predictor(registered.source)(images)
+        expected = Predictor(registered.source, normalise=config.server.normalise)(images)
         figures = try_package(model, folder / STORE, expected, images, config)
         handle = PackageHandle(
             folder=config.output,

@@ -12,6 +12,7 @@ import pytest
 from dinomill.handles import PackageHandle
 from dinomill.serving.torchserve import client
 from dinomill.serving.torchserve.archive import BatchingConfig, build_archive
+from dinomill.serving.torchserve.properties import ServerConfig
 from dinomill.serving.torchserve.server import free_ports
 
 _SERVE = """
@@ -29,7 +30,9 @@ serve(Path(sys.argv[1]), port=int(sys.argv[2]), run=Path(sys.argv[3]), config=co
 def package(backbone: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "package"
     store = folder / "model_store"
-    archive = build_archive(backbone, store, model="mill", version="3", batching=BatchingConfig(), threads=1)
+    archive = build_archive(
+        backbone, store, model="mill", version="3", batching=BatchingConfig(), server=ServerConfig(threads=1)
+    )
     PackageHandle(
         folder=folder,
         config_hash="",

@@ -27,7 +27,9 @@ ONE_WORKER = ServerConfig(workers=1, threads=1, max_request_mb=1)
 @pytest.fixture(scope="module")
 def store(backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("store")
-    build_archive(backbone, folder, model="mill", version="3", batching=BatchingConfig(max_instances=4), threads=1)
+    build_archive(
+        backbone, folder, model="mill", version="3", batching=BatchingConfig(max_instances=4), server=ONE_WORKER
+    )
     return folder
 
 
@@ -128,7 +130,9 @@ def test_a_model_that_cannot_be_loaded_fails_soon_and_shows_why(backbone: Path, 
     broken.mkdir()
     (broken / "config.json").write_text((backbone / "config.json").read_text())
     (broken / "model.safetensors").write_bytes(b"cut off")
-    build_archive(broken, tmp_path / "store", model="mill", version="1", batching=BatchingConfig(), threads=1)
+    build_archive(
+        broken, tmp_path / "store", model="mill", version="1", batching=BatchingConfig(), server=ServerConfig(threads=1)
+    )
     start = time.monotonic()
     with (
         pytest.raises(MachineError) as caught,

@@ -28,6 +28,12 @@ class ServerConfig(Config):
         default=0, ge=0, description="worker processes of some 600 MB each; 0: cores over `threads`, at most 4"
     )
     max_request_mb: int = Field(default=8, ge=1, le=512, description="largest request and response in MB")
+    max_megapixels: float = Field(
+        default=40.0,
+        gt=0,
+        description="largest image in millions of pixels of colour; others by the bytes of their values, at 4 a pixel",
+    )
+    normalise: bool = Field(default=False, description="divide each embedding by its length")
     queue: int = Field(default=32, ge=1, description="requests that wait before more are refused with 503")
     heap_mb: int = Field(default=512, ge=128, description="memory of the Java front end in MB; the queue lives in it")
     token_minutes: float = Field(default=60.0, gt=0, description="life of an inference or management token in minutes")
@@ -84,6 +90,9 @@ def render_properties(model: str, store: Path, config: ServerConfig, ports: Port
         ("An archive cannot install packages; the environment cannot change these settings.", {
             "install_py_dep_per_model": "false",
             "enable_envvars_config": "false",
+        }),
+        ("Bodies reach the handler as bytes: it decodes JSON itself, for each request on its own.", {
+            "decode_input_request": "false",
         }),
         ("Environment variables that workers do not get, as a Java regular expression.", {
             "blacklist_env_vars": HIDDEN_VARIABLES,
