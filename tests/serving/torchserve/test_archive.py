@@ -64,7 +64,7 @@ def test_the_archive_is_whole_and_lean(backbone: Path, tmp_path: Path) -> None:
     assert manifest["model"]["modelVersion"] == "3"
     assert manifest["model"]["handler"] == "handler.py"
     assert "batchSize: 8" in settings
-    assert '"max_pixels": 40000000' in settings
+    assert '"max_megapixels": 40.0' in settings
     assert {"dinomill/serving/requests.py", "dinomill/serving/budget.py"} <= set(names)
     assert {"handler.py", "config.json", "dinomill/serving/predictor.py", "dinomill/errors.py"} <= set(names)
     areas = {name.split("/")[1] for name in names if name.startswith("dinomill/")}

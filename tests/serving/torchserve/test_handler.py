@@ -173,7 +173,7 @@ def test_large_images_are_refused_by_the_archives_own_limit(backbone: Path, phot
     out = io.BytesIO()
     tifffile.imwrite(out, np.zeros((2000, 2000), np.float32), compression="zlib")
     data = [{"body": photographs[0]}, {"body": out.getvalue()}]
-    served, context = _served(backbone, data, max_pixels=1_000_000)
+    served, context = _served(backbone, data, max_megapixels=1)
     answers = served.handle(data, context)
     assert _statuses(context, 2) == [200, 400]
     assert "2,000×2,000 pixels" in answers[1]["error"]
@@ -209,7 +209,7 @@ def test_a_picture_within_a_picture_is_limited_too(backbone: Path, photographs: 
     place[14:18] = len(inner.getvalue()).to_bytes(4, "little")
     icon = bytes(place) + inner.getvalue()
     data = [{"body": photographs[0]}, {"body": icon}]
-    served, context = _served(backbone, data, max_pixels=4_000_000)
+    served, context = _served(backbone, data, max_megapixels=4)
     answers = served.handle(data, context)
     assert _statuses(context, 2) == [200, 400]
     assert "decompression_bomb" in answers[1]["error"]

@@ -13,6 +13,7 @@ from dinomill.handles import PackageHandle
 from dinomill.serving.torchserve import client
 from dinomill.serving.torchserve.archive import BatchingConfig, build_archive
 from dinomill.serving.torchserve.properties import ServerConfig
+from dinomill.serving.torchserve.serve import unlike_package
 from dinomill.serving.torchserve.server import free_ports
 
 _SERVE = """
@@ -44,6 +45,14 @@ def package(backbone: Path, tmp_path: Path) -> Path:
         smoke={},
     ).save()
     return folder
+
+
+def test_settings_that_only_a_new_package_would_take_are_said(package: Path) -> None:
+    archive = package / "model_store" / "mill.mar"
+    assert unlike_package(archive, ServerConfig(threads=1)) == []
+    said = unlike_package(archive, ServerConfig(threads=1, normalise=True, max_megapixels=10))
+    assert len(said) == 2
+    assert "packaging.server.normalise is True, and the package was made with False" in said[1]
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])

@@ -30,7 +30,7 @@ from dinomill.config import Config
 from dinomill.errors import ConfigError, InputError
 from dinomill.serving.torchserve import handler
 from dinomill.serving.torchserve.carried import carried_files
-from dinomill.serving.torchserve.properties import ServerConfig, render_model_config
+from dinomill.serving.torchserve.properties import ServerConfig, baked_settings, render_model_config
 from dinomill.storage.atomic import atomic_file
 
 BACKBONE_FILES = ("config.json", "model.safetensors")
@@ -110,12 +110,7 @@ def _lay_out(backbone: Path, content: Path, batching: BatchingConfig, server: Se
         "maxBatchDelay": batching.max_delay_ms,
         "responseTimeout": batching.response_seconds,
         "startupTimeout": batching.startup_seconds,
-        "handler": {
-            "threads": server.threads,
-            "max_instances": batching.max_instances,
-            "max_pixels": round(server.max_megapixels * 1e6),
-            "normalise": server.normalise,
-        },
+        "handler": {"max_instances": batching.max_instances} | baked_settings(server),
     }
     (content.parent / "model-config.yaml").write_text(render_model_config(values), encoding="utf-8")
 

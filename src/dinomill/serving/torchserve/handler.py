@@ -48,7 +48,7 @@ class EmbeddingHandler:
         config = context.model_yaml_config or {}
         settings = config.get("handler", {})
         self.max_instances = int(settings.get("max_instances", 64))
-        max_pixels = int(settings.get("max_pixels", 40_000_000))
+        max_pixels = round(1e6 * float(settings.get("max_megapixels", 40)))
         # Pillow refuses twice this: for pictures within files, as in icons, whose size no header says.
         Image.MAX_IMAGE_PIXELS = max(1, max_pixels // 2)
         torch.set_num_threads(int(settings.get("threads", 1)))

@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from dinomill.config import Config
+from dinomill.serving.torchserve.logs import LOG_CONFIG
 
 # Java's regular expression over names of environment variables that workers never get.
 HIDDEN_VARIABLES = (
@@ -102,7 +103,7 @@ def render_properties(model: str, store: Path, config: ServerConfig, ports: Port
             "max_response_size": limit,
             "job_queue_size": config.queue,
             "limit_max_image_pixels": "true",
-            "vmargs": f"-Xmx{config.heap_mb}m -XX:+ExitOnOutOfMemoryError",
+            "vmargs": f"-Xmx{config.heap_mb}m -XX:+ExitOnOutOfMemoryError -Dlog4j.configurationFile={LOG_CONFIG}",
         }),
         ("Workers share the cores; `threads` in the archive's model-config.yaml is the other half of this.", {
             "default_workers_per_model": config.worker_count(),
@@ -116,6 +117,11 @@ def render_properties(model: str, store: Path, config: ServerConfig, ports: Port
     for comment, values in sections:
         lines += [f"# {comment}", *(f"{key}={value}" for key, value in values.items()), ""]
     return "\n".join(lines)
+
+
+def baked_settings(config: ServerConfig) -> dict[str, object]:
+    """What of it goes into the archive, for its handler."""
+    return {"threads": config.threads, "max_megapixels": config.max_megapixels, "normalise": config.normalise}
 
 
 def render_model_config(values: dict[str, object]) -> str:
