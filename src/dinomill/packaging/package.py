@@ -58,7 +58,7 @@ def package_model(registered: RegistrationHandle, curated: DatasetHandle, config
         properties = render_properties(model, Path(STORE), config.server, Ports())
         write_text(folder / "config.properties", properties)
         write_text(folder / LOG_CONFIG, render_log_config())
-        write_text(folder / "README.md", render_readme(model, registered, requirements))
+        write_text(folder / "README.md", render_readme(model, registered, requirements, config.server))
         expected = Predictor(registered.source, normalise=config.server.normalise)(images)
         figures = try_package(model, folder / STORE, expected, images, config)
         handle = PackageHandle(
