@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ CONFIG = PreprocessingConfig.square(28, (0.5,) * 3, (0.25,) * 3)
 SIX = PreprocessingConfig.square(28, (0.5,) * 6, (0.25,) * 6)
 
 
-def _tiff(array: np.ndarray[tuple[int, ...], np.dtype[np.generic]], **options: object) -> bytes:
+def _tiff(array: np.ndarray[tuple[int, ...], np.dtype[np.generic]], **options: Any) -> bytes:
     out = io.BytesIO()
     tifffile.imwrite(out, array, compression="zlib", **options)
     return out.getvalue()
@@ -29,7 +30,7 @@ def _npy(array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> bytes:
     return out.getvalue()
 
 
-def _picture(mode: str, form: str, **options: object) -> bytes:
+def _picture(mode: str, form: str, **options: Any) -> bytes:
     out = io.BytesIO()
     Image.new(mode, (1200, 1200)).save(out, form, **options)
     return out.getvalue()

@@ -28,11 +28,11 @@ from dinomill.models.hardware import has_fast_bf16
 from dinomill.models.pooling import pooled_dim
 from dinomill.storage.hashing import hash_json
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
-Dtype = Literal["float32", "bfloat16"]
 Item = TypeVar("Item")
 Made = TypeVar("Made")
+Dtype = Literal["float32", "bfloat16"]
 
 
 class Predictor:
@@ -78,12 +78,12 @@ class Predictor:
         self.preprocessing = self.features.preprocessing
         self.device = self.features.device
         self.dtype: Dtype = _fast(dtype, self.device)
-        self.batch_size = batch_size
-        self.pooling: Pooling = pooling or self.features.pooling
-        self.workers = workers
         self.normalise = normalise
         self.max_pixels = max_pixels
         self._decode = partial(preprocess_bytes, max_pixels=max_pixels)
+        self.batch_size = batch_size
+        self.pooling: Pooling = pooling or self.features.pooling
+        self.workers = workers
 
     @property
     def model(self) -> Backbone:
@@ -168,7 +168,7 @@ class Predictor:
         except InputError as error:
             failure = error
         except Exception as error:  # memory above all: a batch may take more than there is, one image rarely does
-            logger.warning("the network failed with %d images", len(inputs), exc_info=True)
+            log.warning("the network failed with %d images", len(inputs), exc_info=True)
             failure = InputError("The network failed with this image.", found=type(error).__name__)
         return [failure] if len(inputs) == 1 else [found for one in inputs for found in self._embed_some([one])]
 
@@ -223,9 +223,7 @@ class Predictor:
 def _fast(dtype: Dtype, device: torch.device) -> Dtype:
     """The precision to compute in: half only where the hardware has it."""
     if dtype == "bfloat16" and device.type in ("cpu", "cuda") and not has_fast_bf16(device):
-        logger.warning(
-            "This %s has no products in bfloat16 and would imitate them slowly: float32 is used.", device.type
-        )
+        log.warning("This %s has no products in bfloat16 and would imitate them slowly: float32 is used.", device.type)
         return "float32"
     return dtype
 
