@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import inspect
 import io
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -213,3 +214,13 @@ def test_a_picture_within_a_picture_is_limited_too(backbone: Path, photographs: 
     answers = served.handle(data, context)
     assert _statuses(context, 2) == [200, 400]
     assert "decompression_bomb" in answers[1]["error"]
+
+
+def test_an_answer_that_torchserve_would_not_send_is_refused(backbone: Path, photographs: list[bytes]) -> None:
+    data = [{"body": {"instances": [{"b64": _b64(photographs[0])}] * number}} for number in (3, 2)]
+    served, context = _served(backbone, data, max_request_mb=0.005)
+    answers = served.handle(data, context)
+    assert _statuses(context, 2) == [400, 200]
+    assert "at most 2" in answers[0]["error"]
+    # What TorchServe makes of an answer is not larger than was reckoned.
+    assert len(json.dumps(answers[1], indent=2)) < 0.005 * 2**20

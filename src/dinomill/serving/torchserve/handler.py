@@ -20,7 +20,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from dinomill.errors import DinomillError
+from dinomill.errors import DinomillError, InputError
 from dinomill.serving.budget import Budget
 from dinomill.serving.requests import Request, Unanswered, read_request
 
@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 _RESPONSE_SECONDS = 30.0
 _CHUNK_SECONDS = 2.0  # of one forward pass: after it is seen what time is left
 _LARGEST_CHUNK = 32
+_BYTES_A_VALUE = 32  # of an answer: the digits of a number, and the indentation that TorchServe writes before it
 
 
 class EmbeddingHandler:
@@ -61,6 +62,8 @@ class EmbeddingHandler:
             normalise=bool(settings.get("normalise", False)),
             max_pixels=max_pixels,
         )
+        answer = float(settings.get("max_request_mb", 8)) * 2**20
+        self.answered = max(1, int(answer / (_BYTES_A_VALUE * self.predictor.embed_dim)))
         rate = self._warm_up()
         self.predictor.batch_size = max(1, min(_LARGEST_CHUNK, int(rate * _CHUNK_SECONDS)))
         self.budget = Budget(float(config.get("responseTimeout", _RESPONSE_SECONDS)), rate)
@@ -92,11 +95,22 @@ class EmbeddingHandler:
         try:
             request = read_request(row, self.max_instances, _encoding(context, index))
             self.budget.require_possible(len(request.images))
+            self._require_answerable(len(request.images))
             return request
         except DinomillError as error:
             return error
         except Exception as error:  # whatever it is, it is this request's alone
             return _unexpected(error)
+
+    def _require_answerable(self, images: int) -> None:
+        """TorchServe drops a worker whose answer is larger than it may be, with the whole batch."""
+        if images > self.answered:
+            raise InputError(
+                "The answer would be larger than this server sends.",
+                found=f"{images} embeddings of {self.predictor.embed_dim:,} numbers",
+                expected=f"at most {self.answered} in one request",
+                action="split it into several requests, or raise packaging.server.max_request_mb",
+            )
 
     def _answer(self, requests: list[Request | DinomillError]) -> list[dict[str, Any] | DinomillError]:
         """All images of all requests in as few passes as they need; a bad one spoils its own request alone."""

@@ -121,7 +121,8 @@ def render_properties(model: str, store: Path, config: ServerConfig, ports: Port
 
 def baked_settings(config: ServerConfig) -> dict[str, object]:
     """What of it goes into the archive, for its handler."""
-    return {"threads": config.threads, "max_megapixels": config.max_megapixels, "normalise": config.normalise}
+    names = ("threads", "max_request_mb", "max_megapixels", "normalise")
+    return {name: getattr(config, name) for name in names}
 
 
 def render_model_config(values: dict[str, object]) -> str:
