@@ -46,7 +46,7 @@ def _context(backbone: Path, requests: int, **settings: Any) -> Context:
 
 def test_a_bad_request_does_not_harm_its_batch(backbone: Path, photographs: list[bytes]) -> None:
     instances = {"instances": [{"b64": _b64(image)} for image in photographs[1:3]]}
-    data = [{"body": photographs[0]}, {"body": b"garbage"}, {"body": instances}]
+    data: list[dict[str, Any]] = [{"body": photographs[0]}, {"body": b"garbage"}, {"body": instances}]
     context = _context(backbone, len(data))
     served = EmbeddingHandler()
     served.initialize(context)
@@ -99,7 +99,7 @@ def test_hostile_requests_harm_themselves_alone(backbone: Path, photographs: lis
         b"BM" + b"\xff" * 60,
         b"\x00",
     ]
-    data = [{"body": body} for body in (photographs[0], *hostile, photographs[1])]
+    data: list[dict[str, Any]] = [{"body": body} for body in (photographs[0], *hostile, photographs[1])]
     served, context = _served(backbone, data)
     answers = served.handle(data, context)
     assert _statuses(context, len(data)) == [200, *[400] * len(hostile), 200]
@@ -112,7 +112,7 @@ def test_hostile_requests_harm_themselves_alone(backbone: Path, photographs: lis
 def test_an_image_with_which_the_network_fails_does_so_alone(
     backbone: Path, photographs: list[bytes], fault: type[Exception]
 ) -> None:
-    data = [{"body": image} for image in photographs[:4]]
+    data: list[dict[str, Any]] = [{"body": image} for image in photographs[:4]]
     served, context = _served(backbone, data)
     marked = torch.from_numpy(preprocess_bytes(photographs[2], served.predictor.preprocessing))
 
@@ -137,7 +137,7 @@ def test_a_request_whose_reading_fails_does_so_alone(
         def get(self, *_: Any) -> Any:
             raise fault("in reading")
 
-    data = [{"body": photographs[0]}, Row(body=b"x"), {"body": photographs[1]}]
+    data: list[dict[str, Any]] = [{"body": photographs[0]}, Row(body=b"x"), {"body": photographs[1]}]
     served, context = _served(backbone, data)
     answers = served.handle(data, context)
     assert _statuses(context, 3) == [200, 500, 200]
@@ -147,7 +147,7 @@ def test_a_request_whose_reading_fails_does_so_alone(
 def test_a_call_ends_in_time_and_says_what_was_left(backbone: Path, photographs: list[bytes]) -> None:
     """Eight requests of 64 images were computed to the end, long after TorchServe had killed the worker."""
     many = {"body": {"instances": [{"b64": _b64(photographs[0])}] * 64}}
-    data = [many, many, {"body": photographs[0]}, {"body": photographs[1]}, many]
+    data: list[dict[str, Any]] = [many, many, {"body": photographs[0]}, {"body": photographs[1]}, many]
     served, context = _served(backbone, data, seconds=4, max_instances=64)
     served.predictor.batch_size = 4
 
@@ -173,7 +173,7 @@ def test_a_call_ends_in_time_and_says_what_was_left(backbone: Path, photographs:
 def test_large_images_are_refused_by_the_archives_own_limit(backbone: Path, photographs: list[bytes]) -> None:
     out = io.BytesIO()
     tifffile.imwrite(out, np.zeros((2000, 2000), np.float32), compression="zlib")
-    data = [{"body": photographs[0]}, {"body": out.getvalue()}]
+    data: list[dict[str, Any]] = [{"body": photographs[0]}, {"body": out.getvalue()}]
     served, context = _served(backbone, data, max_megapixels=1)
     answers = served.handle(data, context)
     assert _statuses(context, 2) == [200, 400]
@@ -184,7 +184,7 @@ def test_large_images_are_refused_by_the_archives_own_limit(backbone: Path, phot
 
 
 def test_embeddings_of_length_one_are_to_be_had(backbone: Path, photographs: list[bytes]) -> None:
-    data = [{"body": photographs[0]}]
+    data: list[dict[str, Any]] = [{"body": photographs[0]}]
     served, context = _served(backbone, data, normalise=True)
     vector = np.array(served.handle(data, context)[0]["embedding"])
     assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
@@ -193,7 +193,7 @@ def test_embeddings_of_length_one_are_to_be_had(backbone: Path, photographs: lis
 
 
 def test_a_compressed_body_is_known_by_its_header(backbone: Path, photographs: list[bytes]) -> None:
-    data = [{"body": photographs[0]}, {"body": b"\x78\x9c"}]
+    data: list[dict[str, Any]] = [{"body": photographs[0]}, {"body": b"\x78\x9c"}]
     served, context = _served(backbone, data)
     context.request_processor[1] = RequestProcessor({"Content-Encoding": "Deflate", "body": {"content-type": "x"}})
     answers = served.handle(data, context)
@@ -209,7 +209,7 @@ def test_a_picture_within_a_picture_is_limited_too(backbone: Path, photographs: 
     place = bytearray(out.getvalue()[:22])
     place[14:18] = len(inner.getvalue()).to_bytes(4, "little")
     icon = bytes(place) + inner.getvalue()
-    data = [{"body": photographs[0]}, {"body": icon}]
+    data: list[dict[str, Any]] = [{"body": photographs[0]}, {"body": icon}]
     served, context = _served(backbone, data, max_megapixels=4)
     answers = served.handle(data, context)
     assert _statuses(context, 2) == [200, 400]
@@ -217,7 +217,9 @@ def test_a_picture_within_a_picture_is_limited_too(backbone: Path, photographs: 
 
 
 def test_an_answer_that_torchserve_would_not_send_is_refused(backbone: Path, photographs: list[bytes]) -> None:
-    data = [{"body": {"instances": [{"b64": _b64(photographs[0])}] * number}} for number in (3, 2)]
+    data: list[dict[str, Any]] = [
+        {"body": {"instances": [{"b64": _b64(photographs[0])}] * number}} for number in (3, 2)
+    ]
     served, context = _served(backbone, data, max_request_mb=0.005)
     answers = served.handle(data, context)
     assert _statuses(context, 2) == [400, 200]
