@@ -61,7 +61,8 @@ def test_embeddings_are_those_of_the_model(folder: Path, images: list[bytes]) ->
     np.testing.assert_allclose(np.concatenate(list(both.stream(iter(images)))), expected, atol=1e-5)
 
 
-def test_bfloat16_is_close(folder: Path, images: list[bytes]) -> None:
+def test_bfloat16_is_close(folder: Path, images: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
     exact, half = Predictor(folder)(images), Predictor(folder, dtype="bfloat16")(images)
     cosine = (exact * half).sum(1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(half, axis=1)
     assert half.dtype == np.float32
@@ -160,6 +161,36 @@ def test_one_image_spoils_no_other(folder: Path, images: list[bytes]) -> None:
     assert reasons == {1: "not_an_image", 3: "empty", 5: "truncated"}
     good = [item for item in found if not isinstance(item, InputError)]
     np.testing.assert_allclose(np.stack(good), predictor(images[:3]), atol=1e-5)
+
+
+def test_normalised_embeddings_have_length_one_and_another_identity(folder: Path, images: list[bytes]) -> None:
+    for pooling, length in (("cls", None), ("cls+mean_patch", 2**0.5)):
+        plain, unit = (Predictor(folder, pooling=pooling, normalise=flag) for flag in (False, True))  # type: ignore[arg-type]
+        vectors = plain(images)
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        if length is not None:
+            np.testing.assert_allclose(lengths, length, atol=1e-5)
+        np.testing.assert_allclose(unit(images), vectors / lengths, atol=1e-5)
+        assert plain.identity != unit.identity
+    assert Predictor(folder).identity == Predictor(folder, max_pixels=5).identity
+
+
+def test_bfloat16_where_there_is_none_is_said_and_not_imitated(
+    folder: Path, images: list[bytes], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
+    predictor = Predictor(folder, dtype="bfloat16")
+    assert predictor.dtype == "float32"
+    assert "no products in bfloat16" in caplog.text
+    np.testing.assert_array_equal(predictor(images[:2]), Predictor(folder)(images[:2]))
+
+
+def test_a_limit_of_pixels_holds_for_every_way_of_asking(folder: Path, images: list[bytes]) -> None:
+    predictor = Predictor(folder, max_pixels=5_000)
+    for ask in (predictor, lambda some: list(predictor.stream(some))):
+        with pytest.raises(DecodeError, match="decompression_bomb"):
+            ask(images[:1])
+    assert isinstance(next(predictor.each(images[:1])), DecodeError)
 
 
 def test_embeddings_that_are_no_numbers_are_refused(folder: Path, images: list[bytes]) -> None:

@@ -19,10 +19,17 @@ def serve(
 ) -> None:
     """Serve the packaged model with TorchServe on 127.0.0.1. Ctrl-C ends it."""
     from dinomill.commands.project import enter_project, folder, result
+    from dinomill.layers import Layers
+    from dinomill.serving.torchserve.properties import ServerConfig
+    from dinomill.serving.torchserve.serve import DEFAULT_PORT
     from dinomill.serving.torchserve.serve import serve as serve_package
 
     enter_project()
-    serve_package(result("package", env), port=port, run=folder("work", env) / "serve")
+    said = Layers(env).parameters.get("packaging", {}).get("server", {})
+    config = ServerConfig.parse(said, where="packaging.server")
+    # A folder for each port: tokens and logs are one server's.
+    name = "serve" if port == DEFAULT_PORT else f"serve-{port}"
+    serve_package(result("package", env), port=port, run=folder("work", env) / name, config=config)
 
 
 @app.command(

@@ -182,7 +182,7 @@ def to_channels(
         if stored.shape[0] == channels:
             stored = np.moveaxis(stored, 0, 2)
         elif stored.shape[2] == 1 and channels == 3:
-            stored = np.repeat(stored, 3, axis=2)
+            return np.repeat(to_uint8(stored, value_range), 3, axis=2)
         elif stored.shape[2] == 3 and channels == 1:
             return np.asarray(Image.fromarray(to_uint8(stored, value_range)).convert("L"))[..., None]
         else:

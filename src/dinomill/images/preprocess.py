@@ -16,7 +16,8 @@ from pydantic import Field, model_validator
 from dinomill.arrays import Floats, Pixels
 from dinomill.config import Config
 from dinomill.images.channels import with_channels
-from dinomill.images.decode import decode_image
+from dinomill.images.decode import MAX_PIXELS, decode_image
+from dinomill.images.decoded_size import require_affordable
 
 SECTION = "preprocessing"
 _ELONGATED = 4  # long side over short side from which on only the centre is resized
@@ -137,12 +138,26 @@ def resized(pixels: Pixels, size: tuple[int, int], box: tuple[float, float, floa
     return np.stack([np.asarray(plane.resize(size, Image.Resampling.BICUBIC, box)) for plane in planes], axis=-1)
 
 
-def preprocess_bytes(data: bytes | memoryview, config: PreprocessingConfig) -> Floats:
+def preprocess_bytes(data: bytes | memoryview, config: PreprocessingConfig, max_pixels: int | None = None) -> Floats:
     """Decode an encoded image and preprocess it, ``[C, S, S]`` float32.
+
+    Args:
+        data: The file's bytes.
+        config: The model's settings.
+        max_pixels: Of colour; what decodes to more, counted in bytes, is refused before memory is taken for it. None:
+            the reader's own limit.
 
     Raises:
         DecodeError: When the bytes are no usable image.
     """
+    if max_pixels is not None:
+        require_affordable(data, config.channels, max_pixels)
     # A large JPEG is decoded at one of its built-in smaller scales: several times faster, and smoothed.
-    pixels = decode_image(data, channels=config.channels, min_side=config.resize, value_range=config.value_range)
+    pixels = decode_image(
+        data,
+        channels=config.channels,
+        min_side=config.resize,
+        value_range=config.value_range,
+        max_pixels=MAX_PIXELS if max_pixels is None else min(max_pixels, MAX_PIXELS),
+    )
     return preprocess(pixels, config)

@@ -3,6 +3,7 @@
 <output>/handle.json
 <output>/model_store/<model>.mar    the archive; carries the weights and the prediction code
 <output>/config.properties          a safe TorchServe configuration, for the package's folder as working directory
+<output>/log4j2.xml                 what TorchServe logs: rotating, without the content of requests
 <output>/requirements.txt           what a server needs to have installed
 <output>/README.md                  how to serve it and how to ask it
 """
@@ -18,6 +19,7 @@ from dinomill.handles import DatasetHandle, PackageHandle, RegistrationHandle
 from dinomill.packaging.config import PackagingConfig
 from dinomill.packaging.smoke import try_package
 from dinomill.serving.torchserve.archive import build_archive
+from dinomill.serving.torchserve.logs import LOG_CONFIG, render_log_config
 from dinomill.serving.torchserve.properties import Ports, render_properties
 from dinomill.serving.torchserve.readme import render_readme
 from dinomill.serving.torchserve.requirements import archive_requirements
@@ -49,14 +51,15 @@ def package_model(registered: RegistrationHandle, curated: DatasetHandle, config
             model=model,
             version=str(registered.version),
             batching=config.batching,
-            threads=config.server.threads,
+            server=config.server,
         )
         requirements = archive_requirements(archive)
         write_text(folder / "requirements.txt", "\n".join(requirements) + "\n")
         properties = render_properties(model, Path(STORE), config.server, Ports())
         write_text(folder / "config.properties", properties)
-        write_text(folder / "README.md", render_readme(model, registered, requirements))
-        expected = Predictor(registered.source)(images)
+        write_text(folder / LOG_CONFIG, render_log_config())
+        write_text(folder / "README.md", render_readme(model, registered, requirements, config.server))
+        expected = Predictor(registered.source, normalise=config.server.normalise)(images)
         figures = try_package(model, folder / STORE, expected, images, config)
         handle = PackageHandle(
             folder=config.output,

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
@@ -24,6 +25,7 @@ from dinomill.images.decode_error import DecodeError, Reason
 from dinomill.images.preprocess import PreprocessingConfig, preprocess, preprocess_bytes
 from dinomill.models.backbones import BACKBONES, Backbone
 from dinomill.models.config import Pooling
+from dinomill.models.hardware import has_fast_bf16
 from dinomill.models.pooling import pooled_dim
 from dinomill.storage.hashing import hash_json
 
@@ -31,6 +33,7 @@ log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
+Dtype = Literal["float32", "bfloat16"]
 
 
 class Predictor:
@@ -40,12 +43,17 @@ class Predictor:
         source: Any address that ``dinomill.features.open`` takes (an exported folder, official, Hugging Face or timm
             weights, ``models:/name@alias``, an ONNX file …), features, or a model (then with ``preprocessing``).
         device: Where to run: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        dtype: ``float32``, or ``bfloat16`` for products in half precision (embeddings stay float32).
+        dtype: ``float32``, or ``bfloat16`` for products in half precision (embeddings stay float32). Hardware that has
+            none computes in float32, which is said: imitated, it took seven times as long.
         batch_size: Images a forward pass.
         pooling: The class token, the mean of the patch tokens, or both side by side; by default what the model says.
+            Of both each is of length 1, hence the whole of length √2.
         preprocessing: Instead of the settings that the network comes with.
         image_size: Pixels, instead of the network's own; a whole number of patches.
         workers: Threads that decode the next batches while the network runs; 0 decodes in between.
+        normalise: Divide each embedding by its length, so that products are cosines.
+        max_pixels: Images of more pixels of colour, or of values that take as many bytes, are refused before memory is
+            taken for them. None: the readers' own limit.
 
     Raises:
         InputError: When there is no such network, or it has no preprocessing and none is given.
@@ -56,19 +64,24 @@ class Predictor:
         source: Path | str | Backbone | Features,
         *,
         device: str | torch.device = "cpu",
-        dtype: Literal["float32", "bfloat16"] = "float32",
+        dtype: Dtype = "float32",
         batch_size: int = 32,
         pooling: Pooling | None = None,
         preprocessing: PreprocessingConfig | None = None,
         image_size: int | None = None,
         workers: int = 0,
+        normalise: bool = False,
+        max_pixels: int | None = None,
     ) -> None:
         if pooling is not None and pooling not in get_args(Pooling):
             raise InputError(f"There is no pooling {pooling!r}.", expected=", ".join(get_args(Pooling)))
         self.features = _features(source, preprocessing, image_size).to(device)
         self.preprocessing = self.features.preprocessing
         self.device = self.features.device
-        self.dtype = dtype
+        self.dtype: Dtype = _fast(dtype, self.device)
+        self.normalise = normalise
+        self.max_pixels = max_pixels
+        self._decode = partial(preprocess_bytes, max_pixels=max_pixels)
         self.batch_size = batch_size
         self.pooling: Pooling = pooling or self.features.pooling
         self.workers = workers
@@ -91,8 +104,9 @@ class Predictor:
 
     @property
     def identity(self) -> str:
-        """Hash of all that makes its embeddings what they are: weights, preprocessing, pooling."""
-        return hash_json([self.features.identity, self.preprocessing.model_dump(mode="json"), self.pooling])
+        """Hash of all that makes its embeddings what they are: weights, preprocessing, pooling, length."""
+        made_of = [self.features.identity, self.preprocessing.model_dump(mode="json"), self.pooling]
+        return hash_json([*made_of, "normalised"] if self.normalise else made_of)
 
     @property
     def embed_dim(self) -> int:
@@ -106,7 +120,7 @@ class Predictor:
             DecodeError: When the bytes of an image are unusable.
             InputError: When the network gives what is no number.
         """
-        return self._collect(images, preprocess_bytes)
+        return self._collect(images, self._decode)
 
     def embed_pixels(self, images: Sequence[Pixels]) -> Floats:
         """Embed decoded images, each ``[H, W]`` or ``[H, W, C]``: ``[N, D]`` float32.
@@ -130,24 +144,39 @@ class Predictor:
 
     def _prepare_or_say(self, image: bytes, config: PreprocessingConfig) -> Floats | InputError:
         try:
-            return preprocess_bytes(image, config)
+            return self._decode(image, config)
         except InputError as error:
             return error
+        except MemoryError:
+            return DecodeError(Reason.DECOMPRESSION_BOMB, "there is not enough memory to decode it")
         except Exception as error:  # decoders raise what they like on damaged files
             return DecodeError(Reason.CORRUPT, f"{type(error).__name__}: {error}")
 
     def _batch_of_some(self, batch: list[Floats | InputError]) -> Iterator[Floats | InputError]:
         good = [item for item in batch if not isinstance(item, InputError)]
-        vectors = iter(self.embed_batch(torch.from_numpy(np.stack(good))).cpu().numpy() if good else ())
+        vectors = iter(self._embed_some(good))
         for item in batch:
             vector = item if isinstance(item, InputError) else next(vectors)
             if not isinstance(vector, InputError) and not np.isfinite(vector).all():
                 vector = _not_finite(self.features.description.address, 1)
             yield vector
 
+    def _embed_some(self, inputs: list[Floats]) -> list[Floats | InputError]:
+        """Embeddings of preprocessed images; one with which the network fails does so alone."""
+        if not inputs:
+            return []
+        try:
+            return list(self.embed_batch(torch.from_numpy(np.stack(inputs))).cpu().numpy())
+        except InputError as error:
+            failure = error
+        except Exception as error:  # memory above all: a batch may take more than there is, one image rarely does
+            log.warning("the network failed with %d images", len(inputs), exc_info=True)
+            failure = InputError("The network failed with this image.", found=type(error).__name__)
+        return [failure] if len(inputs) == 1 else [found for one in inputs for found in self._embed_some([one])]
+
     def stream(self, images: Iterable[bytes]) -> Iterator[Floats]:
         """Embed any number of encoded images, a batch ``[<= batch_size, D]`` at a time."""
-        return self._batches(images, preprocess_bytes)
+        return self._batches(images, self._decode)
 
     @torch.inference_mode()
     def embed_batch(self, batch: Tensor) -> Tensor:
@@ -159,7 +188,8 @@ class Predictor:
         self.features.require_fit(batch)
         batch = batch.to(self.device, non_blocking=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == "bfloat16"):
-            return self.features(batch).pooled(self.pooling).float()
+            vectors = self.features(batch).pooled(self.pooling).float()
+        return torch.nn.functional.normalize(vectors, dim=-1) if self.normalise else vectors
 
     def _collect(self, images: Sequence[Item], prepare: Callable[[Item, PreprocessingConfig], Floats]) -> Floats:
         batches = list(self._batches(images, prepare))
@@ -203,6 +233,14 @@ class Predictor:
             if not finite.all():
                 raise _not_finite(self.features.description.address, int((~finite).sum()))
             yield vectors
+
+
+def _fast(dtype: Dtype, device: torch.device) -> Dtype:
+    """The precision to compute in: half only where the hardware has it."""
+    if dtype == "bfloat16" and device.type in ("cpu", "cuda") and not has_fast_bf16(device):
+        log.warning("This %s has no products in bfloat16 and would imitate them slowly: float32 is used.", device.type)
+        return "float32"
+    return dtype
 
 
 def _not_finite(address: str, images: int) -> InputError:

@@ -12,6 +12,7 @@ import pytest
 from dinomill.errors import ConfigError, InputError
 from dinomill.serving.predictor import Predictor
 from dinomill.serving.torchserve.archive import BatchingConfig, build_archive
+from dinomill.serving.torchserve.properties import ServerConfig
 from dinomill.serving.torchserve.requirements import archive_requirements
 
 # Loads an unpacked archive as a worker does, where none of the packages that only the factory needs can be imported.
@@ -27,6 +28,7 @@ assert dinomill.__file__.startswith(folder), dinomill.__file__
 class Context:
     model_yaml_config = {"handler": {"threads": 1}}
     system_properties = {"model_dir": folder, "gpu_id": None}
+    def get_all_request_header(self, index): return {}
     def set_response_content_type(self, index, value): pass
     def set_response_status(self, **_): pass
 handler = EmbeddingHandler()
@@ -36,7 +38,12 @@ print(json.dumps(handler.handle([{"body": open(sys.argv[2], "rb").read()}], Cont
 
 
 def _build(backbone: Path, store: Path, **changes: object) -> Path:
-    arguments = {"model": "mill", "version": "3", "batching": BatchingConfig(), "threads": 1} | changes
+    arguments = {
+        "model": "mill",
+        "version": "3",
+        "batching": BatchingConfig(),
+        "server": ServerConfig(threads=1),
+    } | changes
     return build_archive(backbone, store, **arguments)  # type: ignore[arg-type]
 
 
@@ -57,6 +64,8 @@ def test_the_archive_is_whole_and_lean(backbone: Path, tmp_path: Path) -> None:
     assert manifest["model"]["modelVersion"] == "3"
     assert manifest["model"]["handler"] == "handler.py"
     assert "batchSize: 8" in settings
+    assert '"max_megapixels": 40.0' in settings
+    assert {"dinomill/serving/requests.py", "dinomill/serving/budget.py"} <= set(names)
     assert {"handler.py", "config.json", "dinomill/serving/predictor.py", "dinomill/errors.py"} <= set(names)
     areas = {name.split("/")[1] for name in names if name.startswith("dinomill/")}
     assert not areas & {"tracking", "curation", "training", "packaging", "execution"}
@@ -83,7 +92,7 @@ def test_a_server_without_the_factory_can_use_it(backbone: Path, tmp_path: Path,
 def test_requirements_are_few_and_pinned(backbone: Path, tmp_path: Path) -> None:
     lines = archive_requirements(_build(backbone, tmp_path))
     names = {line.split("==")[0].lower() for line in lines}
-    assert {"torch", "numpy", "torchserve", "pydantic", "safetensors"} <= names
+    assert {"torch", "numpy", "torchserve", "pydantic", "safetensors", "imagecodecs"} <= names
     assert not names & {"mlflow", "kedro", "dvc", "boto3", "pyarrow", "scikit-learn", "pandas", "ray"}
     assert all("==" in line and "+" not in line for line in lines)
 

@@ -2,54 +2,33 @@ from __future__ import annotations
 
 import base64
 import inspect
+import io
 import json
-from collections.abc import Mapping
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
+import torch
+from PIL import Image
 from ts.context import Context, RequestProcessor
 
-from dinomill.errors import InputError
+from dinomill.images.preprocess import preprocess_bytes
 from dinomill.serving.predictor import Predictor
 from dinomill.serving.torchserve import handler
-from dinomill.serving.torchserve.handler import EmbeddingHandler, read_request
+from dinomill.serving.torchserve.handler import EmbeddingHandler
+
+
+@pytest.fixture(autouse=True)
+def _limit_of_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The handler sets it for its whole process, which here is the tests'."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
 
 
 def _b64(data: bytes) -> str:
     return base64.b64encode(data).decode()
-
-
-def test_a_raw_body_is_one_image() -> None:
-    assert read_request({"body": b"\xff\xd8jpeg"}, 4) == ([b"\xff\xd8jpeg"], True)
-    assert read_request({"data": bytearray(b"png")}, 4) == ([b"png"], True)
-
-
-def test_json_instances_come_decoded_or_as_bytes() -> None:
-    payload = {"instances": [{"b64": _b64(b"one")}, {"b64": _b64(b"two")}]}
-    assert read_request({"body": payload}, 4) == ([b"one", b"two"], False)
-    assert read_request({"body": json.dumps(payload).encode()}, 4) == ([b"one", b"two"], False)
-
-
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        ({}, "neither"),
-        ({"body": b""}, "no body"),
-        ({"body": b'{"instances": '}, "JSON cannot be read"),
-        ({"body": {"instances": []}}, "neither"),
-        ({"body": {"images": []}}, "neither"),
-        ({"body": [1, 2]}, "neither"),
-        ({"body": {"instances": ["x"]}}, "Instance 0"),
-        ({"body": {"instances": [{"b64": _b64(b"ok")}, {"b64": "***"}]}}, "Instance 1"),
-        ({"body": {"instances": [{"b64": 5}]}}, "Instance 0"),
-        ({"body": {"instances": [{"b64": ""}] * 5}}, "too many"),
-    ],
-)
-def test_other_requests_are_refused_with_a_reason(row: Mapping[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        read_request(row, 4)
 
 
 def test_torchserve_finds_exactly_one_class() -> None:
@@ -57,8 +36,9 @@ def test_torchserve_finds_exactly_one_class() -> None:
     assert classes == [EmbeddingHandler]
 
 
-def _context(backbone: Path, requests: int) -> Context:
-    config = {"handler": {"threads": 1, "max_instances": 4}}
+def _context(backbone: Path, requests: int, **settings: Any) -> Context:
+    seconds = settings.pop("seconds", 30)
+    config = {"handler": {"threads": 1, "max_instances": 4} | settings, "responseTimeout": seconds}
     context = Context("mill", str(backbone), {}, requests, None, "0.12", True, None, config)
     context.request_processor = [RequestProcessor({}) for _ in range(requests)]
     return context
@@ -66,7 +46,7 @@ def _context(backbone: Path, requests: int) -> Context:
 
 def test_a_bad_request_does_not_harm_its_batch(backbone: Path, photographs: list[bytes]) -> None:
     instances = {"instances": [{"b64": _b64(image)} for image in photographs[1:3]]}
-    data = [{"body": photographs[0]}, {"body": b"garbage"}, {"body": instances}]
+    data: list[dict[str, Any]] = [{"body": photographs[0]}, {"body": b"garbage"}, {"body": instances}]
     context = _context(backbone, len(data))
     served = EmbeddingHandler()
     served.initialize(context)
@@ -89,3 +69,160 @@ def test_the_instance_that_is_no_image_is_named(backbone: Path, photographs: lis
     assert "JSON cannot be read" in answers[1]["error"]
     assert len(answers[2]["embedding"]) == 64
     assert [context.get_response_status(index)[0] for index in range(3)] == [400, 400, 200]
+
+
+def _served(backbone: Path, data: list[dict[str, Any]], **settings: Any) -> tuple[EmbeddingHandler, Context]:
+    context = _context(backbone, len(data), **settings)
+    served = EmbeddingHandler()
+    served.initialize(context)
+    return served, context
+
+
+def _statuses(context: Context, requests: int) -> list[int]:
+    return [context.get_response_status(index)[0] for index in range(requests)]
+
+
+def _array_file(shape: tuple[int, ...]) -> bytes:
+    out = io.BytesIO()
+    np.lib.format.write_array_header_1_0(out, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return out.getvalue() + bytes(64)
+
+
+def test_hostile_requests_harm_themselves_alone(backbone: Path, photographs: list[bytes]) -> None:
+    header = b"(" * 200 + b"-" * 9000 + b"1"  # Python's parser gives up at it: RecursionError or MemoryError
+    nested = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    hostile = [
+        b'{"instances": ' + b'{"a":' * 100_000,
+        _array_file((10**30, 10**30)),
+        _array_file((2**62, 2**62, 3)),
+        nested,
+        b"BM" + b"\xff" * 60,
+        b"\x00",
+    ]
+    data: list[dict[str, Any]] = [{"body": body} for body in (photographs[0], *hostile, photographs[1])]
+    served, context = _served(backbone, data)
+    answers = served.handle(data, context)
+    assert _statuses(context, len(data)) == [200, *[400] * len(hostile), 200]
+    expected = Predictor(backbone)(photographs[:2])
+    assert np.allclose([answers[0]["embedding"], answers[-1]["embedding"]], expected, atol=1e-5)
+    assert all(set(answer) == {"error"} for answer in answers[1:-1])
+
+
+@pytest.mark.parametrize("fault", [MemoryError, OverflowError, RecursionError, RuntimeError])
+def test_an_image_with_which_the_network_fails_does_so_alone(
+    backbone: Path, photographs: list[bytes], fault: type[Exception]
+) -> None:
+    data: list[dict[str, Any]] = [{"body": image} for image in photographs[:4]]
+    served, context = _served(backbone, data)
+    marked = torch.from_numpy(preprocess_bytes(photographs[2], served.predictor.preprocessing))
+
+    def fail(_module: object, inputs: tuple[torch.Tensor, ...]) -> None:
+        if any(torch.equal(image, marked) for image in inputs[0]):
+            raise fault("not this one")
+
+    served.predictor.model.patch_embed.register_forward_pre_hook(fail)
+    answers = served.handle(data, context)
+    assert _statuses(context, 4) == [200, 200, 400, 200]
+    assert "failed with this image" in answers[2]["error"]
+    expected = Predictor(backbone)(photographs[:4])
+    for index in (0, 1, 3):
+        assert np.allclose(answers[index]["embedding"], expected[index], atol=1e-5)
+
+
+@pytest.mark.parametrize("fault", [MemoryError, OverflowError, RecursionError, KeyError])
+def test_a_request_whose_reading_fails_does_so_alone(
+    backbone: Path, photographs: list[bytes], fault: type[Exception]
+) -> None:
+    class Row(dict[str, Any]):
+        def get(self, *_: Any) -> Any:
+            raise fault("in reading")
+
+    data: list[dict[str, Any]] = [{"body": photographs[0]}, Row(body=b"x"), {"body": photographs[1]}]
+    served, context = _served(backbone, data)
+    answers = served.handle(data, context)
+    assert _statuses(context, 3) == [200, 500, 200]
+    assert "in reading" not in answers[1]["error"]
+
+
+def test_a_call_ends_in_time_and_says_what_was_left(backbone: Path, photographs: list[bytes]) -> None:
+    """Eight requests of 64 images were computed to the end, long after TorchServe had killed the worker."""
+    many = {"body": {"instances": [{"b64": _b64(photographs[0])}] * 64}}
+    data: list[dict[str, Any]] = [many, many, {"body": photographs[0]}, {"body": photographs[1]}, many]
+    served, context = _served(backbone, data, seconds=4, max_instances=64)
+    served.predictor.batch_size = 4
+
+    def slow(_module: object, inputs: tuple[torch.Tensor, ...]) -> None:
+        time.sleep(0.15 * len(inputs[0]))
+
+    served.predictor.model.patch_embed.register_forward_pre_hook(slow)
+    start = time.monotonic()
+    answers = served.handle(data, context)
+    assert time.monotonic() - start < 4
+    assert _statuses(context, 5) == [503, 503, 200, 200, 503]
+    assert "busy" in answers[0]["error"]
+    assert len(answers[2]["embedding"]) == len(answers[3]["embedding"]) == 64
+    # From then on it knows: nothing large is begun beside small ones.
+    for _ in range(2):
+        served.handle([{"body": photographs[0]}], context)
+    start = time.monotonic()
+    served.handle(data, context)
+    assert _statuses(context, 5)[2:4] == [200, 200]
+    assert time.monotonic() - start < 4
+
+
+def test_large_images_are_refused_by_the_archives_own_limit(backbone: Path, photographs: list[bytes]) -> None:
+    out = io.BytesIO()
+    tifffile.imwrite(out, np.zeros((2000, 2000), np.float32), compression="zlib")
+    data: list[dict[str, Any]] = [{"body": photographs[0]}, {"body": out.getvalue()}]
+    served, context = _served(backbone, data, max_megapixels=1)
+    answers = served.handle(data, context)
+    assert _statuses(context, 2) == [200, 400]
+    assert "2,000×2,000 pixels" in answers[1]["error"]
+    served, context = _served(backbone, data)
+    served.handle(data, context)
+    assert _statuses(context, 2) == [200, 200]
+
+
+def test_embeddings_of_length_one_are_to_be_had(backbone: Path, photographs: list[bytes]) -> None:
+    data: list[dict[str, Any]] = [{"body": photographs[0]}]
+    served, context = _served(backbone, data, normalise=True)
+    vector = np.array(served.handle(data, context)[0]["embedding"])
+    assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
+    plain = Predictor(backbone)(photographs[:1])[0]
+    assert np.allclose(vector, plain / np.linalg.norm(plain), atol=1e-5)
+
+
+def test_a_compressed_body_is_known_by_its_header(backbone: Path, photographs: list[bytes]) -> None:
+    data: list[dict[str, Any]] = [{"body": photographs[0]}, {"body": b"\x78\x9c"}]
+    served, context = _served(backbone, data)
+    context.request_processor[1] = RequestProcessor({"Content-Encoding": "Deflate", "body": {"content-type": "x"}})
+    answers = served.handle(data, context)
+    assert _statuses(context, 2) == [200, 400]
+    assert "compressed" in answers[1]["error"]
+
+
+def test_a_picture_within_a_picture_is_limited_too(backbone: Path, photographs: list[bytes]) -> None:
+    """An icon's list of sizes says 16 × 16; what it holds is a picture of its own."""
+    inner, out = io.BytesIO(), io.BytesIO()
+    Image.new("RGB", (3000, 3000)).save(inner, "PNG")
+    Image.new("RGB", (16, 16)).save(out, "ICO", sizes=[(16, 16)])
+    place = bytearray(out.getvalue()[:22])
+    place[14:18] = len(inner.getvalue()).to_bytes(4, "little")
+    icon = bytes(place) + inner.getvalue()
+    data: list[dict[str, Any]] = [{"body": photographs[0]}, {"body": icon}]
+    served, context = _served(backbone, data, max_megapixels=4)
+    answers = served.handle(data, context)
+    assert _statuses(context, 2) == [200, 400]
+    assert "decompression_bomb" in answers[1]["error"]
+
+
+def test_an_answer_that_torchserve_would_not_send_is_refused(backbone: Path, photographs: list[bytes]) -> None:
+    data: list[dict[str, Any]] = [
+        {"body": {"instances": [{"b64": _b64(photographs[0])}] * number}} for number in (3, 2)
+    ]
+    served, context = _served(backbone, data, max_request_mb=0.005)
+    answers = served.handle(data, context)
+    assert _statuses(context, 2) == [400, 200]
+    assert "at most 2" in answers[0]["error"]
+    # What TorchServe makes of an answer is not larger than was reckoned.
+    assert len(json.dumps(answers[1], indent=2)) < 0.005 * 2**20

@@ -26,9 +26,21 @@ time.sleep(120)
 def _start(folder: Path, *extra: str) -> tuple[subprocess.Popen[bytes], list[psutil.Process]]:
     script, pids = folder / "server.py", folder / "pids"
     (folder / "scratch").mkdir()
+    (folder / "keys").write_text("secret")
     script.write_text(_SERVER)
     process = subprocess.Popen(
-        [sys.executable, "-I", leash.__file__, str(folder / "scratch"), sys.executable, str(script), str(pids), *extra],
+        [
+            sys.executable,
+            "-I",
+            leash.__file__,
+            str(folder / "scratch"),
+            str(folder / "keys"),
+            "--",
+            sys.executable,
+            str(script),
+            str(pids),
+            *extra,
+        ],
         stdin=subprocess.PIPE,
     )
     deadline = time.monotonic() + 20
@@ -44,6 +56,27 @@ def test_the_server_and_its_workers_end_with_the_input(tmp_path: Path) -> None:
     process.stdin.close()
     assert process.wait(20) == 0
     assert not (tmp_path / "scratch").exists()
+    assert not (tmp_path / "keys").exists()
+    assert not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in servers)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux ends a process with its parent; others do not")
+def test_the_server_ends_when_the_leash_is_killed(tmp_path: Path) -> None:
+    process, servers = _start(tmp_path)
+    process.kill()
+    process.wait(20)
+    gone, _ = psutil.wait_procs(servers[:1], timeout=10)
+    assert gone
+    for one in servers[1:]:  # TorchServe's workers end when it does; this one knows nothing of it
+        one.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_leash_that_is_told_to_end_cleans_up(tmp_path: Path, number: signal.Signals) -> None:
+    process, servers = _start(tmp_path)
+    process.send_signal(number)
+    assert process.wait(20) == 0
+    assert not (tmp_path / "keys").exists()
     assert not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in servers)
 
 
@@ -60,7 +93,7 @@ def test_ctrl_c_in_the_terminal_does_not_cut_the_leash(tmp_path: Path) -> None:
 
 def test_the_servers_own_end_gives_its_status(tmp_path: Path) -> None:
     process = subprocess.run(
-        [sys.executable, "-I", leash.__file__, str(tmp_path), sys.executable, "-c", "raise SystemExit(7)"],
+        [sys.executable, "-I", leash.__file__, "--", sys.executable, "-c", "raise SystemExit(7)"],
         stdin=subprocess.PIPE,
         timeout=20,
         check=False,

@@ -12,6 +12,8 @@ import pytest
 from dinomill.handles import PackageHandle
 from dinomill.serving.torchserve import client
 from dinomill.serving.torchserve.archive import BatchingConfig, build_archive
+from dinomill.serving.torchserve.properties import ServerConfig
+from dinomill.serving.torchserve.serve import unlike_package
 from dinomill.serving.torchserve.server import free_ports
 
 _SERVE = """
@@ -29,7 +31,9 @@ serve(Path(sys.argv[1]), port=int(sys.argv[2]), run=Path(sys.argv[3]), config=co
 def package(backbone: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "package"
     store = folder / "model_store"
-    archive = build_archive(backbone, store, model="mill", version="3", batching=BatchingConfig(), threads=1)
+    archive = build_archive(
+        backbone, store, model="mill", version="3", batching=BatchingConfig(), server=ServerConfig(threads=1)
+    )
     PackageHandle(
         folder=folder,
         made_of="",
@@ -41,6 +45,14 @@ def package(backbone: Path, tmp_path: Path) -> Path:
         smoke={},
     ).save()
     return folder
+
+
+def test_settings_that_only_a_new_package_would_take_are_said(package: Path) -> None:
+    archive = package / "model_store" / "mill.mar"
+    assert unlike_package(archive, ServerConfig(threads=1)) == []
+    said = unlike_package(archive, ServerConfig(threads=1, normalise=True, max_megapixels=10))
+    assert len(said) == 2
+    assert "packaging.server.normalise is True, and the package was made with False" in said[1]
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])

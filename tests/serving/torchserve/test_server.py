@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,9 @@ ONE_WORKER = ServerConfig(workers=1, threads=1, max_request_mb=1)
 @pytest.fixture(scope="module")
 def store(backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("store")
-    build_archive(backbone, folder, model="mill", version="3", batching=BatchingConfig(max_instances=4), threads=1)
+    build_archive(
+        backbone, folder, model="mill", version="3", batching=BatchingConfig(max_instances=4), server=ONE_WORKER
+    )
     return folder
 
 
@@ -45,6 +48,10 @@ def server(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[To
 def _post(server: TorchServe, body: bytes, **options: str) -> client.Answer:
     options = {"token": server.token()} | options
     return client.request("POST", server.ports.inference, "/predictions/mill", body=body, **options)  # type: ignore[arg-type]
+
+
+def _type(content_type: str | None) -> dict[str, str]:
+    return {} if content_type is None else {"content_type": content_type}
 
 
 def test_it_embeds_as_the_model_does(server: TorchServe, backbone: Path, photographs: list[bytes]) -> None:
@@ -102,6 +109,42 @@ def test_secrets_stay_outside(server: TorchServe) -> None:
         assert "MLFLOW_TRACKING_PASSWORD" not in process.environ()
 
 
+def test_nested_json_harms_no_other_request(server: TorchServe, photographs: list[bytes]) -> None:
+    """TorchServe's worker would decode JSON itself; it is told not to, and the handler does, request by request."""
+    deep = b'{"instances": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    bodies = [(photographs[0], None), (deep, "application/json")] * 8
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda one: _post(server, one[0], **_type(one[1])), bodies))
+    assert [answer.status for answer in answers] == [200, 400] * 8
+    assert all("nested too deeply" in answer.message() for answer in answers[1::2])
+    assert "Failed json decoding" not in server.console.read_text()
+
+
+def test_a_form_is_refused_and_not_written_down(server: TorchServe, photographs: list[bytes]) -> None:
+    form = "application/x-www-form-urlencoded"
+    read = _post(server, b"my=secret-one", **_type(form))
+    assert read.status == 400
+    assert "sent as a form" in read.message()
+    assert "secret-one" not in read.message()
+    for body in (b"secret-two%zz", photographs[0]):  # no form at all: Java's own error, for who sent it
+        assert 400 <= _post(server, body, **_type(form)).status <= 500
+    written = "".join(file.read_text(errors="replace") for file in (server.run / "logs").iterdir())
+    assert "secret-one" not in written
+    assert "secret-two" not in written
+    assert "Bad string" not in written
+    assert _post(server, photographs[0]).status == 200
+
+
+def test_logs_rotate_and_requests_are_in_one_of_them(server: TorchServe, photographs: list[bytes]) -> None:
+    _post(server, photographs[0])
+    names = {file.name for file in (server.run / "logs").iterdir()}
+    assert names == {"console.log", "access.log", "start.log"}
+    assert "/predictions/mill" in (server.run / "logs" / "access.log").read_text()
+    assert "embedding model ready" in server.console.read_text()
+    settings = (server.run / "log4j2.xml").read_text()
+    assert settings.count('SizeBasedTriggeringPolicy size="16 MB"') == settings.count("<RollingFile") == 2
+
+
 def test_metrics_are_in_prometheus_format(server: TorchServe) -> None:
     answer = client.request("GET", server.ports.metrics, "/metrics")
     assert answer.status == 200
@@ -128,7 +171,9 @@ def test_a_model_that_cannot_be_loaded_fails_soon_and_shows_why(backbone: Path, 
     broken.mkdir()
     (broken / "config.json").write_text((backbone / "config.json").read_text())
     (broken / "model.safetensors").write_bytes(b"cut off")
-    build_archive(broken, tmp_path / "store", model="mill", version="1", batching=BatchingConfig(), threads=1)
+    build_archive(
+        broken, tmp_path / "store", model="mill", version="1", batching=BatchingConfig(), server=ServerConfig(threads=1)
+    )
     start = time.monotonic()
     with (
         pytest.raises(MachineError) as caught,
@@ -138,6 +183,20 @@ def test_a_model_that_cannot_be_loaded_fails_soon_and_shows_why(backbone: Path, 
     assert "safetensors" in str(caught.value)
     assert time.monotonic() - start < 100
     assert (tmp_path / "run" / "logs" / "console.log").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux ends a process with its parent; others do not")
+def test_nothing_is_left_when_the_leash_is_killed(store: Path, tmp_path: Path) -> None:
+    with TorchServe("mill", store, tmp_path / "run", ONE_WORKER, free_ports()) as running:
+        running.wait_ready(120)
+        leash = psutil.Process(running._process.pid)  # type: ignore[union-attr]
+        family = leash.children(recursive=True)
+        assert len(family) >= 2  # Java, a worker
+        leash.kill()
+        _, alive = psutil.wait_procs(family, timeout=40)
+        assert not [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
+        assert not running.running()
+    assert not (tmp_path / "run" / client.KEY_FILE).exists()
 
 
 _STARTER = """
@@ -163,3 +222,4 @@ def test_nothing_is_left_when_the_starter_is_killed(store: Path, tmp_path: Path)
         starter.send_signal(signal.SIGKILL)
     _, alive = psutil.wait_procs(family, timeout=30)
     assert not [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
+    assert not (tmp_path / "run" / client.KEY_FILE).exists()

@@ -30,7 +30,7 @@ from dinomill.config import Config
 from dinomill.errors import ConfigError, InputError
 from dinomill.serving.torchserve import handler
 from dinomill.serving.torchserve.carried import carried_files
-from dinomill.serving.torchserve.properties import render_model_config
+from dinomill.serving.torchserve.properties import ServerConfig, baked_settings, render_model_config
 from dinomill.storage.atomic import atomic_file
 
 BACKBONE_FILES = ("config.json", "model.safetensors")
@@ -51,7 +51,13 @@ class BatchingConfig(Config):
 
 
 def build_archive(
-    backbone: Path, store: Path, *, model: str, version: str, batching: BatchingConfig, threads: int
+    backbone: Path,
+    store: Path,
+    *,
+    model: str,
+    version: str,
+    batching: BatchingConfig,
+    server: ServerConfig,
 ) -> Path:
     """Write ``<store>/<model>.mar`` atomically.
 
@@ -61,7 +67,7 @@ def build_archive(
         model: The name under which it is served.
         version: The model's version, as TorchServe shows it.
         batching: What is baked in.
-        threads: CPU threads of a worker.
+        server: Of which the threads of a worker, the size of images and the length of embeddings are baked in, too.
 
     Raises:
         ConfigError: When the name is not one that TorchServe takes.
@@ -83,14 +89,14 @@ def build_archive(
     target = store / f"{model}.mar"
     with tempfile.TemporaryDirectory(prefix="dinomill-mar-") as name:
         folder = Path(name)
-        _lay_out(backbone, folder / "content", batching, threads)
+        _lay_out(backbone, folder / "content", batching, server)
         made = _run_archiver(folder, model, version)
         with atomic_file(target) as temporary:
             _normalise(made, temporary)
     return target
 
 
-def _lay_out(backbone: Path, content: Path, batching: BatchingConfig, threads: int) -> None:
+def _lay_out(backbone: Path, content: Path, batching: BatchingConfig, server: ServerConfig) -> None:
     """The extra files of the archive."""
     package = Path(dinomill.__file__).parent
     for relative in carried_files():
@@ -104,7 +110,7 @@ def _lay_out(backbone: Path, content: Path, batching: BatchingConfig, threads: i
         "maxBatchDelay": batching.max_delay_ms,
         "responseTimeout": batching.response_seconds,
         "startupTimeout": batching.startup_seconds,
-        "handler": {"threads": threads, "max_instances": batching.max_instances},
+        "handler": {"max_instances": batching.max_instances} | baked_settings(server),
     }
     (content.parent / "model-config.yaml").write_text(render_model_config(values), encoding="utf-8")
 

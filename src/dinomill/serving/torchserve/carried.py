@@ -9,7 +9,7 @@ from pathlib import Path
 import dinomill
 
 _ROOT = Path(dinomill.__file__).parent
-_ENTRY = "dinomill.serving.predictor"
+_ENTRY = _ROOT / "serving" / "torchserve" / "handler.py"
 # Prediction needs nothing above these layers. What they import lazily from elsewhere (the model registry, a bucket)
 # is for loading by address, and an archive has its weights in it.
 _LAYERS = ("serving", "features", "models", "images", "storage", "config", "errors", "arrays", "no_telemetry")
@@ -21,9 +21,9 @@ _NOT_NEEDED = (
 
 
 def carried_files() -> list[Path]:
-    """The library's files that ``dinomill.serving.predictor`` reaches: sorted, relative to ``dinomill``'s folder."""
+    """The library's files that the handler reaches: sorted, relative to ``dinomill``'s folder."""
     seen: set[Path] = set()
-    waiting = [_ENTRY]
+    waiting = imported_modules(_ENTRY.read_text(encoding="utf-8"))
     while waiting:
         for path in _files(waiting.pop()):
             if path not in seen:

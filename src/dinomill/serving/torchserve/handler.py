@@ -8,46 +8,66 @@ Requests (the body of ``POST /predictions/<model>``) and their answers:
     an encoded image                          {"embedding": [...]}
     {"instances": [{"b64": "…"}, …]}          {"embeddings": [[...], …]}, in the order of the instances
 
-A request that is not understood is answered with 400 and ``{"error": "…"}``; the other requests of its batch are not
-affected.
+A request that is not understood is answered with 400 and ``{"error": "…"}``, one for which there was no time with 503;
+the other requests of its batch are not affected, whatever goes wrong.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 import logging
-from collections.abc import Iterator, Mapping
+import time
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from dinomill.errors import DinomillError, InputError
+from dinomill.serving.budget import Budget
+from dinomill.serving.requests import Request, Unanswered, read_request
 
 logger = logging.getLogger(__name__)
+
+_RESPONSE_SECONDS = 30.0
+_CHUNK_SECONDS = 2.0  # of one forward pass: after it is seen what time is left
+_LARGEST_CHUNK = 32
+_BYTES_A_VALUE = 32  # of an answer: the digits of a number, and the indentation that TorchServe writes before it
 
 
 class EmbeddingHandler:
     """Runs a :class:`dinomill.serving.predictor.Predictor` for TorchServe."""
 
     def initialize(self, context: Any) -> None:
-        """Load the backbone that lies beside this file.
+        """Load the backbone that lies beside this file, and measure what the machine does with it.
 
         Args:
             context: TorchServe's context: the archive's folder, the GPU of this worker, ``model-config.yaml``.
         """
         import torch
+        from PIL import Image
 
         from dinomill.serving.predictor import Predictor
 
-        settings = (context.model_yaml_config or {}).get("handler", {})
+        config = context.model_yaml_config or {}
+        settings = config.get("handler", {})
         self.max_instances = int(settings.get("max_instances", 64))
+        max_pixels = round(1e6 * float(settings.get("max_megapixels", 40)))
+        # Pillow refuses twice this: for pictures within files, as in icons, whose size no header says.
+        Image.MAX_IMAGE_PIXELS = max(1, max_pixels // 2)
         torch.set_num_threads(int(settings.get("threads", 1)))
         properties = context.system_properties
         gpu = properties.get("gpu_id")
         device = f"cuda:{gpu}" if torch.cuda.is_available() and gpu is not None else "cpu"
-        self.predictor = Predictor(Path(properties["model_dir"]), device=device)
-        logger.info("embedding model ready on %s", device)
+        self.predictor = Predictor(
+            Path(properties["model_dir"]),
+            device=device,
+            normalise=bool(settings.get("normalise", False)),
+            max_pixels=max_pixels,
+        )
+        answer = float(settings.get("max_request_mb", 8)) * 2**20
+        self.answered = max(1, int(answer / (_BYTES_A_VALUE * self.predictor.embed_dim)))
+        rate = self._warm_up()
+        self.predictor.batch_size = max(1, min(_LARGEST_CHUNK, int(rate * _CHUNK_SECONDS)))
+        self.budget = Budget(float(config.get("responseTimeout", _RESPONSE_SECONDS)), rate)
+        logger.info("embedding model ready on %s, some %.1f images a second", device, rate)
 
     def handle(self, data: list[dict[str, Any]], context: Any) -> list[dict[str, Any]]:
         """Answer a batch of requests.
@@ -59,85 +79,103 @@ class EmbeddingHandler:
         Returns:
             One JSON-ready answer a request, in order.
         """
-        answers = self._answer(data)
-        for index, answer in enumerate(answers):
+        answers = []
+        for index, found in enumerate(
+            self._answer([self._read(index, row, context) for index, row in enumerate(data)])
+        ):
             context.set_response_content_type(index, "application/json")
-            if "error" in answer:
-                context.set_response_status(code=400, phrase="Bad Request", idx=index)
+            if isinstance(found, DinomillError):
+                status = getattr(found, "status", 400)
+                phrase = {400: "Bad Request", 503: "Service Unavailable"}.get(status, "Internal Server Error")
+                context.set_response_status(code=status, phrase=phrase, idx=index)
+            answers.append({"error": str(found)} if isinstance(found, DinomillError) else found)
         return answers
 
-    def _answer(self, data: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """All images of all requests in as few passes as they need; a bad one spoils its own request alone."""
-        requests = [self._read(row) for row in data]
-        images = [image for request in requests if not isinstance(request, DinomillError) for image in request[0]]
-        vectors = self.predictor.each(images)
-        return [self._one_answer(request, vectors) for request in requests]
-
-    def _read(self, row: dict[str, Any]) -> tuple[list[bytes], bool] | DinomillError:
+    def _read(self, index: int, row: dict[str, Any], context: Any) -> Request | DinomillError:
         try:
-            return read_request(row, self.max_instances)
+            request = read_request(row, self.max_instances, _encoding(context, index))
+            self.budget.require_possible(len(request.images))
+            self._require_answerable(len(request.images))
+            return request
         except DinomillError as error:
             return error
+        except Exception as error:  # whatever it is, it is this request's alone
+            return _unexpected(error)
 
-    def _one_answer(self, request: tuple[list[bytes], bool] | DinomillError, vectors: Iterator[Any]) -> dict[str, Any]:
-        if isinstance(request, DinomillError):
-            return {"error": str(request)}
-        images, single = request
-        mine = [next(vectors) for _ in images]
-        bad = [(number, vector) for number, vector in enumerate(mine) if isinstance(vector, DinomillError)]
+    def _require_answerable(self, images: int) -> None:
+        """TorchServe drops a worker whose answer is larger than it may be, with the whole batch."""
+        if images > self.answered:
+            raise InputError(
+                "The answer would be larger than this server sends.",
+                found=f"{images} embeddings of {self.predictor.embed_dim:,} numbers",
+                expected=f"at most {self.answered} in one request",
+                action="split it into several requests, or raise packaging.server.max_request_mb",
+            )
+
+    def _answer(self, requests: list[Request | DinomillError]) -> list[dict[str, Any] | DinomillError]:
+        """All images of all requests in as few passes as they need; a bad one spoils its own request alone."""
+        counts = {number: len(one.images) for number, one in enumerate(requests) if isinstance(one, Request)}
+        order = self.budget.admit(counts)
+        asked = [one for number in order if isinstance(one := requests[number], Request)]
+        try:
+            vectors = self._vectors(asked)
+        except Exception:
+            logger.warning("the batch failed; each request is tried alone", exc_info=True)
+            vectors = [self._alone(request) for request in asked]
+        done = dict(zip(order, vectors, strict=True))
+        self.budget.learn(sum(len(found) for found in vectors))
+        answers: list[dict[str, Any] | DinomillError] = []
+        for number, request in enumerate(requests):
+            if isinstance(request, Request):
+                answers.append(self._one_answer(request, done.get(number, [])))
+            else:
+                answers.append(request)
+        return answers
+
+    def _vectors(self, requests: list[Request]) -> list[list[Any]]:
+        """For each request its embeddings or errors, fewer than it has images where time was up."""
+        images = chain.from_iterable(request.images for request in requests)
+        vectors = self.predictor.each(self.budget.in_time(images))
+        return [list(islice(vectors, len(request.images))) for request in requests]
+
+    def _alone(self, request: Request) -> list[Any]:
+        try:
+            return self._vectors([request])[0]
+        except Exception as error:
+            return [_unexpected(error)] * len(request.images)
+
+    def _one_answer(self, request: Request, vectors: list[Any]) -> dict[str, Any] | DinomillError:
+        bad = [(number, vector) for number, vector in enumerate(vectors) if isinstance(vector, DinomillError)]
         if bad:
             number, error = bad[0]
-            return {"error": str(error) if single else f"Instance {number}: {error}"}
-        found = [vector.tolist() for vector in mine]
-        return {"embedding": found[0]} if single else {"embeddings": found}
+            if request.single or isinstance(error, Unanswered):
+                return error
+            return DinomillError(f"Instance {number}: {error}")
+        if len(vectors) < len(request.images):
+            return self.budget.refusal(len(request.images))
+        found = [vector.tolist() for vector in vectors]
+        return {"embedding": found[0]} if request.single else {"embeddings": found}
+
+    def _warm_up(self) -> float:
+        """Images a second of the network alone; the first pass, which is slow, is over then."""
+        import torch
+
+        config = self.predictor.preprocessing
+        batch = torch.zeros(2, config.channels, config.image_size, config.image_size)
+        self.predictor.embed_batch(batch[:1]).cpu()
+        start = time.monotonic()
+        self.predictor.embed_batch(batch).cpu()
+        return len(batch) / max(time.monotonic() - start, 1e-4)
 
 
-def read_request(row: Mapping[str, Any], max_instances: int) -> tuple[list[bytes], bool]:
-    """The encoded images of a request, and whether it was a single raw image.
-
-    Args:
-        row: What TorchServe hands over: bytes for a raw body, a decoded mapping for ``application/json``.
-        max_instances: How many images a request may carry.
-
-    Raises:
-        InputError: When the request has neither form.
-    """
-    body = row.get("body", row.get("data"))
-    if isinstance(body, (bytes, bytearray)):
-        if body.lstrip()[:1] != b"{":
-            if not body:
-                raise InputError("The request has no body.", expected="an encoded image or JSON instances")
-            return [bytes(body)], True
-        body = _decode_json(bytes(body))
-    instances = body.get("instances") if isinstance(body, Mapping) else None
-    if not isinstance(instances, list) or not instances:
-        raise InputError(
-            "The request is neither an encoded image nor JSON instances.",
-            expected='an image file as the body, or {"instances": [{"b64": "<base64 of an image file>"}]}',
-        )
-    if len(instances) > max_instances:
-        raise InputError(
-            "The request has too many instances.",
-            found=str(len(instances)),
-            expected=f"at most {max_instances}",
-            action="split it into several requests",
-        )
-    return [_decode_instance(number, instance) for number, instance in enumerate(instances)], False
+def _encoding(context: Any, index: int) -> str | None:
+    """The request's ``Content-Encoding``; names of headers are written as the client likes."""
+    headers = context.get_all_request_header(index) or {}
+    return next(
+        (str(value).strip().lower() for name, value in headers.items() if name.lower() == "content-encoding"), None
+    )
 
 
-def _decode_json(body: bytes) -> Any:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise InputError("The request's JSON cannot be read.", found=str(error)) from None
-
-
-def _decode_instance(number: int, instance: Any) -> bytes:
-    try:
-        return base64.b64decode(instance["b64"], validate=True)
-    except (KeyError, TypeError, ValueError, binascii.Error) as error:
-        raise InputError(
-            f"Instance {number} cannot be read.",
-            found=f"{type(error).__name__}: {error}",
-            expected='{"b64": "<base64 of an image file>"}',
-        ) from None
+def _unexpected(error: Exception) -> Unanswered:
+    logger.error("a request failed unexpectedly", exc_info=error)
+    return Unanswered("The request could not be answered.", 500, found=type(error).__name__)

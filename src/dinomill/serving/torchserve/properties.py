@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from dinomill.config import Config
+from dinomill.serving.torchserve.logs import LOG_CONFIG
 
 # Java's regular expression over names of environment variables that workers never get.
 HIDDEN_VARIABLES = (
@@ -28,6 +29,12 @@ class ServerConfig(Config):
         default=0, ge=0, description="worker processes of some 600 MB each; 0: cores over `threads`, at most 4"
     )
     max_request_mb: int = Field(default=8, ge=1, le=512, description="largest request and response in MB")
+    max_megapixels: float = Field(
+        default=40.0,
+        gt=0,
+        description="largest image in millions of pixels of colour; others by the bytes of their values, at 4 a pixel",
+    )
+    normalise: bool = Field(default=False, description="divide each embedding by its length")
     queue: int = Field(default=32, ge=1, description="requests that wait before more are refused with 503")
     heap_mb: int = Field(default=512, ge=128, description="memory of the Java front end in MB; the queue lives in it")
     token_minutes: float = Field(default=60.0, gt=0, description="life of an inference or management token in minutes")
@@ -85,6 +92,9 @@ def render_properties(model: str, store: Path, config: ServerConfig, ports: Port
             "install_py_dep_per_model": "false",
             "enable_envvars_config": "false",
         }),
+        ("Bodies reach the handler as bytes: it decodes JSON itself, for each request on its own.", {
+            "decode_input_request": "false",
+        }),
         ("Environment variables that workers do not get, as a Java regular expression.", {
             "blacklist_env_vars": HIDDEN_VARIABLES,
         }),
@@ -93,7 +103,7 @@ def render_properties(model: str, store: Path, config: ServerConfig, ports: Port
             "max_response_size": limit,
             "job_queue_size": config.queue,
             "limit_max_image_pixels": "true",
-            "vmargs": f"-Xmx{config.heap_mb}m -XX:+ExitOnOutOfMemoryError",
+            "vmargs": f"-Xmx{config.heap_mb}m -XX:+ExitOnOutOfMemoryError -Dlog4j.configurationFile={LOG_CONFIG}",
         }),
         ("Workers share the cores; `threads` in the archive's model-config.yaml is the other half of this.", {
             "default_workers_per_model": config.worker_count(),
@@ -107,6 +117,12 @@ def render_properties(model: str, store: Path, config: ServerConfig, ports: Port
     for comment, values in sections:
         lines += [f"# {comment}", *(f"{key}={value}" for key, value in values.items()), ""]
     return "\n".join(lines)
+
+
+def baked_settings(config: ServerConfig) -> dict[str, object]:
+    """What of it goes into the archive, for its handler."""
+    names = ("threads", "max_request_mb", "max_megapixels", "normalise")
+    return {name: getattr(config, name) for name in names}
 
 
 def render_model_config(values: dict[str, object]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from dinomill.handles import RegistrationHandle
 from dinomill.licences import licence_in_words
+from dinomill.serving.torchserve.properties import ServerConfig
 
 _TEXT = """\
 # {model}, version {version}
@@ -36,17 +37,19 @@ TorchServe writes the tokens to `key_file.json` in the directory where it runs. 
 An encoded image as the body is answered with `{{"embedding": [...]}}`. For several, post
 `{{"instances": [{{"b64": "<base64 of an image file>"}}]}}` as `application/json`, which is answered with
 `{{"embeddings": [[...]]}}`.
+An image has at most {megapixels:g} million pixels of colour. {length}
 What cannot be understood is answered with status 400 and `{{"error": "..."}}`.
 """
 
 
-def render_readme(model: str, registered: RegistrationHandle, requirements: Sequence[str]) -> str:
+def render_readme(model: str, registered: RegistrationHandle, requirements: Sequence[str], server: ServerConfig) -> str:
     """The text of the package's README.
 
     Args:
         model: The name under which it is served.
         registered: What was packaged.
         requirements: Lines of the requirements file.
+        server: What was baked into the archive.
     """
     return _TEXT.format(
         model=model,
@@ -55,5 +58,9 @@ def render_readme(model: str, registered: RegistrationHandle, requirements: Sequ
         weights=registered.weights_sha256,
         licence=licence_in_words(registered.licence),
         origin=f" They were {registered.origin}." if registered.origin else "",
+        megapixels=server.max_megapixels,
+        length="Embeddings have length 1."
+        if server.normalise
+        else "Embeddings have the length that the network gives them.",
         requirements="\n".join(f"    {line}" for line in requirements),
     )

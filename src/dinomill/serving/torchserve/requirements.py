@@ -10,8 +10,8 @@ from pathlib import Path
 from dinomill.serving.torchserve.carried import imported_modules
 
 _OURS = "dinomill"
-# Imported by TorchServe's own worker.
-_SERVER = ("torchserve", "psutil", "PyYAML")
+# Imported by TorchServe's own worker, and by tifffile: without it compressed TIFFs are not read, or without a bound.
+_SERVER = ("torchserve", "psutil", "PyYAML", "imagecodecs")
 # Writing Parquet is for the stages; a server never does.
 _NOT_NEEDED = {"pyarrow"}
 

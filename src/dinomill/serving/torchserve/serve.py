@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from types import FrameType
 
 from dinomill.handles import PackageHandle
 from dinomill.serving.torchserve import client
-from dinomill.serving.torchserve.properties import ServerConfig
+from dinomill.serving.torchserve.properties import ServerConfig, baked_settings
 from dinomill.serving.torchserve.server import TorchServe, free_ports
 
 DEFAULT_PORT = 8080
@@ -49,6 +50,8 @@ def serve(
     with _interruptible(), TorchServe(handle.model, store, run, config or ServerConfig(), ports) as server:
         try:
             say(f"Starting TorchServe with {handle.model}, version {handle.version} …")
+            for line in unlike_package(store / handle.archive.name, config or ServerConfig()):
+                say(line)
             server.wait_ready(_READY_SECONDS)
             say(_how_to_ask(server))
             while server.running():
@@ -57,6 +60,19 @@ def serve(
             say("Stopping …")
             return
         raise server.failure("TorchServe ended by itself.")
+
+
+def unlike_package(archive: Path, config: ServerConfig) -> list[str]:
+    """What is said about settings that the archive was made with and that are others now: they hold for a new one."""
+    import yaml
+
+    with zipfile.ZipFile(archive) as file:
+        made_with = yaml.safe_load(file.read("model-config.yaml"))["handler"]
+    return [
+        f"  packaging.server.{name} is {now}, and the package was made with {made_with[name]}: run packaging again."
+        for name, now in baked_settings(config).items()
+        if name in made_with and made_with[name] != now
+    ]
 
 
 def _how_to_ask(server: TorchServe) -> str:

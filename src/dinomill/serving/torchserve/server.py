@@ -2,8 +2,10 @@
 
 <run>/                       a private directory (0700), where the server runs
 <run>/config.properties      rendered with this machine's ports and paths
+<run>/log4j2.xml             what is logged
 <run>/key_file.json          the tokens, written by TorchServe (0600), removed at the end
-<run>/logs/                  console.log (all output) and TorchServe's own logs
+<run>/.lock                  held while a server runs here
+<run>/logs/                  see logs.py
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ from pathlib import Path
 from dinomill.errors import MachineError
 from dinomill.serving.torchserve import client, leash
 from dinomill.serving.torchserve.java import find_java
+from dinomill.serving.torchserve.logs import CONSOLE, LOG_CONFIG, START, keep_last, render_log_config
 from dinomill.serving.torchserve.properties import Ports, ServerConfig, render_properties
+from dinomill.serving.torchserve.run_folder import take_folder
 
 # What the server needs of our environment. Everything else, credentials above all, stays here.
 _ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "CUDA_VISIBLE_DEVICES")
@@ -56,37 +60,45 @@ class TorchServe:
         self._config = config
         self._process: subprocess.Popen[bytes] | None = None
         self._temporary: Path | None = None
+        self._lock: int | None = None
 
     @property
     def console(self) -> Path:
-        """The log of everything that the server prints."""
-        return self.run / "logs" / "console.log"
+        """The log of what the server and its workers say."""
+        return self.run / "logs" / CONSOLE
 
     def __enter__(self) -> TorchServe:
         java = find_java(self._config.java_home)
-        check_ports(self.ports)
-        self.run.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.run.chmod(0o700)
-        self.console.parent.mkdir(exist_ok=True)
-        (self.run / client.KEY_FILE).unlink(missing_ok=True)
-        properties = self.run / "config.properties"
-        properties.write_text(render_properties(self.model, self._store, self._config, self.ports), encoding="utf-8")
-        self._temporary = _socket_folder()
+        self._lock = take_folder(self.run)
         try:
-            with self.console.open("wb") as log:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-I", leash.__file__, str(self._temporary), *self._command(java, properties)],
-                    stdin=subprocess.PIPE,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    cwd=self.run,
-                    env=self._environment(java),
-                    start_new_session=True,
-                )
+            check_ports(self.ports)
+            self._process = self._start(java)
         except BaseException:
             self.__exit__()
             raise
         return self
+
+    def _start(self, java: Path) -> subprocess.Popen[bytes]:
+        self.console.parent.mkdir(exist_ok=True)
+        keep_last(self.console.parent)
+        keys, properties = self.run / client.KEY_FILE, self.run / "config.properties"
+        keys.unlink(missing_ok=True)  # of a server that was killed together with its leash
+        properties.write_text(render_properties(self.model, self._store, self._config, self.ports), encoding="utf-8")
+        (self.run / LOG_CONFIG).write_text(render_log_config(), encoding="utf-8")
+        self._temporary = _socket_folder()
+        leashed = [sys.executable, "-I", leash.__file__, str(self._temporary), str(keys), "--"]
+        with (self.console.parent / START).open("wb") as log:
+            return subprocess.Popen(
+                [*leashed, *self._command(java, properties)],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self.run,
+                env=self._environment(java),
+                start_new_session=True,
+                # The leash holds the folder, too: it still stops the server when we were killed.
+                pass_fds=() if self._lock is None else (self._lock,),
+            )
 
     def __exit__(self, *_: object) -> None:
         process = self._process
@@ -99,6 +111,9 @@ class TorchServe:
         (self.run / client.KEY_FILE).unlink(missing_ok=True)
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def running(self) -> bool:
         """Whether the server's process is alive."""
@@ -154,7 +169,8 @@ class TorchServe:
         return False
 
     def _log(self) -> str:
-        return self.console.read_text(encoding="utf-8", errors="replace") if self.console.exists() else ""
+        files = (self.console.parent / START, self.console)
+        return "".join(file.read_text(encoding="utf-8", errors="replace") for file in files if file.exists())
 
     def _command(self, java: Path, properties: Path) -> list[str]:
         """TorchServe's front end, as its own launcher starts it, without the launcher's host-wide pid file."""
@@ -163,6 +179,7 @@ class TorchServe:
             str(java),
             f"-Dmodel_server_home={package.parent}",
             f"-Djava.io.tmpdir={self._temporary}",
+            f"-Dlog4j.configurationFile={self.run / LOG_CONFIG}",
             f"-Xmx{self._config.heap_mb}m",
             "-XX:+ExitOnOutOfMemoryError",
             "-cp",

@@ -1,0 +1,115 @@
+"""What a server is asked: the encoded images of a request, whichever of its forms it has, or why there are none.
+
+Forms: an encoded image as the body, or JSON, ``{"instances": [{"b64": "…"}, …]}``. Base64 may be broken into lines, and
+may be a ``data:`` URL of an image. Bodies are taken as they are: compressed ones and forms are refused. Nothing of a
+request's content is repeated in an answer.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from dinomill.errors import InputError
+
+_GZIP = b"\x1f\x8b"
+_FORMS = 'an image file as the body, or {"instances": [{"b64": "<base64 of an image file>"}]}'
+
+
+class Request(NamedTuple):
+    """Encoded images, and whether they were one raw body."""
+
+    images: list[bytes]
+    single: bool
+
+
+class Unanswered(InputError):
+    """A request that was understood and not answered: the server is to blame, not what was sent.
+
+    Args:
+        problem: What happened.
+        status: Of HTTP.
+        details: As of every error.
+    """
+
+    def __init__(self, problem: str, status: int = 500, **details: str | None) -> None:
+        super().__init__(problem, **details)
+        self.status = status
+
+
+def read_request(row: Mapping[str, Any], max_instances: int, encoding: str | None = None) -> Request:
+    """The encoded images of a request.
+
+    Args:
+        row: The body, under ``body`` or ``data``: bytes, or what a server has decoded of JSON. What stands under other
+            names was sent as a form.
+        max_instances: How many images a request may carry.
+        encoding: The request's ``Content-Encoding``.
+
+    Raises:
+        InputError: When the request has neither form.
+    """
+    body = row.get("body", row.get("data"))
+    if body is None and row:
+        raise InputError(
+            "The request was sent as a form.",
+            expected=_FORMS,
+            action="send the file itself: curl -T image.jpg …; --data-binary needs -H 'Content-Type: image/jpeg' too",
+        )
+    if encoding not in (None, "", "identity") or (isinstance(body, (bytes, bytearray)) and body[:2] == _GZIP):
+        raise InputError(
+            "The request's body is compressed, which is not taken here.",
+            expected=_FORMS,
+            action="send it without Content-Encoding: image files are compressed already",
+        )
+    if isinstance(body, (bytes, bytearray)):
+        if body.lstrip()[:1] != b"{":
+            if not body:
+                raise InputError("The request has no body.", expected="an encoded image or JSON instances")
+            return Request([bytes(body)], True)
+        body = _decode_json(bytes(body))
+    instances = body.get("instances") if isinstance(body, Mapping) else None
+    if not isinstance(instances, list) or not instances:
+        raise InputError("The request is neither an encoded image nor JSON instances.", expected=_FORMS)
+    if len(instances) > max_instances:
+        raise InputError(
+            "The request has too many instances.",
+            found=str(len(instances)),
+            expected=f"at most {max_instances}",
+            action="split it into several requests",
+        )
+    return Request([_decode_instance(number, instance) for number, instance in enumerate(instances)], False)
+
+
+def _decode_json(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except RecursionError:
+        raise InputError("The request's JSON cannot be read.", found="it is nested too deeply") from None
+    except ValueError as error:
+        raise InputError("The request's JSON cannot be read.", found=str(error)) from None
+
+
+def _decode_instance(number: int, instance: Any) -> bytes:
+    try:
+        return _decode_base64(instance["b64"])
+    except (KeyError, TypeError, ValueError, binascii.Error) as error:
+        raise InputError(
+            f"Instance {number} cannot be read.",
+            found=f"{type(error).__name__}: {error}",
+            expected='{"b64": "<base64 of an image file>"}',
+        ) from None
+
+
+def _decode_base64(text: Any) -> bytes:
+    if not isinstance(text, str):
+        raise TypeError(f"{type(text).__name__} instead of a text")
+    if text[:5].lower() == "data:":
+        kind, comma, text = text.partition(",")
+        if not comma or not kind.lower().startswith("data:image/") or not kind.lower().endswith(";base64"):
+            raise ValueError("a data: URL that is no image in base64 (data:image/jpeg;base64,…)")
+    # Programs break base64 into lines of 76 characters; anything else that is no base64 is damage.
+    return base64.b64decode("".join(text.split()), validate=True)
