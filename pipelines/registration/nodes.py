@@ -13,8 +13,11 @@ def register(
     curated: DatasetHandle,
     config: RegistrationConfig,
 ) -> RegistrationHandle:
-    """Register the network in MLflow, as the champion if it passes the gate."""
+    """Register the network in MLflow, as the champion if it passes the gate, and keep the cards with the run."""
+    from dinomill import tracking
     from dinomill.registration.register import register_model
 
     require(teacher, "pretraining")
-    return register_model(teacher, students, evaluation, curated, config)
+    handle = register_model(teacher, students, evaluation, curated, config)
+    tracking.attach().log_artifacts(handle.folder / "cards", "cards")
+    return handle

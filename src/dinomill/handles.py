@@ -25,6 +25,8 @@ HANDLE_NAME = "handle.json"
 START_NAME = "start"
 # An exported network keeps its heads beside its backbone: a distillation learns from their outputs.
 HEADS_NAME = "heads.safetensors"
+# And how it was trained, for its card.
+RECIPE_NAME = "recipe.json"
 
 
 class Handle(BaseModel):

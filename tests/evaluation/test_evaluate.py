@@ -92,7 +92,11 @@ def test_what_the_report_needs_is_there(handle: EvaluationHandle, labelled: Path
     np.testing.assert_allclose(kept[:7], direct, atol=5e-3)
     neighbours = pq.read_table(handle.folder / "neighbours.parquet").to_pylist()
     assert {row["model"] for row in neighbours} == {"pixels", "random", "teacher", "student-small"}
-    assert {row["query"] for row in neighbours} == set(names)
+    assert {row["query"] for row in neighbours if row["drawn"] == "evenly"} == set(names)
+    failures = [row for row in neighbours if row["drawn"] == "failure"]
+    assert failures and all(row["vote"] != row["query_label"] for row in failures)
+    attention = np.load(handle.folder / "attention" / "teacher.npy")
+    assert attention.shape == (5, 1, 4, 4) and (attention.sum(axis=(2, 3)) <= 1).all()
     assert all((row["query_label"] == row["neighbour_label"]) == row["same_class"] for row in neighbours)
     assert all((labelled / row["neighbour"]).is_file() for row in neighbours)
     for plot in ("scores.svg", "knn_by_k.svg", "confusion.svg"):

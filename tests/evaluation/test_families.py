@@ -41,6 +41,8 @@ def test_it_is_measured_and_its_places_are_shown(
     assert "conv_over_teacher" in handle.gains
     patches = np.load(handle.folder / "patches" / "student-conv.npy")
     assert patches.shape == (5, 2, 2, 24)
+    # A class token is what looks: the convolutional one has none.
+    assert {path.stem for path in (handle.folder / "attention").iterdir()} == {"teacher", "student-small"}
 
 
 def test_a_random_network_of_each_family_is_drawn(teacher: ModelHandle, both: StudentsHandle) -> None:

@@ -119,3 +119,10 @@ def test_the_holdout_keeps_the_classes_shares() -> None:
 def test_a_strength_of_zero_is_refused() -> None:
     with pytest.raises(ValidationError, match="above 0"):
         LinearProbeConfig(l2=(1e-3, 0.0))
+
+
+def test_of_two_images_a_class_one_in_all_is_held_out() -> None:
+    labels = torch.arange(5).repeat_interleave(2)
+    assert int(stratified_holdout(labels, 0.2, seed=0).sum()) == 1
+    with pytest.raises(ValueError, match="too few"):
+        stratified_holdout(torch.arange(5), 0.2, seed=0)

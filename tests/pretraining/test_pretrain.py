@@ -16,6 +16,7 @@ from dinomill.handles import DatasetHandle, ModelHandle
 from dinomill.models import load
 from dinomill.pretraining.config import PretrainingConfig
 from dinomill.pretraining.pretrain import pretrain, pretraining_job
+from dinomill.registration.recipe import recipe_facts
 from dinomill.storage.hashing import hash_file
 
 
@@ -67,6 +68,9 @@ def test_teacher_is_handed_on_and_a_second_run_does_not_train(
     assert handle.parameters == sum(p.numel() for p in model.parameters())
     assert handle.embed_dim == model.embed_dim == 32
     assert {"step", "images", "loss", "knn"} <= set(pq.read_table(handle.history).column_names)
+    told = {fact.name: fact.value for fact in recipe_facts(handle)}
+    assert told["objective"] == "pretraining" and "embed dim 32" in told["network"]
+    assert "steps 8" in told["in short"] and "batch size 16" in told["in short"] and "learning rate" in told["schedule"]
 
     # DVC deletes outs before a stage starts. What is finished is taken from the work folder, without a process.
     for path in handle.folder.iterdir():

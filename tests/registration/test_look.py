@@ -37,7 +37,7 @@ def runs(store: str) -> Iterator[Callable[[], int]]:
 
 
 def files(handle: RegistrationHandle) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in handle.folder.iterdir()}
+    return {path.name: path.read_bytes() for path in handle.folder.rglob("*") if path.is_file()}
 
 
 def test_a_look_that_finds_all_as_it_was_changes_nothing(register: Register, runs: Callable[[], int]) -> None:

@@ -48,6 +48,9 @@ def test_the_version_is_complete(
     assert "| **small** | student |" in version.description
     assert "80.0 [78.0, 82.0]" in version.description
     assert "- **passed**: kNN of small is 80.0%" in version.description
+    cards = {path.name: path.read_text(encoding="utf-8") for path in (registered.folder / "cards").iterdir()}
+    assert set(cards) == {"teacher.md", "student-small.md"} and "### Energy" in version.description
+    assert all("| recipe | unknown" in text and "### Limits" in text for text in cards.values())
     run = client.get_run(version.run_id)
     assert run.info.status == "FINISHED"
     assert {entry.dataset.name for entry in run.inputs.dataset_inputs} == {"curated", "labelled"}

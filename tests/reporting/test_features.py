@@ -4,8 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
+from dinomill.evaluation.pictures import EVENLY
 from dinomill.reporting.features import colour_patches, view_neighbours, view_patches
 
 
@@ -42,3 +45,30 @@ def test_what_evaluation_kept_is_shown(run: Any, output: object) -> None:
         assert 0 <= block.hits <= 1
     patches = view_patches(run.handles.evaluation, labelled, models, run.handles.curated, config)
     assert [len(block.pairs) for block in patches] == [5, 5]
+
+
+def test_failures_are_the_queries_of_a_wrong_vote(run: Any) -> None:
+    evaluation, labelled = run.handles.evaluation, Path(run.handles.labelled)
+    config = run.config(Path("report"), queries=4, failures=3, neighbours=4)
+    (block,) = view_neighbours(evaluation, labelled, ["teacher"], run.handles.curated, config)
+    said = {row["path"]: row for row in pq.read_table(evaluation.folder / "images.parquet").to_pylist()}
+    assert block.wrong == sum(row["label"] != row["teacher_knn"] for row in said.values())
+    assert (len(block.rows), len(block.failures), block.queries) == (4, 3, len(said))
+    for row in (*block.rows, *block.failures):
+        query = said[row.query.title]
+        assert (row.query.note, row.vote) == (query["label"], query["teacher_knn"])
+        assert row.query.good == (query["label"] == query["teacher_knn"])
+    assert not any(row.query.good for row in block.failures)
+
+
+def test_an_evaluation_of_before_failures_were_kept_is_still_shown(run: Any, tmp_path: Path) -> None:
+    evaluation = run.handles.evaluation.model_copy(update={"folder": tmp_path})
+    table = pq.read_table(run.handles.evaluation.folder / "neighbours.parquet")
+    old = table.filter(pc.equal(table["drawn"], EVENLY)).drop_columns(["drawn", "vote"])
+    pq.write_table(old, tmp_path / "neighbours.parquet")
+    config = run.config(Path("report"), queries=4)
+    (block,) = view_neighbours(
+        evaluation, Path(run.handles.labelled), ["teacher"], run.handles.curated, config
+    )  # fmt: skip
+    assert (len(block.rows), block.failures, block.wrong) == (4, (), None)
+    assert all(row.query.good is None and row.vote is None for row in block.rows)

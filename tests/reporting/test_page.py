@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from dinomill.curation.page import report
-from dinomill.handles import ReportHandle
+from dinomill.handles import EvaluationHandle, ReportHandle
 from dinomill.reporting import attached, build_report
 from dinomill.reporting.page import render_page
 from dinomill.storage.hashing import hash_file
@@ -142,7 +146,85 @@ def test_pages_of_other_stages_are_beside_the_report_when_they_are_there(run: An
 
 @pytest.mark.parametrize("count", [0, 3])
 def test_extent_follows_the_configuration(run: Any, output: Path, count: int) -> None:
-    config = run.config(output, kept_images=count, removed_images=count, duplicate_pairs=count, queries=0, pca_images=0)
+    config = run.config(
+        output,
+        kept_images=count,
+        removed_images=count,
+        duplicate_pairs=count,
+        queries=0,
+        pca_images=0,
+        confused_pairs=0,
+    )
     page = render_page(run.handles, config)
     sheets = 3  # exact, near, irrelevant; and the kept ones
     assert page.count("<img") == count * (sheets + 1) + 2 * count
+
+
+HOSTILE = '<script>alert("1")</script> & "quoted" |\''
+
+
+def _renamed(run: Any, folder: Path, old: str) -> EvaluationHandle:
+    """The evaluation with a class and a model of hostile names."""
+    before = run.handles.evaluation
+    shutil.copytree(before.folder, folder)
+    for name, columns in (
+        ("images.parquet", None),
+        ("neighbours.parquet", ["query_label", "vote", "neighbour_label"]),
+    ):
+        table = pq.read_table(folder / name)
+        for column in columns or [one for one in table.column_names if one != "path"]:
+            index = table.column_names.index(column)
+            values = [HOSTILE if value == old else value for value in table[column].to_pylist()]
+            table = table.set_column(index, column, pa.array(values))
+        pq.write_table(table, folder / name)
+    classes = tuple(HOSTILE if name == old else name for name in before.classes)
+    scores = tuple(row.model_copy(update={"model": HOSTILE}) if row.kind == "teacher" else row for row in before.scores)
+    reference = before.scores[-1].model_copy(update={"model": HOSTILE, "kind": "reference"})
+    return before.model_copy(update={"folder": folder, "classes": classes, "scores": (*scores, reference)})
+
+
+def test_hostile_names_of_classes_and_models_are_text(run: Any, output: Path, tmp_path: Path) -> None:
+    evaluation = _renamed(run, tmp_path / "evaluation", run.handles.evaluation.classes[0])
+    teacher = run.handles.teacher.model_copy(update={"name": HOSTILE, "origin": HOSTILE, "licence": HOSTILE})
+    handles = dataclasses.replace(run.handles, evaluation=evaluation, teacher=teacher)
+    page = render_page(handles, run.config(output, queries=10, failures=10, confused_pairs=20))
+    reader = _Reader(page)
+    assert "<script" not in page
+    assert reader.text.count(HOSTILE) > 5
+    assert all(link.startswith(("data:image/", "#")) for link in reader.links)
+
+
+def test_every_picture_has_words(run: Any, output: Path) -> None:
+    page = render_page(run.handles, run.config(output))
+    pictures = re.findall(r"<img\b[^>]*>", page) + re.findall(r"<svg\b[^>]*>", page)
+    assert len(pictures) > 100
+    assert all(re.search(r'(alt|aria-label)="[^"]+"', one) for one in pictures)
+
+
+def test_a_convolutional_teacher_is_said_to_have_no_attention(run: Any, output: Path, tmp_path: Path) -> None:
+    shutil.copytree(run.handles.evaluation.folder, tmp_path / "evaluation")
+    (tmp_path / "evaluation" / "attention" / "teacher.npy").unlink()
+    evaluation = run.handles.evaluation.model_copy(update={"folder": tmp_path / "evaluation"})
+    (tmp_path / "convnext").mkdir()
+    (tmp_path / "convnext" / "config.json").write_text('{"model": {"kind": "convnext"}}')
+    teacher = run.handles.teacher.model_copy(update={"folder": tmp_path / "convnext"})
+    page = render_page(dataclasses.replace(run.handles, evaluation=evaluation, teacher=teacher), run.config(output))
+    said = "is convolutional: it has no class token"
+    assert f"The teacher {said}" in _Reader(page).text and f"student nano {said}" not in _Reader(page).text
+
+
+def test_a_table_of_labels_is_looked_up_beside_it(run: Any, output: Path) -> None:
+    table = Path(run.handles.labelled) / "labels.csv"
+    table.touch()
+    try:
+        page = render_page(dataclasses.replace(run.handles, labelled=str(table)), run.config(output))
+    finally:
+        table.unlink()
+    assert "Nearest neighbours by the teacher" in page and "not readable" not in page.split('id="features"')[1]
+
+
+def test_every_model_has_a_card_on_the_page(run: Any, output: Path) -> None:
+    page = render_page(run.handles, run.config(output))
+    assert page.count('<details class="model-card"') == 2
+    for title in ("Intended use", "Data", "Recipe", "Results", "Limits", "Licence and origin", "Energy"):
+        assert page.count(f"<h3>{title}</h3>") == 2

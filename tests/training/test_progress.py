@@ -3,12 +3,14 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from rich.console import Console
 
-from dinomill.training.progress import Clock, ProgressBar, memory_gb
+from dinomill.training import progress
+from dinomill.training.progress import Clock, ProgressBar, machine_load, memory_gb
 
 ROW = {"loss": 1.5, "images_per_second": 1234.0, "data_wait": 0.02, "memory_gb": 3.25}
 
@@ -87,3 +89,15 @@ def test_memory_of_the_process_that_started_it_does_not_count() -> None:
     code = "import torch; from dinomill.training.progress import memory_gb; print(memory_gb(torch.device('cpu')))"
     started = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert 0.01 < float(started.stdout) < own - 0.5 * held.numel() * 4 / 1e9
+
+
+def test_the_processors_counter_is_in_the_curve_where_it_may_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "_JOULES", tmp_path / "energy_uj")
+    assert "cpu_joules" not in machine_load(torch.device("cpu"))
+    (tmp_path / "energy_uj").write_text("2500000\n")
+    load = machine_load(torch.device("cpu"))
+    assert load["cpu_joules"] == 2.5 and {"cpu_percent", "host_memory_percent"} <= set(load)
+    (tmp_path / "energy_uj").write_text("")
+    assert "cpu_joules" not in machine_load(torch.device("cpu"))

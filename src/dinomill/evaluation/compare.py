@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 # A comparison's name: one row, and what it is held against.
 Pairs = dict[str, tuple[Row, Row]]
 
-# Rows whose patch grids are shown.
-_SEEN = ("start", "teacher", "student")
+# Rows whose patches and attention are shown.
+SEEN = ("start", "teacher", "student")
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def _features(
     networks = _with_the_strongest_random(networks, data, bank, needs, how)
     queries = Images(data.queries.paths, data.query_files, f"{data.name}, queries")
     of_bank = extract(bank, networks, [needs.bank for _ in networks], how.extraction)
-    shown = [Wanted(shown=how.shown) if network.kind in _SEEN else Wanted() for network in networks]
+    shown = [Wanted(shown=how.shown) if network.kind in SEEN else Wanted() for network in networks]
     of_queries = extract(queries, networks, [needs.queries | one for one in shown], how.extraction)
     views: dict[str, list[SplitFeatures]] = {}
     for view in needs.views:

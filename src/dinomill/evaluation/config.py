@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from dinomill.config import Config
 from dinomill.evaluation.protocols import PROTOCOLS
@@ -47,6 +47,35 @@ class ReferenceConfig(Config):
     )
 
 
+class SharesConfig(Config):
+    """How many labelled images would help: probes on parts of the bank, for a plot of the report."""
+
+    parts: tuple[float, ...] = Field(
+        default=(0.125, 0.25, 0.5), description="shares of the bank, of every class, nested; empty: not measured"
+    )
+    draws: int = Field(default=3, ge=1, description="times that each is drawn")
+    protocols: tuple[str, ...] = Field(
+        default=("knn", "linear"), description="of those that are measured on the labelled images: knn, linear"
+    )
+    max_images: int = Field(
+        default=10_000, ge=1, description="parts of more images are left out: probes of them take as long as the table"
+    )
+
+    @field_validator("parts")
+    @classmethod
+    def _shares(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if values and not 0 < min(values) <= max(values) < 1:
+            raise ValueError("every share must be above 0 and below 1; the whole bank is in the table")
+        return tuple(sorted(set(values)))
+
+    @field_validator("protocols")
+    @classmethod
+    def _of_embeddings(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        if other := [name for name in values if name not in ("knn", "linear")]:
+            raise ValueError(f"{other[0]!r} cannot be measured on parts of the bank; knn and linear can")
+        return values
+
+
 class EvaluationConfig(Config):
     """The evaluation stage."""
 
@@ -83,7 +112,11 @@ class EvaluationConfig(Config):
     shown_queries: int = Field(
         default=24, ge=0, description="queries whose neighbours and patch tokens are kept to show"
     )
+    shown_failures: int = Field(
+        default=12, ge=0, description="of each model, queries kept to show on which its neighbours voted wrongly"
+    )
     shown_neighbours: int = Field(default=8, ge=1, description="neighbours kept for each of them")
+    shares: SharesConfig = Field(default_factory=SharesConfig)
     seed: int = Field(default=0, ge=0, description="of held-out parts, random networks and resamples")
 
     @property

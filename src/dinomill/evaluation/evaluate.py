@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 
-from dinomill.evaluation.compare import Comparison, compare
+from dinomill.evaluation.attention import shown_attention
+from dinomill.evaluation.bank_shares import bank_shares
+from dinomill.evaluation.compare import SEEN, Comparison, compare
 from dinomill.evaluation.config import EvaluationConfig
 from dinomill.evaluation.contract import check_tables
-from dinomill.evaluation.features import Extraction, compute_dtype, device
+from dinomill.evaluation.features import Extraction, Images, compute_dtype, device
 from dinomill.evaluation.networks import compared
+from dinomill.evaluation.pictures import shown_rows
 from dinomill.evaluation.protocols import build
 from dinomill.evaluation.protocols.base import Settings
 from dinomill.evaluation.results import Results
 from dinomill.evaluation.sets.base import read_set
 from dinomill.evaluation.statistics import Bootstrap
 from dinomill.evaluation.trained_on import check_not_trained_on
-from dinomill.evaluation.write import shown_rows, write_results
+from dinomill.evaluation.write import Material, write_results
 from dinomill.handles import DatasetHandle, EvaluationHandle, ModelHandle, StudentsHandle
 from dinomill.storage.atomic import fresh_folder
 
@@ -59,7 +62,21 @@ def evaluate(
         protocols = [build(protocol, config.protocols) for protocol in one.measured]
         found[name] = compare(networks, data, protocols, comparison(config, len(data.queries), main=name == LABELLED))
     check_tables({name: results.table for name, results in found.items()}, config)
-    return write_results(found, teacher, students, config)
+    material = pictured(found[LABELLED], config) if LABELLED in found else None
+    return write_results(found, teacher, students, config, material)
+
+
+def pictured(results: Results, config: EvaluationConfig) -> Material:
+    """What pictures need besides the scores: where class tokens look, and what probes reach with fewer labels."""
+    data = results.data
+    how = comparison(config, len(data.queries), main=True)
+    queries = Images(data.queries.paths, data.query_files, f"{data.name}, queries")
+    seen = [row for row in results.rows if row.network.kind in SEEN and how.shown]
+    maps = {row.label: shown_attention(row.network, queries, how.shown, how.extraction) for row in seen}
+    return Material(
+        {label: found for label, found in maps.items() if found is not None},
+        bank_shares(results, config.shares, how.settings),
+    )
 
 
 def comparison(config: EvaluationConfig, queries: int, *, main: bool) -> Comparison:

@@ -119,7 +119,7 @@ def extract(
     Raises:
         InputError: When an image cannot be decoded, or a network gives what is no number; both are named.
     """
-    keys = [_key(network, images, settings) for network in networks]
+    keys = [key_of(network, images, settings) for network in networks]
     missing: dict[PreprocessingConfig, list[tuple[Network, list[Part]]]] = {}
     seen: set[tuple[str, Wanted]] = set()
     for network, key, what in zip(networks, keys, wanted, strict=True):
@@ -131,7 +131,8 @@ def extract(
     return [_read(network, key, what, settings) for network, key, what in zip(networks, keys, wanted, strict=True)]
 
 
-def _key(network: Network, images: Images, settings: Extraction) -> str:
+def key_of(network: Network, images: Images, settings: Extraction) -> str:
+    """What features of these images by this network are kept under."""
     rounded = [] if settings.dtype == torch.float32 else [str(settings.dtype)]
     changed = [] if images.view is None else [images.view.name, images.view.identity]
     preprocessing = network.preprocessing.model_dump(mode="json")

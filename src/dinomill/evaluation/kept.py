@@ -4,6 +4,7 @@
 <key>.blocks<L>.safetensors     the same of the last L blocks: [N, L, D]
 <key>.grids<L>/00000.npy …      patch features [n, L, h, w, D], fp16
 <key>.shown-<rows>.npy          patch features of the last block of some images [M, h, w, D], fp16
+<key>.attention-<rows>.npy      see ``attention``
 """
 
 from __future__ import annotations
@@ -177,6 +178,11 @@ def grids_path(folder: Path, key: str, blocks: int) -> Path:
 def shown_path(folder: Path, key: str, rows: Sequence[int]) -> Path:
     """Where patch grids of some images lie."""
     return folder / f"{key}.shown-{hash_json(list(rows))[:8]}.npy"
+
+
+def attention_path(folder: Path, key: str, rows: Sequence[int]) -> Path:
+    """Where attention to the patches of some images lies."""
+    return folder / f"{key}.attention-{hash_json(list(rows))[:8]}.npy"
 
 
 def with_at_least(paths: dict[int, Path]) -> Path | None:

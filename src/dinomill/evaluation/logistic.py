@@ -72,6 +72,9 @@ def stratified_holdout(labels: Tensor, share: float, *, seed: int) -> Tensor:
     for label in torch.unique(labels).tolist():
         members = order[labels.cpu()[order] == label]
         held[members[: min(round(len(members) * share), len(members) - 1)]] = True
+    counts = torch.bincount(labels.cpu())
+    if not held.any() and int(counts.max()) > 1:  # two or so of each class: the share of a class is none
+        held[order[labels.cpu()[order] == int(counts.argmax())][:1]] = True
     if not held.any():
         raise ValueError(f"{len(labels)} labelled images are too few to hold some out")
     return held.to(labels.device)

@@ -5,10 +5,12 @@
 <output>/results.json             the same with intervals and differences, the images' number and hash
 <output>/scores.csv               the table, a row a model
 <output>/images.parquet           a row a query: path, label, what every model and protocol said or reached
-<output>/neighbours.parquet       shown queries: model, query, rank, neighbour, similarity, whether of the same class
+<output>/neighbours.parquet       shown queries: model, query, how drawn, vote, rank, neighbour, similarity, same class?
+<output>/bank_shares.parquet      accuracy of each model by number of labelled images: see ``bank_shares``
 <output>/features/<label>.npy     [Q, D] float16, a row a query; labels: pixels, random, start, teacher, student-<name>
 <output>/patches/<label>.npy      [M, h, w, D] float16, patch tokens of the shown queries, of start, teacher, students
 <output>/patches/images.json      their paths, in order
+<output>/attention/<label>.npy    [M, heads, h, w] float16, of the class token to their patches, of those that have one
 <output>/plots/*.svg              scores, differences, and what the protocols draw
 <output>/sets/<name>/…            of every further set: scores.csv, images.parquet, plots/
 """
@@ -18,31 +20,50 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from dinomill.arrays import Rows
+from dinomill.evaluation.bank_shares import SCHEMA as SHARES
 from dinomill.evaluation.config import EvaluationConfig
+from dinomill.evaluation.pictures import write_shown
 from dinomill.evaluation.plots import write_plots
-from dinomill.evaluation.results import Results, Row, leaf
+from dinomill.evaluation.results import Results, leaf
 from dinomill.evaluation.sets.classes import ClassifiedSet
+from dinomill.evaluation.split_features import Halves
 from dinomill.evaluation.statistics import Mean
 from dinomill.handles import EvaluationHandle, ModelHandle, StudentsHandle
 from dinomill.scores import ScoreTable
 from dinomill.storage.atomic import atomic_folder, write_parquet, write_text
 from dinomill.storage.hashing import hash_json
-from dinomill.vectors.knn import nearest
 
 METRICS_NAME = "metrics.json"
 RESULTS_NAME = "results.json"
 MAIN = "labelled"
 
 
+@dataclass(frozen=True)
+class Material:
+    """What was computed of the labelled images for pictures alone.
+
+    Args:
+        attention: By a row's label, of the shown queries ``[M, heads, h, w]``.
+        shares: Accuracy by number of labelled images.
+    """
+
+    attention: Mapping[str, Halves] = field(default_factory=dict)
+    shares: pa.Table = field(default_factory=SHARES.empty_table)
+
+
 def write_results(
-    found: Mapping[str, Results], teacher: ModelHandle, students: StudentsHandle, config: EvaluationConfig
+    found: Mapping[str, Results],
+    teacher: ModelHandle,
+    students: StudentsHandle,
+    config: EvaluationConfig,
+    material: Material | None = None,
 ) -> EvaluationHandle:
     """Write everything and return the handle.
 
@@ -51,7 +72,9 @@ def write_results(
         teacher: That was measured.
         students: That were measured.
         config: Where it goes.
+        material: For pictures of the labelled images.
     """
+    material = material or Material()
     main, others = found.get(MAIN), {name: results for name, results in found.items() if name != MAIN}
     with atomic_folder(config.output) as folder:
         for name, content in ((METRICS_NAME, metrics), (RESULTS_NAME, figures)):
@@ -59,7 +82,9 @@ def write_results(
             write_text(folder / name, json.dumps(by_set, indent=2, sort_keys=True) + "\n")
         if main is not None:
             _write_set(folder, main)
-            _write_shown(folder, main, config)
+            write_shown(folder, main, config, material.attention)
+            if material.shares.num_rows:
+                write_parquet(folder / "bank_shares.parquet", material.shares)
             (folder / "features").mkdir()
             for row in main.rows:
                 queries = row.features.queries.embedding.half().numpy()
@@ -165,50 +190,3 @@ def _write_images(path: Path, results: Results) -> None:
             elif isinstance(one.outcomes, Mean):
                 columns[f"{row.label}_{measure}"] = one.outcomes.each
     write_parquet(path, pa.table(columns))
-
-
-def _write_shown(folder: Path, results: Results, config: EvaluationConfig) -> None:
-    """Neighbours and patch tokens of a few queries."""
-    data = results.data
-    if not isinstance(data, ClassifiedSet):
-        return
-    chosen = shown_rows(len(data.queries), config.shown_queries)
-    if not len(chosen):
-        return
-    rows = [line for row in results.rows for line in _neighbours(row, data, chosen, config.shown_neighbours)]
-    write_parquet(folder / "neighbours.parquet", pa.Table.from_pylist(rows))
-    patches = folder / "patches"
-    patches.mkdir()
-    names = [data.shown(data.queries.paths[index]) for index in chosen]
-    write_text(patches / "images.json", json.dumps(names, indent=2, ensure_ascii=False) + "\n")
-    for row in results.rows:
-        if row.features.queries.shown is not None:
-            np.save(patches / f"{row.label}.npy", row.features.queries.shown, allow_pickle=False)
-
-
-def shown_rows(queries: int, wanted: int) -> Rows:
-    """Which queries are shown: evenly from all of them, for they are ordered by class."""
-    count = min(wanted, queries)
-    rows: Rows = np.linspace(0, queries - 1, count).round().astype(np.int64)
-    return rows
-
-
-def _neighbours(row: Row, data: ClassifiedSet, chosen: Rows, wanted: int) -> list[dict[str, object]]:
-    features, bank, queries = row.features, data.bank, data.queries
-    similarities, found = nearest(features.queries.embedding[chosen], features.bank.embedding, wanted)
-    return [
-        {
-            "model": row.label,
-            "query": data.shown(queries.paths[query]),
-            "query_label": queries.classes[queries.labels[query]],
-            "rank": rank,
-            "neighbour": data.shown(bank.paths[index]),
-            "neighbour_label": bank.classes[bank.labels[index]],
-            "similarity": similarity,
-            "same_class": bool(bank.labels[index] == queries.labels[query]),
-        }
-        for position, query in enumerate(chosen)
-        for rank, (index, similarity) in enumerate(
-            zip(found[position].tolist(), similarities[position].tolist(), strict=True), start=1
-        )
-    ]

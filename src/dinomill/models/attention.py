@@ -61,6 +61,19 @@ class SelfAttention(nn.Module):
         y: Tensor = self.proj(mixed[0] if len(mixed) == 1 else torch.cat(mixed))
         return y
 
+    def of_class_tokens(self, x: Tensor, part: Sequences, turn: Tensor | None) -> Tensor:
+        """What each sequence's first token takes from every token, by head: ``[B, H, N]``, which sums to 1.
+
+        Args:
+            x: ``[B · N, D]``, sequences of one length.
+            part: That layout.
+            turn: Of the rotary positions, or None.
+        """
+        heads = self._project(x).view(part.samples, part.length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        q, k = (heads[:2] if turn is None else rotate(heads[:2], turn)).unbind(0)
+        products = (q[:, :, :1] @ k.mT).float()[:, :, 0]
+        return torch.softmax(products * q.shape[-1] ** -0.5, dim=-1)
+
     def _project(self, x: Tensor) -> Tensor:
         if self.bias != "query_value":
             y: Tensor = self.qkv(x)

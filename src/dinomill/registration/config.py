@@ -52,5 +52,10 @@ class RegistrationConfig(Config):
         default="student", description="the champion student, or the teacher"
     )
     gate: PromotionConfig = Field(default_factory=PromotionConfig)
+    watts: float | None = Field(
+        default=None,
+        gt=0,
+        description="of the machine while it trains, for the cards where it was not measured; null: energy is unknown",
+    )
     force: bool = Field(default=False, description="make a new version although these weights and data have one")
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)

@@ -2,6 +2,7 @@
 
 <output>/handle.json       RegistrationHandle
 <output>/model_card.md     what the version's page shows
+<output>/cards/<name>.md   the card of the teacher and of every student
 
 Its effect lies in the registry, which can be emptied, restored or edited while nothing that DVC watches changes. So it
 looks there every time; where the version is there and all was decided before, it does no more than say what is so.
@@ -27,6 +28,7 @@ from dinomill.handles import (
 from dinomill.licences import of_handle, warn_if_unknown
 from dinomill.models.known import UNKNOWN_LICENCE
 from dinomill.registration.card import model_summary, version_card
+from dinomill.registration.cards import all_cards
 from dinomill.registration.config import CANDIDATE, CHAMPION, RegistrationConfig
 from dinomill.registration.decision import decided, decision_tags, made_of
 from dinomill.registration.example import example_table
@@ -39,7 +41,6 @@ log = logging.getLogger(__name__)
 
 # What a process needs that serves the model, as MLflow's requirements.txt.
 _REQUIREMENTS = ("dinomill", "torch", "numpy", "pillow", "safetensors", "simplejpeg")
-
 
 # A stage does not know in which environment it runs.
 _REPRO = "`dvc repro {0}`, in an environment `dvc repro conf/NAME/dvc.yaml:{0}`"
@@ -67,12 +68,20 @@ def register_model(
     warn_if_unknown(of_handle(model).licence, model.name, "distillation.licence or pretraining.licence")
     score = _score_of(model, config, evaluation)
     asked = made_of(model, evaluation, config)
+
+    def hand_on(version: tracking.RegisteredVersion, checks: tuple[Check, ...]) -> RegistrationHandle:
+        own = _card(model, curated, evaluation, checks, config)
+        cards = all_cards(teacher, students, curated, evaluation, watts=config.watts)
+        texts = {"model_card.md": f"# {config.name} version {version.version}\n\n{own}"}
+        texts |= {f"cards/{name}.md": text for name, text in cards.items()}
+        return _write(version, model, checks, texts, asked, config)
+
     store = _store(config)
     known = tracking.find_version(store, config.name, _identity(model))
     checks = None if known is None else decided(known.tags, asked)
     if known is not None and checks is not None and CANDIDATE in known.aliases and _is_intact(store, known):
         log.info("%s is in the registry, as it was decided.", known.uri)
-        return _write(known, model, checks, _card(model, curated, evaluation, checks, config), asked, config)
+        return hand_on(known, checks)
     with _run(store, config) as run:
         _log_lineage(run, curated, evaluation)
         present = tracking.version_by_alias(store, config.name, CHAMPION)
@@ -80,7 +89,7 @@ def register_model(
         champion = Champion(other.version, other.tags) if other else None
         checks = judge(score, evaluation, champion, config.gate)
         tags = _tags(store, model, students, evaluation, curated, checks, config) | decision_tags(asked, checks)
-        card = version_card(config.name, model, curated, evaluation, checks, tags)
+        card = version_card(config.name, model, curated, evaluation, checks, tags, config.watts)
         version = _find_or_register(run, model, _measured(model, config, evaluation), tags, card, config)
         tracking.set_alias(store, config.name, CANDIDATE, version.version)
         passed = all(check.passed for check in checks)
@@ -91,8 +100,7 @@ def register_model(
         elif present is not None and present.version == version.version:
             log.warning("%s fails the gate now, and stays champion until another version passes it.", version.uri)
         run.set_tags({"registered": version.uri, "gate": "passed" if passed else "failed"})
-    now = tracking.read_version(store, version)
-    return _write(now, model, checks, _card(model, curated, evaluation, checks, config), asked, config)
+    return hand_on(tracking.read_version(store, version), checks)
 
 
 def check_export(model: ModelHandle) -> None:
@@ -221,7 +229,7 @@ def _card(
 ) -> str:
     """The card that lies beside the handle: without commits and runs, which differ where the result is the same."""
     licence = {"licence": of_handle(model).licence or UNKNOWN_LICENCE}
-    return version_card(config.name, model, curated, evaluation, checks, licence)
+    return version_card(config.name, model, curated, evaluation, checks, licence, config.watts)
 
 
 def _find_or_register(
@@ -265,7 +273,7 @@ def _write(
     version: tracking.RegisteredVersion,
     model: ModelHandle,
     checks: tuple[Check, ...],
-    card: str,
+    texts: dict[str, str],
     asked: str,
     config: RegistrationConfig,
 ) -> RegistrationHandle:
@@ -285,6 +293,8 @@ def _write(
         origin=model.origin,
     )
     with atomic_folder(config.output) as folder:
-        write_text(folder / "model_card.md", f"# {config.name} version {version.version}\n\n{card}")
+        (folder / "cards").mkdir()
+        for name, text in texts.items():
+            write_text(folder / name, text)
         handle.save(folder)
     return handle

@@ -31,5 +31,16 @@ class ReportingConfig(Config):
     duplicate_pairs: int = Field(default=12, ge=0, le=500, description="removed duplicates beside what was kept")
     thumbnail: int = Field(default=96, ge=16, le=512, description="longer side of a small picture in pixels")
     queries: int = Field(default=6, ge=0, le=50, description="query images whose nearest neighbours are shown")
+    failures: int = Field(
+        default=6, ge=0, le=50, description="of those on which a model's neighbours voted wrongly, so many are shown"
+    )
     neighbours: int = Field(default=8, ge=1, le=30, description="nearest neighbours a query")
-    pca_images: int = Field(default=10, ge=0, le=100, description="images whose patch features are shown as colours")
+    confused_pairs: int = Field(default=5, ge=0, le=50, description="most frequent confusions of a model with pictures")
+    curated_shares: Path | None = Field(
+        default=None,
+        description="work folder of benchmarks/curated_shares.py, drawn where it has results; null: nowhere",
+    )
+    watts: float | None = Field(
+        default=None, gt=0, description="of the machine while it trains, as in registration.watts: for the model cards"
+    )
+    pca_images: int = Field(default=10, ge=0, le=100, description="images whose patch features and attention are shown")

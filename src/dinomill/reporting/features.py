@@ -1,4 +1,4 @@
-"""What the page shows of the features themselves: nearest neighbours, and patch features as colours."""
+"""What the page shows of the features themselves: nearest neighbours, patch features as colours, attention."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dinomill.errors import DinomillError
 from dinomill.handles import DatasetHandle, EvaluationHandle
-from dinomill.images.decode import decode_image
+from dinomill.reporting.attention import AttentionMaps, view_attention
 from dinomill.reporting.config import ReportingConfig
-from dinomill.reporting.curation import spread
-from dinomill.reporting.pictures import Picture, data_uri
+from dinomill.reporting.names import readable
+from dinomill.reporting.pictures import LabelledPictures, Picture, data_uri
 from dinomill.vectors.colours import colour_patches
+
+_EVENLY = "evenly"  # as evaluation.pictures says it, whose import would bring torch
 
 
 @dataclass(frozen=True)
 class NeighbourRow:
     """A query and its nearest neighbours, nearest first."""
 
-    query: Picture
+    query: Picture  # its note is its class; good: whether the vote was for it
     neighbours: tuple[Picture, ...]
+    vote: str | None  # the class that its neighbours voted for; None: no kNN was measured
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,10 @@ class NeighbourBlock:
     """The neighbours by one model's features."""
 
     model: str
-    rows: tuple[NeighbourRow, ...]
+    rows: tuple[NeighbourRow, ...]  # of queries drawn evenly
+    failures: tuple[NeighbourRow, ...]  # of queries on which the vote was wrong, drawn evenly from all such
+    wrong: int | None  # how many these are; None: unknown
+    queries: int
 
     @property
     def hits(self) -> float:
@@ -49,6 +54,7 @@ class PatchBlock:
     model: str
     pairs: tuple[tuple[Picture, str], ...]
     explained: float  # share of the variance in the three components shown
+    attention: AttentionMaps | None
 
 
 def view_neighbours(
@@ -58,38 +64,60 @@ def view_neighbours(
     path = evaluation.folder / "neighbours.parquet"
     if not path.exists() or not config.queries:
         return ()
-    table = pq.read_table(path).filter(pc.less_equal(pq.read_table(path)["rank"], config.neighbours))
-    chosen = {row["query"] for row in spread(table.group_by("query").aggregate([]).sort_by("query"), config.queries)}
-    seen: dict[str, Picture] = {}
-
-    def picture(name: str, note: str, good: bool | None = None) -> Picture:
-        if name not in seen:
-            seen[name] = _picture(labelled / name, name, curated, config.thumbnail)
-        return Picture(seen[name].uri, seen[name].name, name, note, good)
-
+    table = pq.read_table(path)
+    table = table.filter(pc.less_equal(table["rank"], config.neighbours))
+    show = LabelledPictures(labelled, curated, config.thumbnail)
+    wrong = _wrong_votes(evaluation, models)
     blocks = []
     for model in models:
-        rows: dict[str, list[dict[str, Any]]] = {}
-        for row in table.filter(pc.equal(table["model"], model)).sort_by("rank").to_pylist():
-            if row["query"] in chosen:
-                rows.setdefault(row["query"], []).append(row)
+        rows = table.filter(pc.equal(table["model"], model)).sort_by("rank").to_pylist()
+        # An evaluation of before failures were kept drew all evenly.
+        even = [row for row in rows if row.get("drawn", _EVENLY) == _EVENLY]
+        failed = [row for row in rows if row.get("drawn", _EVENLY) != _EVENLY]
         if rows:
             blocks.append(
                 NeighbourBlock(
-                    model.replace("-", " ", 1),
-                    tuple(
-                        NeighbourRow(
-                            picture(query, found[0]["query_label"]),
-                            tuple(
-                                picture(one["neighbour"], f"{one['similarity']:.2f}", one["same_class"])
-                                for one in found
-                            ),
-                        )
-                        for query, found in rows.items()
-                    ),
+                    readable(model),
+                    _rows(even, config.queries, show),
+                    _rows(failed, config.failures, show),
+                    wrong.get(model),
+                    evaluation.query_images,
                 )
             )
     return tuple(blocks)
+
+
+def _rows(lines: list[dict[str, Any]], wanted: int, show: LabelledPictures) -> tuple[NeighbourRow, ...]:
+    """Some of the queries, evenly, each with its neighbours."""
+    by_query: dict[str, list[dict[str, Any]]] = {}
+    for line in sorted(lines, key=lambda line: str(line["query"])):
+        by_query.setdefault(line["query"], []).append(line)
+    names = list(by_query)
+    found = []
+    for name in [names[len(names) * number // wanted] for number in range(wanted)] if len(names) > wanted else names:
+        first, vote = by_query[name][0], by_query[name][0].get("vote")
+        found.append(
+            NeighbourRow(
+                show(name, first["query_label"], None if vote is None else vote == first["query_label"]),
+                tuple(show(one["neighbour"], f"{one['similarity']:.2f}", one["same_class"]) for one in by_query[name]),
+                vote,
+            )
+        )
+    return tuple(found)
+
+
+def _wrong_votes(evaluation: EvaluationHandle, models: list[str]) -> dict[str, int]:
+    """Queries on which each model's neighbours voted for another class."""
+    path = evaluation.folder / "images.parquet"
+    if not path.is_file():
+        return {}
+    table = pq.read_table(path)
+    columns = {model: f"{model}_knn" for model in models if f"{model}_knn" in table.column_names}
+    if "label" not in table.column_names:
+        return {}
+    return {
+        model: pc.sum(pc.not_equal(table[column], table["label"])).as_py() or 0 for model, column in columns.items()
+    }
 
 
 def view_patches(
@@ -101,25 +129,14 @@ def view_patches(
         return ()
     names: list[str] = json.loads(names_path.read_text(encoding="utf-8"))
     rows = np.unique(np.linspace(0, len(names) - 1, min(config.pca_images, len(names))).round().astype(int))
+    show = LabelledPictures(labelled, curated, config.thumbnail)
     blocks = []
     for model in models:
         path = names_path.with_name(f"{model}.npy")
         if not path.exists():
             continue
         coloured, explained = colour_patches(np.load(path, allow_pickle=False))
-        side = coloured.shape[1]
-        pairs = []
-        for row in rows:
-            image = _picture(labelled / names[row], names[row], curated, config.thumbnail)
-            pairs.append((image, data_uri(coloured[row], side)))
-        blocks.append(PatchBlock(model.replace("-", " ", 1), tuple(pairs), explained))
+        pairs = tuple((show(names[row]), data_uri(coloured[row], coloured.shape[1])) for row in rows)
+        attention = view_attention(evaluation, model, rows)
+        blocks.append(PatchBlock(readable(model), pairs, explained, attention))
     return tuple(blocks)
-
-
-def _picture(path: Path, name: str, curated: DatasetHandle, side: int) -> Picture:
-    channels, value_range = curated.channels, curated.value_range
-    try:
-        pixels = decode_image(path.read_bytes(), channels=channels, min_side=side, value_range=value_range)
-        return Picture(data_uri(pixels, side), path.name, name)
-    except (OSError, DinomillError):
-        return Picture("", path.name, name)

@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +23,18 @@ from dinomill.handles import (
     ReportHandle,
     StudentsHandle,
 )
+from dinomill.registration.card_of import model_card
+from dinomill.registration.card_parts import ModelCard
 from dinomill.reporting.attached import attach_pages
+from dinomill.reporting.attention import has_attention
 from dinomill.reporting.config import ReportingConfig
+from dinomill.reporting.confusion import view_confusions
 from dinomill.reporting.curation import view_curation
 from dinomill.reporting.features import view_neighbours, view_patches
+from dinomill.reporting.growth import view_curated, view_labels
 from dinomill.reporting.lineage import Left
+from dinomill.reporting.names import readable
+from dinomill.reporting.pictures import LabelledPictures
 from dinomill.reporting.planted import score_planted
 from dinomill.reporting.scores import view_scores, view_sets
 from dinomill.reporting.training import view_training
@@ -60,6 +66,12 @@ class RunHandles:
         handles = (self.curated, self.teacher, self.students, self.evaluation, self.registration, self.package)
         return hash_json([config.model_dump(mode="json", exclude={"output"}), [one.made_of for one in handles]])
 
+    def without_attention(self) -> tuple[str, ...]:
+        """Models whose networks have no class token, by their labels as people read them."""
+        champion = self.students.students.get(self.students.champion)
+        shown = {"teacher": self.teacher} | ({self.label_of_champion(): champion} if champion else {})
+        return tuple(readable(label) for label, model in shown.items() if not has_attention(model))
+
     def label_of_champion(self) -> str:
         """The champion's name in evaluation's files."""
         return f"student-{self.students.champion}"
@@ -84,12 +96,6 @@ def build_report(run: RunHandles, config: ReportingConfig) -> ReportHandle:
 
 def render_page(run: RunHandles, config: ReportingConfig) -> str:
     """The page's HTML."""
-    models = [*(["start"] if run.teacher.start else []), "teacher", run.label_of_champion()]
-    labelled = Path(run.labelled) if run.labelled and "://" not in run.labelled else None
-    pictures: dict[str, Sequence[Any]] = {"neighbours": (), "patches": ()}
-    if labelled is not None and labelled.is_dir():
-        arguments = (run.evaluation, labelled, models, run.curated, config)
-        pictures = {"neighbours": view_neighbours(*arguments), "patches": view_patches(*arguments)}
     planted = score_planted(run.curated, config.planted)
     champion = run.students.students.get(run.students.champion)
     return (
@@ -107,16 +113,43 @@ def render_page(run: RunHandles, config: ReportingConfig) -> str:
                 *(view_training(student, "student") for student in run.students.students.values()),
             ],
             scores=view_scores(run.evaluation),
+            by_labels=view_labels(run.evaluation),
+            by_curated=view_curated(config.curated_shares, run.evaluation.measures, run.curated.manifest_sha256),
             sets=view_sets(run.evaluation),
             teacher=run.teacher,
             champion=champion,
             registration=run.registration,
+            cards=_cards(run, config),
             package=run.package,
             guide=_guide(config.output),
             attached=attach_pages(run.curated, config.quality, config.output),
-            **pictures,
+            without_attention=run.without_attention(),
+            **_pictures(run, config),
         )
     )
+
+
+def _pictures(run: RunHandles, config: ReportingConfig) -> dict[str, Any]:
+    """What shows labelled images; without them, the confusions alone."""
+    models = [*(["start"] if run.teacher.start else []), "teacher", run.label_of_champion()]
+    best = run.evaluation.score("student")
+    compared = ["teacher", *([f"student-{best.model}"] if best else [])]
+    confusions = view_confusions(run.evaluation, compared, config.confused_pairs)
+    place = Path(run.labelled) if run.labelled and "://" not in run.labelled else None
+    if place is not None and place.is_file():
+        place = place.parent  # a table of labels: its paths are relative to its folder
+    found: dict[str, Any] = {"confusions": confusions, "neighbours": (), "patches": (), "show": None}
+    if place is not None and place.is_dir():
+        arguments = (run.evaluation, place, models, run.curated, config)
+        found |= {"neighbours": view_neighbours(*arguments), "patches": view_patches(*arguments)}
+        found["show"] = LabelledPictures(place, run.curated, config.thumbnail)
+    return found
+
+
+def _cards(run: RunHandles, config: ReportingConfig) -> list[tuple[str, ModelCard]]:
+    """The card of every network, with what people call it."""
+    models = [("teacher", run.teacher), *((f"student {name}", one) for name, one in run.students.students.items())]
+    return [(name, model_card(one, run.curated, run.evaluation, watts=config.watts)) for name, one in models]
 
 
 def _guide(output: Path) -> str | None:

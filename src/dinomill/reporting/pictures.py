@@ -98,3 +98,33 @@ class Originals:
             return self._listed[source][path]
         except KeyError:
             raise FileNotFoundError(path) from None
+
+
+class LabelledPictures:
+    """Small pictures of labelled images, each read once.
+
+    Args:
+        labelled: Folder that their paths are relative to.
+        curated: For channels and the range of values.
+        side: Longer side of the pictures in pixels.
+    """
+
+    def __init__(self, labelled: Path, curated: DatasetHandle, side: int) -> None:
+        self._labelled = labelled
+        self._curated = curated
+        self._side = side
+        self._seen: dict[str, str] = {}
+
+    def __call__(self, path: str, note: str = "", good: bool | None = None) -> Picture:
+        """A picture of the image at a path, with a note under it; without an image when it cannot be read."""
+        if path not in self._seen:
+            self._seen[path] = self._uri(self._labelled / path)
+        return Picture(self._seen[path], Path(path).name, path, note, good)
+
+    def _uri(self, path: Path) -> str:
+        channels, value_range = self._curated.channels, self._curated.value_range
+        try:
+            pixels = decode_image(path.read_bytes(), channels=channels, min_side=self._side, value_range=value_range)
+            return data_uri(pixels, self._side)
+        except (OSError, DinomillError):
+            return ""

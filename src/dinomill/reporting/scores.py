@@ -6,16 +6,12 @@ from dataclasses import dataclass, replace
 
 from dinomill.handles import EvaluationHandle
 from dinomill.reporting.charts import Interval, dot_plot
+from dinomill.reporting.names import display_name
 from dinomill.reporting.overlays import Overlay, view_overlays
+from dinomill.reporting.pareto import Tradeoff, view_tradeoffs
 from dinomill.scores import Difference, Figure, Measure, ModelScore, ScoreTable
 
 _TONES = 5  # colours of the style sheet
-_KINDS = {
-    "pixels": "raw pixels",
-    "random": "random weights",
-    "start": "starting weights",
-    "champion": "present champion",
-}
 
 
 @dataclass(frozen=True)
@@ -51,6 +47,7 @@ class ScoresView:
     classes: tuple[str, ...]
     helped: str | None  # a sentence on the weights that training started from
     behind_pixels: str | None  # a sentence where raw pixels do as well as the teacher
+    tradeoffs: tuple[Tradeoff, ...] = ()  # against size and time
     overlays: tuple[Overlay, ...] = ()  # queries with what is predicted of every pixel
 
 
@@ -84,6 +81,7 @@ def _view(name: str | None, table: ScoreTable) -> ScoresView:
         table.classes,
         table.helped(),
         table.behind_pixels(),
+        view_tradeoffs(table),
     )
 
 
@@ -96,15 +94,6 @@ def score_row(score: ModelScore, measures: tuple[Measure, ...]) -> ScoreRow:
 
 def _mark(figure: Figure, tone: int) -> Interval:
     return Interval(figure.value, figure.low, figure.high, tone)
-
-
-def display_name(score: ModelScore) -> str:
-    """What people call a row."""
-    if score.kind in _KINDS:
-        return _KINDS[score.kind]
-    if score.kind == "reference":
-        return score.model
-    return score.kind if score.model == score.kind else f"{score.kind} {score.model}"
 
 
 def _gains(table: ScoreTable) -> tuple[Gain, ...]:

@@ -24,7 +24,7 @@ from dinomill.licences import licence_in_words
 from dinomill.printing import open_console
 from dinomill.reporting.curation import FATE_NAMES, FateCount, count_fates
 from dinomill.reporting.lineage import Left
-from dinomill.reporting.scores import display_name
+from dinomill.reporting.names import display_name
 from dinomill.scores import ScoreTable
 
 _REASONS = 4

@@ -1,6 +1,7 @@
 """What the pretraining and distillation stages share: run a job if it is not done, and take over its result.
 
 <output>/config.json  model.safetensors  heads.safetensors  history.parquet    of one network
+<output>/recipe.json                                                           how it was trained
 <output>/start/       the backbone that it started from, where it started from weights
 
 <work>/run.json       the MLflow run that every start of this work goes on in
@@ -20,7 +21,7 @@ from dinomill.errors import ConfigError
 from dinomill.execution.launch import launch
 from dinomill.execution.launcher_config import LauncherConfig
 from dinomill.features.licence import LICENCE, ORIGIN
-from dinomill.handles import START_NAME, DatasetHandle, ModelHandle
+from dinomill.handles import RECIPE_NAME, START_NAME, DatasetHandle, ModelHandle
 from dinomill.images.whole import check_whole
 from dinomill.licences import STARTED
 from dinomill.models.known import UNKNOWN_LICENCE
@@ -131,6 +132,7 @@ def adopt(
     with atomic_folder(output) as folder:
         for path in sorted((job.exported / student).iterdir()):
             shutil.copyfile(path, folder / path.name)
+        write_text(folder / RECIPE_NAME, json.dumps(job.told(student), indent=2) + "\n")
         # Not when the weights were written: a licence that is stated later changes no weight.
         add_sections(folder, {LICENCE: job.licence or UNKNOWN_LICENCE, ORIGIN: job.origin})
         if initial is not None:

@@ -187,6 +187,22 @@ class TrainingJob(Config):
         identity = self.identity()
         return {**identity, "steps": self.recipe.steps} if self.can_be_prolonged else identity
 
+    def told(self, student: str) -> dict[str, Any]:
+        """How a student was trained, as plain values for its card: what its result depends on, without hashes."""
+        kept = self.result_identity()
+        names = ("recipe", "step", "teaching", "adaptation")
+        found = {name: kept[name] for name in names if name in kept}
+        found["recipe"] = {**found["recipe"], "steps": self.recipe.steps}
+        others = [name for name in self.models if name != student]
+        drawn = (self.initialisation or {}).get(student)
+        return {
+            "objective": self.objective,
+            "model": self.models[student].model_dump(mode="json"),
+            **found,
+            **({} if drawn is None else {"initialisation": drawn.model_dump(mode="json")}),
+            **({"together": others} if others else {}),
+        }
+
     @property
     def can_be_prolonged(self) -> bool:
         """Whether the first steps are the same whatever the length: constant schedules, and no share of the run."""

@@ -138,17 +138,27 @@ class ProgressBar:
         return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
 
 
+# What the processor package has used, in microjoules (RAPL).
+_JOULES = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
+
+
 def machine_load(device: torch.device) -> dict[str, float]:
     """How busy the machine is, in percent: processors since the last call, memory, and of a GPU the same.
 
-    Nothing waits for the device. Where the driver's library is missing, the GPU's figures are.
+    And what it takes, for the model's card: the GPU's watts, the joules that the processor has counted. Nothing waits
+    for the device. Where the driver's library is missing, the GPU's figures are.
     """
     load = {"cpu_percent": psutil.cpu_percent(), "host_memory_percent": psutil.virtual_memory().percent}
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         load["gpu_memory_percent"] = 100 * (1 - free / total)
-        with suppress(ModuleNotFoundError, RuntimeError):
+        # The driver's library may be missing, and has errors of its own kind: a slice of a GPU tells no power.
+        with suppress(Exception):
             load["gpu_percent"] = float(torch.cuda.utilization(device))
+        with suppress(Exception):
+            load["gpu_watts"] = torch.cuda.power_draw(device) / 1000
+    with suppress(OSError, ValueError):  # most machines let the administrator alone read it
+        load["cpu_joules"] = int(_JOULES.read_text(encoding="ascii")) / 1e6
     return load
 
 

@@ -17,6 +17,8 @@ from dinomill.images.labelled import read_image
 _SIDE = 160  # of a picture in a figure, pixels
 _IGNORED = (0.9, 0.9, 0.9, 0.85)
 _BACKGROUND = "background"
+# Pixels lie in an SVG as they are: enlarged ones made a figure of several networks megabytes large.
+_AS_IT_IS = "none"
 
 
 @dataclass(frozen=True)
@@ -63,11 +65,12 @@ def draw_segmentation(path: Path, shown: Sequence[Shown], classes: Sequence[str]
     colours = _colours(classes)
 
     def panel(axes: Any, one: Shown, values: Floats) -> None:
-        axes.imshow(np.asarray(Image.fromarray(one.image).convert("L")), cmap="gray", vmin=0, vmax=255)
+        grey = np.asarray(Image.fromarray(one.image).convert("L"))[..., None] / 255
         known = ~np.isnan(values)
         overlay = np.full((*values.shape, 4), _IGNORED)
         overlay[known] = [*map(colours.__getitem__, values[known].astype(int).tolist())]
-        axes.imshow(overlay)
+        mixed = grey * (1 - overlay[..., 3:]) + overlay[..., :3] * overlay[..., 3:]
+        axes.imshow((255 * mixed).round().astype(np.uint8), interpolation=_AS_IT_IS)
 
     figure, place = _figure(shown, title, panel, below=0.55)
     _legend(
@@ -91,7 +94,7 @@ def draw_depth(path: Path, shown: Sequence[Shown], unit: str, title: str) -> Pat
     def panel(axes: Any, one: Shown, values: Floats) -> None:
         low, high = np.nanpercentile(one.truth, [2, 98])
         axes.set_facecolor((0.85, 0.85, 0.85))  # seen where nothing is known
-        axes.imshow(values, cmap="viridis_r", vmin=low, vmax=max(high, low + 1e-6))
+        axes.imshow(values, cmap="viridis_r", vmin=low, vmax=max(high, low + 1e-6), interpolation=_AS_IT_IS)
         if values is one.truth:
             axes.set_xlabel(f"{low:.3g} to {high:.3g} {unit}", fontsize=7)
 
@@ -110,7 +113,7 @@ def _figure(shown: Sequence[Shown], title: str, panel: Any, *, below: float) -> 
     figure = Figure(figsize=(1.35 * max(width, 0.8) * len(names) + 0.2, height))
     grid = figure.subplots(len(shown), len(names), squeeze=False)
     for row, one in zip(grid, shown, strict=True):
-        row[0].imshow(one.image)
+        row[0].imshow(one.image, interpolation=_AS_IT_IS)
         for axes, values in zip(row[1:], (one.truth, *one.predicted.values()), strict=True):
             panel(axes, one, values)
     for axes in grid.ravel():
