@@ -167,7 +167,6 @@ def _registration(student: ModelHandle) -> RegistrationHandle:
         model="mill",
         version=3,
         aliases=("candidate", "champion"),
-        run_id="0",
         uri="models:/mill@champion",
         weights_sha256=student.weights_sha256,
         source=student.folder,

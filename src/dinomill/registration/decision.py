@@ -26,7 +26,7 @@ _CHECKS = "checks"
 
 def made_of(model: ModelHandle, evaluation: EvaluationHandle, config: RegistrationConfig) -> str:
     """What a registration depends on, beside the champion of the moment."""
-    asked = config.model_dump(mode="json", include={"name", "network", "gate", "force"})
+    asked = config.model_dump(mode="json", exclude={"output", "tracking"})
     tables = {
         name: table.model_dump(mode="json", include=set(ScoreTable.model_fields)) for name, table in _all(evaluation)
     }
