@@ -50,7 +50,7 @@ def channels_of(data: bytes | memoryview) -> int | None:
     """What a file's header says: 1 for grey, 3 for colour; None where it does not say it."""
     try:
         mode = probe_image(data).mode
-    except DecodeError:
+    except Exception:  # readers of headers raise what they like; what is wrong is said when the file is decoded
         return None
     if mode in _GREY or mode.startswith("I;16"):
         return 1
