@@ -127,7 +127,12 @@ def test_ctrl_c_is_answered(monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captu
 
     monkeypatch.setattr("dinomill.commands.app.app", verbs)
     monkeypatch.setattr(sys, "argv", ["dinomill"])
-    with pytest.raises(SystemExit) as end:
-        run()
+    # What a shell starts in the background ignores Ctrl-C, and its tests with it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(SystemExit) as end:
+            run()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert end.value.code == 130
     assert capfd.readouterr().err.strip() == "Interrupted."

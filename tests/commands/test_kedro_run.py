@@ -146,8 +146,10 @@ def test_broken_yaml_is_shown_with_its_place(sources: Path, refused: Refused) ->
 
 
 def test_a_reference_to_nothing_is_named(sources: Path, refused: Refused) -> None:
-    path = sources / "conf/base/curation/parameters.yml"
-    path.write_text(path.read_text(encoding="utf-8").replace("folders.scan", "folders.scn"), encoding="utf-8")
+    path = sources / "conf/base/parameters_places.yml"
+    text = path.read_text(encoding="utf-8")
+    assert "folders.scan" in text
+    path.write_text(text.replace("folders.scan", "folders.scn"), encoding="utf-8")
     assert "folders.scn" in refused("--pipelines", "curation")
 
 

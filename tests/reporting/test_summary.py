@@ -113,7 +113,7 @@ def test_a_version_that_the_registry_does_not_have_is_said(run: Any, tmp_path: P
     def said() -> str:
         console = Console(width=200, file=io.StringIO())
         render({"registration": run.handles.registration.folder}, console, "mine", store=f"sqlite:///{database}")
-        return console.file.getvalue()  # type: ignore[attr-defined]
+        return " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
 
     missing = "kedro run --env mine --pipelines registration` brings it there"
     assert missing in said()

@@ -193,6 +193,7 @@ def _say_conversion(files: Sequence[Candidate], predictor: Predictor, console: C
     """Say it once when all images are grey and the network takes colour, or the other way round."""
     from dinomill.images.channels import conversion, kind_of_files
 
+    predictor.said_conversion = True
     channels = predictor.preprocessing.channels
     own = kind_of_files([Path(file.path) for file in files])
     place = shown(str(Path(files[0].path).parent)) if files else ""

@@ -85,7 +85,7 @@ class Predictor:
         self.batch_size = batch_size
         self.pooling: Pooling = pooling or self.features.pooling
         self.workers = workers
-        self._said = False  # that images are converted
+        self.said_conversion = False  # whoever says it himself sets it
 
     @property
     def model(self) -> Backbone:
@@ -216,8 +216,8 @@ class Predictor:
 
     def _say_once(self, image: Item) -> Item:
         """Log it when the first image is of the other kind than the network takes: grey, or colour."""
-        if not self._said:
-            self._said = True
+        if not self.said_conversion:
+            self.said_conversion = True
             own = channels_of(image) if isinstance(image, bytes | memoryview) else None
             said = conversion(
                 own or self.preprocessing.channels, self.preprocessing.channels, "this call", "the network"

@@ -38,11 +38,13 @@ def test_a_shape_that_contradicts_the_weights(backbone: Path, found: Found) -> N
     assert any("contradicts the weights" in problem.problem for problem in problems)
 
 
-def test_weights_decide_about_channels_and_patches(backbone: Path, found: Found) -> None:
-    crops = {"global_size": 64, "local_size": 32}
-    problems = stopping(found(pretraining={"initial": backbone.as_posix(), "model": "from_weights", "crops": crops}))
-    said = {problem.key: problem for problem in problems}
-    assert "3; the dataset has 1" in str(said["pretraining.model.in_channels"].found)
+def test_weights_for_colour_take_grey_images_which_is_said(backbone: Path, found: Found) -> None:
+    problems = found(pretraining={"initial": backbone.as_posix(), "model": "from_weights"})
+    said = {problem.key: problem for problem in problems}["pretraining.initial"]
+    assert said.warning
+    assert "their grey is repeated into three channels" in said.problem
+    assert "3 channels; the dataset has 1" in str(said.found)
+    assert "pretraining.model.in_channels" not in {problem.key for problem in problems}
 
 
 def test_weights_are_read_once(root: Path, backbone: Path, ask: Ask) -> None:
