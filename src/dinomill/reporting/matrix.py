@@ -10,6 +10,7 @@ import numpy as np
 from dinomill.arrays import Figures
 
 _LETTER, _LONGEST = 7.4, 18
+_CAPTION = 250  # pixels that the words below it need
 _CELL, _SMALL_CELL = 25, 13  # pixels
 _WITH_FIGURES = 20  # classes whose cells have room for a number
 _SMALLEST = 0.005  # share that is drawn
@@ -29,10 +30,11 @@ def draw_matrix(shares: Figures, names: Sequence[str], *, title: str) -> str:
     room = 12 + round(_LETTER * max((len(name) for name in shown), default=0))
     size = room + cell * len(names)
     # Names over the columns are turned by 60 degrees: the last ones reach beyond the right edge.
-    width, top = size + round(room * 0.55), round(room * 0.9) + 8
+    width, top = max(size + round(room * 0.55), _CAPTION), round(room * 0.9) + 8
+    # No larger than drawn: of two classes it would fill the page.
     parts = [
-        f'<svg class="chart matrix" viewBox="0 0 {width} {top + cell * len(names) + 22}" role="img" '
-        f'aria-label="{escape(title)}">'
+        f'<svg class="chart matrix" style="max-width:{round(1.3 * width)}px" '
+        f'viewBox="0 0 {width} {top + cell * len(names) + 38}" role="img" aria-label="{escape(title)}">'
     ]
     small = "" if cell == _CELL else " tiny"
     for index, (name, full) in enumerate(zip(shown, names, strict=True)):
@@ -48,10 +50,8 @@ def draw_matrix(shares: Figures, names: Sequence[str], *, title: str) -> str:
     parts.append(f'<rect class="frame" x="{room}" y="{top}" width="{cell * len(names)}" height="{cell * len(names)}"/>')
     for row, column in zip(*np.nonzero(shares >= _SMALLEST), strict=True):
         parts += _cell(row, column, float(shares[row, column]), names, room + cell * column, top + cell * row, cell)
-    parts.append(
-        f'<text class="axis" x="{room}" y="{top + cell * len(names) + 16}">down: what it is · across: what was said, '
-        "% of the row</text>"
-    )
+    for line, caption in enumerate(("a row: what it is", "a column: what was said, % of the row")):
+        parts.append(f'<text class="axis" x="0" y="{top + cell * len(names) + 16 + 16 * line}">{caption}</text>')
     return "".join([*parts, "</svg>"])
 
 
