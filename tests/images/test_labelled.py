@@ -70,3 +70,18 @@ def test_a_table_is_listed_as_its_folder_is_and_curation_sees_its_images(folder:
     assert len(list_items(str(table))) == len(files)
     (tmp_path / "set.csv").mkdir()  # a folder may be called so
     assert not is_table(tmp_path / "set.csv")
+
+
+def test_what_is_wrong_in_a_table_is_counted_as_people_count_it(folder: Path) -> None:
+    table = folder / "labels.csv"
+    table.write_text("path,label,split\na.png,bag,train\nb.png,,train\n")
+    with pytest.raises(InputError, match=r"Line 3 of .*labels\.csv") as caught:
+        find_labelled(table, "train")
+    assert caught.value.found == "path b.png, label (empty), split train"
+    table.write_text("path;label;split\na.png;bag;train\n")
+    with pytest.raises(InputError, match="not written with commas") as caught:
+        find_labelled(table, "train")
+    assert caught.value.found == "semicolons between its columns"
+    table.write_text("path,label,split\n" + "".join(f"{number}.png,bag,train\n" for number in range(20)))
+    with pytest.raises(InputError, match="20 of 20 images"):
+        find_labelled(table, "train", limit=5)

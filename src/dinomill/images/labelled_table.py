@@ -77,6 +77,13 @@ def _rows(path: Path) -> dict[str, list[Any]]:
             action="write it again so",
         ) from None
     if missing := [name for name in COLUMNS if name not in names]:
+        if len(names) == 1 and (other := next((sign for sign in ";\t" if sign in names[0]), None)):
+            raise InputError(
+                f"{path} is not written with commas.",
+                found="semicolons between its columns" if other == ";" else "tabs between its columns",
+                expected="commas",
+                action="export it as CSV with commas, or as Parquet",
+            )
         raise InputError(
             f"{path} lacks the column {missing[0]!r}.",
             found=", ".join(names),
@@ -84,12 +91,12 @@ def _rows(path: Path) -> dict[str, list[Any]]:
             action="name its columns so, with commas between in a CSV file",
         )
     columns = {name: table[name].to_pylist() for name in COLUMNS}
-    for row, values in enumerate(zip(*columns.values(), strict=True), start=1):
+    # A CSV file's first line has the names: lines are counted as editors do.
+    what, first = ("Row", 1) if path.suffix.lower() == ".parquet" else ("Line", 2)
+    for row, values in enumerate(zip(*columns.values(), strict=True), start=first):
         if any(value is None or value == "" for value in values):
-            named = dict(zip(COLUMNS, values, strict=True))
-            raise InputError(
-                f"Row {row} of {path} is not whole.", found=str(named), action="fill it in, or take it out"
-            )
+            named = ", ".join(f"{name} {value or '(empty)'}" for name, value in zip(COLUMNS, values, strict=True))
+            raise InputError(f"{what} {row} of {path} is not whole.", found=named, action="fill it in, or take it out")
     return {name: [str(value) for value in values] for name, values in columns.items()}
 
 
@@ -122,8 +129,6 @@ def _listed(
             )
     number = {name: index for index, name in enumerate(classes)}
     found = sorted((number[label], path.parent / name) for name, label in zip(*rows.values(), strict=True))
-    if limit is not None and limit < len(found):
-        found = [found[index] for index in np.linspace(0, len(found) - 1, limit).round().astype(int)]
     if lost := [str(file) for _, file in found if not file.is_file()]:
         raise InputError(
             f"{len(lost)} of {len(found)} images that {path} names are not there.",
@@ -131,6 +136,8 @@ def _listed(
             expected=f"paths relative to {path.parent}, or absolute ones",
             action="correct the paths, or copy the images",
         )
+    if limit is not None and limit < len(found):
+        found = [found[index] for index in np.linspace(0, len(found) - 1, limit).round().astype(int)]
     return [(file, label) for label, file in found]
 
 
