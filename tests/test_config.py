@@ -72,3 +72,14 @@ def test_a_unions_tag_is_no_key() -> None:
     assert Drawing.parse({"shapes": {"a": {"side": 2, "kind": "square"}, "b": {}}}, where="x").shapes["b"] == Round()
     with pytest.raises(ConfigError, match=r"shapes\.a\.side: .*found 'wide'"):
         Drawing.parse({"shapes": {"a": {"kind": "square", "side": "wide"}}}, where="x")
+
+
+def test_alternatives_of_a_key_are_told_without_their_names_in_code() -> None:
+    given: dict[str, Any] = {"work": "w", "output": "o", "steps": 1, "model": {"kind": "convnext"}}
+    with pytest.raises(ConfigError) as raised:
+        PretrainingConfig.parse(given, where="parameters.yml")
+    assert "    model.kind: Input should be 'vit' (found 'convnext')" in str(raised.value)
+    assert "function" not in str(raised.value) and "from_weights" not in str(raised.value)
+    with pytest.raises(ConfigError, match="model: Input should be a mapping of keys") as raised:
+        PretrainingConfig.parse({**given, "model": "from_weigths"}, where="parameters.yml")
+    assert "model: Input should be 'from_weights' (found 'from_weigths')" in str(raised.value)

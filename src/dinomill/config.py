@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
@@ -14,6 +15,8 @@ from dinomill.storage.hashing import hash_json
 
 UNKNOWN_KEY = "unknown_key"
 _TAG = "kind="
+_ALTERNATIVE = re.compile(r"^(function-\w+|literal|list|tuple|dict|set|constrained-\w+|lax-or-strict|nullable)\[")
+_NO_MAPPING = re.compile(r"Input should be a valid dictionary or instance of \w+")
 
 
 def tag(kind: str) -> str:
@@ -72,10 +75,14 @@ class Config(BaseModel):
 def config_error(error: ValidationError, *, where: str | Callable[[str], str], prefix: str = "") -> ConfigError:
     """Turn pydantic's error into one line a wrong key, with its dotted path, under the file that it stands in."""
     lines: dict[str, list[str]] = {}
-    for item in error.errors(include_url=False):
-        parts = [str(part) for part in item["loc"] if not str(part).startswith(_TAG)]
+    items = error.errors(include_url=False)
+    # Of a mapping that may be a word instead it says nothing that it is not the word.
+    said = [one for one in items if not (one["type"] == "literal_error" and isinstance(one["input"], Mapping))]
+    for item in said or items:
+        # Pydantic names the alternatives that it tried, too: `function-after[…]`, `literal[…]`.
+        parts = [part for part in map(str, item["loc"]) if not part.startswith(_TAG) and not _ALTERNATIVE.search(part)]
         path = ".".join([*([prefix] if prefix else []), *parts])
-        message = item["msg"].removeprefix("Value error, ")
+        message = _NO_MAPPING.sub("Input should be a mapping of keys", item["msg"].removeprefix("Value error, "))
         # For a missing or misspelt key the input is the whole mapping, which says nothing.
         shown = "" if isinstance(item["input"], Mapping) else f" (found {item['input']!r})"
         wrong = f"{path}.{item['ctx']['key']}".lstrip(".") if item["type"] == UNKNOWN_KEY else path
