@@ -69,6 +69,7 @@ def distil(
         made_of=hash_json(job.result_identity()),
         students=students,
         champion=config.champion or next(iter(config.students)),
+        given_teacher=not config.own_teacher,
     )
 
 
