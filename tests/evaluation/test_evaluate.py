@@ -358,7 +358,7 @@ def test_a_student_of_another_teacher_is_not_held_against_this_one(
         taught = students.model_copy(
             update={"students": {"small": small.model_copy(update={"teacher_sha256": sha256})}}
         )
-        fast = configuration(tmp_path, measured=["knn"], bootstrap=50, shares={"parts": []}, random={"seeds": 1})
+        fast = configuration(tmp_path, measured=["knn"], bootstrap=100, shares={"parts": []}, random={"seeds": 1})
         gains[name] = set(evaluate(str(labelled), teacher, taught, fast).gains)
     assert gains["own"] - gains["other"] == {"small_over_teacher"}
     assert "small_over_random" in gains["other"]
