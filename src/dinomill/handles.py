@@ -182,12 +182,17 @@ class ModelHandle(Handle):
         """The backbone that it started from, an export like its own; None when it started from random weights."""
         return None if self.initial is None else self.folder / START_NAME
 
+    def taught_by(self, weights_sha256: str | None) -> bool:
+        """Whether these are the weights that it was distilled from; where nobody knows, they are."""
+        return None in (self.teacher_sha256, weights_sha256) or self.teacher_sha256 == weights_sha256
+
 
 class StudentsHandle(Handle):
     """The students distilled in one run, by name."""
 
     students: dict[str, ModelHandle]
     champion: str = Field(description="the student that later stages register and package")
+    given_teacher: bool = Field(default=False, description="whether the teacher was named; false: pretraining's")
 
 
 class EvaluationHandle(Handle, ScoreTable):
@@ -197,6 +202,10 @@ class EvaluationHandle(Handle, ScoreTable):
     metrics: Path
     teacher_sha256: str | None = Field(default=None, description="weights of the teacher that was measured")
     students_sha256: dict[str, str] = Field(default_factory=dict, description="of the students, by name")
+
+    def measured_teacher_of(self, model: ModelHandle) -> bool:
+        """Whether the row of the teacher is the network that a student learnt from; where nobody knows, it is."""
+        return model.taught_by(self.teacher_sha256)
 
     def tables(self) -> dict[str | None, ScoreTable]:
         """Every table that has rows: that of the labelled set has no name."""

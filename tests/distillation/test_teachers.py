@@ -190,3 +190,12 @@ def test_workers_elsewhere_have_to_see_teacher_and_cache(
     job = distillation_job(digits_dataset, None, None, config(tmp_path, teacher, cache=cache))
     assert places_of(job) == [digits_dataset.folder, teacher, tmp_path / "kept"]
     assert places_of(job.model_copy(update={"teacher": "efficientnet-lite0", "cache": None})) == [digits_dataset.folder]
+
+
+def test_a_teacher_is_not_replaced_by_its_own_students(digits_dataset: DatasetHandle, tmp_path: Path) -> None:
+    folder = write_teacher(tmp_path / "output" / "edge")
+    before = (folder / "model.safetensors").read_bytes()
+    with pytest.raises(ConfigError, match="lies in the folder that this stage writes") as caught:
+        distil(digits_dataset, None, None, config(tmp_path, folder))
+    assert "copy it elsewhere" in str(caught.value)
+    assert (folder / "model.safetensors").read_bytes() == before

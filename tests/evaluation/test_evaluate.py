@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from dinomill.errors import InputError
+from dinomill.errors import ConfigError, InputError
 from dinomill.evaluation import features
 from dinomill.evaluation.config import EvaluationConfig
 from dinomill.evaluation.evaluate import evaluate
@@ -347,3 +347,26 @@ def test_networks_made_elsewhere_are_rows_that_decide_nothing(
     assert found.gains == handle.gains
     metrics = json.loads((found.folder / "metrics.json").read_text(encoding="utf-8"))
     assert f"reference-{own.model}" in metrics
+
+
+def test_a_student_of_another_teacher_is_not_held_against_this_one(
+    labelled: Path, teacher: ModelHandle, students: StudentsHandle, tmp_path: Path
+) -> None:
+    small = students.students["small"]
+    gains = {}
+    for name, sha256 in (("own", teacher.weights_sha256), ("other", "7" * 64)):
+        taught = students.model_copy(
+            update={"students": {"small": small.model_copy(update={"teacher_sha256": sha256})}}
+        )
+        fast = configuration(tmp_path, measured=["knn"], bootstrap=100, shares={"parts": []}, random={"seeds": 1})
+        gains[name] = set(evaluate(str(labelled), teacher, taught, fast).gains)
+    assert gains["own"] - gains["other"] == {"small_over_teacher"}
+    assert "small_over_random" in gains["other"]
+
+
+def test_a_reference_among_the_results_is_refused(
+    labelled: Path, teacher: ModelHandle, students: StudentsHandle, tmp_path: Path
+) -> None:
+    reference = {"network": str(tmp_path / "out" / "mine.pth")}
+    with pytest.raises(ConfigError, match="lies in the folder that this stage writes"):
+        evaluate(str(labelled), teacher, students, configuration(tmp_path, references=[reference]))

@@ -269,3 +269,9 @@ def test_copies_are_not_learnt_from_twice() -> None:
         assert copied.choices[key].value == single.choices[key].value
     assert copied.pool.distinct == 2_000
     assert copied.epochs <= 100
+
+
+def test_students_see_what_their_teacher_sees_whoever_teaches() -> None:
+    made = plan(wish(), SAMPLE, machine())
+    assert made.shape.channels == 1
+    assert value(made, "distillation.students.small.in_channels") == "auto"

@@ -144,6 +144,10 @@ def test_wrong_channels_and_missing_weights_are_said_before_anything_starts(
         pretrain(digits_dataset, None, config(values, model=values["model"] | {"in_channels": 3}))
     with pytest.raises(InputError, match=r"pretraining\.initial: There is no .*nothing"):
         pretrain(digits_dataset, None, config(values, initial=str(tmp_path / "nothing")))
+    output = str(config(values).output)
+    for place in (output, f"{output}/start"):
+        with pytest.raises(ConfigError, match="lies in the folder that this stage writes"):
+            pretrain(digits_dataset, None, config(values, initial=place))
     with pytest.raises(ConfigError, match="batch_size"):
         pretrain(digits_dataset, None, config(values, batch_size=15, launcher={"kind": "torchrun", "processes": 2}))
     assert not (tmp_path / "teacher").exists()

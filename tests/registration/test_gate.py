@@ -4,7 +4,8 @@ import pytest
 
 from dinomill.errors import ConfigError
 from dinomill.handles import EvaluationHandle
-from dinomill.registration.config import PromotionConfig
+from dinomill.registration.config import PromotionConfig, RegistrationConfig
+from dinomill.registration.decision import made_of
 from dinomill.registration.gate import Champion, Check, judge
 from dinomill.scores import Difference, Measure, ScoreTable
 from tests.tables import row
@@ -131,3 +132,27 @@ def test_differences_on_the_same_images_are_held_against_the_requirement_where_t
     evaluation = evaluation.model_copy(update={"gains": {"small_over_teacher": sure}})
     (check,) = verdicts(evaluation, min_gain_over_random=None, max_drop_from_champion=None)
     assert check.passed and "noise" not in check.sentence
+
+
+def test_a_student_is_not_held_against_a_network_that_did_not_teach_it(evaluated, students) -> None:
+    """Its teacher was given; the row `teacher` is what pretraining made."""
+    evaluation = evaluated(student=0.5, teacher=0.82).model_copy(update={"teacher_sha256": "a" * 64})
+    gate = PromotionConfig(min_gain_over_random=None, max_drop_from_champion=None)
+    taught = {"teacher_sha256": "b" * 64, "origin": "distilled from efficientnet-lite0"}
+    other = students.students["small"].model_copy(update=taught)
+    (check,) = judge(evaluation.score("student"), evaluation, None, gate, other)
+    assert str(check) == (
+        "not compared: the teacher of small, distilled from efficientnet-lite0, was not measured: the evaluation's "
+        "teacher is another network"
+    )
+    own = other.model_copy(update={"teacher_sha256": "a" * 64})
+    (check,) = judge(evaluation.score("student"), evaluation, None, gate, own)
+    assert not check.passed and "from its teacher (82.0%)" in check.sentence
+
+
+def test_a_decision_on_another_networks_figures_is_made_anew(evaluated, students) -> None:
+    config = RegistrationConfig.model_construct(gate=PromotionConfig())
+    evaluation, model = evaluated(), students.students["small"].model_copy(update={"teacher_sha256": "b" * 64})
+    before = made_of(model, evaluation, config)
+    assert made_of(model, evaluation.model_copy(update={"teacher_sha256": "b" * 64}), config) == before
+    assert made_of(model, evaluation.model_copy(update={"teacher_sha256": "a" * 64}), config) != before

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dinomill.handles import Handle
+from dinomill.handles import Handle, StudentsHandle
 from dinomill.reporting import build_report
 from dinomill.reporting.lineage import Left
 from dinomill.reporting.page import RunHandles, render_page
@@ -81,3 +82,30 @@ def test_a_page_of_two_runs_says_so(run: Any, output: Path) -> None:
     page = render_page(mixed, run.config(output))
     assert "Not all of this page is of one run." in page
     assert "distillation (pretraining has made another result since)" in page
+
+
+def _of_given(students: StudentsHandle) -> StudentsHandle:
+    origin = {"teacher_sha256": "7" * 64, "origin": "distilled from efficientnet-lite0 (ImageNet)"}
+    taught = {name: one.model_copy(update=origin) for name, one in students.students.items()}
+    return students.model_copy(update={"students": taught, "given_teacher": True})
+
+
+def test_students_of_a_given_teacher_are_not_made_of_pretrainings(run: Any, folders: dict[str, Path]) -> None:
+    _keep(_of_given(run.handles.students), folders["students"])
+    assert Left.in_folders(folders).earlier() == {}
+    _keep(run.handles.teacher, folders["teacher"], weights_sha256="1" * 64)
+    # What evaluation measured is another network than is there now; the students are what they were.
+    assert Left.in_folders(folders).earlier() == dict.fromkeys(LATER[2:], "pretraining has made another result since")
+    shutil.rmtree(folders["teacher"])
+    assert "distillation" not in Left.in_folders(folders).earlier()
+
+
+def test_a_page_calls_nobody_the_teacher_of_students_who_was_not(run: Any, output: Path) -> None:
+    own = render_page(run.handles, run.config(output))
+    assert "learnt to give the frozen teacher's answers" in own and "the teacher has" in own
+    page = render_page(replace(run.handles, students=_of_given(run.handles.students)), run.config(output))
+    assert "earlier run" not in page
+    assert "did not teach the students here: distilled from efficientnet-lite0 (ImageNet)." in page
+    for said in ("learnt to give the frozen teacher's answers", "the teacher has", "the teacher reaches"):
+        assert said not in page
+    assert "the pretrained network reaches" in page

@@ -18,6 +18,7 @@ from dinomill.handles import DatasetHandle, ModelHandle, StudentsHandle
 from dinomill.images.channels import conversion, may_become
 from dinomill.licences import DISTILLED, made_from, warn_if_unknown
 from dinomill.models.kinds import ModelConfig
+from dinomill.storage.apart import require_apart
 from dinomill.storage.atomic import atomic_folder
 from dinomill.storage.hashing import hash_json
 from dinomill.training.given_teacher import GivenTeacher
@@ -40,10 +41,12 @@ def distil(
         config: The stage's configuration.
 
     Raises:
-        ConfigError: When students and teacher do not fit.
+        ConfigError: When students and teacher do not fit, or the teacher lies where the students will.
         Interrupted: When it was told to stop; run again, it continues.
         DinomillError: What went wrong in a worker.
     """
+    if not config.own_teacher:
+        require_apart("distillation.teacher", str(config.teacher), config.output)
     job = distillation_job(dataset, teacher, labelled, config)
     warn_if_unknown(job.licence, f"the teacher {config.teacher or job.teacher}", "distillation.licence")
     if said := conversion(dataset.channels, len(job.mean or dataset.mean), f"{dataset.folder}", "the teacher"):
@@ -66,6 +69,7 @@ def distil(
         made_of=hash_json(job.result_identity()),
         students=students,
         champion=config.champion or next(iter(config.students)),
+        given_teacher=not config.own_teacher,
     )
 
 

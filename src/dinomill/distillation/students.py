@@ -43,8 +43,8 @@ def _resolved(
         raise ConfigError(
             f"{key}.in_channels is not the teacher's.",
             found=f"{model.in_channels}; the teacher {name} has {teacher['in_channels']}",
-            action=f"set it to {teacher['in_channels']} or auto: both learn from the same images, of which "
-            "curation.write.channels says how many channels they have",
+            action=f"set it to auto or {teacher['in_channels']}, or take it out: a student sees images as its teacher "
+            "does, whatever the dataset holds",
         )
     if isinstance(model, StudentConvNeXt):
         return _convolutional(config, model, teacher["in_channels"], key)

@@ -229,8 +229,15 @@ def _pairs(rows: Sequence[Row]) -> Pairs:
         if of_student or row.network.kind == "teacher":
             name = row.network.name if of_student else "teacher"
             others = ("start", "champion", "random", "teacher") if of_student else _OF_TEACHER
+            if of_student and not _taught_by(row, by_kind.get("teacher")):
+                others = ("champion", "random")
             pairs |= {f"{name}_over_{kind}": (row, by_kind[kind]) for kind in others if kind in by_kind}
     return pairs
+
+
+def _taught_by(student: Row, teacher: Row | None) -> bool:
+    """Whether this teacher is the student's: another one says nothing of what distillation cost, nor does its start."""
+    return teacher is None or student.network.taught_by in (None, teacher.network.identity)
 
 
 def _gains(pairs: Pairs, measures: Sequence[Measure], bootstrap: Bootstrap) -> dict[str, dict[str, Difference]]:

@@ -20,6 +20,7 @@ from dinomill.evaluation.statistics import Bootstrap
 from dinomill.evaluation.trained_on import check_not_trained_on
 from dinomill.evaluation.write import Material, write_results
 from dinomill.handles import DatasetHandle, EvaluationHandle, ModelHandle, StudentsHandle
+from dinomill.storage.apart import require_apart
 from dinomill.storage.atomic import fresh_folder
 
 log = logging.getLogger(__name__)
@@ -45,8 +46,11 @@ def evaluate(
 
     Raises:
         InputError: When a labelled set is not of its layout, was trained on, or an image of it cannot be decoded.
+        ConfigError: When a reference lies where the results will.
         QualityError: When a table of scores does not meet its contract; nothing is written then.
     """
+    for index, reference in enumerate(config.references):
+        require_apart(f"evaluation.references.{index}.network", reference.network, config.output)
     sets = ({} if labelled is None else {LABELLED: config.main(labelled)}) | config.sets
     if labelled is None:
         log.warning("There are no labelled images: nothing is measured, and registration cannot compare models.")

@@ -66,6 +66,7 @@ class Network:
     pooling: Pooling
     build: Callable[[torch.device], Forward]
     places: bool = True  # it has a feature for every place of an image
+    taught_by: str | None = None  # hash of the weights that it was distilled from
 
     @property
     def label(self) -> str:
@@ -127,6 +128,7 @@ def _trained(handle: ModelHandle, kind: str) -> Network:
         identity=handle.weights_sha256,
         pooling=description.pooling,
         build=lambda device: open_features(handle.folder, device=str(device)),
+        taught_by=handle.teacher_sha256,
     )
 
 

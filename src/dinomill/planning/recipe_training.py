@@ -182,7 +182,7 @@ def _student(student: VisionTransformerConfig) -> dict[str, tuple[Any, str]]:
     values: dict[str, tuple[Any, str]] = {
         "image_size": (student.image_size, "the teacher's crops"),
         "patch_size": (student.patch_size, "the teacher's: both learn from the same patches"),
-        "in_channels": (student.in_channels, "the teacher's"),
+        "in_channels": ("auto", "the teacher's, whichever teaches"),
         "embed_dim": (student.embed_dim, "smaller than the teacher, in width or depth, since it is what is served"),
         "depth": (student.depth, "as above"),
         "num_heads": (student.num_heads, "64 numbers a head"),

@@ -17,6 +17,7 @@ from dinomill.handles import DatasetHandle, ModelHandle
 from dinomill.images.channels import conversion, converted_figures
 from dinomill.licences import STARTED, from_nothing, made_from, warn_if_unknown
 from dinomill.pretraining.config import PretrainingConfig
+from dinomill.storage.apart import require_apart
 from dinomill.training.hand_on import adopt, local_labelled, run_job
 from dinomill.training.job import TrainingJob, TrainingRecipe
 from dinomill.training.starting import resolve_model, starting_weights
@@ -35,10 +36,12 @@ def pretrain(dataset: DatasetHandle, labelled: str | None, config: PretrainingCo
         config: The stage's configuration.
 
     Raises:
-        ConfigError: When model and dataset do not fit.
+        ConfigError: When model and dataset do not fit, or it would write over the weights that it starts from.
         Interrupted: When it was told to stop; run again, it continues.
         DinomillError: What went wrong in a worker.
     """
+    if config.initial is not None:
+        require_apart("pretraining.initial", config.initial, config.output)
     job = pretraining_job(dataset, labelled, config)
     seen = job.models[_STUDENT].in_channels
     if said := conversion(dataset.channels, seen, f"{dataset.folder}", f"{config.initial}"):

@@ -30,7 +30,10 @@ def made_of(model: ModelHandle, evaluation: EvaluationHandle, config: Registrati
     tables = {
         name: table.model_dump(mode="json", include=set(ScoreTable.model_fields)) for name, table in _all(evaluation)
     }
-    return hash_json([asked, tables, model.weights_sha256, model.dataset_sha256, model.licence, model.origin])
+    made = [asked, tables, model.weights_sha256, model.dataset_sha256, model.licence, model.origin]
+    if not evaluation.measured_teacher_of(model):  # the gate then does not compare it with the measured one
+        made.append([model.teacher_sha256, evaluation.teacher_sha256])
+    return hash_json(made)
 
 
 def _all(evaluation: EvaluationHandle) -> list[tuple[str, ScoreTable]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dinomill.errors import ConfigError
-from dinomill.handles import EvaluationHandle
+from dinomill.handles import EvaluationHandle, ModelHandle
 from dinomill.registration.config import PromotionConfig
 from dinomill.registration.noise import noise
 from dinomill.scores import Difference, Measure, ModelScore, ScoreTable
@@ -64,7 +64,11 @@ def gated(evaluation: EvaluationHandle, gate: PromotionConfig) -> tuple[ScoreTab
 
 
 def judge(
-    score: ModelScore | None, evaluation: EvaluationHandle, champion: Champion | None, gate: PromotionConfig
+    score: ModelScore | None,
+    evaluation: EvaluationHandle,
+    champion: Champion | None,
+    gate: PromotionConfig,
+    model: ModelHandle | None = None,
 ) -> tuple[Check, ...]:
     """Every requirement that is configured.
 
@@ -73,6 +77,7 @@ def judge(
         evaluation: With the scores that it is compared to.
         champion: The present one; None when there is none, or it has the same weights.
         gate: The requirements.
+        model: That is to be registered, which knows by whom it was taught; None: by the teacher that was measured.
 
     Raises:
         ConfigError: When the gate's measure was not taken.
@@ -98,7 +103,11 @@ def judge(
             )
         )
     if gate.max_drop_from_teacher is not None and teacher is not None and score.kind == "student":
-        checks.append(asked.at_most_behind(asked.of(teacher), gate.max_drop_from_teacher, "its teacher", row=teacher))
+        if model is None or evaluation.measured_teacher_of(model):
+            behind = asked.at_most_behind(asked.of(teacher), gate.max_drop_from_teacher, "its teacher", row=teacher)
+        else:
+            behind = _other_teacher(model)
+        checks.append(behind)
     if gate.max_drop_from_start is not None:
         checks.append(_against_start(asked, gate.max_drop_from_start))
     if gate.max_drop_from_champion is not None:
@@ -171,6 +180,13 @@ class _Asked:
         """What is added where the images are too few to decide."""
         paired = None if row is None else self.paired(kind)
         return noise(margin / self.measure.scale, self.own - other, self.measure, paired, self.score, row)
+
+
+def _other_teacher(model: ModelHandle) -> Check:
+    """The row of the teacher is pretraining's network, and the student learnt from another one."""
+    origin = f", {model.origin}," if model.origin else ""
+    said = f"the teacher of {model.name}{origin} was not measured: the evaluation's teacher is another network"
+    return Check(True, said, "not compared")
 
 
 def _against_start(asked: _Asked, allowed: float) -> Check:

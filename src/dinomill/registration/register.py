@@ -81,7 +81,7 @@ def register_model(
         present = tracking.version_by_alias(store, config.name, CHAMPION)
         other = present if present and present.tags.get("weights_sha256") != model.weights_sha256 else None
         champion = Champion(other.version, other.tags) if other else None
-        checks = judge(score, evaluation, champion, config.gate)
+        checks = judge(score, evaluation, champion, config.gate, model)
         tags = _tags(store, model, students, evaluation, curated, checks, config) | decision_tags(asked, checks)
         card = version_card(config.name, model, curated, evaluation, checks, tags, config.watts)
         version = _find_or_register(run, model, _measured(model, config, evaluation), tags, card, config)

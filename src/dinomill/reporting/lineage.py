@@ -1,7 +1,7 @@
 """Which results belong together: while a run goes on, what its later stages made before is still there.
 
 A handle says by hashes what it was made of. Where that is not what the stage above holds now, it is of an earlier run,
-and so is all that was made of it.
+and so is all that was made of it. Students of a teacher that was given are not made of pretraining's.
 """
 
 from __future__ import annotations
@@ -77,11 +77,13 @@ class Left(NamedTuple):
         made: dict[str, dict[str, bool]] = {}
         if one := self.pretraining:
             made["pretraining"] = {"curation": data in (None, one.dataset_sha256)}
-        if students:
+        if self.distillation and students:
             made["distillation"] = {
                 "curation": all(data in (None, one.dataset_sha256) for one in students.values()),
-                "pretraining": all(teacher in (None, one.teacher_sha256) for one in students.values()),
             }
+            if not self.distillation.given_teacher:
+                same = all(teacher in (None, one.teacher_sha256) for one in students.values())
+                made["distillation"]["pretraining"] = same
         if measured := self.evaluation:
             made["evaluation"] = {
                 "pretraining": None in (teacher, measured.teacher_sha256) or teacher == measured.teacher_sha256,

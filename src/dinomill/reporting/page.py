@@ -73,6 +73,12 @@ class RunHandles:
         shown = {"teacher": self.teacher} | ({self.label_of_champion(): champion} if champion else {})
         return tuple(readable(label) for label, model in shown.items() if not has_attention(model))
 
+    def other_teachers(self) -> tuple[str, ...]:
+        """What students were distilled from that pretraining did not make, in words; empty where it taught them all."""
+        students = self.students.students.values()
+        others = [one for one in students if not one.taught_by(self.teacher.weights_sha256)]
+        return tuple(dict.fromkeys(one.origin or "distilled from another network" for one in others))
+
     def label_of_champion(self) -> str:
         """The champion's name in evaluation's files."""
         return f"student-{self.students.champion}"
@@ -119,6 +125,7 @@ def render_page(run: RunHandles, config: ReportingConfig) -> str:
             sets=view_sets(run.evaluation),
             teacher=run.teacher,
             champion=champion,
+            other_teachers=run.other_teachers(),
             registration=run.registration,
             cards=_cards(run, config),
             package=run.package,

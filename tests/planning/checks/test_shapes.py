@@ -51,7 +51,7 @@ def test_the_projects_own_sizes_agree(ask: Ask) -> None:
         (
             {"pretraining": {"model": {"in_channels": 1}}, "distillation": {"students": {"small": {"in_channels": 3}}}},
             "distillation.students.small.in_channels",
-            "set it to 1",
+            "set it to auto or 1",
         ),
         (
             {"pretraining": {"step": {"losses": {"gram": {"start": 5000}}}}},

@@ -12,6 +12,7 @@ from dinomill.planning.checks.measures import check_measures
 from dinomill.planning.checks.mixture import check_mixtures
 from dinomill.planning.checks.needs import check_needs
 from dinomill.planning.checks.others import check_others
+from dinomill.planning.checks.overwritten import check_overwritten
 from dinomill.planning.checks.places import check_places
 from dinomill.planning.checks.problems import Problem
 from dinomill.planning.checks.request import Request
@@ -24,6 +25,7 @@ _CHECKS: tuple[Callable[[Request], Iterator[Problem]], ...] = (
     check_settings,
     check_others,
     check_places,
+    check_overwritten,
     check_needs,
     check_shapes,
     check_images,

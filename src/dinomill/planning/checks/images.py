@@ -228,12 +228,12 @@ def _channels(request: Request, channels: int, why: str, *, certain: bool = True
     """The dataset's number of channels against the teacher's and the students'."""
     pretraining = request.pretraining if request.runs("pretraining") else None
     distillation = request.distillation if request.runs("distillation") else None
-    seen = channels  # by the students: what their teacher sees
+    given = distillation is not None and not distillation.own_teacher
     if pretraining and pretraining.initial is not None:
         model = teacher_model(request)
         if isinstance(model, VisionTransformerConfig):
-            seen = model.in_channels
-            yield from _converted("pretraining.initial", seen, channels, why)
+            given = True
+            yield from _converted("pretraining.initial", model.in_channels, channels, why)
     elif pretraining and not _auto(pretraining):
         model = teacher_model(request)
         if isinstance(model, VisionTransformerConfig):
@@ -241,13 +241,12 @@ def _channels(request: Request, channels: int, why: str, *, certain: bool = True
     if distillation is None:
         return
     if not distillation.own_teacher and (teacher := teacher_shape(request)) is not None:
-        seen = teacher["in_channels"]
-        yield from _converted("distillation.teacher", seen, channels, why)
+        yield from _converted("distillation.teacher", teacher["in_channels"], channels, why)
+    if given:
+        return  # their students see what they see, whatever the dataset holds: `shapes` holds them against it
     for name, student in distillation.students.items():
         if student.in_channels != "auto":
-            yield from _other(
-                f"distillation.students.{name}", student.in_channels, seen, why, certain=certain or seen != channels
-            )
+            yield from _other(f"distillation.students.{name}", student.in_channels, channels, why, certain=certain)
 
 
 def _converted(key: str, own: int, channels: int, why: str) -> Iterator[Problem]:

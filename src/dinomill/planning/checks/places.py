@@ -14,8 +14,10 @@ from pathlib import Path
 
 from dinomill.errors import DinomillError
 from dinomill.planning.checks.others import results_in_sources
+from dinomill.planning.checks.overwritten import overwritten_by
 from dinomill.planning.checks.problems import Problem, count, some
 from dinomill.planning.checks.request import Request
+from dinomill.stages import STAGES
 
 # DVC hashes a folder's content before any stage runs, and stops at these; curation alone writes them down and goes on.
 _STOPS_DVC = {
@@ -97,9 +99,10 @@ def _source(request: Request, key: str, place: str) -> Iterator[Problem]:
 def unfit_for_dvc(request: Request) -> Iterator[Problem]:
     """What would stop DVC, or make it wait for ever, in the folders that it watches: to be asked before DVC is.
 
-    A stage whose images lie where its results do waits for itself: DVC then refuses the whole project.
+    A stage whose images lie where its results do waits for itself: DVC then refuses the whole project. A network that
+    lies there would be deleted as an old result before the stage could refuse it.
     """
-    nested = [*_nested_sources(request), *results_in_sources(request)]
+    nested = [*_nested_sources(request), *results_in_sources(request), *overwritten_by(request, STAGES)]
     yield from nested
     if nested:
         return

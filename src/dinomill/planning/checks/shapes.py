@@ -196,7 +196,9 @@ def _adaptation(config: PretrainingConfig) -> Iterator[Problem]:
 
 def _students(config: DistillationConfig, teacher: dict[str, Any], request: Request) -> Iterator[Problem]:
     """Students see the teacher's patches of the teacher's images, and are smaller than it."""
-    auto = request.runs("pretraining") and request.pretraining and _open_channels(request.pretraining.model)
+    pretraining = request.pretraining if request.runs("pretraining") and config.own_teacher else None
+    auto = pretraining is not None and pretraining.initial is None and _open_channels(pretraining.model)
+    made = "which will be made" if pretraining else "there" if config.own_teacher else str(config.teacher)
     for name, student in config.students.items():
         patch = teacher.get("patch_size") if student.patch_size == "auto" else student.patch_size
         if (
@@ -209,7 +211,7 @@ def _students(config: DistillationConfig, teacher: dict[str, Any], request: Requ
         shape = teacher | ({"in_channels": student.in_channels} if auto and student.in_channels != "auto" else {})
         alone = config.model_copy(update={"students": {name: student}})
         try:
-            resolved = resolve_students(alone, shape, "which will be made" if request.runs("pretraining") else "there")
+            resolved = resolve_students(alone, shape, made)
         except DinomillError as error:
             wrong = next((key for key in ("patch_size", "in_channels", "image_size") if key in error.problem), "")
             yield Problem.of(error, f"distillation.students.{name}.{wrong}".rstrip("."))
