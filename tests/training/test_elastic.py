@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from dinomill.training.trainer import train
 from tests.training.test_ranks import alike
 
 MakeJob = Callable[..., TrainingJob]
+WORKER = "dinomill.training.worker"
 Node = Callable[[], "subprocess.Popen[bytes]"]
 
 
@@ -45,9 +47,7 @@ def nodes(tmp_path: Path) -> Iterator[Callable[[TrainingJob], Node]]:
             {"kind": "slurm", "nodes": 2, "min_nodes": 1, "join_seconds": 4, "threads": 1}, where="a test"
         )
         submission = new_submission(job.save(), work=job.work, kind="slurm")
-        script = node_script(
-            "dinomill.training.worker", submission, config=config, rendezvous=meeting(config, "a-test"), cores=1
-        )
+        script = node_script(WORKER, submission, config=config, rendezvous=meeting(config, "a-test"), cores=1)
         submission.node.write_text(script)
         port = free_port()
 
@@ -73,6 +73,23 @@ def family(node: subprocess.Popen[bytes]) -> list[psutil.Process]:
         return [*process.children(recursive=True), process]
     except psutil.NoSuchProcess:
         return []
+
+
+def told(process: psutil.Process) -> list[str]:
+    """Its command line; nothing when it has ended."""
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
+
+
+def meets(node: subprocess.Popen[bytes]) -> bool:
+    """Whether a node has reached the place where nodes meet."""
+    for process in family(node):
+        with suppress(psutil.Error):
+            if any(one.status == psutil.CONN_ESTABLISHED for one in process.net_connections("tcp")):
+                return True
+    return False
 
 
 def wait_for(what: Callable[[], bool], *alive: subprocess.Popen[bytes], seconds: float = 240) -> None:
@@ -143,7 +160,14 @@ def test_a_node_that_comes_late_is_taken_in(
     start = nodes(job)
     first = start()
     wait_for(lambda: last_step(job) >= 20, first)
+    # So few steps would be done before the second one has started: the worker waits for it.
+    named = [process for process in family(first) if told(process)[-2:-1] == [WORKER]]  # torchrun and its script, too
+    (worker,) = [process for process in named if not {process.pid} & {other.ppid() for other in named}]
+    worker.suspend()
     second = start()
+    wait_for(lambda: meets(second), first, second)
+    time.sleep(1)  # to ask to be taken in
+    worker.resume()
     assert first.wait(400) == 0, (tmp_path / "node_0.log").read_text()[-3000:]
     assert second.wait(60) == 0, (tmp_path / "node_1.log").read_text()[-3000:]
     assert not list((job.work / "slurm" / "0001").glob("failures/*.json"))
