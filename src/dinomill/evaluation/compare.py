@@ -228,7 +228,7 @@ def _pairs(rows: Sequence[Row]) -> Pairs:
         of_student = row.network.kind == "student"
         if of_student or row.network.kind == "teacher":
             name = row.network.name if of_student else "teacher"
-            others = ("start", "champion", "random", "teacher") if of_student else _OF_TEACHER
+            others: tuple[str, ...] = ("start", "champion", "random", "teacher") if of_student else _OF_TEACHER
             if of_student and not _taught_by(row, by_kind.get("teacher")):
                 others = ("champion", "random")
             pairs |= {f"{name}_over_{kind}": (row, by_kind[kind]) for kind in others if kind in by_kind}

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from dinomill.handles import EvaluationHandle, ModelHandle
 from dinomill.registration.config import RegistrationConfig
@@ -30,7 +31,7 @@ def made_of(model: ModelHandle, evaluation: EvaluationHandle, config: Registrati
     tables = {
         name: table.model_dump(mode="json", include=set(ScoreTable.model_fields)) for name, table in _all(evaluation)
     }
-    made = [asked, tables, model.weights_sha256, model.dataset_sha256, model.licence, model.origin]
+    made: list[Any] = [asked, tables, model.weights_sha256, model.dataset_sha256, model.licence, model.origin]
     if not evaluation.measured_teacher_of(model):  # the gate then does not compare it with the measured one
         made.append([model.teacher_sha256, evaluation.teacher_sha256])
     return hash_json(made)
