@@ -48,7 +48,7 @@ def model_card(
         _data(model, curated),
         Section("Recipe", (_made(model),), recipe_facts(model)),
         _results(model, evaluation),
-        Section("Limits", points=_limits(model, curated, evaluation)),
+        Section("Limits", points=_limits(model, evaluation)),
         _licence(model),
         _energy(model, watts),
     )
@@ -145,7 +145,7 @@ def _interval(measure: Measure, figure: Figure) -> str:
     return f"{measure.bare(figure.value)} {figure.reach(measure)}".rstrip()
 
 
-def _limits(model: ModelHandle, curated: DatasetHandle, evaluation: EvaluationHandle) -> tuple[str, ...]:
+def _limits(model: ModelHandle, evaluation: EvaluationHandle) -> tuple[str, ...]:
     """What the results do not say."""
     tables = evaluation.tables()
     names = {measure.name for table in tables.values() for measure in table.measures}
@@ -160,9 +160,10 @@ def _limits(model: ModelHandle, curated: DatasetHandle, evaluation: EvaluationHa
         found = [f"Evaluated on {sets} alone. On images of another kind it is unknown how good it is."]
         if missing:
             found.append(f"Not evaluated: {'; '.join(missing)}.")
+    channels = len(model.mean)  # of the network, which may take colour where the dataset is grey
     found += [
-        f"Images are brought to {model.image_size} px and {curated.channels} channel"
-        f"{'' if curated.channels == 1 else 's'}: smaller detail is lost, others are refused or changed.",
+        f"Images are brought to {model.image_size} px and {channels} channel{'' if channels == 1 else 's'}: smaller "
+        "detail is lost, others are refused or changed.",
         "Whether it treats groups of people, places or makers of images alike was not looked at.",
         "Intervals are of the images that were scored; another seed of the training can differ by more.",
     ]
