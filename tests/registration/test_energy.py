@@ -37,3 +37,11 @@ def test_without_a_curve_nothing_is_said(tmp_path: Path) -> None:
     assert spent(tmp_path / "none.parquet", 60.0) == spent(tmp_path / "none.parquet")
     write_parquet(tmp_path / "old.parquet", pa.table({"images": IMAGES}))
     assert spent(tmp_path / "old.parquet").hours is None
+
+
+def test_a_curve_that_was_cut_off_is_said_and_stops_no_card(tmp_path: Path) -> None:
+    whole = _curve(tmp_path / "whole.parquet")
+    cut = tmp_path / "history.parquet"
+    for content in (whole.read_bytes()[:-20], b"", b"PAR1" + bytes(40) + b"PAR1"):
+        cut.write_bytes(content)
+        assert spent(cut).how == "the curve of the training cannot be read"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dinomill.arrays import Figures
@@ -31,11 +32,14 @@ def spent(history: Path, watts: float | None = None) -> Spent:
     """
     if not history.is_file():
         return Spent(None, None, "there is no curve of the training")
-    names = pq.read_schema(history).names
-    if not {"images", "images_per_second"} <= set(names):
-        return Spent(None, None, "the curve of the training has no speed")
-    wanted = [name for name in ("images", "images_per_second", "gpu_watts", "cpu_joules") if name in names]
-    columns = _columns(history, wanted)
+    try:
+        names = pq.read_schema(history).names
+        if not {"images", "images_per_second"} <= set(names):
+            return Spent(None, None, "the curve of the training has no speed")
+        wanted = [name for name in ("images", "images_per_second", "gpu_watts", "cpu_joules") if name in names]
+        columns = _columns(history, wanted)
+    except (pa.ArrowException, OSError):  # a card is no place to stop at it; the report names the file
+        return Spent(None, None, "the curve of the training cannot be read")
     rows = np.isfinite(columns["images_per_second"]) & (columns["images_per_second"] > 0)
     if not rows.any():
         return Spent(None, None, "the curve of the training has no speed")
