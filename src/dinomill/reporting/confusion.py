@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from dinomill.arrays import Figures, Rows
 from dinomill.handles import EvaluationHandle
 from dinomill.reporting.matrix import draw_matrix
 from dinomill.reporting.names import readable
+from dinomill.reporting.tables import OF_STAGE, read_result
 from dinomill.scores import Measure
 
 _MOST_CLASSES = 40  # of a matrix that can be read
@@ -56,7 +56,7 @@ def view_confusions(evaluation: EvaluationHandle, models: Sequence[str], pairs: 
     path = evaluation.folder / "images.parquet"
     if not path.is_file() or len(evaluation.classes) < 2:
         return ()
-    table = pq.read_table(path)
+    table = read_result(path, OF_STAGE.format("evaluation"))
     measure = _naming(table.column_names, models, evaluation.measures)
     if measure is None:
         return ()

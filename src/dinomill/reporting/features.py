@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from dinomill.handles import DatasetHandle, EvaluationHandle
 from dinomill.reporting.attention import AttentionMaps, view_attention
 from dinomill.reporting.config import ReportingConfig
 from dinomill.reporting.names import readable
 from dinomill.reporting.pictures import LabelledPictures, Picture, data_uri
+from dinomill.reporting.tables import OF_STAGE, read_result
 from dinomill.vectors.colours import colour_patches
 
 _EVENLY = "evenly"  # as evaluation.pictures says it, whose import would bring torch
@@ -64,7 +64,7 @@ def view_neighbours(
     path = evaluation.folder / "neighbours.parquet"
     if not path.exists() or not config.queries:
         return ()
-    table = pq.read_table(path)
+    table = read_result(path, OF_STAGE.format("evaluation"))
     table = table.filter(pc.less_equal(table["rank"], config.neighbours))
     show = LabelledPictures(labelled, curated, config.thumbnail)
     wrong = _wrong_votes(evaluation, models)
@@ -111,7 +111,7 @@ def _wrong_votes(evaluation: EvaluationHandle, models: list[str]) -> dict[str, i
     path = evaluation.folder / "images.parquet"
     if not path.is_file():
         return {}
-    table = pq.read_table(path)
+    table = read_result(path, OF_STAGE.format("evaluation"))
     columns = {model: f"{model}_knn" for model in models if f"{model}_knn" in table.column_names}
     if "label" not in table.column_names:
         return {}

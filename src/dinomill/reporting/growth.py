@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from dinomill.errors import InputError
 from dinomill.handles import EvaluationHandle
 from dinomill.reporting.names import readable
 from dinomill.reporting.plane import Growth, growth_chart
+from dinomill.reporting.tables import OF_STAGE, read_result
 from dinomill.scores import Figure, Measure
 
 _TONES = 5
@@ -39,7 +38,7 @@ def view_labels(evaluation: EvaluationHandle) -> tuple[GrowthView, ...]:
     path = evaluation.folder / "bank_shares.parquet"
     if not path.is_file():
         return ()
-    rows = pq.read_table(path).to_pylist()
+    rows = read_result(path, OF_STAGE.format("evaluation")).to_pylist()
     found = []
     for measure in evaluation.measures:
         by_model: dict[str, dict[int, list[float]]] = {}

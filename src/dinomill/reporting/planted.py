@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from dinomill.handles import DatasetHandle
 from dinomill.images.manifest import Fate, read_manifest
+from dinomill.reporting.tables import read_result
 
 _RELEVANT = "relevant"
 _SCENE, _TILE = "scene", "tile of a scene"
@@ -46,7 +45,7 @@ def score_planted(curated: DatasetHandle, planted: Path | None) -> PlantedView |
     """Compare every file's fate with its planted kind; None when what was planted is unknown or of another pool."""
     if planted is None or not planted.exists():
         return None
-    truth = {row["path"]: row for row in pq.read_table(planted).to_pylist()}
+    truth = {row["path"]: row for row in read_result(planted, "dinomill sample").to_pylist()}
     table = read_manifest(curated.manifest, ["path", "fate"])
     fates: dict[str, str] = dict(zip(table["path"].to_pylist(), table["fate"].to_pylist(), strict=True))
     scenes = {path for path, row in truth.items() if row["kind"] == _SCENE}

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from dinomill.arrays import Figures
 from dinomill.handles import ModelHandle
 from dinomill.reporting.charts import Series, line_chart
 from dinomill.reporting.meanings import notes
+from dinomill.reporting.tables import OF_STAGE, read_result
 
 _X = "images"
 # Chart by chart: its title, and which columns of the history it shows. Terms are told by their names' first word.
@@ -92,7 +92,8 @@ class TrainingView:
 
 def view_training(model: ModelHandle, kind: str) -> TrainingView:
     """Draw the loss, its terms, and what was measured and said on the way."""
-    table = pq.read_table(model.history) if model.history.exists() else pa.table({})
+    command = OF_STAGE.format("pretraining" if kind == "teacher" else "distillation")
+    table = read_result(model.history, command) if model.history.exists() else pa.table({})
     return TrainingView(
         model.name,
         kind,
