@@ -40,7 +40,19 @@ from collapses import unmoved_centre
 from measuring import command_line, finish
 from scipy import stats
 from scoring import labels_of, scores_of
-from trainings import ROOT, TINY, gratings, looks, merged, run, sample_job, some_of, write_dataset, write_labelled
+from trainings import (
+    ROOT,
+    TINY,
+    finished_runs,
+    gratings,
+    looks,
+    merged,
+    run,
+    sample_job,
+    some_of,
+    write_dataset,
+    write_labelled,
+)
 
 from dinomill.distillation.config import DistillationConfig
 from dinomill.distillation.distil import distillation_job
@@ -88,10 +100,9 @@ class Runs:
     def __init__(self, given: Namespace, dataset: DatasetHandle) -> None:
         self._given, self._dataset = given, dataset
         self._file = given.work / "results.jsonl"
-        lines = self._file.read_text(encoding="utf-8").splitlines() if self._file.exists() else []
-        self._done: dict[tuple[str, int], dict[str, Any]] = {}
-        for row in map(json.loads, lines):
-            self._done[row["run"], row["seed"]] = row
+        self._done: dict[tuple[str, int], dict[str, Any]] = {
+            (row["run"], row["seed"]): row for row in finished_runs(self._file)
+        }
 
     def __call__(self, name: str, seed: int) -> dict[str, Any]:
         """What a run gave, with its error if it had one."""

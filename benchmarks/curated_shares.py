@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 from measuring import Table, command_line, finish
-from trainings import TINY, gratings, run, sample_job, some_of, write_dataset, write_labelled
+from trainings import TINY, finished_runs, gratings, run, sample_job, some_of, write_dataset, write_labelled
 
 from dinomill.evaluation.alone import Asked, evaluate_alone
 from dinomill.evaluation.sets.config import Limits, SetConfig
@@ -53,10 +53,9 @@ class Shares:
     def __init__(self, given: Namespace, dataset: DatasetHandle) -> None:
         self._given, self._dataset = given, dataset
         self._file = given.work / "results.jsonl"
-        lines = self._file.read_text(encoding="utf-8").splitlines() if self._file.exists() else []
-        self._done: dict[tuple[str, int], dict[str, Any]] = {}
-        for row in map(json.loads, lines):
-            self._done[row["key"], row["seed"]] = row
+        self._done: dict[tuple[str, int], dict[str, Any]] = {
+            (row["key"], row["seed"]): row for row in finished_runs(self._file)
+        }
 
     def __call__(self, share: float, seed: int) -> dict[str, Any]:
         """What a training reached."""

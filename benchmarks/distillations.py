@@ -31,7 +31,7 @@ import numpy as np
 import yaml
 from measuring import Table, command_line, finish
 from neighbours import Neighbours
-from trainings import HERE, ROOT, gratings, merged, run, sample_job, write_dataset, write_labelled
+from trainings import HERE, ROOT, finished_runs, gratings, merged, run, sample_job, write_dataset, write_labelled
 
 from dinomill import features
 from dinomill.arrays import Mask
@@ -183,8 +183,7 @@ class Comparison:
         if name != ALONE:
             asked += [options.teacher, options.teacher_size, options.views, options.change, RECIPES[name]]
         key = hash_json([*asked, self.student])[:12]
-        lines = self.results.read_text().splitlines() if self.results.exists() else ()
-        before = [row for row in map(json.loads, lines) if row["key"] == key]
+        before = [row for row in finished_runs(self.results) if row["key"] == key]
         for row in before:
             if row["split"] == options.split:
                 return dict(row)

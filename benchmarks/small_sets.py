@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from measuring import Table, command_line, finish
 from torch import Tensor
-from trainings import HERE, TINY, gratings, run, sample_job, write_dataset, write_labelled
+from trainings import HERE, TINY, finished_runs, gratings, run, sample_job, write_dataset, write_labelled
 
 from dinomill.handles import DatasetHandle
 from dinomill.images.labelled import read_labelled
@@ -207,7 +207,7 @@ def compared(where: Mapping[str, Any], given: Namespace) -> list[dict[str, Any]]
     given.work = given.work / hash_json({"what": what})[:12]
     given.work.mkdir(parents=True, exist_ok=True)
     file = given.work / "results.jsonl"
-    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    rows = finished_runs(file)
     for seed in range(given.seeds):
         for name in names:
             if any(row["setting"] == name and row["seed"] == seed for row in rows):

@@ -112,6 +112,15 @@ def stopped_after(steps: int | None) -> Iterator[None]:
         Engine.step = original  # type: ignore[method-assign]
 
 
+def finished_runs(results: Path) -> list[dict[str, Any]]:
+    """The rows of a script's results, of which a kill can cut off the last: that run is made again."""
+    lines = results.read_text(encoding="utf-8").splitlines(keepends=True) if results.exists() else []
+    if lines and not lines[-1].endswith("\n"):
+        results.write_text("".join(lines[:-1]), encoding="utf-8")  # so that the next row begins a line
+        lines.pop()
+    return [json.loads(line) for line in lines]
+
+
 def looks(job: TrainingJob) -> list[dict[str, Any]]:
     """The rows of the curve that hold a look of the monitor, in order."""
     path = job.work / "history.jsonl"
