@@ -7,11 +7,16 @@ logs/start.log      what Java prints before and beside these
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 LOG_CONFIG = "log4j2.xml"
 CONSOLE, START = "console.log", "start.log"
 _MEGABYTES, _OLDER = 16, 2
+_DIED = "Backend worker process died"
+# A worker that dies at once may leave a log without its traceback: after so many deaths nobody waits for it any more.
+_DEATHS, _SILENT_DEATHS = 2, 5
+_EXCEPTION = re.compile(r"[\w.]+(?:Error|Exception|Exit|Interrupt)\b")
 # Line ends in messages are written as \n: nobody can make up lines. "%throwable{short.…}" is a place in the program.
 _PLACE = "%throwable{short.className} %throwable{short.methodName} %throwable{short.lineNumber}"
 
@@ -39,6 +44,37 @@ def render_log_config() -> str:
   </Loggers>
 </Configuration>
 """
+
+
+def is_hopeless(log: str) -> bool:
+    """Whether workers keep dying while they load, and have said why."""
+    deaths = log.count(_DIED)
+    return deaths >= _SILENT_DEATHS or (deaths >= _DEATHS and bool(cause(log)))
+
+
+def cause(log: str) -> list[str]:
+    """The exception that ended a worker last, without its traceback; empty where none is written yet.
+
+    Java copies a worker's output line by line, between its own: what a reader sees may end anywhere in a traceback.
+    """
+    found: list[str] = []
+    said: list[str] | None = None  # from the exception on, until something else is heard
+    died = False
+    for line in log.splitlines():
+        thread, mark, words = line.partition(" MODEL_LOG - ")
+        if not mark:
+            if said and "Stopped Scanner" in line and "stdout" in thread:
+                found, said = said, None
+            continue
+        if words.startswith("s_name_part0="):  # the next worker
+            found, said, died = said or found, None, False
+        elif _DIED in words:
+            died = True
+        elif said is not None:
+            said.append(words)
+        elif died and _EXCEPTION.match(words):
+            said = [words]
+    return said or found
 
 
 def keep_last(folder: Path) -> None:

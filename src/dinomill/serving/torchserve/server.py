@@ -25,7 +25,15 @@ from pathlib import Path
 from dinomill.errors import MachineError
 from dinomill.serving.torchserve import client, leash
 from dinomill.serving.torchserve.java import find_java
-from dinomill.serving.torchserve.logs import CONSOLE, LOG_CONFIG, START, keep_last, render_log_config
+from dinomill.serving.torchserve.logs import (
+    CONSOLE,
+    LOG_CONFIG,
+    START,
+    cause,
+    is_hopeless,
+    keep_last,
+    render_log_config,
+)
 from dinomill.serving.torchserve.properties import Ports, ServerConfig, render_properties
 from dinomill.serving.torchserve.run_folder import take_folder
 
@@ -33,8 +41,6 @@ from dinomill.serving.torchserve.run_folder import take_folder
 _ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "CUDA_VISIBLE_DEVICES")
 _LOG_LINES = 40
 # A worker that cannot load its model is started again and again, slower each time: no need to wait for the timeout.
-_HOPELESS = "Backend worker process died"
-_HOPELESS_COUNT = 2
 # Linux allows 107 bytes for a socket's path; TorchServe appends "/.ts.sock.9000".
 _MAX_SOCKET_FOLDER = 80
 
@@ -142,7 +148,7 @@ class TorchServe:
                 raise self.failure(f"TorchServe ended while starting, after {waited:.0f} s.")
             if self._loaded():
                 return time.monotonic() - start
-            if self._log().count(_HOPELESS) >= _HOPELESS_COUNT:
+            if is_hopeless(self._log()):
                 raise self.failure("TorchServe's workers cannot load the model.")
             if tick is not None:
                 tick(waited)
@@ -150,11 +156,14 @@ class TorchServe:
         raise self.failure(f"TorchServe was not ready after {timeout:.0f} s.")
 
     def failure(self, problem: str) -> MachineError:
-        """An error that shows the end of the server's log."""
-        tail = "\n    ".join(self._log().splitlines()[-_LOG_LINES:])
+        """An error that shows what ended a worker, or else the end of the server's log."""
+        log = self._log()
+        why = cause(log)
+        told = "a worker ended with" if why else "the log ends with"
+        lines = "\n    ".join(why or log.splitlines()[-_LOG_LINES:])
         return MachineError(
             problem,
-            found=f"the log ends with\n    {tail}",
+            found=f"{told}\n    {lines}",
             action=f"read {self.console.parent}; a slow machine may need a longer timeout",
         )
 
