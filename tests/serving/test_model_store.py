@@ -11,10 +11,12 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from dinomill.commands.publish import HASH_TAG, PLACE_TAG, package_at, serve_address, settings_of
 from dinomill.errors import DinomillError, InputError, StorageError
 from dinomill.handles import HANDLE_NAME, PackageHandle
 from dinomill.serving.model_store import MANIFEST, Manifest, Published, fetch, publish
@@ -22,6 +24,8 @@ from dinomill.serving.torchserve.archive import BatchingConfig, build_archive
 from dinomill.serving.torchserve.properties import ServerConfig
 from dinomill.storage import s3
 from dinomill.storage.hashing import hash_bytes, hash_file
+from dinomill.tracking.connection import connect
+from dinomill.tracking.registry import resolve, set_tags
 from tests.seaweedfs import ACCESS_KEY, SECRET, free_ports, s3_server
 
 
@@ -257,3 +261,53 @@ def test_a_server_that_is_away_or_refuses_is_said(
 def test_a_store_that_is_none_is_refused(store: str, package: Path) -> None:
     with pytest.raises(InputError, match="names no bucket"):
         publish(package, store)
+
+
+@pytest.fixture
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A registry whose champion of `mill` is version 1, outside of any project."""
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.chdir(tmp_path)
+    client = connect(uri)
+    client.create_registered_model("mill")
+    client.create_model_version("mill", source=str(tmp_path))
+    client.set_registered_model_alias("mill", "champion", "1")
+    return uri
+
+
+def test_the_registry_leads_to_the_package(
+    store: str, registry: str, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.raises(InputError, match=r"version 1 of mill, has no package(.|\n)*dinomill publish"):
+        package_at("models:/mill@champion", None)
+    done = publish(package, store)
+    champion = resolve("models:/mill@champion")
+    set_tags(registry, champion, {PLACE_TAG: done.uri, HASH_TAG: done.sha256})
+    assert _contents(package_at("models:/mill@champion", None)) == _contents(package)
+    set_tags(registry, champion, {HASH_TAG: "0" * 64})
+    with pytest.raises(InputError, match="is not what was published"):
+        package_at("models:/mill/1", None)
+
+
+def test_a_version_that_is_not_there_is_said(registry: str) -> None:
+    with pytest.raises(InputError, match=r"has no models:/mill@nosuch(.|\n)*models:/mill@champion"):
+        package_at("models:/mill@nosuch", None)
+    with pytest.raises(InputError, match=r"has no models:/mill/2"):
+        set_tags(registry, replace(resolve("models:/mill/1"), version=2), {PLACE_TAG: "s3://models"})
+
+
+def test_without_a_project_somebody_has_to_name_the_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"Nothing says which registry(.|\n)*MLFLOW_TRACKING_URI"):
+        serve_address("models:/mill@champion", 18080, None)
+
+
+def test_a_package_is_served_as_it_was_made(package: Path) -> None:
+    said = {"threads": 3, "workers": 2, "max_request_mb": 4}
+    fetched = settings_of(package, said, own=False)
+    assert (fetched.threads, fetched.workers, fetched.max_request_mb) == (1, 2, 8)
+    own = settings_of(package, said, own=True)
+    assert (own.threads, own.workers, own.max_request_mb) == (3, 2, 4)

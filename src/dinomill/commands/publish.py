@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # Of a registered version: where its package lies, and the hash of what describes it there.
 PLACE_TAG, HASH_TAG = "package", "package_sha256"
+_TRACKING = "MLFLOW_TRACKING_URI"
 
 
 def publish_package(store: str | None, env: str | None) -> None:
@@ -80,7 +81,13 @@ def serve_address(address: str | None, port: int, env: str | None) -> None:
     here = None if address is None or s3.is_uri(address) else Path(address).absolute()
     # What the registry says is a project's; a folder or a published package can be served anywhere.
     inside = project_above(Path.cwd()) is not None
-    if address is None or (address.startswith(REGISTRY) and not os.environ.get("MLFLOW_TRACKING_URI")) or inside:
+    if address is not None and address.startswith(REGISTRY) and not inside and not os.environ.get(_TRACKING):
+        raise InputError(
+            f"Nothing says which registry knows {address}.",
+            found=f"{Path.cwd()} is not in a project, and {_TRACKING} is not set",
+            action=f"change to the project's folder, set {_TRACKING}, or name the package itself: s3://…/name/version",
+        )
+    if address is None or inside:
         enter_project()
         inside = True
     if address is None:
