@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from dinomill.errors import DinomillError, Interrupted
 from dinomill.tracking.connection import connect, experiment_id, resolve_uri, tracking_errors
+from dinomill.tracking.invocation import PARENT_TAG, STAGE, current, parent_run
+from dinomill.tracking.measures_of_machine import machine_measured
 from dinomill.tracking.provenance import source_tags
 from dinomill.tracking.run import Run, as_text
 
@@ -22,6 +24,8 @@ log = logging.getLogger(__name__)
 # Tags: which process writes a run, and why one ended before its time.
 _PROCESS = "process"
 REASON = "reason"
+# Of a run that was taken up again: the start of the pipeline under which it began.
+BEGAN_IN = "began_in"
 
 _GONE = "the process ended without a word: it was killed, or memory ran out"
 
@@ -39,17 +43,20 @@ def open_run(
     experiment: str = "dinomill",
     tags: Mapping[str, Any] | None = None,
     params: Mapping[str, Any] | None = None,
+    name: str | None = None,
 ) -> Iterator[Run]:
     """Open the MLflow run of a stage; it ends as finished, failed or killed with the block, with the reason as a tag.
 
-    Runs of the stage that a killed process of this machine has left open are ended first.
+    Runs of the stage that a killed process of this machine has left open are ended first. Within an `invocation` it is
+    a child of its run.
 
     Args:
-        stage: The stage's name, which becomes the run's.
+        stage: The stage's name.
         tracking_uri: ``sqlite:///path`` or the address of a server.
         experiment: The MLflow experiment, created if need be.
         tags: Tags of the run; ``git_commit`` is added.
         params: The configuration, as nested mappings; secrets are left out.
+        name: Of the run, for people; None: the stage's.
 
     Raises:
         MachineError: When the store cannot be reached.
@@ -61,19 +68,31 @@ def open_run(
     all_tags |= {name: as_text(value) for name, value in (tags or {}).items()}
     with tracking_errors(uri):
         _mark_left(client, experiment_key, stage)
-        created = client.create_run(experiment_key, run_name=stage, tags=all_tags)
-    run = Run(client, created.info.run_id, uri)
+        parent = _parent(client, experiment_key)
+        if parent is not None:
+            all_tags[PARENT_TAG] = parent
+        created = client.create_run(experiment_key, run_name=name or stage, tags=all_tags)
+    run = Run(client, created.info.run_id, uri, parent=parent)
     _open.append(run)
     status, reason = "FINISHED", None
     try:
         run.log_params(params or {})
-        yield run
+        with machine_measured(run):
+            yield run
     except BaseException as error:
         status, reason = _how(error)
         raise
     finally:
         _open.remove(run)
         end_run(run, status, reason)
+
+
+def _parent(client: MlflowClient, experiment: str) -> str | None:
+    """The run of the start of the pipeline that is at work; those of killed ones are ended."""
+    if (at_work := current()) is None:
+        return None
+    _mark_left(client, experiment, STAGE)
+    return parent_run(client, experiment, at_work, source_tags(STAGE) | {_PROCESS: _this_process()})
 
 
 def _how(error: BaseException) -> tuple[str, str]:
@@ -101,6 +120,8 @@ def end_run(run: Run, status: str, reason: str | None = None) -> None:
             if reason is not None:
                 client.set_tag(run.run_id, REASON, as_text(reason))
             client.set_terminated(run.run_id, status=status)
+            if run.parent is not None:
+                client.set_terminated(run.parent, status=status)
     except DinomillError as error:
         if status == "FINISHED":
             raise
@@ -158,6 +179,7 @@ def continue_run(earlier: str) -> bool:
         client.set_tag(fresh, REASON, f"goes on in the run {earlier}")
         client.set_terminated(fresh, status="KILLED")
         client.delete_run(fresh)
+        _adopt(client, found, run.parent)
         client.set_tag(earlier, _PROCESS, _this_process())  # first: who was left of before does not end it any more
         client.update_run(earlier, status="RUNNING")
         if REASON in found.data.tags:
@@ -165,6 +187,16 @@ def continue_run(earlier: str) -> bool:
     run.become(earlier)
     os.environ["MLFLOW_RUN_ID"] = earlier
     return True
+
+
+def _adopt(client: MlflowClient, earlier: Any, parent: str | None) -> None:
+    """Make an earlier run a child of the start that goes on in it; a tag keeps where it began."""
+    before = earlier.data.tags.get(PARENT_TAG)
+    if parent is None or parent == before:
+        return
+    if before is not None and BEGAN_IN not in earlier.data.tags:
+        client.set_tag(earlier.info.run_id, BEGAN_IN, before)
+    client.set_tag(earlier.info.run_id, PARENT_TAG, parent)
 
 
 def _mark_left(client: MlflowClient, experiment: str, stage: str) -> None:

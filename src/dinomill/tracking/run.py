@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 from dinomill.errors import InputError, MachineError
 from dinomill.tracking.connection import redact, tracking_errors
 from dinomill.tracking.dvc_versions import dvc_version
+from dinomill.tracking.made import made, measured, used
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 _METRICS_A_BATCH = 1000
 _PARAMS_A_BATCH = 100
 _VALUE_LENGTH = 6000
+_NAME_LENGTH = 200
 
 _RETRY_SECONDS = 60.0
 _CLOSE_SECONDS = 30.0
@@ -46,12 +48,20 @@ class Run:
         tracking_uri: The store, a SQLite path made absolute.
         background: Metrics are written by a thread: who logs them waits for no store. ``close`` it at the end, or use
             it as a context.
+        parent: The id of the run that this one is a child of.
     """
 
     def __init__(
-        self, client: MlflowClient | None, run_id: str | None, tracking_uri: str, *, background: bool = False
+        self,
+        client: MlflowClient | None,
+        run_id: str | None,
+        tracking_uri: str,
+        *,
+        background: bool = False,
+        parent: str | None = None,
     ) -> None:
         self._client = client
+        self.parent = parent
         self._id = run_id or ""
         self.tracking_uri = tracking_uri
         self._waiting: list[Any] = []
@@ -194,6 +204,13 @@ class Run:
             for name, value in tags.items():
                 self._client.set_tag(self._id, name, as_text(value))
 
+    def rename(self, name: str) -> None:
+        """Give the run another name, for people: what came out of it."""
+        if self._client is None:
+            return
+        with tracking_errors(self.tracking_uri):
+            self._client.update_run(self._id, name=as_text(name)[:_NAME_LENGTH])
+
     def log_artifacts(self, path: Path, folder: str | None = None) -> None:
         """Keep a file, or a folder with all that is in it, under ``folder`` of the run's artifacts."""
         if self._client is None:
@@ -234,6 +251,33 @@ class Run:
         with tracking_errors(self.tracking_uri):
             self._client.log_inputs(self._id, datasets=[DatasetInput(dataset, tags)])
 
+    def log_model_made(self, name: str, weights_sha256: str, facts: Mapping[str, Any]) -> None:
+        """Record a network that the run made, as an output: what uses it and what is registered of it leads back here.
+
+        Args:
+            name: Of the network.
+            weights_sha256: Of its file of weights.
+            facts: What else is known of it, shown beside it.
+        """
+        if self._client is None:
+            return
+        with tracking_errors(self.tracking_uri):
+            made(self._client, self._id, name, weights_sha256, {key: as_text(value) for key, value in facts.items()})
+
+    def log_models_used(self, weights_sha256: Iterable[str | None]) -> None:
+        """Record networks that the run starts from, learns from or measures, as inputs; unknown ones are left out."""
+        if self._client is None:
+            return
+        with tracking_errors(self.tracking_uri):
+            used(self._client, self._id, [one for one in weights_sha256 if one])
+
+    def log_model_metrics(self, weights_sha256: str, metrics: Mapping[str, float]) -> None:
+        """Write figures of a network that another run made: they are shown on its own page, too."""
+        if self._client is None:
+            return
+        with tracking_errors(self.tracking_uri):
+            measured(self._client, self._id, weights_sha256, metrics)
+
     def environment(self) -> dict[str, str]:
         """The variables by which a worker process finds this run: give them to its environment."""
         if not self._id:
@@ -255,6 +299,15 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _is_secret(name: str) -> bool:
     return _SECRET.search(name) is not None
+
+
+def without_secrets(values: Any) -> Any:
+    """Nested mappings and lists as plain ones, without what is named like a secret and without passwords of addresses."""
+    if isinstance(values, Mapping):
+        return {str(key): without_secrets(value) for key, value in values.items() if not _is_secret(str(key))}
+    if isinstance(values, Sequence) and not isinstance(values, str):
+        return [without_secrets(value) for value in values]
+    return values if values is None or isinstance(values, bool | int | float) else redact(str(values))
 
 
 def as_text(value: Any) -> str:
