@@ -2,7 +2,7 @@
 
 The parent run keeps
 
-    tags                    git_commit, environment, hardware, python, torch, packages_sha256, lock_sha256, dvc_lock_sha256
+    tags                    git_commit, environment, hardware, python, torch; packages_, lock_ and dvc_lock_sha256
     configuration.yml       every parameter of every stage, as merged
     packages.txt            what is installed, with versions: what packages_sha256 is of
 """

@@ -24,7 +24,9 @@ def require_alias(name: str) -> str:
         ValueError: When it takes no such name.
     """
     if not re.fullmatch(ALIAS, name) or _TAKEN.fullmatch(name):
-        raise ValueError("an alias is a letter and letters, digits, - or _ after it, and neither `latest` nor v1, v2, …")
+        raise ValueError(
+            "an alias is a letter and letters, digits, - or _ after it, and neither `latest` nor v1, v2, …"
+        )
     return name
 
 

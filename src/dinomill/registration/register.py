@@ -80,7 +80,12 @@ def register_model(
     store = _store(config)
     known = tracking.find_version(store, config.name, _identity(model))
     checks = None if known is None else decided(known.tags, asked)
-    if known is not None and checks is not None and config.aliases.candidate in known.aliases and _is_intact(store, known):
+    if (
+        known is not None
+        and checks is not None
+        and config.aliases.candidate in known.aliases
+        and _is_intact(store, known)
+    ):
         log.info("%s is in the registry, as it was decided.", known.uri)
         texts = texts_of(model, teacher, students, curated, evaluation, checks, config)
         return _write(known, model, checks, texts, asked, config)

@@ -25,6 +25,7 @@ from dinomill.tracking.registry import (
     set_alias,
     tag_model,
     version_by_alias,
+    versions,
 )
 from dinomill.tracking.run import Run, without_secrets
 from dinomill.tracking.store import current_store, holds, store_at_work
@@ -64,5 +65,6 @@ __all__ = [
     "store_at_work",
     "tag_model",
     "version_by_alias",
+    "versions",
     "without_secrets",
 ]

@@ -126,4 +126,4 @@ def _experiments(client: MlflowClient) -> list[str]:
 
 def _name(name: str) -> str:
     """A name that MLflow takes for a logged model."""
-    return "".join("-" if one in '/:."%\'' else one for one in name) or "model"
+    return "".join("-" if one in "/:.\"%'" else one for one in name) or "model"

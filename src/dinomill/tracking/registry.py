@@ -19,7 +19,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -152,7 +152,9 @@ def _fill(client: MlflowClient, run_id: str, model_id: str, folder: Path, card: 
     client.set_logged_model_tags(model_id, {**card.tags, REGISTERED: "true"})
     client.log_inputs(run_id, models=[LoggedModelInput(model_id)])
     now = int(time.time() * 1000)
-    rows = [Metric(name, float(value), now, 0, model_id=model_id, run_id=run_id) for name, value in card.metrics.items()]
+    rows = [
+        Metric(name, float(value), now, 0, model_id=model_id, run_id=run_id) for name, value in card.metrics.items()
+    ]
     client.log_batch(run_id, metrics=[row for row in rows if math.isfinite(row.value)])
 
 
@@ -177,6 +179,23 @@ def find_version(tracking_uri: str, name: str, tags: Mapping[str, str]) -> Regis
             return None
         # The search leaves aliases out in some stores; a direct read has them.
         return _version(client.get_model_version(name, str(max(int(row.version) for row in found))))
+
+
+def versions(tracking_uri: str, name: str) -> list[RegisteredVersion]:
+    """The versions of a model with their aliases, oldest first; none where there is no such model."""
+    from mlflow.exceptions import MlflowException
+
+    client = connect(tracking_uri)
+    with tracking_errors(tracking_uri):
+        try:
+            named = client.get_registered_model(name).aliases
+        except MlflowException as error:
+            if error.error_code in _ABSENT:
+                return []
+            raise
+        rows = [_version(row) for row in client.search_model_versions(f"name='{_quoted(name)}'")]
+    held = {row.version: tuple(sorted(one for one, at in named.items() if int(at) == row.version)) for row in rows}
+    return sorted((replace(row, aliases=held[row.version]) for row in rows), key=lambda row: row.version)
 
 
 def read_version(tracking_uri: str, version: RegisteredVersion) -> RegisteredVersion:

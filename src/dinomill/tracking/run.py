@@ -302,7 +302,7 @@ def _is_secret(name: str) -> bool:
 
 
 def without_secrets(values: Any) -> Any:
-    """Nested mappings and lists as plain ones, without what is named like a secret and without passwords of addresses."""
+    """Nested mappings and lists as plain ones, without what is named like a secret or is an address's password."""
     if isinstance(values, Mapping):
         return {str(key): without_secrets(value) for key, value in values.items() if not _is_secret(str(key))}
     if isinstance(values, Sequence) and not isinstance(values, str):
