@@ -147,10 +147,7 @@ def rollback(*, alias: str | None, to: str | None, env: str | None, because: str
         present = tracking.version_by_alias(registry.store, registry.name, named)
         now = None if present is None else present.version
         moves = history(registry.store, registry.name, named)
-        if to is None:
-            target = _before(moves, now, named, registry.name)
-        else:
-            target = registry.version(to).version
+        target = _before(moves, now, named, registry.name) if to is None else registry.version(to).version
         if target == now:
             print(f"The alias {named} is at version {now} already: nothing was changed.")
             return 0

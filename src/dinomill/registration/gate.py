@@ -206,7 +206,7 @@ def _against_start(asked: _Asked, allowed: float) -> Check:
 
 
 def _against_champion(asked: _Asked, champion: Champion | None, allowed: float, *, paired: bool) -> Check:
-    """Not worse than the champion: on the same images by its own row, where evaluation measured it; else by its tags."""
+    """Not worse than the champion on these images: by its row, where evaluation measured it; else by its tags."""
     if champion is None:
         return Check(True, "there is no other champion", "not compared", CHAMPION)
     name = asked.gate.measure
