@@ -16,6 +16,16 @@ _Alias = Annotated[
 ]
 
 
+@tracking_app.command("sync", epilog=examples("dinomill tracking sync"))
+def tracking_sync() -> None:
+    """Bring the runs that were recorded while their store was away to it. The exit code is 1 when some were left."""
+    from dinomill.commands.project import enter_project
+    from dinomill.commands.tracking_sync import synchronise
+
+    enter_project()
+    raise typer.Exit(synchronise())
+
+
 @app.command(
     epilog=examples(
         "dinomill promote 4",

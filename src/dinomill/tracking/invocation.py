@@ -118,7 +118,9 @@ def dvc_command(line: list[str]) -> str | None:
     return None
 
 
-def parent_run(client: MlflowClient, experiment: str, at_work: Invocation, tags: dict[str, str]) -> str:
+def parent_run(
+    client: MlflowClient, experiment: str, at_work: Invocation, tags: dict[str, str], *, began: int | None = None
+) -> str:
     """The id of the parent run, which is made when the first stage begins; it runs, from now on.
 
     Args:
@@ -126,6 +128,7 @@ def parent_run(client: MlflowClient, experiment: str, at_work: Invocation, tags:
         experiment: Its id.
         at_work: The start of the pipeline.
         tags: Of a parent that is made now.
+        began: When it began, milliseconds since 1970; None: now.
     """
     quoted = at_work.key.replace("'", "_")
     found = client.search_runs([experiment], filter_string=f"tags.{KEY_TAG} = '{quoted}'", max_results=1)
@@ -134,7 +137,7 @@ def parent_run(client: MlflowClient, experiment: str, at_work: Invocation, tags:
         return str(found[0].info.run_id)
     described = at_work.described()
     tags = tags | described.tags | {KEY_TAG: quoted, "stage": STAGE}
-    created = str(client.create_run(experiment, run_name=at_work.name, tags=tags).info.run_id)
+    created = str(client.create_run(experiment, began, tags, at_work.name).info.run_id)
     for name, text in described.files.items():
         client.log_text(created, text, name)
     return created

@@ -21,17 +21,25 @@ log = logging.getLogger(__name__)
 _OFF = ("false", "0", "no", "off")
 _SECONDS = 15.0
 _PREFIX = "system/"
-_FIRST = f"{_PREFIX}cpu_utilization_percentage"
+_FIRST = f"{_PREFIX}system_memory_usage_megabytes"
+# A training writes these itself, on the axis of its steps.
+_OF_TRAINING = ("cpu_utilization_percentage", "system_memory_usage_percentage", "gpu_")
 
 
 @contextmanager
-def machine_measured(run: Run) -> Iterator[None]:
-    """Sample the machine while the block runs, by a thread; once at least."""
+def machine_measured(run: Run, *, training: bool = False) -> Iterator[None]:
+    """Sample the machine while the block runs, by a thread; once at least.
+
+    Args:
+        run: Where it is written.
+        training: Whether the run is a training's, which writes some of it by itself.
+    """
     if not run.writes or os.environ.get("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true").lower() in _OFF:
         yield
         return
     ended = threading.Event()
-    thread = threading.Thread(target=_sample_on, args=(run, ended), name="dinomill-machine", daemon=True)
+    left_out = _OF_TRAINING if training else ()
+    thread = threading.Thread(target=_sample_on, args=(run, ended, left_out), name="dinomill-machine", daemon=True)
     thread.start()
     try:
         yield
@@ -46,7 +54,7 @@ def _seconds() -> float:
     return _SECONDS
 
 
-def _sample_on(run: Run, ended: threading.Event) -> None:
+def _sample_on(run: Run, ended: threading.Event, left_out: tuple[str, ...]) -> None:
     try:
         monitors = _monitors()
         step, of_run = -1, ""
@@ -56,7 +64,7 @@ def _sample_on(run: Run, ended: threading.Event) -> None:
                 of_run = run.run_id or ""
                 step = run.last_step(_FIRST)
             step += 1
-            run.log_metrics(_sampled(monitors), step)
+            run.log_metrics(_sampled(monitors, left_out), step)
             if last:
                 return
     except Exception as error:  # figures of the machine must never end a stage
@@ -79,10 +87,11 @@ def _monitors() -> list[Any]:
     return monitors
 
 
-def _sampled(monitors: list[Any]) -> dict[str, float]:
+def _sampled(monitors: list[Any], left_out: tuple[str, ...]) -> dict[str, float]:
     found: dict[str, float] = {}
     for monitor in monitors:
         monitor.collect_metrics()
-        found |= {f"{_PREFIX}{name}": float(value) for name, value in monitor.aggregate_metrics().items()}
+        measured = {name: float(value) for name, value in monitor.aggregate_metrics().items()}
+        found |= {f"{_PREFIX}{name}": value for name, value in measured.items() if not name.startswith(left_out or "/")}
         monitor.clear_metrics()
     return found
