@@ -105,8 +105,9 @@ def test_a_wrong_secret_of_the_files_keeps_them_for_later(
         "curation", tracking_uri=postgres, experiment="later", artifact_root="s3://runs/mlflow"
     ) as run:
         for secret in ("wrong", SECRET):
-            _cached_get_s3_client.cache_clear()  # which keeps who asked last for minutes
             monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
+            _cached_get_s3_client.cache_clear()  # MLflow and boto3 keep who asked last
+            boto3.setup_default_session()
             if secret == "wrong":
                 run.log_artifacts(page)
     assert [one.run_id for one in waiting()] == [run.run_id]
