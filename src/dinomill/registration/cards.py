@@ -61,5 +61,5 @@ def texts_of(
 ) -> Texts:
     """The cards without commits and runs, which differ where the result is the same."""
     licence = {"licence": of_handle(model).licence or UNKNOWN_LICENCE}
-    own = version_card(config.name, model, curated, evaluation, checks, licence, config.watts)
+    own = version_card(config.name, model, curated, evaluation, checks, licence, config.watts, config.aliases)
     return Texts(own, all_cards(teacher, students, curated, evaluation, watts=config.watts))

@@ -6,8 +6,9 @@ MLflow itself is imported when a function first needs it (2 to 3 CPU-seconds): i
 from dinomill.tracking.config import TrackingConfig
 from dinomill.tracking.connection import redact, resolve_uri
 from dinomill.tracking.dvc_versions import dvc_remote, dvc_version
+from dinomill.tracking.invocation import Described, Invocation, invocation, started_by
 from dinomill.tracking.life import attach, continue_run, end_for, end_run, open_run
-from dinomill.tracking.made import made_tag, run_that_made
+from dinomill.tracking.made import run_that_made
 from dinomill.tracking.provenance import git_commit
 from dinomill.tracking.registry import (
     DATASET_TAG,
@@ -17,17 +18,23 @@ from dinomill.tracking.registry import (
     annotate,
     download,
     find_version,
+    model_tags,
     read_version,
     register,
+    resolve,
     set_alias,
+    tag_model,
     version_by_alias,
+    versions,
 )
-from dinomill.tracking.run import Run
+from dinomill.tracking.run import Run, without_secrets
 from dinomill.tracking.store import current_store, holds, store_at_work
 
 __all__ = [
     "DATASET_TAG",
     "WEIGHTS_TAG",
+    "Described",
+    "Invocation",
     "ModelCard",
     "RegisteredVersion",
     "Run",
@@ -44,14 +51,20 @@ __all__ = [
     "find_version",
     "git_commit",
     "holds",
-    "made_tag",
+    "invocation",
+    "model_tags",
     "open_run",
     "read_version",
     "redact",
     "register",
+    "resolve",
     "resolve_uri",
     "run_that_made",
     "set_alias",
+    "started_by",
     "store_at_work",
+    "tag_model",
     "version_by_alias",
+    "versions",
+    "without_secrets",
 ]

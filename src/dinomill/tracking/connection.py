@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from dinomill.errors import MachineError
 from dinomill.layers.project import kept_project
 from dinomill.storage.atomic import storage_errors
+from dinomill.tracking.config import DATABASES
 from dinomill.tracking.database import prepare
 from dinomill.tracking.moved import ARTIFACTS, follow
 from dinomill.variables import kept_environment
@@ -41,7 +42,20 @@ _ENVIRONMENT = {
 }
 
 
-_STORE_PACKAGES = frozenset({"alembic", "mlflow", "requests", "sqlalchemy", "sqlite3", "urllib3"})
+_REFUSED = re.compile(
+    r"\b40[13]\b|unauthori[sz]ed|permission[ _]denied|password authentication failed|AccessDenied|InvalidAccessKeyId|"
+    r"SignatureDoesNotMatch|no password supplied",
+    re.IGNORECASE,
+)
+_AWAY = re.compile(
+    r"API request to .* failed with exception|error code (429|5\d\d)|\b50[234]\b|could not connect|connection "
+    r"(refused|reset|timed out)|Could not connect to the endpoint|database is locked|server closed the connection",
+    re.IGNORECASE,
+)
+
+_STORE_PACKAGES = frozenset(
+    {"alembic", "boto3", "botocore", "mlflow", "psycopg", "psycopg2", "requests", "sqlalchemy", "sqlite3", "urllib3"}
+)
 
 
 def redact(uri: str) -> str:
@@ -100,6 +114,7 @@ def connect(uri: str, *, create: bool = True) -> MlflowClient:
             "`kedro run --pipelines registration` registers the model anew",
         )
     make_ready(uri)
+    _reach(uri)
     with tracking_errors(uri):
         import mlflow
         from mlflow import MlflowClient
@@ -111,6 +126,28 @@ def connect(uri: str, *, create: bool = True) -> MlflowClient:
             mlflow.set_tracking_uri(uri)
             mlflow.set_registry_uri(registry)
         return MlflowClient(uri, registry)
+
+
+_reached: set[tuple[str, str]] = set()
+
+
+def _reach(uri: str) -> None:
+    """Ask a database server once whether it lets us in: MLflow tries ten times, for minutes, before it says."""
+    asked = (uri, os.environ.get("PGPASSWORD", ""))
+    if uri.split(":", 1)[0].split("+", 1)[0] not in DATABASES or asked in _reached:
+        return
+    import sqlalchemy
+
+    try:
+        with tracking_errors(uri):
+            engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool)
+            engine.connect().close()
+    except ImportError as error:
+        raise MachineError(
+            f"The MLflow store {redact(uri)} needs the package {error.name}.",
+            action="pip install 'dinomill[postgres]'" if uri.startswith("postgresql") else f"pip install {error.name}",
+        ) from None
+    _reached.add(asked)
 
 
 def make_ready(uri: str) -> None:
@@ -130,8 +167,14 @@ def make_ready(uri: str) -> None:
         follow(database)
 
 
-def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
-    """The experiment's id; it is created if need be, its artifacts beside the database for a SQLite store.
+def experiment_id(client: MlflowClient, uri: str, name: str, artifact_root: str | None = None) -> str:
+    """The experiment's id; it is created if need be.
+
+    Args:
+        client: Of the store.
+        uri: Of the store.
+        name: Of the experiment.
+        artifact_root: Below which a new one keeps its files; None: beside a SQLite file, or where the server says.
 
     Raises:
         MachineError: When the store cannot be reached, or the experiment was deleted.
@@ -144,6 +187,8 @@ def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
             location = (database.parent / ARTIFACTS / _slug(name)).as_uri() if database else None
+            if artifact_root is not None:
+                location = f"{artifact_root.rstrip('/')}/{_slug(name)}"
             try:
                 return str(client.create_experiment(name, artifact_location=location))
             except MlflowException as error:
@@ -165,6 +210,14 @@ def _slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "experiment"
 
 
+class RefusedError(MachineError):
+    """The store lets nobody in with these credentials, or none in at all now: what was to be written can wait."""
+
+
+class StoreAwayError(RefusedError):
+    """The store does not answer now, and may later."""
+
+
 @contextmanager
 def tracking_errors(uri: str) -> Iterator[None]:
     """Turn what MLflow, its database or its server raise into a MachineError that names the store."""
@@ -179,21 +232,19 @@ def tracking_errors(uri: str) -> Iterator[None]:
 
 
 def _is_store_error(error: Exception) -> bool:
-    return type(error).__module__.split(".", 1)[0] in {
-        "mlflow",
-        "sqlalchemy",
-        "requests",
-        "urllib3",
-        "sqlite3",
-        "alembic",
-    }
+    return type(error).__module__.split(".", 1)[0] in _STORE_PACKAGES
 
 
 def _explain(uri: str, error: Exception) -> MachineError:
     text = redact(str(error).strip() or type(error).__name__)
     first_line = text.splitlines()[0][:300]
     shown = redact(uri)
-    if "out-of-date database schema" in text:
+    if _REFUSED.search(text):
+        action = (
+            "check the user, the password or the token: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
+            "MLFLOW_TRACKING_TOKEN, for a server; PGPASSWORD or ~/.pgpass for PostgreSQL; the usual AWS chain for S3"
+        )
+    elif "out-of-date database schema" in text:
         action = f"save a copy of the database, then run `mlflow db upgrade {shown}`"
     elif "disk is full" in text:
         action = "free some space on that disk and run the same command again: it continues where it was"
@@ -210,4 +261,17 @@ def _explain(uri: str, error: Exception) -> MachineError:
             "start the server or correct `tracking_uri` in conf/…/globals.yml; "
             "for work without a server use sqlite:///data/mlflow/mlflow.db"
         )
-    return MachineError(f"The MLflow store {shown} cannot be used.", found=first_line, action=action)
+    kind: type[MachineError] = StoreAwayError if _is_away(error, text) else MachineError
+    if _REFUSED.search(text):
+        kind = RefusedError
+    return kind(f"The MLflow store {shown} cannot be used.", found=first_line, action=action)
+
+
+def _is_away(error: Exception, text: str) -> bool:
+    """Whether the same request may be answered later: no connection, an overloaded or restarting server, a lock."""
+    of = type(error).__module__.split(".", 1)[0]
+    if of in {"requests", "urllib3"}:
+        return True
+    if of == "sqlalchemy" or of == "sqlite3":
+        return type(error).__name__ in {"OperationalError", "InterfaceError", "TimeoutError"}
+    return bool(_AWAY.search(text))
