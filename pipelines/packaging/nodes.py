@@ -13,6 +13,5 @@ def package(registration: RegistrationHandle, curated: DatasetHandle, config: Pa
 
     handle = package_model(registration, curated, config)
     run = tracking.attach()
-    run.log_metrics({f"served_{name}": value for name, value in handle.smoke.items()})
     run.set_tags({"archive_sha256": handle.archive_sha256, "served_as": handle.model})
     return handle

@@ -7,7 +7,7 @@ from dinomill.tracking.config import TrackingConfig
 from dinomill.tracking.connection import redact, resolve_uri
 from dinomill.tracking.dvc_versions import dvc_remote, dvc_version
 from dinomill.tracking.life import attach, continue_run, end_for, end_run, open_run
-from dinomill.tracking.made import made_tag, run_that_made
+from dinomill.tracking.made import made_tag, run_artifact, run_that_made
 from dinomill.tracking.provenance import git_commit
 from dinomill.tracking.registry import (
     DATASET_TAG,
@@ -50,6 +50,7 @@ __all__ = [
     "redact",
     "register",
     "resolve_uri",
+    "run_artifact",
     "run_that_made",
     "set_alias",
     "store_at_work",

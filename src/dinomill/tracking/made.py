@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from dinomill.tracking.connection import connect, tracking_errors
 
 _MADE = "weights_sha256"
@@ -29,3 +31,16 @@ def run_that_made(tracking_uri: str, name: str, weights_sha256: str) -> str | No
         wanted = f"tags.`{_MADE}.{name}` = '{weights_sha256}'"
         found = client.search_runs(experiments, filter_string=wanted, max_results=1)
     return found[0].info.run_id if found else None
+
+
+def run_artifact(tracking_uri: str, run_id: str, name: str) -> Path | None:
+    """A file that a run kept, on this machine; None where it kept none of this name.
+
+    Raises:
+        MachineError: When the store cannot be reached.
+    """
+    client = connect(tracking_uri)
+    with tracking_errors(tracking_uri):
+        if name not in {one.path for one in client.list_artifacts(run_id)}:
+            return None
+        return Path(client.download_artifacts(run_id, name))

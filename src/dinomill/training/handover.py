@@ -2,6 +2,7 @@
 
 <work>/exported-last/             whole or absent
   summary.json                    the step whose weights these are, and the steps of the run
+  machine.parquet                 how fast it went, and what the machine took: of this run alone, no part of a result
   <name>/history.parquet          the curve
   <name>/config.json              shape and preprocessing; <name> is a student's, `student` in pretraining
   <name>/model.safetensors        its moving average
@@ -23,7 +24,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dinomill.handles import HEADS_NAME, START_NAME, DatasetHandle
+from dinomill.handles import HEADS_NAME, MACHINE_NAME, START_NAME, DatasetHandle
 from dinomill.images.preprocess import PreprocessingConfig
 from dinomill.models import VisionTransformerConfig, save_backbone
 from dinomill.models.weights import from_tensors
@@ -100,6 +101,7 @@ def export(
             history.write(folder / name / HISTORY_NAME, prefix=f"{name}/" if len(job.models) > 1 else "")
             for picture in sorted((job.work / LOOKS_NAME).glob("look_*.jpg")):
                 shutil.copyfile(picture, folder / name / picture.name)
+        history.write_machine(folder / MACHINE_NAME)
         summary = {"step": step, "steps": job.recipe.steps, "torch": torch.__version__, "unreadable": unreadable}
         write_text(folder / SUMMARY_NAME, json.dumps(summary) + "\n")
 

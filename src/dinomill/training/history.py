@@ -1,7 +1,8 @@
 """The curve of a training: a row every so many steps, kept beside the checkpoints and written out as Parquet.
 
 <work>/history.jsonl      appended to while training; rows after the checkpoint are dropped when it continues
-<output>/history.parquet  all rows; columns that a row lacks are null
+<output>/history.parquet  all rows, of what the training did; columns that a row lacks are null
+<work>/exported-last/machine.parquet    of what the machine did meanwhile, which no two runs have in common
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ from dinomill.storage.atomic import storage_errors, write_parquet, write_text
 from dinomill.training.loss_scaler import SMALLEST
 from dinomill.training.not_finite import BadStep, is_loss
 from dinomill.training.parallel import World
+from dinomill.training.progress import MACHINE_LOAD
 
 HISTORY_NAME = "history.parquet"
+
+OF_THE_MACHINE = frozenset({"images_per_second", "data_wait", "memory_gb", *MACHINE_LOAD})
 
 Row = dict[str, Any]  # numbers by name; a verdict and its reason are words
 
@@ -60,7 +64,8 @@ class History:
             yield int(numbers.pop("step")), numbers
 
     def write(self, path: Path, *, prefix: str = "") -> None:
-        """Write all rows as Parquet, steps and images as integers.
+        """Write all rows as Parquet, steps and images as integers, without what the machine did: equal trainings give
+        equal bytes.
 
         Args:
             path: The file.
@@ -68,13 +73,24 @@ class History:
         """
         import pyarrow as pa
 
-        own = {name: name.removeprefix(prefix) for row in self.rows for name in row if _belongs(name, prefix)}
+        names = {name: None for row in self.rows for name in row if name not in OF_THE_MACHINE}
+        own = {name: name.removeprefix(prefix) for name in names if _belongs(name, prefix)}
         columns = {short: [row.get(name) for row in self.rows] for name, short in own.items()}
         kinds = {name: pa.int64() if name in ("step", "images") else pa.float64() for name in columns}
         kinds |= {
             name: pa.string() for name, values in columns.items() if any(isinstance(value, str) for value in values)
         }
         write_parquet(path, pa.table({name: pa.array(values, kinds[name]) for name, values in columns.items()}))
+
+    def write_machine(self, path: Path) -> None:
+        """Write what the machine did as Parquet: speed, load and power, with steps and images."""
+        import pyarrow as pa
+
+        rows = [row for row in self.rows if not OF_THE_MACHINE.isdisjoint(row)]
+        names = sorted({name for row in rows for name in row if name in OF_THE_MACHINE})
+        columns = {name: pa.array([row[name] for row in rows], pa.int64()) for name in ("step", "images")}
+        columns |= {name: pa.array([row.get(name) for row in rows], pa.float64()) for name in names}
+        write_parquet(path, pa.table(columns))
 
 
 class Recorder:
