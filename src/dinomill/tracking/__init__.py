@@ -6,8 +6,9 @@ MLflow itself is imported when a function first needs it (2 to 3 CPU-seconds): i
 from dinomill.tracking.config import TrackingConfig
 from dinomill.tracking.connection import redact, resolve_uri
 from dinomill.tracking.dvc_versions import dvc_remote, dvc_version
+from dinomill.tracking.facts import RunFacts, run_facts
 from dinomill.tracking.life import attach, continue_run, end_for, end_run, open_run
-from dinomill.tracking.made import made_tag, run_artifact, run_that_made
+from dinomill.tracking.made import made_tag, run_artifact, run_of_weights, run_that_made
 from dinomill.tracking.provenance import git_commit
 from dinomill.tracking.registry import (
     DATASET_TAG,
@@ -17,6 +18,7 @@ from dinomill.tracking.registry import (
     annotate,
     download,
     find_version,
+    look_up,
     read_version,
     register,
     set_alias,
@@ -31,6 +33,7 @@ __all__ = [
     "ModelCard",
     "RegisteredVersion",
     "Run",
+    "RunFacts",
     "TrackingConfig",
     "annotate",
     "attach",
@@ -44,6 +47,7 @@ __all__ = [
     "find_version",
     "git_commit",
     "holds",
+    "look_up",
     "made_tag",
     "open_run",
     "read_version",
@@ -51,6 +55,8 @@ __all__ = [
     "register",
     "resolve_uri",
     "run_artifact",
+    "run_facts",
+    "run_of_weights",
     "run_that_made",
     "set_alias",
     "store_at_work",

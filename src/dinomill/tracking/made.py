@@ -33,6 +33,27 @@ def run_that_made(tracking_uri: str, name: str, weights_sha256: str) -> str | No
     return found[0].info.run_id if found else None
 
 
+def run_of_weights(tracking_uri: str, weights_sha256: str) -> str | None:
+    """The id of the newest run that made a network, whatever it called it; None where the store knows none.
+
+    Raises:
+        MachineError: When the store cannot be reached.
+    """
+    client = connect(tracking_uri)
+    with tracking_errors(tracking_uri):
+        for experiment in client.search_experiments():
+            token = None
+            while True:
+                page = client.search_runs([experiment.experiment_id], page_token=token)
+                for run in page:
+                    if any(key.startswith(_MADE) and value == weights_sha256 for key, value in run.data.tags.items()):
+                        return str(run.info.run_id)
+                token = page.token
+                if not token:
+                    break
+    return None
+
+
 def run_artifact(tracking_uri: str, run_id: str, name: str) -> Path | None:
     """A file that a run kept, on this machine; None where it kept none of this name.
 

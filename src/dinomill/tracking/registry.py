@@ -191,6 +191,17 @@ def annotate(tracking_uri: str, version: RegisteredVersion, *, description: str,
             client.set_model_version_tag(version.name, str(version.version), key, value)
 
 
+def look_up(uri: str, tracking_uri: str | None = None) -> RegisteredVersion:
+    """The version that an address means now.
+
+    Raises:
+        InputError: When there is no such version.
+        MachineError: When the store cannot be reached.
+    """
+    store = resolve_uri(tracking_uri) if tracking_uri else current_store()
+    return _resolve(connect(store, create=False), store, uri)
+
+
 def download(uri: str, tracking_uri: str | None = None) -> Path:
     """The folder of a registered model's export: ``config.json`` and ``model.safetensors``.
 

@@ -154,6 +154,7 @@ def adopt(
     weights = hash_file(output / WEIGHTS_NAME)
     run = tracking.attach()
     run.set_tags(tracking.made_tag(name, weights))
+    run.set_tags({f"trained_with.{key}": value for key, value in summary.get("trained_with", {}).items()})
     if (job.exported / MACHINE_NAME).is_file():  # not in the work of earlier versions
         run.log_artifacts(job.exported / MACHINE_NAME)
     return ModelHandle(

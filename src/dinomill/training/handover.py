@@ -27,6 +27,7 @@ from torch import Tensor
 from dinomill.handles import HEADS_NAME, MACHINE_NAME, START_NAME, DatasetHandle
 from dinomill.images.preprocess import PreprocessingConfig
 from dinomill.models import VisionTransformerConfig, save_backbone
+from dinomill.models.hardware import arithmetic
 from dinomill.models.weights import from_tensors
 from dinomill.storage.atomic import atomic_file, atomic_folder, write_text
 from dinomill.training.checkpoint_state import full_tensors
@@ -103,6 +104,7 @@ def export(
                 shutil.copyfile(picture, folder / name / picture.name)
         history.write_machine(folder / MACHINE_NAME)
         summary = {"step": step, "steps": job.recipe.steps, "torch": torch.__version__, "unreadable": unreadable}
+        summary |= {"trained_with": {**arithmetic(engine.world.device), "processes": engine.world.size}}
         write_text(folder / SUMMARY_NAME, json.dumps(summary) + "\n")
 
 
