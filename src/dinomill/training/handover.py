@@ -4,6 +4,7 @@
   summary.json                    the step whose weights these are, and the steps of the run
   machine.parquet                 how fast it went, and what the machine took: of this run alone, no part of a result
   <name>/history.parquet          the curve
+  <name>/curve.csv, looks.csv     the same for `dvc plots`
   <name>/config.json              shape and preprocessing; <name> is a student's, `student` in pretraining
   <name>/model.safetensors        its moving average
   <name>/heads.safetensors        its DINO and iBOT heads, for a distillation that has it as its teacher; of a
@@ -100,6 +101,7 @@ def export(
             with atomic_file(folder / name / HEADS_NAME) as path:
                 save_file(heads, path)
             history.write(folder / name / HISTORY_NAME, prefix=f"{name}/" if len(job.models) > 1 else "")
+            history.write_curves(folder / name, prefix=f"{name}/" if len(job.models) > 1 else "")
             for picture in sorted((job.work / LOOKS_NAME).glob("look_*.jpg")):
                 shutil.copyfile(picture, folder / name / picture.name)
         history.write_machine(folder / MACHINE_NAME)

@@ -2,6 +2,8 @@
 
 <work>/history.jsonl      appended to while training; rows after the checkpoint are dropped when it continues
 <output>/history.parquet  all rows, of what the training did; columns that a row lacks are null
+<output>/curve.csv        of these the losses, as `dvc plots` reads them
+<output>/looks.csv        of these what the monitor's looks measured
 <work>/exported-last/machine.parquet    of what the machine did meanwhile, which no two runs have in common
 """
 
@@ -24,6 +26,8 @@ from dinomill.training.parallel import World
 from dinomill.training.progress import MACHINE_LOAD
 
 HISTORY_NAME = "history.parquet"
+CURVE_NAME = "curve.csv"
+LOOKS_CURVE = "looks.csv"
 
 OF_THE_MACHINE = frozenset({"images_per_second", "data_wait", "memory_gb", *MACHINE_LOAD})
 
@@ -81,6 +85,20 @@ class History:
             name: pa.string() for name, values in columns.items() if any(isinstance(value, str) for value in values)
         }
         write_parquet(path, pa.table({name: pa.array(values, kinds[name]) for name, values in columns.items()}))
+
+    def write_curves(self, folder: Path, *, prefix: str = "") -> None:
+        """Write what `dvc plots` draws: the terms of the loss step by step, and what looks measured, as CSV."""
+        for name, of in ((CURVE_NAME, "loss"), (LOOKS_CURVE, "effective_rank")):
+            rows = [row for row in self.rows if of in row]
+            found = {
+                column: column.removeprefix(prefix)
+                for row in rows
+                for column, value in row.items()
+                if column not in OF_THE_MACHINE and not isinstance(value, str) and _belongs(column, prefix)
+            }
+            lines = [",".join(found.values())]
+            lines += [",".join("" if row.get(column) is None else str(row[column]) for column in found) for row in rows]
+            write_text(folder / name, "\n".join(lines) + "\n")
 
     def write_machine(self, path: Path) -> None:
         """Write what the machine did as Parquet: speed, load and power, with steps and images."""
