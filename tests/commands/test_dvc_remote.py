@@ -62,12 +62,12 @@ def test_a_fresh_clone_pulls_and_has_nothing_to_run(shared: Path, monkeypatch: p
     run(shared, "dvc", "push")
     commit(shared)
     other = clone(shared, "colleague")
-    run(other, "dvc", "pull")
+    run(other, "dvc", "pull", STAGES)
     assert files(other) == files(shared)
     shown = run(other, "dvc", "repro", STAGES)
     assert "Stage 'sample' didn't change, skipping" in shown and "Running stage 'sample'" not in shown
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    assert "403" in (refused := run(clone(shared, "stranger"), "dvc", "pull", code=255)) or "Forbidden" in refused
+    assert "403" in (refused := run(clone(shared, "stranger"), "dvc", "pull", STAGES, code=255)) or "Forbidden" in refused
 
 
 def test_an_older_version_comes_back_with_its_data_and_runs_nothing(shared: Path) -> None:
@@ -82,7 +82,7 @@ def test_an_older_version_comes_back_with_its_data_and_runs_nothing(shared: Path
     commit(shared)
     assert files(shared) != before
     run(shared, "git", "checkout", "--quiet", "first")
-    run(shared, "dvc", "checkout")
+    run(shared, "dvc", "checkout", STAGES)
     assert files(shared) == before
     assert "Running stage 'sample'" not in run(shared, "dvc", "repro", STAGES)
     # The run cache knows what a parameter made before, whatever git has: nothing is computed twice.
@@ -97,7 +97,7 @@ def test_a_worktree_is_a_project_of_its_own_on_the_same_cache(shared: Path) -> N
     tree = shared.parent / "tree"
     run(shared, "git", "worktree", "add", "--quiet", "-b", "trial", str(tree))
     run(tree, "dvc", "cache", "dir", "--local", str(shared / ".dvc/cache"))
-    run(tree, "dvc", "checkout")
+    run(tree, "dvc", "checkout", STAGES)
     assert files(tree) == files(shared)
     assert "Running stage 'sample'" not in run(tree, "dvc", "repro", STAGES)
     run(tree, "dvc", "exp", "run", "-S", f"{SAMPLE}:sample.originals=50", STAGES)
