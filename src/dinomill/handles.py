@@ -204,6 +204,7 @@ class EvaluationHandle(Handle, ScoreTable):
     metrics: Path
     teacher_sha256: str | None = Field(default=None, description="weights of the teacher that was measured")
     students_sha256: dict[str, str] = Field(default_factory=dict, description="of the students, by name")
+    champion_sha256: str | None = Field(default=None, description="of the version in use, where it is a row")
 
     def measured_teacher_of(self, model: ModelHandle) -> bool:
         """Whether the row of the teacher is the network that a student learnt from; where nobody knows, it is."""

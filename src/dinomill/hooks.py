@@ -18,6 +18,7 @@ from dinomill.config import Config
 from dinomill.datasets import HandleDataset, SourceDataset
 from dinomill.errors import ConfigError, InputError
 from dinomill.stages import STAGES
+from dinomill.started import name_of_run, started
 from dinomill.storage.lock import held
 from dinomill.variables import kept_environment
 
@@ -89,9 +90,10 @@ class ProjectHooks:
         # elsewhere.
         self._at_root.close()
         self._at_root.enter_context(contextlib.chdir(self._root))
-        stages = {stage_of(node) for node in pipeline.nodes} - {None}
+        stages = cast("set[str]", {stage_of(node) for node in pipeline.nodes} - {None})
         try:
-            self._check(cast("set[str]", stages))
+            self._check(stages)
+            self._at_root.enter_context(started(stages, run_params, self._layers, self._parameters))
         except BaseException:
             self._at_root.close()  # Kedro tells nobody of an error before the first node
             raise
@@ -113,6 +115,7 @@ class ProjectHooks:
             if stage is not None and stage not in UNTRACKED:
                 self._runs.begin(
                     stage,
+                    name=name_of_run(stage, self._parameters.get(stage, {})),
                     tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or self._globals["tracking_uri"],
                     experiment=self._globals["experiment"],
                     params={stage: self._parameters.get(stage, {})},
@@ -200,11 +203,13 @@ class StageRuns:
         self.stage: str | None = None
         self._open: ExitStack | None = None
 
-    def begin(self, stage: str, *, tracking_uri: str, experiment: str, params: dict[str, Any]) -> None:
+    def begin(
+        self, stage: str, *, tracking_uri: str, experiment: str, params: dict[str, Any], name: str | None = None
+    ) -> None:
         """Open a run and put its address where `dinomill.tracking.attach` looks."""
         opened = ExitStack()
         run = opened.enter_context(
-            tracking.open_run(stage, tracking_uri=tracking_uri, experiment=experiment, params=params)
+            tracking.open_run(stage, tracking_uri=tracking_uri, experiment=experiment, params=params, name=name)
         )
         opened.enter_context(kept_environment(*run.environment()))
         os.environ.update(run.environment())

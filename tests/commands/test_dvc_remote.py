@@ -67,7 +67,8 @@ def test_a_fresh_clone_pulls_and_has_nothing_to_run(shared: Path, monkeypatch: p
     shown = run(other, "dvc", "repro", STAGES)
     assert "Stage 'sample' didn't change, skipping" in shown and "Running stage 'sample'" not in shown
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    assert "403" in (refused := run(clone(shared, "stranger"), "dvc", "pull", STAGES, code=255)) or "Forbidden" in refused
+    refused = run(clone(shared, "stranger"), "dvc", "pull", STAGES, code=255)
+    assert "403" in refused or "Forbidden" in refused or "SignatureDoesNotMatch" in refused
 
 
 def test_an_older_version_comes_back_with_its_data_and_runs_nothing(shared: Path) -> None:

@@ -120,7 +120,7 @@ def test_new_scores_are_judged_and_shown(register: Register, store: str, evaluat
 def test_the_training_run_is_found_by_what_it_made(register: Register, store: str, students: Any) -> None:
     student = students.students["small"]
     with tracking.open_run("distillation", tracking_uri=store) as run:
-        run.set_tags(tracking.made_tag("small", student.weights_sha256))
+        run.log_model_made("small", student.weights_sha256, {"steps": 3})
     handle = register(force=True)
     version = MlflowClient(store).get_model_version(handle.model, str(handle.version))
     assert version.tags["training_run"] == run.run_id

@@ -101,6 +101,7 @@ def write_results(
             metrics=config.output / METRICS_NAME,
             teacher_sha256=teacher.weights_sha256,
             students_sha256={name: student.weights_sha256 for name, student in students.students.items()},
+            champion_sha256=None if main is None or (row := main.row("champion")) is None else row.network.identity,
         )
         handle.save(folder)
     return handle

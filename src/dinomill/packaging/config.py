@@ -27,6 +27,10 @@ class PackagingConfig(Config):
 
     work: Path = Field(description="where logs of the trial are kept, outside DVC")
     output: Path = Field(description="the package's folder; DVC's out")
+    registered: str | int | None = Field(
+        default=None,
+        description="version or alias of the registered model that is packaged; null: what registration registered",
+    )
     name: str | None = Field(default=None, description="name under which it is served; null: the registered name")
     batching: BatchingConfig = Field(default_factory=BatchingConfig, description="baked into the archive")
     server: ServerConfig = Field(default_factory=ServerConfig, description="how TorchServe runs")

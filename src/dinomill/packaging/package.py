@@ -27,6 +27,7 @@ from dinomill.serving.torchserve.readme import render_readme
 from dinomill.serving.torchserve.requirements import archive_requirements
 from dinomill.storage.atomic import atomic_folder, write_text
 from dinomill.storage.hashing import hash_file, hash_json
+from dinomill.tracking import WEIGHTS_TAG, download, resolve
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ def package_model(registered: RegistrationHandle, curated: DatasetHandle, config
     """
     from dinomill.serving.predictor import Predictor
 
+    registered = chosen(registered, config.registered)
     model = config.name or registered.model
     images = sample_images(curated, config.smoke.images)
     with atomic_folder(config.output) as folder:
@@ -89,6 +91,38 @@ def package_model(registered: RegistrationHandle, curated: DatasetHandle, config
         )
         handle.save(folder)
     return handle
+
+
+def chosen(registered: RegistrationHandle, named: str | int | None) -> RegistrationHandle:
+    """The version that is packaged: what registration left, or another one of its model.
+
+    Args:
+        registered: What registration left.
+        named: A version or an alias; None: that one.
+
+    Raises:
+        InputError: When the registry has no such version.
+        MachineError: When it cannot be reached.
+    """
+    if named is None:
+        return registered
+    text = str(named).strip()
+    found = resolve(f"models:/{registered.model}{'/' if text.isdigit() else '@'}{text}")
+    if found.version == registered.version and found.tags.get(WEIGHTS_TAG) == registered.weights_sha256:
+        return registered
+    return registered.model_copy(
+        update={
+            "version": found.version,
+            "aliases": found.aliases,
+            "uri": found.uri,
+            "weights_sha256": found.tags.get(WEIGHTS_TAG, ""),
+            "source": download(found.uri),
+            "passed_gate": found.tags.get("gate") == "passed",
+            "gate": (),
+            "licence": found.tags.get("licence"),
+            "origin": found.tags.get("origin"),
+        }
+    )
 
 
 def sample_images(curated: DatasetHandle, count: int) -> list[bytes]:

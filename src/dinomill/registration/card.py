@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dinomill.handles import DatasetHandle, EvaluationHandle, ModelHandle
 from dinomill.registration.card_of import licence_told, model_card
 from dinomill.registration.card_parts import Fact, Section, markdown, safe, section_markdown
-from dinomill.registration.config import CANDIDATE, CHAMPION
+from dinomill.registration.config import AliasesConfig
 from dinomill.registration.energy import Spent
 from dinomill.registration.gate import Check
 
@@ -19,11 +19,11 @@ _FAILED = (
 _IN_DVC = {"dvc_curated": "dataset", "dvc_model": "weights", "dvc_evaluation": "evaluation"}
 
 
-def model_summary(name: str) -> str:
+def model_summary(name: str, aliases: AliasesConfig) -> str:
     """What the model's page says above its versions."""
     return (
         "An image backbone trained without labels by self-distillation. "
-        f"`models:/{name}@champion` is the version in use, `models:/{name}@candidate` the newest; "
+        f"`models:/{name}@{aliases.champion}` is the version in use, `models:/{name}@{aliases.candidate}` the newest; "
         "each version's page shows its scores, its gate and the data that it comes from."
     )
 
@@ -36,6 +36,7 @@ def version_card(
     checks: Sequence[Check],
     tags: Mapping[str, str],
     cost: Spent | None = None,
+    aliases: AliasesConfig | None = None,
 ) -> str:
     """What the version's page says: the model's card, and what belongs to the version alone.
 
@@ -47,14 +48,16 @@ def version_card(
         checks: The gate's.
         tags: The version's, for hashes.
         cost: What the run took that trained it, where the text may differ from run to run.
+        aliases: What versions are called; None: the usual names.
     """
+    named = aliases or AliasesConfig()
     card = model_card(model, curated, evaluation, cost=cost)
     parts = [
         markdown(card).rstrip(),
         "### Gate\n\n" + "\n".join(f"- **{check.word}**: {safe(check.sentence)}" for check in checks),
         "" if all(check.passed for check in checks) else _FAILED,
         section_markdown(_lineage(model, tags)),
-        _use(f"models:/{name}@{CHAMPION if all(check.passed for check in checks) else CANDIDATE}"),
+        _use(f"models:/{name}@{named.champion if all(check.passed for check in checks) else named.candidate}"),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -58,5 +58,5 @@ def texts_of(
 ) -> Texts:
     """The cards without commits and runs and what these took, which differ where the result is the same."""
     licence = {"licence": of_handle(model).licence or UNKNOWN_LICENCE}
-    own = version_card(config.name, model, curated, evaluation, checks, licence)
+    own = version_card(config.name, model, curated, evaluation, checks, licence, aliases=config.aliases)
     return Texts(own, all_cards(teacher, students, curated, evaluation))

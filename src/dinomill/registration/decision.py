@@ -6,7 +6,7 @@ another has come since, it would be answered otherwise, although nothing was dec
 Tags of the version:
 
     decided_on    sha256 of what was judged: scores, requirements, weights
-    checks        JSON: [passed, sentence, what could not be done], one a requirement
+    checks        JSON: [passed, sentence, what could not be done, what it was compared with], one a requirement
 """
 
 from __future__ import annotations
@@ -43,15 +43,18 @@ def _all(evaluation: EvaluationHandle) -> list[tuple[str, ScoreTable]]:
 
 def decision_tags(decided_on: str, checks: Sequence[Check]) -> dict[str, str]:
     """The tags that keep a decision."""
-    kept = [[check.passed, check.sentence, check.undone] for check in checks]
+    kept = [[check.passed, check.sentence, check.undone, check.about] for check in checks]
     return {_DECIDED_ON: decided_on, _CHECKS: json.dumps(kept, ensure_ascii=False)}
 
 
 def decided(tags: Mapping[str, str], decided_on: str) -> tuple[Check, ...] | None:
     """The decision that a version's tags hold; None where there is none, or it was on something else."""
-    if tags.get(_DECIDED_ON) != decided_on:
-        return None
+    return said(tags) if tags.get(_DECIDED_ON) == decided_on else None
+
+
+def said(tags: Mapping[str, str]) -> tuple[Check, ...] | None:
+    """What was decided of a version when it was registered; None where its tags do not say."""
     try:
-        return tuple(Check(bool(passed), str(said), undone) for passed, said, undone in json.loads(tags[_CHECKS]))
-    except (KeyError, ValueError, TypeError):  # edited by hand
+        return tuple(Check(bool(one[0]), str(one[1]), *one[2:4]) for one in json.loads(tags[_CHECKS]))
+    except (KeyError, ValueError, TypeError, IndexError):  # edited by hand
         return None

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dinomill.errors import ConfigError
 from dinomill.handles import EvaluationHandle, ModelHandle
-from dinomill.registration.config import PromotionConfig
+from dinomill.registration.config import CHAMPION, PromotionConfig
 from dinomill.registration.noise import noise
 from dinomill.scores import Difference, Measure, ModelScore, ScoreTable
 
@@ -19,6 +19,7 @@ class Check:
     passed: bool
     sentence: str
     undone: str | None = None  # what could not be done, so that nothing stands in the way: "not compared"
+    about: str = ""  # what it was compared with, where that is another version: champion
 
     @property
     def word(self) -> str:
@@ -35,6 +36,11 @@ class Champion:
 
     version: int
     tags: Mapping[str, str]
+
+    @property
+    def weights(self) -> str | None:
+        """The hash of its weights."""
+        return self.tags.get("weights_sha256")
 
 
 def gated(evaluation: EvaluationHandle, gate: PromotionConfig) -> tuple[ScoreTable, Measure] | None:
@@ -111,7 +117,8 @@ def judge(
     if gate.max_drop_from_start is not None:
         checks.append(_against_start(asked, gate.max_drop_from_start))
     if gate.max_drop_from_champion is not None:
-        checks.append(_against_champion(asked, champion, gate.max_drop_from_champion))
+        paired = champion is not None and champion.weights == evaluation.champion_sha256
+        checks.append(_against_champion(asked, champion, gate.max_drop_from_champion, paired=paired))
     return tuple(checks)
 
 
@@ -198,15 +205,23 @@ def _against_start(asked: _Asked, allowed: float) -> Check:
     return asked.at_most_behind(asked.of(start), allowed, whom, interval=interval, row=start)
 
 
-def _against_champion(asked: _Asked, champion: Champion | None, allowed: float) -> Check:
+def _against_champion(asked: _Asked, champion: Champion | None, allowed: float, *, paired: bool) -> Check:
+    """Not worse than the champion on these images: by its row, where evaluation measured it; else by its tags."""
     if champion is None:
-        return Check(True, "there is no other champion", "not compared")
+        return Check(True, "there is no other champion", "not compared", CHAMPION)
     name = asked.gate.measure
+    whom = f"version {champion.version}, the champion"
+    row = asked.table.score(CHAMPION) if paired else None
+    if row is not None:
+        one = asked.paired(CHAMPION)
+        interval = "" if one is None else f" {one.reach(asked.measure)}"
+        found = asked.at_most_behind(asked.of(row), allowed, whom, interval=interval, row=row)
+        return replace(found, about=CHAMPION)
     tagged = champion.tags.get(name)
     if tagged is None or champion.tags.get(labelled_tag(name)) != asked.table.labelled_sha256:
-        return Check(True, f"version {champion.version}, the champion, was measured on other images", "not compared")
-    whom = f"version {champion.version}, the champion"
-    return asked.at_most_behind(float(tagged), allowed, whom, subject=asked.measure.title)
+        return Check(True, f"{whom}, was measured on other images", "not compared", CHAMPION)
+    found = asked.at_most_behind(float(tagged), allowed, whom, subject=asked.measure.title)
+    return replace(found, about=CHAMPION)
 
 
 def labelled_tag(measure: str) -> str:

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version as installed_version
@@ -29,13 +31,15 @@ from dinomill.handles import (
 )
 from dinomill.licences import of_handle, warn_if_unknown
 from dinomill.models.known import UNKNOWN_LICENCE
+from dinomill.registration.aliases import move, one_at_a_time
 from dinomill.registration.card import model_summary, version_card
 from dinomill.registration.cards import Texts, texts_of
-from dinomill.registration.config import CANDIDATE, CHAMPION, RegistrationConfig
+from dinomill.registration.config import CHAMPION, RegistrationConfig
 from dinomill.registration.decision import decided, decision_tags, made_of
 from dinomill.registration.energy import spent
 from dinomill.registration.example import example_table
 from dinomill.registration.gate import Champion, Check, gated, judge, labelled_tag
+from dinomill.registration.side_by_side import asks_beside, compare_with, curated_images, judge_beside
 from dinomill.scores import ModelScore
 from dinomill.storage.atomic import atomic_folder, write_text
 from dinomill.storage.hashing import hash_file
@@ -45,6 +49,9 @@ log = logging.getLogger(__name__)
 # What a process needs that serves the model, as MLflow's requirements.txt.
 _REQUIREMENTS = ("dinomill", "torch", "numpy", "pillow", "safetensors", "simplejpeg")
 
+
+# Of an export: what is registered.
+_SERVED = ("config.json", "model.safetensors")
 
 # A stage does not know in which environment it runs.
 _REPRO = "`dvc repro {0}`, in an environment `dvc repro conf/NAME/dvc.yaml:{0}`"
@@ -75,32 +82,65 @@ def register_model(
     store = _store(config)
     known = tracking.find_version(store, config.name, _identity(model))
     checks = None if known is None else decided(known.tags, asked)
-    if known is not None and checks is not None and CANDIDATE in known.aliases and _is_intact(store, known):
+    if (
+        known is not None
+        and checks is not None
+        and config.aliases.candidate in known.aliases
+        and _is_intact(store, known)
+    ):
         log.info("%s is in the registry, as it was decided.", known.uri)
         texts = texts_of(model, teacher, students, curated, evaluation, checks, config)
         return _write(known, model, checks, texts, asked, config)
-    with _run(store, config) as run:
+    with _run(store, config) as run, one_at_a_time(store, config.name):
         _log_lineage(run, curated, evaluation)
-        present = tracking.version_by_alias(store, config.name, CHAMPION)
-        other = present if present and present.tags.get("weights_sha256") != model.weights_sha256 else None
+        present = tracking.version_by_alias(store, config.name, config.aliases.champion)
+        other = present if present and present.tags.get(tracking.WEIGHTS_TAG) != model.weights_sha256 else None
         champion = Champion(other.version, other.tags) if other else None
         checks = judge(score, evaluation, champion, config.gate, model)
+        if other is not None and asks_beside(config.gate):
+            checks += _beside(store, model, other, curated, config)
         tags = _tags(store, model, students, evaluation, curated, checks, config) | decision_tags(asked, checks)
         cost = spent(_machine(store, tags, model), config.watts)
-        card = version_card(config.name, model, curated, evaluation, checks, tags, cost)
+        card = version_card(config.name, model, curated, evaluation, checks, tags, cost, config.aliases)
         version = _find_or_register(run, model, _measured(model, config, evaluation), tags, card, config)
-        tracking.set_alias(store, config.name, CANDIDATE, version.version)
+        _point(store, config.name, config.aliases.candidate, version.version, "registered")
         passed = all(check.passed for check in checks)
         for check in checks:
             log.info("%s: %s", version.uri, check)
         if passed:
-            tracking.set_alias(store, config.name, CHAMPION, version.version)
+            _point(store, config.name, config.aliases.champion, version.version, "passed its gate")
         elif present is not None and present.version == version.version:
             log.warning("%s fails the gate now, and stays champion until another version passes it.", version.uri)
         run.set_tags({"registered": version.uri, "gate": "passed" if passed else "failed"})
+        run.rename(f"registration · version {version.version}, {'champion' if passed else 'candidate'}")
     now = tracking.read_version(store, version)
     texts = texts_of(model, teacher, students, curated, evaluation, checks, config)
     return _write(now, model, checks, texts, asked, config)
+
+
+def _point(store: str, name: str, alias: str, version: int, because: str) -> None:
+    """Move an alias, unless the version has it."""
+    present = tracking.version_by_alias(store, name, alias)
+    before = None if present is None else present.version
+    if before != version:
+        move(store, name, alias, version, before=before, because=because)
+
+
+def _beside(
+    store: str,
+    model: ModelHandle,
+    other: tracking.RegisteredVersion,
+    curated: DatasetHandle,
+    config: RegistrationConfig,
+) -> tuple[Check, ...]:
+    """What the champion is asked for beside scores: size, speed, neighbours."""
+    try:
+        folder = tracking.download(other.uri, store)
+    except InputError:
+        said = f"the files of version {other.version}, the champion, are gone: size and speed are not known"
+        return (Check(True, said, "not compared", CHAMPION),)
+    images = curated_images(curated, config.gate.compared_images)
+    return judge_beside(compare_with(model.folder, folder, images), other.version, config.gate)
 
 
 def check_export(model: ModelHandle) -> None:
@@ -210,6 +250,7 @@ def _tags(
         "model": model.name,
         "network": config.network,
         "embed_dim": str(model.embed_dim),
+        "parameters": str(model.parameters),
         "image_size": str(model.image_size),
         "licence": of_handle(model).licence or UNKNOWN_LICENCE,
         "origin": model.origin,
@@ -249,9 +290,22 @@ def _find_or_register(
         metrics=metrics,
         tags=tags,
         description=card,
-        summary=model_summary(config.name),
+        summary=model_summary(config.name, config.aliases),
     )
-    return tracking.register(run, config.name, model.folder, details)
+    made_by = tags.get("training_run")
+    with served_parts(model.folder) as folder:
+        return tracking.register(run, config.name, folder, details, made_by=made_by)
+
+
+@contextmanager
+def served_parts(export: Path) -> Iterator[Path]:
+    """A folder with what serving needs of an export: the backbone and its settings, no heads and no history."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary, export.name)
+        folder.mkdir()
+        for name in _SERVED:
+            shutil.copyfile(export / name, folder / name)
+        yield folder
 
 
 def _is_intact(store: str, version: tracking.RegisteredVersion) -> bool:
@@ -272,14 +326,15 @@ def _write(
     asked: str,
     config: RegistrationConfig,
 ) -> RegistrationHandle:
-    aliases = tuple(alias for alias in (CANDIDATE, CHAMPION) if alias in version.aliases)
+    named = (config.aliases.candidate, config.aliases.champion)
+    aliases = tuple(alias for alias in named if alias in version.aliases)
     handle = RegistrationHandle(
         folder=config.output,
         made_of=asked,
         model=config.name,
         version=version.version,
         aliases=aliases,
-        uri=f"models:/{config.name}@{aliases[-1]}",
+        uri=f"models:/{config.name}@{aliases[-1]}" if aliases else version.uri,
         weights_sha256=model.weights_sha256,
         source=model.folder,
         passed_gate=all(check.passed for check in checks),

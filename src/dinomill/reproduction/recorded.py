@@ -72,7 +72,7 @@ def recorded(address: str, store: str) -> Recorded:
         InputError: When there is no such version, or too little is known of it.
         MachineError: When the store cannot be reached.
     """
-    version = tracking.look_up(address, store)
+    version = tracking.resolve(address, store)
     tags = version.tags
     if not tags.get("git_commit"):
         raise InputError(

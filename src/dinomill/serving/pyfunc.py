@@ -6,7 +6,10 @@ and no pickle travels with the weights, and this module need not import MLflow.
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +38,8 @@ class EmbeddingModel:
         """Embed encoded images.
 
         Args:
-            model_input: A table with a column ``image`` of bytes, or the bytes themselves in a list.
+            model_input: A table or mapping with a column ``image`` of bytes, or the bytes themselves in a list. Base64
+                is taken for what it stands for: of a request's ``instances`` and ``inputs``, MLflow decodes none.
             params: None are known.
 
         Returns:
@@ -50,23 +54,37 @@ class EmbeddingModel:
 
 
 def _encoded(model_input: Any) -> Sequence[bytes]:
-    if hasattr(model_input, "columns"):
-        if COLUMN not in model_input.columns:
+    if hasattr(model_input, "columns") or isinstance(model_input, Mapping):
+        columns = list(model_input.columns if hasattr(model_input, "columns") else model_input)
+        if COLUMN not in columns:
             raise InputError(
                 f"The table has no column {COLUMN!r}.",
-                found=", ".join(map(str, model_input.columns)),
+                found=", ".join(map(str, columns)),
                 expected=f"a column {COLUMN!r} with the bytes of an image file in each row",
             )
-        model_input = model_input[COLUMN].tolist()
-    images = list(model_input)
-    for image in images:
-        if not isinstance(image, bytes | bytearray | memoryview):
-            raise InputError(
-                "The model takes the bytes of image files.",
-                found=type(image).__name__,
-                expected="bytes, such as open(path, 'rb').read()",
-            )
-    return [bytes(image) for image in images]
+        model_input = model_input[COLUMN]
+    if isinstance(model_input, str | bytes | bytearray | memoryview):
+        model_input = [model_input]
+    return [_bytes(row[COLUMN] if isinstance(row, Mapping) and COLUMN in row else row) for row in model_input]
+
+
+def _bytes(image: Any) -> bytes:
+    """The bytes of an image's file; none is base64 from its first byte to its last."""
+    if isinstance(image, bytes | bytearray | memoryview):
+        given = bytes(image)
+    elif isinstance(image, str):
+        given = image.encode("ascii", "replace")
+    else:
+        raise InputError(
+            "The model takes the bytes of image files.",
+            found=type(image).__name__,
+            expected="bytes, such as open(path, 'rb').read(), or base64 of them",
+        )
+    with suppress(binascii.Error):
+        return base64.b64decode(given, validate=True)
+    if isinstance(image, str):
+        raise InputError("The model takes the bytes of image files.", found="text", expected="base64 of the bytes")
+    return given
 
 
 def _load_pyfunc(data_path: str) -> EmbeddingModel:

@@ -6,9 +6,10 @@ MLflow itself is imported when a function first needs it (2 to 3 CPU-seconds): i
 from dinomill.tracking.config import TrackingConfig
 from dinomill.tracking.connection import redact, resolve_uri
 from dinomill.tracking.dvc_versions import dvc_remote, dvc_version
-from dinomill.tracking.facts import RunFacts, run_facts
+from dinomill.tracking.facts import RunFacts, run_artifact, run_facts, run_of_weights
+from dinomill.tracking.invocation import Described, Invocation, invocation, started_by
 from dinomill.tracking.life import attach, continue_run, end_for, end_run, open_run
-from dinomill.tracking.made import made_tag, run_artifact, run_of_weights, run_that_made
+from dinomill.tracking.made import run_that_made
 from dinomill.tracking.provenance import git_commit
 from dinomill.tracking.registry import (
     DATASET_TAG,
@@ -18,18 +19,23 @@ from dinomill.tracking.registry import (
     annotate,
     download,
     find_version,
-    look_up,
+    model_tags,
     read_version,
     register,
+    resolve,
     set_alias,
+    tag_model,
     version_by_alias,
+    versions,
 )
-from dinomill.tracking.run import Run
+from dinomill.tracking.run import Run, without_secrets
 from dinomill.tracking.store import current_store, holds, store_at_work
 
 __all__ = [
     "DATASET_TAG",
     "WEIGHTS_TAG",
+    "Described",
+    "Invocation",
     "ModelCard",
     "RegisteredVersion",
     "Run",
@@ -47,18 +53,23 @@ __all__ = [
     "find_version",
     "git_commit",
     "holds",
-    "look_up",
-    "made_tag",
+    "invocation",
+    "model_tags",
     "open_run",
     "read_version",
     "redact",
     "register",
+    "resolve",
     "resolve_uri",
     "run_artifact",
     "run_facts",
     "run_of_weights",
     "run_that_made",
     "set_alias",
+    "started_by",
     "store_at_work",
+    "tag_model",
     "version_by_alias",
+    "versions",
+    "without_secrets",
 ]

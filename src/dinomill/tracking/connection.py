@@ -41,7 +41,20 @@ _ENVIRONMENT = {
 }
 
 
-_STORE_PACKAGES = frozenset({"alembic", "mlflow", "requests", "sqlalchemy", "sqlite3", "urllib3"})
+_REFUSED = re.compile(
+    r"\b40[13]\b|unauthori[sz]ed|permission[ _]denied|password authentication failed|AccessDenied|InvalidAccessKeyId|"
+    r"SignatureDoesNotMatch|no password supplied",
+    re.IGNORECASE,
+)
+_AWAY = re.compile(
+    r"API request to .* failed with exception|error code (429|5\d\d)|\b50[234]\b|could not connect|connection "
+    r"(refused|reset|timed out)|Could not connect to the endpoint|database is locked|server closed the connection",
+    re.IGNORECASE,
+)
+
+_STORE_PACKAGES = frozenset(
+    {"alembic", "boto3", "botocore", "mlflow", "psycopg2", "requests", "sqlalchemy", "sqlite3", "urllib3"}
+)
 
 
 def redact(uri: str) -> str:
@@ -165,6 +178,10 @@ def _slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "experiment"
 
 
+class StoreAwayError(MachineError):
+    """The store does not answer now, and may later: what was to be written can wait."""
+
+
 @contextmanager
 def tracking_errors(uri: str) -> Iterator[None]:
     """Turn what MLflow, its database or its server raise into a MachineError that names the store."""
@@ -179,21 +196,19 @@ def tracking_errors(uri: str) -> Iterator[None]:
 
 
 def _is_store_error(error: Exception) -> bool:
-    return type(error).__module__.split(".", 1)[0] in {
-        "mlflow",
-        "sqlalchemy",
-        "requests",
-        "urllib3",
-        "sqlite3",
-        "alembic",
-    }
+    return type(error).__module__.split(".", 1)[0] in _STORE_PACKAGES
 
 
 def _explain(uri: str, error: Exception) -> MachineError:
     text = redact(str(error).strip() or type(error).__name__)
     first_line = text.splitlines()[0][:300]
     shown = redact(uri)
-    if "out-of-date database schema" in text:
+    if _REFUSED.search(text):
+        action = (
+            "check the user, the password or the token: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
+            "MLFLOW_TRACKING_TOKEN, for a server; PGPASSWORD or ~/.pgpass for PostgreSQL; the usual AWS chain for S3"
+        )
+    elif "out-of-date database schema" in text:
         action = f"save a copy of the database, then run `mlflow db upgrade {shown}`"
     elif "disk is full" in text:
         action = "free some space on that disk and run the same command again: it continues where it was"
@@ -210,4 +225,15 @@ def _explain(uri: str, error: Exception) -> MachineError:
             "start the server or correct `tracking_uri` in conf/…/globals.yml; "
             "for work without a server use sqlite:///data/mlflow/mlflow.db"
         )
-    return MachineError(f"The MLflow store {shown} cannot be used.", found=first_line, action=action)
+    kind = StoreAwayError if _is_away(error, text) else MachineError
+    return kind(f"The MLflow store {shown} cannot be used.", found=first_line, action=action)
+
+
+def _is_away(error: Exception, text: str) -> bool:
+    """Whether the same request may be answered later: no connection, an overloaded or restarting server, a lock."""
+    of = type(error).__module__.split(".", 1)[0]
+    if of in {"requests", "urllib3"}:
+        return True
+    if of == "sqlalchemy" or of == "sqlite3":
+        return type(error).__name__ in {"OperationalError", "InterfaceError", "TimeoutError"}
+    return bool(_AWAY.search(text))

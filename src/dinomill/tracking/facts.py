@@ -5,15 +5,17 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from dinomill.tracking.connection import connect, tracking_errors
-from dinomill.tracking.made import run_artifact
 from dinomill.tracking.run import as_text, flatten
 
 _PARENT = "mlflow.parentRunId"
 _CONFIGURATION = "configuration.yml"
 _MISSING = object()
+# With a dot and a network's name: what a run made.
+_MADE = "weights_sha256"
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,40 @@ def run_facts(tracking_uri: str, run_id: str) -> RunFacts | None:
 
         configuration = yaml.safe_load(kept.read_text(encoding="utf-8")) or {}
     return RunFacts(run_id, {**above, **run.data.tags}, dict(run.data.params), configuration)
+
+
+def run_of_weights(tracking_uri: str, weights_sha256: str) -> str | None:
+    """The id of the newest run that made a network, whatever it called it; None where the store knows none.
+
+    Raises:
+        MachineError: When the store cannot be reached.
+    """
+    client = connect(tracking_uri)
+    with tracking_errors(tracking_uri):
+        for experiment in client.search_experiments():
+            token = None
+            while True:
+                page = client.search_runs([experiment.experiment_id], page_token=token)
+                for run in page:
+                    if any(key.startswith(_MADE) and value == weights_sha256 for key, value in run.data.tags.items()):
+                        return str(run.info.run_id)
+                token = page.token
+                if not token:
+                    break
+    return None
+
+
+def run_artifact(tracking_uri: str, run_id: str, name: str) -> Path | None:
+    """A file that a run kept, on this machine; None where it kept none of this name.
+
+    Raises:
+        MachineError: When the store cannot be reached.
+    """
+    client = connect(tracking_uri)
+    with tracking_errors(tracking_uri):
+        if name not in {one.path for one in client.list_artifacts(run_id)}:
+            return None
+        return Path(client.download_artifacts(run_id, name))
 
 
 def _value(text: str, like: Any) -> Any:

@@ -1,17 +1,31 @@
-"""Which run made a network: a tag of the run, so that results need not hold the id of a run to be traced to it."""
+"""Which run made a network, and which used it: MLflow's logged models, found by the hash of their weights.
+
+A run tags what it made, and has it as an output: a logged model that holds no files, since they lie with DVC. What is
+registered of it later fills the same one, so that a version's page leads to the run of its training. Results need not
+hold the id of a run to be traced to it.
+
+Tags of a logged model:
+
+    weights_sha256    of its file of weights
+    registered        "true" once its files are with MLflow
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from dinomill.tracking.connection import connect, tracking_errors
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
 _MADE = "weights_sha256"
-
-
-def made_tag(name: str, weights_sha256: str) -> dict[str, str]:
-    """The tag of a run that made a network of this name."""
-    return {f"{_MADE}.{name}": weights_sha256}
+REGISTERED = "registered"
+_EXTERNAL = "mlflow.model.isExternal"
+_KIND = "image backbone"
 
 
 def run_that_made(tracking_uri: str, name: str, weights_sha256: str) -> str | None:
@@ -27,41 +41,89 @@ def run_that_made(tracking_uri: str, name: str, weights_sha256: str) -> str | No
     """
     client = connect(tracking_uri)
     with tracking_errors(tracking_uri):
-        experiments = [str(one.experiment_id) for one in client.search_experiments()]
         wanted = f"tags.`{_MADE}.{name}` = '{weights_sha256}'"
-        found = client.search_runs(experiments, filter_string=wanted, max_results=1)
+        found = client.search_runs(_experiments(client), filter_string=wanted, max_results=1)
     return found[0].info.run_id if found else None
 
 
-def run_of_weights(tracking_uri: str, weights_sha256: str) -> str | None:
-    """The id of the newest run that made a network, whatever it called it; None where the store knows none.
+def made(
+    client: MlflowClient,
+    run_id: str,
+    name: str,
+    weights_sha256: str,
+    facts: Mapping[str, str],
+    *,
+    again: bool = False,
+) -> None:
+    """Make a network an output of the run that made it; once, however often the run is taken up again.
 
-    Raises:
-        MachineError: When the store cannot be reached.
+    Args:
+        client: Of the store.
+        run_id: The run.
+        name: Of the network.
+        weights_sha256: Of its file of weights.
+        facts: What else is known of it.
+        again: Make another one for its files, of a run that need not have trained it.
     """
-    client = connect(tracking_uri)
-    with tracking_errors(tracking_uri):
-        for experiment in client.search_experiments():
-            token = None
-            while True:
-                page = client.search_runs([experiment.experiment_id], page_token=token)
-                for run in page:
-                    if any(key.startswith(_MADE) and value == weights_sha256 for key, value in run.data.tags.items()):
-                        return str(run.info.run_id)
-                token = page.token
-                if not token:
-                    break
-    return None
+    from mlflow.entities import LoggedModelOutput
+
+    if not again:
+        client.set_tag(run_id, f"{_MADE}.{name}", weights_sha256)
+        if any(model.source_run_id == run_id for model in _models(client, weights_sha256)):
+            return
+    experiment = client.get_run(run_id).info.experiment_id
+    model = client.create_logged_model(
+        experiment,
+        name=_name(name),
+        source_run_id=run_id,
+        tags={_MADE: weights_sha256, _EXTERNAL: "true"},
+        params=dict(facts),
+        model_type=_KIND,
+    )
+    client.finalize_logged_model(model.model_id, "READY")
+    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
 
 
-def run_artifact(tracking_uri: str, run_id: str, name: str) -> Path | None:
-    """A file that a run kept, on this machine; None where it kept none of this name.
+def used(client: MlflowClient, run_id: str, weights_sha256: Sequence[str]) -> None:
+    """Make networks inputs of a run; those that no run of the store made are not known by it."""
+    from mlflow.entities import LoggedModelInput
 
-    Raises:
-        MachineError: When the store cannot be reached.
-    """
-    client = connect(tracking_uri)
-    with tracking_errors(tracking_uri):
-        if name not in {one.path for one in client.list_artifacts(run_id)}:
-            return None
-        return Path(client.download_artifacts(run_id, name))
+    found = [models[0].model_id for one in dict.fromkeys(weights_sha256) if (models := _models(client, one))]
+    if found:
+        client.log_inputs(run_id, models=[LoggedModelInput(one) for one in found])
+
+
+def measured(client: MlflowClient, run_id: str, weights_sha256: str, metrics: Mapping[str, float]) -> None:
+    """Write figures that a run measured of a network to the network's own page."""
+    from mlflow.entities import Metric
+
+    models = _models(client, weights_sha256)
+    now = int(time.time() * 1000)
+    rows = [
+        Metric(name, float(value), now, 0, model_id=models[0].model_id, run_id=run_id)
+        for name, value in metrics.items()
+        if models and math.isfinite(value)
+    ]
+    if rows:
+        client.log_batch(run_id, metrics=rows)
+
+
+def to_fill(client: MlflowClient, run_id: str, weights_sha256: str) -> Any | None:
+    """The logged model of a run that has no files yet; None where there is none."""
+    found = [model for model in _models(client, weights_sha256) if model.source_run_id == run_id]
+    return next((model for model in found if model.tags.get(REGISTERED) != "true"), None)
+
+
+def _models(client: MlflowClient, weights_sha256: str) -> list[Any]:
+    """The logged models of these weights, newest first."""
+    wanted = f"tags.{_MADE} = '{weights_sha256}'"
+    return list(client.search_logged_models(_experiments(client), filter_string=wanted))
+
+
+def _experiments(client: MlflowClient) -> list[str]:
+    return [str(one.experiment_id) for one in client.search_experiments()]
+
+
+def _name(name: str) -> str:
+    """A name that MLflow takes for a logged model."""
+    return "".join("-" if one in "/:.\"%'" else one for one in name) or "model"

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,7 @@ from dinomill.errors import InputError
 from dinomill.storage.atomic import storage_errors
 from dinomill.storage.hashing import hash_bytes
 from dinomill.tracking.connection import connect, database_path, redact, resolve_uri, tracking_errors
+from dinomill.tracking.made import REGISTERED, made, to_fill
 from dinomill.tracking.moved import local_path, relocated
 from dinomill.tracking.run import Run
 from dinomill.tracking.store import current_store
@@ -83,8 +86,15 @@ class ModelCard:
     summary: str
 
 
-def register(run: Run, name: str, folder: Path, card: ModelCard) -> RegisteredVersion:
-    """Log ``folder`` as a model of the run and make it the next version of ``name``.
+def register(run: Run, name: str, folder: Path, card: ModelCard, *, made_by: str | None = None) -> RegisteredVersion:
+    """Log ``folder`` as a model and make it the next version of ``name``.
+
+    Args:
+        run: The run that registers it.
+        name: Of the registered model.
+        folder: What is kept: no more than serving needs.
+        card: What is said of it.
+        made_by: The run that trained it, to which the version's page then leads; None: the one that registers.
 
     Raises:
         MachineError: When the store refuses it.
@@ -92,22 +102,37 @@ def register(run: Run, name: str, folder: Path, card: ModelCard) -> RegisteredVe
     assert run.run_id is not None, "a model is registered from an open run"
     client = connect(run.tracking_uri)
     with tracking_errors(run.tracking_uri):
-        model = _log_model(run, folder, card)
+        source = made_by or run.run_id
+        model_id = _logged_model(client, source, card)
+        _fill(client, run.run_id, model_id, folder, card)
         _ensure_model(client, name, card.summary)
         created = client.create_model_version(
             name,
-            source=f"models:/{model.model_id}",
-            run_id=run.run_id,
+            source=f"models:/{model_id}",
+            run_id=source,
             tags=dict(card.tags),
             description=card.description,
-            model_id=model.model_id,
+            model_id=model_id,
         )
     return _version(created)
 
 
-def _log_model(run: Run, folder: Path, card: ModelCard) -> Any:
+def _logged_model(client: MlflowClient, source: str, card: ModelCard) -> str:
+    """The model that the training logged, which has no files yet; or a new one of that run."""
+    weights = card.tags.get(WEIGHTS_TAG, "")
+    if weights and (waiting := to_fill(client, source, weights)) is not None:
+        return str(waiting.model_id)
+    made(client, source, card.tags.get("model", "backbone"), weights, {}, again=True)
+    found = to_fill(client, source, weights)
+    assert found is not None, "it was made just now"
+    return str(found.model_id)
+
+
+def _fill(client: MlflowClient, run_id: str, model_id: str, folder: Path, card: ModelCard) -> None:
+    """Give a logged model its files, its figures and its tags."""
     import mlflow
     import numpy as np
+    from mlflow.entities import LoggedModelInput, Metric
     from mlflow.models import ModelSignature
     from mlflow.types.schema import ColSpec, Schema, TensorSpec
 
@@ -115,20 +140,22 @@ def _log_model(run: Run, folder: Path, card: ModelCard) -> Any:
         inputs=Schema([ColSpec("binary", "image")]),
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, card.embed_dim), "embedding")]),
     )
-    # log_model writes to MLflow's module-wide "active run"; the caller's block still ends the run with its true status.
-    with mlflow.start_run(run_id=run.run_id):
-        model = mlflow.pyfunc.log_model(
-            name="backbone",
-            loader_module=card.loader,
-            data_path=str(folder),
-            signature=signature,
-            input_example=card.example,
-            pip_requirements=list(card.requirements),
-            metadata={"format": "dinomill", **card.tags},
-            tags=dict(card.tags),
-        )
-        mlflow.log_metrics(dict(card.metrics), model_id=model.model_id)
-    return model
+    mlflow.pyfunc.log_model(
+        model_id=model_id,
+        loader_module=card.loader,
+        data_path=str(folder),
+        signature=signature,
+        input_example=card.example,
+        pip_requirements=list(card.requirements),
+        metadata={"format": "dinomill", **card.tags},
+    )
+    client.set_logged_model_tags(model_id, {**card.tags, REGISTERED: "true"})
+    client.log_inputs(run_id, models=[LoggedModelInput(model_id)])
+    now = int(time.time() * 1000)
+    rows = [
+        Metric(name, float(value), now, 0, model_id=model_id, run_id=run_id) for name, value in card.metrics.items()
+    ]
+    client.log_batch(run_id, metrics=[row for row in rows if math.isfinite(row.value)])
 
 
 def _ensure_model(client: MlflowClient, name: str, summary: str) -> None:
@@ -154,6 +181,23 @@ def find_version(tracking_uri: str, name: str, tags: Mapping[str, str]) -> Regis
         return _version(client.get_model_version(name, str(max(int(row.version) for row in found))))
 
 
+def versions(tracking_uri: str, name: str) -> list[RegisteredVersion]:
+    """The versions of a model with their aliases, oldest first; none where there is no such model."""
+    from mlflow.exceptions import MlflowException
+
+    client = connect(tracking_uri)
+    with tracking_errors(tracking_uri):
+        try:
+            named = client.get_registered_model(name).aliases
+        except MlflowException as error:
+            if error.error_code in _ABSENT:
+                return []
+            raise
+        rows = [_version(row) for row in client.search_model_versions(f"name='{_quoted(name)}'")]
+    held = {row.version: tuple(sorted(one for one, at in named.items() if int(at) == row.version)) for row in rows}
+    return sorted((replace(row, aliases=held[row.version]) for row in rows), key=lambda row: row.version)
+
+
 def read_version(tracking_uri: str, version: RegisteredVersion) -> RegisteredVersion:
     """A version as the registry has it now."""
     client = connect(tracking_uri)
@@ -175,11 +219,50 @@ def version_by_alias(tracking_uri: str, name: str, alias: str) -> RegisteredVers
             raise
 
 
-def set_alias(tracking_uri: str, name: str, alias: str, version: int) -> None:
-    """Point ``alias`` at a version; it leaves the version that had it."""
+def set_alias(tracking_uri: str, name: str, alias: str, version: int | None) -> None:
+    """Point ``alias`` at a version, which it leaves the one that had it for; None takes it away."""
     client = connect(tracking_uri)
     with tracking_errors(tracking_uri):
-        client.set_registered_model_alias(name, alias, str(version))
+        if version is None:
+            client.delete_registered_model_alias(name, alias)
+        else:
+            client.set_registered_model_alias(name, alias, str(version))
+
+
+def tag_model(tracking_uri: str, name: str, key: str, value: str) -> None:
+    """Set a tag of a registered model, which belongs to all of its versions."""
+    client = connect(tracking_uri)
+    with tracking_errors(tracking_uri):
+        client.set_registered_model_tag(name, key, value)
+
+
+def model_tags(tracking_uri: str, name: str) -> dict[str, str]:
+    """The tags of a registered model; none where there is no such model."""
+    from mlflow.exceptions import MlflowException
+
+    client = connect(tracking_uri)
+    with tracking_errors(tracking_uri):
+        try:
+            return dict(client.get_registered_model(name).tags)
+        except MlflowException as error:
+            if error.error_code in _ABSENT:
+                return {}
+            raise
+
+
+def resolve(uri: str, tracking_uri: str | None = None) -> RegisteredVersion:
+    """The version that an address means now.
+
+    Args:
+        uri: ``models:/name@alias`` or ``models:/name/version``.
+        tracking_uri: The store; by default that of the environment at work.
+
+    Raises:
+        InputError: When there is no such version.
+        MachineError: When the store cannot be reached.
+    """
+    store = resolve_uri(tracking_uri) if tracking_uri else current_store()
+    return _resolve(connect(store, create=False), store, uri)
 
 
 def annotate(tracking_uri: str, version: RegisteredVersion, *, description: str, tags: Mapping[str, str]) -> None:
@@ -189,17 +272,6 @@ def annotate(tracking_uri: str, version: RegisteredVersion, *, description: str,
         client.update_model_version(version.name, str(version.version), description=description)
         for key, value in tags.items():
             client.set_model_version_tag(version.name, str(version.version), key, value)
-
-
-def look_up(uri: str, tracking_uri: str | None = None) -> RegisteredVersion:
-    """The version that an address means now.
-
-    Raises:
-        InputError: When there is no such version.
-        MachineError: When the store cannot be reached.
-    """
-    store = resolve_uri(tracking_uri) if tracking_uri else current_store()
-    return _resolve(connect(store, create=False), store, uri)
 
 
 def download(uri: str, tracking_uri: str | None = None) -> Path:

@@ -14,18 +14,19 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from dinomill.errors import InputError, MachineError
-from dinomill.tracking.connection import redact, tracking_errors
+from dinomill.tracking.connection import StoreAwayError, redact, tracking_errors
 from dinomill.tracking.dvc_versions import dvc_version
+from dinomill.tracking.operations import METRICS_A_BATCH, OPERATIONS
+from dinomill.tracking.spool import FOLDER, Spool, is_spooled, spool_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 log = logging.getLogger(__name__)
 
-# Limits of MLflow's REST interface for one batch; a value longer than the last is cut.
-_METRICS_A_BATCH = 1000
-_PARAMS_A_BATCH = 100
+# A limit of MLflow's REST interface: what is longer is cut.
 _VALUE_LENGTH = 6000
+_NAME_LENGTH = 200
 
 _RETRY_SECONDS = 60.0
 _CLOSE_SECONDS = 30.0
@@ -38,7 +39,8 @@ class Run:
     """A run that is being written. Made by `open_run` and `attach`; never directly.
 
     Metrics that cannot be written because the store is away for a while are kept and written with the next ones:
-    hours of training are not lost to a server that restarts.
+    hours of training are not lost to a server that restarts. All else, and metrics that still wait at the end, are
+    then kept in the `spool`, from which `dinomill tracking sync` brings them to the store.
 
     Args:
         client: The store's client, or None for a run that writes nothing (ranks other than 0, no tracking).
@@ -46,15 +48,24 @@ class Run:
         tracking_uri: The store, a SQLite path made absolute.
         background: Metrics are written by a thread: who logs them waits for no store. ``close`` it at the end, or use
             it as a context.
+        parent: The id of the run that this one is a child of.
     """
 
     def __init__(
-        self, client: MlflowClient | None, run_id: str | None, tracking_uri: str, *, background: bool = False
+        self,
+        client: MlflowClient | None,
+        run_id: str | None,
+        tracking_uri: str,
+        *,
+        background: bool = False,
+        parent: str | None = None,
     ) -> None:
         self._client = client
+        self.parent = parent
         self._id = run_id or ""
         self.tracking_uri = tracking_uri
-        self._waiting: list[Any] = []
+        self._waiting: list[list[Any]] = []
+        self._said = False
         self._lock = threading.Lock()
         self._next_try = 0.0
         self._told = threading.Event()
@@ -80,8 +91,35 @@ class Run:
 
     @property
     def writes(self) -> bool:
-        """Whether this process writes the run."""
-        return self._client is not None
+        """Whether this process writes the run: to its store, or to what waits for it."""
+        return self._client is not None or self.spooled
+
+    @property
+    def spooled(self) -> bool:
+        """Whether the run was begun without its store."""
+        return is_spooled(self._id)
+
+    def write(self, operation: str, **values: Any) -> None:
+        """Do one of `operations.OPERATIONS`; while the store is away, it is kept for later.
+
+        Raises:
+            MachineError: When the store refuses it.
+        """
+        if self.spooled:
+            Spool(self._id).keep(self.tracking_uri, operation, values)
+        elif self._client is not None:
+            try:
+                with tracking_errors(self.tracking_uri):
+                    OPERATIONS[operation](self._client, self._id, **values)
+            except StoreAwayError as error:
+                self.keep(error, operation, values)
+
+    def keep(self, error: MachineError, operation: str, values: Mapping[str, Any]) -> None:
+        """Keep for later what cannot be written now, and say so, once."""
+        Spool(self._id).keep(self.tracking_uri, operation, values)
+        if not self._said:
+            self._said = True
+            log.warning("%s It is kept in %s: `dinomill tracking sync` writes it later.", error, spool_folder())
 
     def log_metrics(
         self,
@@ -95,14 +133,12 @@ class Run:
                 Values that are not finite are left out: MLflow's databases disagree on how to keep them.
             step: The step of a single mapping.
         """
-        if self._client is None:
+        if not self.writes:
             return
-        from mlflow.entities import Metric
-
         rows = [(step, metrics)] if isinstance(metrics, Mapping) else list(metrics)
         now = int(time.time() * 1000)
         found = [
-            Metric(name, float(value), now, at)
+            [name, float(value), now, at]
             for at, values in rows
             for name, value in values.items()
             if math.isfinite(value)
@@ -122,18 +158,35 @@ class Run:
         """
         if not force and time.monotonic() < self._next_try:
             return
-        while self._client is not None and self._waiting:
-            batch = self._waiting[:_METRICS_A_BATCH]
-            try:
-                with tracking_errors(self.tracking_uri):
-                    self._client.log_batch(self._id, metrics=batch)
-            except MachineError as error:
-                # A training step must not stand still for every request that fails.
-                self._next_try = time.monotonic() + _RETRY_SECONDS
-                log.warning("Metrics wait to be written (%d values): %s", len(self._waiting), error)
+        while self.writes and self._waiting:
+            batch = self._waiting[:METRICS_A_BATCH]
+            if self.spooled:
+                self.write("metrics", rows=batch)
+            elif not self._written(batch):
                 return
             with self._lock:
                 del self._waiting[: len(batch)]
+
+    def _written(self, batch: list[list[Any]]) -> bool:
+        """Whether the store took metrics; while it is away they wait."""
+        assert self._client is not None, "a run that writes"
+        try:
+            with tracking_errors(self.tracking_uri):
+                OPERATIONS["metrics"](self._client, self._id, rows=batch)
+        except MachineError as error:
+            # A training step must not stand still for every request that fails.
+            self._next_try = time.monotonic() + _RETRY_SECONDS
+            log.warning("Metrics wait to be written (%d values): %s", len(self._waiting), error)
+            return False
+        return True
+
+    def leave_none(self) -> None:
+        """Write all metrics that wait, or keep them for later: nothing waits in memory afterwards."""
+        self.flush(force=True)
+        with self._lock:
+            left, self._waiting = self._waiting, []
+        if left:
+            self.keep(MachineError("The MLflow store does not take the last metrics."), "metrics", {"rows": left})
 
     def _write_on(self) -> None:
         """The thread: write what was told, until it is closed."""
@@ -147,12 +200,19 @@ class Run:
                 self._next_try = time.monotonic() + _RETRY_SECONDS
 
     def close(self) -> None:
-        """Write what waits; a store that does not answer is not waited for longer than half a minute."""
+        """Write what waits; for a store that does not answer within half a minute it is kept for later."""
         if self._thread is None:
             return
         self._closing = True
         self._told.set()
         self._thread.join(_CLOSE_SECONDS)
+        if self._thread.is_alive():
+            # It may yet write what it holds: twice the same point does no harm, none would.
+            self._next_try = math.inf
+        with self._lock:
+            left, self._waiting = self._waiting, []
+        if left:
+            self.keep(MachineError("The MLflow store does not take the last metrics."), "metrics", {"rows": left})
         self._thread = None
 
     def __enter__(self) -> Self:
@@ -177,34 +237,26 @@ class Run:
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Write parameters, nested mappings as dotted names. Values whose name speaks of a secret are left out."""
-        if self._client is None:
-            return
-        from mlflow.entities import Param
-
-        rows = [Param(name, as_text(value)) for name, value in flatten(params).items() if not _is_secret(name)]
-        with tracking_errors(self.tracking_uri):
-            for start in range(0, len(rows), _PARAMS_A_BATCH):
-                self._client.log_batch(self._id, params=rows[start : start + _PARAMS_A_BATCH])
+        named = {name: as_text(value) for name, value in flatten(params).items() if not _is_secret(name)}
+        if named:
+            self.write("params", values=named)
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Write tags; a tag that exists is replaced."""
-        if self._client is None:
-            return
-        with tracking_errors(self.tracking_uri):
-            for name, value in tags.items():
-                self._client.set_tag(self._id, name, as_text(value))
+        if tags:
+            self.write("tags", values={name: as_text(value) for name, value in tags.items()})
+
+    def rename(self, name: str) -> None:
+        """Give the run another name, for people: what came out of it."""
+        self.write("name", name=as_text(name)[:_NAME_LENGTH])
 
     def log_artifacts(self, path: Path, folder: str | None = None) -> None:
         """Keep a file, or a folder with all that is in it, under ``folder`` of the run's artifacts."""
-        if self._client is None:
+        if not self.writes:
             return
         if not path.exists():
             raise InputError(f"There is no {path} to keep as an artifact of the run.")
-        with tracking_errors(self.tracking_uri):
-            if path.is_dir():
-                self._client.log_artifacts(self._id, str(path), artifact_path=folder)
-            else:
-                self._client.log_artifact(self._id, str(path), artifact_path=folder)
+        self.write("artifacts", path=str(path), folder=folder)
 
     def log_dataset(self, name: str, digest: str, source: str, *, context: str = "training", rows: int = 0) -> None:
         """Record what data the run used.
@@ -216,29 +268,46 @@ class Run:
             context: What it was used for: ``training``, ``evaluation``, …
             rows: The number of images, or 0 when it is not known.
         """
-        if self._client is None:
+        if not self.writes:
             return
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
         local = "://" not in source
         version = dvc_version(Path(source)) if local else None
         profile = {"images": rows, "sha256": digest} | ({"dvc": version} if version else {})
-        dataset = Dataset(
-            name=name,
-            digest=digest[:36],
-            source_type="local" if local else source.split("://", 1)[0],
-            source=json.dumps({"uri": redact(source)}),
-            profile=json.dumps(profile),
-        )
-        tags = [InputTag("mlflow.data.context", context)]
-        with tracking_errors(self.tracking_uri):
-            self._client.log_inputs(self._id, datasets=[DatasetInput(dataset, tags)])
+        values = {
+            "name": name,
+            "digest": digest[:36],
+            "source_type": "local" if local else source.split("://", 1)[0],
+            "source": json.dumps({"uri": redact(source)}),
+            "profile": json.dumps(profile),
+        }
+        self.write("dataset", values=values, context=context)
+
+    def log_model_made(self, name: str, weights_sha256: str, facts: Mapping[str, Any]) -> None:
+        """Record a network that the run made, as an output: what uses it and what is registered of it leads back here.
+
+        Args:
+            name: Of the network.
+            weights_sha256: Of its file of weights.
+            facts: What else is known of it, shown beside it.
+        """
+        told = {key: as_text(value) for key, value in facts.items()}
+        self.write("made", name=name, weights_sha256=weights_sha256, facts=told)
+
+    def log_models_used(self, weights_sha256: Iterable[str | None]) -> None:
+        """Record networks that the run starts from, learns from or measures, as inputs; unknown ones are left out."""
+        if known := [one for one in weights_sha256 if one]:
+            self.write("used", weights_sha256=known)
+
+    def log_model_metrics(self, weights_sha256: str, metrics: Mapping[str, float]) -> None:
+        """Write figures of a network that another run made: they are shown on its own page, too."""
+        self.write("measured", weights_sha256=weights_sha256, metrics=dict(metrics))
 
     def environment(self) -> dict[str, str]:
         """The variables by which a worker process finds this run: give them to its environment."""
         if not self._id:
             return {}
-        return {"MLFLOW_RUN_ID": self._id, "MLFLOW_TRACKING_URI": self.tracking_uri}
+        found = {"MLFLOW_RUN_ID": self._id, "MLFLOW_TRACKING_URI": self.tracking_uri}
+        return found | ({FOLDER: str(spool_folder())} if self.spooled else {})
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -255,6 +324,15 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _is_secret(name: str) -> bool:
     return _SECRET.search(name) is not None
+
+
+def without_secrets(values: Any) -> Any:
+    """Nested mappings and lists as plain ones, without what is named like a secret or is an address's password."""
+    if isinstance(values, Mapping):
+        return {str(key): without_secrets(value) for key, value in values.items() if not _is_secret(str(key))}
+    if isinstance(values, Sequence) and not isinstance(values, str):
+        return [without_secrets(value) for value in values]
+    return values if values is None or isinstance(values, bool | int | float) else redact(str(values))
 
 
 def as_text(value: Any) -> str:

@@ -54,6 +54,7 @@ def run_job(job: TrainingJob, launcher: LauncherConfig, dataset: DatasetHandle) 
         check_whole(dataset, job.runtime.loader)
     run = _own_run(job)
     run.log_dataset("curated", job.dataset_sha256, str(job.dataset), rows=dataset.images)
+    run.log_models_used([job.teacher_sha256])
     run.set_tags({"work": str(job.work), LICENCE: job.licence or UNKNOWN_LICENCE, ORIGIN: job.origin or ""})
     # The workers write the SQLite store of this machine themselves; they inherit the run's address. Of another store
     # they have no password, and other machines do not see a database of this one.
@@ -153,11 +154,10 @@ def adopt(
     shown = preprocessing(job, dataset)
     weights = hash_file(output / WEIGHTS_NAME)
     run = tracking.attach()
-    run.set_tags(tracking.made_tag(name, weights))
     run.set_tags({f"trained_with.{key}": value for key, value in summary.get("trained_with", {}).items()})
     if (job.exported / MACHINE_NAME).is_file():  # not in the work of earlier versions
         run.log_artifacts(job.exported / MACHINE_NAME)
-    return ModelHandle(
+    handle = ModelHandle(
         folder=output,
         made_of=hash_json(job.result_identity()),
         name=name,
@@ -178,6 +178,10 @@ def adopt(
         licence=job.licence,
         origin=job.origin,
     )
+    told = {"parameters", "embed_dim", "image_size", "images_seen", "steps", "dataset_sha256", "licence", "origin"}
+    facts = {key: value for key, value in handle.model_dump(include=told).items() if value is not None}
+    tracking.attach().log_model_made(name, weights, facts)
+    return handle
 
 
 def local_labelled(location: str | None) -> Path | None:
