@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,12 +17,15 @@ __all__ = ["cloned"]  # a fixture that is shared
 
 SAMPLE = "conf/base/sample/parameters.yml"
 STAGES = "sample"
+BUCKET = "team"
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with s3_server(tmp_path_factory.mktemp("weed")) as port:
-        yield f"http://127.0.0.1:{port}"
+        address = f"http://127.0.0.1:{port}"
+        client(address).create_bucket(Bucket=BUCKET)
+        yield address
 
 
 @pytest.fixture
@@ -32,9 +34,7 @@ def shared(cloned: Path, server: str, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    bucket = "team" + str(abs(hash(tmp_path)))[:10]
-    client(server).create_bucket(Bucket=bucket)
-    run(cloned, "dvc", "remote", "add", "-d", "team", f"s3://{bucket}/dvc")
+    run(cloned, "dvc", "remote", "add", "-d", "team", f"s3://{BUCKET}/{tmp_path.name}")
     run(cloned, "dvc", "remote", "modify", "team", "endpointurl", server)
     return cloned
 
@@ -67,7 +67,7 @@ def test_a_fresh_clone_pulls_and_has_nothing_to_run(shared: Path, monkeypatch: p
     shown = run(other, "dvc", "repro", STAGES)
     assert "Stage 'sample' didn't change, skipping" in shown and "Running stage 'sample'" not in shown
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    refused = run(clone(shared, "stranger"), "dvc", "pull", STAGES, code=255)
+    refused = run(clone(shared, "stranger"), "dvc", "pull", STAGES, code=1)
     assert "403" in refused or "Forbidden" in refused or "SignatureDoesNotMatch" in refused
 
 
@@ -107,29 +107,23 @@ def test_a_worktree_is_a_project_of_its_own_on_the_same_cache(shared: Path) -> N
 
 
 def test_a_pool_of_s3_is_imported_once_and_brought_up_to_date(shared: Path, server: str) -> None:
-    bucket = read_bucket(shared)
     for name in ("a", "b"):
-        client(server).put_object(Bucket=bucket, Key=f"pool/{name}.txt", Body=name.encode())
-    run(shared, "dvc", "remote", "add", "pools", f"s3://{bucket}/pool")
+        client(server).put_object(Bucket=BUCKET, Key=f"pool/{name}.txt", Body=name.encode())
+    run(shared, "dvc", "remote", "add", "pools", f"s3://{BUCKET}/pool")
     run(shared, "dvc", "remote", "modify", "pools", "endpointurl", server)
     (shared / "data/00_pool").mkdir()
     run(shared, "dvc", "import-url", "remote://pools", "data/00_pool/photos")
     assert sorted(path.name for path in (shared / "data/00_pool/photos").iterdir()) == ["a.txt", "b.txt"]
-    client(server).put_object(Bucket=bucket, Key="pool/c.txt", Body=b"c")
+    client(server).put_object(Bucket=BUCKET, Key="pool/c.txt", Body=b"c")
     run(shared, "dvc", "update", "data/00_pool/photos.dvc")
     assert len(list((shared / "data/00_pool/photos").iterdir())) == 3
-
-
-def read_bucket(project: Path) -> str:
-    return run(project, "dvc", "config", "remote.team.url").split("/")[2]
 
 
 def test_experiments_are_shown_and_compared(shared: Path) -> None:
     run(shared, "dvc", "repro", STAGES)
     commit(shared)
     run(shared, "dvc", "exp", "run", "--name", "more", "-S", f"{SAMPLE}:sample.originals=50", STAGES)
-    rows = json.loads(run(shared, "dvc", "exp", "show", "--json", "--quiet").partition("\n[")[0] or "[]")
-    names = [one["name"] for row in rows for one in (row.get("experiments") or ())]
-    assert names == ["more"]
+    listed = run(shared, "dvc", "exp", "show", "--csv")
+    assert ",more," in listed and f"{SAMPLE}:sample.originals" in listed
     shown = run(shared, "dvc", "exp", "diff", "HEAD", "more", "--param-deps")
     assert "sample.originals" in shown and "40" in shown and "50" in shown
