@@ -27,6 +27,8 @@ START_NAME = "start"
 HEADS_NAME = "heads.safetensors"
 # And how it was trained, for its card.
 RECIPE_NAME = "recipe.json"
+# What the machine did while it trained: of a run, not of its result, so that equal trainings leave equal folders.
+MACHINE_NAME = "machine.parquet"
 
 
 class Handle(BaseModel):
@@ -257,7 +259,9 @@ class PackageHandle(Handle):
     model: str
     version: int
     embed_dim: int
-    smoke: dict[str, float] = Field(description="seconds_to_ready, latency_ms, cosine (to the model run directly)")
+    smoke: dict[str, float] = Field(
+        description="cosine (to the model run directly), images; how long it took belongs to the stage's run in MLflow"
+    )
 
 
 class ReportHandle(Handle):

@@ -107,9 +107,12 @@ def test_registration_looks_every_time_and_keeps_what_it_has_meanwhile(committed
 
 
 def test_globals_that_globals_refer_to_are_watched_too(committed: dict[str, Any]) -> None:
-    (keys,) = (
-        file["conf/base/globals.yml"] for file in committed["curation"]["params"] if "conf/base/globals.yml" in file
-    )
+    keys = [
+        key
+        for file in committed["curation"]["params"]
+        for name in ("conf/base/globals.yml", "conf/base/globals_folders.yml")
+        for key in file.get(name, ())
+    ]
     assert {"folders.curated", "dataset", "data", "pool"} <= set(keys)
 
 
@@ -191,7 +194,8 @@ def test_an_environment_has_a_file_of_its_own(project: Path, sync: Sync, name: s
     assert {f"conf/{name}/globals.yml": ["data", "work"]} in made["curation"]["params"]
     assert all(out.startswith(f"data/{name}/") for stage in made.values() for out in results(stage))
     read = yaml.safe_load((project / f"conf/{name}/dvc.yaml").read_text(encoding="utf-8"))
-    assert read["metrics"] == [f"{above}/data/{name}/07_model_output/evaluation/metrics.json"]
+    outputs = ("05_model_input/curated", "07_model_output/evaluation")
+    assert read["metrics"] == [f"{above}/data/{name}/{output}/metrics.json" for output in outputs]
     assert stages(project)["sample"]["cmd"] == "kedro run --pipelines sample"
     assert sync(project, env=name, check=True)[0] == 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 from contextlib import closing
@@ -59,6 +60,26 @@ def test_a_parameter_is_set_for_an_experiment_as_documented(cloned: Path) -> Non
     planted = SMALL["broken"] + sum(SMALL[kind] for kind in ("near_duplicates", "exact_duplicates"))
     planted += sum(SMALL[kind] for kind in ("garments", "digits", "drawings"))
     assert len([path for path in (cloned / "data/01_raw/sample/pool").rglob("*") if path.is_file()]) == 50 + planted
+
+
+def test_a_global_is_set_for_an_experiment_and_the_others_stay_as_they_are(cloned: Path) -> None:
+    """DVC resolves the file and writes it anew: `${data}` in it became a path, which no `data` moved any more."""
+    file = "conf/base/globals.yml"
+    before = read(cloned / file)
+    run(cloned, "dvc", "exp", "run", "--name", "named", "-S", f"{file}:experiment=tried", "configuration")
+    assert read(cloned / file) == before | {"experiment": "tried"}
+    assert "${data}" in (cloned / "conf/base/globals_folders.yml").read_text(encoding="utf-8")
+    for path in (cloned / "conf").rglob("globals.yml"):
+        assert "${" not in json.dumps(read(path)), path
+
+
+def test_a_copy_without_the_local_configuration_is_refused_with_the_option_that_brings_it(cloned: Path) -> None:
+    (cloned / "conf/local/parameters.yml").write_text("sample: {originals: 50}\n", encoding="utf-8")
+    run(cloned, "dinomill", "dvc", "sync", "--quiet")
+    commit(cloned)
+    shown = run(cloned, "dvc", "exp", "run", "--temp", "sample", code=255)
+    assert "--copy-paths conf/local" in shown and "Traceback" not in shown
+    run(cloned, "dvc", "exp", "run", "--temp", "--copy-paths", "conf/local", "--name", "whole", "configuration")
 
 
 @pytest.mark.parametrize("kind", ["--temp", pytest.param("--queue", marks=pytest.mark.slow)])

@@ -12,6 +12,7 @@ from dinomill.handles import DatasetHandle, ModelHandle, StudentsHandle
 from dinomill.registration.card_of import model_card
 from dinomill.registration.card_parts import Fact, ModelCard, Section, markdown, safe
 from dinomill.registration.cards import all_cards
+from dinomill.registration.energy import spent
 from tests.registration.conftest import Evaluated
 
 
@@ -53,7 +54,9 @@ def test_what_is_not_known_is_said(student: ModelHandle, curated: DatasetHandle,
     assert _facts(card, "Recipe")["recipe"].startswith("unknown")
     assert _facts(card, "Licence and origin")["licence"].startswith("UNKNOWN")
     assert _facts(card, "Licence and origin")["origin"] == "unknown"
-    assert _facts(card, "Energy")["energy"] == "unknown"
+    assert not _section(card, "Energy").facts
+    unknown = model_card(foreign, curated, evaluated(), cost=spent(None))
+    assert _facts(unknown, "Energy")["energy"] == "unknown"
     assert "had been trained on is unknown" in _section(card, "Data").paragraphs[0]
     assert "Nothing was measured" in _section(card, "Results").paragraphs[0]
     assert _section(card, "Limits").points[0].startswith("Not evaluated")
@@ -65,7 +68,7 @@ def test_every_network_has_a_card(
     teacher: ModelHandle, students: StudentsHandle, curated: DatasetHandle, evaluated: Evaluated
 ) -> None:
     two = students.model_copy(update={"students": {**students.students, "../up": students.students["small"]}})
-    cards = all_cards(teacher, two, curated, evaluated(), watts=None)
+    cards = all_cards(teacher, two, curated, evaluated())
     assert list(cards) == ["teacher", "student-small", "student-.._up"]
     assert cards["teacher"].startswith("# vit-nano\n\nvit-nano: kNN 82.0%")
     assert "| **vit-nano** | teacher |" in cards["teacher"] and "| **small** | student |" in cards["student-small"]

@@ -18,7 +18,7 @@ from dinomill.training.health import Reading
 def history() -> pa.Table:
     """A curve with rows of steps and rows of looks, as a training writes it."""
     steps, looks = list(range(10, 110, 10)), [0, 50, 100]
-    rows = [{"step": step, "loss": 5 - step / 50, "ibot": 2.0, "cpu_percent": 90.0} for step in steps]
+    rows = [{"step": step, "loss": 5 - step / 50, "ibot": 2.0} for step in steps]
     said = ["too early", "healthy", "dense features decaying"]
     rows += [
         {"step": step, "effective_rank": 20.0 + step, "patch_rank": 30.0 - step / 10, "copies_found": 0.2 + step / 200}
@@ -42,7 +42,6 @@ def test_health_has_charts_of_its_own(history: pa.Table) -> None:
         "Directions that features fill",
         "Found again in augmented copies",
         "Likeness",
-        "Machine, in percent",
     }
     assert [name for name, _ in charts["Directions that features fill"].legend] == ["effective rank", "patch rank"]
     assert "%" in charts["Found again in augmented copies"].svg

@@ -56,6 +56,31 @@ def test_parquet_has_typed_columns_with_nulls_and_one_students_terms(tmp_path: P
     ]
 
 
+def test_equal_trainings_leave_equal_curves_on_machines_of_any_speed(tmp_path: Path) -> None:
+    written = []
+    for speed in (100.0, 37.5):
+        folder = tmp_path / str(speed)
+        folder.mkdir()
+        history = History(folder / "history.jsonl", steps=0)
+        history.append({"step": 5, "images": 80, "loss": 3.0, "images_per_second": speed, "cpu_percent": speed})
+        history.append({"step": 5, "images": 80, "knn": 0.5})
+        history.write(folder / "history.parquet")
+        history.write_machine(folder / "machine.parquet")
+        written.append((folder / "history.parquet").read_bytes())
+        (row,) = pq.read_table(folder / "machine.parquet").to_pylist()
+        assert row == {"step": 5, "images": 80, "cpu_percent": speed, "images_per_second": speed}
+    assert written[0] == written[1]
+
+
+def test_dvc_gets_the_losses_and_the_looks_of_one_student(tmp_path: Path) -> None:
+    history = History(tmp_path / "history.jsonl", steps=0)
+    history.append({"step": 0, "images": 0, "effective_rank": 2.5, "verdict": "healthy", "reason": "all, well"})
+    history.append({"step": 5, "images": 80, "loss": 3.0, "small/ibot": 1.0, "tiny/ibot": 2.0, "memory_gb": 1.0})
+    history.write_curves(tmp_path, prefix="small/")
+    assert (tmp_path / "curve.csv").read_text() == "step,images,loss,ibot\n5,80,3.0,1.0\n"
+    assert (tmp_path / "looks.csv").read_text() == "step,images,effective_rank\n0,0,2.5\n"
+
+
 def test_recorder_averages_between_rows_across_a_checkpoint() -> None:
     def terms(value: float) -> dict[str, torch.Tensor]:
         return {"ibot": torch.tensor(value), "total": torch.tensor(2 * value)}

@@ -16,7 +16,9 @@ import yaml
 from dinomill.commands.dvc_files import outs_of, overlap, refuse_broken, stages_of
 from dinomill.commands.dvc_stages import AGREES, EnvironmentStages
 from dinomill.errors import ConfigError
-from dinomill.layers import Layers, check_environment
+from dinomill.layers import CONF, Layers, check_environment
+from dinomill.layers.environments import files_of
+from dinomill.layers.project import kept_project
 from dinomill.planning.checks.others import own_results
 from dinomill.storage.atomic import write_text
 
@@ -174,12 +176,39 @@ def sync_command(env: str | None) -> str:
     return f"dinomill dvc sync --env {name}" if name else "dinomill dvc sync"
 
 
+def _refuse_copy_without_local(root: Path) -> None:
+    """An experiment in DVC's copy of the project would run with other settings than the project itself.
+
+    Raises:
+        ConfigError: When the project has local configuration that the copy lacks.
+    """
+    whole = kept_project(root)
+    if whole == root:
+        return
+    local = CONF / "local"
+    kinds = ("globals", "parameters", "catalog")
+    lacking = [
+        path
+        for kind in kinds
+        for path in files_of(whole / local, kind)
+        if not (root / path.relative_to(whole)).is_file()
+    ]
+    if lacking:
+        raise ConfigError(
+            "This experiment runs in a copy of the project that lacks what is local: git does not track it.",
+            found=f"{lacking[0].relative_to(whole).as_posix()} in {whole} alone",
+            action=f"add `--copy-paths {local.as_posix()}` to the command: `dvc exp run --temp --copy-paths "
+            f"{local.as_posix()} …`",
+        )
+
+
 def confirm(root: Path, env: str | None) -> None:
     """The first stage of every dvc.yaml: let the others run only when it is what the configuration says.
 
     Raises:
         ConfigError: When it is not.
     """
+    _refuse_copy_without_local(root.absolute())
     path = dvc_file(env)
     difference = compare(root, env)
     if difference:

@@ -174,6 +174,33 @@ def bootstrap(
     curate_again(enter_project(), model=model, env=env)
 
 
+@app.command(
+    epilog=examples("dinomill reproduce champion", "dinomill reproduce models:/dinomill-backbone/3 --into again")
+)
+def reproduce(
+    version: Annotated[
+        str,
+        typer.Argument(help="models:/name/version, models:/name@alias, or a number or alias of this project's model."),
+    ],
+    into: Annotated[
+        Path | None, typer.Option("--into", help="A new folder; by default PROJECT-MODEL-VERSION beside the project.")
+    ] = None,
+    env: Env = None,
+) -> None:
+    """Make a registered version again from its commit, dataset and settings, and compare the weights.
+
+    The exit code is 0 when they are the same, 1 when they are not: how far they lie apart is said, and what differed.
+    """
+    from dinomill.commands.project import enter_project
+    from dinomill.commands.reproduce import reproduce as make_again
+    from dinomill.tracking import store_at_work
+
+    into = None if into is None else into.absolute()
+    root = enter_project()
+    with store_at_work(env):
+        raise typer.Exit(make_again(root, version, into, env))
+
+
 @dvc_app.command("sync", epilog=examples("dinomill dvc sync", "dinomill dvc sync --check"))
 def dvc_sync(
     check: Annotated[

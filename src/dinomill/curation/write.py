@@ -5,14 +5,17 @@ the manifest says so; its sha256 stays the original's. So are those that are lar
 Tiles of large images are stored as PNG. No original is ever changed.
 
 <folder>/manifest.parquet             a row a file of the pool, kept or not; images.manifest.MANIFEST_SCHEMA
+<folder>/metrics.json                 how many files had which fate, for `dvc metrics`
 <folder>/shards/images-00000.tar …    the kept images by sha256: any shard is a fair draw of the whole
 <work>/shards/<hash>/                 the same shards as they are made, and done markers
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,8 +37,10 @@ from dinomill.handles import DatasetHandle
 from dinomill.images.listing import as_item
 from dinomill.images.manifest import MANIFEST_SCHEMA, Fate
 from dinomill.images.reduced import reduced_size
-from dinomill.storage.atomic import fresh_folder, storage_errors, write_parquet
+from dinomill.storage.atomic import fresh_folder, storage_errors, write_parquet, write_text
 from dinomill.storage.hashing import hash_file, hash_json
+
+METRICS_NAME = "metrics.json"
 
 _FEW_COLOURED = 0.05
 
@@ -85,6 +90,7 @@ def write_dataset(
     )
     manifest = _manifest(files, chosen, order, written, _changes(kept, boxes, config.max_side))
     write_parquet(folder / "manifest.parquet", manifest)
+    write_text(folder / METRICS_NAME, json.dumps(_counts(selection.fates, len(chosen)), indent=2) + "\n")
     channels, mean, std = channel_statistics(kept, config.channels)
     return DatasetHandle(
         folder=folder,
@@ -103,6 +109,15 @@ def write_dataset(
         seeds={name: str(found) for name, found in sorted(selection.judged.items())},
         sources=scan.sources,
     )
+
+
+def _counts(fates: Mapping[str, int], files: int) -> dict[str, float | dict[str, int]]:
+    """What `dvc metrics` shows and compares."""
+    kept = fates.get(Fate.KEPT.value, 0)
+    return {
+        "files": {"all": files, **{fate.value: fates.get(fate.value, 0) for fate in Fate}},
+        "kept_percent": round(100 * kept / max(files, 1), 2),
+    }
 
 
 def channel_statistics(

@@ -1,6 +1,7 @@
 """Distillation: a trained teacher in, small students out.
 
 <output>/handle.json           StudentsHandle
+<output>/plots/<student>.csv   the losses of each, which `dvc plots` draws
 <output>/<student>/            as pretraining leaves its teacher: config.json, model.safetensors, history.parquet, …
 """
 
@@ -19,14 +20,17 @@ from dinomill.images.channels import conversion, may_become
 from dinomill.licences import DISTILLED, made_from, warn_if_unknown
 from dinomill.models.kinds import ModelConfig
 from dinomill.storage.apart import require_apart
-from dinomill.storage.atomic import atomic_folder
+from dinomill.storage.atomic import atomic_folder, write_text
 from dinomill.storage.hashing import hash_json
 from dinomill.training.given_teacher import GivenTeacher
 from dinomill.training.hand_on import adopt, local_labelled, refuse_replaced_teacher, run_job
+from dinomill.training.history import CURVE_NAME
 from dinomill.training.job import TrainingJob, TrainingRecipe
 from dinomill.training.teacher_cache import require_room, with_places
 
 log = logging.getLogger(__name__)
+
+PLOTS = "plots"
 
 
 def distil(
@@ -64,6 +68,9 @@ def distil(
     for name in config.students:
         students[name] = adopt(job, dataset, student=name, name=name, output=config.output / name)
         students[name].save()
+        curve = config.output / name / CURVE_NAME
+        if curve.is_file():  # not in the work of earlier versions
+            write_text(config.output / PLOTS / f"{name}.csv", curve.read_text(encoding="utf-8"))
     return StudentsHandle(
         folder=config.output,
         made_of=hash_json(job.result_identity()),

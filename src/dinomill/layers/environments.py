@@ -19,9 +19,9 @@ CONF = Path("conf")
 BASE = "base"
 LOCAL = "local"
 
-# As Kedro names them; of globals there is one file a layer.
+# As Kedro names them; globals that refer to others stand in a file of their own.
 _PATTERNS = {
-    "globals": ("globals.yml",),
+    "globals": ("globals.yml", "globals_folders.yml"),
     "parameters": ("parameters*",),
     "catalog": ("catalog*",),
     "credentials": ("credentials*",),

@@ -8,6 +8,7 @@ from dinomill.handles import DatasetHandle, EvaluationHandle, ModelHandle
 from dinomill.registration.card_of import licence_told, model_card
 from dinomill.registration.card_parts import Fact, Section, markdown, safe, section_markdown
 from dinomill.registration.config import AliasesConfig
+from dinomill.registration.energy import Spent
 from dinomill.registration.gate import Check
 
 _FAILED = (
@@ -34,7 +35,7 @@ def version_card(
     evaluation: EvaluationHandle,
     checks: Sequence[Check],
     tags: Mapping[str, str],
-    watts: float | None = None,
+    cost: Spent | None = None,
     aliases: AliasesConfig | None = None,
 ) -> str:
     """What the version's page says: the model's card, and what belongs to the version alone.
@@ -46,11 +47,11 @@ def version_card(
         evaluation: The table of scores.
         checks: The gate's.
         tags: The version's, for hashes.
-        watts: Of the machine while it trained, where somebody stated it.
+        cost: What the run took that trained it, where the text may differ from run to run.
         aliases: What versions are called; None: the usual names.
     """
     named = aliases or AliasesConfig()
-    card = model_card(model, curated, evaluation, watts=watts)
+    card = model_card(model, curated, evaluation, cost=cost)
     parts = [
         markdown(card).rstrip(),
         "### Gate\n\n" + "\n".join(f"- **{check.word}**: {safe(check.sentence)}" for check in checks),

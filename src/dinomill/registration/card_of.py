@@ -11,7 +11,7 @@ from dinomill.handles import DatasetHandle, EvaluationHandle, ModelHandle
 from dinomill.licences import licence_in_words, of_handle
 from dinomill.models.known import OWN_LICENCE
 from dinomill.registration.card_parts import CardTable, Fact, ModelCard, Section
-from dinomill.registration.energy import spent
+from dinomill.registration.energy import Spent
 from dinomill.registration.recipe import recipe_facts
 from dinomill.scores import Figure, Measure, ModelScore, ScoreTable
 
@@ -33,7 +33,7 @@ _QUESTIONS: Final = {
 
 
 def model_card(
-    model: ModelHandle, curated: DatasetHandle, evaluation: EvaluationHandle, *, watts: float | None = None
+    model: ModelHandle, curated: DatasetHandle, evaluation: EvaluationHandle, *, cost: Spent | None = None
 ) -> ModelCard:
     """The card of a trained network.
 
@@ -41,7 +41,7 @@ def model_card(
         model: The network.
         curated: What it was trained on.
         evaluation: The tables of scores.
-        watts: Of the machine while it trained, where somebody stated it.
+        cost: What the run took that trained it; None: of the result alone, which other runs may have made as well.
     """
     sections = (
         Section("Intended use", _USE),
@@ -50,7 +50,7 @@ def model_card(
         _results(model, evaluation),
         Section("Limits", points=_limits(model, evaluation)),
         _licence(model),
-        _energy(model, watts),
+        _energy(cost),
     )
     return ModelCard(model.name, _headline(model, evaluation), sections)
 
@@ -188,8 +188,10 @@ def _licence(model: ModelHandle) -> Section:
     return Section("Licence and origin", facts=tuple(fact for fact in facts if fact.value))
 
 
-def _energy(model: ModelHandle, watts: float | None) -> Section:
-    cost = spent(model.history, watts)
+def _energy(cost: Spent | None) -> Section:
+    if cost is None:
+        told = "Time and energy belong to a run: a registered version's page in MLflow says them of its own."
+        return Section("Energy", (told,))
     hours = "unknown" if cost.hours is None else f"about {_duration(cost.hours)} of steps, as the curve has them"
     energy = "unknown" if cost.kwh is None else f"{cost.kwh:.3g} kWh"
     text = "Of this training alone: of the weights that it was made from, of curation and of trials nothing is counted."

@@ -23,8 +23,6 @@ def all_cards(
     students: StudentsHandle,
     curated: DatasetHandle,
     evaluation: EvaluationHandle,
-    *,
-    watts: float | None,
 ) -> dict[str, str]:
     """The teacher's card and each student's, by names that files can have.
 
@@ -33,11 +31,10 @@ def all_cards(
         students: The distilled ones.
         curated: What they were trained on.
         evaluation: The tables of scores.
-        watts: Of the machine while it trained, where somebody stated it.
     """
     models = {"teacher": teacher} | {f"student-{name}": one for name, one in students.students.items()}
     return {
-        _NO_NAME.sub("_", name): f"# {safe(one.name)}\n\n{markdown(model_card(one, curated, evaluation, watts=watts))}"
+        _NO_NAME.sub("_", name): f"# {safe(one.name)}\n\n{markdown(model_card(one, curated, evaluation))}"
         for name, one in models.items()
     }
 
@@ -59,7 +56,7 @@ def texts_of(
     checks: Sequence[Check],
     config: RegistrationConfig,
 ) -> Texts:
-    """The cards without commits and runs, which differ where the result is the same."""
+    """The cards without commits and runs and what these took, which differ where the result is the same."""
     licence = {"licence": of_handle(model).licence or UNKNOWN_LICENCE}
-    own = version_card(config.name, model, curated, evaluation, checks, licence, config.watts, config.aliases)
-    return Texts(own, all_cards(teacher, students, curated, evaluation, watts=config.watts))
+    own = version_card(config.name, model, curated, evaluation, checks, licence, aliases=config.aliases)
+    return Texts(own, all_cards(teacher, students, curated, evaluation))

@@ -23,13 +23,16 @@ class Spent:
     how: str  # where the energy comes from, or why there is none
 
 
-def spent(history: Path, watts: float | None = None) -> Spent:
-    """Read a curve.
+def spent(history: Path | None, watts: float | None = None) -> Spent:
+    """Read what a run wrote down of its machine.
 
     Args:
-        history: ``history.parquet`` of a training.
+        history: ``machine.parquet`` of a training, or the ``history.parquet`` of an earlier version, which held the
+            same; None: no run is known.
         watts: Of the machine while it trains, where somebody stated it.
     """
+    if history is None:
+        return Spent(None, None, "the registry knows no run that made these weights")
     if not history.is_file():
         return Spent(None, None, "there is no curve of the training")
     try:

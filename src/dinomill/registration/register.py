@@ -14,7 +14,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -22,6 +22,7 @@ from pathlib import Path
 from dinomill import tracking
 from dinomill.errors import InputError
 from dinomill.handles import (
+    MACHINE_NAME,
     DatasetHandle,
     EvaluationHandle,
     ModelHandle,
@@ -35,6 +36,7 @@ from dinomill.registration.card import model_summary, version_card
 from dinomill.registration.cards import Texts, texts_of
 from dinomill.registration.config import CHAMPION, RegistrationConfig
 from dinomill.registration.decision import decided, decision_tags, made_of
+from dinomill.registration.energy import spent
 from dinomill.registration.example import example_table
 from dinomill.registration.gate import Champion, Check, gated, judge, labelled_tag
 from dinomill.registration.side_by_side import asks_beside, compare_with, curated_images, judge_beside
@@ -98,7 +100,8 @@ def register_model(
         if other is not None and asks_beside(config.gate):
             checks += _beside(store, model, other, curated, config)
         tags = _tags(store, model, students, evaluation, curated, checks, config) | decision_tags(asked, checks)
-        card = version_card(config.name, model, curated, evaluation, checks, tags, config.watts, config.aliases)
+        cost = spent(_machine(store, tags, model), config.watts)
+        card = version_card(config.name, model, curated, evaluation, checks, tags, cost, config.aliases)
         version = _find_or_register(run, model, _measured(model, config, evaluation), tags, card, config)
         _point(store, config.name, config.aliases.candidate, version.version, "registered")
         passed = all(check.passed for check in checks)
@@ -161,6 +164,13 @@ def check_export(model: ModelHandle) -> None:
             expected=f"sha256 {model.weights_sha256}, as its handle says",
             action="measure what shall be registered: " + _REPRO.format("evaluation"),
         )
+
+
+def _machine(store: str, tags: Mapping[str, str], model: ModelHandle) -> Path | None:
+    """What the run that trained a network wrote down of its machine; earlier versions wrote it into the curve."""
+    run = tags.get("training_run")
+    found = None if run is None else tracking.run_artifact(store, run, MACHINE_NAME)
+    return model.history if found is None and run is not None else found
 
 
 def _store(config: RegistrationConfig) -> str:

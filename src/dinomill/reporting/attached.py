@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dinomill.handles import DatasetHandle
-from dinomill.storage.atomic import atomic_file, storage_errors
+from dinomill.reporting.data_docs import copy_docs
+from dinomill.storage.atomic import atomic_file
 
 PAGE = "curation.html"  # what curation.report calls it; that module would bring half of curation with it
 
@@ -44,9 +45,6 @@ def attach_pages(curated: DatasetHandle, quality: Mapping[str, Path], output: Pa
     for name, folder in quality.items():
         if not (folder / "docs" / "index.html").is_file():
             continue
-        copy = output / "data_docs" / name
-        with storage_errors(copy):
-            shutil.rmtree(copy, ignore_errors=True)
-            shutil.copytree(folder / "docs", copy)
+        copy_docs(folder / "docs", output / "data_docs" / name)
         docs.append((name.replace("_", " "), f"data_docs/{name}/index.html"))
     return Attached(PAGE if made.is_file() else "", tuple(docs))

@@ -40,7 +40,4 @@ class ReportingConfig(Config):
         default=None,
         description="work folder of benchmarks/curated_shares.py, drawn where it has results; null: nowhere",
     )
-    watts: float | None = Field(
-        default=None, gt=0, description="of the machine while it trains, as in registration.watts: for the model cards"
-    )
     pca_images: int = Field(default=10, ge=0, le=100, description="images whose patch features and attention are shown")

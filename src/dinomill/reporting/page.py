@@ -127,7 +127,7 @@ def render_page(run: RunHandles, config: ReportingConfig) -> str:
             champion=champion,
             other_teachers=run.other_teachers(),
             registration=run.registration,
-            cards=_cards(run, config),
+            cards=_cards(run),
             package=run.package,
             guide=_guide(config.output),
             attached=attach_pages(run.curated, config.quality, config.output),
@@ -153,10 +153,10 @@ def _pictures(run: RunHandles, config: ReportingConfig) -> dict[str, Any]:
     return found
 
 
-def _cards(run: RunHandles, config: ReportingConfig) -> list[tuple[str, ModelCard]]:
+def _cards(run: RunHandles) -> list[tuple[str, ModelCard]]:
     """The card of every network, with what people call it."""
     models = [("teacher", run.teacher), *((f"student {name}", one) for name, one in run.students.students.items())]
-    return [(name, model_card(one, run.curated, run.evaluation, watts=config.watts)) for name, one in models]
+    return [(name, model_card(one, run.curated, run.evaluation)) for name, one in models]
 
 
 def _guide(output: Path) -> str | None:

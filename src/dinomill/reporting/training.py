@@ -27,7 +27,6 @@ _HEALTH = {
     "Prototypes that images are nearest to": ["prototypes_used"],
     "Found again in augmented copies": ["copies_found", "patches_found", "agreement"],
     "Likeness": ["similarity", "patch_likeness", "patch_class_likeness", "neighbour_distance", "patch_drift"],
-    "Machine, in percent": ["cpu_percent", "host_memory_percent", "gpu_percent", "gpu_memory_percent"],
 }
 _PERCENT = ("accuracy", "Found again")
 _PICTURES = "look_*.jpg"
@@ -121,7 +120,7 @@ def draw_history(table: pa.Table) -> tuple[Chart, ...]:
 
 
 def draw_health(table: pa.Table) -> tuple[Chart, ...]:
-    """The charts of what the monitor measured without labels, and of the machine."""
+    """The charts of what the monitor measured without labels."""
     return _drawn(_HEALTH, _numbers(table))
 
 

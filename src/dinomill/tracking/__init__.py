@@ -6,6 +6,7 @@ MLflow itself is imported when a function first needs it (2 to 3 CPU-seconds): i
 from dinomill.tracking.config import TrackingConfig
 from dinomill.tracking.connection import redact, resolve_uri
 from dinomill.tracking.dvc_versions import dvc_remote, dvc_version
+from dinomill.tracking.facts import RunFacts, run_artifact, run_facts, run_of_weights
 from dinomill.tracking.invocation import Described, Invocation, invocation, started_by
 from dinomill.tracking.life import attach, continue_run, end_for, end_run, open_run
 from dinomill.tracking.made import run_that_made
@@ -38,6 +39,7 @@ __all__ = [
     "ModelCard",
     "RegisteredVersion",
     "Run",
+    "RunFacts",
     "TrackingConfig",
     "annotate",
     "attach",
@@ -59,6 +61,9 @@ __all__ = [
     "register",
     "resolve",
     "resolve_uri",
+    "run_artifact",
+    "run_facts",
+    "run_of_weights",
     "run_that_made",
     "set_alias",
     "started_by",

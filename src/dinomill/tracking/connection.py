@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dinomill.errors import MachineError
-from dinomill.layers.project import kept_project
+from dinomill.layers.project import kept_project, project_above
 from dinomill.storage.atomic import storage_errors
 from dinomill.tracking.config import DATABASES
 from dinomill.tracking.database import prepare
@@ -109,9 +109,7 @@ def connect(uri: str, *, create: bool = True) -> MlflowClient:
     if database is not None and not create and not database.exists():
         raise MachineError(
             f"There is no tracking database {database}.",
-            action="run from within the project, or set MLFLOW_TRACKING_URI to the store that has the model "
-            "(sqlite:////path/of/the/project/data/mlflow/mlflow.db); "
-            "`kedro run --pipelines registration` registers the model anew",
+            action=_how_to_have_it(database),
         )
     make_ready(uri)
     _reach(uri)
@@ -148,6 +146,20 @@ def _reach(uri: str) -> None:
             action="pip install 'dinomill[postgres]'" if uri.startswith("postgresql") else f"pip install {error.name}",
         ) from None
     _reached.add(asked)
+
+
+def _how_to_have_it(database: Path) -> str:
+    """What makes registered models known here: of a clone that has pulled its results, one command."""
+    root = project_above(Path.cwd())
+    if root is not None and database.is_relative_to(root):
+        return (
+            "run `kedro run --pipelines registration` (with `--env` in an environment): it registers the results that "
+            "lie here; a fresh clone has none before `dvc pull`"
+        )
+    return (
+        "run from within the project, or set MLFLOW_TRACKING_URI to the store that has the model "
+        "(sqlite:////path/of/the/project/data/mlflow/mlflow.db)"
+    )
 
 
 def make_ready(uri: str) -> None:

@@ -78,6 +78,11 @@ class Engine:
         self.scaler = LossScaler(device=world.device) if self._dtype == torch.float16 else None
 
     @property
+    def world(self) -> World:
+        """The processes that train together."""
+        return self._world
+
+    @property
     def is_main(self) -> bool:
         """Whether this process writes."""
         return self._world.is_main

@@ -21,7 +21,7 @@ from dinomill.errors import ConfigError
 from dinomill.execution.launch import launch
 from dinomill.execution.launcher_config import LauncherConfig
 from dinomill.features.licence import LICENCE, ORIGIN
-from dinomill.handles import RECIPE_NAME, START_NAME, DatasetHandle, ModelHandle
+from dinomill.handles import MACHINE_NAME, RECIPE_NAME, START_NAME, DatasetHandle, ModelHandle
 from dinomill.images.whole import check_whole
 from dinomill.licences import STARTED
 from dinomill.models.known import UNKNOWN_LICENCE
@@ -153,6 +153,10 @@ def adopt(
     backbone = load_backbone(output)
     shown = preprocessing(job, dataset)
     weights = hash_file(output / WEIGHTS_NAME)
+    run = tracking.attach()
+    run.set_tags({f"trained_with.{key}": value for key, value in summary.get("trained_with", {}).items()})
+    if (job.exported / MACHINE_NAME).is_file():  # not in the work of earlier versions
+        run.log_artifacts(job.exported / MACHINE_NAME)
     handle = ModelHandle(
         folder=output,
         made_of=hash_json(job.result_identity()),

@@ -2,7 +2,9 @@
 
 <work>/exported-last/             whole or absent
   summary.json                    the step whose weights these are, and the steps of the run
+  machine.parquet                 how fast it went, and what the machine took: of this run alone, no part of a result
   <name>/history.parquet          the curve
+  <name>/curve.csv, looks.csv     the same for `dvc plots`
   <name>/config.json              shape and preprocessing; <name> is a student's, `student` in pretraining
   <name>/model.safetensors        its moving average
   <name>/heads.safetensors        its DINO and iBOT heads, for a distillation that has it as its teacher; of a
@@ -23,9 +25,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dinomill.handles import HEADS_NAME, START_NAME, DatasetHandle
+from dinomill.handles import HEADS_NAME, MACHINE_NAME, START_NAME, DatasetHandle
 from dinomill.images.preprocess import PreprocessingConfig
 from dinomill.models import VisionTransformerConfig, save_backbone
+from dinomill.models.hardware import arithmetic
 from dinomill.models.weights import from_tensors
 from dinomill.storage.atomic import atomic_file, atomic_folder, write_text
 from dinomill.training.checkpoint_state import full_tensors
@@ -98,9 +101,12 @@ def export(
             with atomic_file(folder / name / HEADS_NAME) as path:
                 save_file(heads, path)
             history.write(folder / name / HISTORY_NAME, prefix=f"{name}/" if len(job.models) > 1 else "")
+            history.write_curves(folder / name, prefix=f"{name}/" if len(job.models) > 1 else "")
             for picture in sorted((job.work / LOOKS_NAME).glob("look_*.jpg")):
                 shutil.copyfile(picture, folder / name / picture.name)
+        history.write_machine(folder / MACHINE_NAME)
         summary = {"step": step, "steps": job.recipe.steps, "torch": torch.__version__, "unreadable": unreadable}
+        summary |= {"trained_with": {**arithmetic(engine.world.device), "processes": engine.world.size}}
         write_text(folder / SUMMARY_NAME, json.dumps(summary) + "\n")
 
 

@@ -1,7 +1,10 @@
 """The curve of a training: a row every so many steps, kept beside the checkpoints and written out as Parquet.
 
 <work>/history.jsonl      appended to while training; rows after the checkpoint are dropped when it continues
-<output>/history.parquet  all rows; columns that a row lacks are null
+<output>/history.parquet  all rows, of what the training did; columns that a row lacks are null
+<output>/curve.csv        of these the losses, as `dvc plots` reads them
+<output>/looks.csv        of these what the monitor's looks measured
+<work>/exported-last/machine.parquet    of what the machine did meanwhile, which no two runs have in common
 """
 
 from __future__ import annotations
@@ -20,8 +23,13 @@ from dinomill.storage.atomic import storage_errors, write_parquet, write_text
 from dinomill.training.loss_scaler import SMALLEST
 from dinomill.training.not_finite import BadStep, is_loss
 from dinomill.training.parallel import World
+from dinomill.training.progress import MACHINE_LOAD
 
 HISTORY_NAME = "history.parquet"
+CURVE_NAME = "curve.csv"
+LOOKS_CURVE = "looks.csv"
+
+OF_THE_MACHINE = frozenset({"images_per_second", "data_wait", "memory_gb", *MACHINE_LOAD})
 
 Row = dict[str, Any]  # numbers by name; a verdict and its reason are words
 
@@ -60,7 +68,8 @@ class History:
             yield int(numbers.pop("step")), numbers
 
     def write(self, path: Path, *, prefix: str = "") -> None:
-        """Write all rows as Parquet, steps and images as integers.
+        """Write all rows as Parquet, steps and images as integers, without what the machine did: equal trainings give
+        equal bytes.
 
         Args:
             path: The file.
@@ -68,13 +77,38 @@ class History:
         """
         import pyarrow as pa
 
-        own = {name: name.removeprefix(prefix) for row in self.rows for name in row if _belongs(name, prefix)}
+        names = {name: None for row in self.rows for name in row if name not in OF_THE_MACHINE}
+        own = {name: name.removeprefix(prefix) for name in names if _belongs(name, prefix)}
         columns = {short: [row.get(name) for row in self.rows] for name, short in own.items()}
         kinds = {name: pa.int64() if name in ("step", "images") else pa.float64() for name in columns}
         kinds |= {
             name: pa.string() for name, values in columns.items() if any(isinstance(value, str) for value in values)
         }
         write_parquet(path, pa.table({name: pa.array(values, kinds[name]) for name, values in columns.items()}))
+
+    def write_curves(self, folder: Path, *, prefix: str = "") -> None:
+        """Write what `dvc plots` draws: the terms of the loss step by step, and what looks measured, as CSV."""
+        for name, of in ((CURVE_NAME, "loss"), (LOOKS_CURVE, "effective_rank")):
+            rows = [row for row in self.rows if of in row]
+            found = {
+                column: column.removeprefix(prefix)
+                for row in rows
+                for column, value in row.items()
+                if column not in OF_THE_MACHINE and not isinstance(value, str) and _belongs(column, prefix)
+            }
+            lines = [",".join(found.values())]
+            lines += [",".join("" if row.get(column) is None else str(row[column]) for column in found) for row in rows]
+            write_text(folder / name, "\n".join(lines) + "\n")
+
+    def write_machine(self, path: Path) -> None:
+        """Write what the machine did as Parquet: speed, load and power, with steps and images."""
+        import pyarrow as pa
+
+        rows = [row for row in self.rows if not OF_THE_MACHINE.isdisjoint(row)]
+        names = sorted({name for row in rows for name in row if name in OF_THE_MACHINE})
+        columns = {name: pa.array([row[name] for row in rows], pa.int64()) for name in ("step", "images")}
+        columns |= {name: pa.array([row.get(name) for row in rows], pa.float64()) for name in names}
+        write_parquet(path, pa.table(columns))
 
 
 class Recorder:

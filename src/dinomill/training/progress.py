@@ -138,6 +138,11 @@ class ProgressBar:
         return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
 
 
+# What `machine_load` tells, where the machine does.
+MACHINE_LOAD = frozenset(
+    {"cpu_percent", "host_memory_percent", "gpu_percent", "gpu_memory_percent", "gpu_watts", "cpu_joules"}
+)
+
 # What the processor package has used, in microjoules (RAPL).
 _JOULES = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
 
