@@ -141,6 +141,41 @@ def report(env: Env = None) -> None:
     open_report(env)
 
 
+@app.command(
+    epilog=examples(
+        "dinomill lineage   (what there is)",
+        "dinomill lineage models:/dinomill-backbone@champion",
+        "dinomill lineage data/01_raw/sample/pool/a.png --picture lineage.svg",
+        "dinomill lineage 73d2afbf --images images.csv",
+    )
+)
+def lineage(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="THING",
+            help="A version (models:/name@alias, name/3, 3), an archive (.mar), an image (path or sha256), the hash "
+            "of a dataset, of weights or of DVC, the id of a run or of a request, or a commit.",
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", metavar="FILE", help="Draw it too: .svg, .png or .html.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option("--images", metavar="FILE", help="List the images that made it: .csv or .parquet.")
+    ] = None,
+    env: Env = None,
+) -> None:
+    """Show what something came of and what came of it, from images to endpoints; and what is not at hand."""
+    from dinomill.commands.lineage import show_lineage
+    from dinomill.commands.project import enter_project
+
+    here = Path.cwd()
+    enter_project()
+    show_lineage(name, here, env=env, as_data=json, picture=picture, images=images)
+
+
 @app.command(epilog=examples("dinomill ui", "dinomill ui --port 5050"))
 def ui(
     port: Annotated[int, typer.Option(help="Port on this machine.", min=1, max=65535)] = 5000,
