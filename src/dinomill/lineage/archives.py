@@ -111,7 +111,7 @@ def _add_endpoint(thread: Thread, run: Path) -> None:
         Kind.ENDPOINT,
         run.as_posix(),
         f"{said.get('inference_address', '')}/predictions/{Path(said.get('load_models', '')).stem}",
-        state=f"running (process {process})" if process else "not running",
+        state=f"running, process {process}" if process else "not running",
         logs=f"{run.as_posix()}/logs",
     )
     path = Path(said.get("model_store", ""), said.get("load_models", ""))

@@ -11,7 +11,7 @@ from dinomill.errors import InputError
 from dinomill.lineage.thread import Kind, Thing, Thread
 from dinomill.storage.atomic import atomic_file, write_text
 
-_WIDTH, _HEIGHT, _APART, _BETWEEN, _EDGE = 214.0, 62.0, 60.0, 16.0, 24.0
+_WIDTH, _HEIGHT, _APART, _BETWEEN, _EDGE = 214.0, 62.0, 60.0, 28.0, 24.0
 _TOP = 34.0  # room for the names of the columns
 _LETTERS = 32  # in a line of a box
 _MOST = 14  # boxes in a column; the others are one box
@@ -77,7 +77,7 @@ def draw(thread: Thread, wanted: Sequence[Thing]) -> Drawing:
     lines = dict.fromkeys((place[above.key], place[below.key]) for above, below, _ in thread.links())
     words = {(place[above.key], place[below.key]): what for above, below, what in thread.links()}
     width = max((box.x for box in boxes), default=0.0) + _WIDTH + _EDGE
-    height = max((box.y for box in boxes), default=0.0) + _HEIGHT + _EDGE
+    height = max((box.y for box in boxes), default=0.0) + _HEIGHT + _BETWEEN + _EDGE
     return Drawing(width, height, boxes, [(*ends, words[ends]) for ends in lines], heads)
 
 
@@ -133,12 +133,21 @@ def as_svg(drawing: Drawing) -> str:
     return "\n".join([*parts, "</svg>", ""])
 
 
-def _curve(one: Box, other: Box, what: str) -> str:
+def _way(one: Box, other: Box) -> list[tuple[float, float]]:
+    """The four points of a curve between two boxes; over more than a column it goes round below what is between."""
     x0, y0, x1, y1 = one.x + _WIDTH, one.y + _HEIGHT / 2, other.x, other.y + _HEIGHT / 2
     bend = max(_APART / 2, (x1 - x0) / 2)
+    if x1 - x0 > _WIDTH and abs(y1 - y0) < _HEIGHT:
+        low = max(y0, y1) + 4 / 3 * (_HEIGHT / 2 + _BETWEEN / 2)  # of a curve's bow three quarters are reached
+        return [(x0, y0), (x0 + _APART, low), (x1 - _APART, low), (x1, y1)]
+    return [(x0, y0), (x0 + bend, y0), (x1 - bend, y1), (x1, y1)]
+
+
+def _curve(one: Box, other: Box, what: str) -> str:
+    begin, *rest = (f"{x:.1f},{y:.1f}" for x, y in _way(one, other))
     return (
-        f'<path d="M{x0:.1f},{y0:.1f} C{x0 + bend:.1f},{y0:.1f} {x1 - bend:.1f},{y1:.1f} {x1:.1f},{y1:.1f}" '
-        f'fill="none" stroke="#a5a49c" stroke-width="1.6"><title>{html.escape(what)}</title></path>'
+        f'<path d="M{begin} C{" ".join(rest)}" fill="none" stroke="#a5a49c" stroke-width="1.6">'
+        f"<title>{html.escape(what)}</title></path>"
     )
 
 
@@ -191,10 +200,7 @@ def _write_png(drawing: Drawing, file: Path) -> None:
     for x, name in drawing.columns:
         axes.text(x, _EDGE + 8, name, fontsize=13 * size, color="#5b5a55", parse_math=False)
     for one, other, _ in drawing.lines:
-        begin, end = drawing.boxes[one], drawing.boxes[other]
-        x0, y0, x1, y1 = begin.x + _WIDTH, begin.y + _HEIGHT / 2, end.x, end.y + _HEIGHT / 2
-        bend = max(_APART / 2, (x1 - x0) / 2)
-        points = [(x0, y0), (x0 + bend, y0), (x1 - bend, y1), (x1, y1)]
+        points = _way(drawing.boxes[one], drawing.boxes[other])
         codes = [Curve.MOVETO, Curve.CURVE4, Curve.CURVE4, Curve.CURVE4]
         axes.add_patch(PathPatch(Curve(points, codes), fill=False, edgecolor="#a5a49c", linewidth=1.2))
     for box in drawing.boxes:

@@ -22,7 +22,7 @@ def as_text(thread: Thread, wanted: Sequence[Thing]) -> str:
         lines += [*_head(thing), ""]
         for title, ways in (("came of", thread.above), ("went into", thread.below)):
             found = list(_tree(thing, ways, "", set()))
-            if found or thing.kind is not Kind.IMAGE or title == "went into":
+            if found or thing.kind is not (Kind.IMAGE if title == "came of" else Kind.REQUEST):
                 lines += [title, *(found or [f"  {_nothing(thing, title)}"]), ""]
     lines += _missing(thread)
     return "\n".join(lines).rstrip() + "\n"
@@ -55,6 +55,12 @@ def as_json(thread: Thread, wanted: Sequence[Thing]) -> dict[str, Any]:
         "links": [{"above": above.key, "below": below.key, "what": what} for above, below, what in thread.links()],
         "missing": [{"what": one.what, "command": one.command} for one in thread.missing],
     }
+
+
+def tree_below(thread: Thread, thing: Thing) -> str:
+    """What came of one thing, indented; ends with an empty line."""
+    lines = list(_tree(thing, thread.below, "  ", set()))
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _head(thing: Thing) -> list[str]:
@@ -92,7 +98,6 @@ def _nothing(thing: Thing, title: str) -> str:
     if title == "came of":
         return {
             Kind.DATASET: "its images: --images FILE.csv lists them",
-            Kind.IMAGE: "a file of the pool",
         }.get(thing.kind, "nothing that is known here")
     return "nothing that is known here"
 

@@ -66,7 +66,9 @@ def read_recorded(tracking_uri: str) -> Recorded:
         for row in rows
     ]
     # MLflow gives the newest first.
-    return Recorded([run for run in reversed(runs) if run.stage], sorted(versions, key=lambda one: (one.name, one.version)))
+    return Recorded(
+        [run for run in reversed(runs) if run.stage], sorted(versions, key=lambda one: (one.name, one.version))
+    )
 
 
 def _all(search: Callable[..., Any], *arguments: Any) -> Iterator[Any]:
