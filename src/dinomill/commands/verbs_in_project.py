@@ -272,8 +272,10 @@ def dvc_check(env: Env = None) -> None:
     """The first stage of dvc.yaml: fail unless DVC watches what the configuration says, and can."""
     from dinomill.commands.ahead import require_fit_for_dvc
     from dinomill.commands.dvc_sync import confirm
-    from dinomill.commands.project import enter_project
+    from dinomill.commands.project import enter_project, read_globals
+    from dinomill.planning.running import refuse_dvc
 
     root = enter_project()
+    refuse_dvc({name: Path(place) for name, place in read_globals(env).get("folders", {}).items()})
     require_fit_for_dvc(env)
     confirm(root, env)

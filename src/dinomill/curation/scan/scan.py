@@ -26,6 +26,7 @@ from dinomill.curation.content.content import CONTENT_SCHEMA, asked, examine
 from dinomill.curation.content.filters import FilterConfig
 from dinomill.curation.handles import ScanHandle
 from dinomill.curation.scan.known import LOOK_FIELDS, Known, Looked
+from dinomill.curation.scan.left_out import without
 from dinomill.curation.scan.preflight import EMPTY_TILE, PreflightConfig
 from dinomill.curation.work_done import TAKEN_OVER, counted, say
 from dinomill.errors import InputError
@@ -122,7 +123,7 @@ def scan(
     )
     columns = _listed(groups, found, whole) | dict(zip(looked.table.column_names, looked.table.columns, strict=True))
     files = pa.table([columns[name] for name in _BEFORE_CONTENT.names], schema=_BEFORE_CONTENT)
-    files, taken_out = _without(files, withdrawn)
+    files, taken_out = without(files, withdrawn, kept=LABELLED)
     fresh_folder(folder)
     _write_quarantine(folder / "quarantine.csv", files)
     bad = _refuse_what_is_useless(files, config, folder / "quarantine.csv")
@@ -169,32 +170,6 @@ def _refuse_what_is_useless(files: pa.Table, config: ScanConfig, quarantine: Pat
     if empty and empty + sum(bad.values()) == pool:
         _refuse_empty_tiles(empty, config)
     return bad
-
-
-def _without(files: pa.Table, withdrawn: WithdrawnList) -> tuple[pa.Table, dict[str, int]]:
-    """The files with what is withdrawn marked so, and how many of each group are; nothing of it is used any more.
-
-    Labelled images are read where they lie by evaluation too: they stay what the pool is held against until their files
-    are gone, or their copies would be trained on.
-    """
-    out = withdrawn.of(files)
-    measured = np.asarray(files["group"].to_pylist(), dtype=object) == LABELLED
-    if (out & measured).any():
-        log.warning(
-            "%s labelled images are withdrawn, and still measured on: remove their files from `labelled`.",
-            f"{(out & measured).sum():,}",
-        )
-    out &= ~measured
-    if not out.any():
-        return files, {}
-    counts = dict(sorted(Counter(files["group"].filter(pa.array(out)).to_pylist()).items()))
-    log.info("Withdrawn, and in no dataset: %s.", ", ".join(f"{count:,} of {name}" for name, count in counts.items()))
-    for name, said in (("reason", WITHDRAWN), ("detail", "on the list of withdrawn images")):
-        values = np.where(out, said, np.asarray(files[name].to_pylist(), dtype=object))
-        files = files.set_column(
-            files.column_names.index(name), files.schema.field(name), pa.array(values, pa.string())
-        )
-    return files, counts
 
 
 def _write_tables(folder: Path, files: pa.Table, looked: Looked) -> None:
