@@ -7,7 +7,7 @@ from dinomill.planning.expectation import expectation
 from dinomill.planning.pool import Pool, Spread
 from dinomill.planning.recipe import Plan
 from dinomill.planning.shape import ALIGNED
-from dinomill.printing import open_console
+from dinomill.printing import open_console, show
 
 _SHOWN = (
     ("image size", "pretraining.crops.global_size"),
@@ -87,7 +87,7 @@ def print_plan(proposed: Plan) -> None:
         if key in proposed.choices:
             choice = proposed.choices[key]
             table.add_row(title, Text(str(choice.value)), Text(choice.reason))
-    console.print(table)
+    show(console, table)
     print()
     prediction = proposed.prediction
     stages = Table(box=None, pad_edge=False)
@@ -105,7 +105,7 @@ def print_plan(proposed: Plan) -> None:
         _gigabytes(prediction.memory_bytes),
         _gigabytes(prediction.disk_bytes),
     )
-    console.print(stages)
+    show(console, stages)
     measured = proposed.measured
     how = "guessed from sizes" if measured.guessed else "measured here"
     first, second = (

@@ -16,6 +16,7 @@ from dinomill.errors import DinomillError, InputError
 from dinomill.handles import HANDLE_NAME
 from dinomill.layers import Layers, environments
 from dinomill.printing import open_console
+from dinomill.printing import show as print_table
 from dinomill.storage.lock import holder
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def show(steps: list[Step], file: Path = Path("dvc.yaml"), ahead: Ahead | None =
             size(will.memory_bytes) if will.memory_bytes else "",
         )
     console = open_console()
-    console.print(table)
+    print_table(console, table)
     stale = [step for step in steps if step.verdict != "up to date"]
     by_kedro = [step.stage for step in steps if _BY_KEDRO in step.reasons]
     free = shutil.disk_usage(Path.cwd()).free / 1e9
