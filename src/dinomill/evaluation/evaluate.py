@@ -51,6 +51,8 @@ def evaluate(
     """
     for index, reference in enumerate(config.references):
         require_apart(f"evaluation.references.{index}.network", reference.network, config.output)
+    for name, one in config.sets.items():
+        require_apart(f"evaluation.sets.{name}.labelled", one.labelled, config.output)
     sets = ({} if labelled is None else {LABELLED: config.main(labelled)}) | config.sets
     if labelled is None:
         log.warning("There are no labelled images: nothing is measured, and registration cannot compare models.")
