@@ -11,8 +11,10 @@ from kedro.pipeline import Pipeline, node
 from pydantic import Field
 
 from dinomill.config import Config
+from dinomill.distillation.config import DistillationConfig
 from dinomill.errors import ConfigError, DinomillError, InputError
 from dinomill.hooks import ProjectHooks, StageRuns, check_parameters, stage_of
+from dinomill.planning.checks import ChecksFailed
 from dinomill.planning.measured import Measured
 
 
@@ -184,3 +186,22 @@ def test_a_stage_runs_once_at_a_time_in_one_place(tmp_path: Path) -> None:
     second._begin("curation")
     second._end()
     elsewhere._end()
+
+
+def test_everything_that_is_wrong_is_named_at_once() -> None:
+    types = {"distillation": DistillationConfig}
+    parameters = {
+        "training": {"steps": 0},
+        "distillation": {"steps": 0, "bath_size": 3, "champion": 1},
+        "evaluation": {"output": "o", "work": "w", "bootstrap": 1},  # a stage that does not run now
+    }
+    with pytest.raises(ChecksFailed) as found:
+        check_parameters(parameters, types, lambda _: "--params")
+    for said in (
+        "Unknown parameter 'training'; did you mean 'pretraining'?",
+        "distillation: unknown key 'bath_size'; did you mean 'batch_size'?",
+        "distillation.steps: Input should be greater than",
+        "distillation.champion: Input should be a valid string",
+        "evaluation.bootstrap: Input should be greater than or equal to 100 (found 1)",
+    ):
+        assert said in str(found.value)

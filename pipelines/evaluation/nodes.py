@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dinomill.evaluation.config import EvaluationConfig
-from dinomill.handles import DatasetHandle, EvaluationHandle, ModelHandle, StudentsHandle, require
+from dinomill.handles import DatasetHandle, EvaluationHandle, ModelHandle, StudentsHandle
 
 
 def evaluate(
     labelled: str | None,
-    teacher: ModelHandle,
+    teacher: ModelHandle | None,
     students: StudentsHandle,
     curated: DatasetHandle,
     config: EvaluationConfig,
@@ -18,7 +18,7 @@ def evaluate(
     from dinomill.evaluation.evaluate import evaluate as measure
     from dinomill.evaluation.record import record, record_models
 
-    require(teacher, "pretraining")
+    teacher = students.taught_by_pretraining(teacher)
     handle = measure(labelled, teacher, students, config, curated)
     run = tracking.attach()
     record(run, handle, labelled)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dinomill.handles import DatasetHandle, EvaluationHandle, ModelHandle, RegistrationHandle, StudentsHandle, require
+from dinomill.handles import DatasetHandle, EvaluationHandle, ModelHandle, RegistrationHandle, StudentsHandle
 from dinomill.registration.config import RegistrationConfig
 
 
 def register(
-    teacher: ModelHandle,
+    teacher: ModelHandle | None,
     students: StudentsHandle,
     evaluation: EvaluationHandle,
     curated: DatasetHandle,
@@ -17,7 +17,7 @@ def register(
     from dinomill import tracking
     from dinomill.registration.register import register_model
 
-    require(teacher, "pretraining")
+    teacher = students.taught_by_pretraining(teacher)
     handle = register_model(teacher, students, evaluation, curated, config)
     tracking.attach().log_artifacts(handle.folder / "cards", "cards")
     return handle

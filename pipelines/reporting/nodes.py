@@ -10,14 +10,13 @@ from dinomill.handles import (
     RegistrationHandle,
     ReportHandle,
     StudentsHandle,
-    require,
 )
 from dinomill.reporting.config import ReportingConfig
 
 
 def report(
     curated: DatasetHandle,
-    teacher: ModelHandle,
+    teacher: ModelHandle | None,
     students: StudentsHandle,
     evaluation: EvaluationHandle,
     registration: RegistrationHandle,
@@ -29,7 +28,7 @@ def report(
     from dinomill import tracking
     from dinomill.reporting import RunHandles, build_report
 
-    require(teacher, "pretraining")
+    teacher = students.taught_by_pretraining(teacher)
     run = RunHandles(curated, teacher, students, evaluation, registration, package, labelled)
     handle = build_report(run, config)
     tracking.attach().log_artifacts(handle.page)

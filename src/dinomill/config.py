@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from dinomill.errors import ConfigError
 from dinomill.storage.hashing import hash_json
@@ -33,21 +33,19 @@ class Config(BaseModel):
     # NaN passes every bound (no comparison with it is true), and neither it nor infinity can be written as JSON.
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _name_the_likely_key(cls, values: Any) -> Any:
-        if not isinstance(values, Mapping):
-            return values
+    def _name_the_likely_key(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         known = list(cls.model_fields)
-        for key in values:
-            if key not in known:
-                close = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
-                hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
-                # A kind of its own, so that whoever shows it can say where that key was written.
-                raise PydanticCustomError(UNKNOWN_KEY, "unknown key {shown}; {hint}", {
-                    "key": str(key), "shown": repr(key), "hint": hint
-                })  # fmt: skip
-        return values
+        unknown = [key for key in values if key not in known] if isinstance(values, Mapping) else []
+        if not unknown:
+            return handler(values)
+        wrong = [_unknown(str(key), known, values) for key in unknown]
+        try:
+            handler({key: value for key, value in values.items() if key in known})
+        except ValidationError as error:  # whoever corrects the key should not meet the next fault only then
+            wrong += [_again(one) for one in error.errors(include_url=False) if one["type"] != "missing"]
+        raise ValidationError.from_exception_data(cls.__name__, wrong)
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], *, where: str | Callable[[str], str], prefix: str = "") -> Self:
@@ -70,6 +68,21 @@ class Config(BaseModel):
     def content_hash(self) -> str:
         """The sha256 of the configuration's canonical JSON: equal configurations have equal hashes."""
         return hash_json(self.model_dump(mode="json"))
+
+
+def _unknown(key: str, known: list[str], values: Any) -> InitErrorDetails:
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
+    # A kind of its own, so that whoever shows it can say where that key was written.
+    said = {"key": key, "shown": repr(key), "hint": hint}
+    return InitErrorDetails(type=PydanticCustomError(UNKNOWN_KEY, "unknown key {shown}; {hint}", said), input=values)
+
+
+def _again(found: ErrorDetails) -> InitErrorDetails:
+    """An error as it was, to stand beside others."""
+    said = {"said": found["msg"], **found.get("ctx", {})}
+    kind = PydanticCustomError(found["type"], "{said}", said)  # type: ignore[arg-type]
+    return InitErrorDetails(type=kind, loc=found["loc"], input=found["input"])
 
 
 def config_error(error: ValidationError, *, where: str | Callable[[str], str], prefix: str = "") -> ConfigError:

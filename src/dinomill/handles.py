@@ -195,6 +195,22 @@ class StudentsHandle(Handle):
     students: dict[str, ModelHandle]
     champion: str = Field(description="the student that later stages register and package")
     given_teacher: bool = Field(default=False, description="whether the teacher was named; false: pretraining's")
+    teacher: str | None = Field(default=None, description="address of a teacher that was named")
+    teacher_size: int | None = Field(default=None, description="pixels at which it was shown images; null: its own")
+
+    def taught_by_pretraining(self, pretrained: ModelHandle | None) -> ModelHandle | None:
+        """What pretraining made, where it taught these students; None where another teacher did.
+
+        Args:
+            pretrained: What lies in pretraining's folder; of students of another teacher it is of no concern.
+
+        Raises:
+            InputError: When pretraining taught them, and there is no result of it.
+        """
+        if self.given_teacher:
+            return None
+        require(pretrained, "pretraining")
+        return pretrained
 
 
 class EvaluationHandle(Handle, ScoreTable):

@@ -274,15 +274,16 @@ def check_parameters(parameters: dict[str, Any], types: dict[str, Any], origin: 
         origin: From a dotted key to the file that set it, or ``--params``.
 
     Raises:
-        ChecksFailed: For a key that no stage has, or a stage without parameters; names the file.
+        ChecksFailed: With everything that is wrong: a key that no stage has, a stage without parameters, values that
+            are refused; names the files.
         ConfigError: For a value that its configuration refuses.
     """
-    from dinomill.planning.checks.problems import failure
+    from dinomill.planning.checks.problems import Problem, failure
+    from dinomill.planning.checks.request import Request
     from dinomill.planning.checks.settings import missing, unknown
 
     wrong = [unknown(str(key)) for key in parameters if key not in STAGES]
-    if error := failure(wrong, origin):
-        raise error
+    refused: list[ConfigError] = []
     for name, kind in types.items():
         if not (isinstance(kind, type) and issubclass(kind, Config)):
             continue
@@ -290,6 +291,20 @@ def check_parameters(parameters: dict[str, Any], types: dict[str, Any], origin: 
         values: Any = parameters.get(stage)
         for part in rest:
             values = values.get(part) if isinstance(values, dict) else None
-        if values is None and (error := failure([missing(name)], origin)):
-            raise error
-        kind.parse(values, where=origin, prefix=name)
+        if values is None:
+            wrong.append(missing(name))
+            continue
+        try:
+            kind.parse(values, where=origin, prefix=name)
+        except ConfigError as error:
+            refused.append(error)
+    if not wrong and not refused:
+        return
+    # Where anything is wrong, all of it is said: what is wrong with stages that do not run now, too.
+    given = Request((), parameters, {}, origin)
+    others = set(parameters) & set(STAGES) - {name.split(".")[0] for name in types}
+    said = [config for stage in STAGES if stage in others and isinstance(config := given.config_of(stage), ConfigError)]
+    if len(refused) == 1 and not wrong and not said:
+        raise refused[0]
+    if error := failure([*wrong, *(Problem.of(one, "") for one in [*refused, *said])], origin):
+        raise error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,3 +25,24 @@ def open_console(*, stderr: bool = False, **settings: Any) -> Console:
     if made.is_terminal or "COLUMNS" in os.environ:
         return made
     return Console(stderr=stderr, width=_UNBROKEN, **settings)
+
+
+def show(console: Console, shown: Any) -> None:
+    """Print something; into a file without the blanks that fill a table's cells up to its width.
+
+    Args:
+        console: Where to print.
+        shown: A table, or whatever else rich can print.
+    """
+    if console.is_terminal:
+        console.print(shown)
+        return
+    with console.capture() as captured:
+        console.print(shown)
+    for line in captured.get().splitlines():
+        console.file.write(line.rstrip() + "\n")
+
+
+def folded(sentence: str, width: int) -> str:
+    """A sentence in lines of so many columns at most; a path or another long word stays whole."""
+    return "\n".join(textwrap.wrap(sentence, width, break_long_words=False, break_on_hyphens=False))

@@ -185,19 +185,23 @@ class ScoreTable(BaseModel):
         ]
         return f"{name} {verdict} the weights that it started from: {', '.join(figures)}."
 
-    def behind_pixels(self) -> str | None:
-        """That the pixels themselves do as well as the teacher, as a sentence; None where they do not."""
-        pixels, teacher = self.score("pixels"), self.score("teacher")
-        if pixels is None or teacher is None:
+    def behind_pixels(self, kind: str = "teacher") -> str | None:
+        """That the pixels themselves do as well as a network, as a sentence; None where they do not.
+
+        Args:
+            kind: Of its row: ``teacher`` or ``student``; of several the best.
+        """
+        pixels, network = self.score("pixels"), self.score(kind)
+        if pixels is None or network is None:
             return None
         first = self.measures[0]
-        theirs, ours = pixels.value(first.name), teacher.value(first.name)
+        theirs, ours = pixels.value(first.name), network.value(first.name)
         if first.sign * theirs < first.sign * ours:
             return None
         return (
-            f"The pixels themselves reach {first.show(theirs)} by {_named([first])}, the teacher "
-            f"{first.show(ours)}: for these labels it has not learnt enough. More images or time help, or released "
-            "weights to start from."
+            f"The pixels themselves reach {first.show(theirs)} by {_named([first])}, the {kind} "
+            f"{first.show(ours)}: for these labels it has not learnt enough. More images or time help, or "
+            + ("released weights to start from." if kind == "teacher" else "another teacher.")
         )
 
 

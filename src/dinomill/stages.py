@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 # `sample` lays out the demo's images and is no part of a run on one's own.
 STAGES = (
     "sample",
@@ -14,6 +17,20 @@ STAGES = (
     "reporting",
 )
 DEFAULT_STAGES = STAGES[1:]
+
+_PRETRAINING = (None, "pretraining")  # of `distillation.teacher`: what this project's pretraining makes
+
+
+def given_teacher(parameters: Mapping[str, Any]) -> str | None:
+    """The teacher that distillation is given in place of what pretraining makes; None where there is none.
+
+    Args:
+        parameters: Of every stage.
+    """
+    distillation = parameters.get("distillation")
+    named = distillation.get("teacher") if isinstance(distillation, Mapping) else None
+    return None if named in _PRETRAINING else str(named)
+
 
 # The folder of the handle that a stage writes, by its name in globals.yml.
 WRITES = {

@@ -207,3 +207,17 @@ def test_every_verb_before_dvc_refuses_it(own_images: Path, verb: list[str]) -> 
     os.mkfifo(own_images / "raw/pool/pipe")
     result = CliRunner().invoke(app, verb)
     assert isinstance(result.exception, ChecksFailed)
+
+
+def test_what_kedro_ran_is_no_stage_that_has_not_run(pipeline: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (pipeline / "out").mkdir()
+    (pipeline / "out" / "a.txt").write_text("x", encoding="utf-8")
+    assert {step.stage: step.reasons for step in make_plan()}["first"] == ("has not run yet",)  # no handle: cut off
+    (pipeline / "out" / "handle.json").write_text("{}", encoding="utf-8")
+    steps = {step.stage: step for step in make_plan()}
+    assert (steps["first"].verdict, *steps["first"].reasons) == ("run", "ran by Kedro alone: DVC has no record of it")
+    assert steps["apart"].reasons == ("has not run yet",)
+    show(list(steps.values()))
+    assert "`dvc commit --force first` takes the results over as they are" in capsys.readouterr().out
+    dvc("commit", "--force", "first")
+    assert verdicts()["first"] == "up to date"

@@ -17,6 +17,7 @@ from dinomill.evaluation.evaluate import evaluate
 from dinomill.evaluation.networks import compared
 from dinomill.evaluation.record import record
 from dinomill.evaluation.sets.base import read_set
+from dinomill.features import describe
 from dinomill.handles import EvaluationHandle, ModelHandle, StudentsHandle
 from dinomill.scores import Difference
 from dinomill.serving.predictor import Predictor
@@ -370,3 +371,43 @@ def test_a_reference_among_the_results_is_refused(
     reference = {"network": str(tmp_path / "out" / "mine.pth")}
     with pytest.raises(ConfigError, match="lies in the folder that this stage writes"):
         evaluate(str(labelled), teacher, students, configuration(tmp_path, references=[reference]))
+
+
+def test_further_labelled_images_among_the_results_are_refused(
+    labelled: Path, teacher: ModelHandle, students: StudentsHandle, tmp_path: Path
+) -> None:
+    sets = {"more": {"labelled": str(tmp_path / "out" / "more")}}
+    with pytest.raises(ConfigError, match=r"evaluation.sets.more.labelled: .* lies in the folder that this stage"):
+        evaluate(str(labelled), teacher, students, configuration(tmp_path, sets=sets))
+
+
+def test_the_teacher_that_was_given_is_the_row_of_the_teacher(
+    labelled: Path, teacher: ModelHandle, students: StudentsHandle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sha256 = describe("efficientnet-lite0").weights_sha256
+    small = students.students["small"].model_copy(update={"teacher_sha256": sha256})
+    given = {"given_teacher": True, "teacher": "efficientnet-lite0", "teacher_size": 32, "students": {"small": small}}
+    taught = students.model_copy(update=given)
+    assert taught.taught_by_pretraining(teacher) is None  # what pretraining left is of no concern
+    fast = configuration(tmp_path, measured=["knn"], bootstrap=100, shares={"parts": []}, random={"seeds": 1})
+    found = evaluate(str(labelled), None, taught, fast)
+    assert [score.kind for score in found.scores] == ["pixels", "random", "teacher", "student"]
+    row = found.score("teacher")
+    assert row is not None
+    assert (row.model, found.teacher_sha256) == ("efficientnet-lite0", sha256)
+    assert found.measured_teacher_of(small)
+    assert {"small_over_teacher", "small_over_random"} <= set(found.gains)
+    random = found.score("random")
+    assert random is not None
+    assert random.parameters == small.parameters
+
+    other = taught.model_copy(update={"students": {"small": small.model_copy(update={"teacher_sha256": "7" * 64})}})
+    found = evaluate(str(labelled), None, other, fast)
+    assert [score.kind for score in found.scores] == ["pixels", "random", "student"]
+    assert found.teacher_sha256 is None
+    assert "other weights lie there than those that taught" in caplog.text
+
+
+def test_what_pretraining_should_have_made_is_asked_for(students: StudentsHandle) -> None:
+    with pytest.raises(InputError, match="no result of the stage pretraining"):
+        students.taught_by_pretraining(None)

@@ -12,7 +12,7 @@ from dinomill.curation.config import CurationConfig
 from dinomill.distillation.config import DistillationConfig
 from dinomill.errors import InputError
 from dinomill.evaluation.config import EvaluationConfig
-from dinomill.planning.choices import Measured
+from dinomill.planning.choices import Given, Measured
 from dinomill.planning.environment import nested
 from dinomill.planning.probe import overlaid, values
 from dinomill.planning.recipe import MAX_EPOCHS, MAX_EPOCHS_STARTED, Plan, plan
@@ -275,3 +275,29 @@ def test_students_see_what_their_teacher_sees_whoever_teaches() -> None:
     made = plan(wish(), SAMPLE, machine())
     assert made.shape.channels == 1
     assert value(made, "distillation.students.small.in_channels") == "auto"
+
+
+def given(**settings: Any) -> Given:
+    told: dict[str, Any] = {"address": "efficientnet-lite0", "family": "EfficientNet-Lite0", "image_size": 224}
+    told |= {"any_size": True, "in_channels": 3, "parameters": 3_371_708, "licence": "Apache-2.0"}
+    return Given(**(told | settings))
+
+
+@pytest.mark.parametrize("name", POOLS)
+@pytest.mark.parametrize("teacher", [given(), given(patch_size=14), given(any_size=False, in_channels=1)])
+def test_a_given_teacher_is_distilled_from_and_nothing_pretrained(name: str, teacher: Given) -> None:
+    made = plan(wish(teacher=teacher, **LABELLED), POOLS[name], machine())
+    assert not [key for key in made.choices if key.startswith("pretraining.")]
+    assert "pretraining" not in made.prediction.stages
+    assert value(made, "distillation.teacher") == "efficientnet-lite0"
+    size = made.choices.get("distillation.teacher_size")
+    assert (size is None) is (not teacher.any_size or made.shape.embedder_size == 224)
+    assert size is None or size.value % (teacher.patch_size or 1) == 0
+    assert value(made, "curation.write.channels") == made.pool.channels  # grey and colour are made by themselves
+    assert "registration.network" not in made.choices  # the student
+    assert value(made, "evaluation.references")[0]["network"] == "efficientnet-lite0"
+    merged = laid_over_base(made)
+    config = DistillationConfig.parse(merged["distillation"], where="the plan")
+    assert not config.own_teacher
+    for stage, kind in CONFIGURATIONS.items():
+        kind.parse(merged[stage], where="the plan")

@@ -30,15 +30,13 @@ from dinomill.errors import ConfigError
 from dinomill.layers import Layers
 from dinomill.planning.checks.others import own_results
 from dinomill.planning.checks.problems import some
-from dinomill.stages import STAGES
+from dinomill.stages import STAGES, given_teacher
 
 CONFIGURATION = "configuration"
 AGREES = "dvc.yaml agrees with the configuration.\n"
 # Where a stage's parameters name weights: a file or folder of the user's, a known name, or models:/….
 WEIGHTS = {"curation": "embedding.embedder.network", "pretraining": "initial", "distillation": "teacher"}
-# A network that a stage is told to use in place of another stage's result: key and catalog entry.
-_IN_PLACE_OF = {"distillation": ("teacher", "teacher")}
-_OWN = (None, "pretraining")  # of that key: the other stage's result after all
+_TEACHER = "teacher"  # the catalog entry of what pretraining makes, for which `distillation.teacher` may name another
 
 _GLOBAL = re.compile(r"\$\{globals:\s*([\w.]+)")
 _WITHIN_GLOBALS = re.compile(r"\$\{\s*([\w.]+)\s*\}")
@@ -161,9 +159,17 @@ class EnvironmentStages:
         return sorted(self._pipelines[stage].all_outputs() & set(self._catalog))
 
     def _needed(self) -> list[str]:
-        """All stages but those that the base runs for this environment; the sample's only when a source lies in it."""
-        used = self._sample_used
-        return [name for name in STAGES if (name != "sample" or used) and not self._of_the_base(name)]
+        """All stages but those that the base runs for this environment; the sample's only when a source lies in it.
+
+        Where students have a teacher that was given, nothing is pretrained: nobody would ask for it.
+        """
+        used = {"sample": self._sample_used, "pretraining": self._given is None}
+        return [name for name in STAGES if used.get(name, True) and not self._of_the_base(name)]
+
+    @property
+    def _given(self) -> str | None:
+        """The teacher that distillation is given."""
+        return given_teacher(self._layers.parameters)
 
     @property
     def _sample_used(self) -> bool:
@@ -203,9 +209,7 @@ class EnvironmentStages:
 
     def _inputs(self, stage: str) -> set[str]:
         inputs = set(self._pipelines[stage].inputs()) & set(self._catalog)
-        key, entry = _IN_PLACE_OF.get(stage, ("", ""))
-        named = _find(self._layers.parameters.get(stage, {}), key) if key else _NOTHING
-        return inputs if named is _NOTHING or named in _OWN else inputs - {entry}
+        return inputs if self._given is None else inputs - {_TEACHER}
 
     @cached_property
     def _base(self) -> EnvironmentStages | None:
@@ -235,6 +239,8 @@ class EnvironmentStages:
     def _weights(self, stage: str) -> list[str]:
         """The weights on this machine that a stage is told to use; none of this environment's own: DVC knows those."""
         named = _find(self._layers.parameters.get(stage, {}), WEIGHTS[stage]) if stage in WEIGHTS else _NOTHING
+        if stage == "evaluation":  # which measures the teacher beside its students
+            named = self._given
         if not isinstance(named, str) or "://" in named or not (path := Path(named).expanduser()).exists():
             return []
         return [] if path.is_relative_to(self._layers.globals["data"]) else [path.as_posix()]

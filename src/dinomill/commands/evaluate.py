@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dinomill.errors import ConfigError, InputError, StorageError
+from dinomill.errors import ConfigError, StorageError
 from dinomill.evaluation.sets.config import TASKS, Kind, Limits, SetConfig
 from dinomill.printing import open_console
 from dinomill.storage.atomic import write_text
 from dinomill.storage.kept import remove_unused
+from dinomill.storage.writable import require_writable
 
 if TYPE_CHECKING:
     from dinomill.evaluation.features import Precision
@@ -74,7 +75,7 @@ def evaluate_models(wish: Wish, *, cache: Path | None, output: Path | None) -> N
         batch_size=wish.batch_size,
     )
     if output is not None and output != Path("-"):
-        _require_place(output)
+        require_writable(output)
     if cache is None:
         remove_unused(default_cache())  # a folder of the user's own is not ours to tidy
     _require_folder(cache or default_cache())
@@ -96,22 +97,6 @@ def _kind(task: str) -> Kind:
     if task not in TASKS:
         raise ConfigError(f"There is no task {task!r}.", expected=", ".join(TASKS), action="name one with --task")
     return TASKS[task]
-
-
-def _require_place(output: Path) -> None:
-    """Refuse a file that could not be written, before minutes are spent on what goes into it.
-
-    Raises:
-        InputError: When its folder is not there, or it is a folder.
-    """
-    if output.is_dir():
-        raise InputError(f"{output} is a folder.", expected="a file", action=f"give --json {output / 'scores.json'}")
-    if not output.absolute().parent.is_dir():
-        raise InputError(
-            f"There is no folder {output.parent} for {output.name}.",
-            expected="a folder that is there",
-            action=f"make it (mkdir -p {output.parent}), or give --json another file",
-        )
 
 
 def _require_folder(cache: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from dinomill.printing import show as print_table
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -39,11 +41,11 @@ def show(results: Results, console: Console, on: str) -> None:
     width = min(console.width, _WIDEST)
     for table in _scores(results, width):
         console.print()
-        console.print(table)
+        print_table(console, table)
     if results.gains:
         for number, table in enumerate(_differences(results, width)):
             console.print(Text("" if number else f"\n{_title(results)}:", "dim"))
-            console.print(table)
+            print_table(console, table)
     for line in _notes(results):
         console.print(Text(line, "dim"))
 

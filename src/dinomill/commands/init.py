@@ -29,6 +29,7 @@ def init(
     seeds: Sequence[str] = (),
     labelled: str | None = None,
     start: str | None = None,
+    teacher: str | None = None,
     licence: str | None = None,
     hours: float = 1.0,
     size: Size | None = None,
@@ -45,6 +46,7 @@ def init(
         seeds: ``name=place`` each.
         labelled: ``<split>/<class>/<image>``.
         start: Address of weights.
+        teacher: Address of a network to distil from as it is; nothing is pretrained then.
         licence: Theirs, where nothing beside them says it.
         hours: For the whole run.
         size: Of the model.
@@ -69,6 +71,7 @@ def init(
             seeds,
             labelled,
             start,
+            teacher=teacher,
             licence=licence,
             hours=hours,
             size=size,
@@ -88,6 +91,7 @@ def _plan_and_write(
     labelled: str | None,
     start: str | None,
     *,
+    teacher: str | None,
     licence: str | None,
     hours: float,
     size: Size | None,
@@ -97,7 +101,7 @@ def _plan_and_write(
     root: Path,
 ) -> int:
     require_room(name, root)
-    wish = make_wish(name, pool, seeds, labelled, start, hours, size, root, tiles, licence)
+    wish = make_wish(name, pool, seeds, labelled, start, hours, size, root, tiles, licence, teacher)
     machine = survey_machine(root)
     seen = _look(wish, machine.cores)
     print_seen(wish, seen, str(machine))
@@ -163,9 +167,12 @@ def _show(found: Sequence[Change], folder: Path) -> int:
 def _next(name: str) -> int:
     """Ask of the environment what is asked before every run; 1 when it would be refused."""
     from dinomill.commands.ahead import look_ahead, show_problems
-    from dinomill.stages import STAGES
+    from dinomill.layers import Layers
+    from dinomill.stages import STAGES, given_teacher
 
-    ahead = look_ahead(name, {stage: stage != "sample" for stage in STAGES})
+    given = given_teacher(Layers(name).parameters)
+    unused = ("sample",) if given is None else ("sample", "pretraining")
+    ahead = look_ahead(name, {stage: stage not in unused for stage in STAGES})
     # What to put right is a part of the answer here, so it goes where the rest is printed.
     show_problems(ahead, open_console(soft_wrap=True))
     if ahead.stopping:

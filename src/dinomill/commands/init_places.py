@@ -35,14 +35,14 @@ def exists(path: Path) -> bool:
     return os.path.exists(path)  # noqa: PTH110 (pathlib raises where a name is too long)
 
 
-def require_address(start: str) -> str:
+def require_address(start: str, option: str = "--from") -> str:
     """Refuse weights that have no name, or one that no configuration file can hold.
 
     Raises:
         InputError: With what to do.
     """
-    require_text(start, "--from", "a file of weights, or an address of some: models:/NAME@champion")
-    return _require_plain(start, "--from")
+    require_text(start, option, "a file of weights, or an address of some: models:/NAME@champion")
+    return _require_plain(start, option)
 
 
 def place(location: str, root: Path, option: str) -> str:

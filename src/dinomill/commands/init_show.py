@@ -7,7 +7,7 @@ from dinomill.planning.expectation import expectation
 from dinomill.planning.pool import Pool, Spread
 from dinomill.planning.recipe import Plan
 from dinomill.planning.shape import ALIGNED
-from dinomill.printing import open_console
+from dinomill.printing import open_console, show
 
 _SHOWN = (
     ("image size", "pretraining.crops.global_size"),
@@ -20,6 +20,17 @@ _SHOWN = (
     ("prototypes", "pretraining.step.head.prototypes"),
     ("student's width", "distillation.students.small.embed_dim"),
     ("student's steps", "distillation.steps"),
+    ("compared at", "curation.embedding.embedder.image_size"),
+)
+_SHOWN_OF_A_GIVEN_TEACHER = (
+    ("teacher", "distillation.teacher"),
+    ("it sees", "distillation.teacher_size"),
+    ("image size", "distillation.crops.global_size"),
+    ("crops' area", "distillation.crops.global_scale"),
+    ("channels", "curation.write.channels"),
+    ("student's width", "distillation.students.small.embed_dim"),
+    ("steps", "distillation.steps"),
+    ("batch", "distillation.batch_size"),
     ("compared at", "curation.embedding.embedder.image_size"),
 )
 
@@ -55,6 +66,11 @@ def print_seen(wish: Wish, pool: Pool, machine: str) -> None:
         start = wish.start
         licence = f", licence {start.licence}" if start.licence else ", licence not stated"
         rows.append(("weights", f"{start.family}, {start.parameters / 1e6:.0f} M, patch {start.patch_size}{licence}"))
+    if wish.teacher:
+        teacher = wish.teacher
+        number = f", {teacher.parameters / 1e6:.1f} M" if teacher.parameters else ""
+        licence = f", licence {teacher.licence}" if teacher.licence else ", licence not stated"
+        rows.append(("teacher", f"{teacher.family}{number}{licence}"))
     for key, text in rows:
         print(f"{key:<10}{text}")
     print(flush=True)
@@ -67,11 +83,11 @@ def print_plan(proposed: Plan) -> None:
 
     console = open_console(highlight=False)
     table = Table("chosen", "", "why", box=None, pad_edge=False)
-    for title, key in _SHOWN:
+    for title, key in _SHOWN if proposed.wish.teacher is None else _SHOWN_OF_A_GIVEN_TEACHER:
         if key in proposed.choices:
             choice = proposed.choices[key]
             table.add_row(title, Text(str(choice.value)), Text(choice.reason))
-    console.print(table)
+    show(console, table)
     print()
     prediction = proposed.prediction
     stages = Table(box=None, pad_edge=False)
@@ -89,12 +105,15 @@ def print_plan(proposed: Plan) -> None:
         _gigabytes(prediction.memory_bytes),
         _gigabytes(prediction.disk_bytes),
     )
-    console.print(stages)
+    show(console, stages)
     measured = proposed.measured
     how = "guessed from sizes" if measured.guessed else "measured here"
+    first, second = (
+        f"{proposed.shape.batch / step:,.0f}" for step in (measured.pretraining_step, measured.distillation_step)
+    )
     print(
-        f"\n{proposed.shape.batch / measured.pretraining_step:,.0f} images/s in pretraining, "
-        f"{proposed.shape.batch / measured.distillation_step:,.0f} in distillation, "
+        (f"\n{second} images/s" if proposed.wish.teacher else f"\n{first} images/s in pretraining, {second}")
+        + " in distillation, "
         f"{proposed.machine.cores / measured.embed_seconds:,.0f} through curation's network ({how}).\n"
     )
     for sentence in expectation(proposed):

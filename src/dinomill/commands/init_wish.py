@@ -10,7 +10,7 @@ from typing import Any, get_args
 from dinomill.commands.init_places import exists, place, require_address, require_apart
 from dinomill.errors import ConfigError, InputError
 from dinomill.images.tiles import TileConfig
-from dinomill.planning.choices import Size, Start, Wish
+from dinomill.planning.choices import Given, Size, Start, Wish
 
 _LEAST_HOURS = 0.0166  # a minute: stages take longer to start
 _MOST_HOURS = 8760
@@ -27,6 +27,7 @@ def make_wish(
     root: Path,
     tiles: int | None = None,
     licence: str | None = None,
+    teacher: str | None = None,
 ) -> Wish:
     """What was typed, checked and with everything counted.
 
@@ -35,11 +36,17 @@ def make_wish(
         ConfigError: When an option is not in its range.
     """
     _check_hours(hours)
-    if licence is not None and start is None:
+    if start is not None and teacher is not None:
         raise ConfigError(
-            "--licence is that of the weights to start from, and none are given.",
-            found=f"--licence {licence}, no --from",
-            action="give --from WEIGHTS, or set pretraining.licence in the environment's files",
+            "--from and --teacher are two ways: weights are adapted and taught from, or a teacher is used as it is.",
+            found=f"--from {start} and --teacher {teacher}",
+            action="leave one of the two out",
+        )
+    if licence is not None and start is None and teacher is None:
+        raise ConfigError(
+            "--licence is that of the weights to start from or of the teacher, and none are given.",
+            found=f"--licence {licence}, no --from and no --teacher",
+            action="give --from WEIGHTS or --teacher ADDRESS, or set pretraining.licence in the environment's files",
         )
     if start is not None and size is not None:
         raise ConfigError(
@@ -67,6 +74,7 @@ def make_wish(
         hours=hours,
         size=size,
         start=None if start is None else read_start(require_address(start), licence),
+        teacher=None if teacher is None else read_teacher(require_address(teacher, "--teacher"), licence),
         notes=tuple(notes),
     )
 
@@ -172,6 +180,43 @@ def count_labelled(folder: str) -> dict[str, int]:
             action=layout,
         )
     return {"bank": len(bank), "queries": len(queries), "classes": len(bank.classes)}
+
+
+def read_teacher(address: str, licence: str | None = None) -> Given:
+    """What a plan needs to know of a teacher.
+
+    Args:
+        address: Of any network that gives features.
+        licence: Its, where nothing says it.
+
+    Raises:
+        DinomillError: When it cannot be used; ``features`` says what it is.
+    """
+    from dinomill import features
+    from dinomill.features.base import EFFICIENTNET
+    from dinomill.licences import DISTILLED, Provenance, made_from
+    from dinomill.models.config import VisionTransformerConfig
+
+    description: Any = features.describe(address)
+    made_from(DISTILLED, address, Provenance(description.licence, description.origin or ""), licence, key="--licence")
+    model, settings = description.model, description.preprocessing
+    if settings.channels not in (1, 3):
+        raise InputError(
+            f"{address} takes images of {settings.channels} channels.",
+            expected="a teacher of grey images or of colours",
+            action="name another one",
+        )
+    return Given(
+        address=address,
+        family=description.family,
+        image_size=settings.image_size,
+        patch_size=model.patch_size if isinstance(model, VisionTransformerConfig) else None,
+        any_size=model is not None or address == EFFICIENTNET,
+        in_channels=settings.channels,
+        parameters=description.parameters,
+        licence=licence or description.licence,
+        licence_stated=licence is not None,
+    )
 
 
 def read_start(address: str, licence: str | None = None) -> Start:

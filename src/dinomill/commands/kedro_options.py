@@ -28,7 +28,69 @@ _OPTIONS = {"node_names": "--nodes"}
 
 def run_parameters(kedros: Iterable[click.Parameter]) -> list[click.Parameter]:
     """The parameters of our `kedro run`: Kedro's, and what has no meaning here says so."""
-    return [_load_versions() if one.name == "load_versions" else one for one in kedros]
+    own = {"load_versions": _load_versions, "params": _params}
+    return [own[one.name]() if one.name in own else one for one in kedros]
+
+
+def _params() -> click.Option:
+    def read(_context: click.Context, _option: click.Parameter, value: Any) -> Any:
+        return value if isinstance(value, dict) else read_params(value)
+
+    return click.Option(
+        ["--params"],
+        type=click.UNPROCESSED,
+        default="",
+        callback=read,
+        help="Settings laid over the files': key=value, separated by commas; a value as in YAML, also a list or a "
+        "mapping: evaluation.measured=[knn,linear].",
+    )
+
+
+def read_params(text: str) -> dict[str, Any]:
+    """``key=value,key=value`` as nested settings; commas within brackets, braces and quotes belong to a value.
+
+    Raises:
+        BadParameter: When an item is not of that form, or a value is not YAML.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    items = [item for item in _split(text) if item.strip()]
+    for item in items:
+        key, equals, _ = item.partition("=")
+        if not equals or not key.strip():
+            raise click.BadParameter(
+                f"{item.strip()!r} is no setting. Expected: key=value, several separated by commas; a list in "
+                "brackets: evaluation.measured=[knn,linear]."
+            )
+    try:
+        settings = OmegaConf.from_dotlist([item.strip() for item in items])
+        found = OmegaConf.to_container(settings)
+    except (OmegaConfBaseException, YAMLError, ValueError) as error:
+        raise click.BadParameter(f"{text!r} cannot be read as settings: {str(error).splitlines()[0]}.") from None
+    assert isinstance(found, dict)
+    return {str(key): value for key, value in found.items()}
+
+
+def _split(text: str) -> list[str]:
+    """The parts between commas that stand in no bracket and in no quotes."""
+    parts, start, depth, quote = [], 0, 0, ""
+    for place, letter in enumerate(text):
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "\"'":
+            quote = letter
+        elif letter in "[{(":
+            depth += 1
+        elif letter in "]})":
+            depth -= 1
+        elif letter == "," and depth <= 0:
+            parts.append(text[start:place])
+            start = place + 1
+    if quote or depth:  # one bracket of them is a letter: nothing is kept together, and what is wrong is said
+        return text.split(",")
+    return [*parts, text[start:]]
 
 
 def _load_versions() -> click.Option:

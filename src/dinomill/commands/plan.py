@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 from dinomill.commands.dvc_files import dvc_files, refuse_broken
 from dinomill.commands.dvc_stages import CONFIGURATION
 from dinomill.errors import DinomillError, InputError
+from dinomill.handles import HANDLE_NAME
 from dinomill.layers import Layers, environments
 from dinomill.printing import open_console
+from dinomill.printing import show as print_table
 from dinomill.storage.lock import holder
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ _WORDS = {
     "update available": "changed",
 }
 _LOOKS = "looks outside of DVC each time it is asked"
+_BY_KEDRO = "ran by Kedro alone: DVC has no record of it"
 _CODE = ("src/", "pipelines/", "conf/")
 
 
@@ -96,7 +99,7 @@ def make_plan(file: Path = Path("dvc.yaml")) -> list[Step]:
     for stage in order:
         reasons = tuple(_reasons(status.get(stage.addressing, []), stamps))
         if not any(dep.hash_info for dep in stage.deps):
-            reasons = ("has not run yet",)
+            reasons = (_BY_KEDRO,) if _has_results(stage) else ("has not run yet",)
         waits_for = [str(above) for above in _above(stage, order) if str(above) in will_run]
         verdict = "run" if reasons else "run, if what it waits for changes" if waits_for else "up to date"
         if not reasons and waits_for:
@@ -153,8 +156,9 @@ def show(steps: list[Step], file: Path = Path("dvc.yaml"), ahead: Ahead | None =
             size(will.memory_bytes) if will.memory_bytes else "",
         )
     console = open_console()
-    console.print(table)
+    print_table(console, table)
     stale = [step for step in steps if step.verdict != "up to date"]
+    by_kedro = [step.stage for step in steps if _BY_KEDRO in step.reasons]
     free = shutil.disk_usage(Path.cwd()).free / 1e9
     time = total({step.stage: outlooks[step.stage] for step in stale if step.stage in outlooks})
     command = "dvc repro" if file.parent == Path() else f"dvc repro {file}"
@@ -165,8 +169,21 @@ def show(steps: list[Step], file: Path = Path("dvc.yaml"), ahead: Ahead | None =
         if stale
         else "Nothing to do: every stage is up to date."
     )
+    if by_kedro:
+        named = " ".join(by_kedro if file.parent == Path() else [f"{file}:{stage}" for stage in by_kedro])
+        console.print(
+            f"What Kedro ran is run again, and is soon over where nothing changed. `dvc commit --force {named}` takes "
+            "the results over as they are instead, unchecked.",
+            highlight=False,
+        )
     if ahead:
         show_problems(ahead, console)
+
+
+def _has_results(stage: Any) -> bool:
+    """Whether the stage's results are there: a killed one leaves none, for a handle is what is written last."""
+    folders = [Path(out.fs_path) for out in stage.outs]
+    return bool(folders) and all((folder / HANDLE_NAME).is_file() for folder in folders)
 
 
 def _in_order(graph: Any) -> list[Any]:

@@ -24,6 +24,7 @@ def doctor(env: Env = None) -> None:
         "dinomill init photos --pool /data/a --pool s3://team/b --seeds cats=/data/cats "
         "--labelled /data/labelled --hours 8",
         "dinomill init photos --pool /data/photos --from vits14.pth --force",
+        "dinomill init photos --pool /data/photos --teacher efficientnet-lite0",
     )
 )
 def init(
@@ -46,7 +47,18 @@ def init(
     start: Annotated[
         str | None, typer.Option("--from", metavar="WEIGHTS", help="Weights to start from: whatever `embed` takes.")
     ] = None,
-    licence: Annotated[str | None, typer.Option(help="Of those weights, where nothing beside them says it.")] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            "--teacher",
+            metavar="ADDRESS",
+            help="Distil from this network as it is, and pretrain nothing: efficientnet-lite0, weights, models:/…, "
+            "a .onnx or .pt2 file.",
+        ),
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="Of those weights or that teacher, where nothing beside them says it.")
+    ] = None,
     hours: Annotated[float, typer.Option("--hours", help="What the whole run may take.")] = 1.0,
     size: Annotated[
         str | None, typer.Option("--size", help="Of the model: tiny, S, B or L; by default as large as is sensible.")
@@ -79,6 +91,7 @@ def init(
             seeds=[from_here(text, here) for text in seeds or ()],
             labelled=None if labelled is None else from_here(labelled, here),
             start=None if start is None else from_here(start, here),
+            teacher=None if teacher is None else from_here(teacher, here),
             licence=licence,
             hours=hours,
             size=known_size(size),

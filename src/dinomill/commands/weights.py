@@ -6,6 +6,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dinomill.errors import InputError
+
 if TYPE_CHECKING:
     from dinomill.features import Description
     from dinomill.models.config import VisionTransformerConfig
@@ -38,7 +40,7 @@ def check(address: str, image_size: int | None = None, *, env: str | None = None
         env: The environment whose registry ``models:/`` means.
 
     Raises:
-        InputError: When it is no network that gives features: says what it is.
+        InputError: When it is no network that gives features: says what it is. When weights of it are no numbers.
     """
     from dinomill.features import describe
     from dinomill.tracking import store_at_work
@@ -47,6 +49,39 @@ def check(address: str, image_size: int | None = None, *, env: str | None = None
         found = describe(address, image_size=image_size)
     for name, text in rows(found):
         print(f"{name:<15} {text}")
+    require_numbers(found)
+
+
+def require_numbers(description: Description) -> None:
+    """Refuse weights that are NaN or infinite: whatever they make of an image is the same.
+
+    Raises:
+        InputError: Naming the tensors; of a program, that its features are no numbers.
+    """
+    import torch
+
+    broken: list[str] = []
+    if description.model is not None:
+        from dinomill.models.loading import read_weights
+
+        tensors = read_weights(description.place).tensors
+        broken = [name for name, one in tensors.items() if not bool(torch.isfinite(one).all())]
+        found = f"{len(broken)} of {len(tensors)} tensors hold some: {', '.join(broken[:3])}{', …' * (len(broken) > 3)}"
+    else:
+        from dinomill.features import open as open_features
+
+        seen, model = description.preprocessing, open_features(description.address)
+        with torch.inference_mode():
+            given = model(torch.zeros(1, seen.channels, seen.image_size, seen.image_size))
+        broken = [] if bool(torch.isfinite(given.cls).all()) else ["features"]
+        found = "features of a plain image that are no numbers"
+    if broken:
+        raise InputError(
+            f"{description.address} holds weights that are NaN or infinite.",
+            found=found,
+            expected="finite numbers",
+            action="copy the file again, or take a checkpoint of before the training went wrong",
+        )
 
 
 def rows(description: Description) -> list[tuple[str, str]]:

@@ -77,6 +77,8 @@ def distil(
         students=students,
         champion=config.champion or next(iter(config.students)),
         given_teacher=not config.own_teacher,
+        teacher=None if config.own_teacher else str(config.teacher),
+        teacher_size=None if config.own_teacher or config.teacher_size == "auto" else config.teacher_size,
     )
 
 

@@ -216,7 +216,8 @@ def _say_conversion(networks: Sequence[Network], data: EvaluationSet[Any]) -> No
             continue
         different = list(dict.fromkeys(named))
         whom = different[0] if len(different) == 1 else f"each of {', '.join(different)}"
-        if said := conversion(own, channels, data.name, whom):
+        which = "the labelled set" if data.name == "labelled" else f"the set {data.name}"
+        if said := conversion(own, channels, which, whom):
             log.log(logging.INFO if own == 1 else logging.WARNING, said)
 
 

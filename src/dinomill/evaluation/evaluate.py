@@ -30,7 +30,7 @@ LABELLED = "labelled"  # the set that `labelled` of globals.yml names
 
 def evaluate(
     labelled: str | None,
-    teacher: ModelHandle,
+    teacher: ModelHandle | None,
     students: StudentsHandle,
     config: EvaluationConfig,
     curated: DatasetHandle | None = None,
@@ -39,7 +39,7 @@ def evaluate(
 
     Args:
         labelled: The main set; None when there are no labels: its table is then empty.
-        teacher: The pretrained network.
+        teacher: The pretrained network; None where the students had another teacher.
         students: The distilled ones.
         config: Protocols, further sets and folders.
         curated: What they were trained on; None: unknown, and labelled images are not looked for in it.
@@ -51,12 +51,14 @@ def evaluate(
     """
     for index, reference in enumerate(config.references):
         require_apart(f"evaluation.references.{index}.network", reference.network, config.output)
+    for name, one in config.sets.items():
+        require_apart(f"evaluation.sets.{name}.labelled", one.labelled, config.output)
     sets = ({} if labelled is None else {LABELLED: config.main(labelled)}) | config.sets
     if labelled is None:
         log.warning("There are no labelled images: nothing is measured, and registration cannot compare models.")
     if not sets:
         fresh_folder(config.quality)  # what an earlier run found is no longer true
-        return write_results({}, teacher, students, config)
+        return write_results({}, None if teacher is None else teacher.weights_sha256, students, config)
     networks = compared(teacher, students, config.random, config.references, champion=config.champion, seed=config.seed)
     found: dict[str, Results] = {}
     for name, one in sets.items():
@@ -67,7 +69,8 @@ def evaluate(
         found[name] = compare(networks, data, protocols, comparison(config, len(data.queries), main=name == LABELLED))
     check_tables({name: results.table for name, results in found.items()}, config)
     material = pictured(found[LABELLED], config) if LABELLED in found else None
-    return write_results(found, teacher, students, config, material)
+    measured = next((row.identity for row in networks if row.kind == "teacher"), None)
+    return write_results(found, measured, students, config, material)
 
 
 def pictured(results: Results, config: EvaluationConfig) -> Material:

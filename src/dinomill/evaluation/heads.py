@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dinomill.evaluation.working import working
+
 # Weights at the start, as in DINOv2's linear evaluation.
 _STD = 0.01
 
@@ -71,11 +73,14 @@ def train(
     heads = [_start(features, columns, len(rates), classes, how.seed) for columns in inputs]
     moments = [(torch.zeros_like(one.weight), torch.zeros_like(one.bias)) for one in heads]
     own = torch.as_tensor(rates, dtype=features.dtype, device=features.device)[:, None]  # [G, 1]
-    for step, rows in enumerate(batches(len(features), how)):
-        batch, truth = features[rows.to(features.device)], labels[rows.to(labels.device)]
-        rate = own * (0.5 * (1 + math.cos(math.pi * step / how.steps)))
-        for one, moment in zip(heads, moments, strict=True):
-            _step(one, moment, batch[:, one.columns], truth, rate, how.momentum)
+    each = how.batch_size * sum(one.weight.numel() for one in heads)
+    with working(f"linear heads, {len(inputs) * len(rates)} at once", how.steps, "steps", each=each) as advance:
+        for step, rows in enumerate(batches(len(features), how)):
+            batch, truth = features[rows.to(features.device)], labels[rows.to(labels.device)]
+            rate = own * (0.5 * (1 + math.cos(math.pi * step / how.steps)))
+            for one, moment in zip(heads, moments, strict=True):
+                _step(one, moment, batch[:, one.columns], truth, rate, how.momentum)
+            advance(1)
     return heads
 
 

@@ -15,7 +15,14 @@ _HALVINGS = 20
 Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def minimise(objective: Objective, start: Tensor, *, iterations: int, tolerance: float) -> tuple[Tensor, Tensor, int]:
+def minimise(
+    objective: Objective,
+    start: Tensor,
+    *,
+    iterations: int,
+    tolerance: float,
+    advance: Callable[[int], None] = lambda _: None,
+) -> tuple[Tensor, Tensor, int]:
     """Minimise G problems of P unknowns each (Nocedal & Wright 2006, algorithm 7.4, with backtracking).
 
     The variables should be scaled so that the Hessian is about the identity: the first step is the bare gradient's.
@@ -25,6 +32,7 @@ def minimise(objective: Objective, start: Tensor, *, iterations: int, tolerance:
         start: ``[G, P]``.
         iterations: At most.
         tolerance: A problem ends when its gradient's norm is below this share of its first one, or when no step helps.
+        advance: Told of every iteration.
 
     Returns:
         The points ``[G, P]``, their losses ``[G]`` (float64), and the iterations done.
@@ -37,6 +45,7 @@ def minimise(objective: Objective, start: Tensor, *, iterations: int, tolerance:
     done = 0
     while done < iterations and len(active):
         done += 1
+        advance(1)
         direction = _direction(gradient[active], [(s[active], y[active]) for s, y in history])
         slope = (direction * gradient[active]).sum(dim=1)
         moved, step, new_loss, new_gradient = _backtrack(objective, active, point, loss, direction, slope)

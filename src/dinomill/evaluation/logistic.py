@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dinomill.evaluation.lbfgs import minimise
 from dinomill.evaluation.protocols.config import LinearProbeConfig
+from dinomill.evaluation.working import working
 
 # Logits of a chunk of images for all strengths held at once: 128 MB.
 _LOGITS_AT_ONCE = 2**25
@@ -110,7 +111,11 @@ def fit(features: Tensor, labels: Tensor, classes: int, l2: Sequence[float], con
         return loss, (gradient * scales).flatten(1)
 
     start = rotated.new_zeros(count, (rotated.shape[1] + 1) * classes)
-    point, loss, iterations = minimise(objective, start, iterations=config.iterations, tolerance=config.tolerance)
+    what = f"linear probe of {len(features):,} images, {count} strength{'s' if count > 1 else ''}"
+    with working(what, config.iterations, "iterations at most", each=start.numel() * len(features)) as advance:
+        point, loss, iterations = minimise(
+            objective, start, iterations=config.iterations, tolerance=config.tolerance, advance=advance
+        )
     weights = point.view(count, -1, classes) * scale
     weight = axes.rotation @ weights[:, :-1]
     bias = weights[:, -1] - axes.mean @ weight

@@ -75,7 +75,7 @@ class Network:
 
 
 def compared(
-    teacher: ModelHandle,
+    teacher: ModelHandle | None,
     students: StudentsHandle,
     random: RandomConfig,
     references: Sequence[ReferenceConfig] = (),
@@ -86,23 +86,41 @@ def compared(
     """All rows, in the order of the table; several of kind ``random``, of which one will be shown.
 
     Args:
-        teacher: The pretrained network.
+        teacher: The pretrained network; None where the students had another teacher, which is then the row.
         students: The distilled ones.
         random: How many random networks are drawn.
         references: Networks made elsewhere.
         champion: Address of the version in use; a row where there is one, and it is none of the others.
         seed: Of the first random network.
     """
-    rows = [_trained(teacher, "teacher")]
-    rows += [_trained(handle, "student") for handle in students.students.values()]
-    shown = rows[0].preprocessing
-    drawn = _one_of_each_family(teacher, students)
+    own = teacher or students.students[students.champion]  # whose shape the random network and the pixels have
+    taught = [_trained(handle, "student") for handle in students.students.values()]
+    rows = [*(_given_teacher(students) if teacher is None else [_trained(teacher, "teacher")]), *taught]
+    shown = describe(own.folder).preprocessing
+    drawn = _one_of_each_family(own, students)
     initial = [_random(handle, random, seed + index) for handle in drawn for index in range(random.seeds)]
-    start = [] if teacher.start is None else [_start(teacher, teacher.start)]
+    start = [] if teacher is None or teacher.start is None else [_start(teacher, teacher.start)]
     known = {row.identity for row in rows}
     present = [row for row in _champion(champion) if row.identity not in known]
-    others = [pixels(shown, load_shape(teacher.folder).patch_size), *initial, *map(_reference, references)]
+    elsewhere = [row for row in map(_reference, references) if row.identity not in known]
+    others = [pixels(shown, load_shape(own.folder).patch_size), *initial, *elsewhere]
     return [*others, *start, *present, *rows]
+
+
+def _given_teacher(students: StudentsHandle) -> list[Network]:
+    """The teacher that distillation named, as it saw the images; nothing where its weights are not there any more."""
+    address = students.teacher
+    if address is None:  # of students that an earlier version made
+        return []
+    try:
+        row = of_address(address, "teacher", image_size=students.teacher_size)
+    except DinomillError as error:
+        log.warning("The teacher %s is no row of the table: %s", address, error.problem)
+        return []
+    if not all(student.taught_by(row.identity) for student in students.students.values()):
+        log.warning("The teacher %s is no row of the table: other weights lie there than those that taught.", address)
+        return []
+    return [row]
 
 
 def _champion(address: str | None) -> list[Network]:
@@ -187,10 +205,10 @@ def of_address(
     )
 
 
-def _one_of_each_family(teacher: ModelHandle, students: StudentsHandle) -> list[ModelHandle]:
-    """The teacher, and the first student of each other family: random networks are drawn of their shapes."""
-    first = {kind_of(load_shape(handle.folder)): handle for handle in [*reversed(students.students.values()), teacher]}
-    return [teacher, *(handle for handle in students.students.values() if handle in first.values())]
+def _one_of_each_family(own: ModelHandle, students: StudentsHandle) -> list[ModelHandle]:
+    """A network, and the first student of each other family: random networks are drawn of their shapes."""
+    first = {kind_of(load_shape(handle.folder)): handle for handle in [*reversed(students.students.values()), own]}
+    return [own, *(one for one in students.students.values() if one in first.values() and one != own)]
 
 
 def _random(handle: ModelHandle, random: RandomConfig, seed: int) -> Network:

@@ -35,7 +35,7 @@ from dinomill.evaluation.results import Results, leaf
 from dinomill.evaluation.sets.classes import ClassifiedSet
 from dinomill.evaluation.split_features import Halves
 from dinomill.evaluation.statistics import Mean
-from dinomill.handles import EvaluationHandle, ModelHandle, StudentsHandle
+from dinomill.handles import EvaluationHandle, StudentsHandle
 from dinomill.scores import ScoreTable
 from dinomill.storage.atomic import atomic_folder, write_parquet, write_text
 from dinomill.storage.hashing import hash_json
@@ -60,7 +60,7 @@ class Material:
 
 def write_results(
     found: Mapping[str, Results],
-    teacher: ModelHandle,
+    teacher_sha256: str | None,
     students: StudentsHandle,
     config: EvaluationConfig,
     material: Material | None = None,
@@ -69,7 +69,7 @@ def write_results(
 
     Args:
         found: By set, the labelled images' as ``labelled``; nothing in a project without labels.
-        teacher: That was measured.
+        teacher_sha256: Weights of the teacher that was measured; None: none was.
         students: That were measured.
         config: Where it goes.
         material: For pictures of the labelled images.
@@ -95,11 +95,11 @@ def write_results(
         table = ScoreTable() if main is None else main.table
         handle = EvaluationHandle(
             folder=config.output,
-            made_of=_made_of(found, teacher, students, config),
+            made_of=_made_of(found, teacher_sha256, students, config),
             **{name: getattr(table, name) for name in ScoreTable.model_fields},
             sets={name: results.table for name, results in others.items()},
             metrics=config.output / METRICS_NAME,
-            teacher_sha256=teacher.weights_sha256,
+            teacher_sha256=teacher_sha256,
             students_sha256={name: student.weights_sha256 for name, student in students.students.items()},
             champion_sha256=None if main is None or (row := main.row("champion")) is None else row.network.identity,
         )
@@ -108,13 +108,13 @@ def write_results(
 
 
 def _made_of(
-    found: Mapping[str, Results], teacher: ModelHandle, students: StudentsHandle, config: EvaluationConfig
+    found: Mapping[str, Results], teacher_sha256: str | None, students: StudentsHandle, config: EvaluationConfig
 ) -> str:
     """What the figures depend on: not how strictly a table is looked at, nor where the results lie."""
     settings = config.model_dump(mode="json", exclude={"gate", "output", "work"})
     weights = {name: student.weights_sha256 for name, student in students.students.items()}
     images = {name: results.data.sha256 for name, results in found.items()}
-    return hash_json([settings, teacher.weights_sha256, weights, images])
+    return hash_json([settings, teacher_sha256, weights, images])
 
 
 def _write_set(folder: Path, results: Results) -> None:

@@ -56,6 +56,7 @@ def open_openvino(
         raise InputError(
             f"openvino is not installed, and {address} needs it.", action="pip install 'dinomill[openvino]'"
         ) from None
+    _require_ir(place)
     core = openvino.Core()
     try:
         network = core.read_model(place)
@@ -87,6 +88,24 @@ def open_openvino(
         image_size=image_size,
     )
     return OpenVinoFeatures(description, core.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}))
+
+
+def _require_ir(place: Path) -> None:
+    """Refuse what is no OpenVINO IR by its first bytes: the runtime would have every reader that it has try it.
+
+    Raises:
+        InputError: With what is there instead.
+    """
+    with place.open("rb") as file:
+        head = file.read(4096)
+    if b"<net" not in head:
+        first = head.decode("utf-8", "replace").strip().splitlines()
+        raise InputError(
+            f"{place} is no OpenVINO model.",
+            found=f"a file that begins with {first[0][:60]!r}" if first else "an empty file",
+            expected="an XML file with the element <net>, and its .bin file beside it",
+            action="copy or export it again",
+        )
 
 
 def _is_weight(node: Any) -> bool:

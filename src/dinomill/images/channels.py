@@ -30,20 +30,21 @@ def may_become(own: int, channels: int) -> bool:
     return own == channels or {own, channels} == {1, 3}
 
 
-def conversion(own: int, channels: int, images: str, network: str) -> str | None:
+def conversion(own: int, channels: int, images: str | None, network: str) -> str | None:
     """What is said where images are converted for a network, as a sentence; None where they are not.
 
     Args:
         own: Channels of the images, 1 or 3.
         channels: Of the network.
-        images: What they are called: "the dataset data/curated".
+        images: What they are called: "the dataset data/curated"; None: there are no others that could be meant.
         network: What it is called: "the teacher efficientnet-lite0".
     """
     if own == channels:
         return None
     how = "their grey is repeated into three channels" if own == 1 else "their luminance is what it sees of them"
     kinds = ("grey", "colour") if own == 1 else ("in colour", "grey")
-    return f"The images of {images} are {kinds[0]}, and {network} takes {kinds[1]}: {how}."
+    which = "The images" if images is None else f"The images of {images}"
+    return f"{which} are {kinds[0]}, and {network} takes {kinds[1]}: {how}."
 
 
 def channels_of(data: bytes | memoryview) -> int | None:

@@ -38,6 +38,20 @@ class Start(Config):
     licence_stated: bool = Field(default=False, description="whether --licence said it")
 
 
+class Given(Config):
+    """A teacher that is given, as far as a plan needs to know it."""
+
+    address: str = Field(description="as it goes into the configuration")
+    family: str = Field(description="for people: efficientnet, dinov2, onnx …")
+    image_size: int = Field(ge=1, description="pixels a side at which it sees images by itself")
+    patch_size: int | None = Field(default=None, description="pixels; null: it is no vision transformer")
+    any_size: bool = Field(description="whether it takes images of other sizes than its own")
+    in_channels: int = Field(ge=1, description="channels that it takes")
+    parameters: int = Field(ge=0, description="numbers; 0: nothing says it")
+    licence: str | None = Field(default=None, description="what its files say of it, or what was stated")
+    licence_stated: bool = Field(default=False, description="whether --licence said it")
+
+
 class Wish(Config):
     """What the user asks for."""
 
@@ -53,6 +67,7 @@ class Wish(Config):
     hours: float = Field(default=1.0, gt=0, description="that the whole run may take")
     size: Size | None = Field(default=None, description="of the model; null: by images, machine and hours")
     start: Start | None = Field(default=None, description="weights to start from")
+    teacher: Given | None = Field(default=None, description="who teaches; null: what is pretrained")
     notes: tuple[str, ...] = Field(default=(), description="what the user should know of the places, in sentences")
 
     @property

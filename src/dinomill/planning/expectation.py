@@ -31,6 +31,12 @@ def expectation(plan: Plan) -> list[str]:
                 f"The student will be weak: it starts from nothing and sees {seen:,} images. The adapted weights "
                 "themselves are what is registered and packaged; the student is measured beside them."
             )
+    elif wish.teacher is not None:
+        seen = plan.steps.distillation * shape.batch
+        found.append(
+            f"{what} teach the student what {wish.teacher.address} sees in them: {seen:,} images will be seen. Expect "
+            "it below its teacher, and above raw pixels; evaluation measures both beside it."
+        )
     elif views < _FEW_VIEWS or plan.pool.distinct < _FEW_IMAGES:
         found.append(
             f"{what} are too little to learn from nothing: the model will see {views:,} images, published ones saw a "

@@ -121,6 +121,8 @@ def predict(wish: Wish, pool: Pool, machine: Machine, shape: Shape, measured: Me
         "distillation": _training(wish, pool, machine, shape, measured, steps, fixed["distillation"], "distillation"),
         "evaluation": _evaluation(wish, machine, measured, steps, fixed["evaluation"]),
     }
+    if wish.teacher is not None:
+        del stages["pretraining"]
     export = measured.export_bytes
     stages |= {
         "registration": _light(fixed["registration"], _PARENT + export, export),
@@ -192,8 +194,9 @@ def _evaluation(wish: Wish, machine: Machine, measured: Measured, steps: Steps, 
     images = steps.bank + steps.queries
     started = 1 if wish.start else 0
     forward = images * ((steps.random_networks + 1 + started) / measured.teacher_rate + 1 / measured.student_rate)
-    decoding = images * measured.scan_seconds / machine.cores * (1 + started)
-    networks = 4 + started
+    # A reference beside them, which is curation's network: docs/evaluation.md.
+    decoding = images * (measured.scan_seconds * (1 + started) + measured.embed_seconds) / machine.cores
+    networks = 5 + started
     probes = _PROBES * steps.bank * networks * measured.import_seconds / _REFERENCE_IMPORT
     return StagePrediction(
         images=images,

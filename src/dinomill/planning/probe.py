@@ -27,7 +27,6 @@ from dinomill.planning.environment import nested
 from dinomill.planning.recipe import Plan
 
 STEPS = 4  # of training that count, after every image of the trial was decoded once and things are set up
-_STAGES = ("curation", "pretraining", "distillation")
 IMAGES = 96  # that are looked at, embedded and trained on
 _PROCESSES = 6  # that a trial starts, one after the other: two jobs are prepared beside the four parts
 _BUSY = 0.7  # share of a processor that a process gets, below which the machine counts as busy
@@ -72,11 +71,13 @@ def probe(plan: Plan, root: Path) -> Measured:
                 room,
             )
             bar.advance(1)
-            first = _train("pretraining", stages, room, seen, plan.machine.cores)
+            trained = {name: _train(name, stages, room, seen, plan.machine.cores) for name in _trained(plan)}
+            second = trained["distillation"]
+            first = trained.get("pretraining", second)  # of a stage that is not run nothing is asked
             bar.advance(1)
-            second = _train("distillation", stages, room, seen, plan.machine.cores)
             bar.advance(1)
-            rates = _ask("networks", {"stages": stages, "room": str(room), "cores": plan.machine.cores}, room)
+            asked = {"stages": stages, "room": str(room), "given": plan.wish.teacher is not None}
+            rates = _ask("networks", {**asked, "cores": plan.machine.cores}, room)
             bar.advance(1)
         return Measured(
             # Without the largest picture tried: not every process has one at the same time, and the pool's is counted.
@@ -114,7 +115,8 @@ def expected_seconds(plan: Plan) -> float:
 def configurations(plan: Plan, room: Path, root: Path) -> dict[str, Any]:
     """The plan's stages laid over conf/base as Kedro does it, with their folders in ``room`` and few steps."""
     merged: dict[str, Any] = {}
-    for stage in _STAGES:
+    trained = _trained(plan)
+    for stage in ("curation", *trained):
         path = root / "conf" / "base" / stage / "parameters.yml"
         base = read_mapping(path).get(stage)
         if not isinstance(base, Mapping):
@@ -124,7 +126,7 @@ def configurations(plan: Plan, room: Path, root: Path) -> dict[str, Any]:
     names = ("scan", "quality", "embeddings", "duplicates", "selection", "curated", "work")
     merged["curation"]["folders"] = {name: str(room / name) for name in names}
     merged["curation"]["execution"] = {"executor": "inline"}
-    for stage in ("pretraining", "distillation"):
+    for stage in trained:
         settings: dict[str, Any] = merged[stage]
         # While the last batches are computed none is made any more: those steps are quicker than a run's.
         steps = warm_steps(plan.shape.batch) + STEPS + ahead(plan.machine.cores)
@@ -135,6 +137,11 @@ def configurations(plan: Plan, room: Path, root: Path) -> dict[str, Any]:
             settings["runtime"]["loader"]["cache_mb"] = 0  # the run will decode at every step: so does its trial
         settings["launcher"] = {"kind": "inline"}
     return merged
+
+
+def _trained(plan: Plan) -> tuple[str, ...]:
+    """The stages that train; of a teacher that is given nothing is pretrained."""
+    return ("distillation",) if plan.wish.teacher else ("pretraining", "distillation")
 
 
 def ahead(cores: int) -> int:

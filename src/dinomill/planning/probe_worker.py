@@ -155,28 +155,34 @@ def distillation_job(request: Request) -> dict[str, Any]:
 
     config = DistillationConfig.parse(request["stages"]["distillation"], where="the plan")
     dataset = DatasetHandle.load(Path(request["room"]) / "curated")
-    return {"job": str(resolved(dataset, _teacher(request, dataset), None, config).save())}
+    own = _teacher(request, dataset) if config.own_teacher else None
+    return {"job": str(resolved(dataset, own, None, config).save())}
 
 
 def networks(request: Request) -> dict[str, Any]:
     """Images a second through the teacher and the student, as evaluation puts them through."""
     import torch
 
+    from dinomill.features import open as open_features
     from dinomill.handles import DatasetHandle
-    from dinomill.models import load
 
     dataset = DatasetHandle.load(Path(request["room"]) / "curated")
-    teacher = _teacher(request, dataset)
     (student,) = sorted((Path(request["room"]) / "work" / "distillation").glob("*/exported-last/small"))
-    batch = torch.randn(32, len(teacher.mean), teacher.image_size, teacher.image_size)
+    settings = request["stages"]["distillation"]
+    if request["given"]:
+        size = settings.get("teacher_size", "auto")
+        teacher = open_features(str(settings["teacher"]), image_size=None if size == "auto" else size)
+    else:
+        teacher = open_features(_teacher(request, dataset).folder)
     rates = {}
-    for name, folder in (("teacher", teacher.folder), ("student", student)):
-        model = load(folder).eval()
+    for name, model in (("teacher", teacher), ("student", open_features(student))):
+        seen = model.description.preprocessing
+        batch = torch.randn(32, seen.channels, seen.image_size, seen.image_size)
         with torch.inference_mode():
-            model.forward_features(batch)
+            model(batch)
             start, spent, done = time.perf_counter(), time.process_time(), 0
             while time.perf_counter() - start < _FORWARD_SECONDS:
-                model.forward_features(batch)
+                model(batch)
                 done += len(batch)
         took, used = time.perf_counter() - start, (time.process_time() - spent) / request["cores"]
         # What it cost the processors, where others took them: it is not there when the run is alone.

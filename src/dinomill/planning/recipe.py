@@ -76,9 +76,11 @@ def plan(wish: Wish, pool: Pool, machine: Machine, measured: Measured | None = N
     measured = measured or guess(pool, machine, shape)
     steps, bound = _steps(wish, pool, machine, shape, measured)
     choices: Choices = {}
-    for part in (recipe_stages.curation, recipe_training.pretraining, recipe_training.distillation):
-        choices |= part(wish, pool, machine, shape, steps, bound)
-    for part in (recipe_stages.evaluation, recipe_stages.registration):
+    parts = [recipe_stages.curation, recipe_training.pretraining, recipe_training.distillation]
+    parts += [recipe_stages.evaluation, recipe_stages.registration]
+    if wish.teacher is not None:
+        parts.remove(recipe_training.pretraining)
+    for part in parts:
         choices |= part(wish, pool, machine, shape, steps, bound)
     choices |= recipe_stages.reporting()
     prediction = predict(wish, pool, machine, shape, measured, steps)
@@ -99,18 +101,17 @@ def _steps(wish: Wish, pool: Pool, machine: Machine, shape: Shape, measured: Mea
     small = small.model_copy(update=looked)
     others = predict(wish, pool, machine, shape, measured, small).seconds
     left = max(budget * _RESERVE - others, 0.0)
-    share = 0.5 if wish.start is not None else 0.65
+    share = 0.0 if wish.teacher is not None else 0.5 if wish.start is not None else 0.65
     epochs = MAX_EPOCHS_STARTED if wish.start is not None else MAX_EPOCHS
     per_epoch = max(pool.distinct / shape.batch, 1.0)
     affordable = int(left * share / measured.pretraining_step)
     bounded = int(epochs * per_epoch)
-    distil = min(int(left * (1 - share) / measured.distillation_step), int(MAX_EPOCHS * per_epoch))
-    steps = small.model_copy(
-        update={
-            "pretraining": max(_LEAST_STEPS, _rounded(min(affordable, bounded))),
-            "distillation": max(_LEAST_STEPS, _rounded(distil)),
-        }
-    )
+    left_for_students, most = int(left * (1 - share) / measured.distillation_step), int(MAX_EPOCHS * per_epoch)
+    update = {"distillation": max(_LEAST_STEPS, _rounded(min(left_for_students, most)))}
+    if wish.teacher is not None:
+        return small.model_copy(update=update), _bound(wish, left_for_students, most, MAX_EPOCHS, others)
+    update["pretraining"] = max(_LEAST_STEPS, _rounded(min(affordable, bounded)))
+    steps = small.model_copy(update=update)
     return steps, _bound(wish, affordable, bounded, epochs, others)
 
 

@@ -126,7 +126,8 @@ def evaluation(wish: Wish, pool: Pool, machine: Machine, shape: Shape, steps: St
             else "one random network: each takes a pass",
         ),
         "evaluation.references": Choice(
-            [], "networks made elsewhere, to compare with: [{network: efficientnet-lite0, image_size: 224}]"
+            [{"network": "efficientnet-lite0", "image_size": shape.embedder_size}],
+            "made elsewhere, to compare with: it has seen the labels of ImageNet, and costs seconds; []: none",
         ),
         **_precision(wish, machine),
         "evaluation.batch_size": Choice(
@@ -136,7 +137,7 @@ def evaluation(wish: Wish, pool: Pool, machine: Machine, shape: Shape, steps: St
 
 
 def _precision(wish: Wish, machine: Machine) -> Choices:
-    if wish.start is None or not machine.bf16:
+    if (wish.start is None and wish.teacher is None) or not machine.bf16:
         return {}
     return {"evaluation.precision": Choice("auto", "bfloat16, which this machine multiplies: scores move by rounding")}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dinomill.models.config import VisionTransformerConfig
-from dinomill.planning.choices import Choice, Choices, Wish, in_words
+from dinomill.planning.choices import Choice, Choices, Given, Wish, in_words
 from dinomill.planning.machine import Machine
 from dinomill.planning.pool import Pool
 from dinomill.planning.prediction import Steps
@@ -50,7 +50,6 @@ def pretraining(wish: Wish, pool: Pool, machine: Machine, shape: Shape, steps: S
 
 def distillation(wish: Wish, pool: Pool, machine: Machine, shape: Shape, steps: Steps, bound: str) -> Choices:
     """The student."""
-    del bound
     count = steps.distillation
     epochs = count * shape.batch / max(pool.distinct, 1)
     student = shape.student
@@ -84,9 +83,40 @@ def distillation(wish: Wish, pool: Pool, machine: Machine, shape: Shape, steps: 
         "optimizer.patch_embed_multiplier": (1.0, "as above"),
     }
     choices = {key: Choice(*pair) for key, pair in values.items()}
+    if wish.teacher is not None:
+        own = _given(wish.teacher, shape, count, f"{epochs:.1f} epochs of {pool.distinct:,} images: {bound}")
+        said = {key: Choice(one.value, _ALONE.get(key, one.reason)) for key, one in choices.items()}
+        choices = {**own, **{key: one for key, one in said.items() if key != "steps"}}
+        choices["batch_size"] = Choice(shape.batch, _batch_reason(pool, machine, shape))
+        choices["crops.global_size"] = Choice(shape.image_size, _size_reason(pool, shape))
     choices |= _drawn("students.small", shape, count)
     choices |= _runtime(wish, pool, machine, shape, steps, count) | _compile(machine, wish)
     return {f"distillation.{key}": choice for key, choice in choices.items()}
+
+
+# What is said otherwise where nothing is pretrained.
+_ALONE = {
+    "crops.global_scale": "mild: the teacher says what is to be seen",
+    "crops.local_size": "pixels; half of a large crop, or a little less",
+    "schedule.teacher_temperature": "as at the start",
+    "students.small.image_size": "the crops' side",
+    "students.small.patch_size": "pixels; it need not be the teacher's",
+    "students.small.embed_dim": "numbers a token: the size that can be trained in these hours",
+}
+
+
+def _given(teacher: Given, shape: Shape, count: int, why: str) -> Choices:
+    """Who teaches, and at which size it sees the images."""
+    number = f", {teacher.parameters / 1e6:.1f} M parameters" if teacher.parameters else ""
+    choices: Choices = {"teacher": Choice(teacher.address, f"{teacher.family}{number}; nothing is pretrained")}
+    if teacher.licence_stated:
+        choices["licence"] = Choice(teacher.licence, "of the teacher, as stated")
+    patch = teacher.patch_size or 32
+    side = max(min(shape.embedder_size, teacher.image_size) // patch, 1) * patch
+    if teacher.any_size and side != teacher.image_size:
+        reason = f"pixels at which the teacher sees the images, which show no more; by itself {teacher.image_size}"
+        choices["teacher_size"] = Choice(side, reason)
+    return choices | {"steps": Choice(count, why)}
 
 
 def prototypes(images: int) -> int:

@@ -80,7 +80,8 @@ def decide(wish: Wish, pool: Pool, machine: Machine) -> Shape:
             {**common, "embed_dim": start.embed_dim, "depth": start.depth, "num_heads": heads},
             where=start.address,
         )
-    student = _student(teacher, common, small=start is not None and not machine.gpus)
+    # Of a teacher that is given the student has the hours to itself, and the size of what would be pretrained in them.
+    student = teacher if wish.teacher else _student(teacher, common, small=start is not None and not machine.gpus)
     processes = max(len(machine.gpus), 1)
     batch = _batch(pool, machine, teacher, image_size, processes, started=start is not None)
     return Shape(

@@ -114,7 +114,8 @@ def _helped(model: ModelHandle, evaluation: EvaluationHandle) -> str:
     sentences = [evaluation.helped()]
     if any(score.model == model.name and score.kind == "student" for score in evaluation.scores):
         sentences.append(evaluation.helped(model.name))
-    sentences.append(evaluation.behind_pixels())
+    own = _own(model, evaluation)
+    sentences.append(evaluation.behind_pixels() if own is None else evaluation.behind_pixels(own.kind))
     return " ".join(sentence for sentence in sentences if sentence)
 
 

@@ -19,7 +19,7 @@ _NO_NAME = re.compile(r"[^\w.-]+")
 
 
 def all_cards(
-    teacher: ModelHandle,
+    teacher: ModelHandle | None,
     students: StudentsHandle,
     curated: DatasetHandle,
     evaluation: EvaluationHandle,
@@ -27,12 +27,14 @@ def all_cards(
     """The teacher's card and each student's, by names that files can have.
 
     Args:
-        teacher: The pretrained network.
+        teacher: The pretrained network; None where the students had another teacher.
         students: The distilled ones.
         curated: What they were trained on.
         evaluation: The tables of scores.
     """
-    models = {"teacher": teacher} | {f"student-{name}": one for name, one in students.students.items()}
+    models = ({} if teacher is None else {"teacher": teacher}) | {
+        f"student-{name}": one for name, one in students.students.items()
+    }
     return {
         _NO_NAME.sub("_", name): f"# {safe(one.name)}\n\n{markdown(model_card(one, curated, evaluation))}"
         for name, one in models.items()
@@ -49,7 +51,7 @@ class Texts:
 
 def texts_of(
     model: ModelHandle,
-    teacher: ModelHandle,
+    teacher: ModelHandle | None,
     students: StudentsHandle,
     curated: DatasetHandle,
     evaluation: EvaluationHandle,

@@ -15,7 +15,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dinomill.handles import EvaluationHandle, ModelHandle
+from dinomill.errors import ConfigError
+from dinomill.handles import EvaluationHandle, ModelHandle, StudentsHandle
 from dinomill.registration.config import RegistrationConfig
 from dinomill.registration.gate import Check
 from dinomill.scores import ScoreTable
@@ -23,6 +24,24 @@ from dinomill.storage.hashing import hash_json
 
 _DECIDED_ON = "decided_on"
 _CHECKS = "checks"
+
+
+def chosen(teacher: ModelHandle | None, students: StudentsHandle, config: RegistrationConfig) -> ModelHandle:
+    """The network to register.
+
+    Raises:
+        ConfigError: When it is to be pretraining's, which is no part of this run.
+    """
+    if config.network == "student":
+        return students.students[students.champion]
+    if teacher is None:
+        raise ConfigError(
+            "There is no teacher of this project's own to register.",
+            found=f"registration.network: teacher, and the students were taught by {students.teacher or 'another one'}",
+            expected="a network that pretraining made and that was measured",
+            action="set registration.network to student, or distillation.teacher to null",
+        )
+    return teacher
 
 
 def made_of(model: ModelHandle, evaluation: EvaluationHandle, config: RegistrationConfig) -> str:

@@ -115,7 +115,8 @@ def judge(
             behind = _other_teacher(model)
         checks.append(behind)
     if gate.max_drop_from_start is not None:
-        checks.append(_against_start(asked, gate.max_drop_from_start))
+        other = score.kind == "student" and model is not None and not evaluation.measured_teacher_of(model)
+        checks.append(_other_start(model) if other and model else _against_start(asked, gate.max_drop_from_start))
     if gate.max_drop_from_champion is not None:
         paired = champion is not None and champion.weights == evaluation.champion_sha256
         checks.append(_against_champion(asked, champion, gate.max_drop_from_champion, paired=paired))
@@ -194,6 +195,12 @@ def _other_teacher(model: ModelHandle) -> Check:
     origin = f", {model.origin}," if model.origin else ""
     said = f"the teacher of {model.name}{origin} was not measured: the evaluation's teacher is another network"
     return Check(True, said, "not compared")
+
+
+def _other_start(model: ModelHandle) -> Check:
+    """A student that another network taught has nothing of the weights that pretraining started from."""
+    origin = f", {model.origin}," if model.origin else ""
+    return Check(True, f"{model.name}{origin} does not come from the weights that were started from", "not compared")
 
 
 def _against_start(asked: _Asked, allowed: float) -> Check:

@@ -35,7 +35,7 @@ from dinomill.registration.aliases import move, one_at_a_time
 from dinomill.registration.card import model_summary, version_card
 from dinomill.registration.cards import Texts, texts_of
 from dinomill.registration.config import CHAMPION, RegistrationConfig
-from dinomill.registration.decision import decided, decision_tags, made_of
+from dinomill.registration.decision import chosen, decided, decision_tags, made_of
 from dinomill.registration.energy import spent
 from dinomill.registration.example import example_table
 from dinomill.registration.gate import Champion, Check, gated, judge, labelled_tag
@@ -58,7 +58,7 @@ _REPRO = "`dvc repro {0}`, in an environment `dvc repro conf/NAME/dvc.yaml:{0}`"
 
 
 def register_model(
-    teacher: ModelHandle,
+    teacher: ModelHandle | None,
     students: StudentsHandle,
     evaluation: EvaluationHandle,
     curated: DatasetHandle,
@@ -74,7 +74,7 @@ def register_model(
         InputError: When the export is not what its handle says.
         MachineError: When the MLflow store cannot be reached.
     """
-    model = teacher if config.network == "teacher" else students.students[students.champion]
+    model = chosen(teacher, students, config)
     check_export(model)
     warn_if_unknown(of_handle(model).licence, model.name, "distillation.licence or pretraining.licence")
     score = _score_of(model, config, evaluation)

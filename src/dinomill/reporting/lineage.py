@@ -74,6 +74,7 @@ class Left(NamedTuple):
         teacher = self.pretraining.weights_sha256 if self.pretraining else None
         students = self.distillation.students if self.distillation else {}
         weights = {name: student.weights_sha256 for name, student in students.items()}
+        given = self.distillation is not None and self.distillation.given_teacher
         made: dict[str, dict[str, bool]] = {}
         if one := self.pretraining:
             made["pretraining"] = {"curation": data in (None, one.dataset_sha256)}
@@ -81,12 +82,18 @@ class Left(NamedTuple):
             made["distillation"] = {
                 "curation": all(data in (None, one.dataset_sha256) for one in students.values()),
             }
-            if not self.distillation.given_teacher:
+            if not given:
                 same = all(teacher in (None, one.teacher_sha256) for one in students.values())
                 made["distillation"]["pretraining"] = same
         if measured := self.evaluation:
             made["evaluation"] = {
-                "pretraining": None in (teacher, measured.teacher_sha256) or teacher == measured.teacher_sha256,
+                **(
+                    {}
+                    if given
+                    else {
+                        "pretraining": None in (teacher, measured.teacher_sha256) or teacher == measured.teacher_sha256
+                    }
+                ),
                 "distillation": not weights or measured.students_sha256 in ({}, weights),
             }
         if registered := self.registration:

@@ -34,10 +34,10 @@ from dinomill.reporting.curation import view_curation
 from dinomill.reporting.features import view_neighbours, view_patches
 from dinomill.reporting.growth import view_curated, view_labels
 from dinomill.reporting.lineage import Left
-from dinomill.reporting.names import readable
+from dinomill.reporting.names import display_name, readable
 from dinomill.reporting.pictures import LabelledPictures
 from dinomill.reporting.planted import score_planted
-from dinomill.reporting.scores import view_scores, view_sets
+from dinomill.reporting.scores import Headline, ScoresView, headline, view_scores, view_sets
 from dinomill.reporting.training import view_training
 from dinomill.storage.atomic import write_text
 from dinomill.storage.hashing import hash_file, hash_json
@@ -50,7 +50,7 @@ class RunHandles:
     """The handles of a whole run. ``labelled`` is the folder of labelled images, where there is one."""
 
     curated: DatasetHandle
-    teacher: ModelHandle
+    teacher: ModelHandle | None  # None where the students had another teacher
     students: StudentsHandle
     evaluation: EvaluationHandle
     registration: RegistrationHandle
@@ -65,19 +65,28 @@ class RunHandles:
     def made_of(self, config: ReportingConfig) -> str:
         """What a page of them depends on."""
         handles = (self.curated, self.teacher, self.students, self.evaluation, self.registration, self.package)
-        return hash_json([config.model_dump(mode="json", exclude={"output"}), [one.made_of for one in handles]])
+        made = [one.made_of for one in handles if one is not None]
+        return hash_json([config.model_dump(mode="json", exclude={"output"}), made])
 
     def without_attention(self) -> tuple[str, ...]:
         """Models whose networks have no class token, by their labels as people read them."""
         champion = self.students.students.get(self.students.champion)
-        shown = {"teacher": self.teacher} | ({self.label_of_champion(): champion} if champion else {})
+        shown = ({} if self.teacher is None else {"teacher": self.teacher}) | (
+            {self.label_of_champion(): champion} if champion else {}
+        )
         return tuple(readable(label) for label, model in shown.items() if not has_attention(model))
 
     def other_teachers(self) -> tuple[str, ...]:
         """What students were distilled from that pretraining did not make, in words; empty where it taught them all."""
         students = self.students.students.values()
-        others = [one for one in students if not one.taught_by(self.teacher.weights_sha256)]
+        own = None if self.teacher is None else self.teacher.weights_sha256
+        others = [one for one in students if self.teacher is None or not one.taught_by(own)]
         return tuple(dict.fromkeys(one.origin or "distilled from another network" for one in others))
+
+    def registered_kind(self) -> str:
+        """Whether the registered network is pretraining's or a student: its kind in the tables."""
+        own = self.teacher is not None and self.teacher.weights_sha256 == self.registration.weights_sha256
+        return "teacher" if own else "student"
 
     def label_of_champion(self) -> str:
         """The champion's name in evaluation's files."""
@@ -105,6 +114,7 @@ def render_page(run: RunHandles, config: ReportingConfig) -> str:
     """The page's HTML."""
     planted = score_planted(run.curated, config.planted)
     champion = run.students.students.get(run.students.champion)
+    scores = view_scores(run.evaluation, run.registered_kind())
     return (
         _environment()
         .get_template("report.html")
@@ -116,14 +126,16 @@ def render_page(run: RunHandles, config: ReportingConfig) -> str:
             planted=planted,
             labels=config.labels if planted else None,  # of other images it would not be true
             trainings=[
-                view_training(run.teacher, "teacher"),
+                *([] if run.teacher is None else [view_training(run.teacher, "teacher")]),
                 *(view_training(student, "student") for student in run.students.students.values()),
             ],
-            scores=view_scores(run.evaluation),
+            scores=scores,
+            headline=_headline(run, scores),
             by_labels=view_labels(run.evaluation),
             by_curated=view_curated(config.curated_shares, run.evaluation.measures, run.curated.manifest_sha256),
             sets=view_sets(run.evaluation),
             teacher=run.teacher,
+            teacher_parameters=_parameters_of_teacher(run),
             champion=champion,
             other_teachers=run.other_teachers(),
             registration=run.registration,
@@ -137,9 +149,26 @@ def render_page(run: RunHandles, config: ReportingConfig) -> str:
     )
 
 
+def _headline(run: RunHandles, scores: ScoresView | None) -> Headline | None:
+    """The registered network, first of all."""
+    kind, champion = run.registered_kind(), run.students.students.get(run.students.champion)
+    taught = champion is not None and run.evaluation.measured_teacher_of(champion)
+    rows = [row for row in run.evaluation.scores if row.kind == kind]
+    own = [row for row in rows if kind == "teacher" or (champion is not None and row.model == champion.name)]
+    return headline(scores, kind, display_name(own[0]), taught=taught) if own else None
+
+
+def _parameters_of_teacher(run: RunHandles) -> int | None:
+    """Of the network that taught; None where that was not measured."""
+    if run.teacher is not None:
+        return None if run.other_teachers() else run.teacher.parameters
+    measured = run.evaluation.score("teacher")
+    return measured.parameters if measured else None
+
+
 def _pictures(run: RunHandles, config: ReportingConfig) -> dict[str, Any]:
     """What shows labelled images; without them, the confusions alone."""
-    models = [*(["start"] if run.teacher.start else []), "teacher", run.label_of_champion()]
+    models = [*(["start"] if run.teacher and run.teacher.start else []), "teacher", run.label_of_champion()]
     best = run.evaluation.score("student")
     compared = ["teacher", *([f"student-{best.model}"] if best else [])]
     confusions = view_confusions(run.evaluation, compared, config.confused_pairs)
@@ -155,7 +184,8 @@ def _pictures(run: RunHandles, config: ReportingConfig) -> dict[str, Any]:
 
 def _cards(run: RunHandles) -> list[tuple[str, ModelCard]]:
     """The card of every network, with what people call it."""
-    models = [("teacher", run.teacher), *((f"student {name}", one) for name, one in run.students.students.items())]
+    own = [] if run.teacher is None else [("teacher", run.teacher)]
+    models = [*own, *((f"student {name}", one) for name, one in run.students.students.items())]
     return [(name, model_card(one, run.curated, run.evaluation)) for name, one in models]
 
 

@@ -52,9 +52,41 @@ class ScoresView:
     overlays: tuple[Overlay, ...] = ()  # queries with what is predicted of every pixel
 
 
-def view_scores(evaluation: EvaluationHandle) -> ScoresView | None:
-    """The table of the labelled images; None when nothing was measured because there are no labels."""
-    return _view(None, evaluation) if evaluation.scores else None
+@dataclass(frozen=True)
+class Headline:
+    """The registered network's row, and what it is read beside."""
+
+    name: str  # in a sentence
+    kind: str  # for people: teacher, student small
+    row: ScoreRow
+    beside: tuple[tuple[str, ScoreRow], ...]
+
+
+def view_scores(evaluation: EvaluationHandle, registered: str = "teacher") -> ScoresView | None:
+    """The table of the labelled images; None when nothing was measured because there are no labels.
+
+    Args:
+        evaluation: The tables.
+        registered: Kind of the row that was registered: ``teacher`` or ``student``.
+    """
+    return _view(None, evaluation, registered) if evaluation.scores else None
+
+
+def headline(view: ScoresView | None, kind: str, name: str, *, taught: bool) -> Headline | None:
+    """What the page begins with: the registered network; None where it was not measured.
+
+    Args:
+        view: The table of the labelled images.
+        kind: Of the registered network's row.
+        name: Of its row, as people read it.
+        taught: Whether the row of the teacher is the network that taught it.
+    """
+    found = [] if view is None else [row for row in view.rows if row.kind == kind and row.name == name]
+    if view is None or not found:
+        return None
+    beside = {"random": "random weights"} | ({"teacher": "its teacher"} if taught and kind == "student" else {})
+    shown = [(said, row) for row_kind, said in reversed(beside.items()) for row in view.rows if row.kind == row_kind]
+    return Headline(f"the {name}, which is registered,", name, found[0], tuple(shown))
 
 
 def view_sets(evaluation: EvaluationHandle) -> tuple[ScoresView, ...]:
@@ -66,7 +98,7 @@ def view_sets(evaluation: EvaluationHandle) -> tuple[ScoresView, ...]:
     )
 
 
-def _view(name: str | None, table: ScoreTable) -> ScoresView:
+def _view(name: str | None, table: ScoreTable, registered: str = "teacher") -> ScoresView:
     rows = tuple(score_row(score, table.measures) for score in table.scores)
     drawn = [(index, measure) for index, measure in enumerate(table.measures) if measure.percent][:_TONES]
     marks = [(row.name, [_mark(row.figures[index], tone) for tone, (index, _) in enumerate(drawn, 1)]) for row in rows]
@@ -82,7 +114,7 @@ def _view(name: str | None, table: ScoreTable) -> ScoresView:
         table.query_images,
         table.classes,
         table.helped(),
-        table.behind_pixels(),
+        table.behind_pixels(registered),
         view_tradeoffs(table),
     )
 

@@ -21,7 +21,7 @@ from dinomill.handles import (
 )
 from dinomill.images.manifest import Fate
 from dinomill.licences import licence_in_words
-from dinomill.printing import open_console
+from dinomill.printing import folded, open_console, show
 from dinomill.reporting.curation import FATE_NAMES, FateCount, count_fates
 from dinomill.reporting.lineage import Left
 from dinomill.reporting.names import display_name
@@ -30,6 +30,7 @@ from dinomill.scores import ScoreTable
 _REASONS = 4
 _BAR = 24
 _RULE = 100  # columns at most
+_INDENT = 16  # before a sentence
 
 
 def render(
@@ -53,12 +54,15 @@ def render(
     left = Left.in_folders(folders)
     earlier = left.earlier()
     parts: list[Group | Padding] = []
+    width = min(console.width, _RULE) - _INDENT
     if curated := left.curation:
-        told = Text("\n".join(("", *curated.seeds.values())) if curated.seeds else "")
+        said = [folded(sentence, width) for sentence in curated.seeds.values()]
+        told = Text("\n".join(("", *said)) if said else "")
         parts.append(_section("Images", Group(_curation(curated), told)))
     if left.evaluation and left.evaluation.scores:
-        parts.append(_section("Accuracy of frozen features", _scores(left.evaluation), earlier.get("evaluation")))
-    facts = _facts(left.registration, left.packaging, store, env)
+        kind = _registered_kind(left)
+        parts.append(_section("Accuracy of frozen features", _scores(left.evaluation, kind), earlier.get("evaluation")))
+    facts = _facts(left.registration, left.packaging, store, env, max(width, 20))
     if facts.row_count:
         of = "registration" if left.registration else "packaging"
         parts.append(_section("Model", facts, earlier.get(of) or earlier.get("packaging")))
@@ -66,7 +70,14 @@ def render(
         console.print(f"No stage has run yet. `make run{f' ENV={env}' if env else ''}` runs all of them.")
         return
     parts.append(_section("Where to look next", _next_steps(left, earlier, env, remote=remote)))
-    console.print(Group(*parts))
+    show(console, Group(*parts))
+
+
+def _registered_kind(left: Left) -> str:
+    """Kind of the row of the network that is registered; before that, of the one that pretraining made."""
+    if left.registration is None or left.pretraining is None:
+        return "student" if left.distillation and left.distillation.given_teacher else "teacher"
+    return "teacher" if left.registration.weights_sha256 == left.pretraining.weights_sha256 else "student"
 
 
 def _section(title: str, content: Table | Group, earlier: str | None = None) -> Padding:
@@ -108,26 +119,28 @@ def _reasons(fate: FateCount) -> Text:
     return Text(", ".join(shown), "dim")
 
 
-def _scores(evaluation: EvaluationHandle) -> Group:
+def _scores(evaluation: EvaluationHandle, kind: str) -> Group:
+    """The tables, and what the registered network, of this kind, has over random weights."""
     parts: list[RenderableType] = []
     for name, table in evaluation.tables().items():
         parts += [] if name is None else [Text(f"on {name}", "dim")]
         parts.append(_score_table(table))
-    teacher, random = evaluation.score("teacher"), evaluation.score("random")
+    own, random = evaluation.score(kind), evaluation.score("random")
     lines = Text()
     if helped := evaluation.helped():
         lines.append(helped + "\n", "bold")
-    if behind := evaluation.behind_pixels():
+    if behind := evaluation.behind_pixels(kind):
         lines.append(behind + "\n", "bold yellow")
     # Of what was timed or counted there is no difference that these images decide.
-    judged = evaluation.gains.get("teacher_over_random")
+    name = own.model if own and kind == "student" else kind
+    judged = evaluation.gains.get(f"{name}_over_random")
     measures = [one for one in evaluation.measures if judged is None or one.name in judged]
-    if teacher and random and measures:
+    if own and random and measures:
         gains = [
-            f"{one.signed(teacher.value(one.name) - random.value(one.name))} {one.step} {one.title}" for one in measures
+            f"{one.signed(own.value(one.name) - random.value(one.name))} {one.step} {one.title}" for one in measures
         ]
         lines += Text.assemble(
-            "teacher minus random weights: ",
+            f"{display_name(own)} minus random weights: ",
             (gains[0], "bold"),
             "".join(f", {gain}" for gain in gains[1:]),
             (f"   on {evaluation.query_images:,} images never trained on", "dim"),
@@ -156,7 +169,11 @@ def _score_table(evaluation: ScoreTable) -> Table:
 
 
 def _facts(
-    registration: RegistrationHandle | None, package: PackageHandle | None, store: str | None, env: str | None
+    registration: RegistrationHandle | None,
+    package: PackageHandle | None,
+    store: str | None,
+    env: str | None,
+    width: int,
 ) -> Table:
     table = _table(("", "left"), ("", "left"))
     if registration:
@@ -173,9 +190,9 @@ def _facts(
         gate = Text("passed", "green") if registration.passed_gate else Text("not passed", "red")
         table.add_row("gate", gate)
         for sentence in registration.gate:
-            table.add_row("", Text(sentence, "dim"))
+            table.add_row("", Text(folded(sentence, width), "dim"))
         if means := registration.not_passed():
-            table.add_row("", means)
+            table.add_row("", folded(means, width))
     if package:
         smoke = package.smoke
         table.add_row(

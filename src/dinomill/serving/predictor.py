@@ -219,9 +219,7 @@ class Predictor:
         if not self.said_conversion:
             self.said_conversion = True
             own = channels_of(image) if isinstance(image, bytes | memoryview) else None
-            said = conversion(
-                own or self.preprocessing.channels, self.preprocessing.channels, "this call", "the network"
-            )
+            said = conversion(own or self.preprocessing.channels, self.preprocessing.channels, None, "the network")
             if said:
                 log.info(said)
         return image

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import tempfile
 from pathlib import Path
 
-from dinomill.errors import StorageError
+from dinomill.errors import InputError, StorageError
 
 
 def require_writable(output: Path) -> None:
-    """Make the folder of a file that will be written, and write there.
+    """Refuse a place that cannot be written to, before minutes are spent on what goes into it.
+
+    A folder that is not there is not made: more often than not it is a slip of the pen.
 
     Raises:
-        StorageError: When that cannot be, or the file is a folder.
+        InputError: When there is no such folder.
+        StorageError: When it cannot be written to, or the file is a folder.
     """
+    # What lies in the way of it is said by the system below.
+    missing = next(
+        (one for one in (output.absolute().parent, *output.absolute().parents) if os.path.lexists(one)), None
+    )
+    if missing is not None and missing.is_dir() and missing != output.absolute().parent:
+        raise InputError(
+            f"There is no folder {printable(output.parent)} for {printable(output.name)}.",
+            expected="a folder that is there",
+            action=f"make it (mkdir -p {shlex.quote(printable(output.parent))}), or name another place",
+        )
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=output.parent):
             pass
         refused = "is a folder" if output.is_dir() else None

@@ -27,6 +27,7 @@ class Reporter:
         bar: The terminal.
         clock: Where the time went.
         again: The step from which on the steps are made again with other images: their rows replace what the run has.
+        whose: Which of several students the monitor looks at, before what it says.
     """
 
     batch_size: int
@@ -37,6 +38,7 @@ class Reporter:
     bar: ProgressBar
     clock: Clock
     again: int | None = None
+    whose: str = ""
 
     def __post_init__(self) -> None:
         self._last = self.done
@@ -72,7 +74,7 @@ class Reporter:
         """A row on a look of the monitor, with the verdict in words; its picture goes to MLflow."""
         step = reading.step
         self._write(step, reading.row(), {"verdict": verdict.state.value, "reason": verdict.reason})
-        self.bar.say(f"step {step:,}: {verdict}")
+        self.bar.say(f"step {step:,}: {self.whose}{verdict}")
         self.run.set_tags({"health": f"step {step:,}: {verdict}"})
         if picture is not None and self.run.writes:
             self.run.log_artifacts(picture, "looks")

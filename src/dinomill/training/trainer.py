@@ -115,7 +115,9 @@ def _train(
     guard = Guard(job, world, engine, recorder)
     clock = Clock()
     bar = ProgressBar(job.stage, steps=recipe.steps, done=done, enabled=world.is_main)
-    reporter = Reporter(recipe.batch_size, done, world, history, run, bar, clock, again=detours.begins)
+    reporter = Reporter(
+        recipe.batch_size, done, world, history, run, bar, clock, again=detours.begins, whose=whose(job)
+    )
     vote = Vote(world)
 
     lost = {int(row): reason for row, reason in kept.get("unreadable", {}).items()}
@@ -191,6 +193,11 @@ def build_monitor(job: TrainingJob, dataset: DatasetHandle, engine: Engine, worl
         distils=job.teacher is not None,
         past=history.rows,
     )
+
+
+def whose(job: TrainingJob) -> str:
+    """Which of several students the monitor looks at: the first; nothing where there is one."""
+    return f"{next(iter(job.models))}, " if len(job.models) > 1 else ""
 
 
 def look(monitor: Monitor, step: int, *, last: bool = False) -> tuple[Reading, Verdict, Path | None]:

@@ -25,6 +25,10 @@ CASES = [
         {"evaluation": {"references": [{"network": "data/07_model_output/evaluation/mine.pth"}]}},
         "evaluation.references.0.network",
     ),
+    (
+        {"evaluation": {"sets": {"mine": {"labelled": "data/07_model_output/evaluation/mine"}}}},
+        "evaluation.sets.mine.labelled",
+    ),
 ]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from dinomill.planning.checks.problems import Problem
 from dinomill.planning.checks.request import Request
+from dinomill.stages import given_teacher
 
 
 def check_measures(request: Request) -> Iterator[Problem]:
@@ -61,7 +62,15 @@ def _gate(request: Request) -> Iterator[Problem]:
             expected="less than 100; the default is 5",
             action="lower it",
         )
-    teacher = request.pretraining if request.runs("pretraining") else None
+    given = given_teacher(request.parameters)
+    if config.network == "teacher" and given is not None:
+        yield Problem(
+            "registration.network",
+            "The teacher is to be registered, and it is none that this project makes.",
+            found=f"registration.network: teacher, distillation.teacher: {given}",
+            action="set registration.network to student, or distillation.teacher to null",
+        )
+    teacher = request.pretraining if request.runs("pretraining") and given is None else None
     if gate.max_drop_from_start is not None and teacher and teacher.initial is None:
         yield Problem(
             "registration.gate.max_drop_from_start",

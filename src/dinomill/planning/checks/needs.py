@@ -55,7 +55,7 @@ def _results(request: Request) -> Iterator[Problem]:
     missing: dict[str, list[str]] = {}
     for stage in request.stages:
         for name, writer in _READS.get(stage, {}).items():
-            if name == "teacher" and stage == "distillation" and _other_teacher(request):
+            if name == "teacher" and _other_teacher(request):
                 continue
             folder = request.folders.get(name)
             if writer not in request.stages and folder and not (folder / HANDLE_NAME).is_file():

@@ -28,12 +28,12 @@ def overwritten_by(request: Request, stages: tuple[str, ...]) -> Iterator[Proble
 
 
 def _named(stage: str, parameters: Any) -> Iterator[tuple[str, str]]:
-    """The networks that a stage reads, with their keys; what is no text is said by `settings`."""
+    """The networks and labelled sets that a stage reads, with their keys; what is no text is said by `settings`."""
     found = {
         "curation": {"embedding.embedder.network": _find(parameters, "embedding", "embedder", "network")},
         "pretraining": {"initial": _find(parameters, "initial")},
         "distillation": {"teacher": _find(parameters, "teacher")},
-        "evaluation": _references(parameters),
+        "evaluation": _references(parameters) | _sets(parameters),
     }.get(stage, {})
     for key, address in found.items():
         if isinstance(address, str) and address:
@@ -45,6 +45,12 @@ def _references(parameters: Any) -> dict[str, Any]:
     if not isinstance(listed, list | tuple):
         return {}
     return {f"references.{index}.network": _find(one, "network") for index, one in enumerate(listed)}
+
+
+def _sets(parameters: Any) -> dict[str, Any]:
+    """The labelled images of further sets, which evaluation reads where it might write."""
+    named = _find(parameters, "sets")
+    return {f"sets.{name}.labelled": _find(one, "labelled") for name, one in named.items()} if named else {}
 
 
 def _find(values: Any, *keys: str) -> Any:
