@@ -7,8 +7,8 @@ import http.client
 import json
 import random
 import re
-import secrets
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -101,7 +101,7 @@ class Link:
             InputError: When the request is refused.
             MachineError: When the server does not answer it, however often it is asked.
         """
-        number = secrets.token_hex(12)  # one for all tries: the server's log shows them together
+        number = str(uuid.uuid4())  # one for all tries: the server's log shows them together
         problem = ""
         for tried in range(retries.most + 1):
             asked, used = None, token.value
