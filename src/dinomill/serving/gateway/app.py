@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 _POSTED = ["POST", "PUT"]  # `curl -T` puts
+_LONGEST = 1000  # of a header that is passed on
 _CLOSED = 499  # as nginx writes it down: nobody was there to take the answer
 _RETRY = {503: "1", 504: "1"}
 
@@ -167,6 +168,7 @@ class Gateway:
             "version": upstream.version,
             "archive_sha256": upstream.archive_sha256,
             "limits": dict(upstream.limits()),
+            "offers": list(upstream.offers),
         }
         return JSONResponse({"object": "list", "data": [row]})
 
@@ -187,7 +189,8 @@ class Gateway:
             body = await self._body(request, upstream, account)
             kind = "application/json" if body.lstrip()[:1] == b"{" else "application/octet-stream"
             request.state.images = body.count(b'"b64"') if kind == "application/json" else 1
-            return _answer(request, await self._ask(request, body, kind))
+            accept, want = (_short(request.headers.get(name, "")) for name in ("accept", "x-want"))
+            return _answer(request, await self._ask(request, body, kind, accept, want))
 
     async def _embeddings(self, request: Request) -> Response:
         upstream = self._served(request)
@@ -201,10 +204,11 @@ class Gateway:
             except InputError as error:
                 raise Refused(400, str(error)) from None
             request.state.images = len(asked.images)
-            reply = await self._ask(request, embeddings.instances(asked), "application/json")
+            accept = embeddings.BINARY if "binary" in upstream.offers else "application/json"
+            reply = await self._ask(request, embeddings.instances(asked), "application/json", accept)
             if reply.status != 200:
                 raise Refused(reply.status, _message(reply))
-            return _answer(request, Reply(200, embeddings.render_embeddings(reply.body, asked, upstream.model)))
+            return _answer(request, Reply(200, embeddings.render_embeddings(reply, asked, upstream.model)))
 
     def _served(self, request: Request) -> Upstream:
         member = self._fleet.current
@@ -234,9 +238,9 @@ class Gateway:
         request.state.bytes = len(body)
         return body
 
-    async def _ask(self, request: Request, body: bytes, kind: str) -> Reply:
-        accept = request.headers.get("accept", "*/*")
-        reply, request.state.served = await self._fleet.ask(Question(body, kind, accept, request.state.id))
+    async def _ask(self, request: Request, body: bytes, kind: str, accept: str = "", want: str = "") -> Reply:
+        question = Question(body, kind, accept or "application/json", request.state.id, want)
+        reply, request.state.served = await self._fleet.ask(question)
         return reply
 
 
@@ -286,6 +290,11 @@ async def _read_off(request: Request, refused: Refused) -> Refused:
         return await refuse_unread(request, refused)
     except ClientDisconnect:
         return refused
+
+
+def _short(header: str) -> str:
+    """A header that is passed on, unless it is none that could mean anything there."""
+    return header if len(header) <= _LONGEST and header.isascii() and header.isprintable() else ""
 
 
 def _bearer(request: Request) -> str:

@@ -13,7 +13,10 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from dinomill.errors import InputError
+from dinomill.serving.gateway.upstream import Reply
 
+_BYTES = "application/octet-stream"
+BINARY = f"{_BYTES}; dtype=float32"  # what is asked of a server that can answer so
 Encoding = Literal["float", "base64"]
 # Each input brings one comma of its own and one of a data: URL; a body with many more is made to cost time.
 _COMMAS = 64
@@ -49,9 +52,9 @@ def read_embeddings(body: bytes, model: str, embed_dim: int, most: int) -> Asked
         raise InputError("There is no such model here.", found=str(said["model"])[:100], expected=model)
     if said.get("dimensions") not in (None, embed_dim):
         raise InputError("Embeddings cannot be shortened.", expected=f"{embed_dim} dimensions")
-    encoding = said.get("encoding_format") or "float"
-    if encoding not in ("float", "base64"):
+    if said.get("encoding_format") not in (None, "float", "base64"):
         raise InputError("encoding_format is not one of those that there are.", expected="float or base64")
+    encoding: Encoding = "base64" if said.get("encoding_format") == "base64" else "float"
     given = said.get("input")
     if isinstance(given, str | Mapping):
         given = [given]
@@ -101,16 +104,15 @@ def instances(asked: Asked) -> bytes:
     return json.dumps({"instances": [{"b64": image} for image in asked.images]}).encode()
 
 
-def render_embeddings(body: bytes, asked: Asked, model: str) -> bytes:
+def render_embeddings(reply: Reply, asked: Asked, model: str) -> bytes:
     """The answer, from the model server's.
 
     Args:
-        body: ``{"embeddings": [[…], …]}``.
+        reply: ``{"embeddings": [[…], …]}``, or their numbers as bytes, row by row.
         asked: The request.
         model: The one that is served.
     """
-    vectors = json.loads(body)["embeddings"]
-    found = [_packed(vector) for vector in vectors] if asked.encoding == "base64" else vectors
+    found = _from_bytes(reply.body, asked) if reply.content_type.startswith(_BYTES) else _from_json(reply.body, asked)
     rows = [{"object": "embedding", "index": index, "embedding": one} for index, one in enumerate(found)]
     # Images have no tokens; clients want the keys.
     usage = {"prompt_tokens": 0, "total_tokens": 0, "images": len(rows)}
@@ -118,11 +120,22 @@ def render_embeddings(body: bytes, asked: Asked, model: str) -> bytes:
     return json.dumps(answer, separators=(",", ":")).encode()
 
 
+def _from_bytes(body: bytes, asked: Asked) -> list[str] | list[list[float]]:
+    size = len(body) // len(asked.images)
+    rows = [body[start : start + size] for start in range(0, size * len(asked.images), size)]
+    if asked.encoding == "base64":
+        return [base64.b64encode(row).decode() for row in rows]
+    return [list(struct.unpack(f"<{size // 4}f", row)) for row in rows]
+
+
+def _from_json(body: bytes, asked: Asked) -> list[str] | list[list[float]]:
+    vectors: list[list[float]] = json.loads(body)["embeddings"]
+    if asked.encoding == "float":
+        return vectors
+    return [base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode() for vector in vectors]
+
+
 def render_error(status: int, message: str) -> bytes:
     """An error in the shape that these clients read."""
     kind = "invalid_request_error" if status < 500 else "server_error"
     return json.dumps({"error": {"message": message, "type": kind, "param": None, "code": status}}).encode()
-
-
-def _packed(vector: list[float]) -> str:
-    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()

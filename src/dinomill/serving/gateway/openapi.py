@@ -150,14 +150,18 @@ def _predictions(model: str) -> dict[str, Any]:
                 "required": ["embeddings"],
                 "properties": {"embeddings": {"type": "array", "items": _VECTOR}},
             },
+            {"type": "object", "description": "what X-Want asked for", "not": {"anyOf": _PLAIN}},
         ]
     }
+    ok = _ok("The embedding, or the embeddings in order", answer)
+    ok["content"]["application/octet-stream"] = file  # where `offers` of /v1/models has `binary`
     return {
         "operationId": "predict",
         "summary": "Embed an image, or several",
         "parameters": [
             {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "default": model}},
             _ID,
+            _WANT,
         ],
         "requestBody": {
             "required": True,
@@ -167,7 +171,7 @@ def _predictions(model: str) -> dict[str, Any]:
                 "application/json": {"schema": {"$ref": "#/components/schemas/Instances"}},
             },
         },
-        "responses": {"200": _ok("The embedding, or the embeddings in order", answer), **_errors(list(_REASONS))},
+        "responses": {"200": ok, **_errors(list(_REASONS))},
     }
 
 
@@ -219,6 +223,14 @@ def _errors(codes: Sequence[str], schema: str = "Error") -> dict[str, Any]:
     return {code: {"description": _REASONS[code], "content": content} for code in codes}
 
 
+_PLAIN = [{"required": ["embedding"]}, {"required": ["embeddings"]}]
+_WANT = {
+    "name": "X-Want",
+    "in": "header",
+    "required": False,
+    "description": "what is wanted of an image, of `offers` in /v1/models, with commas between: embedding,scores,pca",
+    "schema": {"type": "string"},
+}
 _ID = {
     "name": "X-Request-Id",
     "in": "header",

@@ -15,6 +15,7 @@ class Question(NamedTuple):
     content_type: str
     accept: str
     request_id: str
+    want: str = ""  # more than an embedding, where the archive offers it
 
 
 class Reply(NamedTuple):
@@ -37,11 +38,19 @@ class Unreachable(Exception):
 
 
 class Upstream(Protocol):
-    """A model server with one package."""
+    """A model server with one package.
+
+    Attributes:
+        model: The name under which it is served.
+        version: Of the model.
+        archive_sha256: Of what it serves.
+        offers: What may be asked of an image (``X-Want``), and ``binary`` where answers can be bytes.
+    """
 
     model: str
     version: str
     archive_sha256: str
+    offers: tuple[str, ...]
 
     def start(self, seconds: float) -> float:
         """Start it and wait until it can answer; blocks. Returns the seconds that it took."""

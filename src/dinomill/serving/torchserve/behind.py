@@ -50,6 +50,7 @@ class TorchServeBehind:
         store = package / handle.archive.parent.name
         require_whole(store / handle.archive.name, handle)
         self.model, self.version, self.archive_sha256 = handle.model, str(handle.version), handle.archive_sha256
+        self.offers = _offers(store / handle.archive.name)
         self._limits = _limits(store / handle.archive.name, handle.embed_dim, config)
         self._config, self._session = config, session
         self._server = TorchServe(handle.model, store, slot, config, free_ports())
@@ -152,6 +153,8 @@ class TorchServeBehind:
             "Accept": question.accept,
             "X-Request-Id": question.request_id,
         }
+        if question.want:
+            headers["X-Want"] = question.want
         path, port = f"/predictions/{self.model}", self._server.ports.inference
         return await self._ask("POST", port, path, token, seconds, question.body, headers)
 
@@ -218,6 +221,23 @@ def _limits(archive: Path, embed_dim: int, config: ServerConfig) -> dict[str, in
         "embed_dim": embed_dim,
         "channels": len(preprocessing["mean"]),
     }
+
+
+def _offers(archive: Path) -> tuple[str, ...]:
+    """What an archive's handler answers, by what lies in it: archives of before know embeddings as JSON alone."""
+    with zipfile.ZipFile(archive) as file:
+        names = set(file.namelist())
+    found = ["embedding"]
+    if "dinomill/serving/views.py" in names:
+        found += ["cls", "mean_patch", "patches", "pca"]
+        found += [
+            view
+            for view, file_ in (("scores", "probe.safetensors"), ("neighbours", "index.safetensors"))
+            if file_ in names
+        ]
+    if "dinomill/serving/answers.py" in names:
+        found.append("binary")
+    return tuple(found)
 
 
 def _in_our_words(reply: Reply) -> Reply:

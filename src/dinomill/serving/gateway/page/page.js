@@ -82,6 +82,12 @@ async function fitting(file) {
   return { body, note: `, made smaller to ${canvas.width} × ${canvas.height} before it was sent` };
 }
 
+function predict(body, want) {
+  const sent = { "Content-Type": "application/octet-stream", Accept: "application/json" };
+  if (want.length > 1) sent["X-Want"] = want.join(",");
+  return fetch(`predictions/${encodeURIComponent(model.id)}`, { method: "POST", body, headers: headers(sent) });
+}
+
 async function ask(file) {
   if (!file || !model) return;
   const number = ++asking;
@@ -90,10 +96,12 @@ async function ask(file) {
   try {
     const { body, note } = await fitting(file);
     const start = performance.now();
-    const answer = await fetch(`predictions/${encodeURIComponent(model.id)}`, {
-      method: "POST", body, headers: headers({ "Content-Type": "application/octet-stream", Accept: "application/json" }),
-    });
-    const said = await answer.json();
+    const want = ["embedding", "scores", "neighbours", "pca"].filter((view) => model.offers.includes(view));
+    let answer = await predict(body, want), said = await answer.json();
+    if (answer.status === 400 && want.length > 1) { // a network may have no patches: then its embedding alone
+      const plain = await predict(body, ["embedding"]);
+      if (plain.ok) { answer = plain; said = await plain.json(); }
+    }
     const ms = performance.now() - start;
     if (number !== asking) return;
     if (answer.status === 401) { askForToken("That token is not valid any more."); return; }
@@ -126,7 +134,7 @@ function render(file, said, about) {
   ]);
   $("origin").textContent = `Computed by ${model.id}, version ${about.version}. What it was trained on, from which images and by which run:`;
   $("lineage").textContent = `dinomill lineage ${about.id}`;
-  patches(said.patches);
+  patches(said.pca);
   scores(said.scores);
   neighbours(said.neighbours);
   earlier(unit, about.version);
@@ -175,28 +183,29 @@ function paint(canvas, columns, rows, pixel) {
 
 // What follows is shown when the server's answers have it.
 
-function patches(said) { // {rows, columns, pca: [[r, g, b] in 0…1, …]}
-  const whole = said && Array.isArray(said.pca) && said.pca.length === said.rows * said.columns;
-  show($("pca"), Boolean(whole));
-  if (whole) paint($("pca-picture"), said.columns, said.rows, (index) => [...said.pca[index].map((value) => 255 * value), 255]);
+function patches(png) { // a PNG in base64
+  show($("pca"), Boolean(png));
+  if (png) $("pca-picture").src = `data:image/png;base64,${png}`;
 }
 
-function scores(said) { // [{label, score}, …]
-  show($("scores"), Array.isArray(said) && said.length > 0);
-  if (!Array.isArray(said)) return;
-  $("score-list").replaceChildren(...said.slice(0, 8).map(({ label, score }) => {
+function scores(said) { // {name: share, …}, the likeliest first
+  const rows = Object.entries(said || {});
+  show($("scores"), rows.length > 0);
+  $("score-list").replaceChildren(...rows.slice(0, 8).map(([label, share]) => {
     const row = document.createElement("li"), track = document.createElement("div"), bar = document.createElement("i");
-    bar.style.width = `${100 * Math.max(0, Math.min(1, score))}%`;
+    bar.style.width = `${100 * Math.max(0, Math.min(1, share))}%`;
     track.append(bar);
-    row.append(text("span", label), track, text("b", `${(100 * score).toFixed(1)} %`));
+    row.append(text("span", label), track, text("b", `${(100 * share).toFixed(1)} %`));
     return row;
   }));
 }
 
-function neighbours(said) { // [{cosine, source, thumbnail: "data:image/…" or none, sha256}, …]
-  show($("neighbours"), Array.isArray(said) && said.length > 0);
-  if (!Array.isArray(said)) return;
-  $("neighbour-list").replaceChildren(...said.map((one) => tile(one.thumbnail, one.cosine, one.label || one.source || one.sha256)));
+function neighbours(said) { // [{cosine, path, sha256, cluster, thumbnail: base64 of a JPEG or none}, …], the nearest first
+  const rows = Array.isArray(said) ? said : [];
+  show($("neighbours"), rows.length > 0);
+  $("neighbour-list").classList.toggle("rows", !rows.some((one) => one.thumbnail));
+  $("neighbour-list").replaceChildren(...rows.map((one) =>
+    tile(one.thumbnail ? `data:image/jpeg;base64,${one.thumbnail}` : "", one.cosine, one.path || one.sha256)));
 }
 
 function earlier(unit, version) { // embeddings of different versions cannot be compared
@@ -211,7 +220,8 @@ function earlier(unit, version) { // embeddings of different versions cannot be 
 function tile(source, cosine, name) {
   const row = document.createElement("li"), image = document.createElement("img");
   image.alt = "";
-  if (/^(blob:|data:image\/)/.test(source || "")) image.src = source;
+  show(image, Boolean(source));
+  if (source) image.src = source;
   const words = text("span", name || "");
   words.title = name || "";
   row.append(image, text("b", cosine.toFixed(3)), words);
