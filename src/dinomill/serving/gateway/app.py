@@ -11,7 +11,6 @@ POST /v1/token                         a new client's token                 the 
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -20,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from dinomill.errors import InputError
 from dinomill.serving.gateway import embeddings
@@ -30,6 +29,16 @@ from dinomill.serving.gateway.fleet import Fleet
 from dinomill.serving.gateway.metrics import Metrics
 from dinomill.serving.gateway.openapi import describe
 from dinomill.serving.gateway.page_files import page_routes
+from dinomill.serving.gateway.replies import (
+    PRIVATE,
+    Answering,
+    bearer,
+    forwarded,
+    no_token,
+    read_off,
+    reason_of,
+    short,
+)
 from dinomill.serving.gateway.requestlog import RequestLog, request_id
 from dinomill.serving.gateway.tokens import ClientTokens
 from dinomill.serving.gateway.upstream import Question, Reply, Unreachable, Upstream
@@ -38,9 +47,7 @@ logger = logging.getLogger(__name__)
 
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 _POSTED = ["POST", "PUT"]  # `curl -T` puts
-_LONGEST = 1000  # of a header that is passed on
 _CLOSED = 499  # as nginx writes it down: nobody was there to take the answer
-_RETRY = {503: "1", 504: "1"}
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -82,7 +89,7 @@ class Gateway:
         request = Request(scope, receive, send)
         began, number = time.perf_counter(), request_id(request.headers.get("x-request-id"))
         scope.setdefault("state", {}).update(id=number, images=0, bytes=0, served=None)
-        seen = _Seen(send, number, request.url.path.startswith("/v1/embeddings"))
+        seen = Answering(send, number, request.url.path.startswith("/v1/embeddings"))
         scope["app"] = self  # so that the router raises what it cannot find, and we say it
         try:
             await self._router(scope, receive, seen.send)
@@ -91,7 +98,7 @@ class Gateway:
         except HTTPException as error:
             headers = dict(error.headers or {})
             reason = {404: "There is nothing here.", 405: "That method is not known here."}.get(error.status_code)
-            refused = await _read_off(request, Refused(error.status_code, reason or error.detail))
+            refused = await read_off(request, Refused(error.status_code, reason or error.detail))
             await seen.refuse(refused.status, refused.reason, close=refused.close, headers=headers)
         except ClientDisconnect:
             seen.status = _CLOSED
@@ -125,8 +132,8 @@ class Gateway:
         """For clients with a token alone."""
 
         async def guarded(request: Request) -> Response:
-            if not self._tokens.accepts(_bearer(request)):
-                raise await refuse_unread(request, _no_token("a client's token, as in tokens.json"))
+            if not self._tokens.accepts(bearer(request)):
+                raise await refuse_unread(request, no_token("a client's token, as in tokens.json"))
             return await endpoint(request)
 
         return guarded
@@ -173,11 +180,11 @@ class Gateway:
         return JSONResponse({"object": "list", "data": [row]})
 
     async def _renew(self, request: Request) -> Response:
-        refusal = None if self._tokens.is_admin(_bearer(request)) else _no_token("the admin's key, as in tokens.json")
+        refusal = None if self._tokens.is_admin(bearer(request)) else no_token("the admin's key, as in tokens.json")
         if refusal is not None:
             raise await refuse_unread(request, refusal)
         until = self._tokens.renew()
-        return JSONResponse({"token": self._tokens.current, "previous_valid_until": until}, headers=_PRIVATE)
+        return JSONResponse({"token": self._tokens.current, "previous_valid_until": until}, headers=PRIVATE)
 
     async def _predictions(self, request: Request) -> Response:
         upstream = self._served(request)
@@ -189,8 +196,8 @@ class Gateway:
             body = await self._body(request, upstream, account)
             kind = "application/json" if body.lstrip()[:1] == b"{" else "application/octet-stream"
             request.state.images = body.count(b'"b64"') if kind == "application/json" else 1
-            accept, want = (_short(request.headers.get(name, "")) for name in ("accept", "x-want"))
-            return _answer(request, await self._ask(request, body, kind, accept, want))
+            accept, want = (short(request.headers.get(name, "")) for name in ("accept", "x-want"))
+            return forwarded(request, await self._ask(request, body, kind, accept, want))
 
     async def _embeddings(self, request: Request) -> Response:
         upstream = self._served(request)
@@ -207,8 +214,8 @@ class Gateway:
             accept = embeddings.BINARY if "binary" in upstream.offers else "application/json"
             reply = await self._ask(request, embeddings.instances(asked), "application/json", accept)
             if reply.status != 200:
-                raise Refused(reply.status, _message(reply))
-            return _answer(request, Reply(200, embeddings.render_embeddings(reply, asked, upstream.model)))
+                raise Refused(reply.status, reason_of(reply))
+            return forwarded(request, Reply(200, embeddings.render_embeddings(reply, asked, upstream.model)))
 
     def _served(self, request: Request) -> Upstream:
         member = self._fleet.current
@@ -242,82 +249,3 @@ class Gateway:
         question = Question(body, kind, accept or "application/json", request.state.id, want)
         reply, request.state.served = await self._fleet.ask(question)
         return reply
-
-
-class _Seen:
-    """What was sent of an answer; adds what every answer has."""
-
-    def __init__(self, send: Send, number: str, nested_errors: bool) -> None:
-        self._send, self._number, self._nested = send, number, nested_errors
-        self.status = 0
-
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            message["headers"] = [
-                *message["headers"],
-                (b"x-request-id", self._number.encode()),
-                (b"x-content-type-options", b"nosniff"),
-            ]
-        await self._send(message)
-
-    async def refuse(
-        self, status: int, reason: str, *, close: bool = False, headers: dict[str, str] | None = None
-    ) -> None:
-        if self.status:  # too late: the answer has begun
-            return
-        sent = dict(headers or {})
-        if close:
-            sent["Connection"] = "close"
-        if status in _RETRY:
-            sent["Retry-After"] = _RETRY[status]
-        if status == 401:
-            sent["WWW-Authenticate"] = "Bearer"
-        body = embeddings.render_error(status, reason) if self._nested else json.dumps({"error": reason}).encode()
-        response = Response(body, status, sent, "application/json")
-        await response({"type": "http"}, _nothing, self.send)
-
-
-_PRIVATE = {"Cache-Control": "no-store"}
-
-
-async def _nothing() -> Message:
-    return {"type": "http.disconnect"}
-
-
-async def _read_off(request: Request, refused: Refused) -> Refused:
-    try:
-        return await refuse_unread(request, refused)
-    except ClientDisconnect:
-        return refused
-
-
-def _short(header: str) -> str:
-    """A header that is passed on, unless it is none that could mean anything there."""
-    return header if len(header) <= _LONGEST and header.isascii() and header.isprintable() else ""
-
-
-def _bearer(request: Request) -> str:
-    kind, _, token = request.headers.get("authorization", "").partition(" ")
-    return token.strip() if kind.lower() == "bearer" else ""
-
-
-def _no_token(expected: str) -> Refused:
-    return Refused(401, f"Token missing or not valid. Expected in the header Authorization: Bearer {expected}.")
-
-
-def _answer(request: Request, reply: Reply) -> Response:
-    headers = {"Cache-Control": "no-store"}
-    served: Upstream | None = request.state.served
-    if served is not None:
-        headers["X-Model-Version"] = served.version
-    if reply.status in _RETRY:
-        headers["Retry-After"] = _RETRY[reply.status]
-    return Response(reply.body, reply.status, headers, reply.content_type)
-
-
-def _message(reply: Reply) -> str:
-    try:
-        return str(json.loads(reply.body)["error"])
-    except (ValueError, KeyError, TypeError):
-        return "The server did not answer the request."
