@@ -165,6 +165,10 @@ class ProjectHooks:
             action="wait for its end; a second environment (`dinomill init NAME`) may run beside it",
         )
         self._held.enter_context(held(Path(work, "locks", f"{stage}.lock"), busy))
+        if self._layers is not None:
+            from dinomill.planning.running import refuse_conflicts
+
+            refuse_conflicts(stage, {name: Path(place) for name, place in self._globals["folders"].items()})
 
     def _ended(self, stage: str) -> str:
         """What is said when a stage has finished."""

@@ -47,6 +47,10 @@ class CurationConfig(Config):
     retrieval: RetrievalConfig = RetrievalConfig()
     balance: BalanceConfig = BalanceConfig()
     write: WriteConfig = WriteConfig()
+    withdrawn: Path | None = Field(
+        default=None,
+        description="the list of images that are to be in no dataset (`dinomill withdraw`); null: there is none",
+    )
 
     @property
     def work(self) -> Path:

@@ -21,6 +21,9 @@ class ScanHandle(Handle):
     quarantine: Path = Field(description="CSV: the files that are left out, with reason and detail")
     groups: dict[str, int] = Field(description="files by group: pool, labelled, seeds:<name>")
     quarantined: dict[str, int] = Field(description="files of the pool by reason")
+    withdrawn: dict[str, int] = Field(
+        default_factory=dict, description="files by group whose deletion was asked for; they are used for nothing"
+    )
     sources: tuple[str, ...] = Field(description="the pool's")
     value_range: tuple[float, float] | None = Field(
         default=None, description="stored values that are black and white, in files of more than 8 bits"

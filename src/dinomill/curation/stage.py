@@ -24,6 +24,7 @@ from dinomill.curation.write import write_dataset
 from dinomill.errors import ConfigError
 from dinomill.handles import DatasetHandle
 from dinomill.images.listing import split_tiles
+from dinomill.images.withdrawn import WithdrawnList
 from dinomill.quality.handle import QualityHandle
 
 QUALITY = "quality"  # beside a step's result: what its gate found
@@ -68,6 +69,7 @@ def scan_files(
         config.filters,
         whole=taken_whole(seeds, sources, config),
         tiles=tiles,
+        withdrawn=WithdrawnList.read(config.withdrawn),
         folder=config.folders.scan,
         work=config.work,
         execution=config.execution,

@@ -16,6 +16,7 @@ from dinomill.errors import InputError
 class Fate(StrEnum):
     """What curation did with an image. The order is that of the stages: an image has the first fate that fits."""
 
+    WITHDRAWN = "withdrawn"  # its deletion was asked for: images/withdrawn.py
     QUARANTINED = "quarantined"  # cannot be decoded, or is no usable image
     FILTERED = "filtered"  # a content filter: NSFW, blur, exposure, entropy
     EXACT_DUPLICATE = "exact_duplicate"  # same bytes, or same pixels

@@ -19,6 +19,7 @@ from dinomill.reporting.pictures import Originals, Picture
 
 FATE_NAMES = {
     Fate.KEPT: "kept",
+    Fate.WITHDRAWN: "withdrawn",
     Fate.QUARANTINED: "broken or unusable",
     Fate.FILTERED: "filtered by content",
     Fate.EXACT_DUPLICATE: "exact duplicates",
@@ -87,7 +88,7 @@ def view_curation(curated: DatasetHandle, config: ReportingConfig) -> CurationVi
     """Read the manifest and a sample of its images."""
     table = read_manifest(curated.manifest, _COLUMNS)
     originals = _Discreet(curated, config.thumbnail, blurred=bool(pc.any(table["blurred"]).as_py()))
-    removed = [fate for fate in Fate if fate not in (Fate.KEPT, Fate.QUARANTINED)]
+    removed = [fate for fate in Fate if fate not in (Fate.KEPT, Fate.QUARANTINED, Fate.WITHDRAWN)]
     sheets = [_sheet(table, Fate.KEPT, config.kept_images, originals)]
     sheets += [_sheet(table, fate, config.removed_images, originals) for fate in removed]
     return CurationView(

@@ -35,7 +35,7 @@ def dvc_version(folder: Path) -> str | None:
     with suppress(ValueError, OSError):
         place = (root / folder).resolve().relative_to(root.resolve()).as_posix()
         present = md5((root / folder / HANDLE_NAME).read_bytes(), usedforsecurity=False).hexdigest()
-        cache = _cache(root)
+        cache = cache_folder(root)
         for version in _in_locks(root, place):
             listed = json.loads((cache / version[:2] / version[2:]).read_text(encoding="utf-8"))
             if any(one["relpath"] == HANDLE_NAME and one["md5"] == present for one in listed):
@@ -69,7 +69,8 @@ def _in_locks(root: Path, place: str) -> Iterator[str]:
                         yield str(out["md5"])
 
 
-def _cache(root: Path) -> Path:
+def cache_folder(root: Path) -> Path:
+    """Where DVC keeps files by their hash, ``<2>/<30>``."""
     said = _config(root).get("cache", {}).get("dir")
     base = root / ".dvc" / "cache" if said is None else root / ".dvc" / str(said)
     return base / "files" / "md5"

@@ -25,6 +25,7 @@ from dinomill.curation.scan.preflight import EMPTY_TILE
 from dinomill.curation.scan.scan import ScanConfig
 from dinomill.handles import DatasetHandle
 from dinomill.images.manifest import Fate
+from dinomill.images.withdrawn import WITHDRAWN
 from dinomill.quality.counting import count_broken, count_repeated, sample_numbers, sample_rows
 from dinomill.quality.gate import GateConfig, check_table
 from dinomill.quality.handle import QualityHandle
@@ -67,8 +68,8 @@ def check_files(
         QualityError: When an expectation fails, with the rows.
     """
     look = _looking(folder, work)
-    # Nothing is wrong with a part of a picture that shows nothing.
-    empty = pc.coalesce(pc.field("reason"), pc.scalar("")) == EMPTY_TILE
+    # Nothing is wrong with a part of a picture that shows nothing, nor with what must not be used.
+    empty = pc.coalesce(pc.field("reason"), pc.scalar("")).isin([EMPTY_TILE, WITHDRAWN])
     candidate = pc.field("candidate") & ~empty
     table, total = sample_rows(scan.files, _FILES_COLUMNS, config.sample_above, candidate)
     rows = table.to_pandas()

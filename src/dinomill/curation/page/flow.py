@@ -23,6 +23,7 @@ _LAST = 130.0  # room at the right for the last step's labels
 
 # A step's name is what is true of the files that pass it.
 _STEPS: tuple[tuple[str, tuple[Fate, ...]], ...] = (
+    ("not withdrawn", (Fate.WITHDRAWN,)),
     ("readable", (Fate.QUARANTINED,)),
     ("past the filters", (Fate.FILTERED,)),
     ("no copies", (Fate.EXACT_DUPLICATE, Fate.NEAR_DUPLICATE)),

@@ -26,6 +26,7 @@ from dinomill.curation.content.content import CONTENT_SCHEMA, asked, examine
 from dinomill.curation.content.filters import FilterConfig
 from dinomill.curation.handles import ScanHandle
 from dinomill.curation.scan.known import LOOK_FIELDS, Known, Looked
+from dinomill.curation.scan.left_out import without
 from dinomill.curation.scan.preflight import EMPTY_TILE, PreflightConfig
 from dinomill.curation.work_done import TAKEN_OVER, counted, say
 from dinomill.errors import InputError
@@ -33,6 +34,7 @@ from dinomill.execution.tasks import ExecutionConfig
 from dinomill.images.listing import Item, list_items, tile_columns
 from dinomill.images.pixels import kind_of, used_bits
 from dinomill.images.tiles import TileConfig
+from dinomill.images.withdrawn import WITHDRAWN, WithdrawnList
 from dinomill.storage.arrays import write_rows
 from dinomill.storage.atomic import atomic_file, fresh_folder, write_parquet
 from dinomill.storage.hashing import hash_file, hash_json
@@ -64,6 +66,7 @@ FILES_SCHEMA = pa.schema(
 _LISTED = ("group", "candidate", "source", "path", "start", "place", "tile_of", "tile_x", "tile_y", "tile_side")
 _BEFORE_CONTENT = pa.schema([field for field in FILES_SCHEMA if field not in CONTENT_SCHEMA])
 _NO_FILTERS = FilterConfig()
+_NONE_WITHDRAWN = WithdrawnList()
 log = logging.getLogger(__name__)
 
 
@@ -84,6 +87,7 @@ def scan(
     *,
     whole: Collection[str] = (),
     tiles: Mapping[str, TileConfig] = MappingProxyType({}),
+    withdrawn: WithdrawnList = _NONE_WITHDRAWN,
     folder: Path,
     work: Path,
     execution: ExecutionConfig,
@@ -97,6 +101,7 @@ def scan(
         filters: What is asked of the pictures' content.
         whole: Groups beside the pool whose images go into the dataset too: ``seeds:<name>``.
         tiles: How the images of some sources are cut.
+        withdrawn: Images that are to be in no dataset: in every group they are as if they could not be read.
         folder: Where the result goes.
         work: Where unfinished work is kept.
         execution: Where tasks run.
@@ -118,6 +123,7 @@ def scan(
     )
     columns = _listed(groups, found, whole) | dict(zip(looked.table.column_names, looked.table.columns, strict=True))
     files = pa.table([columns[name] for name in _BEFORE_CONTENT.names], schema=_BEFORE_CONTENT)
+    files, taken_out = without(files, withdrawn, kept=LABELLED)
     fresh_folder(folder)
     _write_quarantine(folder / "quarantine.csv", files)
     bad = _refuse_what_is_useless(files, config, folder / "quarantine.csv")
@@ -128,13 +134,16 @@ def scan(
     _write_tables(folder, files, looked)
     made = ScanHandle(
         folder=folder,
-        made_of=hash_json([config.content_hash(), content, sorted(whole)]),
+        made_of=hash_json(
+            [config.content_hash(), content, sorted(whole), *([withdrawn.content_hash()] if withdrawn.rows else [])]
+        ),
         files=folder / "files.parquet",
         files_sha256=hash_file(folder / "files.parquet"),
         signatures=folder / "signatures.npy",
         quarantine=folder / "quarantine.csv",
         groups=dict(Counter(files["group"].to_pylist())),
         quarantined=bad,
+        withdrawn=taken_out,
         skipped=dict(sorted(skipped[POOL].items())),
         value_range=config.preflight.value_range,
         **_depth(files, config.preflight),
@@ -148,6 +157,13 @@ def scan(
 def _refuse_what_is_useless(files: pa.Table, config: ScanConfig, quarantine: Path) -> dict[str, int]:
     """Files of the pool that cannot be used, by reason; too many of them are an error, and nothing but empty tiles."""
     reasons, pool = _reasons(files), Counter(files["group"].to_pylist())[POOL]
+    pool -= reasons.pop(WITHDRAWN, 0)  # nor with what must not be used
+    if not pool:
+        raise InputError(
+            "Every file of the pool is withdrawn.",
+            found="all of them on the list of withdrawn images",
+            action="correct `pool` in globals.yml, or take back a withdrawal: `dinomill withdraw --undo IMAGE`",
+        )
     empty = reasons.pop(EMPTY_TILE, 0)  # nothing is wrong with a tile that shows nothing
     bad = dict(sorted(reasons.items()))
     _refuse_a_broken_pool(bad, pool, config, quarantine)

@@ -28,6 +28,7 @@ from dinomill.curation.selection.evidence import judge_sets, write_evidence
 from dinomill.curation.selection.retrieve import RetrievalConfig, Retrieved, check_names, retrieve
 from dinomill.errors import InputError
 from dinomill.images.manifest import Fate
+from dinomill.images.withdrawn import WITHDRAWN
 from dinomill.storage.atomic import fresh_folder, write_parquet
 from dinomill.storage.hashing import hash_json
 
@@ -105,8 +106,12 @@ def select(
     ledger = Ledger(len(files))
     pool = np.flatnonzero(files["candidate"].to_numpy(zero_copy_only=False))
     bad = pool[~readable(files)[pool]]
-    empty = np.asarray(_at(files["reason"], bad) == EMPTY_TILE, dtype=np.bool_)
-    for some, fate in ((bad[~empty], Fate.QUARANTINED), (bad[empty], Fate.FILTERED)):
+    why = _at(files["reason"], bad)
+    fates = np.full(len(bad), Fate.QUARANTINED, dtype=object)
+    for reason, fate in ((EMPTY_TILE, Fate.FILTERED), (WITHDRAWN, Fate.WITHDRAWN)):
+        fates[why == reason] = fate
+    for fate in (Fate.QUARANTINED, Fate.FILTERED, Fate.WITHDRAWN):
+        some = bad[fates == fate]
         ledger.decide(some, fate, _at(files["reason"], some), _at(files["detail"], some))
     filtered = apply_filters(files, filters)
     out = pool[filtered.out[pool]]

@@ -1,0 +1,131 @@
+"""What a .mar holds, which server ran with it, and which archive answered a request.
+
+A server's folder (`dinomill serve`):
+
+    <work>/serve*/config.properties     the model store and the archive in it
+    <work>/serve*/logs/console*.log     a line a request: the id that its answer carries as `x-request-id`, and the
+                                        worker that sent it, whose name ends with the model's name and version
+    <work>/serve*/.lock                 held while the server runs
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import zipfile
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from dinomill.errors import InputError
+from dinomill.lineage.places import Place, everywhere
+from dinomill.lineage.thread import Kind, Thing, Thread
+from dinomill.storage.hashing import hash_file
+from dinomill.storage.lock import holder
+
+_WEIGHTS, _MANIFEST = "model.safetensors", "MAR-INF/MANIFEST.json"
+_ANSWERED = re.compile(r"^(?P<time>\S+) .*? W-\d+-(?P<model>.+?)_(?P<version>[^_\s]+) .*jobId (?P<id>\S+)\s*$")
+
+
+@dataclass(frozen=True)
+class Archive:
+    """What is written into an archive."""
+
+    path: Path
+    sha256: str
+    model: str
+    version: str
+    weights_sha256: str
+
+
+def read_archive(path: Path) -> Archive:
+    """Read an archive's name, version and weights.
+
+    Raises:
+        InputError: When it is none.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            model = json.loads(file.read(_MANIFEST))["model"]
+            with file.open(_WEIGHTS) as weights:
+                digest = hashlib.file_digest(weights, "sha256").hexdigest()  # type: ignore[arg-type]
+        return Archive(path, hash_file(path), str(model["modelName"]), str(model["modelVersion"]), digest)
+    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, OSError) as error:
+        raise InputError(
+            f"{path} is no archive that the packaging stage made.",
+            found=f"{type(error).__name__}: {error}",
+            expected=f"a zip file with {_MANIFEST} and {_WEIGHTS}",
+            action="package again: `kedro run --pipelines packaging`",
+        ) from None
+
+
+def add_archive(thread: Thread, path: Path) -> Thing:
+    """Add an archive that lies somewhere by what is in it.
+
+    Raises:
+        InputError: When it is none.
+    """
+    archive = read_archive(path)
+    thing = thread.add(Kind.ARCHIVE, archive.sha256, f"{path.name} {archive.sha256[:12]}")
+    thing.facts.setdefault("lies in", path.as_posix())
+    version = thread.add(
+        Kind.VERSION, f"{archive.model}/{archive.version}", f"models:/{archive.model}/{archive.version}"
+    )
+    network = thread.add(Kind.NETWORK, archive.weights_sha256, archive.weights_sha256[:12])
+    registered = {above.id for above, _ in thread.above(version) if above.kind is Kind.NETWORK}
+    if registered and archive.weights_sha256 not in registered:
+        # Its version is a mere number: of another registry, or of one that was emptied.
+        thing.facts["beware"] = f"models:/{version.id} of this registry has other weights"
+        thread.link(network, thing, "packaged as")
+    else:
+        thread.link(network, version, "registered as")
+        thread.link(version, thing, "packaged as")
+    return thing
+
+
+def add_endpoints(thread: Thread, found: list[Place]) -> list[Path]:
+    """Add the servers that ran in the work folders of some environments.
+
+    Returns:
+        Their folders.
+    """
+    folders = []
+    for work in everywhere(found, "work"):
+        for run in sorted(Path(work).glob("serve*")):
+            if (run / "config.properties").is_file():
+                _add_endpoint(thread, run)
+                folders.append(run)
+    return folders
+
+
+def _add_endpoint(thread: Thread, run: Path) -> None:
+    said = dict(
+        line.split("=", 1)
+        for line in (run / "config.properties").read_text(encoding="utf-8").splitlines()
+        if "=" in line and not line.startswith("#")
+    )
+    process = holder(run / ".lock")
+    thing = thread.add(
+        Kind.ENDPOINT,
+        run.as_posix(),
+        f"{said.get('inference_address', '')}/predictions/{Path(said.get('load_models', '')).stem}",
+        state=f"running, process {process}" if process else "not running",
+        logs=f"{run.as_posix()}/logs",
+    )
+    path = Path(said.get("model_store", ""), said.get("load_models", ""))
+    with suppress(InputError):
+        thread.link(add_archive(thread, path), thing, "serves it" if process else "served it")
+        return
+    thread.lack(f"the archive that {run} was started with is not at {path} any more", "dvc checkout, or package again")
+
+
+def find_request(folders: list[Path], wanted: str) -> Iterator[tuple[Path, str, str, str]]:
+    """The answers to a request: the server's folder, time, model and version; logs are read line by line."""
+    for run in folders:
+        for log in sorted((run / "logs").glob("console*.log")):
+            with suppress(OSError), log.open(encoding="utf-8", errors="replace") as lines:
+                for line in lines:
+                    if wanted in line and (match := _ANSWERED.match(line)) and match["id"] == wanted:
+                        yield run, match["time"], match["model"], match["version"]

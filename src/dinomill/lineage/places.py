@@ -1,0 +1,65 @@
+"""The environments of a project, and where their results lie."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dinomill.layers import Layers, environments
+from dinomill.tracking import resolve_uri
+
+FOLDERS = ("curated", "teacher", "students", "registration", "package", "work", "scan", "duplicates")
+
+
+@dataclass(frozen=True)
+class Place:
+    """An environment: its name (None: base with local), folders below the project's root, names and store."""
+
+    env: str | None
+    folders: Mapping[str, Path]
+    model: str
+    store: str
+    withdrawn: Path | None
+
+    @property
+    def option(self) -> str:
+        """The part of a command that names it."""
+        return f" --env {self.env}" if self.env else ""
+
+
+def places(root: Path) -> list[Place]:
+    """Every environment of a project, the base first.
+
+    Args:
+        root: The project's folder, which is the working directory.
+
+    Raises:
+        ConfigError: When the configuration of one cannot be read.
+    """
+    found = []
+    for env in (None, *environments(root / "conf")):
+        values = Layers(env, conf=root / "conf").globals
+        folders = values.get("folders") or {}
+        store = os.environ.get("MLFLOW_TRACKING_URI") or str(values.get("tracking_uri") or "")
+        listed = values.get("withdrawn")
+        found.append(
+            Place(
+                env,
+                {name: Path(folders[name]) for name in FOLDERS if name in folders},
+                str(values.get("model", "")),
+                resolve_uri(store, root) if store else "",
+                Path(listed) if listed else None,
+            )
+        )
+    return found
+
+
+def everywhere(found: list[Place], folder: str) -> dict[str, Place]:
+    """Every place of a folder, each with the first environment that has it."""
+    first: dict[str, Place] = {}
+    for place in found:
+        if folder in place.folders:
+            first.setdefault(place.folders[folder].as_posix(), place)
+    return first

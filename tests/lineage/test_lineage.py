@@ -1,0 +1,284 @@
+"""The thread both ways, by every name that a thing has; and what is said where parts are missing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from dinomill.commands.lineage import show_lineage
+from dinomill.errors import InputError
+from dinomill.lineage.thread import Kind
+from dinomill.storage.hashing import hash_file
+from tests.lineage.mill import CURATED, Mill, commit, curate_here, git, keep
+
+
+def rows(root: Path, folder: Path = CURATED) -> list[dict[str, Any]]:
+    return pq.read_table(root / folder / "manifest.parquet").to_pylist()
+
+
+def kept(root: Path, **values: Any) -> dict[str, Any]:
+    wanted = {"fate": "kept"} | values
+    return next(row for row in rows(root) if all(row[name] == value for name, value in wanted.items()))
+
+
+def ask(
+    name: str | None, capsys: pytest.CaptureFixture[str], *, here: Path | None = None, **options: Any
+) -> dict[str, Any]:
+    settings: dict[str, Any] = {"env": None, "as_data": True, "picture": None, "images": None}
+    show_lineage(name, here or Path.cwd(), **settings | options)
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def say(name: str | None, capsys: pytest.CaptureFixture[str], **options: Any) -> str:
+    settings: dict[str, Any] = {"env": None, "as_data": False, "picture": None, "images": None}
+    show_lineage(name, Path.cwd(), **settings | options)
+    return capsys.readouterr().out
+
+
+def kinds(found: dict[str, Any]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for thing in found["things"]:
+        counts[thing["kind"]] = counts.get(thing["kind"], 0) + 1
+    return counts
+
+
+def ways(found: dict[str, Any], start: str, end: str) -> bool:
+    """Whether one leads down to the other."""
+    below: dict[str, list[str]] = {}
+    for link in found["links"]:
+        below.setdefault(link["above"], []).append(link["below"])
+    seen, left = set(), [start]
+    while left:
+        one = left.pop()
+        if one == end:
+            return True
+        if one not in seen:
+            seen.add(one)
+            left += below.get(one, [])
+    return False
+
+
+def test_an_image_leads_to_every_archive_and_back(mill: Mill, capsys: pytest.CaptureFixture[str]) -> None:
+    row = kept(mill.root)
+    image, archive = f"image:{row['sha256']}", f"archive:{mill.package.archive_sha256}"
+    found = ask(f"images/pool/{row['path']}", capsys)
+    assert found["asked"] == [image]
+    assert ways(found, image, archive)
+    assert kinds(found) == {"image": 1, "dataset": 1, "run": 2, "network": 2, "version": 1, "archive": 1}
+    back = ask(str(mill.package.archive), capsys)
+    assert back["asked"] == [archive]
+    assert ways(back, f"dataset:{mill.dataset.manifest_sha256}", archive)
+    # The student learnt from the dataset and from the teacher, in one run; both ways are there.
+    links = {(link["above"].split(":")[0], link["below"].split(":")[0]) for link in back["links"]}
+    assert links == {
+        ("dataset", "run"),
+        ("run", "network"),
+        ("network", "run"),
+        ("network", "version"),
+        ("version", "archive"),
+    }
+
+
+@pytest.mark.parametrize("name", ["path", "from elsewhere", "in its source", "hash", "beginning", "renamed"])
+def test_an_image_by_every_name(mill: Mill, capsys: pytest.CaptureFixture[str], name: str, tmp_path: Path) -> None:
+    row = kept(mill.root)
+    copy = tmp_path / "any name.bin"
+    shutil.copy(mill.root / "images/pool" / row["path"], copy)
+    said = {
+        "path": f"images/pool/{row['path']}",
+        "from elsewhere": Path(row["path"]).name,
+        "in its source": row["path"],
+        "hash": row["sha256"],
+        "beginning": row["sha256"][:12],
+        "renamed": str(copy),
+    }[name]
+    here = (mill.root / "images/pool" / row["path"]).parent if name == "from elsewhere" else None
+    assert ask(said, capsys, here=here)["asked"] == [f"image:{row['sha256']}"]
+
+
+def test_a_version_a_dataset_weights_and_runs_by_every_name(mill: Mill, capsys: pytest.CaptureFixture[str]) -> None:
+    commit_of = git(mill.root, "rev-parse", "HEAD").strip()
+    version = "version:dinomill-backbone/1"
+    for name in ("1", "dinomill-backbone/1", "models:/dinomill-backbone@champion", "dinomill-backbone@champion"):
+        assert ask(name, capsys)["asked"] == [version], name
+    dataset = f"dataset:{mill.dataset.manifest_sha256}"
+    assert ask(mill.dataset.manifest_sha256[:10], capsys)["asked"] == [dataset]
+    found = ask(mill.student.weights_sha256, capsys)
+    assert found["asked"] == [f"network:{mill.student.weights_sha256}"]
+    run = next(one["id"] for one in found["things"] if one["kind"] == "run")
+    assert ask(run[:9], capsys)["asked"] == [f"run:{run}"]
+    dvc = next(one["facts"]["dvc"] for one in found["things"] if one["kind"] == "dataset")
+    assert dataset in ask(dvc, capsys)["asked"]
+    assert dataset in ask(commit_of, capsys)["asked"]
+    assert dataset in ask(commit_of[:8], capsys)["asked"]
+
+
+def test_why_an_image_is_not_in(mill: Mill, capsys: pytest.CaptureFixture[str]) -> None:
+    for fate, words in (("near_duplicate", "left out: near_duplicate"), ("irrelevant", "not_like_the_seeds")):
+        row = kept(mill.root, fate=fate)
+        text = say(f"images/pool/{row['path']}", capsys)
+        assert words in text
+        assert (row["duplicate_of"] or "") in text
+        assert "went into\n  nothing that is known here" in text
+    broken = kept(mill.root, fate="quarantined", path="bad/text.jpg")
+    assert "quarantined, " in say(f"images/pool/{broken['path']}", capsys)
+
+
+def test_a_picture_of_any_kind_and_a_list_of_the_images(
+    mill: Mill, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for end in ("svg", "png", "html"):
+        say("1", capsys, picture=tmp_path / f"a.{end}", images=tmp_path / "list.csv")
+    text = (tmp_path / "a.svg").read_text()
+    assert len(ET.fromstring(text).findall(".//{*}g")) == 7  # all but the image
+    assert text in (tmp_path / "a.html").read_text()
+    assert Image.open(tmp_path / "a.png").width > 1000
+    assert len((tmp_path / "list.csv").read_text().splitlines()) == mill.dataset.images + 1
+    say(mill.dataset.manifest_sha256, capsys, images=tmp_path / "list.parquet")
+    assert pq.read_table(tmp_path / "list.parquet").num_rows == mill.dataset.images
+    with pytest.raises(InputError, match="names no picture"):
+        say("1", capsys, picture=tmp_path / "a.bmp")
+    with pytest.raises(InputError, match="names no list"):
+        say("1", capsys, images=tmp_path / "a.txt")
+
+
+def test_what_means_nothing_is_said_so(mill: Mill, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for name in ("nothing", "0123456789abcdef", "f" * 64, "", "../../etc/passwd", "models:/none@x", "7", "a.mar"):
+        with pytest.raises(InputError):
+            ask(name, capsys)
+    with pytest.raises(InputError, match="No log at hand knows"):
+        ask("24863759-a554-4b2d-aecd-3a89bc0979d9", capsys)
+    (tmp_path / "a.mar").write_bytes(b"PK no")
+    with pytest.raises(InputError, match="no archive that the packaging stage made"):
+        ask(str(tmp_path / "a.mar"), capsys)
+    stranger = tmp_path / "stranger.png"
+    Image.new("RGB", (30, 20), "teal").save(stranger)
+    found = ask(str(stranger), capsys)
+    assert found["things"][0]["facts"]["known"] == "in none of the 1 dataset whose manifest is at hand"
+
+
+def test_a_file_that_was_replaced_is_told_from_what_it_was(own_mill: Mill, capsys: pytest.CaptureFixture[str]) -> None:
+    row, other = kept(own_mill.root), [one for one in rows(own_mill.root) if one["fate"] == "kept"][5]
+    source = own_mill.root / "images/pool"
+    shutil.copy(source / other["path"], source / row["path"])
+    found = ask(f"images/pool/{row['path']}", capsys)
+    assert set(found["asked"]) == {f"image:{row['sha256']}", f"image:{other['sha256']}"}
+    facts = next(one["facts"] for one in found["things"] if one["id"] == row["sha256"])
+    assert "holds something else now" in facts["beware"]
+
+
+def test_datasets_over_time_by_git_and_dvc(own_mill: Mill, capsys: pytest.CaptureFixture[str]) -> None:
+    row = kept(own_mill.root, path="a/1/0001.png")  # it has no copies
+    file = own_mill.root / "images/pool" / row["path"]
+    data = file.read_bytes()
+    file.unlink()
+    (own_mill.root / "images/pool/new.png").write_bytes(b"x")
+    later = curate_here()
+    capsys.readouterr()
+    keep(own_mill.root)
+    commit(own_mill.root, "second dataset")
+    found = ask(row["sha256"], capsys)
+    assert [one["id"] for one in found["things"] if one["kind"] == "dataset"] == [own_mill.dataset.manifest_sha256]
+    everything = ask(None, capsys)
+    ids = {one["id"]: one for one in everything["things"] if one["kind"] == "dataset"}
+    assert set(ids) == {own_mill.dataset.manifest_sha256, later.manifest_sha256}
+    assert "lies in" not in ids[own_mill.dataset.manifest_sha256]["facts"]
+    # Another branch counts, too, and a version that DVC has not here is said to be missing.
+    file.write_bytes(data)
+    shutil.rmtree(own_mill.root / ".dvc/cache")
+    missing = ask(None, capsys)["missing"]
+    assert any("2 earlier versions of data/05_model_input/curated" in one["what"] for one in missing)
+    assert any("dvc fetch --all-commits" in one["command"] for one in missing)
+    with pytest.raises(InputError, match="not at hand"):
+        ask("f" * 64, capsys)
+
+
+def test_without_a_store_an_archive_a_lock_or_git(own_mill: Mill, capsys: pytest.CaptureFixture[str]) -> None:
+    root, row = own_mill.root, kept(own_mill.root)
+    (root / "data/mlflow/mlflow.db").unlink()
+    found = ask(row["sha256"], capsys)
+    # Handles say most of it all the same.
+    assert ways(found, f"image:{row['sha256']}", f"archive:{own_mill.package.archive_sha256}")
+    assert any("no tracking database" in one["what"] for one in found["missing"])
+    shutil.rmtree(root / "data/07_model_output/package")
+    shutil.rmtree(root / ".git")
+    (root / "dvc.lock").unlink()
+    said = {one["what"]: one["command"] for one in ask(None, capsys)["missing"]}
+    assert any("no archive is at hand" in what for what in said)
+    assert any("not in git" in what for what in said)
+    shutil.rmtree(root / "data")
+    text = say(None, capsys)
+    assert "no dataset is at hand" in text
+    assert "make run" in text
+
+
+def test_a_server_that_does_not_answer_is_said(
+    own_mill: Mill, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://someone:secret@127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    found = ask(None, capsys)
+    assert any("127.0.0.1:9" in one["what"] for one in found["missing"])
+    assert "secret" not in json.dumps(found)
+    assert Kind.DATASET in kinds(found)
+
+
+def test_an_archive_of_another_registry_is_not_taken_for_this_one(
+    own_mill: Mill, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from dinomill.serving.torchserve.archive import BatchingConfig, build_archive
+    from dinomill.serving.torchserve.properties import ServerConfig
+
+    settings = {"version": "1", "batching": BatchingConfig(), "server": ServerConfig()}
+    strange = build_archive(own_mill.teacher.folder, tmp_path, model="dinomill-backbone", **settings)  # type: ignore[arg-type]
+    found = ask(str(strange), capsys)
+    assert found["asked"] == [f"archive:{hash_file(strange)}"]
+    things = {one["key"]: one for one in found["things"]}
+    assert "has other weights" in things[found["asked"][0]]["facts"]["beware"]
+    assert "version:dinomill-backbone/1" not in things
+    assert f"network:{own_mill.teacher.weights_sha256}" in things
+
+
+def test_damaged_parts_are_passed_over_or_said(own_mill: Mill, capsys: pytest.CaptureFixture[str]) -> None:
+    root = own_mill.root
+    (root / "dvc.lock").write_bytes(b"\xff{{{ not: yaml\n" * 3)
+    (root / "data/06_models/teacher/handle.json").write_text("{cut")
+    manifest = root / CURATED / "manifest.parquet"
+    manifest.write_bytes(manifest.read_bytes()[:1000])
+    found = ask(None, capsys)
+    assert kinds(found)["dataset"] == 1
+    with pytest.raises(InputError, match="not a readable Parquet file"):
+        ask("f" * 64, capsys)
+
+
+def test_a_request_leads_to_the_images(own_mill: Mill, capsys: pytest.CaptureFixture[str]) -> None:
+    run = own_mill.root / "data/work/serve"
+    (run / "logs").mkdir(parents=True)
+    store = own_mill.root / own_mill.package.archive.parent
+    (run / "config.properties").write_text(
+        f"# x\ninference_address=http://127.0.0.1:8080\nmodel_store={store}\nload_models=dinomill-backbone.mar\n"
+    )
+    # As TorchServe 0.12 writes it.
+    line = (
+        "2026-11-26T09:16:56,727 [INFO ] W-9000-dinomill-backbone_{} org.pytorch.serve.wlm.BatchAggregator - "
+        "Sending response for jobId {}\n"
+    )
+    one, other = "aeebbdd9-11ce-409d-a143-acc88881231a", "24863759-a554-4b2d-aecd-3a89bc0979d9"
+    (run / "logs/console.log").write_text("noise\n" + line.format("1", one))
+    (run / "logs/console.1.log").write_text(line.format("9", other))
+    found = ask(one, capsys)
+    assert found["asked"] == [f"request:{one}"]
+    assert ways(found, f"dataset:{own_mill.dataset.manifest_sha256}", f"request:{one}")
+    assert kinds(found)["endpoint"] == 1
+    # Answered by another version, before the server was started with this one.
+    old = ask(other, capsys)
+    assert "version 9" in next(thing["facts"]["beware"] for thing in old["things"] if thing["kind"] == "request")
+    assert not any(thing["kind"] == "dataset" for thing in old["things"])
