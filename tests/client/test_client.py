@@ -96,7 +96,7 @@ def test_a_renewed_token_is_read_again(served: Served, tmp_path: Path, photograp
 def test_a_killed_worker_is_not_noticed(served: Served, client: Client, photographs: list[bytes]) -> None:
     results: list[int] = []
     threads = [
-        threading.Thread(target=lambda: results.extend(len(part) for part in client.stream(photographs * 6)))
+        threading.Thread(target=lambda: results.extend(len(part) for part in client.stream(photographs * 3)))
         for _ in range(4)
     ]
     for thread in threads:
@@ -106,7 +106,7 @@ def test_a_killed_worker_is_not_noticed(served: Served, client: Client, photogra
     next(p for p in family if any("model_service_worker" in word for word in p.cmdline())).kill()
     for thread in threads:
         thread.join()
-    assert sum(results) == 4 * 36
+    assert sum(results) == 4 * 18
 
 
 class _Busy(BaseHTTPRequestHandler):

@@ -47,7 +47,7 @@ def test_it_says_how_to_ask_and_stops_cleanly(
         assert served.process.wait(40) == 0
     assert "Traceback" not in "".join(served.said)
     assert not [one for one in family if one.is_running()]
-    assert {path.name for path in served.run.iterdir()} == {"tokens.json", "logs", "server-1", ".lock"}
+    assert {path.name for path in served.run.iterdir()} == {"tokens.json", "serving.json", "logs", "server-1", ".lock"}
     assert not list(served.run.glob("*/key_file.json"))
 
 

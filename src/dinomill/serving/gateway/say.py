@@ -1,16 +1,21 @@
-"""What `dinomill serve` tells its user: where it listens, and a request to copy."""
+"""What `dinomill serve` tells its user and who comes later: where it listens, what it serves, a request to copy."""
 
 from __future__ import annotations
 
 import html
+import json
 import os
 import sys
 from pathlib import Path
 
+from dinomill.handles import PackageHandle
 from dinomill.serving.gateway.requestlog import REQUESTS
 from dinomill.serving.gateway.tokens import TOKENS
+from dinomill.serving.gateway.upstream import Upstream
+from dinomill.storage.atomic import write_text
 
 OPENER = "open.html"
+SERVING = "serving.json"
 
 
 def how_to_ask(run: Path, port: int, model: str, version: str) -> str:
@@ -48,3 +53,16 @@ def write_opener(run: Path, port: int, token: str) -> Path:
             f'<meta http-equiv="refresh" content="0; url={target}"><a href="{target}">Open the page</a>\n'
         )
     return file
+
+
+def note_serving(run: Path, port: int, package: Path, served: Upstream) -> None:
+    """Write down what answers where; it stays when the server ends."""
+    handle = PackageHandle.load(package)
+    said = {
+        "address": f"http://127.0.0.1:{port}",
+        "model": served.model,
+        "version": served.version,
+        "archive": str((package / handle.archive.parent.name / handle.archive.name).absolute()),
+        "archive_sha256": served.archive_sha256,
+    }
+    write_text(run / SERVING, json.dumps(said, indent=2) + "\n")

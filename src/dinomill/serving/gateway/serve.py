@@ -2,6 +2,7 @@
 
 <run>/                 private; one gateway's at a time
 <run>/tokens.json      the clients' tokens; stays
+<run>/serving.json     where it listens and what it serves; stays, `dinomill lineage` reads it
 <run>/open.html        opens the page with its token; removed at the end
 <run>/logs/            requests.log: a line a request; gateway.log: what went wrong
 <run>/server-1, -2 …   where servers behind run
@@ -29,7 +30,7 @@ from dinomill.serving.gateway.config import GatewayConfig
 from dinomill.serving.gateway.fleet import Fleet
 from dinomill.serving.gateway.protocol import bounded
 from dinomill.serving.gateway.requestlog import RequestLog
-from dinomill.serving.gateway.say import how_to_ask, write_opener
+from dinomill.serving.gateway.say import how_to_ask, note_serving, write_opener
 from dinomill.serving.gateway.tokens import ClientTokens
 from dinomill.serving.gateway.upstream import Upstream
 from dinomill.serving.torchserve.behind import TorchServeBehind, unlike_package
@@ -126,6 +127,8 @@ class _Front:
     async def _until_ended(self, front: asyncio.Task[None], port: int, follow: float | None, browser: bool) -> None:
         ended = asyncio.create_task(self._ended.wait())
         await self._first(ended)
+        self._port = port
+        self._note()
         write_opener(self._run, port, self._tokens.current)
         member = self._fleet.current
         assert member is not None
@@ -180,7 +183,13 @@ class _Front:
         self._say(f"Version {handle.version} is there: it takes over when it answers …")
         served = await self._fleet.swap(package)
         self._refused = ""
+        self._note()
         self._say(f"Version {served.version} answers.")
+
+    def _note(self) -> None:
+        member = self._fleet.current
+        assert member is not None
+        note_serving(self._run, self._port, member.package, member.upstream)
 
     def _behind(self, package: Path, session: aiohttp.ClientSession) -> Upstream:
         for number in range(1, _SLOTS + 1):
