@@ -266,7 +266,7 @@ def test_a_request_leads_to_the_images(own_mill: Mill, capsys: pytest.CaptureFix
     said = {"address": "http://127.0.0.1:8080", "model": "dinomill-backbone", "archive": str(archive)}
     (run / "serving.json").write_text(json.dumps(said))
     one, other, named = "aeebbdd9-11ce-409d-a143-acc88881231a", "24863759-a554-4b2d-aecd-3a89bc0979d9", "shop:order-7"
-    rows = [
+    logged = [
         {
             "id": name,
             "time": "2026-11-26T09:16:56.727Z",
