@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -8,17 +9,23 @@ from dinomill.commands import verbs_on_networks
 from dinomill.commands.project import folder
 from dinomill.errors import ConfigError, MachineError
 from dinomill.handles import PackageHandle
+from dinomill.storage.hashing import hash_file
 
 
 @pytest.fixture
 def packaged(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(project)
     place = folder("package").absolute()
+    archive = place / "model_store" / "mill.mar"
+    archive.parent.mkdir(parents=True)
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("model-config.yaml", "handler: {threads: 1}\n")
+        file.writestr("config.json", '{"preprocessing": {"mean": [0.5, 0.5, 0.5]}}')
     PackageHandle(
         folder=place,
         config_hash="",
-        archive=place / "model_store" / "mill.mar",
-        archive_sha256="",
+        archive=archive,
+        archive_sha256=hash_file(archive),
         model="mill",
         version=3,
         embed_dim=1,

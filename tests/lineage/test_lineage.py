@@ -262,22 +262,28 @@ def test_damaged_parts_are_passed_over_or_said(own_mill: Mill, capsys: pytest.Ca
 def test_a_request_leads_to_the_images(own_mill: Mill, capsys: pytest.CaptureFixture[str]) -> None:
     run = own_mill.root / "data/work/serve"
     (run / "logs").mkdir(parents=True)
-    store = own_mill.root / own_mill.package.archive.parent
-    (run / "config.properties").write_text(
-        f"# x\ninference_address=http://127.0.0.1:8080\nmodel_store={store}\nload_models=dinomill-backbone.mar\n"
-    )
-    # As TorchServe 0.12 writes it.
-    line = (
-        "2026-11-26T09:16:56,727 [INFO ] W-9000-dinomill-backbone_{} org.pytorch.serve.wlm.BatchAggregator - "
-        "Sending response for jobId {}\n"
-    )
-    one, other = "aeebbdd9-11ce-409d-a143-acc88881231a", "24863759-a554-4b2d-aecd-3a89bc0979d9"
-    (run / "logs/console.log").write_text("noise\n" + line.format("1", one))
-    (run / "logs/console.1.log").write_text(line.format("9", other))
+    archive = own_mill.root / own_mill.package.archive
+    said = {"address": "http://127.0.0.1:8080", "model": "dinomill-backbone", "archive": str(archive)}
+    (run / "serving.json").write_text(json.dumps(said))
+    one, other, named = "aeebbdd9-11ce-409d-a143-acc88881231a", "24863759-a554-4b2d-aecd-3a89bc0979d9", "shop:order-7"
+    logged = [
+        {
+            "id": name,
+            "time": "2026-11-26T09:16:56.727Z",
+            "model": "dinomill-backbone",
+            "version": version,
+            "status": 200,
+        }
+        for name, version in ((one, "1"), (named, "1"), (other, "9"))
+    ]
+    lines = [json.dumps(row, separators=(",", ":")) + "\n" for row in logged]
+    (run / "logs/requests.log").write_text(lines[0] + lines[1] + '{"cut off')
+    (run / "logs/requests.log.1").write_text(lines[2])
     found = ask(one, capsys)
     assert found["asked"] == [f"request:{one}"]
     assert ways(found, f"dataset:{own_mill.dataset.manifest_sha256}", f"request:{one}")
     assert kinds(found)["endpoint"] == 1
+    assert ask(named, capsys)["asked"] == [f"request:{named}"]  # an id that a client gave
     # Answered by another version, before the server was started with this one.
     old = ask(other, capsys)
     assert "version 9" in next(thing["facts"]["beware"] for thing in old["things"] if thing["kind"] == "request")

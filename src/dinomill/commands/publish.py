@@ -67,16 +67,26 @@ def _write_into_registry(package: Path, uri: str, sha256: str, env: str | None) 
     print(f"  or, where the registry is:  dinomill serve {place.uri}")
 
 
-def serve_address(address: str | None, port: int, env: str | None) -> None:
+def serve_address(
+    address: str | None, port: int, env: str | None, *, follow: float | None = None, browser: bool = False
+) -> None:
     """Serve the environment's package, or what an address names.
+
+    Args:
+        address: See `package_at`; None: the environment's own.
+        port: Of the gateway.
+        env: The environment.
+        follow: Look so often, in seconds, whether the address means another package by now.
+        browser: Open the page.
 
     Raises:
         DinomillError: When there is nothing to serve, or it does not start.
     """
     from dinomill.layers.project import project_above
+    from dinomill.serving.gateway.config import GatewayConfig
+    from dinomill.serving.gateway.serve import DEFAULT_PORT
+    from dinomill.serving.gateway.serve import serve as serve_package
     from dinomill.serving.model_store import cache_folder
-    from dinomill.serving.torchserve.serve import DEFAULT_PORT
-    from dinomill.serving.torchserve.serve import serve as serve_package
 
     here = None if address is None or s3.is_uri(address) else Path(address).absolute()
     # What the registry says is a project's; a folder or a published package can be served anywhere.
@@ -90,17 +100,28 @@ def serve_address(address: str | None, port: int, env: str | None) -> None:
     if address is None or inside:
         enter_project()
         inside = True
-    if address is None:
-        package = result("package", env)
-    elif address.startswith(REGISTRY) or here is None:
-        package = package_at(address, env if inside else None)
-    else:
-        package = package_at(str(here), None)
-    said = Layers(env).parameters.get("packaging", {}).get("server", {}) if inside else {}
+
+    def find() -> Path:
+        if address is None:
+            return result("package", env)
+        if address.startswith(REGISTRY) or here is None:
+            return package_at(address, env if inside else None)
+        return package_at(str(here), None)
+
+    said = Layers(env).parameters.get("packaging", {}) if inside else {}
+    gateway = GatewayConfig.parse(said.get("gateway", {}), where="packaging.gateway")
     work = folder("work", env) if inside else cache_folder().parent
     # A folder for each port: tokens and logs are one server's.
     name = "serve" if port == DEFAULT_PORT else f"serve-{port}"
-    serve_package(package, port=port, run=work / name, config=settings_of(package, said, own=address is None))
+    serve_package(
+        find,
+        port=port,
+        run=work / name,
+        config=lambda package: settings_of(package, said.get("server", {}), own=address is None),
+        gateway=gateway,
+        follow=follow,
+        browser=browser,
+    )
 
 
 def package_at(address: str, env: str | None) -> Path:

@@ -13,8 +13,8 @@ from dinomill.commands.typed import EVALUATED, MODEL, SIZE, Env, app, examples
 @app.command(
     epilog=examples(
         "dinomill serve",
-        "dinomill serve --port 9000",
-        "dinomill serve models:/dinomill-backbone@champion",
+        "dinomill serve --port 9000 --browser",
+        "dinomill serve models:/dinomill-backbone@champion --follow 60",
         "dinomill serve s3://team/models/dinomill-backbone/3",
     )
 )
@@ -25,18 +25,26 @@ def serve(
             help="models:/name@alias, s3://…/name/version or a package's folder; by default the environment's package."
         ),
     ] = None,
-    port: Annotated[
-        int, typer.Option(help="Port of the predictions; the next two are used as well.", min=1, max=65533)
-    ] = 8080,
+    port: Annotated[int, typer.Option(help="Port on this machine.", min=1, max=65535)] = 8080,
+    follow: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="Look so often whether another package is meant by now; it takes over without a failed request. "
+            "SIGHUP looks once.",
+            min=1,
+        ),
+    ] = None,
+    browser: Annotated[bool, typer.Option("--browser", help="Open the page where images can be tried.")] = False,
     env: Env = None,
 ) -> None:
-    """Serve a packaged model with TorchServe on 127.0.0.1. Ctrl-C ends it.
+    """Serve a packaged model on 127.0.0.1, with a page to try it. Ctrl-C ends it.
 
     A published package (`dinomill publish`) is fetched once, verified, and served on any machine, in a project or not.
     """
     from dinomill.commands.publish import serve_address
 
-    serve_address(address, port, env)
+    serve_address(address, port, env, follow=follow, browser=browser)
 
 
 @app.command(epilog=examples("dinomill publish --store s3://team/models", "dinomill publish"))

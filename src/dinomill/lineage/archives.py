@@ -2,9 +2,9 @@
 
 A server's folder (`dinomill serve`):
 
-    <work>/serve*/config.properties     the model store and the archive in it
-    <work>/serve*/logs/console*.log     a line a request: the id that its answer carries as `x-request-id`, and the
-                                        worker that sent it, whose name ends with the model's name and version
+    <work>/serve*/serving.json          where it listens, and the archive that it serves
+    <work>/serve*/logs/requests*.log    a line of JSON a request: the id that its answer carries as `x-request-id`, and
+                                        the model and version that answered it
     <work>/serve*/.lock                 held while the server runs
 """
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -25,8 +24,8 @@ from dinomill.lineage.thread import Kind, Thing, Thread
 from dinomill.storage.hashing import hash_file
 from dinomill.storage.lock import holder
 
+SERVING = "serving.json"
 _WEIGHTS, _MANIFEST = "model.safetensors", "MAR-INF/MANIFEST.json"
-_ANSWERED = re.compile(r"^(?P<time>\S+) .*? W-\d+-(?P<model>.+?)_(?P<version>[^_\s]+) .*jobId (?P<id>\S+)\s*$")
 
 
 @dataclass(frozen=True)
@@ -94,27 +93,27 @@ def add_endpoints(thread: Thread, found: list[Place]) -> list[Path]:
     folders = []
     for work in everywhere(found, "work"):
         for run in sorted(Path(work).glob("serve*")):
-            if (run / "config.properties").is_file():
+            if (run / SERVING).is_file():
                 _add_endpoint(thread, run)
                 folders.append(run)
     return folders
 
 
 def _add_endpoint(thread: Thread, run: Path) -> None:
-    said = dict(
-        line.split("=", 1)
-        for line in (run / "config.properties").read_text(encoding="utf-8").splitlines()
-        if "=" in line and not line.startswith("#")
-    )
+    try:
+        said = json.loads((run / SERVING).read_text(encoding="utf-8"))
+        address, path = f"{said['address']}/predictions/{said['model']}", Path(said["archive"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        thread.lack(f"{run / SERVING} does not say what was served there: {error}", "start the server again")
+        return
     process = holder(run / ".lock")
     thing = thread.add(
         Kind.ENDPOINT,
         run.as_posix(),
-        f"{said.get('inference_address', '')}/predictions/{Path(said.get('load_models', '')).stem}",
+        address,
         state=f"running, process {process}" if process else "not running",
         logs=f"{run.as_posix()}/logs",
     )
-    path = Path(said.get("model_store", ""), said.get("load_models", ""))
     with suppress(InputError):
         thread.link(add_archive(thread, path), thing, "serves it" if process else "served it")
         return
@@ -124,8 +123,16 @@ def _add_endpoint(thread: Thread, run: Path) -> None:
 def find_request(folders: list[Path], wanted: str) -> Iterator[tuple[Path, str, str, str]]:
     """The answers to a request: the server's folder, time, model and version; logs are read line by line."""
     for run in folders:
-        for log in sorted((run / "logs").glob("console*.log")):
+        for log in sorted((run / "logs").glob("requests.log*")):
             with suppress(OSError), log.open(encoding="utf-8", errors="replace") as lines:
                 for line in lines:
-                    if wanted in line and (match := _ANSWERED.match(line)) and match["id"] == wanted:
-                        yield run, match["time"], match["model"], match["version"]
+                    if wanted in line and (row := _row(line)) and row.get("id") == wanted and row.get("version"):
+                        yield run, str(row.get("time")), str(row.get("model")), str(row["version"])
+
+
+def _row(line: str) -> dict[str, object]:
+    try:
+        row = json.loads(line)
+    except ValueError:  # cut off, when a disk was full
+        return {}
+    return row if isinstance(row, dict) else {}

@@ -17,6 +17,7 @@ from dinomill.storage.hashing import hash_file
 _VERSION = re.compile(r"(?:models:/+)?(?P<name>[^/@:\s]+)(?:@(?P<alias>[^/@\s]+)|/(?P<version>\d+))")
 _HEX = re.compile(r"(?P<hash>[0-9a-f]{6,64})(?:\.dir|\+)?", re.I)
 _REQUEST = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I)
+_NAMED_REQUEST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:\-]{0,127}")  # ids that clients gave their requests themselves
 _MOST = 10  # candidates that are named
 
 
@@ -33,7 +34,7 @@ def find(gathered: Gathered, text: str, here: Path, env: str | None = None) -> l
         InputError: When it means nothing, or several different things.
     """
     text = text.strip()
-    for attempt in (_version, _archive, _request, _hash, _image):
+    for attempt in (_version, _archive, _request, _hash, _image, _named_request):
         if found := attempt(gathered, text, here, env):
             return found
     missing = gathered.thread.missing
@@ -96,12 +97,27 @@ def _places(text: str, here: Path) -> Iterator[Path]:
 
 
 def _request(gathered: Gathered, text: str, here: Path, env: str | None) -> list[Thing]:
-    del here, env
     if not _REQUEST.fullmatch(text):
         return []
+    for written in dict.fromkeys((text, text.lower())):
+        if found := _named_request(gathered, written, here, env):
+            return found
+    folders = ", ".join(path.as_posix() for path in gathered.servers)
+    raise InputError(
+        f"No log at hand knows the request {text}.",
+        found=f"logs of {folders}" if folders else "no server that ran in this project (`dinomill serve`)",
+        expected="the id that the answer carried in its header x-request-id, in logs/requests.log of a server",
+        action="ask where that server ran; logs of more than 48 MB are overwritten, the oldest first",
+    )
+
+
+def _named_request(gathered: Gathered, text: str, here: Path, env: str | None) -> list[Thing]:
+    del here, env
+    if not _NAMED_REQUEST.fullmatch(text):
+        return []
     thread = gathered.thread
-    for run, time, model, version in find_request(gathered.servers, text.lower()):
-        request = thread.add(Kind.REQUEST, text.lower(), text.lower(), answered=time, by=f"{model}, version {version}")
+    for run, time, model, version in find_request(gathered.servers, text):
+        request = thread.add(Kind.REQUEST, text, text, answered=time, by=f"{model}, version {version}")
         endpoint = thread.things[f"{Kind.ENDPOINT}:{run.as_posix()}"]
         archives = [above for above, _ in thread.above(endpoint)]
         served = thread.add(Kind.VERSION, f"{model}/{version}", f"models:/{model}/{version}")
@@ -115,13 +131,7 @@ def _request(gathered: Gathered, text: str, here: Path, env: str | None) -> list
             if not made:
                 thread.link(served, endpoint, "served by it")
         return [request]
-    folders = ", ".join(path.as_posix() for path in gathered.servers)
-    raise InputError(
-        f"No log at hand knows the request {text}.",
-        found=f"logs of {folders}" if folders else "no server that ran in this project (`dinomill serve`)",
-        expected="the id that the answer carried in its header x-request-id, in logs/console*.log of a server",
-        action="ask where that server ran; logs of more than 48 MB are overwritten, the oldest first",
-    )
+    return []
 
 
 def _hash(gathered: Gathered, text: str, here: Path, env: str | None) -> list[Thing]:

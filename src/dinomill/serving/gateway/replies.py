@@ -1,0 +1,100 @@
+"""What is sent back: with an id, within what clients of either shape read, and with nothing of the server behind."""
+
+from __future__ import annotations
+
+import json
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Message, Send
+
+from dinomill.serving.gateway.bodies import Refused, refuse_unread
+from dinomill.serving.gateway.embeddings import render_error
+from dinomill.serving.gateway.upstream import Reply, Upstream
+
+PRIVATE = {"Cache-Control": "no-store"}
+_RETRY = {503: "1", 504: "1"}
+_LONGEST = 1000  # of a header that is passed on
+
+
+class Answering:
+    """What was sent of an answer; adds what every answer has."""
+
+    def __init__(self, send: Send, number: str, nested_errors: bool) -> None:
+        self._send, self._number, self._nested = send, number, nested_errors
+        self.status = 0
+
+    async def send(self, message: Message) -> None:
+        """Send a part of it."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [
+                *message["headers"],
+                (b"x-request-id", self._number.encode()),
+                (b"x-content-type-options", b"nosniff"),
+            ]
+        await self._send(message)
+
+    async def refuse(
+        self, status: int, reason: str, *, close: bool = False, headers: dict[str, str] | None = None
+    ) -> None:
+        """Say why there is no other answer."""
+        if self.status:  # too late: the answer has begun
+            return
+        sent = dict(headers or {})
+        if close:
+            sent["Connection"] = "close"
+        if status in _RETRY:
+            sent["Retry-After"] = _RETRY[status]
+        if status == 401:
+            sent["WWW-Authenticate"] = "Bearer"
+        body = render_error(status, reason) if self._nested else json.dumps({"error": reason}).encode()
+        response = Response(body, status, sent, "application/json")
+        await response({"type": "http"}, _nothing, self.send)
+
+
+async def _nothing() -> Message:
+    return {"type": "http.disconnect"}
+
+
+async def read_off(request: Request, refused: Refused) -> Refused:
+    """As `refuse_unread`, of a client that may have gone."""
+    try:
+        return await refuse_unread(request, refused)
+    except ClientDisconnect:
+        return refused
+
+
+def short(header: str) -> str:
+    """A header that is passed on, unless it is none that could mean anything there."""
+    return header if len(header) <= _LONGEST and header.isascii() and header.isprintable() else ""
+
+
+def bearer(request: Request) -> str:
+    """The token that a request brings; empty where it has none."""
+    kind, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if kind.lower() == "bearer" else ""
+
+
+def no_token(expected: str) -> Refused:
+    """What who has no valid token is told."""
+    return Refused(401, f"Token missing or not valid. Expected in the header Authorization: Bearer {expected}.")
+
+
+def forwarded(request: Request, reply: Reply) -> Response:
+    """The answer of the server behind, less its headers."""
+    headers = dict(PRIVATE)
+    served: Upstream | None = request.state.served
+    if served is not None:
+        headers["X-Model-Version"] = served.version
+    if reply.status in _RETRY:
+        headers["Retry-After"] = _RETRY[reply.status]
+    return Response(reply.body, reply.status, headers, reply.content_type)
+
+
+def reason_of(reply: Reply) -> str:
+    """The text of an error."""
+    try:
+        return str(json.loads(reply.body)["error"])
+    except (ValueError, KeyError, TypeError):
+        return "The server did not answer the request."
