@@ -88,6 +88,8 @@ def _appender(name: str, file: str, pattern: str) -> str:
     folder, older = "${env:LOG_LOCATION:-logs}", file.replace(".log", ".%i.log")
     return f"""\
     <RollingFile name="{name}" fileName="{folder}/{file}" filePattern="{folder}/{older}">
+      <!-- Every value of a metric would be a line, too. -->
+      <RegexFilter regex="result=\[METRICS\].*" onMatch="DENY" onMismatch="NEUTRAL"/>
       <PatternLayout pattern="{pattern}"/>
       <Policies><SizeBasedTriggeringPolicy size="{_MEGABYTES} MB"/></Policies>
       <DefaultRolloverStrategy max="{_OLDER}"/>
