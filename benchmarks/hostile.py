@@ -224,7 +224,7 @@ class Trial:
             "faults": len(self.faults),
             "memory_growth": {name: round(grown, 3) for name, grown in self.growth.items()},
             "worker_starts": counted.get("dinomill_worker_starts_total", -1.0),
-            "images": counted.get("dinomill_images_total", -1.0),
+            "images": counted.get("dinomill_worker_images_total", -1.0),
         }
 
 

@@ -26,25 +26,25 @@ def test_a_call_is_counted_by_status_and_reason() -> None:
     answers = [{"embedding": [1.0]}, truncated, named, InputError("no body"), Unanswered("busy", 503), Unanswered("x")]
     meter.called(answers, images=1, rate=12.344, seconds={"decode": 0.5})
     assert seen == {
-        ("dinomill_calls_total",): 1,
-        ("dinomill_images_total",): 1,
-        ("dinomill_images_per_second",): 12.34,
-        ("dinomill_requests_total", "200"): 1,
-        ("dinomill_requests_total", "400"): 3,
-        ("dinomill_requests_total", "503"): 1,
-        ("dinomill_requests_total", "500"): 1,
-        ("dinomill_refused_total", "truncated"): 2,
-        ("dinomill_refused_total", "request"): 1,
-        ("dinomill_refused_total", "busy"): 1,
-        ("dinomill_refused_total", "failed"): 1,
-        ("dinomill_decode_seconds",): 0.5,
+        ("dinomill_worker_calls_total",): 1,
+        ("dinomill_worker_images_total",): 1,
+        ("dinomill_worker_images_per_second",): 12.34,
+        ("dinomill_worker_requests_total", "200"): 1,
+        ("dinomill_worker_requests_total", "400"): 3,
+        ("dinomill_worker_requests_total", "503"): 1,
+        ("dinomill_worker_requests_total", "500"): 1,
+        ("dinomill_worker_refused_total", "truncated"): 2,
+        ("dinomill_worker_refused_total", "request"): 1,
+        ("dinomill_worker_refused_total", "busy"): 1,
+        ("dinomill_worker_refused_total", "failed"): 1,
+        ("dinomill_worker_decode_seconds",): 0.5,
     }
 
 
 def test_labels_hold_nothing_that_ends_them() -> None:
     meter, seen = _meter()
     meter.started(1.0, version="3,a:b|#c", features="", device="cuda:1")
-    assert ("dinomill_model_info", "3_a_b__c", "_", "cuda_1") in seen
+    assert ("dinomill_worker_info", "3_a_b__c", "_", "cuda_1") in seen
 
 
 def test_what_cannot_be_counted_fails_no_request(caplog: pytest.LogCaptureFixture) -> None:
@@ -52,7 +52,7 @@ def test_what_cannot_be_counted_fails_no_request(caplog: pytest.LogCaptureFixtur
         raise OSError("no space left on device")
 
     Meter(fail, "mill").called([{}], images=1, rate=1.0, seconds={})
-    assert "dinomill_images_total could not be written" in caplog.text
+    assert "dinomill_worker_images_total could not be written" in caplog.text
 
 
 @pytest.mark.parametrize("reason", list(Reason))

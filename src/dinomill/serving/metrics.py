@@ -1,6 +1,7 @@
 """What a serving worker tells Prometheus: names, kinds and labels, and what of a call is counted.
 
-How the values get there is the server's business. They are written a call, not an image.
+How the values get there is the server's business. They are written a call, not an image. All names begin with
+``dinomill_worker_``: who stands in front of the workers counts requests, too, under names of its own.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ class Metric(NamedTuple):
     labels: tuple[str, ...]
 
 
-IMAGES = Metric("dinomill_images_total", "counter", "images", ("model",))
-REQUESTS = Metric("dinomill_requests_total", "counter", "requests", ("model", "status"))
-REFUSED = Metric("dinomill_refused_total", "counter", "requests", ("model", "reason"))
-CALLS = Metric("dinomill_calls_total", "counter", "calls", ("model",))
-DECODE = Metric("dinomill_decode_seconds", "histogram", "seconds", ("model",))
-COMPUTE = Metric("dinomill_compute_seconds", "histogram", "seconds", ("model",))
+IMAGES = Metric("dinomill_worker_images_total", "counter", "images", ("model",))
+REQUESTS = Metric("dinomill_worker_requests_total", "counter", "requests", ("model", "status"))
+REFUSED = Metric("dinomill_worker_refused_total", "counter", "requests", ("model", "reason"))
+CALLS = Metric("dinomill_worker_calls_total", "counter", "calls", ("model",))
+DECODE = Metric("dinomill_worker_decode_seconds", "histogram", "seconds", ("model",))
+COMPUTE = Metric("dinomill_worker_compute_seconds", "histogram", "seconds", ("model",))
 STARTS = Metric("dinomill_worker_starts_total", "counter", "starts", ("model",))
-RATE = Metric("dinomill_images_per_second", "gauge", "images", ("model",))
-INFO = Metric("dinomill_model_info", "gauge", "models", ("model", "version", "features", "device"))
+RATE = Metric("dinomill_worker_images_per_second", "gauge", "images", ("model",))
+INFO = Metric("dinomill_worker_info", "gauge", "models", ("model", "version", "features", "device"))
 METRICS = (IMAGES, REQUESTS, REFUSED, CALLS, DECODE, COMPUTE, STARTS, RATE, INFO)
 
 
