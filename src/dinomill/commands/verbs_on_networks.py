@@ -10,26 +10,37 @@ import typer
 from dinomill.commands.typed import EVALUATED, MODEL, SIZE, Env, app, examples
 
 
-@app.command(epilog=examples("dinomill serve", "dinomill serve --port 9000"))
+@app.command(epilog=examples("dinomill serve", "dinomill serve --port 9000 --follow 60", "dinomill serve --browser"))
 def serve(
-    port: Annotated[
-        int, typer.Option(help="Port of the predictions; the next two are used as well.", min=1, max=65533)
-    ] = 8080,
+    port: Annotated[int, typer.Option(help="Port on this machine.", min=1, max=65535)] = 8080,
+    follow: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="Look for another package so often; it takes over without a failed request. SIGHUP looks once.",
+            min=1,
+        ),
+    ] = None,
+    browser: Annotated[bool, typer.Option("--browser", help="Open the page where images can be tried.")] = False,
     env: Env = None,
 ) -> None:
-    """Serve the packaged model with TorchServe on 127.0.0.1. Ctrl-C ends it."""
+    """Serve the packaged model on 127.0.0.1, with a page to try it. Ctrl-C ends it."""
     from dinomill.commands.project import enter_project, folder, result
     from dinomill.layers import Layers
+    from dinomill.serving.gateway.config import GatewayConfig
+    from dinomill.serving.gateway.serve import DEFAULT_PORT
+    from dinomill.serving.gateway.serve import serve as serve_package
     from dinomill.serving.torchserve.properties import ServerConfig
-    from dinomill.serving.torchserve.serve import DEFAULT_PORT
-    from dinomill.serving.torchserve.serve import serve as serve_package
 
     enter_project()
-    said = Layers(env).parameters.get("packaging", {}).get("server", {})
-    config = ServerConfig.parse(said, where="packaging.server")
+    said = Layers(env).parameters.get("packaging", {})
+    config = ServerConfig.parse(said.get("server", {}), where="packaging.server")
+    gateway = GatewayConfig.parse(said.get("gateway", {}), where="packaging.gateway")
     # A folder for each port: tokens and logs are one server's.
-    name = "serve" if port == DEFAULT_PORT else f"serve-{port}"
-    serve_package(result("package", env), port=port, run=folder("work", env) / name, config=config)
+    run = folder("work", env) / ("serve" if port == DEFAULT_PORT else f"serve-{port}")
+    serve_package(
+        result("package", env), port=port, run=run, config=config, gateway=gateway, follow=follow, browser=browser
+    )
 
 
 @app.command(

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from dinomill.config import Config
+from dinomill.serving.gateway.config import GatewayConfig
 from dinomill.serving.torchserve.archive import BatchingConfig
 from dinomill.serving.torchserve.properties import ServerConfig
 
@@ -30,4 +31,5 @@ class PackagingConfig(Config):
     name: str | None = Field(default=None, description="name under which it is served; null: the registered name")
     batching: BatchingConfig = Field(default_factory=BatchingConfig, description="baked into the archive")
     server: ServerConfig = Field(default_factory=ServerConfig, description="how TorchServe runs")
+    gateway: GatewayConfig = Field(default_factory=GatewayConfig, description="how `dinomill serve` treats clients")
     smoke: SmokeConfig = Field(default_factory=SmokeConfig, description="the trial of the archive")
