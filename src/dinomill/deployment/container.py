@@ -112,7 +112,10 @@ def take_tokens(run: Path) -> None:
         )
     target = run / TOKENS
     target.unlink(missing_ok=True)
-    with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file, open(given, "rb") as old:
+    with (
+        os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file,
+        Path(given).open("rb") as old,
+    ):
         shutil.copyfileobj(old, file)
 
 

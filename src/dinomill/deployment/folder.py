@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import dinomill
-from dinomill.deployment.application import JAVA, TORCH, application_files, application_packages, closure
+from dinomill.deployment.application import TORCH, application_files, application_packages, closure, java_pin
+from dinomill.deployment.dashboard import render_dashboard
 from dinomill.errors import ConfigError, MachineError
 from dinomill.handles import PackageHandle
 from dinomill.serving.gateway.config import GatewayConfig
@@ -100,6 +101,7 @@ def render_templates(handle: PackageHandle, server: ServerConfig, domain: str, h
     memory = _BASE_MB + server.heap_mb + server.workers * (_WORKER_MB + 2 * weights_mb)
     values = {
         "MODEL": handle.model,
+        "NAME": object_name(handle.model),
         "VERSION": str(handle.version),
         "ARCHIVE": handle.archive_sha256,
         "DOMAIN": domain,
@@ -111,11 +113,17 @@ def render_templates(handle: PackageHandle, server: ServerConfig, domain: str, h
         "HASHES": "--require-hashes " if hashes else "",
         "WORKERS": str(server.workers),
     }
-    return {
+    texts = {
         path.relative_to(TEMPLATES).as_posix().replace("dockerignore", ".dockerignore"): _fill(path, values)
         for path in sorted(TEMPLATES.rglob("*"))
         if path.is_file()
     }
+    return texts | {"grafana/dashboards/dinomill.json": render_dashboard()}
+
+
+def object_name(model: str) -> str:
+    """A model's name as images and objects of Kubernetes may be called: small letters, digits and '-'."""
+    return re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")[:50].strip("-") or "model"
 
 
 def _fill(path: Path, values: dict[str, str]) -> str:
@@ -128,10 +136,11 @@ def _fill(path: Path, values: dict[str, str]) -> str:
 def _write_requirements(folder: Path, wanted: Deployment) -> None:
     lines = (wanted.package / "requirements.txt").read_text(encoding="utf-8").split()
     packaged = dict(line.split("==", 1) for line in lines if "==" in line)
-    pins = closure([*packaged, *application_packages(), JAVA])
+    pins = closure([*packaged, *application_packages()]) | java_pin()
     # The trial ran with the package's versions; where this environment has moved on since, they still hold.
     pins |= {name.lower().replace("_", "-"): version for name, version in packaged.items()}
     torch = pins.pop(TORCH)
+    pins = dict(sorted(pins.items()))
     write_text(folder / "torch.txt", f"{TORCH}=={torch}\n")
     text = "".join(f"{name}=={version}\n" for name, version in pins.items())
     write_text(folder / "requirements.txt", _with_hashes(text) if wanted.hashes else text)

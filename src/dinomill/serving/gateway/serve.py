@@ -46,6 +46,7 @@ Find = Callable[[], Path]
 def serve(
     find: Path | Find,
     *,
+    host: str = _HOST,
     port: int = DEFAULT_PORT,
     run: Path = Path("data/work/serve"),
     config: ServerConfig | None = None,
@@ -61,6 +62,7 @@ def serve(
 
     Args:
         find: The folder that the packaging stage wrote, or what finds (and fetches) the one to serve now.
+        host: The address to listen on. Anything but loopback needs TLS in front.
         port: The gateway's. The server behind takes ports that are free.
         run: Where it runs.
         config: How the server behind runs; the defaults are safe.
@@ -76,7 +78,7 @@ def serve(
     found: Find = (lambda: find) if isinstance(find, Path) else find
     lock = take_folder(run)
     try:
-        with _listening(port) as listener, _logging(run / "logs"):
+        with _listening(host, port) as listener, _logging(run / "logs"):
             front = _Front(found, run.absolute(), config or ServerConfig(), gateway or GatewayConfig(), say)
             with asyncio.Runner() as runner:
                 runner.run(front.run(listener, follow, browser))
@@ -224,11 +226,11 @@ def _server(app: Gateway, config: GatewayConfig) -> uvicorn.Server:
 
 
 @contextlib.contextmanager
-def _listening(port: int) -> Iterator[socket.socket]:
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((_HOST, port))
+            listener.bind((host, port))
             listener.listen(512)
         except OSError as error:
             raise MachineError(
