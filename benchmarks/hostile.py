@@ -1,9 +1,9 @@
 """Requests at the edge of what a server bears, 5% of them hostile: is every good one answered, and does it stay whole?
 
-A real TorchServe with as many workers as there are cores serves a small network. Clients ask without a pause, single
-images and JSON; in between come the kinds of hostile_kinds.py. Every good answer is compared with the network's own,
-every bad one has to have a status of 4xx and a reason, workers have to be the same processes at the end, and the memory
-of Java and of each worker is written down each second.
+The container's program, the gateway and a TorchServe with as many workers as there are cores, serves a small network.
+Clients ask without a pause, single images and JSON; in between come the kinds of hostile_kinds.py. Every good answer is
+compared with the network's own, every bad one has to have a status of 4xx and a reason, workers have to be the same
+processes at the end, and the memory of each process is written down each second.
 
     <output>/memory.csv      seconds, requests, megabytes of each process
     <output>/metrics.jsonl   what /metrics said, every two seconds
@@ -31,15 +31,14 @@ import numpy as np
 import psutil
 from hostile_kinds import GONE, KINDS, Kind, Seen, Target, ask, instances, thin_picture
 from hostile_plot import draw
+from hostile_server import Served
 from hostile_watch import Watch, metrics_of, watched, workers_of
 from measuring import Table, command_line, finish
 from PIL import Image
 
 from dinomill.arrays import Floats
 from dinomill.serving.predictor import Predictor
-from dinomill.serving.torchserve.archive import BatchingConfig, build_archive
 from dinomill.serving.torchserve.properties import ServerConfig
-from dinomill.serving.torchserve.server import TorchServe, free_ports
 
 _MIN_COSINE = 0.999
 _TRIES = 8  # of a good request that is told to come again
@@ -88,12 +87,8 @@ class Trial:
     def run(self, folder: Path, output: Path, requests: int, options: argparse.Namespace) -> dict[str, Any]:
         """Serve, ask, and say what was seen."""
         config = ServerConfig(workers=psutil.cpu_count() or 1, token_minutes=600)
-        build_archive(
-            self.backbone, folder / "store", model=_MODEL, version="1", batching=BatchingConfig(), server=config
-        )
-        with TorchServe(_MODEL, folder / "store", folder / "run", config, free_ports()) as server:
-            server.wait_ready(180)
-            target = Target(server.ports.inference, f"/predictions/{_MODEL}", server.token())
+        with Served(self.backbone, folder, _MODEL, config, self.expected.shape[1]) as server:
+            target = Target(server.port, f"/predictions/{_MODEL}", server.token())
             before = workers_of(server)
             start = time.monotonic()
             with watched(server, output, lambda: self.done) as watch:
@@ -101,7 +96,7 @@ class Trial:
             spent = time.monotonic() - start
             self._after(server, target, before)
             counted = metrics_of(server)
-            log = server.console.read_text(errors="replace")
+            log = server.log()
         if "Traceback" in log:
             self.faults.append("a traceback in the log: " + log[log.index("Traceback") :][:1500])
         self._judge_memory(watch)
@@ -193,7 +188,7 @@ class Trial:
             return None
         return "200 with another embedding"
 
-    def _after(self, server: TorchServe, target: Target, before: dict[int, float]) -> None:
+    def _after(self, server: Served, target: Target, before: dict[int, float]) -> None:
         """The server is still whole: the same workers, and the next requests are answered."""
         if workers_of(server) != before:
             self.faults.append(f"workers were {sorted(before)} and are {sorted(workers_of(server))}")

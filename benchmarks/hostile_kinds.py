@@ -233,11 +233,10 @@ KINDS = (
         _posting(lambda _c, _i: b"a=1&b=2", Content_Type="application/x-www-form-urlencoded"),
         (400,),
     ),
-    # Java reads forms before anything of ours is asked, and says 500 of one that is none.
     Kind(
         "says it is a form, and is none",
         _posting(lambda _chance, image: image, Content_Type="application/x-www-form-urlencoded"),
-        (400, 500),
+        (400,),
     ),
     Kind("slow", _slow, (200,)),
     Kind("dropped", _dropped, (GONE,)),

@@ -26,7 +26,7 @@ def draw(output: Path, requests: int) -> Path:
     rate.set_title(f"{requests:,} requests, of which some are hostile")
     workers = [name for name in names if name.startswith("worker_")]
     for name in names:
-        label = f"worker {workers.index(name) + 1}" if name in workers else "Java"
+        label = f"worker {workers.index(name) + 1}" if name in workers else {"java_mb": "Java"}.get(name, "gateway")
         memory.plot(seconds, [float(row[name] or "nan") for row in rows], lw=1.2, label=label)
     memory.set_ylim(bottom=0)
     memory.set_ylabel("resident memory, MB")

@@ -13,9 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-
-from dinomill.serving.torchserve import client
-from dinomill.serving.torchserve.server import TorchServe
+from hostile_server import Served
 
 
 class Watch:
@@ -37,7 +35,7 @@ class Watch:
 
 
 @contextmanager
-def watched(server: TorchServe, output: Path, done: Callable[[], int]) -> Iterator[Watch]:
+def watched(server: Served, output: Path, done: Callable[[], int]) -> Iterator[Watch]:
     """Within the block, memory and metrics are written down."""
     watch, ended = Watch(), threading.Event()
     start = time.monotonic()
@@ -49,7 +47,7 @@ def watched(server: TorchServe, output: Path, done: Callable[[], int]) -> Iterat
                 watch.rows.append({"seconds": seconds, "requests": done(), **memory_of(server)})
                 if len(watch.rows) % 2:
                     with suppress(OSError):
-                        text = client.request("GET", server.ports.metrics, "/metrics").body
+                        text = server.metrics()
                         samples.write(json.dumps({"seconds": seconds, "text": text}) + "\n")
 
     thread = threading.Thread(target=look)
@@ -66,26 +64,27 @@ def watched(server: TorchServe, output: Path, done: Callable[[], int]) -> Iterat
             writer.writerows(watch.rows)
 
 
-def workers_of(server: TorchServe) -> dict[int, float]:
+def workers_of(server: Served) -> dict[int, float]:
     """The workers' processes, with the time of their start: an id alone may be given again."""
     return {process.pid: process.create_time() for process in _below(server) if _is_worker(process)}
 
 
-def memory_of(server: TorchServe) -> dict[str, float]:
+def memory_of(server: Served) -> dict[str, float]:
     """Megabytes of Java and of each worker that a process keeps."""
     found = {}
     for process in _below(server):
         with suppress(psutil.Error):
             name = f"worker_{process.pid}" if _is_worker(process) else process.name()
-            if name == "java" or name.startswith("worker_"):
+            name = "gateway" if process.pid == server.pid else name
+            if name in ("java", "gateway") or name.startswith("worker_"):
                 found[f"{name}_mb"] = round(process.memory_info().rss / 2**20, 1)
     return found
 
 
-def _below(server: TorchServe) -> list[psutil.Process]:
-    assert server._process is not None
+def _below(server: Served) -> list[psutil.Process]:
     with suppress(psutil.Error):
-        return psutil.Process(server._process.pid).children(recursive=True)
+        gateway = psutil.Process(server.pid)
+        return [gateway, *gateway.children(recursive=True)]
     return []
 
 
@@ -95,10 +94,10 @@ def _is_worker(process: psutil.Process) -> bool:
     return False
 
 
-def metrics_of(server: TorchServe) -> dict[str, float]:
+def metrics_of(server: Served) -> dict[str, float]:
     """The sums of our metrics, by name."""
     sums: dict[str, float] = defaultdict(float)
-    for line in str(client.request("GET", server.ports.metrics, "/metrics").body).splitlines():
+    for line in server.metrics().splitlines():
         if line.startswith("dinomill_"):
             sums[line.split("{")[0]] += float(line.rsplit(" ", 1)[1])
     return dict(sums)
