@@ -35,6 +35,10 @@ mount -t tmpfs -o mode=755 var /var/lib
 mkdir -p /var/lib/dinomill
 mount -t tmpfs -o mode=700,uid=10001,gid=10001 state /var/lib/dinomill
 mount -t tmpfs -o mode=1777 scratch /tmp
+# The image has no Java but the wheel's.
+for java in /usr/bin/java /usr/local/bin/java; do
+    if [ -e "$java" ]; then mount --bind /dev/null "$java"; fi
+done
 mount -o remount,bind,ro /opt/venv
 mount -o remount,bind,ro /opt/dinomill
 mount -o remount,ro opt /opt
