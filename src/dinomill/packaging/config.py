@@ -29,6 +29,11 @@ class PackagingConfig(Config):
     work: Path = Field(description="where logs of the trial are kept, outside DVC")
     output: Path = Field(description="the package's folder; DVC's out")
     name: str | None = Field(default=None, description="name under which it is served; null: the registered name")
+    store: str | None = Field(
+        default=None,
+        pattern=r"^s3://[^/]+",
+        description="where `dinomill publish` puts packages: s3://bucket/prefix; null: nowhere unless it is told",
+    )
     batching: BatchingConfig = Field(default_factory=BatchingConfig, description="baked into the archive")
     server: ServerConfig = Field(default_factory=ServerConfig, description="how TorchServe runs")
     gateway: GatewayConfig = Field(default_factory=GatewayConfig, description="how `dinomill serve` treats clients")

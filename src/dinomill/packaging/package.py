@@ -68,7 +68,7 @@ def package_model(registered: RegistrationHandle, curated: DatasetHandle, config
             folder=config.output,
             made_of=hash_json(
                 [
-                    config.model_dump(mode="json", exclude={"work", "output", "gateway"}),
+                    config.model_dump(mode="json", exclude={"work", "output", "store", "gateway"}),
                     registered.weights_sha256,
                     registered.version,
                 ]

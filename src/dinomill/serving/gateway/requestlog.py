@@ -11,8 +11,8 @@ import json
 import logging
 import logging.handlers
 import re
-import secrets
 import time
+import uuid
 from pathlib import Path
 
 REQUESTS = "requests.log"
@@ -22,7 +22,7 @@ _VALID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:\-]{0,127}")
 
 def request_id(given: str | None) -> str:
     """The id that a client gave its request, when it is one that a log and a header can hold; else a new one."""
-    return given if given is not None and _VALID.fullmatch(given) else secrets.token_hex(12)
+    return given if given is not None and _VALID.fullmatch(given) else str(uuid.uuid4())
 
 
 class _Quiet(logging.handlers.RotatingFileHandler):

@@ -41,6 +41,7 @@ _HOST = "127.0.0.1"
 _SLOTS = 4  # two are in use while one server takes over; more when a killed gateway's server has not yet ended
 
 Find = Callable[[], Path]
+Configured = Callable[[Path], ServerConfig]
 
 
 def serve(
@@ -49,7 +50,7 @@ def serve(
     host: str = _HOST,
     port: int = DEFAULT_PORT,
     run: Path = Path("data/work/serve"),
-    config: ServerConfig | None = None,
+    config: ServerConfig | Configured | None = None,
     gateway: GatewayConfig | None = None,
     follow: float | None = None,
     say: Callable[[str], None] = print,
@@ -65,7 +66,7 @@ def serve(
         host: The address to listen on. Anything but loopback needs TLS in front.
         port: The gateway's. The server behind takes ports that are free.
         run: Where it runs.
-        config: How the server behind runs; the defaults are safe.
+        config: How the server behind runs, or what says it of a package; the defaults are safe.
         gateway: How clients are treated.
         follow: Look for another package every so many seconds; None: at SIGHUP alone.
         say: Takes the lines that tell the user where it is.
@@ -76,10 +77,12 @@ def serve(
         MachineError: No Java, a port in use, or the server does not start.
     """
     found: Find = (lambda: find) if isinstance(find, Path) else find
+    fixed = config or ServerConfig()
+    configured: Configured = (lambda _: fixed) if isinstance(fixed, ServerConfig) else fixed
     lock = take_folder(run)
     try:
         with _listening(host, port) as listener, _logging(run / "logs"):
-            front = _Front(found, run.absolute(), config or ServerConfig(), gateway or GatewayConfig(), say)
+            front = _Front(found, run.absolute(), configured, gateway or GatewayConfig(), say)
             with asyncio.Runner() as runner:
                 runner.run(front.run(listener, follow, browser))
     finally:
@@ -90,7 +93,7 @@ class _Front:
     """Everything that runs in the gateway's loop."""
 
     def __init__(
-        self, find: Find, run: Path, config: ServerConfig, gateway: GatewayConfig, say: Callable[[str], None]
+        self, find: Find, run: Path, config: Configured, gateway: GatewayConfig, say: Callable[[str], None]
     ) -> None:
         self._find, self._run, self._config, self._gateway, self._say = find, run, config, gateway, say
         self._ended = asyncio.Event()
@@ -145,7 +148,7 @@ class _Front:
         package = await asyncio.to_thread(self._find)
         handle = PackageHandle.load(package)
         self._say(f"Starting TorchServe with {handle.model}, version {handle.version} …")
-        for line in unlike_package(package / handle.archive.parent.name / handle.archive.name, self._config):
+        for line in unlike_package(package / handle.archive.parent.name / handle.archive.name, self._config(package)):
             self._say(line)
         starting = asyncio.create_task(self._fleet.swap(package))
         await asyncio.wait([ended, starting], return_when=asyncio.FIRST_COMPLETED)
@@ -183,7 +186,7 @@ class _Front:
         for number in range(1, _SLOTS + 1):
             slot = self._run / f"server-{number}"
             if not is_taken(slot):
-                return TorchServeBehind(package, slot, self._config, session)
+                return TorchServeBehind(package, slot, self._config(package), session)
         raise MachineError(
             f"Servers of before still run in {self._run}.", action="wait until they have ended, some 15 seconds"
         )

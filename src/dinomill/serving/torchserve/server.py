@@ -132,6 +132,14 @@ class TorchServe:
         """The server's current token of a kind."""
         return client.read_token(self.run, kind)
 
+    def renew(self, kind: str) -> None:
+        """Have a new token of a kind written; the old one ends.
+
+        Raises:
+            OSError: When the server does not answer.
+        """
+        client.request("GET", self.ports.management, f"/token?type={kind}", token=self.token("API"), timeout=5)
+
     def wait_ready(self, timeout: float, tick: Callable[[float], None] | None = None) -> float:
         """Wait until the workers have loaded the model.
 
@@ -175,6 +183,8 @@ class TorchServe:
         with contextlib.suppress(OSError, ValueError, KeyError):
             path, token = f"/models/{self.model}", self.token("management")
             answer = client.request("GET", self.ports.management, path, token=token, timeout=5)
+            if answer.status == 400:  # a token that lives shorter than a model takes to load
+                self.renew("management")
             workers = answer.body[0]["workers"] if answer.status == 200 else []
             ready: int = sum(worker["status"] == "READY" for worker in workers)
             return ready >= self._config.worker_count()
