@@ -4,6 +4,7 @@
 <output>/model_store/<model>.mar    the archive; carries the weights and the prediction code
 <output>/config.properties          a safe TorchServe configuration, for the package's folder as working directory
 <output>/log4j2.xml                 what TorchServe logs: rotating, without the content of requests
+<output>/metrics.yaml               what it measures, for Prometheus
 <output>/requirements.txt           what a server needs to have installed
 <output>/README.md                  how to serve it and how to ask it
 """
@@ -22,6 +23,7 @@ from dinomill.packaging.config import PackagingConfig
 from dinomill.packaging.smoke import try_package
 from dinomill.serving.torchserve.archive import build_archive
 from dinomill.serving.torchserve.logs import LOG_CONFIG, render_log_config
+from dinomill.serving.torchserve.metrics_config import METRICS_CONFIG, render_metrics_config
 from dinomill.serving.torchserve.properties import Ports, render_properties
 from dinomill.serving.torchserve.readme import render_readme
 from dinomill.serving.torchserve.requirements import archive_requirements
@@ -66,6 +68,7 @@ def package_model(registered: RegistrationHandle, curated: DatasetHandle, config
         properties = render_properties(model, Path(STORE), config.server, Ports())
         write_text(folder / "config.properties", properties)
         write_text(folder / LOG_CONFIG, render_log_config())
+        write_text(folder / METRICS_CONFIG, render_metrics_config())
         write_text(folder / "README.md", render_readme(model, registered, requirements, config.server))
         expected = Predictor(registered.source, normalise=config.server.normalise)(images)
         figures = try_package(model, folder / STORE, expected, images, config)

@@ -226,3 +226,13 @@ def test_an_answer_that_torchserve_would_not_send_is_refused(backbone: Path, pho
     assert "at most 2" in answers[0]["error"]
     # What TorchServe makes of an answer is not larger than was reckoned.
     assert len(json.dumps(answers[1], indent=2)) < 0.005 * 2**20
+
+
+def test_refused_pictures_do_not_make_the_machine_look_fast(backbone: Path, photographs: list[bytes]) -> None:
+    context = _context(backbone, 4)
+    served = EmbeddingHandler()
+    served.initialize(context)
+    before = served.budget.rate
+    for _ in range(20):
+        served.handle([{"body": b"garbage"}] * 4, context)
+    assert served.budget.rate == before  # it grew thirtyfold, and requests of any size were begun
