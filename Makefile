@@ -102,7 +102,7 @@ ui: $(READY) ## the MLflow page on this machine (Ctrl-C ends it)
 	@dinomill ui $(IN)
 
 viz: $(READY) ## the pipelines as a picture (Ctrl-C ends it)
-	@python -m dinomill.commands.stoppable kedro viz run $(IN) --host 127.0.0.1 --no-browser
+	@python -m dinomill.commands.viz $(IN)
 
 docs: $(READY) ## the documentation as a site, build/site/index.html; a broken link or anchor fails
 	@python website/build.py

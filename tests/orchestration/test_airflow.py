@@ -2,7 +2,8 @@
 
 Airflow lives in an environment of its own, whose program DINOMILL_AIRFLOW names:
 
-    uv venv /tmp/airflow && uv pip install --python /tmp/airflow/bin/python apache-airflow apache-airflow-providers-standard
+    python -m venv /tmp/airflow
+    /tmp/airflow/bin/pip install apache-airflow==3.3.2 apache-airflow-providers-standard
     DINOMILL_AIRFLOW=/tmp/airflow/bin/airflow pytest tests/orchestration/test_airflow.py
 """
 
