@@ -25,7 +25,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all distil claims gpu-check check format lock ui viz serve demo report fashion doctor plan clean clean-results force
+.PHONY: help setup run test test-all distil claims gpu-check check format lock ui viz docs serve demo report fashion doctor plan clean clean-results force
 
 help: ## this list
 	@echo "make VERB, where VERB is one of"
@@ -102,7 +102,10 @@ ui: $(READY) ## the MLflow page on this machine (Ctrl-C ends it)
 	@dinomill ui $(IN)
 
 viz: $(READY) ## the pipelines as a picture (Ctrl-C ends it)
-	@python -m dinomill.commands.stoppable kedro viz run $(IN) --host 127.0.0.1 --no-browser
+	@python -m dinomill.commands.viz $(IN)
+
+docs: $(READY) ## the documentation as a site, build/site/index.html; a broken link or anchor fails
+	@python website/build.py
 
 serve: $(READY) ## serve the packaged model on this machine (Ctrl-C ends it)
 	@dinomill serve $(IN)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tarfile
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +38,13 @@ class LayeredConfigLoader(OmegaConfigLoader):
         **keywords: Any,
     ) -> None:
         folder = Path(conf_source)
+        if folder.is_file() and tarfile.is_tarfile(folder):
+            conf_source = folder = _unpacked(folder)
         if not folder.is_dir():
-            raise ConfigError(f"The configuration {folder} is not there.", expected="a folder like conf/")
+            raise ConfigError(
+                f"The configuration {folder} is not there.",
+                expected="a folder like conf/, or the archive of one that `kedro package` makes",
+            )
         self.layers = Layers(env, conf=_shown(folder), params=runtime_params)
         super().__init__(conf_source, env=self.layers.env, runtime_params=runtime_params, **keywords)
 
@@ -50,6 +59,27 @@ class LayeredConfigLoader(OmegaConfigLoader):
         if key in ("catalog", "credentials"):
             return self.layers.entries(key)
         return super().__getitem__(key)
+
+
+def _unpacked(archive: Path) -> Path:
+    """The folder of configuration in an archive, unpacked until this process ends.
+
+    Raises:
+        ConfigError: When the archive holds none.
+    """
+    place = Path(tempfile.mkdtemp(prefix="dinomill-conf-"))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    try:
+        with tarfile.open(archive) as file:
+            file.extractall(place, filter="data")  # nothing lands outside of the place
+    except (tarfile.TarError, OSError) as error:
+        raise ConfigError(
+            f"The archive {archive} cannot be unpacked.", found=str(error), action="make it anew: kedro package"
+        ) from None
+    found = [path.parent for path in place.rglob("base") if path.is_dir()]
+    if not found:
+        raise ConfigError(f"The archive {archive} holds no configuration.", expected="a folder with base/ in it")
+    return min(found, key=lambda path: len(path.parts))
 
 
 def _shown(folder: Path) -> Path:

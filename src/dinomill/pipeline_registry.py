@@ -29,8 +29,15 @@ def register_pipelines() -> dict[str, Pipeline]:
             found=f"no module dinomill.pipelines beside {Path(__file__).parent}",
             action="run `make setup`, or `pip install --no-deps --editable .` in the project's folder",
         )
-    # Each node has its stage's name as a tag: `kedro run --tags curation,pretraining`.
-    pipelines = {name: one.tag(name) for name, one in find_pipelines(raise_errors=True).items()}
+    pipelines = {name: _named(name, one) for name, one in find_pipelines(raise_errors=True).items()}
     if set(DEFAULT_STAGES) <= set(pipelines):
         pipelines["__default__"] = sum((pipelines[stage] for stage in DEFAULT_STAGES), start=Pipeline([]))
     return pipelines
+
+
+def _named(name: str, pipeline: Pipeline) -> Pipeline:
+    """A stage's nodes under its name: as a tag (`kedro run --tags curation,pretraining`), and as a namespace.
+
+    The picture of the pipelines folds a stage by its namespace. What stages hand on belongs to none of them.
+    """
+    return Pipeline(pipeline.tag(name), namespace=name, prefix_datasets_with_namespace=False)

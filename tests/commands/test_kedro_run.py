@@ -78,7 +78,7 @@ def test_one_spelling_at_a_time(project: Path, refused: Refused) -> None:
         (("--to-nodes", "nosuch"), "found: --to-nodes nosuch"),
         (("--from-inputs", "pol"), "There is no input 'pol'; did you mean 'pool'?"),
         (("--to-outputs", "pool"), "There is no output 'pool'."),
-        (("--namespaces", "nosuch"), "no namespace at all: leave the option out"),
+        (("--namespaces", "nosuch"), "one of curation: curation"),
         (("--tags", "curation", "--nodes", "evaluate"), "one of curation"),
         (("--from-nodes", "write_curated", "--to-nodes", "scan_files"), "These options leave no node to run."),
         (("--runner", "NoSuchRunner"), "found: NoSuchRunner"),

@@ -24,6 +24,7 @@ _FILTERS = {
     "namespaces": "node_namespaces",
 }
 _OPTIONS = {"node_names": "--nodes"}
+_OF_NODES = ("node_names", "from_nodes", "to_nodes")
 
 
 def run_parameters(kedros: Iterable[click.Parameter]) -> list[click.Parameter]:
@@ -109,6 +110,29 @@ def _load_versions() -> click.Option:
     )
 
 
+def with_namespaces(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Nodes by their whole names: `scan_files` is ``curation.scan_files``, while no other stage has one of that name.
+
+    Args:
+        options: Of the command, by Kedro's names.
+    """
+    if not any(options.get(option) for option in _OF_NODES):
+        return dict(options)
+    from kedro.framework.project import pipelines
+
+    names = {node.name for one in pipelines.values() for node in one.nodes}
+    whole = {_short(name): name for name in sorted(names)}
+    return {
+        option: [whole.get(name, name) for name in value] if option in _OF_NODES and value else value
+        for option, value in options.items()
+    }
+
+
+def _short(name: str) -> str:
+    """A node's name without its stage's."""
+    return name.rpartition(".")[2]
+
+
 def check_filters(stages: list[str], options: Mapping[str, Any]) -> None:
     """Refuse filters that name what there is not, or that leave nothing to run.
 
@@ -132,7 +156,8 @@ def check_filters(stages: list[str], options: Mapping[str, Any]) -> None:
         known = _known(asked, option)
         for name in wanted:
             if name not in known:
-                _refuse(option, name, known, stages)
+                shown = set(map(_short, known)) if option in _OF_NODES else known
+                _refuse(option, _short(name) if option in _OF_NODES else name, shown, stages)
     try:
         asked.filter(**{_FILTERS[option]: wanted for option, wanted in given.items()})
     except ValueError:

@@ -16,7 +16,7 @@ import click
 from kedro.framework.cli.project import run as kedro_run
 
 from dinomill.commands.failures import shown_to_the_user
-from dinomill.commands.kedro_options import check_filters, run_parameters
+from dinomill.commands.kedro_options import check_filters, run_parameters, with_namespaces
 from dinomill.errors import InputError
 from dinomill.hooks import check_runner
 from dinomill.pipeline_registry import STAGES
@@ -48,6 +48,7 @@ def _run(**options: Any) -> None:
     with shown_to_the_user(" ".join(["kedro run", *names])):
         check_runner(options["runner"])
         _go_to_project(options.pop("project", None))
+        options = with_namespaces(options)
         check_filters(names, options)
         try:
             assert kedro_run.callback is not None

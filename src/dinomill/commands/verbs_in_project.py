@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -286,6 +286,48 @@ def reproduce(
     root = enter_project()
     with store_at_work(env):
         raise typer.Exit(make_again(root, version, into, env))
+
+
+@app.command(
+    epilog=examples(
+        "dinomill orchestrate airflow --env photos -o dags/dinomill_photos.py",
+        "dinomill orchestrate argo --image registry.example.org/dinomill:1 --claim mill -o workflow.yaml",
+        "dinomill orchestrate kubernetes --image registry.example.org/dinomill:1 --claim mill | kubectl create -f -",
+    )
+)
+def orchestrate(
+    kind: Annotated[Literal["airflow", "argo", "kubernetes"], typer.Argument(help="What will run the stages.")],
+    env: Env = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The file; by default it is printed.")] = None,
+    through: Annotated[
+        Literal["dvc", "kedro"],
+        typer.Option(help="dvc: what is stale, and dvc.lock says it; kedro: every stage, every time."),
+    ] = "dvc",
+    schedule: Annotated[
+        str | None, typer.Option(help="When: a cron expression, or @daily for Airflow; by default on demand.")
+    ] = None,
+    image: Annotated[str | None, typer.Option(help="Of the pods.")] = None,
+    claim: Annotated[str | None, typer.Option(help="The PersistentVolumeClaim that holds the project.")] = None,
+    namespace: Annotated[str | None, typer.Option(help="Where the pods live.")] = None,
+) -> None:
+    """Write the stages as a graph for Airflow, Argo Workflows, or a plain Kubernetes job: a task a stage.
+
+    What else pods need (CPUs, GPUs, memory, secret, service account) is taken from pretraining.launcher.kubernetes.
+    """
+    from dinomill.commands.orchestrate import next_step
+    from dinomill.commands.orchestrate import orchestrate as make
+    from dinomill.commands.project import enter_project
+
+    here = Path.cwd()
+    root = enter_project()
+    given = {"image": image, "claim": claim, "namespace": namespace}
+    pods_as = {key: value for key, value in given.items() if value is not None}
+    place = None if output is None else here / output
+    text = make(kind, root, env=env, output=place, through=through, schedule=schedule, pods_as=pods_as)
+    if output is None:
+        typer.echo(text, nl=False)
+    else:
+        typer.echo(f"Wrote {output}. {next_step(kind, output, env)}")
 
 
 @dvc_app.command("sync", epilog=examples("dinomill dvc sync", "dinomill dvc sync --check"))

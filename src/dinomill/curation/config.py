@@ -21,12 +21,12 @@ from dinomill.quality.gate import GateConfig
 class CurationFolders(Config):
     """Where each step writes."""
 
-    scan: Path
-    quality: Path
-    embeddings: Path
-    duplicates: Path
-    selection: Path
-    curated: Path
+    scan: Path = Field(description="the table of files: hashes and measures")
+    quality: Path = Field(description="what the gate on that table found")
+    embeddings: Path = Field(description="a row of features for each readable image")
+    duplicates: Path = Field(description="which files show the same picture")
+    selection: Path = Field(description="one fate a file, and why")
+    curated: Path = Field(description="the dataset: shards and manifest")
     work: Path = Field(description="unfinished work and done markers; outside DVC")
     cache: Path | None = Field(
         default=None,

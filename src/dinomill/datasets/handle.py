@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ class HandleDataset(AbstractDataset[Handle, Handle | None]):
         self._optional = optional
         self._folder = Path(folder)
         self._handle = _handle_class(handle)
-        self.metadata = metadata
+        self.metadata = _with_layer(metadata, self._folder)
         # Where the project begins, which whoever knows it says; the working directory of stages and commands.
         self.root = Path()
 
@@ -65,11 +66,41 @@ class HandleDataset(AbstractDataset[Handle, Handle | None]):
     def _at_root(self) -> bool:
         return self.root.absolute() == Path.cwd()
 
+    @property
+    def preview(self) -> Callable[[], Any]:
+        """What Kedro-Viz draws: a plot where the result has one, else its figures. It tells them by the annotation."""
+        from dinomill.datasets.preview import PlotlyPreview, TablePreview, plot, table
+
+        if not self._exists():
+            raise AttributeError("the stage has not run")  # then there is nothing to draw
+        handle = self._handle.load(self.root / self._folder)
+        drawn = plot(handle, self.root / self._folder)
+
+        def as_plot() -> PlotlyPreview:
+            assert drawn is not None, "chosen because there is one"
+            return drawn
+
+        def as_table() -> TablePreview:
+            return table(handle)
+
+        return as_table if drawn is None else as_plot
+
     def _exists(self) -> bool:
         return (self.root / self._folder / HANDLE_NAME).is_file()
 
     def _describe(self) -> dict[str, Any]:
-        return {"folder": self._folder.as_posix(), "handle": self._handle.__name__}
+        return {"filepath": self._folder.as_posix(), "handle": self._handle.__name__}
+
+
+def _with_layer(metadata: dict[str, Any] | None, folder: Path) -> dict[str, Any] | None:
+    """What was said, and the layer that Kedro-Viz shows: the folder's, unless the catalog says another."""
+    from dinomill.datasets.preview import layer_of
+
+    layer = layer_of(folder)
+    if layer is None:
+        return metadata
+    said = metadata or {}
+    return {**said, "kedro-viz": {"layer": layer, **said.get("kedro-viz", {})}}
 
 
 def _handle_class(name: str) -> type[Handle]:

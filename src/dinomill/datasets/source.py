@@ -41,7 +41,7 @@ class SourceDataset(AbstractDataset[None, Locations]):
         self._name = name
         self._locations = locations
         self._required = required
-        self.metadata = metadata
+        self.metadata = {"kedro-viz": {"layer": "raw"}, **(metadata or {})}
         # The file whose word counts, for messages: whoever knows the layers of the configuration says which one.
         self.said_in = _BASE
         self.root = Path()  # the project's, as whoever knows it says

@@ -39,7 +39,7 @@ class SearchConfig(Config):
     check_queries: int = Field(
         default=2_000, ge=0, description="rows compared with all others, to set and to measure recall; 0: none"
     )
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, description="of the cells' k-means")
 
 
 class SearchReport(Config):

@@ -42,7 +42,7 @@ class BalanceConfig(Config):
     target: int | None = Field(default=None, ge=1, description="images to keep; none: clusters are written down only")
     resampling: int = Field(default=2, ge=0, description="times that the centres of a level are refined")
     resampled: int = Field(default=16, ge=1, description="images of each cluster that its centres are refined on")
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, description="of the k-means, and of what is drawn from its clusters")
 
     @model_validator(mode="after")
     def _finest_first(self) -> Self:
