@@ -292,21 +292,6 @@ def set_tags(tracking_uri: str, version: RegisteredVersion, tags: Mapping[str, s
             raise InputError(f"The registry {redact(tracking_uri)} has no {version.uri}.") from None
 
 
-def resolve(uri: str, tracking_uri: str | None = None) -> RegisteredVersion:
-    """The version that an address names now.
-
-    Args:
-        uri: ``models:/name@alias`` or ``models:/name/version``.
-        tracking_uri: The store; by default that of the environment at work, see ``store``.
-
-    Raises:
-        InputError: When there is no such model.
-        MachineError: When the store cannot be reached.
-    """
-    store = resolve_uri(tracking_uri) if tracking_uri else current_store()
-    return _resolve(connect(store, create=False), store, uri)
-
-
 def download(uri: str, tracking_uri: str | None = None) -> Path:
     """The folder of a registered model's export: ``config.json`` and ``model.safetensors``.
 
