@@ -190,9 +190,7 @@ def experiment_id(client: MlflowClient, uri: str, name: str, artifact_root: str 
             if artifact_root is not None:
                 location = f"{artifact_root.rstrip('/')}/{_slug(name)}"
             try:
-                # MLflow's page shows what belongs to trainings, not to prompts.
-                kind = {"mlflow.experimentKind": "custom_model_development"}
-                return str(client.create_experiment(name, artifact_location=location, tags=kind))
+                return str(client.create_experiment(name, artifact_location=location))
             except MlflowException as error:
                 # Another first run was faster.
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
