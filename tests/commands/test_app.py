@@ -13,7 +13,23 @@ import typer
 
 from dinomill.commands.app import run
 
-VERBS = ["doctor", "plan", "sample", "summary", "report", "ui", "serve", "embed", "export", "search", "bootstrap"]
+VERBS = [
+    "promote",
+    "rollback",
+    "versions",
+    "tracking sync",
+    "doctor",
+    "plan",
+    "sample",
+    "summary",
+    "report",
+    "ui",
+    "serve",
+    "embed",
+    "export",
+    "search",
+    "bootstrap",
+]
 VERBS += ["evaluate", "dvc sync", "dvc check"]
 
 

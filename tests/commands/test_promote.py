@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from dinomill import tracking
-from dinomill.commands.promote import Registry, promote, rollback, show_versions
+from dinomill.commands.promote import promote, rollback, show_versions
+from dinomill.commands.registry import Registry
 from dinomill.errors import InputError, MachineError
 from dinomill.registration.aliases import history, one_at_a_time
 from dinomill.storage.hashing import hash_file

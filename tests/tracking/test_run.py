@@ -122,13 +122,18 @@ def test_metrics_wait_for_a_store_that_is_away(
     assert [(point.step, point.value) for point in points] == [(1, 3.0), (2, 2.0)]
 
 
-def test_a_server_that_is_down_is_said_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_down_is_said_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("DINOMILL_SPOOL", str(tmp_path / "spool"))
     uri = "http://someone:hunter2@127.0.0.1:9"
-    with pytest.raises(MachineError, match="cannot be used") as caught, open_run("curation", tracking_uri=uri):
-        pass
-    assert "tracking_uri" in str(caught.value)
-    assert "hunter2" not in str(caught.value)
+    with open_run("curation", tracking_uri=uri) as run:
+        assert run.spooled
+    assert "cannot be used" in caplog.text and "tracking_uri" in caplog.text
+    assert "dinomill tracking sync" in caplog.text and "hunter2" not in caplog.text
+    (journal,) = (tmp_path / "spool").glob("*/journal.jsonl")
+    assert journal.stat().st_mode & 0o077 == 0  # it holds the address as it was configured
 
 
 def test_a_file_that_is_no_database_is_said(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from dinomill.tracking import redact, resolve_uri
 from dinomill.tracking.connection import make_ready
 
 HOST = "127.0.0.1"
+# MLflow's page begins with what belongs to prompts and agents.
+TRAININGS = "#/experiments?workflowType=machine_learning"
 
 
 def serve_ui(port: int, env: str | None = None) -> None:
@@ -31,7 +33,7 @@ def serve_ui(port: int, env: str | None = None) -> None:
             action=f"end the program that uses it, or choose another: `dinomill ui --port {_next_free(port)}`",
         )
     make_ready(resolve_uri(uri))  # the server would make a new database in place, and leave half of one when stopped
-    print(f"MLflow: http://{HOST}:{port} (a few seconds until it answers; Ctrl-C ends it)", flush=True)
+    print(f"MLflow: http://{HOST}:{port}/{TRAININGS} (a few seconds until it answers; Ctrl-C ends it)", flush=True)
     # Job execution is for features that dinomill does not use, and makes the start five times as long.
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     arguments = ["-m", "mlflow", "server", "--backend-store-uri", resolve_uri(uri), "--host", HOST, "--port", str(port)]

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version as installed_version
@@ -38,23 +36,16 @@ from dinomill.registration.config import CHAMPION, RegistrationConfig
 from dinomill.registration.decision import chosen, decided, decision_tags, made_of
 from dinomill.registration.energy import spent
 from dinomill.registration.example import example_table
+from dinomill.registration.export import REPRO, check_export, served_parts
 from dinomill.registration.gate import Champion, Check, gated, judge, labelled_tag
 from dinomill.registration.side_by_side import asks_beside, compare_with, curated_images, judge_beside
 from dinomill.scores import ModelScore
 from dinomill.storage.atomic import atomic_folder, write_text
-from dinomill.storage.hashing import hash_file
 
 log = logging.getLogger(__name__)
 
 # What a process needs that serves the model, as MLflow's requirements.txt.
 _REQUIREMENTS = ("dinomill", "torch", "numpy", "pillow", "safetensors", "simplejpeg")
-
-
-# Of an export: what is registered.
-_SERVED = ("config.json", "model.safetensors")
-
-# A stage does not know in which environment it runs.
-_REPRO = "`dvc repro {0}`, in an environment `dvc repro conf/NAME/dvc.yaml:{0}`"
 
 
 def register_model(
@@ -143,29 +134,6 @@ def _beside(
     return judge_beside(compare_with(model.folder, folder, images), other.version, config.gate)
 
 
-def check_export(model: ModelHandle) -> None:
-    """Refuse weights that are not those which were trained and measured.
-
-    Raises:
-        InputError: When they are missing or differ from the handle's hash.
-    """
-    weights = model.folder / "model.safetensors"
-    if not weights.is_file():
-        raise InputError(
-            f"There is no {weights}.",
-            expected=f"the weights of {model.name}",
-            action="run the stage that writes them again: " + _REPRO.format("distillation") + "; or `dvc pull`",
-        )
-    found = hash_file(weights)
-    if found != model.weights_sha256:
-        raise InputError(
-            f"{weights} is not the network that was evaluated.",
-            found=f"sha256 {found}",
-            expected=f"sha256 {model.weights_sha256}, as its handle says",
-            action="measure what shall be registered: " + _REPRO.format("evaluation"),
-        )
-
-
 def _machine(store: str, tags: Mapping[str, str], model: ModelHandle) -> Path | None:
     """What the run that trained a network wrote down of its machine; earlier versions wrote it into the curve."""
     run = tags.get("training_run")
@@ -209,7 +177,7 @@ def _score_of(model: ModelHandle, config: RegistrationConfig, evaluation: Evalua
     raise InputError(
         f"The evaluation has no score of {model.name}.",
         found=", ".join(score.model for score in table.scores),
-        action="run the evaluation again: " + _REPRO.format("evaluation"),
+        action="run the evaluation again: " + REPRO.format("evaluation"),
     )
 
 
@@ -298,17 +266,6 @@ def _find_or_register(
     made_by = tags.get("training_run")
     with served_parts(model.folder) as folder:
         return tracking.register(run, config.name, folder, details, made_by=made_by)
-
-
-@contextmanager
-def served_parts(export: Path) -> Iterator[Path]:
-    """A folder with what serving needs of an export: the backbone and its settings, no heads and no history."""
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary, export.name)
-        folder.mkdir()
-        for name in _SERVED:
-            shutil.copyfile(export / name, folder / name)
-        yield folder
 
 
 def _is_intact(store: str, version: tracking.RegisteredVersion) -> bool:

@@ -11,25 +11,25 @@ from dinomill.tracking.invocation import Described, Invocation, invocation, star
 from dinomill.tracking.life import attach, continue_run, end_for, end_run, open_run
 from dinomill.tracking.made import run_that_made
 from dinomill.tracking.provenance import git_commit
+from dinomill.tracking.registering import ModelCard, register
 from dinomill.tracking.registry import (
     DATASET_TAG,
     WEIGHTS_TAG,
-    ModelCard,
     RegisteredVersion,
     annotate,
     download,
     find_version,
     model_tags,
     read_version,
-    register,
     resolve,
     set_alias,
     tag_model,
     version_by_alias,
     versions,
 )
-from dinomill.tracking.run import Run, without_secrets
+from dinomill.tracking.run import Run
 from dinomill.tracking.store import current_store, holds, store_at_work
+from dinomill.tracking.texts import without_secrets
 
 __all__ = [
     "DATASET_TAG",

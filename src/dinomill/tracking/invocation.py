@@ -29,6 +29,8 @@ NAMED = "DINOMILL_INVOCATION"
 PARENT_TAG = "mlflow.parentRunId"
 KEY_TAG = "invocation"
 STAGE = "pipeline"
+PROCESS = "process"
+"""The tag that says which process writes a run."""
 
 _GROUPS = ("exp", "experiments", "queue", "stage")
 
@@ -134,6 +136,8 @@ def parent_run(
     found = client.search_runs([experiment], filter_string=f"tags.{KEY_TAG} = '{quoted}'", max_results=1)
     if found:
         client.update_run(found[0].info.run_id, status="RUNNING")
+        if PROCESS in tags:  # the one that opened it has ended; this one would be missed
+            client.set_tag(found[0].info.run_id, PROCESS, tags[PROCESS])
         return str(found[0].info.run_id)
     described = at_work.described()
     tags = tags | described.tags | {KEY_TAG: quoted, "stage": STAGE}

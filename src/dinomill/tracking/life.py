@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 from dinomill.errors import DinomillError, Interrupted
 from dinomill.tracking.connection import StoreAwayError, connect, experiment_id, resolve_uri, tracking_errors
-from dinomill.tracking.invocation import PARENT_TAG, STAGE, current, parent_run
+from dinomill.tracking.invocation import PARENT_TAG, PROCESS, STAGE, current, parent_run
 from dinomill.tracking.measures_of_machine import machine_measured
 from dinomill.tracking.provenance import source_tags
-from dinomill.tracking.run import Run, as_text
+from dinomill.tracking.run import Run
 from dinomill.tracking.spool import Spool, imported_as, is_spooled
+from dinomill.tracking.texts import as_text
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 log = logging.getLogger(__name__)
 
-# Tags: which process writes a run, and why one ended before its time.
-PROCESS = "process"
+# Why a run ended before its time: a tag.
 REASON = "reason"
 # Of a run that was taken up again: the start of the pipeline under which it began.
 BEGAN_IN = "began_in"

@@ -1,24 +1,14 @@
-"""The model registry: registering an exported folder as a version, finding it again, aliases, download.
-
-A version's artifacts, as MLflow lays them out:
-
-    MLmodel                       flavour, signature, metadata
-    data/<name>/                  our export: config.json and model.safetensors (never a pickle)
-    input_example.json            what `predict` takes
-    requirements.txt              what it needs
-"""
+"""The model registry: finding versions, their aliases and tags, download; `registering` makes them."""
 
 from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import re
 import shutil
 import tempfile
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,9 +17,7 @@ from dinomill.errors import InputError
 from dinomill.storage.atomic import storage_errors
 from dinomill.storage.hashing import hash_bytes
 from dinomill.tracking.connection import connect, database_path, redact, resolve_uri, tracking_errors
-from dinomill.tracking.made import REGISTERED, made, to_fill
 from dinomill.tracking.moved import local_path, relocated
-from dinomill.tracking.run import Run
 from dinomill.tracking.store import current_store
 
 if TYPE_CHECKING:
@@ -60,115 +48,6 @@ class RegisteredVersion:
         return f"models:/{self.name}/{self.version}"
 
 
-@dataclass(frozen=True)
-class ModelCard:
-    """What is registered beside the weights.
-
-    Args:
-        loader: Module with ``_load_pyfunc(folder)``, which MLflow imports to serve the model; it runs no code from
-            the artifacts.
-        example: A table that ``predict`` takes: a column ``image`` of encoded images.
-        embed_dim: Width D of the embedding that ``predict`` returns.
-        requirements: Pip requirements of a process that serves it.
-        metrics: Written to the model's own page.
-        tags: Written to the version; hashes of weights, data and configuration belong here.
-        description: Markdown, shown on the version's page.
-        summary: Markdown, shown on the model's page above its versions.
-    """
-
-    loader: str
-    example: Any
-    embed_dim: int
-    requirements: Sequence[str]
-    metrics: Mapping[str, float]
-    tags: Mapping[str, str]
-    description: str
-    summary: str
-
-
-def register(run: Run, name: str, folder: Path, card: ModelCard, *, made_by: str | None = None) -> RegisteredVersion:
-    """Log ``folder`` as a model and make it the next version of ``name``.
-
-    Args:
-        run: The run that registers it.
-        name: Of the registered model.
-        folder: What is kept: no more than serving needs.
-        card: What is said of it.
-        made_by: The run that trained it, to which the version's page then leads; None: the one that registers.
-
-    Raises:
-        MachineError: When the store refuses it.
-    """
-    assert run.run_id is not None, "a model is registered from an open run"
-    client = connect(run.tracking_uri)
-    with tracking_errors(run.tracking_uri):
-        source = made_by or run.run_id
-        model_id = _logged_model(client, source, card)
-        _fill(client, run.run_id, model_id, folder, card)
-        _ensure_model(client, name, card.summary)
-        created = client.create_model_version(
-            name,
-            source=f"models:/{model_id}",
-            run_id=source,
-            tags=dict(card.tags),
-            description=card.description,
-            model_id=model_id,
-        )
-    return _version(created)
-
-
-def _logged_model(client: MlflowClient, source: str, card: ModelCard) -> str:
-    """The model that the training logged, which has no files yet; or a new one of that run."""
-    weights = card.tags.get(WEIGHTS_TAG, "")
-    if weights and (waiting := to_fill(client, source, weights)) is not None:
-        return str(waiting.model_id)
-    made(client, source, card.tags.get("model", "backbone"), weights, {}, again=True)
-    found = to_fill(client, source, weights)
-    assert found is not None, "it was made just now"
-    return str(found.model_id)
-
-
-def _fill(client: MlflowClient, run_id: str, model_id: str, folder: Path, card: ModelCard) -> None:
-    """Give a logged model its files, its figures and its tags."""
-    import mlflow
-    import numpy as np
-    from mlflow.entities import LoggedModelInput, Metric
-    from mlflow.models import ModelSignature
-    from mlflow.types.schema import ColSpec, Schema, TensorSpec
-
-    signature = ModelSignature(
-        inputs=Schema([ColSpec("binary", "image")]),
-        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, card.embed_dim), "embedding")]),
-    )
-    mlflow.pyfunc.log_model(
-        model_id=model_id,
-        loader_module=card.loader,
-        data_path=str(folder),
-        signature=signature,
-        input_example=card.example,
-        pip_requirements=list(card.requirements),
-        metadata={"format": "dinomill", **card.tags},
-    )
-    client.set_logged_model_tags(model_id, {**card.tags, REGISTERED: "true"})
-    client.log_inputs(run_id, models=[LoggedModelInput(model_id)])
-    now = int(time.time() * 1000)
-    rows = [
-        Metric(name, float(value), now, 0, model_id=model_id, run_id=run_id) for name, value in card.metrics.items()
-    ]
-    client.log_batch(run_id, metrics=[row for row in rows if math.isfinite(row.value)])
-
-
-def _ensure_model(client: MlflowClient, name: str, summary: str) -> None:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        client.create_registered_model(name, description=summary)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-        client.update_registered_model(name, description=summary)
-
-
 def find_version(tracking_uri: str, name: str, tags: Mapping[str, str]) -> RegisteredVersion | None:
     """The newest version of ``name`` that has all of ``tags``, or None."""
     client = connect(tracking_uri)
@@ -178,7 +57,7 @@ def find_version(tracking_uri: str, name: str, tags: Mapping[str, str]) -> Regis
         if not found:
             return None
         # The search leaves aliases out in some stores; a direct read has them.
-        return _version(client.get_model_version(name, str(max(int(row.version) for row in found))))
+        return as_version(client.get_model_version(name, str(max(int(row.version) for row in found))))
 
 
 def versions(tracking_uri: str, name: str) -> list[RegisteredVersion]:
@@ -193,7 +72,7 @@ def versions(tracking_uri: str, name: str) -> list[RegisteredVersion]:
             if error.error_code in _ABSENT:
                 return []
             raise
-        rows = [_version(row) for row in client.search_model_versions(f"name='{_quoted(name)}'")]
+        rows = [as_version(row) for row in client.search_model_versions(f"name='{_quoted(name)}'")]
     held = {row.version: tuple(sorted(one for one, at in named.items() if int(at) == row.version)) for row in rows}
     return sorted((replace(row, aliases=held[row.version]) for row in rows), key=lambda row: row.version)
 
@@ -202,7 +81,7 @@ def read_version(tracking_uri: str, version: RegisteredVersion) -> RegisteredVer
     """A version as the registry has it now."""
     client = connect(tracking_uri)
     with tracking_errors(tracking_uri):
-        return _version(client.get_model_version(version.name, str(version.version)))
+        return as_version(client.get_model_version(version.name, str(version.version)))
 
 
 def version_by_alias(tracking_uri: str, name: str, alias: str) -> RegisteredVersion | None:
@@ -212,7 +91,7 @@ def version_by_alias(tracking_uri: str, name: str, alias: str) -> RegisteredVers
     client = connect(tracking_uri)
     with tracking_errors(tracking_uri):
         try:
-            return _version(client.get_model_version_by_alias(name, alias))
+            return as_version(client.get_model_version_by_alias(name, alias))
         except MlflowException as error:
             if error.error_code in _ABSENT:
                 return None
@@ -323,8 +202,8 @@ def _resolve(client: MlflowClient, store: str, uri: str) -> RegisteredVersion:
     with tracking_errors(store):
         try:
             if match["alias"]:
-                return _version(client.get_model_version_by_alias(match["name"], match["alias"]))
-            return _version(client.get_model_version(match["name"], match["version"]))
+                return as_version(client.get_model_version_by_alias(match["name"], match["alias"]))
+            return as_version(client.get_model_version(match["name"], match["version"]))
         except MlflowException as error:
             if error.error_code not in _ABSENT:
                 raise
@@ -377,7 +256,8 @@ def _export_folder(root: Path, uri: str) -> Path:
     )
 
 
-def _version(row: Any) -> RegisteredVersion:
+def as_version(row: Any) -> RegisteredVersion:
+    """MLflow's row of a version, as ours."""
     return RegisteredVersion(
         name=row.name,
         version=int(row.version),

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import math
-import re
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -18,21 +17,17 @@ from dinomill.tracking.connection import RefusedError, redact, tracking_errors
 from dinomill.tracking.dvc_versions import dvc_version
 from dinomill.tracking.operations import METRICS_A_BATCH, OPERATIONS
 from dinomill.tracking.spool import FOLDER, Spool, is_spooled, spool_folder
+from dinomill.tracking.texts import as_text, flatten, is_secret
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 log = logging.getLogger(__name__)
 
-# A limit of MLflow's REST interface: what is longer is cut.
-_VALUE_LENGTH = 6000
 _NAME_LENGTH = 200
 
 _RETRY_SECONDS = 60.0
 _CLOSE_SECONDS = 30.0
-
-# `num_register_tokens` is no secret; `hub.token` is.
-_SECRET = re.compile(r"password|secret|credential|api_?key|access_?key|(^|[._])token$", re.IGNORECASE)
 
 
 class Run:
@@ -67,6 +62,7 @@ class Run:
         self._waiting: list[list[Any]] = []
         self._said = False
         self._lock = threading.Lock()
+        self._writing = threading.RLock()  # the machine's figures come from a thread of their own
         self._next_try = 0.0
         self._told = threading.Event()
         self._closing = False
@@ -158,14 +154,15 @@ class Run:
         """
         if not force and time.monotonic() < self._next_try:
             return
-        while self.writes and self._waiting:
-            batch = self._waiting[:METRICS_A_BATCH]
-            if self.spooled:
-                self.write("metrics", rows=batch)
-            elif not self._written(batch):
-                return
-            with self._lock:
-                del self._waiting[: len(batch)]
+        with self._writing:
+            while self.writes and self._waiting:
+                batch = self._waiting[:METRICS_A_BATCH]
+                if self.spooled:
+                    self.write("metrics", rows=batch)
+                elif not self._written(batch):
+                    return
+                with self._lock:
+                    del self._waiting[: len(batch)]
 
     def _written(self, batch: list[list[Any]]) -> bool:
         """Whether the store took metrics; while it is away they wait."""
@@ -237,7 +234,7 @@ class Run:
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Write parameters, nested mappings as dotted names. Values whose name speaks of a secret are left out."""
-        named = {name: as_text(value) for name, value in flatten(params).items() if not _is_secret(name)}
+        named = {name: as_text(value) for name, value in flatten(params).items() if not is_secret(name)}
         if named:
             self.write("params", values=named)
 
@@ -308,35 +305,3 @@ class Run:
             return {}
         found = {"MLFLOW_RUN_ID": self._id, "MLFLOW_TRACKING_URI": self.tracking_uri}
         return found | ({FOLDER: str(spool_folder())} if self.spooled else {})
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted names: ``{"a": {"b": 1}}`` becomes ``{"a.b": 1}``."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{name}.")
-        else:
-            flat[name] = value
-    return flat
-
-
-def _is_secret(name: str) -> bool:
-    return _SECRET.search(name) is not None
-
-
-def without_secrets(values: Any) -> Any:
-    """Nested mappings and lists as plain ones, without what is named like a secret or is an address's password."""
-    if isinstance(values, Mapping):
-        return {str(key): without_secrets(value) for key, value in values.items() if not _is_secret(str(key))}
-    if isinstance(values, Sequence) and not isinstance(values, str):
-        return [without_secrets(value) for value in values]
-    return values if values is None or isinstance(values, bool | int | float) else redact(str(values))
-
-
-def as_text(value: Any) -> str:
-    """A value as MLflow keeps it: a list with commas, no password of an address, cut at the interface's limit."""
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        value = ", ".join(str(item) for item in value)
-    return redact(str(value))[:_VALUE_LENGTH]

@@ -117,7 +117,7 @@ class Spool:
         with storage_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             text = (json.dumps(line, ensure_ascii=False) + "\n").encode()
-            descriptor = os.open(self.journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            descriptor = os.open(self.journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             try:
                 os.write(descriptor, text)  # one write: threads and processes do not mix their lines
                 os.fsync(descriptor)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from dinomill.errors import InputError
 from dinomill.storage.lock import held
 from dinomill.tracking.connection import connect, experiment_id, tracking_errors
-from dinomill.tracking.invocation import PARENT_TAG, Described, Invocation, parent_run
-from dinomill.tracking.life import PROCESS, STAGE, is_gone, source_tags
+from dinomill.tracking.invocation import PARENT_TAG, PROCESS, STAGE, Described, Invocation, parent_run
+from dinomill.tracking.life import is_gone
 from dinomill.tracking.operations import OPERATIONS
+from dinomill.tracking.provenance import source_tags
 from dinomill.tracking.spool import Spool, is_spooled, remember, spool_folder, waiting
 
 if TYPE_CHECKING:
