@@ -10,6 +10,7 @@ from dinomill.handles import ModelHandle
 from dinomill.images.preprocess import PreprocessingConfig
 from dinomill.models import build, save_backbone, variant
 from dinomill.storage.hashing import hash_file
+from dinomill.tracking import ModelCard
 
 
 def export(folder: Path, name: str, *, depth: int, seed: int) -> ModelHandle:
@@ -34,32 +35,36 @@ def export(folder: Path, name: str, *, depth: int, seed: int) -> ModelHandle:
     )
 
 
-def registered(data: Path) -> str:
-    """A version of a network in a database below a folder, ``models:/backbone@champion``; its store."""
+def card(weights_sha256: str) -> ModelCard:
+    """What is registered beside the weights of such a network."""
     import io
 
     import pandas as pd
     from PIL import Image
 
-    from dinomill.tracking import ModelCard, open_run, register, set_alias
-
-    data.mkdir(parents=True, exist_ok=True)
-    store = f"sqlite:///{data}/mlflow/mlflow.db"
-    model = export(data / "teacher", "teacher", depth=1, seed=0)
     picture = io.BytesIO()
     Image.new("RGB", (16, 16)).save(picture, "PNG")
-    card = ModelCard(
+    return ModelCard(
         loader="dinomill.serving.pyfunc",
         example=pd.DataFrame({"image": [picture.getvalue()]}),
         embed_dim=64,
         requirements=["dinomill"],
         metrics={"knn": 1.0},
-        tags={"weights_sha256": model.weights_sha256},
+        tags={"weights_sha256": weights_sha256},
         description="a network",
         summary="networks",
     )
+
+
+def registered(data: Path) -> str:
+    """A version of a network in a database below a folder, ``models:/backbone@champion``; its store."""
+    from dinomill.tracking import open_run, register, set_alias
+
+    data.mkdir(parents=True, exist_ok=True)
+    store = f"sqlite:///{data}/mlflow/mlflow.db"
+    model = export(data / "teacher", "teacher", depth=1, seed=0)
     with open_run("registration", tracking_uri=store, experiment="own runs") as run:
         run.log_artifacts(data / "teacher/config.json")
-        version = register(run, "backbone", model.folder, card)
+        version = register(run, "backbone", model.folder, card(model.weights_sha256))
     set_alias(store, "backbone", "champion", version.version)
     return store

@@ -16,9 +16,11 @@ def evaluate(
     """Measure raw pixels, a random network, the teacher and the students on the labelled images."""
     from dinomill import tracking
     from dinomill.evaluation.evaluate import evaluate as measure
-    from dinomill.evaluation.record import record
+    from dinomill.evaluation.record import record, record_models
 
     require(teacher, "pretraining")
     handle = measure(labelled, teacher, students, config, curated)
-    record(tracking.attach(), handle, labelled)
+    run = tracking.attach()
+    record(run, handle, labelled)
+    record_models(run, handle, teacher, students)
     return handle

@@ -13,5 +13,7 @@ def package(registration: RegistrationHandle, curated: DatasetHandle, config: Pa
 
     handle = package_model(registration, curated, config)
     run = tracking.attach()
+    run.log_models_used([registration.weights_sha256])
+    run.rename(f"packaging · {handle.model}, version {handle.version}")
     run.set_tags({"archive_sha256": handle.archive_sha256, "served_as": handle.model})
     return handle

@@ -118,6 +118,7 @@ class ProjectHooks:
                     name=name_of_run(stage, self._parameters.get(stage, {})),
                     tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or self._globals["tracking_uri"],
                     experiment=self._globals["experiment"],
+                    artifact_root=self._globals.get("artifact_root"),
                     params={stage: self._parameters.get(stage, {})},
                 )
 
@@ -204,12 +205,26 @@ class StageRuns:
         self._open: ExitStack | None = None
 
     def begin(
-        self, stage: str, *, tracking_uri: str, experiment: str, params: dict[str, Any], name: str | None = None
+        self,
+        stage: str,
+        *,
+        tracking_uri: str,
+        experiment: str,
+        params: dict[str, Any],
+        name: str | None = None,
+        artifact_root: str | None = None,
     ) -> None:
         """Open a run and put its address where `dinomill.tracking.attach` looks."""
         opened = ExitStack()
         run = opened.enter_context(
-            tracking.open_run(stage, tracking_uri=tracking_uri, experiment=experiment, params=params, name=name)
+            tracking.open_run(
+                stage,
+                tracking_uri=tracking_uri,
+                experiment=experiment,
+                params=params,
+                name=name,
+                artifact_root=artifact_root,
+            )
         )
         opened.enter_context(kept_environment(*run.environment()))
         os.environ.update(run.environment())

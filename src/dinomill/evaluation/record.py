@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dinomill.handles import EvaluationHandle
+from dinomill.handles import EvaluationHandle, ModelHandle, StudentsHandle
 from dinomill.scores import NAMED_KINDS, ScoreTable
 from dinomill.tracking import Run
 
@@ -32,6 +32,30 @@ def record(run: Run, handle: EvaluationHandle, labelled: str | None) -> None:
         for name in ("scores.csv", "results.json", "plots", "sets"):
             if (handle.folder / name).exists():
                 run.log_artifacts(handle.folder / name, name if (handle.folder / name).is_dir() else None)
+
+
+def record_models(run: Run, handle: EvaluationHandle, teacher: ModelHandle, students: StudentsHandle) -> None:
+    """Make the networks inputs of the run, and write their figures to their own pages.
+
+    Args:
+        run: The stage's run.
+        handle: The evaluation.
+        teacher: That was measured.
+        students: That were measured.
+    """
+    measured = {("teacher", teacher.name): teacher.weights_sha256}
+    measured |= {("student", name): one.weights_sha256 for name, one in students.students.items()}
+    run.log_models_used([*measured.values(), handle.champion_sha256])
+    for name, table in handle.tables().items():
+        prefix = "" if name is None else f"{name}/"
+        for row in table.scores:
+            if weights := measured.get((row.kind, row.model)):
+                figures = {f"{prefix}{measure}": figure.value for measure, figure in row.scores.items()}
+                run.log_model_metrics(weights, figures)
+    best = handle.score("student") or handle.score("teacher")
+    if best is not None:
+        first = handle.measures[0]
+        run.rename(f"evaluation · {best.model} {first.title} {first.show(best.value(first.name))}")
 
 
 def _metrics(table: ScoreTable) -> dict[str, float]:

@@ -18,7 +18,7 @@ _FOLDERS = (
     *("sample", "scan", "duplicates", "embeddings", "selection", "curated", "teacher", "students", "evaluation"),
     *("registration", "package", "report", "quality", "work", "cache"),
 )
-_KNOWN = ("pool", "seeds", "labelled", "folders", *_TEXTS)
+_KNOWN = ("pool", "seeds", "labelled", "folders", "artifact_root", *_TEXTS)
 _REFERENCES = re.compile(r"\$\{(?:globals:)?\s*([\w.]+)")
 
 
@@ -105,6 +105,9 @@ def _wrong_kinds(settings: Mapping[str, Any]) -> Iterable[tuple[str, Any, str]]:
     labelled = settings.get("labelled")
     if labelled and not _text(labelled):
         yield "labelled", labelled, "one folder: path/to/labelled"
+    root = settings.get("artifact_root")
+    if root is not None and not _text(root):
+        yield "artifact_root", root, "an address, such as s3://bucket/mlflow, or null"
     folders = settings.get("folders")
     if folders is not None and not isinstance(folders, Mapping):
         yield "folders", folders, "a name and a place each"

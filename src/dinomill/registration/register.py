@@ -187,7 +187,10 @@ def _run(store: str, config: RegistrationConfig) -> Iterator[tracking.Run]:
         return
     params = {"registration": config.model_dump(mode="json")}
     experiment = config.tracking.experiment
-    with tracking.open_run("registration", tracking_uri=store, experiment=experiment, params=params) as run:
+    root = config.tracking.artifact_root
+    with tracking.open_run(
+        "registration", tracking_uri=store, experiment=experiment, params=params, artifact_root=root
+    ) as run:
         yield run
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from dinomill.errors import MachineError
 from dinomill.layers.project import kept_project, project_above
 from dinomill.storage.atomic import storage_errors
+from dinomill.tracking.config import DATABASES
 from dinomill.tracking.database import prepare
 from dinomill.tracking.moved import ARTIFACTS, follow
 from dinomill.variables import kept_environment
@@ -53,7 +54,7 @@ _AWAY = re.compile(
 )
 
 _STORE_PACKAGES = frozenset(
-    {"alembic", "boto3", "botocore", "mlflow", "psycopg2", "requests", "sqlalchemy", "sqlite3", "urllib3"}
+    {"alembic", "boto3", "botocore", "mlflow", "psycopg", "psycopg2", "requests", "sqlalchemy", "sqlite3", "urllib3"}
 )
 
 
@@ -111,6 +112,7 @@ def connect(uri: str, *, create: bool = True) -> MlflowClient:
             action=_how_to_have_it(database),
         )
     make_ready(uri)
+    _reach(uri)
     with tracking_errors(uri):
         import mlflow
         from mlflow import MlflowClient
@@ -138,6 +140,28 @@ def _how_to_have_it(database: Path) -> str:
     )
 
 
+_reached: set[tuple[str, str]] = set()
+
+
+def _reach(uri: str) -> None:
+    """Ask a database server once whether it lets us in: MLflow tries ten times, for minutes, before it says."""
+    asked = (uri, os.environ.get("PGPASSWORD", ""))
+    if uri.split(":", 1)[0].split("+", 1)[0] not in DATABASES or asked in _reached:
+        return
+    import sqlalchemy
+
+    try:
+        with tracking_errors(uri):
+            engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool)
+            engine.connect().close()
+    except ImportError as error:
+        raise MachineError(
+            f"The MLflow store {redact(uri)} needs the package {error.name}.",
+            action="pip install 'dinomill[postgres]'" if uri.startswith("postgresql") else f"pip install {error.name}",
+        ) from None
+    _reached.add(asked)
+
+
 def make_ready(uri: str) -> None:
     """See that a SQLite store is whole, and that its artifacts are those that lie beside it.
 
@@ -155,8 +179,14 @@ def make_ready(uri: str) -> None:
         follow(database)
 
 
-def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
-    """The experiment's id; it is created if need be, its artifacts beside the database for a SQLite store.
+def experiment_id(client: MlflowClient, uri: str, name: str, artifact_root: str | None = None) -> str:
+    """The experiment's id; it is created if need be.
+
+    Args:
+        client: Of the store.
+        uri: Of the store.
+        name: Of the experiment.
+        artifact_root: Below which a new one keeps its files; None: beside a SQLite file, or where the server says.
 
     Raises:
         MachineError: When the store cannot be reached, or the experiment was deleted.
@@ -169,6 +199,8 @@ def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
             location = (database.parent / ARTIFACTS / _slug(name)).as_uri() if database else None
+            if artifact_root is not None:
+                location = f"{artifact_root.rstrip('/')}/{_slug(name)}"
             try:
                 return str(client.create_experiment(name, artifact_location=location))
             except MlflowException as error:
@@ -190,8 +222,12 @@ def _slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "experiment"
 
 
-class StoreAwayError(MachineError):
-    """The store does not answer now, and may later: what was to be written can wait."""
+class RefusedError(MachineError):
+    """The store lets nobody in with these credentials, or none in at all now: what was to be written can wait."""
+
+
+class StoreAwayError(RefusedError):
+    """The store does not answer now, and may later."""
 
 
 @contextmanager
@@ -237,7 +273,9 @@ def _explain(uri: str, error: Exception) -> MachineError:
             "start the server or correct `tracking_uri` in conf/…/globals.yml; "
             "for work without a server use sqlite:///data/mlflow/mlflow.db"
         )
-    kind = StoreAwayError if _is_away(error, text) else MachineError
+    kind: type[MachineError] = StoreAwayError if _is_away(error, text) else MachineError
+    if _REFUSED.search(text):
+        kind = RefusedError
     return kind(f"The MLflow store {shown} cannot be used.", found=first_line, action=action)
 
 

@@ -46,6 +46,7 @@ def open_run(
     tags: Mapping[str, Any] | None = None,
     params: Mapping[str, Any] | None = None,
     name: str | None = None,
+    artifact_root: str | None = None,
 ) -> Iterator[Run]:
     """Open the MLflow run of a stage; it ends as finished, failed or killed with the block, with the reason as a tag.
 
@@ -59,6 +60,7 @@ def open_run(
         tags: Tags of the run; ``git_commit`` is added.
         params: The configuration, as nested mappings; secrets are left out.
         name: Of the run, for people; None: the stage's.
+        artifact_root: Where a new experiment keeps its files; see `TrackingConfig`.
 
     Raises:
         MachineError: When the store cannot be reached.
@@ -66,7 +68,7 @@ def open_run(
     uri = resolve_uri(tracking_uri)
     all_tags = source_tags(stage) | {PROCESS: this_process()}
     all_tags |= {name: as_text(value) for name, value in (tags or {}).items()}
-    run = _opened(uri, experiment, stage, name or stage, all_tags)
+    run = _opened(uri, experiment, stage, name or stage, all_tags, artifact_root)
     _open.append(run)
     status, reason = "FINISHED", None
     try:
@@ -81,11 +83,11 @@ def open_run(
         end_run(run, status, reason)
 
 
-def _opened(uri: str, experiment: str, stage: str, name: str, tags: dict[str, str]) -> Run:
+def _opened(uri: str, experiment: str, stage: str, name: str, tags: dict[str, str], artifact_root: str | None) -> Run:
     """A new run in the store; where that is a server which does not answer, one that is brought to it later."""
     try:
         client = connect(uri)
-        experiment_key = experiment_id(client, uri, experiment)
+        experiment_key = experiment_id(client, uri, experiment, artifact_root)
         with tracking_errors(uri):
             _mark_left(client, experiment_key, stage)
             parent = _parent(client, experiment_key)
@@ -96,7 +98,7 @@ def _opened(uri: str, experiment: str, stage: str, name: str, tags: dict[str, st
     except StoreAwayError as error:
         if uri.startswith("sqlite:"):  # a file of this machine: what is in its way can be put right now
             raise
-        spool = Spool.begin(uri, experiment, name, tags, current())
+        spool = Spool.begin(uri, experiment, name, tags, current(), artifact_root)
         log.warning(
             "%s What this run records is kept in %s; `dinomill tracking sync` brings it there.", error, spool.folder
         )

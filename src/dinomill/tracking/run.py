@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from dinomill.errors import InputError, MachineError
-from dinomill.tracking.connection import StoreAwayError, redact, tracking_errors
+from dinomill.tracking.connection import RefusedError, redact, tracking_errors
 from dinomill.tracking.dvc_versions import dvc_version
 from dinomill.tracking.operations import METRICS_A_BATCH, OPERATIONS
 from dinomill.tracking.spool import FOLDER, Spool, is_spooled, spool_folder
@@ -103,7 +103,7 @@ class Run:
         """Do one of `operations.OPERATIONS`; while the store is away, it is kept for later.
 
         Raises:
-            MachineError: When the store refuses it.
+            MachineError: When the store cannot take it, now or later.
         """
         if self.spooled:
             Spool(self._id).keep(self.tracking_uri, operation, values)
@@ -111,7 +111,7 @@ class Run:
             try:
                 with tracking_errors(self.tracking_uri):
                     OPERATIONS[operation](self._client, self._id, **values)
-            except StoreAwayError as error:
+            except RefusedError as error:  # a token that ran out in the middle of a training, too
                 self.keep(error, operation, values)
 
     def keep(self, error: MachineError, operation: str, values: Mapping[str, Any]) -> None:

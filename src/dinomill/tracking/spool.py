@@ -58,7 +58,13 @@ class Spool:
 
     @classmethod
     def begin(
-        cls, uri: str, experiment: str, name: str, tags: Mapping[str, str], invocation: Invocation | None
+        cls,
+        uri: str,
+        experiment: str,
+        name: str,
+        tags: Mapping[str, str],
+        invocation: Invocation | None,
+        artifact_root: str | None = None,
     ) -> Spool:
         """Begin a run that its store does not know yet.
 
@@ -68,9 +74,11 @@ class Spool:
             name: Of the run.
             tags: Of the run.
             invocation: The start of the pipeline that it belongs to.
+            artifact_root: Where its experiment keeps files, should it be new.
         """
         made = cls(f"{PREFIX}{uuid4().hex}")
         head: dict[str, Any] = {"uri": uri, "experiment": experiment, "name": name, "tags": dict(tags)}
+        head["artifact_root"] = artifact_root
         head["started"] = int(time.time() * 1000)
         if invocation is not None:
             described = invocation.described()

@@ -94,7 +94,7 @@ def _write(client: MlflowClient, run_id: str, spool: Spool, line: Mapping[str, A
 
 def _run(client: MlflowClient, uri: str, spool: Spool, head: Mapping[str, Any]) -> tuple[str, str | None]:
     """The run in the store, which is made unless an earlier try has made it; and its parent."""
-    experiment = experiment_id(client, uri, str(head["experiment"]))
+    experiment = experiment_id(client, uri, str(head["experiment"]), head.get("artifact_root"))
     parent = None
     if kept := head.get("invocation"):
         described = Described(kept["tags"], kept["files"])
