@@ -114,6 +114,7 @@ def test_a_pool_of_s3_is_imported_once_and_brought_up_to_date(shared: Path, serv
     (shared / "data/00_pool").mkdir()
     run(shared, "dvc", "import-url", "remote://pools", "data/00_pool/photos")
     assert sorted(path.name for path in (shared / "data/00_pool/photos").iterdir()) == ["a.txt", "b.txt"]
+    assert "photos.dvc" in run(shared, "git", "status", "--short", "--untracked-files=all")
     client(server).put_object(Bucket=BUCKET, Key="pool/c.txt", Body=b"c")
     run(shared, "dvc", "update", "data/00_pool/photos.dvc")
     assert len(list((shared / "data/00_pool/photos").iterdir())) == 3
@@ -124,6 +125,6 @@ def test_experiments_are_shown_and_compared(shared: Path) -> None:
     commit(shared)
     run(shared, "dvc", "exp", "run", "--name", "more", "-S", f"{SAMPLE}:sample.originals=50", STAGES)
     listed = run(shared, "dvc", "exp", "show", "--csv")
-    assert ",more," in listed and f"{SAMPLE}:sample.originals" in listed
+    assert any("more" in line.split(",") for line in listed.splitlines()) and "sample.originals" in listed
     shown = run(shared, "dvc", "exp", "diff", "HEAD", "more", "--param-deps")
     assert "sample.originals" in shown and "40" in shown and "50" in shown

@@ -26,7 +26,7 @@ def version(project: Path, digits_dataset: DatasetHandle, monkeypatch: pytest.Mo
         (project / name).unlink()
     ignore = shutil.ignore_patterns("__pycache__")
     for name in ("src/dinomill", "pipelines"):
-        shutil.copytree(PROJECT / name, project / name, ignore=ignore)
+        shutil.copytree(PROJECT / name, project / name, symlinks=True, ignore=ignore)
     shutil.copy(PROJECT / "pyproject.toml", project)
     shutil.copy(PROJECT / ".gitignore", project)
     path = project / "conf/base/pretraining/parameters.yml"
@@ -45,12 +45,9 @@ def version(project: Path, digits_dataset: DatasetHandle, monkeypatch: pytest.Mo
     shards = tuple(curated / "shards" / path.name for path in digits_dataset.shards)
     moved = {"folder": curated, "manifest": curated / "manifest.parquet", "shards": shards}
     digits_dataset.model_copy(update=moved).save(project / curated)
-    link = project / "src/dinomill/pipelines"
-    link.symlink_to("../../pipelines")
     monkeypatch.setenv("PYTHONPATH", str(project / "src"))
     run(project, "kedro", "run", "--pipelines", "pretraining")
     monkeypatch.delenv("PYTHONPATH")
-    link.unlink()
     monkeypatch.chdir(project)
     registered(ModelHandle.load(Path("data/06_models/teacher")), digits_dataset)
     return project
