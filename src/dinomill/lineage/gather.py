@@ -95,6 +95,10 @@ class Gathered:
             thread.lack(
                 "earlier versions are not known: this project is not in git", "git init && git add -A && git commit"
             )
+        elif self.history.trouble:
+            thread.lack(
+                f"earlier versions are not known: git says: {self.history.trouble}", "git log   (says it in full)"
+            )
         if not thread.of_kind(Kind.DATASET):
             thread.lack(
                 "no dataset is at hand", "make run   (or `git checkout` of a commit with dvc.lock, and `dvc pull`)"
