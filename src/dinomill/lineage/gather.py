@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dinomill.errors import InputError
 from dinomill.images.manifest import Fate
-from dinomill.images.withdrawn import WithdrawnList
+from dinomill.images.withdrawn import Withdrawal, WithdrawnList
 from dinomill.lineage.archives import add_endpoints
 from dinomill.lineage.history import History
 from dinomill.lineage.images import Row, Wanted, image_key, rows_of, said_of
@@ -41,7 +41,7 @@ class Gathered:
 
     def withdrawn(self) -> WithdrawnList:
         """All lists of withdrawn images together; a list that cannot be read is said to be missing."""
-        rows = []
+        rows: list[Withdrawal] = []
         for path in {place.withdrawn for place in self.places if place.withdrawn}:
             try:
                 rows += WithdrawnList.read(path).rows
