@@ -16,6 +16,8 @@ from dinomill.lineage.recorded import add_recorded
 from dinomill.lineage.results import Results
 from dinomill.lineage.thread import Kind, Thing, Thread
 
+_MOST = 3
+
 
 class Gathered:
     """A project's thread.
@@ -104,6 +106,13 @@ class Gathered:
                 "no dataset is at hand", "make run   (or `git checkout` of a commit with dvc.lock, and `dvc pull`)"
             )
         unread = [one for one in thread.of_kind(Kind.DATASET) if one.id not in self.results.manifests]
+        if len(unread) > _MOST:  # of many, which nobody reads one by one, the newest are named
+            titles = ", ".join(one.title for one in unread[-_MOST:])
+            thread.lack(
+                f"the manifests of {len(unread)} datasets are not here ({titles} …): what is in them is not known",
+                "dvc fetch --all-commits; datasets that were never committed with their dvc.lock are lost",
+            )
+            unread = []
         for one in unread:
             thread.lack(
                 f"the manifest of the dataset {one.title} is not here: whether an image is in it is not known",
