@@ -175,7 +175,8 @@ def _read(network: Network, key: str, wanted: Wanted, count: int, settings: Extr
     if wanted.grids and network.places and (path := _at_least("grids", key, wanted.grids, settings)):
         grids = read_grids(path)
     if wanted.shown and network.places:
-        shown = read_shown(shown_path(settings.folder, key, wanted.shown))
+        kept = read_shown(shown_path(settings.folder, key, wanted.shown))
+        shown = kept if len(kept) else None  # a program may give one vector an image
     return SplitFeatures(cls, mean_patch, network.pooling, last, grids, shown)
 
 

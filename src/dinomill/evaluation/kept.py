@@ -151,9 +151,10 @@ class ShownPart(Part):
             self._parts.append(_grid(Tokens(last.cls, last.mean_patch, last.patches[wanted])))
 
     def close(self) -> None:
-        """Write them."""
+        """Write them; of a network that gives one vector an image, that there are none."""
+        maps = np.concatenate(self._parts) if self._parts else np.empty((0, 0, 0, 0), np.float16)
         with atomic_file(self.path) as temporary, temporary.open("wb") as file:
-            np.save(file, np.concatenate(self._parts), allow_pickle=False)
+            np.save(file, maps, allow_pickle=False)
 
 
 def _grid(tokens: Tokens) -> Halves:
