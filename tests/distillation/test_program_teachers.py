@@ -16,7 +16,7 @@ from dinomill.distillation.teacher import find_teacher, given_shape
 from dinomill.errors import InputError
 from dinomill.handles import DatasetHandle
 from dinomill.models import load
-from dinomill.serving.exporters import Format, export
+from dinomill.export import Format, export
 from dinomill.training.history import HISTORY_NAME
 from dinomill.training.job import TrainingJob
 from dinomill.training.parallel import World

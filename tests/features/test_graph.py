@@ -17,7 +17,7 @@ from dinomill.errors import InputError
 from dinomill.features.graph import Graph
 from dinomill.models import ConvNeXt, save_backbone
 from dinomill.models.convnext_config import convnext_variant
-from dinomill.serving.exporters import export
+from dinomill.export import export
 from tests.features.test_door import SETTINGS
 
 

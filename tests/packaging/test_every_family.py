@@ -22,7 +22,7 @@ from dinomill.pretraining.config import PretrainingConfig
 from dinomill.pretraining.pretrain import pretrain
 from dinomill.registration.config import RegistrationConfig
 from dinomill.registration.register import register_model
-from dinomill.serving.exporters import export
+from dinomill.export import export
 from dinomill.serving.predictor import Predictor
 from tests.distillation.test_convolutional import CONVNEXT
 from tests.distillation.test_distil import MODEL, shared

@@ -12,7 +12,7 @@ from torch import Tensor
 from dinomill.errors import InputError
 from dinomill.features.base import Description, Features, Tokens
 from dinomill.features.licence import LICENCE, ORIGIN
-from dinomill.features.programs import POOLING, describe_program, tokens
+from dinomill.features.programs import PATCH, POOLING, describe_program, tokens
 from dinomill.images.preprocess import SECTION, PreprocessingConfig
 
 
@@ -67,7 +67,7 @@ def open_openvino(
         ) from None
     told = {
         key: network.get_rt_info(["dinomill", key]).astype(str)
-        for key in (SECTION, POOLING, LICENCE, ORIGIN)
+        for key in (SECTION, POOLING, PATCH, LICENCE, ORIGIN)
         if network.has_rt_info(["dinomill", key])
     }
     shape = [side.get_length() if side.is_static else -1 for side in network.inputs[0].get_partial_shape()]
