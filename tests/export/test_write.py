@@ -142,7 +142,9 @@ def test_a_dinov3_becomes_a_program(tmp_path: Path, form: Format) -> None:
     if form in ("onnx", "openvino"):
         pytest.importorskip("onnxruntime" if form == "onnx" else "openvino")
     source = exported_folder(tmp_path / "source", **DINOV3, local_cls_norm=True, cls_norm=True)
-    assert export(source, form, tmp_path / "vit").max_difference < 1e-4
+    assert (
+        export(source, form, tmp_path / "vit").max_difference < 2e-4
+    )  # angles for any size are computed by the runtime, with its own sines
 
 
 @pytest.mark.parametrize("changes", [{"norm_eps": 1e-5}, {"qkv_bias": "query_value"}, {"cls_norm": True}])
@@ -158,7 +160,7 @@ def test_what_other_libraries_have_no_class_for_is_refused(convolutional: Path, 
     with pytest.raises(InputError, match="A ConvNeXt cannot be exported"):
         export(convolutional, form, tmp_path / "net")
     odd = exported_folder(tmp_path / "source", qkv_bias="query_value")
-    with pytest.raises(InputError, match="without biases|biases of query and value"):
+    with pytest.raises(InputError, match=r"without biases|biases of query and value"):
         export(odd, form, tmp_path / "net")
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 

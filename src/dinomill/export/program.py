@@ -41,8 +41,9 @@ class Program(nn.Module):
         """Class tokens, patch tokens and embeddings of ``[B, C, H, W]``."""
         outputs = self.model.forward_features(images)
         embedding = pool(outputs, self.model.config.pooling)
-        # An output of its own, also where it is the class token: a program has no two names for one.
-        return outputs["x_norm_clstoken"], outputs["x_norm_patchtokens"], embedding.clone()
+        # An output of its own, also where it is the class token: OpenVINO has no two names for one, and sees through
+        # a clone.
+        return outputs["x_norm_clstoken"], outputs["x_norm_patchtokens"], embedding + 0.0
 
 
 def trace(model: Backbone) -> ExportedProgram:

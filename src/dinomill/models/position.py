@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from functools import lru_cache
 
 import torch
@@ -28,7 +29,8 @@ def resize_positions(table: Tensor, grid: tuple[int, int], *, offset: float, ant
         ``[grid[0] * grid[1], D]`` in fp32.
     """
     side = math.isqrt(table.shape[0])
-    if any(_is_free(size) for size in grid):
+    free = any(_is_free(size) for size in grid)
+    if free:
         rows, columns = _weights_of_any(side, grid, offset=offset, antialias=antialias)
     elif (side, side) == grid:
         return table.float()
@@ -37,8 +39,9 @@ def resize_positions(table: Tensor, grid: tuple[int, int], *, offset: float, ant
         # cached.
         weights = bicubic_weights if torch.compiler.is_compiling() else _cached_weights
         rows, columns = (weights(side, size, offset, antialias, table.device) for size in grid)
-    # Under autocast these products would be done in bf16, which is too coarse for positions.
-    with autocast(table.device):
+    # Under autocast these products would be done in bf16, which is too coarse for positions. A program for any size is
+    # plain fp32, and its graph holds operations alone.
+    with nullcontext() if free else autocast(table.device):
         square = table.float().view(side, side, -1)
         wide = torch.matmul(columns, square)  # [M, w, D]
         return torch.matmul(rows, wide.flatten(1)).view(grid[0] * grid[1], -1)
