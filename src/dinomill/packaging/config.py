@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from dinomill.config import Config
+from dinomill.serving.backends.config import BackendConfig
 from dinomill.serving.torchserve.archive import BatchingConfig
 from dinomill.serving.torchserve.properties import ServerConfig
 
@@ -28,6 +29,7 @@ class PackagingConfig(Config):
     work: Path = Field(description="where logs of the trial are kept, outside DVC")
     output: Path = Field(description="the package's folder; DVC's out")
     name: str | None = Field(default=None, description="name under which it is served; null: the registered name")
+    backend: BackendConfig = Field(default_factory=BackendConfig, description="what computes the embeddings")
     batching: BatchingConfig = Field(default_factory=BatchingConfig, description="baked into the archive")
     server: ServerConfig = Field(default_factory=ServerConfig, description="how TorchServe runs")
     smoke: SmokeConfig = Field(default_factory=SmokeConfig, description="the trial of the archive")

@@ -10,7 +10,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,6 +28,11 @@ from dinomill.serving.torchserve.requirements import archive_requirements
 from dinomill.storage.atomic import atomic_folder, write_text
 from dinomill.storage.hashing import hash_file, hash_json
 
+if TYPE_CHECKING:
+    from dinomill.serving.backends.choice import Backend
+    from dinomill.serving.backends.select import Selected
+    from dinomill.serving.predictor import Predictor
+
 STORE = "model_store"
 
 
@@ -40,11 +47,10 @@ def package_model(registered: RegistrationHandle, curated: DatasetHandle, config
     Raises:
         MachineError: No Java, TorchServe does not start, or it answers wrongly.
     """
-    from dinomill.serving.predictor import Predictor
-
     model = config.name or registered.model
     images = sample_images(curated, config.smoke.images)
-    with atomic_folder(config.output) as folder:
+    with atomic_folder(config.output) as folder, tempfile.TemporaryDirectory(prefix="dinomill-programs-") as programs:
+        selected = choose_backend(registered, curated, config, Path(programs))
         archive = build_archive(
             registered.source,
             folder / STORE,
@@ -52,6 +58,8 @@ def package_model(registered: RegistrationHandle, curated: DatasetHandle, config
             version=str(registered.version),
             batching=config.batching,
             server=config.server,
+            backend=selected.backend,
+            programs=Path(programs),
         )
         requirements = archive_requirements(archive)
         write_text(folder / "requirements.txt", "\n".join(requirements) + "\n")
@@ -59,7 +67,7 @@ def package_model(registered: RegistrationHandle, curated: DatasetHandle, config
         write_text(folder / "config.properties", properties)
         write_text(folder / LOG_CONFIG, render_log_config())
         write_text(folder / "README.md", render_readme(model, registered, requirements, config.server))
-        expected = Predictor(registered.source, normalise=config.server.normalise)(images)
+        expected = _expected(registered.source, selected.backend, Path(programs), config)(images)
         figures = try_package(model, folder / STORE, expected, images, config)
         handle = PackageHandle(
             folder=config.output,
@@ -76,9 +84,41 @@ def package_model(registered: RegistrationHandle, curated: DatasetHandle, config
             version=registered.version,
             embed_dim=int(expected.shape[1]),
             smoke=figures,
+            backend=str(selected.backend),
+            backends=tuple(row.model_dump(mode="json") for row in selected.table),
+            backends_left_out=selected.left_out,
         )
         handle.save(folder)
     return handle
+
+
+def choose_backend(
+    registered: RegistrationHandle, curated: DatasetHandle, config: PackagingConfig, programs: Path
+) -> Selected:
+    """Measure the backends that are installed, with the real model and curated images."""
+    from dinomill.features.preprocessing import read_preprocessing
+    from dinomill.images.preprocess import preprocess_bytes
+    from dinomill.serving.backends.select import select
+
+    settings = read_preprocessing(registered.source)
+    images = [preprocess_bytes(image, settings) for image in sample_images(curated, config.backend.images)]
+    return select(
+        registered.source,
+        np.stack(images),
+        programs,
+        config.backend,
+        threads=config.server.threads,
+        batch_size=config.batching.batch_size,
+    )
+
+
+def _expected(folder: Path, backend: Backend, programs: Path, config: PackagingConfig) -> Predictor:
+    """The model as the backend computes it here: the archive has to answer so."""
+    from dinomill.serving.backends.open import open_backend
+    from dinomill.serving.predictor import Predictor
+
+    features = open_backend(folder, backend, threads=config.server.threads, programs=programs)
+    return Predictor(features, normalise=config.server.normalise)
 
 
 def sample_images(curated: DatasetHandle, count: int) -> list[bytes]:

@@ -27,6 +27,7 @@ from dinomill.models.backbones import BACKBONES, Backbone
 from dinomill.models.config import Pooling
 from dinomill.models.hardware import has_fast_bf16
 from dinomill.models.pooling import pooled_dim
+from dinomill.serving.backends.choice import Backend
 from dinomill.storage.hashing import hash_json
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class Predictor:
         normalise: Divide each embedding by its length, so that products are cosines.
         max_pixels: Images of more pixels of colour, or of values that take as many bytes, are refused before memory is
             taken for them. None: the readers' own limit.
+        backend: What computes an exported folder; None: PyTorch, in `dtype`.
 
     Raises:
         InputError: When there is no such network, or it has no preprocessing and none is given.
@@ -72,10 +74,11 @@ class Predictor:
         workers: int = 0,
         normalise: bool = False,
         max_pixels: int | None = None,
+        backend: Backend | None = None,
     ) -> None:
         if pooling is not None and pooling not in get_args(Pooling):
             raise InputError(f"There is no pooling {pooling!r}.", expected=", ".join(get_args(Pooling)))
-        self.features = _features(source, preprocessing, image_size).to(device)
+        self.features = _features(source, preprocessing, image_size, backend).to(device)
         self.preprocessing = self.features.preprocessing
         self.device = self.features.device
         self.dtype: Dtype = _fast(dtype, self.device)
@@ -261,8 +264,20 @@ def _decoders(workers: int) -> Iterator[ThreadPoolExecutor | None]:
 
 
 def _features(
-    source: Path | str | Backbone | Features, preprocessing: PreprocessingConfig | None, image_size: int | None
+    source: Path | str | Backbone | Features,
+    preprocessing: PreprocessingConfig | None,
+    image_size: int | None,
+    backend: Backend | None,
 ) -> Features:
+    if backend is not None:
+        if preprocessing or image_size or not isinstance(source, Path):
+            raise InputError(
+                "A backend computes an exported folder as it is.",
+                expected="a path, and neither preprocessing nor image_size",
+            )
+        from dinomill.serving.backends.open import open_backend
+
+        return open_backend(source, backend, threads=torch.get_num_threads())
     if isinstance(source, Features):
         return source
     if not isinstance(source, BACKBONES):
