@@ -5,7 +5,6 @@ python -m dinomill.serving.backends.measure SPECIFICATION ANSWER     (both JSON;
 
 from __future__ import annotations
 
-import json
 import os
 import queue
 import resource
