@@ -66,7 +66,8 @@ def package_model(registered: RegistrationHandle, curated: DatasetHandle, config
         properties = render_properties(model, Path(STORE), config.server, Ports())
         write_text(folder / "config.properties", properties)
         write_text(folder / LOG_CONFIG, render_log_config())
-        write_text(folder / "README.md", render_readme(model, registered, requirements, config.server))
+        note = render_readme(model, registered, requirements, config.server, selected.backend)
+        write_text(folder / "README.md", note)
         expected = _expected(registered.source, selected.backend, Path(programs), config)(images)
         figures = try_package(model, folder / STORE, expected, images, config)
         handle = PackageHandle(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from dinomill.handles import RegistrationHandle
 from dinomill.licences import licence_in_words
+from dinomill.serving.backends.choice import EAGER, Backend
 from dinomill.serving.torchserve.properties import ServerConfig
 
 _TEXT = """\
@@ -38,11 +39,18 @@ An encoded image as the body is answered with `{{"embedding": [...]}}`. For seve
 `{{"instances": [{{"b64": "<base64 of an image file>"}}]}}` as `application/json`, which is answered with
 `{{"embeddings": [[...]]}}`.
 An image has at most {megapixels:g} million pixels of colour. {length}
+Embeddings are computed by {backend}; where that does not run, by PyTorch.
 What cannot be understood is answered with status 400 and `{{"error": "..."}}`.
 """
 
 
-def render_readme(model: str, registered: RegistrationHandle, requirements: Sequence[str], server: ServerConfig) -> str:
+def render_readme(
+    model: str,
+    registered: RegistrationHandle,
+    requirements: Sequence[str],
+    server: ServerConfig,
+    backend: Backend = EAGER,
+) -> str:
     """The text of the package's README.
 
     Args:
@@ -50,6 +58,7 @@ def render_readme(model: str, registered: RegistrationHandle, requirements: Sequ
         registered: What was packaged.
         requirements: Lines of the requirements file.
         server: What was baked into the archive.
+        backend: What computes the embeddings.
     """
     return _TEXT.format(
         model=model,
@@ -58,6 +67,7 @@ def render_readme(model: str, registered: RegistrationHandle, requirements: Sequ
         weights=registered.weights_sha256,
         licence=licence_in_words(registered.licence),
         origin=f" They were {registered.origin}." if registered.origin else "",
+        backend=backend,
         megapixels=server.max_megapixels,
         length="Embeddings have length 1."
         if server.normalise
