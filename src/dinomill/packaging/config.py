@@ -30,6 +30,16 @@ class PackagingConfig(Config):
     output: Path = Field(description="the package's folder; DVC's out")
     name: str | None = Field(default=None, description="name under which it is served; null: the registered name")
     backend: BackendConfig = Field(default_factory=BackendConfig, description="what computes the embeddings")
+    probe: Path | None = Field(
+        default=None, description="a linear probe (safetensors: weight, bias, classes) that goes along for class scores"
+    )
+    index: int = Field(
+        default=0,
+        ge=0,
+        le=200_000,
+        description="curated images that go along for nearest neighbours, by embedding, path, sha256 and cluster; who "
+        "may ask can read these",
+    )
     batching: BatchingConfig = Field(default_factory=BatchingConfig, description="baked into the archive")
     server: ServerConfig = Field(default_factory=ServerConfig, description="how TorchServe runs")
     smoke: SmokeConfig = Field(default_factory=SmokeConfig, description="the trial of the archive")

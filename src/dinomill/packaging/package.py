@@ -12,13 +12,10 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
-
-from dinomill.errors import InputError
 from dinomill.handles import DatasetHandle, PackageHandle, RegistrationHandle
 from dinomill.packaging.config import PackagingConfig
+from dinomill.packaging.images import sample_images
 from dinomill.packaging.smoke import try_package
 from dinomill.serving.torchserve.archive import build_archive
 from dinomill.serving.torchserve.logs import LOG_CONFIG, render_log_config
@@ -27,11 +24,6 @@ from dinomill.serving.torchserve.readme import render_readme
 from dinomill.serving.torchserve.requirements import archive_requirements
 from dinomill.storage.atomic import atomic_folder, write_text
 from dinomill.storage.hashing import hash_file, hash_json
-
-if TYPE_CHECKING:
-    from dinomill.serving.backends.choice import Backend
-    from dinomill.serving.backends.select import Selected
-    from dinomill.serving.predictor import Predictor
 
 STORE = "model_store"
 
@@ -47,10 +39,13 @@ def package_model(registered: RegistrationHandle, curated: DatasetHandle, config
     Raises:
         MachineError: No Java, TorchServe does not start, or it answers wrongly.
     """
+    from dinomill.packaging.views import add_views, choose_backend, expected_of
+
     model = config.name or registered.model
     images = sample_images(curated, config.smoke.images)
     with atomic_folder(config.output) as folder, tempfile.TemporaryDirectory(prefix="dinomill-programs-") as programs:
         selected = choose_backend(registered, curated, config, Path(programs))
+        add_views(registered.source, selected.backend, curated, Path(programs), config)
         archive = build_archive(
             registered.source,
             folder / STORE,
@@ -59,7 +54,7 @@ def package_model(registered: RegistrationHandle, curated: DatasetHandle, config
             batching=config.batching,
             server=config.server,
             backend=selected.backend,
-            programs=Path(programs),
+            beside=Path(programs),
         )
         requirements = archive_requirements(archive)
         write_text(folder / "requirements.txt", "\n".join(requirements) + "\n")
@@ -68,7 +63,7 @@ def package_model(registered: RegistrationHandle, curated: DatasetHandle, config
         write_text(folder / LOG_CONFIG, render_log_config())
         note = render_readme(model, registered, requirements, config.server, selected.backend)
         write_text(folder / "README.md", note)
-        expected = _expected(registered.source, selected.backend, Path(programs), config)(images)
+        expected = expected_of(registered.source, selected.backend, Path(programs), config)(images)
         figures = try_package(model, folder / STORE, expected, images, config)
         handle = PackageHandle(
             folder=config.output,
@@ -91,53 +86,3 @@ def package_model(registered: RegistrationHandle, curated: DatasetHandle, config
         )
         handle.save(folder)
     return handle
-
-
-def choose_backend(
-    registered: RegistrationHandle, curated: DatasetHandle, config: PackagingConfig, programs: Path
-) -> Selected:
-    """Measure the backends that are installed, with the real model and curated images."""
-    from dinomill.features.preprocessing import read_preprocessing
-    from dinomill.images.preprocess import preprocess_bytes
-    from dinomill.serving.backends.select import select
-
-    settings = read_preprocessing(registered.source)
-    images = [preprocess_bytes(image, settings) for image in sample_images(curated, config.backend.images)]
-    return select(
-        registered.source,
-        np.stack(images),
-        programs,
-        config.backend,
-        threads=config.server.threads,
-        batch_size=config.batching.batch_size,
-    )
-
-
-def _expected(folder: Path, backend: Backend, programs: Path, config: PackagingConfig) -> Predictor:
-    """The model as the backend computes it here: the archive has to answer so."""
-    from dinomill.serving.backends.open import open_backend
-    from dinomill.serving.predictor import Predictor
-
-    features = open_backend(folder, backend, threads=config.server.threads, programs=programs)
-    return Predictor(features, normalise=config.server.normalise)
-
-
-def sample_images(curated: DatasetHandle, count: int) -> list[bytes]:
-    """Encoded images, evenly spread over the kept rows of a dataset's manifest.
-
-    Raises:
-        InputError: When the dataset keeps no image.
-    """
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    from dinomill.images.manifest import Fate
-    from dinomill.images.shards import Location, ShardReader
-
-    columns = ["shard", "offset", "length"]
-    table = pq.read_table(curated.manifest, columns=columns, filters=pc.field("fate") == Fate.KEPT.value)
-    if table.num_rows == 0:
-        raise InputError(f"{curated.manifest} keeps no image.", action="run the curation stage again")
-    picked = np.unique(np.linspace(0, table.num_rows - 1, count).round().astype(int))
-    reader = ShardReader(curated.shards)
-    return [bytes(reader.read(Location(**row))) for row in table.take(picked).to_pylist()]

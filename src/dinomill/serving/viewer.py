@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,14 +54,26 @@ class Viewer:
     @cached_property
     def probe(self) -> Probe | None:
         """The linear probe beside the weights, if there is one."""
-        path = self._predictor.features.description.place / PROBE
-        return Probe.read(path, self._predictor.embed_dim) if path.is_file() else None
+        folder = self._folder
+        if folder is None or not (folder / PROBE).is_file():
+            return None
+        return Probe.read(folder / PROBE, self._predictor.embed_dim)
 
     @cached_property
     def index(self) -> Index | None:
         """The index of curated images beside the weights, if there is one."""
-        folder = self._predictor.features.description.place
-        return Index.read(folder, self._predictor.embed_dim) if (folder / INDEX).is_file() else None
+        folder = self._folder
+        if folder is None or not (folder / INDEX).is_file():
+            return None
+        return Index.read(folder, self._predictor.embed_dim)
+
+    @property
+    def _folder(self) -> Path | None:
+        """Where the network lies; None for one in memory."""
+        told = self._predictor.features.description
+        if not told.paths:
+            return None
+        return told.place if told.place.is_dir() else told.place.parent
 
     def _see_some(self, inputs: list[Floats], views: Sequence[View]) -> list[dict[View, Any] | InputError]:
         if not inputs:

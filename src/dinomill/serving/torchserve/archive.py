@@ -5,6 +5,7 @@
     handler.py                   dinomill.serving.torchserve.handler
     dinomill/…                   the library's prediction code, at the version that trained the model
     config.json, model.safetensors
+    probe.safetensors, index.safetensors, index.json       see serving/views.py, where packaging was told so
     model.onnx, or model.xml and model.bin, or model.int8.onnx     what the chosen backend runs, if it is not PyTorch
     model-config.yaml            batching, time limits, threads
 
@@ -61,7 +62,7 @@ def build_archive(
     batching: BatchingConfig,
     server: ServerConfig,
     backend: Backend = EAGER,
-    programs: Path | None = None,
+    beside: Path | None = None,
 ) -> Path:
     """Write ``<store>/<model>.mar`` atomically.
 
@@ -74,7 +75,7 @@ def build_archive(
         server: Of which the threads of a worker, the size of images and the length of embeddings are baked in, too.
         backend: What computes the embeddings. The weights go into the archive in any case: where the backend does not
             run, PyTorch does.
-        programs: The folder with the backend's program.
+        beside: A folder with the backend's program, and whatever else goes along.
 
     Raises:
         ConfigError: When the name is not one that TorchServe takes.
@@ -97,9 +98,8 @@ def build_archive(
     with tempfile.TemporaryDirectory(prefix="dinomill-mar-") as name:
         folder = Path(name)
         _lay_out(backbone, folder / "content", batching, server, backend)
-        for file in backend.files:
-            assert programs is not None
-            shutil.copy(programs / file, folder / "content" / file)
+        for path in sorted(beside.iterdir()) if beside else ():
+            shutil.copy(path, folder / "content" / path.name)
         made = _run_archiver(folder, model, version)
         with atomic_file(target) as temporary:
             _normalise(made, temporary)
