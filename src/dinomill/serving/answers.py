@@ -52,7 +52,8 @@ def as_bytes(vectors: Sequence[Floats], form: Form) -> bytes:
         InputError: When a number is too large for float16.
     """
     rows = np.stack(vectors)
-    found = rows.astype("<f2" if form == "float16" else "<f4")
+    with np.errstate(over="ignore"):  # looked at below
+        found = rows.astype("<f2" if form == "float16" else "<f4")
     if not np.isfinite(found).all():
         raise InputError("An embedding does not fit into float16.", action="ask for float32, or for normalise")
     return found.tobytes()

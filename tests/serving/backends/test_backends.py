@@ -116,6 +116,7 @@ def test_what_is_installed_is_measured_and_the_chosen_program_stays(
     for row in found.table:
         assert row.min_cosine >= 0.9999
         assert row.cold_start_seconds > 0
+        assert row.cold_start_cpu > 0
         assert row.memory_mb > 50
         assert all(load.images_per_cpu_second > 0 and load.p99_ms >= load.p50_ms > 0 for load in row.loads)
     assert {path.name for path in tmp_path.iterdir()} == set(found.backend.files)
@@ -124,7 +125,9 @@ def test_what_is_installed_is_measured_and_the_chosen_program_stays(
 def _row(runtime: str, rate: float, refused: str | None = None) -> Measured:
     load = Load(clients=1, images_per_second=rate, images_per_cpu_second=rate, p50_ms=1, p99_ms=1)
     backend = Backend.parse({"runtime": runtime}, where="a test")
-    return Measured(backend=backend, cold_start_seconds=1, memory_mb=1, loads=(load,), refused=refused)
+    return Measured(
+        backend=backend, cold_start_seconds=1, cold_start_cpu=1, memory_mb=1, loads=(load,), refused=refused
+    )
 
 
 def test_the_fastest_that_agrees_is_taken() -> None:

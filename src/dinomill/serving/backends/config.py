@@ -26,9 +26,9 @@ class BackendConfig(Config):
     )
     images: int = Field(default=128, ge=12, le=4096, description="curated images that embeddings are compared on")
     clients: tuple[int, ...] = Field(default=(1, 8, 32), min_length=1, description="who ask at once")
-    seconds: float = Field(default=1.0, gt=0, le=60, description="for each backend and number of clients")
+    seconds: float = Field(default=1.0, gt=0, le=60, description="CPU-seconds for each backend and number of clients")
     min_cosine: float = Field(default=0.99, gt=0, le=1, description="of the worst image with the model's own embedding")
     min_neighbours: float = Field(
         default=0.9, ge=0, le=1, description="share of each image's ten nearest neighbours that are the model's"
     )
-    max_cold_start: float = Field(default=30.0, gt=0, description="seconds from the start to the first embedding")
+    max_cold_start: float = Field(default=20.0, gt=0, description="CPU-seconds from the start to the first embedding")

@@ -39,6 +39,7 @@ class Measured(Config):
 
     backend: Backend
     cold_start_seconds: float = Field(description="from the start of the process to the first embedding")
+    cold_start_cpu: float = Field(description="CPU-seconds of that: what it takes on a machine with nothing else to do")
     memory_mb: float = Field(description="largest resident set of the process")
     loads: tuple[Load, ...]
     min_cosine: float = Field(default=1.0, description="of the worst image with the model's own embedding")
@@ -63,7 +64,10 @@ class Specification(Config):
     threads: int
     batch_size: int
     clients: tuple[int, ...]
-    seconds: float = Field(description="for each number of clients")
+    seconds: float = Field(description="CPU-seconds for each number of clients")
+
+
+_PATIENCE = 20.0  # wall-clock seconds for a CPU-second, at most
 
 
 def measure(told: Specification, scratch: Path) -> tuple[Measured, Floats]:
@@ -103,7 +107,7 @@ def main(asked: Path, answer: Path) -> None:
     images: Floats = np.load(told.images)
     features = open_backend(told.folder, told.backend, threads=told.threads, programs=told.programs)
     embed_all(features, images[:1])
-    cold = time.time() - started
+    cold, cold_cpu = time.time() - started, time.process_time()
     vectors = embed_all(features, images, told.batch_size)
     for clients in told.clients:  # each size of batch once, before time counts
         embed_all(features, images[: min(clients, told.batch_size, len(images))], told.batch_size)
@@ -112,6 +116,7 @@ def main(asked: Path, answer: Path) -> None:
     found = Measured(
         backend=told.backend,
         cold_start_seconds=round(cold, 2),
+        cold_start_cpu=round(cold_cpu, 2),
         memory_mb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
         loads=loads,
     )
@@ -142,7 +147,10 @@ def _load(features: Any, images: Floats, clients: int, told: Specification) -> L
     start, cpu = time.perf_counter(), time.process_time()
     for thread in threads:
         thread.start()
-    while not times or time.perf_counter() - start < told.seconds:
+    # In CPU-seconds, so that a machine with other work gives as many images to judge by.
+    while not times or (
+        time.process_time() - cpu < told.seconds and time.perf_counter() - start < _PATIENCE * told.seconds
+    ):
         times += _serve(features, images, waiting, told.batch_size)
     seconds, used = time.perf_counter() - start, time.process_time() - cpu
     stop.set()

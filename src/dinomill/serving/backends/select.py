@@ -35,6 +35,7 @@ def select(
     threads: int,
     batch_size: int,
     labels: Sequence[str | None] | None = None,
+    keep: bool = False,
 ) -> Selected:
     """Measure what is installed, and choose.
 
@@ -46,6 +47,7 @@ def select(
         threads: Of the CPU.
         batch_size: Requests that are computed together at most.
         labels: Of the images, where they have some.
+        keep: Leave the programs of all backends there, for who wants to compare them.
 
     Raises:
         MachineError: When the backend that was asked for cannot be used or does not agree with the model.
@@ -83,7 +85,7 @@ def select(
             table.append(_judged(found, vectors, own, config, labels))
     chosen = _choose(table, config, left_out)
     for path in programs.iterdir():
-        if path.name not in chosen.files:
+        if path.name not in chosen.files and not keep:
             path.unlink()
     return Selected(chosen, tuple(table), left_out)
 
@@ -115,8 +117,8 @@ def _judged(
         refused = (
             f"{neighbours:.1%} of the nearest neighbours are the model's, and {config.min_neighbours:.0%} is asked"
         )
-    elif found.cold_start_seconds > config.max_cold_start:
-        refused = f"{found.cold_start_seconds:.0f} s to the first embedding, and {config.max_cold_start:g} are allowed"
+    elif found.cold_start_cpu > config.max_cold_start:
+        refused = f"{found.cold_start_cpu:.0f} CPU-s to the first embedding, and {config.max_cold_start:g} are allowed"
     figures = {"min_cosine": round(cosine, 6), "neighbours": round(neighbours, 4), "refused": refused}
     return found.model_copy(update=figures | {"knn": knn_accuracy(vectors, labels)})
 
