@@ -17,6 +17,7 @@ from dinomill.handles import DatasetHandle, PackageHandle, RegistrationHandle
 from dinomill.packaging.config import PackagingConfig
 from dinomill.packaging.images import sample_images
 from dinomill.packaging.smoke import try_package
+from dinomill.serving.backends.table import render_backends
 from dinomill.serving.torchserve.archive import build_archive
 from dinomill.serving.torchserve.logs import LOG_CONFIG, render_log_config
 from dinomill.serving.torchserve.properties import Ports, render_properties
@@ -61,7 +62,8 @@ def package_model(registered: RegistrationHandle, curated: DatasetHandle, config
         properties = render_properties(model, Path(STORE), config.server, Ports())
         write_text(folder / "config.properties", properties)
         write_text(folder / LOG_CONFIG, render_log_config())
-        note = render_readme(model, registered, requirements, config.server, selected.backend)
+        table = render_backends(selected.table, selected.left_out, str(selected.backend))
+        note = render_readme(model, registered, requirements, config.server, selected.backend, table)
         write_text(folder / "README.md", note)
         expected = expected_of(registered.source, selected.backend, Path(programs), config)(images)
         figures = try_package(model, folder / STORE, expected, images, config)

@@ -19,6 +19,7 @@ from dinomill.serving.backends.measure import Load, Measured
 from dinomill.serving.backends.open import open_backend
 from dinomill.serving.backends.programs import embed_all, write_programs
 from dinomill.serving.backends.select import agreement, knn_accuracy, select
+from dinomill.serving.backends.table import render_backends
 from dinomill.serving.predictor import Predictor
 
 SETTINGS = PreprocessingConfig.square(42, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
@@ -136,6 +137,18 @@ def test_the_fastest_that_agrees_is_taken() -> None:
     wanted = BackendConfig(choice=Backend(runtime="openvino"))
     with pytest.raises(MachineError, match="cannot be packaged"):
         selecting._choose(table, wanted, {})
+
+
+def test_the_table_says_what_was_chosen_and_what_was_not_measured() -> None:
+    table = [_row("eager", 2), _row("onnxruntime", 30.25, refused="cosine 0.9 for the worst image")]
+    shown = render_backends(table, {"openvino float32": "openvino not installed"}, "eager float32").splitlines()
+    assert shown[0] == "| backend | 1 client | worst cosine | neighbours | kNN | start, CPU-s | MB | |"
+    assert shown[2].startswith("| onnxruntime float32 | 30.2 |")
+    assert shown[2].endswith("| cosine 0.9 for the worst image |")
+    assert shown[3].startswith("| **eager float32** | 2.0 | 1.00000 |")
+    assert shown[-1] == "- openvino float32: openvino not installed"
+    assert {line.count("|") for line in shown[:4]} == {9}
+    assert "nothing was measured" in render_backends([], {}, "eager float32")
 
 
 def test_agreement_and_the_accuracy_of_neighbours() -> None:
