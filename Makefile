@@ -25,13 +25,13 @@ export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all distil claims gpu-check check format lock ui viz serve report fashion doctor plan clean clean-results force
+.PHONY: help setup run test test-all distil claims gpu-check check format lock ui viz serve demo report fashion doctor plan clean clean-results force
 
 help: ## this list
 	@echo "make VERB, where VERB is one of"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "%-15s %s\n", $$1, $$2}'
 	@echo
-	@echo "Variables: ENV=fashion              for run, plan, report, ui, viz, serve, doctor: a folder of conf/"
+	@echo "Variables: ENV=fashion              for run, plan, report, ui, viz, serve, demo, doctor: a folder of conf/"
 	@echo "           PYTHON=python3.12        the interpreter that .venv is made with"
 	@echo "           TORCH=torch==2.13.0      another build of torch, or a wheel; remembered in .venv"
 	@echo "           TORCH_INDEX=URL          where it comes from: https://download.pytorch.org/whl/cpu (small, no GPU),"
@@ -106,6 +106,9 @@ viz: $(READY) ## the pipelines as a picture (Ctrl-C ends it)
 
 serve: $(READY) ## serve the packaged model on this machine (Ctrl-C ends it)
 	@dinomill serve $(IN)
+
+demo: $(READY) ## serve it, and open the page where images can be tried (Ctrl-C ends it)
+	@dinomill serve --browser $(IN)
 
 report: $(READY) ## open the report of the last run
 	@dinomill report $(IN)

@@ -45,7 +45,7 @@ from dinomill.storage.hashing import hash_json
 from dinomill.training.engine import Engine
 from dinomill.training.job import TrainingJob
 from dinomill.training.loading import build_loader
-from dinomill.training.teacher_cache import fill
+from dinomill.training.teacher_cache import fill, folder_of
 from dinomill.training.trainer import grouped
 
 ALONE = "alone"
@@ -161,7 +161,9 @@ class Comparison:
     def _teacher(self) -> tuple[Mask, float]:
         """Which queries the teacher itself answers rightly, and the CPU-seconds of its kept features."""
         job = self._distillation("regression", seed=0, steps=10)
-        key, path = hash_json(str(job.cache))[:12], self.options.work / "teacher.json"
+        # Of the teacher, its size and how its crops are cut, and of the data: each has features of its own.
+        key = hash_json([str(folder_of(job)), self.options.views, self.dataset.manifest_sha256])[:12]
+        path = self.options.work / "teacher.json"
         known = json.loads(path.read_text()) if path.exists() else {}
         if key not in known:
             started = time.process_time()
@@ -262,9 +264,9 @@ class Comparison:
         return sample_job(self.dataset, None, self.options.work / "runs", changes, environment=environment)
 
     def _proposed(self) -> dict[str, Any]:
-        """The first student of an environment, whose channels are the dataset's."""
+        """The first student of an environment; its channels are the teacher's, or the dataset's where it is alone."""
         student, *_ = settings(self.options.environment, "distillation")["students"].values()
-        return {**student, "in_channels": self.dataset.channels}
+        return {key: value for key, value in student.items() if key != "in_channels"}
 
 
 def settings(environment: str, stage: str) -> dict[str, Any]:

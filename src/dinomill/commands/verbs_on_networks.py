@@ -10,26 +10,56 @@ import typer
 from dinomill.commands.typed import EVALUATED, MODEL, SIZE, Env, app, examples
 
 
-@app.command(epilog=examples("dinomill serve", "dinomill serve --port 9000"))
+@app.command(
+    epilog=examples(
+        "dinomill serve",
+        "dinomill serve --port 9000 --browser",
+        "dinomill serve models:/dinomill-backbone@champion --follow 60",
+        "dinomill serve s3://team/models/dinomill-backbone/3",
+    )
+)
 def serve(
-    port: Annotated[
-        int, typer.Option(help="Port of the predictions; the next two are used as well.", min=1, max=65533)
-    ] = 8080,
+    address: Annotated[
+        str | None,
+        typer.Argument(
+            help="models:/name@alias, s3://…/name/version or a package's folder; by default the environment's package."
+        ),
+    ] = None,
+    port: Annotated[int, typer.Option(help="Port on this machine.", min=1, max=65535)] = 8080,
+    follow: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="Look so often whether another package is meant by now; it takes over without a failed request. "
+            "SIGHUP looks once.",
+            min=1,
+        ),
+    ] = None,
+    browser: Annotated[bool, typer.Option("--browser", help="Open the page where images can be tried.")] = False,
     env: Env = None,
 ) -> None:
-    """Serve the packaged model with TorchServe on 127.0.0.1. Ctrl-C ends it."""
-    from dinomill.commands.project import enter_project, folder, result
-    from dinomill.layers import Layers
-    from dinomill.serving.torchserve.properties import ServerConfig
-    from dinomill.serving.torchserve.serve import DEFAULT_PORT
-    from dinomill.serving.torchserve.serve import serve as serve_package
+    """Serve a packaged model on 127.0.0.1, with a page to try it. Ctrl-C ends it.
+
+    A published package (`dinomill publish`) is fetched once, verified, and served on any machine, in a project or not.
+    """
+    from dinomill.commands.publish import serve_address
+
+    serve_address(address, port, env, follow=follow, browser=browser)
+
+
+@app.command(epilog=examples("dinomill publish --store s3://team/models", "dinomill publish"))
+def publish(
+    store: Annotated[
+        str | None, typer.Option(help="s3://bucket/prefix; by default packaging.store. AWS_ENDPOINT_URL as usual.")
+    ] = None,
+    env: Env = None,
+) -> None:
+    """Put the package into a model store in S3, where a version never changes, and its place into the registry."""
+    from dinomill.commands.project import enter_project
+    from dinomill.commands.publish import publish_package
 
     enter_project()
-    said = Layers(env).parameters.get("packaging", {}).get("server", {})
-    config = ServerConfig.parse(said, where="packaging.server")
-    # A folder for each port: tokens and logs are one server's.
-    name = "serve" if port == DEFAULT_PORT else f"serve-{port}"
-    serve_package(result("package", env), port=port, run=folder("work", env) / name, config=config)
+    publish_package(store, env)
 
 
 @app.command(

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from dinomill.config import Config
 from dinomill.serving.backends.config import BackendConfig
+from dinomill.serving.gateway.config import GatewayConfig
 from dinomill.serving.torchserve.archive import BatchingConfig
 from dinomill.serving.torchserve.properties import ServerConfig
 
@@ -29,6 +30,11 @@ class PackagingConfig(Config):
     work: Path = Field(description="where logs of the trial are kept, outside DVC")
     output: Path = Field(description="the package's folder; DVC's out")
     name: str | None = Field(default=None, description="name under which it is served; null: the registered name")
+    store: str | None = Field(
+        default=None,
+        pattern=r"^s3://[^/]+",
+        description="where `dinomill publish` puts packages: s3://bucket/prefix; null: nowhere unless it is told",
+    )
     backend: BackendConfig = Field(default_factory=BackendConfig, description="what computes the embeddings")
     probe: Path | None = Field(
         default=None, description="a linear probe (safetensors: weight, bias, classes) that goes along for class scores"
@@ -42,4 +48,5 @@ class PackagingConfig(Config):
     )
     batching: BatchingConfig = Field(default_factory=BatchingConfig, description="baked into the archive")
     server: ServerConfig = Field(default_factory=ServerConfig, description="how TorchServe runs")
+    gateway: GatewayConfig = Field(default_factory=GatewayConfig, description="how `dinomill serve` treats clients")
     smoke: SmokeConfig = Field(default_factory=SmokeConfig, description="the trial of the archive")

@@ -4,6 +4,7 @@
 <output>/model_store/<model>.mar    the archive; carries the weights and the prediction code
 <output>/config.properties          a safe TorchServe configuration, for the package's folder as working directory
 <output>/log4j2.xml                 what TorchServe logs: rotating, without the content of requests
+<output>/metrics.yaml               what it measures, for Prometheus
 <output>/requirements.txt           what a server needs to have installed
 <output>/README.md                  how to serve it and how to ask it
 """
@@ -20,6 +21,7 @@ from dinomill.packaging.smoke import try_package
 from dinomill.serving.backends.table import render_backends
 from dinomill.serving.torchserve.archive import build_archive
 from dinomill.serving.torchserve.logs import LOG_CONFIG, render_log_config
+from dinomill.serving.torchserve.metrics_config import METRICS_CONFIG, render_metrics_config
 from dinomill.serving.torchserve.properties import Ports, render_properties
 from dinomill.serving.torchserve.readme import render_readme
 from dinomill.serving.torchserve.requirements import archive_requirements
@@ -62,6 +64,7 @@ def package_model(registered: RegistrationHandle, curated: DatasetHandle, config
         properties = render_properties(model, Path(STORE), config.server, Ports())
         write_text(folder / "config.properties", properties)
         write_text(folder / LOG_CONFIG, render_log_config())
+        write_text(folder / METRICS_CONFIG, render_metrics_config())
         table = render_backends(selected.table, selected.left_out, str(selected.backend))
         note = render_readme(model, registered, requirements, config.server, selected.backend, table)
         write_text(folder / "README.md", note)
@@ -71,7 +74,7 @@ def package_model(registered: RegistrationHandle, curated: DatasetHandle, config
             folder=config.output,
             made_of=hash_json(
                 [
-                    config.model_dump(mode="json", exclude={"work", "output"}),
+                    config.model_dump(mode="json", exclude={"work", "output", "store", "gateway"}),
                     registered.weights_sha256,
                     registered.version,
                 ]

@@ -28,6 +28,7 @@ from dinomill.models.pooling import pooled_dim
 from dinomill.serving.backends.choice import Backend
 from dinomill.serving.decoders import ahead, decoders
 from dinomill.serving.source import open_source
+from dinomill.serving.stopwatch import Stopwatch
 from dinomill.storage.hashing import hash_json
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ class Predictor:
         self.batch_size = batch_size
         self.pooling: Pooling = pooling or self.features.pooling
         self.workers = workers
+        self.stopwatch = Stopwatch()
         self.said_conversion = False  # whoever says it himself sets it
 
     @property
@@ -176,7 +178,8 @@ class Predictor:
 
     def _prepare_or_say(self, image: bytes, config: PreprocessingConfig) -> Floats | InputError:
         try:
-            return self._decode(image, config)
+            with self.stopwatch.on("decode"):
+                return self._decode(image, config)
         except InputError as error:
             return error
         except MemoryError:
@@ -198,7 +201,8 @@ class Predictor:
         if not inputs:
             return []
         try:
-            return list(self.embed_batch(torch.from_numpy(np.stack(inputs))).cpu().numpy())
+            with self.stopwatch.on("compute"):
+                return list(self.embed_batch(torch.from_numpy(np.stack(inputs))).cpu().numpy())
         except InputError as error:
             failure = error
         except Exception as error:  # memory above all: a batch may take more than there is, one image rarely does

@@ -5,7 +5,7 @@ The endpoint of another server than Amazon's is ``AWS_ENDPOINT_URL``, as for eve
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from dinomill.storage.atomic import storage_errors
 _SCHEME = "s3://"
 _ATTEMPTS = 6  # of reading a body that was cut
 _REQUEST_ATTEMPTS = 4  # of each request, with growing pauses: some ten seconds until a dead server is said to be one
+_THERE_ALREADY = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
 _ACTIONS = {
     "InvalidAccessKeyId": "check AWS_ACCESS_KEY_ID, or the profile in AWS_PROFILE",
     "SignatureDoesNotMatch": "check AWS_SECRET_ACCESS_KEY: it does not belong to the access key",
@@ -109,21 +110,75 @@ def write_object(uri: str, data: bytes) -> None:
         raise _storage_error(f"Cannot write {uri}.", error) from None
 
 
-def upload_file(path: Path, uri: str) -> None:
-    """Write a file as an object, in parts where it is large.
+def create_object(uri: str, data: bytes) -> bool:
+    """Write an object that is not there yet; False where one is, which stays as it is.
+
+    Of several who write at once one wins: the server decides (``If-None-Match``). Servers that do not know the
+    condition write over what is there; therefore it is asked before, too.
+
+    Raises:
+        StorageError: When the server does not answer or refuses.
+    """
+    from botocore.exceptions import ClientError
+
+    if object_size(uri) is not None:
+        return False
+    bucket, key = split_uri(uri)
+    try:
+        _client().put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
+    except ClientError as error:
+        if str(error.response.get("Error", {}).get("Code", "")) in _THERE_ALREADY:
+            return False
+        raise _storage_error(f"Cannot write {uri}.", error) from None
+    except Exception as error:
+        raise _storage_error(f"Cannot write {uri}.", error) from None
+    return True
+
+
+def object_size(uri: str) -> int | None:
+    """Bytes of an object; None where there is none.
+
+    Raises:
+        StorageError: When the server does not answer or refuses.
+    """
+    from botocore.exceptions import ClientError
+
+    bucket, key = split_uri(uri)
+    try:
+        return int(_client().head_object(Bucket=bucket, Key=key)["ContentLength"])
+    except ClientError as error:
+        if str(error.response.get("Error", {}).get("Code", "")) in ("404", "NoSuchKey"):
+            return None
+        raise _storage_error(f"Cannot look at {uri}.", error) from None
+    except Exception as error:
+        raise _storage_error(f"Cannot look at {uri}.", error) from None
+
+
+def upload_file(path: Path, uri: str, advance: Callable[[int], None] | None = None) -> None:
+    """Write a file as an object, in parts where it is large; the server checks a checksum of each.
+
+    Args:
+        path: What is written.
+        uri: The object.
+        advance: Called with the bytes that went since the last call, from several threads.
 
     Raises:
         StorageError: When the server does not answer or refuses.
     """
     bucket, key = split_uri(uri)
     try:
-        _client().upload_file(str(path), bucket, key)
+        _client().upload_file(str(path), bucket, key, Callback=advance)
     except Exception as error:
         raise _storage_error(f"Cannot write {uri}.", error) from None
 
 
-def download_file(uri: str, path: Path) -> None:
+def download_file(uri: str, path: Path, advance: Callable[[int], None] | None = None) -> None:
     """Write an object to a file.
+
+    Args:
+        uri: The object.
+        path: The file.
+        advance: Called with the bytes that came since the last call, from several threads.
 
     Raises:
         StorageError: When the server does not answer or refuses, or the disk is full.
@@ -131,7 +186,7 @@ def download_file(uri: str, path: Path) -> None:
     bucket, key = split_uri(uri)
     try:
         with storage_errors(path):
-            _client().download_file(bucket, key, str(path))
+            _client().download_file(bucket, key, str(path), Callback=advance)
     except StorageError:
         raise
     except Exception as error:

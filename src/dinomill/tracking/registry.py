@@ -187,8 +187,41 @@ def annotate(tracking_uri: str, version: RegisteredVersion, *, description: str,
     client = connect(tracking_uri)
     with tracking_errors(tracking_uri):
         client.update_model_version(version.name, str(version.version), description=description)
-        for key, value in tags.items():
-            client.set_model_version_tag(version.name, str(version.version), key, value)
+    set_tags(tracking_uri, version, tags)
+
+
+def set_tags(tracking_uri: str, version: RegisteredVersion, tags: Mapping[str, str]) -> None:
+    """Set tags of a version; others stay.
+
+    Raises:
+        InputError: When the registry has no such version.
+    """
+    from mlflow.exceptions import MlflowException
+
+    client = connect(tracking_uri)
+    with tracking_errors(tracking_uri):
+        try:
+            for key, value in tags.items():
+                client.set_model_version_tag(version.name, str(version.version), key, value)
+        except MlflowException as error:
+            if error.error_code not in _ABSENT:
+                raise
+            raise InputError(f"The registry {redact(tracking_uri)} has no {version.uri}.") from None
+
+
+def resolve(uri: str, tracking_uri: str | None = None) -> RegisteredVersion:
+    """The version that an address names now.
+
+    Args:
+        uri: ``models:/name@alias`` or ``models:/name/version``.
+        tracking_uri: The store; by default that of the environment at work, see ``store``.
+
+    Raises:
+        InputError: When there is no such model.
+        MachineError: When the store cannot be reached.
+    """
+    store = resolve_uri(tracking_uri) if tracking_uri else current_store()
+    return _resolve(connect(store, create=False), store, uri)
 
 
 def download(uri: str, tracking_uri: str | None = None) -> Path:

@@ -258,3 +258,13 @@ def test_an_archive_for_another_machine_is_computed_by_pytorch(
     assert "openvino not installed: PyTorch computes instead" in caplog.text
     answer = served.handle([{"body": photographs[0]}], context)[0]
     assert np.allclose(answer["embedding"], Predictor(backbone)(photographs[:1])[0], atol=1e-5)  # type: ignore[call-overload, index]
+
+
+def test_refused_pictures_do_not_make_the_machine_look_fast(backbone: Path, photographs: list[bytes]) -> None:
+    context = _context(backbone, 4)
+    served = EmbeddingHandler()
+    served.initialize(context)
+    before = served.budget.rate
+    for _ in range(20):
+        served.handle([{"body": b"garbage"}] * 4, context)
+    assert served.budget.rate == before  # it grew thirtyfold, and requests of any size were begun

@@ -26,6 +26,7 @@ from dinomill.errors import DinomillError, InputError
 from dinomill.serving.answers import BINARY, JSON, as_bytes, as_json
 from dinomill.serving.backends.choice import EAGER, Backend, why_not
 from dinomill.serving.budget import Budget
+from dinomill.serving.metrics import Meter, Metric
 from dinomill.serving.requests import Request, Unanswered, read_request
 from dinomill.serving.views import View
 
@@ -74,6 +75,9 @@ class EmbeddingHandler:
         rate = self._warm_up()
         self.predictor.batch_size = max(1, min(_LARGEST_CHUNK, int(rate * _CHUNK_SECONDS)))
         self.budget = Budget(float(config.get("responseTimeout", _RESPONSE_SECONDS)), rate)
+        self.meter = _meter(context)
+        version = str(_described(context).get("modelVersion"))
+        self.meter.started(rate, version=version, features=self.predictor.identity[:12], device=device)
         family = self.predictor.features.description.family
         logger.info("embedding model (%s) ready on %s, some %.1f images a second", family, device, rate)
 
@@ -156,13 +160,16 @@ class EmbeddingHandler:
             logger.warning("the batch failed; each request is tried alone", exc_info=True)
             vectors = [self._alone(request) for request in asked]
         done = dict(zip(order, vectors, strict=True))
-        self.budget.learn(sum(len(found) for found in vectors))
+        # Refusing takes no time: what was refused would make the machine look faster than it is.
+        images = sum(not isinstance(one, DinomillError) for found in vectors for one in found)
+        self.budget.learn(images)
         answers: list[dict[str, Any] | bytes | DinomillError] = []
         for number, request in enumerate(requests):
             if isinstance(request, Request):
                 answers.append(self._one_answer(request, done.get(number, [])))
             else:
                 answers.append(request)
+        self.meter.called(answers, images, self.budget.rate, self.predictor.stopwatch.take())
         return answers
 
     def _vectors(self, requests: list[Request]) -> list[list[Any]]:
@@ -188,7 +195,9 @@ class EmbeddingHandler:
             number, error = bad[0]
             if request.single or isinstance(error, Unanswered):
                 return error
-            return DinomillError(f"Instance {number}: {error}")
+            named = DinomillError(f"Instance {number}: {error}")
+            named.__cause__ = error
+            return named
         if len(vectors) < len(request.images):
             return self.budget.refusal(len(request.images))
         if request.form != "json":
@@ -230,6 +239,26 @@ def _headers(context: Any, index: int) -> dict[str, str]:
     """The request's headers, by names in small letters: clients write them as they like."""
     headers = context.get_all_request_header(index) or {}
     return {str(name).lower(): str(value) for name, value in headers.items()}
+
+
+def _described(context: Any) -> dict[str, Any]:
+    return dict((getattr(context, "manifest", None) or {}).get("model", {}))
+
+
+def _meter(context: Any) -> Meter:
+    """Counts for TorchServe, which reads each value from a line of the worker's output."""
+    cache = getattr(context, "metrics", None)
+
+    def write(metric: Metric, value: float, labels: list[str]) -> None:
+        from ts.metrics.metric_type_enum import MetricTypes
+
+        kind = MetricTypes(metric.kind)
+        if metric.name not in cache.cache.get(kind, {}):  # a server whose list is another
+            cache.add_metric_to_cache(metric.name, metric.unit, list(metric.labels), kind)
+        cache.get_metric(metric.name, kind).add_or_update(value, labels)
+
+    model = str(_described(context).get("modelName"))
+    return Meter(write if cache is not None else lambda *_: None, model)
 
 
 def _unexpected(error: Exception) -> Unanswered:

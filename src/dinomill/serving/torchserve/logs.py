@@ -13,6 +13,7 @@ from pathlib import Path
 LOG_CONFIG = "log4j2.xml"
 CONSOLE, START = "console.log", "start.log"
 _MEGABYTES, _OLDER = 16, 2
+_VALUE_OF_A_METRIC = r"result=\[METRICS\].*"
 _DIED = "Backend worker process died"
 # A worker that dies at once may leave a log without its traceback: after so many deaths nobody waits for it any more.
 _DEATHS, _SILENT_DEATHS = 2, 5
@@ -88,6 +89,8 @@ def _appender(name: str, file: str, pattern: str) -> str:
     folder, older = "${env:LOG_LOCATION:-logs}", file.replace(".log", ".%i.log")
     return f"""\
     <RollingFile name="{name}" fileName="{folder}/{file}" filePattern="{folder}/{older}">
+      <!-- Every value of a metric would be a line, too. -->
+      <RegexFilter regex="{_VALUE_OF_A_METRIC}" onMatch="DENY" onMismatch="NEUTRAL"/>
       <PatternLayout pattern="{pattern}"/>
       <Policies><SizeBasedTriggeringPolicy size="{_MEGABYTES} MB"/></Policies>
       <DefaultRolloverStrategy max="{_OLDER}"/>

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dinomill.config import Config
 from dinomill.serving.torchserve.logs import LOG_CONFIG
+from dinomill.serving.torchserve.metrics_config import METRICS_CONFIG
 
 # Java's regular expression over names of environment variables that workers never get.
 HIDDEN_VARIABLES = (
@@ -111,6 +112,7 @@ def render_properties(model: str, store: Path, config: ServerConfig, ports: Port
         }),
         ("Metrics in Prometheus' format at /metrics on the metrics port.", {
             "metrics_mode": "prometheus",
+            "metrics_config": METRICS_CONFIG,
         }),
     ]  # fmt: skip
     lines = []

@@ -38,3 +38,19 @@ def take_folder(run: Path) -> int:
     os.truncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
     return lock
+
+
+def is_taken(run: Path) -> bool:
+    """Whether a server runs there."""
+    if not (run / LOCK).exists():
+        return False
+    lock = os.open(run / LOCK, os.O_RDWR)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(lock)
+    return False

@@ -3,6 +3,7 @@
 <run>/                       a private directory (0700), where the server runs
 <run>/config.properties      rendered with this machine's ports and paths
 <run>/log4j2.xml             what is logged
+<run>/metrics.yaml           what is measured
 <run>/key_file.json          the tokens, written by TorchServe (0600), removed at the end
 <run>/.lock                  held while a server runs here
 <run>/logs/                  see logs.py
@@ -34,6 +35,7 @@ from dinomill.serving.torchserve.logs import (
     keep_last,
     render_log_config,
 )
+from dinomill.serving.torchserve.metrics_config import METRICS_CONFIG, render_metrics_config
 from dinomill.serving.torchserve.properties import Ports, ServerConfig, render_properties
 from dinomill.serving.torchserve.run_folder import take_folder
 
@@ -91,6 +93,7 @@ class TorchServe:
         keys.unlink(missing_ok=True)  # of a server that was killed together with its leash
         properties.write_text(render_properties(self.model, self._store, self._config, self.ports), encoding="utf-8")
         (self.run / LOG_CONFIG).write_text(render_log_config(), encoding="utf-8")
+        (self.run / METRICS_CONFIG).write_text(render_metrics_config(), encoding="utf-8")
         self._temporary = _socket_folder()
         leashed = [sys.executable, "-I", leash.__file__, str(self._temporary), str(keys), "--"]
         with (self.console.parent / START).open("wb") as log:
@@ -128,6 +131,14 @@ class TorchServe:
     def token(self, kind: str = "inference") -> str:
         """The server's current token of a kind."""
         return client.read_token(self.run, kind)
+
+    def renew(self, kind: str) -> None:
+        """Have a new token of a kind written; the old one ends.
+
+        Raises:
+            OSError: When the server does not answer.
+        """
+        client.request("GET", self.ports.management, f"/token?type={kind}", token=self.token("API"), timeout=5)
 
     def wait_ready(self, timeout: float, tick: Callable[[float], None] | None = None) -> float:
         """Wait until the workers have loaded the model.
@@ -172,6 +183,8 @@ class TorchServe:
         with contextlib.suppress(OSError, ValueError, KeyError):
             path, token = f"/models/{self.model}", self.token("management")
             answer = client.request("GET", self.ports.management, path, token=token, timeout=5)
+            if answer.status == 400:  # a token that lives shorter than a model takes to load
+                self.renew("management")
             workers = answer.body[0]["workers"] if answer.status == 200 else []
             ready: int = sum(worker["status"] == "READY" for worker in workers)
             return ready >= self._config.worker_count()

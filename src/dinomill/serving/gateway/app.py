@@ -1,0 +1,314 @@
+"""The gateway's routes: who may ask what, and what is said to whom may not.
+
+GET  /                                 the page                             no token
+GET  /healthz /readyz /metrics         for whoever looks after it           no token
+GET  /openapi.json                     this, described                      no token
+GET  /v1/models                        the model, and what may be asked     a client's token
+POST /predictions/<model>[/<version>]  an embedding, or several             a client's token
+POST /v1/embeddings                    the same, as clients of text say it  a client's token
+POST /v1/token                         a new client's token                 the admin's key
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route, Router
+from starlette.types import Message, Receive, Scope, Send
+
+from dinomill.errors import InputError
+from dinomill.serving.gateway import embeddings
+from dinomill.serving.gateway.bodies import Account, Held, Refused, read_body, refuse_unread
+from dinomill.serving.gateway.config import GatewayConfig
+from dinomill.serving.gateway.fleet import Fleet
+from dinomill.serving.gateway.metrics import Metrics
+from dinomill.serving.gateway.openapi import describe
+from dinomill.serving.gateway.page_files import page_routes
+from dinomill.serving.gateway.requestlog import RequestLog, request_id
+from dinomill.serving.gateway.tokens import ClientTokens
+from dinomill.serving.gateway.upstream import Question, Reply, Unreachable, Upstream
+
+logger = logging.getLogger(__name__)
+
+_FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+_POSTED = ["POST", "PUT"]  # `curl -T` puts
+_CLOSED = 499  # as nginx writes it down: nobody was there to take the answer
+_RETRY = {503: "1", 504: "1"}
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class Gateway:
+    """The ASGI application.
+
+    Args:
+        fleet: The servers behind.
+        tokens: The clients'.
+        log: Takes a line a request that is to be embedded.
+        config: Times and sizes.
+    """
+
+    def __init__(self, fleet: Fleet, tokens: ClientTokens, log: RequestLog, config: GatewayConfig) -> None:
+        self._fleet, self._tokens, self._log, self._config = fleet, tokens, log, config
+        self._held = Held(config.held_mb * 2**20)
+        self.metrics = Metrics()
+        self._router = Router(
+            [
+                Route("/healthz", self._healthz),
+                Route("/readyz", self._readyz),
+                Route("/metrics", self._metrics),
+                Route("/openapi.json", self._openapi),
+                Route("/v1/models", self._guarded(self._models)),
+                Route("/v1/token", self._renew, methods=["POST"]),
+                Route("/predictions/{model}", self._guarded(self._predictions), methods=_POSTED),
+                Route("/predictions/{model}/{version}", self._guarded(self._predictions), methods=_POSTED),
+                Route("/v1/embeddings", self._guarded(self._embeddings), methods=["POST"]),
+                *page_routes(),
+            ],
+            redirect_slashes=False,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request; whatever happens, it has an answer, an id and a line in the log."""
+        if scope["type"] != "http":
+            return
+        request = Request(scope, receive, send)
+        began, number = time.perf_counter(), request_id(request.headers.get("x-request-id"))
+        scope.setdefault("state", {}).update(id=number, images=0, bytes=0, served=None)
+        seen = _Seen(send, number, request.url.path.startswith("/v1/embeddings"))
+        scope["app"] = self  # so that the router raises what it cannot find, and we say it
+        try:
+            await self._router(scope, receive, seen.send)
+        except Refused as refused:
+            await seen.refuse(refused.status, refused.reason, close=refused.close)
+        except HTTPException as error:
+            headers = dict(error.headers or {})
+            reason = {404: "There is nothing here.", 405: "That method is not known here."}.get(error.status_code)
+            refused = await _read_off(request, Refused(error.status_code, reason or error.detail))
+            await seen.refuse(refused.status, refused.reason, close=refused.close, headers=headers)
+        except ClientDisconnect:
+            seen.status = _CLOSED
+        except Exception:
+            logger.exception("request %s failed", number)
+            await seen.refuse(500, "The request could not be answered.", close=True)
+        finally:
+            self._write_down(request, seen.status, time.perf_counter() - began)
+
+    def _write_down(self, request: Request, status: int, seconds: float) -> None:
+        if request.method not in _POSTED:
+            return
+        state = request.state
+        served: Upstream | None = state.served
+        self.metrics.count(status, seconds, state.images)
+        self._log.write(
+            {
+                "id": state.id,
+                "path": request.url.path[:200],
+                "status": status,
+                "ms": round(1000 * seconds, 1),
+                "model": None if served is None else served.model,
+                "version": None if served is None else served.version,
+                "archive": None if served is None else served.archive_sha256,
+                "images": state.images,
+                "bytes": state.bytes,
+            }
+        )
+
+    def _guarded(self, endpoint: Endpoint) -> Endpoint:
+        """For clients with a token alone."""
+
+        async def guarded(request: Request) -> Response:
+            if not self._tokens.accepts(_bearer(request)):
+                raise await refuse_unread(request, _no_token("a client's token, as in tokens.json"))
+            return await endpoint(request)
+
+        return guarded
+
+    async def _healthz(self, _request: Request) -> Response:
+        return JSONResponse({"alive": True})
+
+    async def _readyz(self, _request: Request) -> Response:
+        workers, member = await self._fleet.workers(), self._fleet.current
+        said = {
+            "ready": workers.ready > 0,
+            "workers": workers._asdict(),
+            "model": member.upstream.model if member else None,
+            "version": member.upstream.version if member else None,
+        }
+        return JSONResponse(said, 200 if workers.ready else 503)
+
+    async def _metrics(self, _request: Request) -> Response:
+        member = self._fleet.current
+        behind = b""
+        if member is not None:
+            try:
+                behind = await member.upstream.metrics()
+            except (Unreachable, TimeoutError):
+                logger.warning("the metrics of the server behind could not be read")
+        own = self.metrics.render(member.upstream if member else None, self._fleet.swaps)
+        return Response(own + behind, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def _openapi(self, _request: Request) -> Response:
+        member = self._fleet.current
+        return JSONResponse(describe(member.upstream.model, member.upstream.limits()) if member else describe())
+
+    async def _models(self, request: Request) -> Response:
+        upstream = self._served(request)
+        row = {
+            "id": upstream.model,
+            "object": "model",
+            "owned_by": "dinomill",
+            "version": upstream.version,
+            "archive_sha256": upstream.archive_sha256,
+            "limits": dict(upstream.limits()),
+        }
+        return JSONResponse({"object": "list", "data": [row]})
+
+    async def _renew(self, request: Request) -> Response:
+        refusal = None if self._tokens.is_admin(_bearer(request)) else _no_token("the admin's key, as in tokens.json")
+        if refusal is not None:
+            raise await refuse_unread(request, refusal)
+        until = self._tokens.renew()
+        return JSONResponse({"token": self._tokens.current, "previous_valid_until": until}, headers=_PRIVATE)
+
+    async def _predictions(self, request: Request) -> Response:
+        upstream = self._served(request)
+        asked = request.path_params
+        if asked["model"] != upstream.model or asked.get("version", upstream.version) != upstream.version:
+            here = f"{upstream.model}, version {upstream.version}"
+            raise await refuse_unread(request, Refused(404, f"There is no such model here. There is {here}."))
+        with self._held.account() as account:
+            body = await self._body(request, upstream, account)
+            kind = "application/json" if body.lstrip()[:1] == b"{" else "application/octet-stream"
+            request.state.images = body.count(b'"b64"') if kind == "application/json" else 1
+            return _answer(request, await self._ask(request, body, kind))
+
+    async def _embeddings(self, request: Request) -> Response:
+        upstream = self._served(request)
+        limits = upstream.limits()
+        with self._held.account() as account:
+            body = await self._body(request, upstream, account)
+            try:
+                asked = embeddings.read_embeddings(
+                    body, upstream.model, int(limits["embed_dim"]), int(limits["max_instances"])
+                )
+            except InputError as error:
+                raise Refused(400, str(error)) from None
+            request.state.images = len(asked.images)
+            reply = await self._ask(request, embeddings.instances(asked), "application/json")
+            if reply.status != 200:
+                raise Refused(reply.status, _message(reply))
+            return _answer(request, Reply(200, embeddings.render_embeddings(reply.body, asked, upstream.model)))
+
+    def _served(self, request: Request) -> Upstream:
+        member = self._fleet.current
+        if member is None:
+            raise Refused(503, "The server is starting. Send it again.", close=True)
+        request.state.served = member.upstream
+        return member.upstream
+
+    async def _body(self, request: Request, upstream: Upstream, account: Account) -> bytes:
+        kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+        if kind in _FORMS:
+            reason = InputError(
+                "The request was sent as a form.",
+                expected="an image file as the body, or JSON",
+                action="send the file itself: curl -T image.jpg …; --data-binary needs "
+                "-H 'Content-Type: image/jpeg' too",
+            )
+            raise await refuse_unread(request, Refused(400, str(reason)))
+        if request.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+            reason = InputError(
+                "The request's body is compressed, which is not taken here.",
+                action="send it without Content-Encoding: image files are compressed already",
+            )
+            raise await refuse_unread(request, Refused(400, str(reason)))
+        most = int(upstream.limits()["max_request_mb"] * 2**20)
+        body = await read_body(request, most, self._config.body_seconds, account)
+        request.state.bytes = len(body)
+        return body
+
+    async def _ask(self, request: Request, body: bytes, kind: str) -> Reply:
+        accept = request.headers.get("accept", "*/*")
+        reply, request.state.served = await self._fleet.ask(Question(body, kind, accept, request.state.id))
+        return reply
+
+
+class _Seen:
+    """What was sent of an answer; adds what every answer has."""
+
+    def __init__(self, send: Send, number: str, nested_errors: bool) -> None:
+        self._send, self._number, self._nested = send, number, nested_errors
+        self.status = 0
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [
+                *message["headers"],
+                (b"x-request-id", self._number.encode()),
+                (b"x-content-type-options", b"nosniff"),
+            ]
+        await self._send(message)
+
+    async def refuse(
+        self, status: int, reason: str, *, close: bool = False, headers: dict[str, str] | None = None
+    ) -> None:
+        if self.status:  # too late: the answer has begun
+            return
+        sent = dict(headers or {})
+        if close:
+            sent["Connection"] = "close"
+        if status in _RETRY:
+            sent["Retry-After"] = _RETRY[status]
+        if status == 401:
+            sent["WWW-Authenticate"] = "Bearer"
+        body = embeddings.render_error(status, reason) if self._nested else json.dumps({"error": reason}).encode()
+        response = Response(body, status, sent, "application/json")
+        await response({"type": "http"}, _nothing, self.send)
+
+
+_PRIVATE = {"Cache-Control": "no-store"}
+
+
+async def _nothing() -> Message:
+    return {"type": "http.disconnect"}
+
+
+async def _read_off(request: Request, refused: Refused) -> Refused:
+    try:
+        return await refuse_unread(request, refused)
+    except ClientDisconnect:
+        return refused
+
+
+def _bearer(request: Request) -> str:
+    kind, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if kind.lower() == "bearer" else ""
+
+
+def _no_token(expected: str) -> Refused:
+    return Refused(401, f"Token missing or not valid. Expected in the header Authorization: Bearer {expected}.")
+
+
+def _answer(request: Request, reply: Reply) -> Response:
+    headers = {"Cache-Control": "no-store"}
+    served: Upstream | None = request.state.served
+    if served is not None:
+        headers["X-Model-Version"] = served.version
+    if reply.status in _RETRY:
+        headers["Retry-After"] = _RETRY[reply.status]
+    return Response(reply.body, reply.status, headers, reply.content_type)
+
+
+def _message(reply: Reply) -> str:
+    try:
+        return str(json.loads(reply.body)["error"])
+    except (ValueError, KeyError, TypeError):
+        return "The server did not answer the request."

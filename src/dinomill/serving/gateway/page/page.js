@@ -1,0 +1,242 @@
+"use strict";
+// The token comes in the fragment, which browsers send nowhere; it is kept for this tab alone.
+const $ = (id) => document.getElementById(id);
+const fragment = new URLSearchParams(location.hash.slice(1));
+if (fragment.has("token")) {
+  sessionStorage.setItem("token", fragment.get("token"));
+  history.replaceState(null, "", location.pathname);
+}
+let token = sessionStorage.getItem("token") || "";
+let model = null; // {id, version, limits}
+let asking = 0; // the number of the last question: answers to earlier ones are not shown
+let last = null; // {embedding, name}
+const tried = []; // {name, url, unit, version}
+const MOST_TRIED = 24;
+
+function show(element, shown) { element.hidden = !shown; }
+function problem(text) { $("problem").textContent = text; show($("problem"), Boolean(text)); }
+function headers(more) { return Object.assign({ Authorization: `Bearer ${token}` }, more); }
+
+async function light() {
+  try {
+    const answer = await fetch("readyz", { cache: "no-store" });
+    const said = await answer.json();
+    $("light").className = said.ready ? "light good" : "light";
+    const workers = `${said.workers.ready} of ${said.workers.wanted} worker${said.workers.wanted === 1 ? "" : "s"}`;
+    $("served-text").textContent = said.model
+      ? `${said.model}, version ${said.version}: ${said.ready ? "ready" : "not ready"}, ${workers}`
+      : "the model is starting …";
+    if (said.model && token && (!model || model.version !== said.version)) await look();
+    else if (!token) askForToken("");
+  } catch {
+    $("light").className = "light bad";
+    $("served-text").textContent = "the server does not answer";
+  }
+}
+
+function askForToken(why) {
+  show($("token-form"), true);
+  show($("ask"), false);
+  $("token-error").textContent = why;
+  show($("token-error"), Boolean(why));
+}
+
+async function look() {
+  const answer = await fetch("v1/models", { headers: headers(), cache: "no-store" });
+  if (answer.status === 401) {
+    sessionStorage.removeItem("token");
+    token = "";
+    askForToken("That token is not valid, or not any more.");
+    return;
+  }
+  if (!answer.ok) return; // it is starting; the light will look again
+  model = (await answer.json()).data[0];
+  const limits = model.limits;
+  $("limits").textContent = `at most ${limits.max_request_mb} MB and ${limits.max_megapixels} million pixels`;
+  show($("token-form"), false);
+  show($("ask"), true);
+}
+
+$("token-form").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  token = $("token").value.trim();
+  if (!/^[\x21-\x7e]+$/.test(token)) { askForToken("That is no token."); return; }
+  sessionStorage.setItem("token", token);
+  $("token").value = "";
+  await look().catch(() => askForToken("The server does not answer."));
+});
+
+// An image that is larger than a request may be is made smaller here, which is said.
+async function fitting(file) {
+  const most = model.limits.max_request_mb * 2 ** 20;
+  if (file.size <= most) return { body: file, note: "" };
+  const bitmap = await createImageBitmap(file).catch(() => null);
+  if (!bitmap) throw new Error(`The file has more than ${model.limits.max_request_mb} MB, and this browser cannot make it smaller.`);
+  const scale = Math.min(1, 2048 / Math.max(bitmap.width, bitmap.height));
+  const canvas = document.createElement("canvas");
+  canvas.width = Math.max(1, Math.round(bitmap.width * scale));
+  canvas.height = Math.max(1, Math.round(bitmap.height * scale));
+  canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  const body = await new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.92));
+  if (!body || body.size > most) throw new Error(`The file has more than ${model.limits.max_request_mb} MB.`);
+  return { body, note: `, made smaller to ${canvas.width} × ${canvas.height} before it was sent` };
+}
+
+async function ask(file) {
+  if (!file || !model) return;
+  const number = ++asking;
+  problem("");
+  $("drop").classList.add("busy");
+  try {
+    const { body, note } = await fitting(file);
+    const start = performance.now();
+    const answer = await fetch(`predictions/${encodeURIComponent(model.id)}`, {
+      method: "POST", body, headers: headers({ "Content-Type": "application/octet-stream", Accept: "application/json" }),
+    });
+    const said = await answer.json();
+    const ms = performance.now() - start;
+    if (number !== asking) return;
+    if (answer.status === 401) { askForToken("That token is not valid any more."); return; }
+    if (!answer.ok) { problem(typeof said.error === "string" ? said.error : said.error.message); return; }
+    render(file, said, { ms, note, id: answer.headers.get("x-request-id"), version: answer.headers.get("x-model-version") });
+  } catch (error) {
+    if (number === asking) problem(error instanceof TypeError ? "The server does not answer." : error.message);
+  } finally {
+    if (number === asking) $("drop").classList.remove("busy");
+  }
+}
+
+function render(file, said, about) {
+  const name = file.name || "pasted image";
+  const url = URL.createObjectURL(file);
+  const embedding = said.embedding;
+  const length = Math.hypot(...embedding);
+  const unit = embedding.map((value) => value / (length || 1));
+  last = { embedding, name };
+  document.body.classList.add("small");
+  show($("result"), true);
+  $("preview").src = url;
+  $("about").textContent = `${name}, ${size(file.size)}${about.note}`;
+  values(embedding);
+  facts([
+    ["numbers", String(embedding.length)],
+    ["length", length.toPrecision(4)],
+    ["smallest, largest", `${Math.min(...embedding).toPrecision(3)}, ${Math.max(...embedding).toPrecision(3)}`],
+    ["answered in", `${about.ms.toFixed(0)} ms`],
+  ]);
+  $("origin").textContent = `Computed by ${model.id}, version ${about.version}. What it was trained on, from which images and by which run:`;
+  $("lineage").textContent = `dinomill lineage ${about.id}`;
+  patches(said.patches);
+  scores(said.scores);
+  neighbours(said.neighbours);
+  earlier(unit, about.version);
+  tried.push({ name, url, unit, version: about.version });
+  if (tried.length > MOST_TRIED) URL.revokeObjectURL(tried.shift().url);
+}
+
+function size(bytes) { return bytes < 2 ** 20 ? `${Math.max(1, Math.round(bytes / 1024))} kB` : `${(bytes / 2 ** 20).toFixed(1)} MB`; }
+
+function facts(rows) {
+  $("facts").replaceChildren(...rows.flatMap(([name, value]) => [text("dt", name), text("dd", value)]));
+}
+
+function text(tag, words) {
+  const element = document.createElement(tag);
+  element.textContent = words;
+  return element;
+}
+
+function colour(name) {
+  const hex = getComputedStyle(document.documentElement).getPropertyValue(name).trim().slice(1);
+  const full = hex.length === 3 ? [...hex].map((digit) => digit + digit).join("") : hex;
+  return [0, 2, 4].map((at) => parseInt(full.slice(at, at + 2), 16));
+}
+
+// A square a value: the stronger the colour, the farther from zero.
+function values(embedding) {
+  const columns = Math.min(48, embedding.length), rows = Math.ceil(embedding.length / columns);
+  const sorted = embedding.map(Math.abs).sort((a, b) => a - b);
+  const most = sorted[Math.floor(0.98 * (sorted.length - 1))] || 1; // one huge value does not make the others pale
+  const [ground, high, low] = ["--card", "--high", "--low"].map(colour);
+  paint($("values"), columns, rows, (index) => {
+    if (index >= embedding.length) return [...ground, 0];
+    const share = Math.min(1, Math.abs(embedding[index]) / most), to = embedding[index] < 0 ? low : high;
+    return [...ground.map((value, part) => value + share * (to[part] - value)), 255];
+  });
+}
+
+function paint(canvas, columns, rows, pixel) {
+  canvas.width = columns;
+  canvas.height = rows;
+  const context = canvas.getContext("2d"), image = context.createImageData(columns, rows);
+  for (let index = 0; index < columns * rows; index++) image.data.set(pixel(index), 4 * index);
+  context.putImageData(image, 0, 0);
+}
+
+// What follows is shown when the server's answers have it.
+
+function patches(said) { // {rows, columns, pca: [[r, g, b] in 0…1, …]}
+  const whole = said && Array.isArray(said.pca) && said.pca.length === said.rows * said.columns;
+  show($("pca"), Boolean(whole));
+  if (whole) paint($("pca-picture"), said.columns, said.rows, (index) => [...said.pca[index].map((value) => 255 * value), 255]);
+}
+
+function scores(said) { // [{label, score}, …]
+  show($("scores"), Array.isArray(said) && said.length > 0);
+  if (!Array.isArray(said)) return;
+  $("score-list").replaceChildren(...said.slice(0, 8).map(({ label, score }) => {
+    const row = document.createElement("li"), track = document.createElement("div"), bar = document.createElement("i");
+    bar.style.width = `${100 * Math.max(0, Math.min(1, score))}%`;
+    track.append(bar);
+    row.append(text("span", label), track, text("b", `${(100 * score).toFixed(1)} %`));
+    return row;
+  }));
+}
+
+function neighbours(said) { // [{cosine, source, thumbnail: "data:image/…" or none, sha256}, …]
+  show($("neighbours"), Array.isArray(said) && said.length > 0);
+  if (!Array.isArray(said)) return;
+  $("neighbour-list").replaceChildren(...said.map((one) => tile(one.thumbnail, one.cosine, one.label || one.source || one.sha256)));
+}
+
+function earlier(unit, version) { // embeddings of different versions cannot be compared
+  const ranked = tried
+    .filter((one) => one.version === version)
+    .map((one) => ({ one, cosine: one.unit.reduce((sum, value, at) => sum + value * unit[at], 0) }))
+    .sort((a, b) => b.cosine - a.cosine).slice(0, 12);
+  show($("earlier"), ranked.length > 0);
+  $("earlier-list").replaceChildren(...ranked.map(({ one, cosine }) => tile(one.url, cosine, one.name)));
+}
+
+function tile(source, cosine, name) {
+  const row = document.createElement("li"), image = document.createElement("img");
+  image.alt = "";
+  if (/^(blob:|data:image\/)/.test(source || "")) image.src = source;
+  const words = text("span", name || "");
+  words.title = name || "";
+  row.append(image, text("b", cosine.toFixed(3)), words);
+  return row;
+}
+
+async function copy(button, words) {
+  const before = button.textContent;
+  try {
+    await navigator.clipboard.writeText(words);
+    button.textContent = "Copied";
+  } catch {
+    button.textContent = "Not allowed here";
+  }
+  setTimeout(() => { button.textContent = before; }, 1500);
+}
+
+$("copy").addEventListener("click", () => copy($("copy"), JSON.stringify(last.embedding)));
+$("copy-lineage").addEventListener("click", () => copy($("copy-lineage"), $("lineage").textContent));
+$("file").addEventListener("change", () => { ask($("file").files[0]); $("file").value = ""; });
+$("drop").addEventListener("keydown", (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); $("file").click(); } });
+for (const name of ["dragover", "dragenter"]) addEventListener(name, (event) => { event.preventDefault(); $("drop").classList.add("over"); });
+addEventListener("dragleave", (event) => { if (!event.relatedTarget) $("drop").classList.remove("over"); });
+addEventListener("drop", (event) => { event.preventDefault(); $("drop").classList.remove("over"); ask(event.dataTransfer.files[0]); });
+addEventListener("paste", (event) => { const file = [...event.clipboardData.files].find((one) => one.type.startsWith("image/")); if (file) { event.preventDefault(); ask(file); } });
+
+light();
+setInterval(light, 5000);

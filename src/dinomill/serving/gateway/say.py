@@ -1,0 +1,50 @@
+"""What `dinomill serve` tells its user: where it listens, and a request to copy."""
+
+from __future__ import annotations
+
+import html
+import os
+import sys
+from pathlib import Path
+
+from dinomill.serving.gateway.requestlog import REQUESTS
+from dinomill.serving.gateway.tokens import TOKENS
+
+OPENER = "open.html"
+
+
+def how_to_ask(run: Path, port: int, model: str, version: str) -> str:
+    """The lines that are printed when the server is ready."""
+    read = f"import json; print(json.load(open('{run / TOKENS}'))['current']['key'])"
+    return "\n".join(
+        [
+            f"Ready: http://127.0.0.1:{port}/predictions/{model}, version {version}",
+            f"  page     file://{run / OPENER} (opens http://127.0.0.1:{port}/ with the token)",
+            f"  tokens   {run / TOKENS}",
+            f"  logs     {run / 'logs' / REQUESTS}, {run}/server-*/logs",
+            f"  metrics  http://127.0.0.1:{port}/metrics",
+            "",
+            "Ask it for an embedding:",
+            "",
+            f'  TOKEN=$({Path(sys.executable).name} -c "{read}")',
+            f'  curl -H "Authorization: Bearer $TOKEN" -T image.jpg http://127.0.0.1:{port}/predictions/{model}',
+            "",
+            "Ctrl-C stops it.",
+        ]
+    )
+
+
+def write_opener(run: Path, port: int, token: str) -> Path:
+    """A private file that opens the page with its token.
+
+    A browser that is started with an address shows it in the list of processes, to everyone on the machine.
+    """
+    target = html.escape(f"http://127.0.0.1:{port}/#token={token}", quote=True)
+    file = run / OPENER
+    file.unlink(missing_ok=True)
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as page:
+        page.write(
+            f'<!doctype html><meta charset="utf-8"><meta name="referrer" content="no-referrer"><title>dinomill</title>'
+            f'<meta http-equiv="refresh" content="0; url={target}"><a href="{target}">Open the page</a>\n'
+        )
+    return file

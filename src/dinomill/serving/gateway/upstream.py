@@ -1,0 +1,74 @@
+"""What the gateway asks of a model server behind it, whichever program that is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+from dinomill.errors import MachineError
+
+
+class Question(NamedTuple):
+    """A prediction that a client asked for."""
+
+    body: bytes
+    content_type: str
+    accept: str
+    request_id: str
+
+
+class Reply(NamedTuple):
+    """What came back: a status, a body and its type. The headers of the server behind are its own affair."""
+
+    status: int
+    body: bytes
+    content_type: str = "application/json"
+
+
+class Workers(NamedTuple):
+    """How many processes answer, and how many were asked for."""
+
+    ready: int
+    wanted: int
+
+
+class Unreachable(Exception):
+    """The server behind does not answer: it ended, is ending, or is too busy to accept."""
+
+
+class Upstream(Protocol):
+    """A model server with one package."""
+
+    model: str
+    version: str
+    archive_sha256: str
+
+    def start(self, seconds: float) -> float:
+        """Start it and wait until it can answer; blocks. Returns the seconds that it took."""
+
+    def stop(self) -> None:
+        """Stop it, and leave nothing; blocks."""
+
+    def interrupt(self) -> None:
+        """Make a `start` that waits give up; callable from another thread."""
+
+    def running(self) -> bool:
+        """Whether its process lives."""
+
+    def failure(self, problem: str) -> MachineError:
+        """An error that shows why it ended."""
+
+    async def predict(self, question: Question, seconds: float) -> Reply:
+        """Ask for a prediction. Raises Unreachable, TimeoutError."""
+
+    async def workers(self) -> Workers:
+        """What it says about its workers. Raises Unreachable."""
+
+    async def metrics(self) -> bytes:
+        """Its metrics in Prometheus' format. Raises Unreachable."""
+
+    async def keep(self) -> None:
+        """Whatever has to be done again and again while it runs, such as renewing its tokens; ends when cancelled."""
+
+    def limits(self) -> Mapping[str, int | float]:
+        """What a request may ask: max_request_mb, max_instances, max_megapixels, embed_dim, channels."""
