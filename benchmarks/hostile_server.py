@@ -31,9 +31,18 @@ class Served:
         model: The name under which it is served.
         config: How the server behind runs.
         embed_dim: Numbers of an embedding.
+        small_disk: Give it a disk of so many megabytes for what it writes; needs root, who may mount one.
     """
 
-    def __init__(self, backbone: Path, folder: Path, model: str, config: ServerConfig, embed_dim: int) -> None:
+    def __init__(
+        self,
+        backbone: Path,
+        folder: Path,
+        model: str,
+        config: ServerConfig,
+        embed_dim: int,
+        small_disk: int | None = None,
+    ) -> None:
         package = folder / "package"
         store = package / "model_store"
         archive = build_archive(backbone, store, model=model, version="1", batching=BatchingConfig(), server=config)
@@ -59,11 +68,18 @@ class Served:
             "DINOMILL_PORT": str(self.port),
         }
         self._said = folder / "said.log"
+        self.package = package
+        self._command = [sys.executable, "-m", "dinomill.deployment.container", "serve"]
+        if small_disk is not None:
+            self.run.mkdir()
+            mount = f'mount -t tmpfs -o size={small_disk}m,mode=700 small "$0" && exec "$@"'
+            self._command = ["unshare", "--mount", "sh", "-c", mount, str(self.run), *self._command]
 
     def __enter__(self) -> Served:
-        command = [sys.executable, "-m", "dinomill.deployment.container", "serve"]
         with self._said.open("wb") as said:
-            self._process = subprocess.Popen(command, env=self._environment, stdout=said, stderr=subprocess.STDOUT)
+            self._process = subprocess.Popen(
+                self._command, env=self._environment, stdout=said, stderr=subprocess.STDOUT
+            )
         start = time.monotonic()
         while not self._ready():
             if self._process.poll() is not None or time.monotonic() - start > _READY_SECONDS:
@@ -86,7 +102,24 @@ class Served:
 
     def token(self) -> str:
         """The clients'."""
-        return str(json.loads((self.run / "tokens.json").read_text(encoding="utf-8"))["current"]["key"])
+        return str(json.loads((self.seen / "tokens.json").read_text(encoding="utf-8"))["current"]["key"])
+
+    @property
+    def seen(self) -> Path:
+        """What it writes, as it sees it."""
+        return Path(f"/proc/{self.pid}/root{self.run.absolute()}")
+
+    def running(self) -> bool:
+        """Whether the gateway lives."""
+        return self._process.poll() is None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send the gateway a signal."""
+        self._process.send_signal(number)
+
+    def said(self) -> str:
+        """What it told whoever started it."""
+        return self._said.read_text(encoding="utf-8", errors="replace")
 
     def metrics(self) -> str:
         """What /metrics says."""

@@ -278,6 +278,11 @@ class PackageHandle(Handle):
     smoke: dict[str, float] = Field(
         description="cosine (to the model run directly), images; how long it took belongs to the stage's run in MLflow"
     )
+    backend: str = Field(default="eager float32", description="what computes the embeddings: runtime and precision")
+    backends: tuple[dict[str, Any], ...] = Field(
+        default=(), description="what was measured of each: a row of serving/backends/measure.py's table"
+    )
+    backends_left_out: dict[str, str] = Field(default={}, description="backends that were not measured, and why")
 
 
 class ReportHandle(Handle):

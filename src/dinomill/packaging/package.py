@@ -12,15 +12,15 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from pathlib import Path
 
-import numpy as np
-
 from dinomill import tracking
-from dinomill.errors import InputError
 from dinomill.handles import DatasetHandle, PackageHandle, RegistrationHandle
 from dinomill.packaging.config import PackagingConfig
+from dinomill.packaging.images import sample_images
 from dinomill.packaging.smoke import try_package
+from dinomill.serving.backends.table import render_backends
 from dinomill.serving.torchserve.archive import build_archive
 from dinomill.serving.torchserve.logs import LOG_CONFIG, render_log_config
 from dinomill.serving.torchserve.metrics_config import METRICS_CONFIG, render_metrics_config
@@ -49,12 +49,14 @@ def package_model(registered: RegistrationHandle, curated: DatasetHandle, config
     Raises:
         MachineError: No Java, TorchServe does not start, or it answers wrongly.
     """
-    from dinomill.serving.predictor import Predictor
+    from dinomill.packaging.views import add_views, choose_backend, expected_of
 
     registered = chosen(registered, config.registered)
     model = config.name or registered.model
     images = sample_images(curated, config.smoke.images)
-    with atomic_folder(config.output) as folder:
+    with atomic_folder(config.output) as folder, tempfile.TemporaryDirectory(prefix="dinomill-programs-") as programs:
+        selected = choose_backend(registered, curated, config, Path(programs))
+        add_views(registered.source, selected.backend, curated, Path(programs), config)
         archive = build_archive(
             registered.source,
             folder / STORE,
@@ -62,6 +64,8 @@ def package_model(registered: RegistrationHandle, curated: DatasetHandle, config
             version=str(registered.version),
             batching=config.batching,
             server=config.server,
+            backend=selected.backend,
+            beside=Path(programs),
         )
         requirements = archive_requirements(archive)
         write_text(folder / "requirements.txt", "\n".join(requirements) + "\n")
@@ -69,8 +73,10 @@ def package_model(registered: RegistrationHandle, curated: DatasetHandle, config
         write_text(folder / "config.properties", properties)
         write_text(folder / LOG_CONFIG, render_log_config())
         write_text(folder / METRICS_CONFIG, render_metrics_config())
-        write_text(folder / "README.md", render_readme(model, registered, requirements, config.server))
-        expected = Predictor(registered.source, normalise=config.server.normalise)(images)
+        table = render_backends(selected.table, selected.left_out, str(selected.backend))
+        note = render_readme(model, registered, requirements, config.server, selected.backend, table)
+        write_text(folder / "README.md", note)
+        expected = expected_of(registered.source, selected.backend, Path(programs), config)(images)
         figures = try_package(model, folder / STORE, expected, images, config)
         tracking.attach().log_metrics({f"served_{name}": value for name, value in figures.items()})
         log.info(
@@ -91,6 +97,9 @@ def package_model(registered: RegistrationHandle, curated: DatasetHandle, config
             version=registered.version,
             embed_dim=int(expected.shape[1]),
             smoke={name: figures[name] for name in _OF_THE_ARCHIVE},
+            backend=str(selected.backend),
+            backends=tuple(row.model_dump(mode="json") for row in selected.table),
+            backends_left_out=selected.left_out,
         )
         handle.save(folder)
     return handle
@@ -126,24 +135,3 @@ def chosen(registered: RegistrationHandle, named: str | int | None) -> Registrat
             "origin": found.tags.get("origin"),
         }
     )
-
-
-def sample_images(curated: DatasetHandle, count: int) -> list[bytes]:
-    """Encoded images, evenly spread over the kept rows of a dataset's manifest.
-
-    Raises:
-        InputError: When the dataset keeps no image.
-    """
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    from dinomill.images.manifest import Fate
-    from dinomill.images.shards import Location, ShardReader
-
-    columns = ["shard", "offset", "length"]
-    table = pq.read_table(curated.manifest, columns=columns, filters=pc.field("fate") == Fate.KEPT.value)
-    if table.num_rows == 0:
-        raise InputError(f"{curated.manifest} keeps no image.", action="run the curation stage again")
-    picked = np.unique(np.linspace(0, table.num_rows - 1, count).round().astype(int))
-    reader = ShardReader(curated.shards)
-    return [bytes(reader.read(Location(**row))) for row in table.take(picked).to_pylist()]
