@@ -7,7 +7,8 @@ processes at the end, and the memory of each process is written down each second
 
     <output>/memory.csv      seconds, requests, megabytes of each process
     <output>/metrics.jsonl   what /metrics said, every two seconds
-    <output>/hostile.png     both, drawn
+    <output>/hostile.png     requests and memory, drawn
+    <output>/dashboard.png   the panels of Grafana's dashboard, drawn from metrics.jsonl
 
     python benchmarks/hostile.py --backbone data/06_models/students/small      20,000 requests, some minutes
 """
@@ -54,7 +55,11 @@ def main() -> None:
     parser.add_argument("--backbone", type=Path, help="an exported one; default: a small one with random weights")
     parser.add_argument("--output", type=Path, help="where the files go; default: nowhere")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--draw", type=Path, metavar="FOLDER", help="only draw what an earlier run wrote there")
     options = parser.parse_args()
+    if options.draw is not None:
+        draw_again(options.draw)
+        return
     requests = 400 if options.smoke else options.requests
     with tempfile.TemporaryDirectory(prefix="dinomill-hostile-") as name:
         folder = Path(name)
@@ -65,6 +70,15 @@ def main() -> None:
         figures = trial.run(folder, output, requests, options)
     finish(figures, smoke=options.smoke)
     sys.exit(1 if figures["faults"] else 0)
+
+
+def draw_again(folder: Path) -> None:
+    """Both pictures, from the files that lie there."""
+    from hostile_dashboard import draw as draw_dashboard
+    from hostile_dashboard import read_samples
+
+    draw(folder)
+    draw_dashboard(read_samples(folder / "metrics.jsonl"), folder / "dashboard.png")
 
 
 class Trial:
@@ -100,7 +114,7 @@ class Trial:
         if "Traceback" in log:
             self.faults.append("a traceback in the log: " + log[log.index("Traceback") :][:1500])
         self._judge_memory(watch)
-        draw(output, requests)
+        draw(output)
         return self._figures(requests, spent, counted)
 
     def _all(self, target: Target, requests: int, options: argparse.Namespace) -> None:

@@ -3,13 +3,12 @@
 Grafana is in no package registry. This evaluates the panels' own PromQL over the kept samples, as far as these queries
 need it (selectors, rate, increase, sum, max, histogram_quantile, arithmetic, or), and draws them in their places.
 
-    python benchmarks/hostile.py --output data/work/hostile
-    python benchmarks/hostile_dashboard.py data/work/hostile --picture dashboard.png
+    python benchmarks/hostile.py --output FOLDER
+    python benchmarks/hostile.py --draw FOLDER      both pictures again, from what lies there
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 from collections import defaultdict
@@ -28,14 +27,6 @@ Samples = dict[str, dict[Labels, list[tuple[float, float]]]]  # by name and labe
 
 _INSTANCE = ("instance", "server:8080")  # as Prometheus adds it
 _UNITS = {"reqps": "/s", "s": " s", "percentunit": "", "percent": "%", "short": ""}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="what hostile.py wrote")
-    parser.add_argument("--picture", type=Path, default=Path("dashboard.png"))
-    options = parser.parse_args()
-    draw(read_samples(options.folder / "metrics.jsonl"), options.picture)
 
 
 def read_samples(path: Path) -> Samples:
@@ -216,7 +207,3 @@ def _named(legend: str, labels: Labels) -> str:
     for name, value in labels:
         legend = legend.replace("{{" + name + "}}", value)
     return legend or "value"
-
-
-if __name__ == "__main__":
-    main()

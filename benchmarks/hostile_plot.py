@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 
-def draw(output: Path, requests: int) -> Path:
+def draw(output: Path) -> Path:
     """``<output>/hostile.png`` from ``<output>/memory.csv``."""
     import matplotlib
 
@@ -23,7 +23,7 @@ def draw(output: Path, requests: int) -> Path:
     rate.plot(seconds[1:], [after - before for before, after in pairwise(done)], lw=0.8, color="#4c6a92")
     rate.set_ylabel("requests a second")
     rate.set_ylim(bottom=0)
-    rate.set_title(f"{requests:,} requests, of which some are hostile")
+    rate.set_title(f"{done[-1] if done else 0:,} requests, some of them hostile")
     workers = [name for name in names if name.startswith("worker_")]
     for name in names:
         label = f"worker {workers.index(name) + 1}" if name in workers else {"java_mb": "Java"}.get(name, "gateway")

@@ -90,7 +90,10 @@ def test_a_package_has_answered_as_the_model_does(
     assert handle.smoke["cosine"] >= 0.999
     assert set(handle.smoke) == {"cosine", "images"}  # times would differ where the archive is the same
     names = {path.name for path in handle.folder.iterdir()}
-    assert names == {"handle.json", "model_store", "config.properties", "log4j2.xml", "requirements.txt", "README.md"}
+    assert names == {
+        *("handle.json", "model_store", "config.properties", "log4j2.xml", "metrics.yaml", "requirements.txt"),
+        "README.md",
+    }
     assert "models:/mill@champion" in (handle.folder / "README.md").read_text()
 
 

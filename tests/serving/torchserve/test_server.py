@@ -145,10 +145,36 @@ def test_logs_rotate_and_requests_are_in_one_of_them(server: TorchServe, photogr
     assert settings.count('SizeBasedTriggeringPolicy size="16 MB"') == settings.count("<RollingFile") == 2
 
 
-def test_metrics_are_in_prometheus_format(server: TorchServe) -> None:
-    answer = client.request("GET", server.ports.metrics, "/metrics")
-    assert answer.status == 200
-    assert "# TYPE ts_inference_requests_total counter" in answer.body
+def test_metrics_are_in_prometheus_format(server: TorchServe, photographs: list[bytes]) -> None:
+    def counted() -> dict[str, float]:
+        answer = client.request("GET", server.ports.metrics, "/metrics")
+        assert answer.status == 200
+        lines = [line for line in answer.body.splitlines() if not line.startswith("#")]
+        return {
+            line.rsplit(" ", 1)[0].replace('Hostname="' + socket.gethostname() + '",', ""): float(
+                line.rsplit(" ", 1)[1]
+            )
+            for line in lines
+        }
+
+    before = counted()
+    for body in (photographs[0], photographs[1], photographs[0][:2000]):
+        _post(server, body)
+    grown: dict[str, float] = {}
+    deadline = time.monotonic() + 10  # Java reads them from the worker's output
+    while (
+        grown.get('dinomill_worker_requests_total{model="mill",status="400",}') != 1.0 and time.monotonic() < deadline
+    ):
+        now = counted()
+        grown = {name: value - before.get(name, 0.0) for name, value in now.items() if name.startswith("dinomill_")}
+        time.sleep(0.1)
+    assert grown['dinomill_worker_images_total{model="mill",}'] == 2
+    assert grown['dinomill_worker_requests_total{model="mill",status="200",}'] == 2
+    assert grown['dinomill_worker_refused_total{model="mill",reason="truncated",}'] == 1
+    assert grown['dinomill_worker_compute_seconds_count{model="mill",}'] >= 1
+    assert now['dinomill_worker_starts_total{model="mill",}'] == 1
+    assert any(name.startswith('dinomill_worker_info{model="mill",version="3"') for name in now)
+    assert "[METRICS]" not in server.console.read_text()
 
 
 def test_a_port_in_use_is_named() -> None:
