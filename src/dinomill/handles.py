@@ -257,6 +257,11 @@ class PackageHandle(Handle):
     version: int
     embed_dim: int
     smoke: dict[str, float] = Field(description="seconds_to_ready, latency_ms, cosine (to the model run directly)")
+    backend: str = Field(default="eager float32", description="what computes the embeddings: runtime and precision")
+    backends: tuple[dict[str, Any], ...] = Field(
+        default=(), description="what was measured of each: a row of serving/backends/measure.py's table"
+    )
+    backends_left_out: dict[str, str] = Field(default={}, description="backends that were not measured, and why")
 
 
 class ReportHandle(Handle):

@@ -120,7 +120,7 @@ def stale(deps: dict[str, list[Path]], changed: str) -> set[str]:
     [
         ("src/dinomill/serving/torchserve/readme.py", {"packaging"}),
         ("src/dinomill/serving/predictor.py", {"packaging"}),
-        ("src/dinomill/serving/exporters.py", set()),
+        ("src/dinomill/export/write.py", {"packaging"}),
         ("src/dinomill/evaluation/contract.py", {"evaluation"}),
         ("src/dinomill/quality/gate.py", {"curation", "evaluation"}),
         ("src/dinomill/curation/page/templates/curation.html", {"curation"}),

@@ -14,9 +14,9 @@ from dinomill import features, tracking
 from dinomill.distillation.distil import distil, distillation_job
 from dinomill.distillation.teacher import find_teacher, given_shape
 from dinomill.errors import InputError
+from dinomill.export import Format, export
 from dinomill.handles import DatasetHandle
 from dinomill.models import load
-from dinomill.serving.exporters import Format, export
 from dinomill.training.history import HISTORY_NAME
 from dinomill.training.job import TrainingJob
 from dinomill.training.parallel import World

@@ -13,11 +13,11 @@ from safetensors.torch import save_file
 
 from dinomill import features, tracking
 from dinomill.errors import InputError
+from dinomill.export import export
 from dinomill.features import Features
 from dinomill.images.decode import decode_image
 from dinomill.images.preprocess import PreprocessingConfig
 from dinomill.models import VisionTransformer, save_backbone, variant
-from dinomill.serving.exporters import export
 from dinomill.serving.predictor import Predictor
 
 SETTINGS = PreprocessingConfig.square(35, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))

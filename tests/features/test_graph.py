@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from dinomill import features
 from dinomill.errors import InputError
+from dinomill.export import export
 from dinomill.features.graph import Graph
 from dinomill.models import ConvNeXt, save_backbone
 from dinomill.models.convnext_config import convnext_variant
-from dinomill.serving.exporters import export
 from tests.features.test_door import SETTINGS
 
 

@@ -14,15 +14,15 @@ from dinomill.distillation.config import DistillationConfig
 from dinomill.distillation.distil import distil
 from dinomill.evaluation.config import EvaluationConfig
 from dinomill.evaluation.evaluate import evaluate
+from dinomill.export import export
 from dinomill.handles import DatasetHandle, ModelHandle, StudentsHandle
 from dinomill.packaging import PackagingConfig, package_model
-from dinomill.packaging.package import sample_images
+from dinomill.packaging.images import sample_images
 from dinomill.packaging.smoke import worst_cosine
 from dinomill.pretraining.config import PretrainingConfig
 from dinomill.pretraining.pretrain import pretrain
 from dinomill.registration.config import RegistrationConfig
 from dinomill.registration.register import register_model
-from dinomill.serving.exporters import export
 from dinomill.serving.predictor import Predictor
 from tests.distillation.test_convolutional import CONVNEXT
 from tests.distillation.test_distil import MODEL, shared
@@ -97,7 +97,7 @@ def test_a_student_is_registered_exported_and_served_as_itself(
             assert worst_cosine(Predictor(exported.path)(images).tolist(), expected) >= 0.9999, form
 
     values = {"work": tmp_path / "work", "output": tmp_path / "package", "server": {"workers": 1, "threads": 1}}
-    values |= {"smoke": {"images": 4, "requests": 2, "min_cosine": 0.9999}}
+    values |= {"smoke": {"images": 4, "requests": 2, "min_cosine": 0.9999}, "backend": {"choice": {"runtime": "eager"}}}
     package = package_model(registered, digits_dataset, PackagingConfig.parse(values, where="a test"))
     assert package.smoke["cosine"] >= 0.9999
     with zipfile.ZipFile(package.archive) as archive:

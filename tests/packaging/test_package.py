@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from dinomill.handles import DatasetHandle, PackageHandle, RegistrationHandle
 from dinomill.images.manifest import MANIFEST_SCHEMA
 from dinomill.images.shards import ShardWriter
 from dinomill.packaging import PackagingConfig, package_model
-from dinomill.packaging.package import sample_images
+from dinomill.packaging.images import sample_images
 from dinomill.packaging.smoke import worst_cosine
 from dinomill.storage.atomic import write_parquet
 from dinomill.storage.hashing import hash_file
@@ -70,6 +72,7 @@ def _config(folder: Path, **changes: Any) -> PackagingConfig:
         "output": folder / "package",
         "server": {"workers": 1, "threads": 1},
         "smoke": {"images": 4, "requests": 3},
+        "backend": {"choice": {"runtime": "eager"}},
     }
     return PackagingConfig.parse(values | changes, where="the test")
 
@@ -89,6 +92,29 @@ def test_a_package_has_answered_as_the_model_does(
     names = {path.name for path in handle.folder.iterdir()}
     assert names == {"handle.json", "model_store", "config.properties", "log4j2.xml", "requirements.txt", "README.md"}
     assert "models:/mill@champion" in (handle.folder / "README.md").read_text()
+
+
+def test_the_archive_carries_the_backend_that_was_chosen(
+    registered: RegistrationHandle, curated: DatasetHandle, tmp_path: Path
+) -> None:
+    pytest.importorskip("openvino")
+    backend = {"choice": {"runtime": "openvino"}, "images": 12, "clients": [1, 2], "seconds": 0.05}
+    handle = package_model(registered, curated, _config(tmp_path, backend=backend))
+    assert handle.backend == "openvino float32"
+    assert [row["backend"]["runtime"] for row in handle.backends] == ["eager", "openvino"]
+    assert handle.backends[1]["min_cosine"] >= 0.9999
+    assert handle.smoke["cosine"] >= 0.999
+    with zipfile.ZipFile(handle.archive) as archive:
+        names = archive.namelist()
+        assert {"model.xml", "model.bin", "model.safetensors"} <= set(names)
+        assert "dinomill/features/openvino.py" in names
+        assert "dinomill/features/onnx.py" not in names
+        settings = json.loads(archive.read("model-config.yaml").decode().split("handler: ")[1].splitlines()[0])
+    assert settings["backend"] == {"runtime": "openvino", "precision": "float32"}
+    assert "openvino==" in (handle.folder / "requirements.txt").read_text()
+    assert "openvino float32" in (handle.folder / "README.md").read_text()
+    log = (tmp_path / "work" / "smoke" / "logs" / "console.log").read_text()
+    assert "OpenVINO float32" in log
 
 
 def test_nothing_is_left_of_a_package_that_failed(

@@ -17,14 +17,14 @@ def _b64(data: bytes) -> str:
 
 
 def test_a_raw_body_is_one_image() -> None:
-    assert read_request({"body": b"\xff\xd8jpeg"}, 4) == ([b"\xff\xd8jpeg"], True)
-    assert read_request({"data": bytearray(b"png")}, 4) == ([b"png"], True)
+    assert read_request({"body": b"\xff\xd8jpeg"}, 4)[:2] == ([b"\xff\xd8jpeg"], True)
+    assert read_request({"data": bytearray(b"png")}, 4)[:2] == ([b"png"], True)
 
 
 def test_json_instances_come_decoded_or_as_bytes() -> None:
     payload = {"instances": [{"b64": _b64(b"one")}, {"b64": _b64(b"two")}]}
-    assert read_request({"body": payload}, 4) == ([b"one", b"two"], False)
-    assert read_request({"body": json.dumps(payload).encode()}, 4) == ([b"one", b"two"], False)
+    assert read_request({"body": payload}, 4)[:2] == ([b"one", b"two"], False)
+    assert read_request({"body": json.dumps(payload).encode()}, 4)[:2] == ([b"one", b"two"], False)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_base64_may_be_in_lines_or_a_data_url() -> None:
         f"DATA:image/png;BASE64,{lines}",
     ]
     body = json.dumps({"instances": [{"b64": text} for text in texts]}).encode()
-    assert read_request({"body": body}, 4) == ([image] * 4, False)
+    assert read_request({"body": body}, 4)[:2] == ([image] * 4, False)
 
 
 @pytest.mark.parametrize(
@@ -95,3 +95,18 @@ def test_deep_json_in_every_disguise_is_refused() -> None:
         body = deep if deep[:1] == b"{" else b'{"instances": ' + deep
         with pytest.raises(InputError, match="JSON cannot be read"):
             read_request({"body": body}, 4)
+
+
+def test_what_is_wanted_is_said_by_json_or_a_header() -> None:
+    assert read_request({"body": b"\xff\xd8"}, 4)[2:] == (("embedding",), "json")
+    assert read_request({"body": b"\xff\xd8"}, 4, wanted="cls, pca").views == ("cls", "pca")
+    body = json.dumps({"instances": [{"b64": "AAAA"}], "want": ["patches"]}).encode()
+    assert read_request({"body": body}, 4, wanted="cls").views == ("patches",)
+    assert read_request({"body": b"\xff\xd8"}, 4, accept="application/octet-stream;dtype=float16").form == "float16"
+    for refused in (
+        {"wanted": "soul"},
+        {"accept": "image/png"},
+        {"wanted": "cls", "accept": "application/octet-stream"},
+    ):
+        with pytest.raises(InputError):
+            read_request({"body": b"\xff\xd8"}, 4, **refused)

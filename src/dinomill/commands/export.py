@@ -33,7 +33,7 @@ def export_model(
         StorageError: When the file cannot be written.
         MachineError: When the format's extra is missing, or the export does not repeat the model.
     """
-    from dinomill.serving.exporters import Format, export
+    from dinomill.export import Format, export
 
     for known in get_args(Format):
         if form == known:

@@ -46,9 +46,23 @@ class OnnxFeatures(Features):
 
 
 def open_onnx(
-    address: str, place: Path, preprocessing: PreprocessingConfig | None, image_size: int | None = None
+    address: str,
+    place: Path,
+    preprocessing: PreprocessingConfig | None,
+    image_size: int | None = None,
+    *,
+    threads: int = 1,
+    fixed: bool = False,
 ) -> OnnxFeatures:
     """Start a session; a description needs one too.
+
+    Args:
+        address: As it was asked for.
+        place: The file.
+        preprocessing: Instead of its own.
+        image_size: Pixels, instead of its own.
+        threads: Of the CPU.
+        fixed: Images come in the size of the preprocessing alone, so that what follows from it is worked out once.
 
     Raises:
         InputError: When ONNX Runtime is not installed, or cannot read the file.
@@ -59,16 +73,7 @@ def open_onnx(
         raise InputError(
             f"onnxruntime is not installed, and {address} needs it.", action="pip install 'dinomill[onnx]'"
         ) from None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    try:
-        session = onnxruntime.InferenceSession(str(place), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # of many classes of its own
-        raise InputError(
-            f"{place} is no ONNX file that can be run.",
-            found=str(error).splitlines()[0],
-            action="copy or export it again, with its .onnx.data file where it has one",
-        ) from None
+    session = _session(onnxruntime, place, threads, plain=fixed)
     inputs = session.get_inputs()
     if len(inputs) != 1 or len(inputs[0].shape) != 4:
         raise InputError(
@@ -92,10 +97,32 @@ def open_onnx(
         preprocessing=preprocessing,
         image_size=image_size,
     )
+    if fixed:
+        session = _session(onnxruntime, place, threads, side=description.preprocessing.image_size)
     found = OnnxFeatures(description, session)
     if not description.dim:  # not said by the file: one image tells
         found.description = replace(description, dim=found(_zeros(description.preprocessing)).cls.shape[1])
     return found
+
+
+def _session(runtime: Any, place: Path, threads: int, *, side: int | None = None, plain: bool = False) -> Any:
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # Threads that spin while they wait take the processor from other workers.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if plain:  # only to be looked at: what it takes and says
+        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if side is not None:
+        for axis in ("height", "width"):
+            options.add_free_dimension_override_by_name(axis, side)
+    try:
+        return runtime.InferenceSession(str(place), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # of many classes of its own
+        raise InputError(
+            f"{place} is no ONNX file that can be run.",
+            found=str(error).splitlines()[0],
+            action="copy or export it again, with its .onnx.data file where it has one",
+        ) from None
 
 
 def _parameters(place: Path) -> int:

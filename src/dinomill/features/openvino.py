@@ -12,7 +12,7 @@ from torch import Tensor
 from dinomill.errors import InputError
 from dinomill.features.base import Description, Features, Tokens
 from dinomill.features.licence import LICENCE, ORIGIN
-from dinomill.features.programs import POOLING, describe_program, tokens
+from dinomill.features.programs import PATCH, POOLING, describe_program, tokens
 from dinomill.images.preprocess import SECTION, PreprocessingConfig
 
 
@@ -43,9 +43,25 @@ class OpenVinoFeatures(Features):
 
 
 def open_openvino(
-    address: str, place: Path, preprocessing: PreprocessingConfig | None, image_size: int | None = None
+    address: str,
+    place: Path,
+    preprocessing: PreprocessingConfig | None,
+    image_size: int | None = None,
+    *,
+    threads: int | None = None,
+    fixed: bool = False,
+    half: bool = False,
 ) -> OpenVinoFeatures:
-    """Compile the model.
+    """Compile the model; it may be an ONNX file, too.
+
+    Args:
+        address: As it was asked for.
+        place: The file.
+        preprocessing: Instead of its own.
+        image_size: Pixels, instead of its own.
+        threads: Of the CPU; None: all.
+        fixed: Images come in the size of the preprocessing alone, so that what follows from it is worked out once.
+        half: Products in bfloat16, where the CPU has them.
 
     Raises:
         InputError: When OpenVINO is not installed, or cannot read the file.
@@ -65,10 +81,12 @@ def open_openvino(
             found=str(error).strip().splitlines()[-1],
             action="copy or export it again, with its .bin file beside it",
         ) from None
+    # What it says of itself: OpenVINO keeps the metadata of an ONNX file under a name of its own.
     told = {
-        key: network.get_rt_info(["dinomill", key]).astype(str)
-        for key in (SECTION, POOLING, LICENCE, ORIGIN)
-        if network.has_rt_info(["dinomill", key])
+        key: network.get_rt_info([section, key]).astype(str)
+        for key in (SECTION, POOLING, PATCH, LICENCE, ORIGIN)
+        for section in ("dinomill", "framework")
+        if network.has_rt_info([section, key])
     }
     shape = [side.get_length() if side.is_static else -1 for side in network.inputs[0].get_partial_shape()]
     output = network.outputs[0].get_partial_shape()
@@ -86,7 +104,13 @@ def open_openvino(
         preprocessing=preprocessing,
         image_size=image_size,
     )
-    return OpenVinoFeatures(description, core.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}))
+    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if half else "f32"}
+    if threads is not None:
+        settings |= {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "ENABLE_CPU_PINNING": False}
+    if fixed:
+        side = description.preprocessing.image_size
+        network.reshape([-1, description.preprocessing.channels, side, side])
+    return OpenVinoFeatures(description, core.compile_model(network, "CPU", settings))
 
 
 def _is_weight(node: Any) -> bool:

@@ -17,7 +17,7 @@ from dinomill.features.preprocessing import at_size
 from dinomill.images.preprocess import SECTION, PreprocessingConfig
 from dinomill.models.config import Pooling
 
-POOLING = "pooling"
+POOLING, PATCH = "pooling", "patch_size"
 OUTPUTS = ["cls_token", "patch_tokens"]  # of our exports
 
 
@@ -43,7 +43,8 @@ def describe_program(
     own = _told(told[SECTION], place) if SECTION in told else _usual(side, input_shape[1])
     settings = preprocessing or own
     if image_size is not None:
-        settings = at_size(settings, image_size, patch=None, where=address)
+        patch = told.get(PATCH, "")
+        settings = at_size(settings, image_size, patch=int(patch) if patch.isdecimal() else None, where=address)
     channels = input_shape[1]
     if isinstance(channels, int) and channels > 0:
         require_channels(address, channels, settings)

@@ -14,11 +14,11 @@ from dinomill.errors import InputError
 from dinomill.features.base import Description, Features, Tokens
 from dinomill.features.graph import Graph
 from dinomill.features.licence import LICENCE, ORIGIN
-from dinomill.features.programs import OUTPUTS, POOLING, describe_program, tokens
+from dinomill.features.programs import OUTPUTS, PATCH, POOLING, describe_program, tokens
 from dinomill.images.preprocess import SECTION, PreprocessingConfig
 
 # The files beside the graph, of our exports.
-_TOLD = {f"{SECTION}.json": SECTION, **{f"{key}.txt": key for key in (POOLING, LICENCE, ORIGIN)}}
+_TOLD = {f"{SECTION}.json": SECTION, **{f"{key}.txt": key for key in (POOLING, PATCH, LICENCE, ORIGIN)}}
 
 
 class ProgramFeatures(Features):

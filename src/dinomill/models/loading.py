@@ -14,6 +14,7 @@ from dinomill.errors import InputError
 from dinomill.models import convnext_names, huggingface, official
 from dinomill.models.address import locate
 from dinomill.models.backbones import Backbone
+from dinomill.models.beside import note_of, read_note
 from dinomill.models.files import Contents, read_file
 from dinomill.models.foreign import name_of_folder
 from dinomill.models.infer import infer_config
@@ -88,6 +89,9 @@ def read_weights(place: Path, *, shapes_only: bool = False, **keywords: Any) -> 
     if MODEL in contents.metadata:
         return _described(file, contents, keywords)
     tensors = find_backbone(contents.tensors, str(place))
+    note = read_note(file)
+    if MODEL in note:
+        return _noted(file, contents, tensors, note, keywords)
     if convnext_names.is_convnext(tensors):
         network = convnext_names.recognise(tensors, huggingface.read_config(file.parent), str(place))
         _agree(keywords, network.config, str(place))
@@ -120,6 +124,31 @@ def _described(file: Path, contents: Contents, keywords: Mapping[str, Any]) -> W
     _agree(keywords, config, str(file))
     check_shape(config, contents.tensors, str(file))
     return Weights(file, OURS, config, contents.tensors, contents.metadata, contents.paths)
+
+
+def _noted(
+    file: Path, contents: Contents, tensors: Mapping[str, Tensor], note: Mapping[str, Any], keywords: Mapping[str, Any]
+) -> Weights:
+    """An exported file in somebody else's names, with the configuration in the note beside it."""
+    where = str(note_of(file))
+    if note.get("bytes") != file.stat().st_size:
+        raise InputError(
+            f"{where} describes another file than {file.name}.",
+            found=f"{file.stat().st_size:,} bytes",
+            expected=f"{note.get('bytes'):,} bytes" if isinstance(note.get("bytes"), int) else "its size in `bytes`",
+            action="copy the note with its file, or remove it",
+        )
+    config = parse_model(note[MODEL], where=where)
+    _agree(keywords, config, where)
+    if convnext_names.is_convnext(tensors):
+        named: Mapping[str, Tensor] = convnext_names.recognise(tensors, None, str(file)).tensors
+    elif huggingface.is_huggingface(tensors):
+        named = huggingface.recognise(tensors, huggingface.read_config(file.parent), str(file)).tensors
+    else:
+        named = official.recognise(tensors, str(file)).tensors
+    check_shape(config, named, str(file))
+    told = {key: value if isinstance(value, str) else json.dumps(value) for key, value in note.items()}
+    return Weights(file, OURS, config, named, told, contents.paths)
 
 
 def _file_in(folder: Path) -> Path:

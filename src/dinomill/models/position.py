@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from functools import lru_cache
 
 import torch
@@ -28,13 +29,19 @@ def resize_positions(table: Tensor, grid: tuple[int, int], *, offset: float, ant
         ``[grid[0] * grid[1], D]`` in fp32.
     """
     side = math.isqrt(table.shape[0])
-    if (side, side) == grid:
+    free = any(_is_free(size) for size in grid)
+    if free:
+        rows, columns = _weights_of_any(side, grid, offset=offset, antialias=antialias)
+    elif (side, side) == grid:
         return table.float()
-    # Tracing (torch.compile, torch.export) takes the computation into its graph; data-less tensors must not be cached.
-    weights = bicubic_weights if torch.compiler.is_compiling() else _cached_weights
-    rows, columns = (weights(side, size, offset, antialias, table.device) for size in grid)
-    # Under autocast these products would be done in bf16, which is too coarse for positions.
-    with autocast(table.device):
+    else:
+        # Tracing (torch.compile, torch.export) takes the computation into its graph; data-less tensors must not be
+        # cached.
+        weights = bicubic_weights if torch.compiler.is_compiling() else _cached_weights
+        rows, columns = (weights(side, size, offset, antialias, table.device) for size in grid)
+    # Under autocast these products would be done in bf16, which is too coarse for positions. A program for any size is
+    # plain fp32, and its graph holds operations alone.
+    with nullcontext() if free else autocast(table.device):
         square = table.float().view(side, side, -1)
         wide = torch.matmul(columns, square)  # [M, w, D]
         return torch.matmul(rows, wide.flatten(1)).view(grid[0] * grid[1], -1)
@@ -53,11 +60,15 @@ def bicubic_weights(old: int, new: int, offset: float, antialias: bool, device: 
         )  # PyTorch's smoothing resizer leaves such a side alone, whatever the offset
     # In fp64: where a sample falls exactly between two others, fp32 may take the wrong neighbours. MPS has no fp64.
     place = torch.device("cpu") if device.type == "mps" else device
-    scale = old / (new + offset)
+    return _bicubic(old, new, old / (new + offset), antialias, place).to(device, torch.float32)
+
+
+def _bicubic(old: int, new: int, scale: float | Tensor, antialias: bool, place: torch.device) -> Tensor:
+    """The same in fp64, from the distance of two samples in the old line."""
     samples = torch.arange(old, dtype=torch.float64, device=place)
     centres = (torch.arange(new, dtype=torch.float64, device=place) + 0.5) * scale
     if antialias:
-        width = max(scale, 1.0)
+        width = scale.clamp(min=1.0) if isinstance(scale, Tensor) else max(scale, 1.0)
         weights = _cubic((samples + 0.5 - centres[:, None]) / width, -0.5)
         weights = weights / weights.sum(dim=1, keepdim=True)
     else:
@@ -65,9 +76,35 @@ def bicubic_weights(old: int, new: int, offset: float, antialias: bool, device: 
         weights = torch.zeros(new, old, dtype=torch.float64, device=place)
         for tap in range(-1, 3):
             neighbours = positions.floor() + tap
-            reached = neighbours.clamp(0, old - 1)[:, None] == samples
+            reached = (neighbours.clamp(0, old - 1)[:, None] == samples).double()
             weights = weights + reached * _cubic(neighbours - positions, -0.75)[:, None]
-    return weights.to(device, torch.float32)
+    return weights
+
+
+def _weights_of_any(side: int, grid: tuple[int, int], *, offset: float, antialias: bool) -> tuple[Tensor, Tensor]:
+    """The two matrices in a program for any grid: the choice of the table itself is made when it runs.
+
+    What is computed of a size is computed in tensors: not every runtime has arithmetic beside them.
+    """
+    cpu = torch.device("cpu")
+    same = [_number(size) == side for size in grid]
+    if not antialias:
+        same = 2 * [same[0] & same[1]]
+    found = []
+    for size, kept in zip(grid, same, strict=True):
+        resized = _bicubic(side, size, side / (_number(size).double() + offset), antialias, cpu).float()
+        itself = (torch.arange(size)[:, None] == torch.arange(side)).float()
+        found.append(torch.where(kept, itself, resized))
+    return found[0], found[1]
+
+
+def _is_free(size: int) -> bool:
+    """Whether a size is left open by torch.export; torch.compile guards against others by itself."""
+    return isinstance(size, torch.SymInt) and not torch.compiler.is_dynamo_compiling()
+
+
+def _number(size: int) -> Tensor:
+    return torch.scalar_tensor(size, dtype=torch.float32)
 
 
 @lru_cache(maxsize=256)
@@ -102,7 +139,10 @@ def rotary_angles(
     if rounded:
         periods = periods.bfloat16().float()
     frequencies = 2 * math.pi / periods
-    rows, columns = ((torch.arange(n, device=device, dtype=torch.float32) + 0.5) * (2 / n) - 1 for n in grid)
+    rows, columns = (
+        (torch.arange(n, device=device, dtype=torch.float32) + 0.5) * (2 / (_number(n) if _is_free(n) else n)) - 1
+        for n in grid
+    )
     angles = torch.cat(
         [
             (rows[:, None] * frequencies)[:, None].expand(grid[0], grid[1], -1),

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from dinomill.config import Config
+from dinomill.serving.backends.config import BackendConfig
 from dinomill.serving.gateway.config import GatewayConfig
 from dinomill.serving.torchserve.archive import BatchingConfig
 from dinomill.serving.torchserve.properties import ServerConfig
@@ -33,6 +34,17 @@ class PackagingConfig(Config):
         default=None,
         pattern=r"^s3://[^/]+",
         description="where `dinomill publish` puts packages: s3://bucket/prefix; null: nowhere unless it is told",
+    )
+    backend: BackendConfig = Field(default_factory=BackendConfig, description="what computes the embeddings")
+    probe: Path | None = Field(
+        default=None, description="a linear probe (safetensors: weight, bias, classes) that goes along for class scores"
+    )
+    index: int = Field(
+        default=0,
+        ge=0,
+        le=200_000,
+        description="curated images that go along for nearest neighbours, by embedding, path, sha256 and cluster; who "
+        "may ask can read these",
     )
     batching: BatchingConfig = Field(default_factory=BatchingConfig, description="baked into the archive")
     server: ServerConfig = Field(default_factory=ServerConfig, description="how TorchServe runs")

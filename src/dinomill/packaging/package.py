@@ -10,14 +10,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
-import numpy as np
-
-from dinomill.errors import InputError
 from dinomill.handles import DatasetHandle, PackageHandle, RegistrationHandle
 from dinomill.packaging.config import PackagingConfig
+from dinomill.packaging.images import sample_images
 from dinomill.packaging.smoke import try_package
+from dinomill.serving.backends.table import render_backends
 from dinomill.serving.torchserve.archive import build_archive
 from dinomill.serving.torchserve.logs import LOG_CONFIG, render_log_config
 from dinomill.serving.torchserve.properties import Ports, render_properties
@@ -40,11 +40,13 @@ def package_model(registered: RegistrationHandle, curated: DatasetHandle, config
     Raises:
         MachineError: No Java, TorchServe does not start, or it answers wrongly.
     """
-    from dinomill.serving.predictor import Predictor
+    from dinomill.packaging.views import add_views, choose_backend, expected_of
 
     model = config.name or registered.model
     images = sample_images(curated, config.smoke.images)
-    with atomic_folder(config.output) as folder:
+    with atomic_folder(config.output) as folder, tempfile.TemporaryDirectory(prefix="dinomill-programs-") as programs:
+        selected = choose_backend(registered, curated, config, Path(programs))
+        add_views(registered.source, selected.backend, curated, Path(programs), config)
         archive = build_archive(
             registered.source,
             folder / STORE,
@@ -52,14 +54,18 @@ def package_model(registered: RegistrationHandle, curated: DatasetHandle, config
             version=str(registered.version),
             batching=config.batching,
             server=config.server,
+            backend=selected.backend,
+            beside=Path(programs),
         )
         requirements = archive_requirements(archive)
         write_text(folder / "requirements.txt", "\n".join(requirements) + "\n")
         properties = render_properties(model, Path(STORE), config.server, Ports())
         write_text(folder / "config.properties", properties)
         write_text(folder / LOG_CONFIG, render_log_config())
-        write_text(folder / "README.md", render_readme(model, registered, requirements, config.server))
-        expected = Predictor(registered.source, normalise=config.server.normalise)(images)
+        table = render_backends(selected.table, selected.left_out, str(selected.backend))
+        note = render_readme(model, registered, requirements, config.server, selected.backend, table)
+        write_text(folder / "README.md", note)
+        expected = expected_of(registered.source, selected.backend, Path(programs), config)(images)
         figures = try_package(model, folder / STORE, expected, images, config)
         handle = PackageHandle(
             folder=config.output,
@@ -76,27 +82,9 @@ def package_model(registered: RegistrationHandle, curated: DatasetHandle, config
             version=registered.version,
             embed_dim=int(expected.shape[1]),
             smoke=figures,
+            backend=str(selected.backend),
+            backends=tuple(row.model_dump(mode="json") for row in selected.table),
+            backends_left_out=selected.left_out,
         )
         handle.save(folder)
     return handle
-
-
-def sample_images(curated: DatasetHandle, count: int) -> list[bytes]:
-    """Encoded images, evenly spread over the kept rows of a dataset's manifest.
-
-    Raises:
-        InputError: When the dataset keeps no image.
-    """
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    from dinomill.images.manifest import Fate
-    from dinomill.images.shards import Location, ShardReader
-
-    columns = ["shard", "offset", "length"]
-    table = pq.read_table(curated.manifest, columns=columns, filters=pc.field("fate") == Fate.KEPT.value)
-    if table.num_rows == 0:
-        raise InputError(f"{curated.manifest} keeps no image.", action="run the curation stage again")
-    picked = np.unique(np.linspace(0, table.num_rows - 1, count).round().astype(int))
-    reader = ShardReader(curated.shards)
-    return [bytes(reader.read(Location(**row))) for row in table.take(picked).to_pylist()]

@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
-from typing import Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -17,17 +16,23 @@ from torch import Tensor
 
 from dinomill.arrays import Floats, Pixels
 from dinomill.errors import InputError
-from dinomill.features.backbone import BackboneFeatures, describe_model
-from dinomill.features.base import Features
-from dinomill.features.door import open as open_features
+from dinomill.features.backbone import BackboneFeatures
+from dinomill.features.base import Features, Tokens
 from dinomill.images.channels import channels_of, conversion
 from dinomill.images.decode_error import DecodeError, Reason
 from dinomill.images.preprocess import PreprocessingConfig, preprocess, preprocess_bytes
-from dinomill.models.backbones import BACKBONES, Backbone
+from dinomill.models.backbones import Backbone
 from dinomill.models.config import Pooling
 from dinomill.models.hardware import has_fast_bf16
 from dinomill.models.pooling import pooled_dim
+from dinomill.serving.backends.choice import Backend
+from dinomill.serving.decoders import ahead, decoders
+from dinomill.serving.source import open_source
 from dinomill.storage.hashing import hash_json
+
+if TYPE_CHECKING:
+    from dinomill.serving.viewer import Viewer
+    from dinomill.serving.views import View
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +59,7 @@ class Predictor:
         normalise: Divide each embedding by its length, so that products are cosines.
         max_pixels: Images of more pixels of colour, or of values that take as many bytes, are refused before memory is
             taken for them. None: the readers' own limit.
+        backend: What computes an exported folder; None: PyTorch, in `dtype`.
 
     Raises:
         InputError: When there is no such network, or it has no preprocessing and none is given.
@@ -72,10 +78,11 @@ class Predictor:
         workers: int = 0,
         normalise: bool = False,
         max_pixels: int | None = None,
+        backend: Backend | None = None,
     ) -> None:
         if pooling is not None and pooling not in get_args(Pooling):
             raise InputError(f"There is no pooling {pooling!r}.", expected=", ".join(get_args(Pooling)))
-        self.features = _features(source, preprocessing, image_size).to(device)
+        self.features = open_source(source, preprocessing, image_size, backend).to(device)
         self.preprocessing = self.features.preprocessing
         self.device = self.features.device
         self.dtype: Dtype = _fast(dtype, self.device)
@@ -137,10 +144,35 @@ class Predictor:
 
         One that cannot be used spoils no other; nothing is computed twice.
         """
-        with _decoders(self.workers) as pool_:
+        for batch in self.prepared_or_said(images):
+            yield from self._batch_of_some(batch)
+
+    def see(self, images: Iterable[bytes], views: Sequence[View]) -> Iterator[dict[View, Any] | InputError]:
+        """More of each image than its embedding, or why there is nothing, in their order.
+
+        Args:
+            images: Encoded.
+            views: Of each: ``embedding [E]``, ``cls [D]``, ``mean_patch [D]``, ``patches [rows, columns, D]``,
+                ``scores`` (class: share), ``neighbours`` (curated images with where they came from), ``pca`` (a PNG).
+
+        Raises:
+            InputError: When a view is not to be had of this network.
+        """
+        yield from self.viewer.see(images, views)
+
+    @cached_property
+    def viewer(self) -> Viewer:
+        """What shows more than embeddings."""
+        from dinomill.serving.viewer import Viewer
+
+        return Viewer(self)
+
+    def prepared_or_said(self, images: Iterable[bytes]) -> Iterator[list[Floats | InputError]]:
+        """Batches of preprocessed images, in the place of an unusable one why it is."""
+        with decoders(self.workers) as pool_:
             ready = self._prepared(images, self._prepare_or_say, pool_)
             while batch := list(islice(ready, self.batch_size)):
-                yield from self._batch_of_some(batch)
+                yield batch
 
     def _prepare_or_say(self, image: bytes, config: PreprocessingConfig) -> Floats | InputError:
         try:
@@ -158,7 +190,7 @@ class Predictor:
         for item in batch:
             vector = item if isinstance(item, InputError) else next(vectors)
             if not isinstance(vector, InputError) and not np.isfinite(vector).all():
-                vector = _not_finite(self.features.description.address, 1)
+                vector = not_finite(self.features.description.address, 1)
             yield vector
 
     def _embed_some(self, inputs: list[Floats]) -> list[Floats | InputError]:
@@ -185,11 +217,17 @@ class Predictor:
         Raises:
             InputError: When the batch has other axes or channels than the network takes.
         """
+        return self.tokens_of(batch)[1]
+
+    @torch.inference_mode()
+    def tokens_of(self, batch: Tensor) -> tuple[Tokens, Tensor]:
+        """Tokens and embeddings of a preprocessed batch, as `embed_batch`."""
         self.features.require_fit(batch)
         batch = batch.to(self.device, non_blocking=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == "bfloat16"):
-            vectors = self.features(batch).pooled(self.pooling).float()
-        return torch.nn.functional.normalize(vectors, dim=-1) if self.normalise else vectors
+            tokens = self.features(batch)
+            vectors = tokens.pooled(self.pooling).float()
+        return tokens, torch.nn.functional.normalize(vectors, dim=-1) if self.normalise else vectors
 
     def _collect(self, images: Sequence[Item], prepare: Callable[[Item, PreprocessingConfig], Floats]) -> Floats:
         batches = list(self._batches(images, prepare))
@@ -198,7 +236,7 @@ class Predictor:
     def _batches(
         self, images: Iterable[Item], prepare: Callable[[Item, PreprocessingConfig], Floats]
     ) -> Iterator[Floats]:
-        with _decoders(self.workers) as pool_:
+        with decoders(self.workers) as pool_:
             yield from self._forward(self._prepared(images, prepare, pool_))
 
     def _prepared(
@@ -211,7 +249,7 @@ class Predictor:
         images = map(self._say_once, images)
         if pool_ is None:
             return (prepare(image, config) for image in images)
-        ready = _ahead(images, lambda image: pool_.submit(prepare, image, config).result, 2 * self.batch_size)
+        ready = ahead(images, lambda image: pool_.submit(prepare, image, config).result, 2 * self.batch_size)
         return (wait() for wait in ready)
 
     def _say_once(self, image: Item) -> Item:
@@ -231,7 +269,7 @@ class Predictor:
             vectors = self.embed_batch(torch.from_numpy(np.stack(batch))).cpu().numpy()
             finite = np.isfinite(vectors).all(axis=1)
             if not finite.all():
-                raise _not_finite(self.features.description.address, int((~finite).sum()))
+                raise not_finite(self.features.description.address, int((~finite).sum()))
             yield vectors
 
 
@@ -243,42 +281,9 @@ def _fast(dtype: Dtype, device: torch.device) -> Dtype:
     return dtype
 
 
-def _not_finite(address: str, images: int) -> InputError:
+def not_finite(address: str, images: int) -> InputError:
     """Such an embedding is like nothing, not even itself, and JSON has no word for it."""
     return InputError(
         f"{address} gives embeddings that are no numbers (NaN or infinite), of {images} image{'s' * (images > 1)}.",
         action="try dtype float32 where it was half; weights that do so for every image are damaged or diverged",
     )
-
-
-@contextmanager
-def _decoders(workers: int) -> Iterator[ThreadPoolExecutor | None]:
-    if not workers:
-        yield None
-        return
-    with ThreadPoolExecutor(workers) as pool_:
-        yield pool_
-
-
-def _features(
-    source: Path | str | Backbone | Features, preprocessing: PreprocessingConfig | None, image_size: int | None
-) -> Features:
-    if isinstance(source, Features):
-        return source
-    if not isinstance(source, BACKBONES):
-        return open_features(source, preprocessing=preprocessing, image_size=image_size)
-    if preprocessing is None:
-        raise InputError("A model without a folder needs its preprocessing.", action="give preprocessing=…")
-    return BackboneFeatures(describe_model(source, preprocessing), source)
-
-
-def _ahead(
-    items: Iterable[Item], start: Callable[[Item], Callable[[], Made]], depth: int
-) -> Iterator[Callable[[], Made]]:
-    """Start work on items, at most ``depth`` of them before the first is asked for."""
-    waiting: list[Callable[[], Made]] = []
-    for item in items:
-        waiting.append(start(item))
-        if len(waiting) >= depth:
-            yield waiting.pop(0)
-    yield from waiting

@@ -14,16 +14,20 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from dinomill.errors import InputError
+from dinomill.serving.answers import Form, negotiate
+from dinomill.serving.views import View, parse_views
 
 _GZIP = b"\x1f\x8b"
 _FORMS = 'an image file as the body, or {"instances": [{"b64": "<base64 of an image file>"}]}'
 
 
 class Request(NamedTuple):
-    """Encoded images, and whether they were one raw body."""
+    """Encoded images, whether they were one raw body, and what of them is wanted in which form."""
 
     images: list[bytes]
     single: bool
+    views: tuple[View, ...] = ("embedding",)
+    form: Form = "json"
 
 
 class Unanswered(InputError):
@@ -40,7 +44,14 @@ class Unanswered(InputError):
         self.status = status
 
 
-def read_request(row: Mapping[str, Any], max_instances: int, encoding: str | None = None) -> Request:
+def read_request(
+    row: Mapping[str, Any],
+    max_instances: int,
+    encoding: str | None = None,
+    *,
+    wanted: str | None = None,
+    accept: str | None = None,
+) -> Request:
     """The encoded images of a request.
 
     Args:
@@ -48,6 +59,8 @@ def read_request(row: Mapping[str, Any], max_instances: int, encoding: str | Non
             names was sent as a form.
         max_instances: How many images a request may carry.
         encoding: The request's ``Content-Encoding``.
+        wanted: Its ``X-Want``; what JSON says under ``want`` counts first.
+        accept: Its ``Accept``.
 
     Raises:
         InputError: When the request has neither form.
@@ -69,7 +82,7 @@ def read_request(row: Mapping[str, Any], max_instances: int, encoding: str | Non
         if body.lstrip()[:1] != b"{":
             if not body:
                 raise InputError("The request has no body.", expected="an encoded image or JSON instances")
-            return Request([bytes(body)], True)
+            return _of_form(Request([bytes(body)], True), wanted, accept)
         body = _decode_json(bytes(body))
     instances = body.get("instances") if isinstance(body, Mapping) else None
     if not isinstance(instances, list) or not instances:
@@ -81,7 +94,23 @@ def read_request(row: Mapping[str, Any], max_instances: int, encoding: str | Non
             expected=f"at most {max_instances}",
             action="split it into several requests",
         )
-    return Request([_decode_instance(number, instance) for number, instance in enumerate(instances)], False)
+    request = Request([_decode_instance(number, instance) for number, instance in enumerate(instances)], False)
+    return _of_form(request, body.get("want", wanted), accept)
+
+
+def _of_form(request: Request, wanted: Any, accept: str | None) -> Request:
+    """The same with what is wanted of it.
+
+    Raises:
+        InputError: When there is no such view or form, or it is more than bytes can hold.
+    """
+    form = negotiate(accept)
+    views = ("embedding",) if wanted is None else parse_views(wanted)
+    if form != "json" and views != ("embedding",):
+        raise InputError(
+            "Bytes hold embeddings alone.", found=", ".join(views), action="accept application/json for the rest"
+        )
+    return request._replace(views=views, form=form)
 
 
 def _decode_json(body: bytes) -> Any:

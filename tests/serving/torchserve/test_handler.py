@@ -226,3 +226,35 @@ def test_an_answer_that_torchserve_would_not_send_is_refused(backbone: Path, pho
     assert "at most 2" in answers[0]["error"]
     # What TorchServe makes of an answer is not larger than was reckoned.
     assert len(json.dumps(answers[1], indent=2)) < 0.005 * 2**20
+
+
+def test_more_than_embeddings_and_bytes_are_answered_in_one_batch(backbone: Path, photographs: list[bytes]) -> None:
+    instances = {"instances": [{"b64": _b64(photographs[1])}, {"b64": _b64(photographs[2])}], "want": ["cls", "pca"]}
+    data = [{"body": photographs[0]}, {"body": instances}, {"body": photographs[3]}, {"body": photographs[0]}]
+    served, context = _served(backbone, [*data, {"body": photographs[0]}])
+    wanted = [{}, {}, {"Accept": "application/octet-stream; dtype=float16"}, {"X-Want": "scores"}, {"Accept": "a/b"}]
+    context.request_processor = [RequestProcessor(headers) for headers in wanted]
+    answers = served.handle([*data, {"body": photographs[0]}], context)
+    expected = Predictor(backbone)(photographs[:4])
+    assert np.allclose(answers[0]["embedding"], expected[0], atol=1e-5)  # type: ignore[call-overload, index]
+    seen = answers[1]["instances"]  # type: ignore[call-overload, index]
+    assert [set(one) for one in seen] == [{"cls", "pca"}] * 2
+    assert base64.b64decode(seen[0]["pca"])[:4] == b"\x89PNG"
+    assert isinstance(answers[2], bytes)
+    assert np.allclose(np.frombuffer(answers[2], "<f2"), expected[3], atol=2e-2)
+    assert "no class scores" in answers[3]["error"]  # type: ignore[call-overload, index]
+    assert "accepted" in answers[4]["error"]  # type: ignore[call-overload, index]
+    assert [context.get_response_status(index)[0] for index in range(5)] == [200, 200, 200, 400, 400]
+    assert context.get_response_content_type(2) == "application/octet-stream"
+
+
+def test_an_archive_for_another_machine_is_computed_by_pytorch(
+    backbone: Path, photographs: list[bytes], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(handler, "why_not", lambda backend: "openvino not installed")
+    context = _context(backbone, 1, backend={"runtime": "openvino", "precision": "bfloat16"})
+    served = EmbeddingHandler()
+    served.initialize(context)
+    assert "openvino not installed: PyTorch computes instead" in caplog.text
+    answer = served.handle([{"body": photographs[0]}], context)[0]
+    assert np.allclose(answer["embedding"], Predictor(backbone)(photographs[:1])[0], atol=1e-5)  # type: ignore[call-overload, index]

@@ -5,6 +5,8 @@
     handler.py                   dinomill.serving.torchserve.handler
     dinomill/…                   the library's prediction code, at the version that trained the model
     config.json, model.safetensors
+    probe.safetensors, index.safetensors, index.json       see serving/views.py, where packaging was told so
+    model.onnx, or model.xml and model.bin, or model.int8.onnx     what the chosen backend runs, if it is not PyTorch
     model-config.yaml            batching, time limits, threads
 
 A worker's Python path begins with the unpacked archive, so the code in it wins over an installed dinomill. The server
@@ -28,6 +30,7 @@ from pydantic import Field
 import dinomill
 from dinomill.config import Config
 from dinomill.errors import ConfigError, InputError
+from dinomill.serving.backends.choice import EAGER, Backend
 from dinomill.serving.torchserve import handler
 from dinomill.serving.torchserve.carried import carried_files
 from dinomill.serving.torchserve.properties import ServerConfig, baked_settings, render_model_config
@@ -58,6 +61,8 @@ def build_archive(
     version: str,
     batching: BatchingConfig,
     server: ServerConfig,
+    backend: Backend = EAGER,
+    beside: Path | None = None,
 ) -> Path:
     """Write ``<store>/<model>.mar`` atomically.
 
@@ -68,6 +73,9 @@ def build_archive(
         version: The model's version, as TorchServe shows it.
         batching: What is baked in.
         server: Of which the threads of a worker, the size of images and the length of embeddings are baked in, too.
+        backend: What computes the embeddings. The weights go into the archive in any case: where the backend does not
+            run, PyTorch does.
+        beside: A folder with the backend's program, and whatever else goes along.
 
     Raises:
         ConfigError: When the name is not one that TorchServe takes.
@@ -89,17 +97,19 @@ def build_archive(
     target = store / f"{model}.mar"
     with tempfile.TemporaryDirectory(prefix="dinomill-mar-") as name:
         folder = Path(name)
-        _lay_out(backbone, folder / "content", batching, server)
+        _lay_out(backbone, folder / "content", batching, server, backend)
+        for path in sorted(beside.iterdir()) if beside else ():
+            shutil.copy(path, folder / "content" / path.name)
         made = _run_archiver(folder, model, version)
         with atomic_file(target) as temporary:
             _normalise(made, temporary)
     return target
 
 
-def _lay_out(backbone: Path, content: Path, batching: BatchingConfig, server: ServerConfig) -> None:
+def _lay_out(backbone: Path, content: Path, batching: BatchingConfig, server: ServerConfig, backend: Backend) -> None:
     """The extra files of the archive."""
     package = Path(dinomill.__file__).parent
-    for relative in carried_files():
+    for relative in carried_files(backend.runtime):
         target = content / "dinomill" / relative
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(package / relative, target)
@@ -110,7 +120,9 @@ def _lay_out(backbone: Path, content: Path, batching: BatchingConfig, server: Se
         "maxBatchDelay": batching.max_delay_ms,
         "responseTimeout": batching.response_seconds,
         "startupTimeout": batching.startup_seconds,
-        "handler": {"max_instances": batching.max_instances} | baked_settings(server),
+        "handler": {"max_instances": batching.max_instances}
+        | baked_settings(server)
+        | {"backend": backend.model_dump()},
     }
     (content.parent / "model-config.yaml").write_text(render_model_config(values), encoding="utf-8")
 
@@ -144,7 +156,7 @@ def _normalise(source: Path, target: Path) -> None:
         for name in sorted(old.namelist()):
             member = zipfile.ZipInfo(name, _EPOCH)
             member.external_attr = 0o644 << 16
-            stored = name.endswith(".safetensors")
+            stored = name.endswith((".safetensors", ".onnx", ".bin"))
             member.compress_type = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
             data = old.read(name)
             if name == _MANIFEST:

@@ -13,19 +13,24 @@ _ENTRY = _ROOT / "serving" / "torchserve" / "handler.py"
 # Prediction needs nothing above these layers. What they import lazily from elsewhere (the model registry, a bucket)
 # is for loading by address, and an archive has its weights in it.
 _LAYERS = ("serving", "features", "models", "images", "storage", "config", "errors", "arrays", "no_telemetry")
+_RUNTIMES = {"onnxruntime": "dinomill.features.onnx", "openvino": "dinomill.features.openvino"}
 _NOT_NEEDED = (
-    *("dinomill.storage.s3", "dinomill.serving.torchserve"),
-    *("dinomill.features.onnx", "dinomill.features.openvino", "dinomill.features.efficientnet"),
-    *("dinomill.features.pt2", "dinomill.features.graph"),
+    *("dinomill.storage.s3", "dinomill.serving.torchserve", "dinomill.features.efficientnet"),
+    *("dinomill.features.pt2", "dinomill.features.graph", "dinomill.serving.backends.measure"),
 )
 
 
-def carried_files() -> list[Path]:
-    """The library's files that the handler reaches: sorted, relative to ``dinomill``'s folder."""
+def carried_files(runtime: str = "eager") -> list[Path]:
+    """The library's files that the handler reaches: sorted, relative to ``dinomill``'s folder.
+
+    Args:
+        runtime: Of the backend in the archive.
+    """
     seen: set[Path] = set()
     waiting = imported_modules(_ENTRY.read_text(encoding="utf-8"))
+    left_out = (*_NOT_NEEDED, *(module for name, module in _RUNTIMES.items() if name != runtime))
     while waiting:
-        for path in _files(waiting.pop()):
+        for path in _files(waiting.pop(), left_out):
             if path not in seen:
                 seen.add(path)
                 waiting += imported_modules(path.read_text(encoding="utf-8"))
@@ -43,11 +48,11 @@ def imported_modules(source: str) -> list[str]:
     return names
 
 
-def _files(module: str) -> Iterator[Path]:
+def _files(module: str, left_out: tuple[str, ...]) -> Iterator[Path]:
     """The files that importing a module of ours executes: the packages on the way and the module itself."""
     parts = module.split(".")
     outside = len(parts) > 1 and parts[1] not in _LAYERS
-    if parts[0] != "dinomill" or outside or module.startswith(_NOT_NEEDED):
+    if parts[0] != "dinomill" or outside or module.startswith(left_out):
         return
     folder = _ROOT.parent
     for part in parts:

@@ -7,6 +7,8 @@ Requests (the body of ``POST /predictions/<model>``) and their answers:
 
     an encoded image                          {"embedding": [...]}
     {"instances": [{"b64": "…"}, …]}          {"embeddings": [[...], …]}, in the order of the instances
+    either, with "want" or X-Want             {"cls": [...], …}, or {"instances": [{"cls": [...], …}, …]}
+    either, with Accept: application/octet-stream; dtype=float16      the embeddings' numbers, row by row
 
 A request that is not understood is answered with 400 and ``{"error": "…"}``, one for which there was no time with 503;
 the other requests of its batch are not affected, whatever goes wrong.
@@ -21,8 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from dinomill.errors import DinomillError, InputError
+from dinomill.serving.answers import BINARY, JSON, as_bytes, as_json
+from dinomill.serving.backends.choice import EAGER, Backend, why_not
 from dinomill.serving.budget import Budget
 from dinomill.serving.requests import Request, Unanswered, read_request
+from dinomill.serving.views import View
 
 logger = logging.getLogger(__name__)
 
@@ -59,17 +64,20 @@ class EmbeddingHandler:
         self.predictor = Predictor(
             Path(properties["model_dir"]),
             device=device,
+            backend=_backend(settings, device),
             normalise=bool(settings.get("normalise", False)),
             max_pixels=max_pixels,
         )
         answer = float(settings.get("max_request_mb", 8)) * 2**20
         self.answered = max(1, int(answer / (_BYTES_A_VALUE * self.predictor.embed_dim)))
+        self.grid = self.predictor.features.grid
         rate = self._warm_up()
         self.predictor.batch_size = max(1, min(_LARGEST_CHUNK, int(rate * _CHUNK_SECONDS)))
         self.budget = Budget(float(config.get("responseTimeout", _RESPONSE_SECONDS)), rate)
-        logger.info("embedding model ready on %s, some %.1f images a second", device, rate)
+        family = self.predictor.features.description.family
+        logger.info("embedding model (%s) ready on %s, some %.1f images a second", family, device, rate)
 
-    def handle(self, data: list[dict[str, Any]], context: Any) -> list[dict[str, Any]]:
+    def handle(self, data: list[dict[str, Any]], context: Any) -> list[dict[str, Any] | bytes]:
         """Answer a batch of requests.
 
         Args:
@@ -77,13 +85,13 @@ class EmbeddingHandler:
             context: Takes the status of each request.
 
         Returns:
-            One JSON-ready answer a request, in order.
+            One answer a request, in order: ready for JSON, or bytes.
         """
-        answers = []
+        answers: list[dict[str, Any] | bytes] = []
         for index, found in enumerate(
             self._answer([self._read(index, row, context) for index, row in enumerate(data)])
         ):
-            context.set_response_content_type(index, "application/json")
+            context.set_response_content_type(index, BINARY if isinstance(found, bytes) else JSON)
             if isinstance(found, DinomillError):
                 status = getattr(found, "status", 400)
                 phrase = {400: "Bad Request", 503: "Service Unavailable"}.get(status, "Internal Server Error")
@@ -93,26 +101,51 @@ class EmbeddingHandler:
 
     def _read(self, index: int, row: dict[str, Any], context: Any) -> Request | DinomillError:
         try:
-            request = read_request(row, self.max_instances, _encoding(context, index))
+            header = _headers(context, index)
+            request = read_request(
+                row,
+                self.max_instances,
+                header.get("content-encoding", "").strip().lower() or None,
+                wanted=header.get("x-want"),
+                accept=header.get("accept"),
+            )
             self.budget.require_possible(len(request.images))
-            self._require_answerable(len(request.images))
+            self._require_answerable(request)
             return request
         except DinomillError as error:
             return error
         except Exception as error:  # whatever it is, it is this request's alone
             return _unexpected(error)
 
-    def _require_answerable(self, images: int) -> None:
+    def _require_answerable(self, request: Request) -> None:
         """TorchServe drops a worker whose answer is larger than it may be, with the whole batch."""
-        if images > self.answered:
+        images = len(request.images)
+        if request.views != ("embedding",):
+            self.predictor.viewer.require(request.views)
+            most = max(1, int(self.answered * self.predictor.embed_dim / self._numbers(request.views)))
+        else:
+            most = self.answered
+        if images > most:
             raise InputError(
                 "The answer would be larger than this server sends.",
-                found=f"{images} embeddings of {self.predictor.embed_dim:,} numbers",
-                expected=f"at most {self.answered} in one request",
+                found=f"{images} images, {', '.join(request.views)} of each",
+                expected=f"at most {most} in one request",
                 action="split it into several requests, or raise packaging.server.max_request_mb",
             )
 
-    def _answer(self, requests: list[Request | DinomillError]) -> list[dict[str, Any] | DinomillError]:
+    def _numbers(self, views: tuple[View, ...]) -> int:
+        """About how many numbers an image's answer has."""
+        features = self.predictor.features
+        sizes = {
+            "patches": self.grid**2 * features.dim,
+            "pca": 10_000,  # a picture as base64
+            "neighbours": 200,
+            "scores": 1_000,
+            "embedding": self.predictor.embed_dim,
+        }
+        return sum(sizes.get(view, features.dim) for view in views)
+
+    def _answer(self, requests: list[Request | DinomillError]) -> list[dict[str, Any] | bytes | DinomillError]:
         """All images of all requests in as few passes as they need; a bad one spoils its own request alone."""
         counts = {number: len(one.images) for number, one in enumerate(requests) if isinstance(one, Request)}
         order = self.budget.admit(counts)
@@ -124,7 +157,7 @@ class EmbeddingHandler:
             vectors = [self._alone(request) for request in asked]
         done = dict(zip(order, vectors, strict=True))
         self.budget.learn(sum(len(found) for found in vectors))
-        answers: list[dict[str, Any] | DinomillError] = []
+        answers: list[dict[str, Any] | bytes | DinomillError] = []
         for number, request in enumerate(requests):
             if isinstance(request, Request):
                 answers.append(self._one_answer(request, done.get(number, [])))
@@ -134,9 +167,14 @@ class EmbeddingHandler:
 
     def _vectors(self, requests: list[Request]) -> list[list[Any]]:
         """For each request its embeddings or errors, fewer than it has images where time was up."""
-        images = chain.from_iterable(request.images for request in requests)
+        plain = [request for request in requests if request.views == ("embedding",)]
+        images = chain.from_iterable(request.images for request in plain)
         vectors = self.predictor.each(self.budget.in_time(images))
-        return [list(islice(vectors, len(request.images))) for request in requests]
+        done = {id(request): list(islice(vectors, len(request.images))) for request in plain}
+        for request in requests:  # what only some ask for is computed for them alone
+            if id(request) not in done:
+                done[id(request)] = list(self.predictor.see(self.budget.in_time(request.images), request.views))
+        return [done[id(request)] for request in requests]
 
     def _alone(self, request: Request) -> list[Any]:
         try:
@@ -144,7 +182,7 @@ class EmbeddingHandler:
         except Exception as error:
             return [_unexpected(error)] * len(request.images)
 
-    def _one_answer(self, request: Request, vectors: list[Any]) -> dict[str, Any] | DinomillError:
+    def _one_answer(self, request: Request, vectors: list[Any]) -> dict[str, Any] | bytes | DinomillError:
         bad = [(number, vector) for number, vector in enumerate(vectors) if isinstance(vector, DinomillError)]
         if bad:
             number, error = bad[0]
@@ -153,6 +191,14 @@ class EmbeddingHandler:
             return DinomillError(f"Instance {number}: {error}")
         if len(vectors) < len(request.images):
             return self.budget.refusal(len(request.images))
+        if request.form != "json":
+            try:
+                return as_bytes(vectors, request.form)
+            except InputError as error:
+                return error
+        if request.views != ("embedding",):
+            shown = [as_json(seen) for seen in vectors]
+            return shown[0] if request.single else {"instances": shown}
         found = [vector.tolist() for vector in vectors]
         return {"embedding": found[0]} if request.single else {"embeddings": found}
 
@@ -168,12 +214,22 @@ class EmbeddingHandler:
         return len(batch) / max(time.monotonic() - start, 1e-4)
 
 
-def _encoding(context: Any, index: int) -> str | None:
-    """The request's ``Content-Encoding``; names of headers are written as the client likes."""
+def _backend(settings: dict[str, Any], device: str) -> Backend | None:
+    """The one that was measured to be the fastest, where it runs here; else PyTorch, which runs everywhere."""
+    chosen = Backend.parse(settings.get("backend") or {}, where="model-config.yaml")
+    if chosen == EAGER or device != "cpu":
+        return None
+    reason = why_not(chosen)
+    if reason is not None:
+        logger.warning("The archive was packaged for %s, and here is %s: PyTorch computes instead.", chosen, reason)
+        return None
+    return chosen
+
+
+def _headers(context: Any, index: int) -> dict[str, str]:
+    """The request's headers, by names in small letters: clients write them as they like."""
     headers = context.get_all_request_header(index) or {}
-    return next(
-        (str(value).strip().lower() for name, value in headers.items() if name.lower() == "content-encoding"), None
-    )
+    return {str(name).lower(): str(value) for name, value in headers.items()}
 
 
 def _unexpected(error: Exception) -> Unanswered:

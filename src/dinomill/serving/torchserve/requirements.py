@@ -12,8 +12,8 @@ from dinomill.serving.torchserve.carried import imported_modules
 _OURS = "dinomill"
 # Imported by TorchServe's own worker, and by tifffile: without it compressed TIFFs are not read, or without a bound.
 _SERVER = ("torchserve", "psutil", "PyYAML", "imagecodecs")
-# Writing Parquet is for the stages; a server never does.
-_NOT_NEEDED = {"pyarrow"}
+# Writing Parquet is for the stages, and counting a program's weights for people; a server does neither.
+_NOT_NEEDED = {"pyarrow", "onnx"}
 
 
 def archive_requirements(archive: Path) -> list[str]:

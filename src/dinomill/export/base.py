@@ -1,0 +1,114 @@
+"""What every form of an export has in common: how it is written, how it is read again, and what it says of itself."""
+
+from __future__ import annotations
+
+import importlib.util
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, get_args
+
+from torch import Tensor
+
+from dinomill.errors import MachineError
+from dinomill.models.backbones import Backbone
+from dinomill.models.beside import note_of
+
+Format = Literal["pth", "safetensors", "pt2", "onnx", "openvino", "huggingface", "timm"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+Outputs = tuple[Tensor, ...]  # cls_token [B, D], patch_tokens [B, N, D] and, of a program, embedding [B, E]
+Run = Callable[[Tensor], Outputs]
+
+
+@dataclass(frozen=True)
+class Export:
+    """An exported model and how closely it repeats the original on random images.
+
+    Args:
+        path: The file, or the folder.
+        format: Which form.
+        bytes: Of all its files.
+        max_difference: The largest absolute difference of any output.
+        cosine: The smallest cosine of any token with the original's.
+        checked_with: What read and ran it for that.
+    """
+
+    path: Path
+    format: Format
+    bytes: int
+    max_difference: float
+    cosine: float
+    checked_with: str
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is exported.
+
+    Args:
+        model: The network, in evaluation mode.
+        side: Pixels of the images that it is used with.
+        told: What the export says of itself, by key; the preprocessing as JSON.
+    """
+
+    model: Backbone
+    side: int
+    told: Mapping[str, str]
+
+
+class Form(ABC):
+    """One form of an export."""
+
+    suffix: ClassVar[str]  # of the main file; empty for a folder
+    any_size: ClassVar[bool] = True  # whether it repeats the model at other sizes of image than its own
+    reader: ClassVar[str] = "dinomill"  # what runs it for the check
+
+    def require_fit(self, model: Backbone) -> None:
+        """Refuse a model that this form cannot hold.
+
+        Raises:
+            InputError: Says what it cannot hold.
+            MachineError: When packages are missing.
+        """
+        del model
+
+    @abstractmethod
+    def write(self, subject: Subject, path: Path) -> None:
+        """Write the main file, or the folder, and whatever lies beside it."""
+
+    @abstractmethod
+    def read(self, path: Path, model: Backbone) -> Run:
+        """What it computes, run by whom it is for.
+
+        Args:
+            path: As written.
+            model: For what a form leaves to its note.
+        """
+
+    def note(self, path: Path) -> Path:
+        """Where its note lies."""
+        return note_of(path)
+
+    def as_written(self, subject: Subject) -> Mapping[str, Any]:
+        """The configuration of the tensors in it."""
+        return subject.model.config.model_dump(mode="json")
+
+    def says(self, subject: Subject) -> Mapping[str, Any]:
+        """What its note says besides."""
+        del subject
+        return {}
+
+
+def require(*modules: str, extra: str) -> None:
+    """Refuse an export whose packages are not installed.
+
+    Raises:
+        MachineError: Names them and the extra that brings them.
+    """
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    if missing:
+        raise MachineError(
+            f"This export needs {', '.join(missing)}.", action=f"install the extra: pip install 'dinomill[{extra}]'"
+        )

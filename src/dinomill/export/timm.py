@@ -1,0 +1,134 @@
+"""Weights under timm's names: its vision transformer's for DINOv2's shape, its EVA's for DINOv3's.
+
+The note beside the file says the architecture and its arguments, for
+``timm.create_model(architecture, checkpoint_path=…, **arguments)``. timm resizes positions by size alone and smooths
+them; of a model that was trained otherwise the table is resized once, as in huggingface.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dinomill.errors import InputError
+from dinomill.export.base import Form, Run, Subject
+from dinomill.export.program import Program
+from dinomill.export.tables import with_table_for
+from dinomill.models import official
+from dinomill.models.backbones import Backbone
+from dinomill.models.config import VisionTransformerConfig
+from dinomill.models.files import read_file
+from dinomill.models.known import known_weights
+from dinomill.models.vision_transformer import VisionTransformer
+from dinomill.models.weights import from_tensors
+
+
+class Timm(Form):
+    """timm's names, in a safetensors file. timm itself is not asked: only our reader of its names is."""
+
+    suffix = ".safetensors"
+    any_size = False
+
+    def require_fit(self, model: Backbone) -> None:
+        """Refuse what timm's classes of these names do not compute."""
+        if not isinstance(model, VisionTransformer):
+            raise InputError(
+                "A ConvNeXt cannot be exported under timm's names here.", action="export it to pth or safetensors"
+            )
+        config = model.config
+        third = config.position == "rope"
+        other = [] if config.norm_eps == (1e-5 if third else 1e-6) else [f"norm_eps {config.norm_eps}"]
+        other += ["a norm of its own for the class token"] if config.cls_norm or config.local_cls_norm else []
+        if config.qkv_bias != ("query_value" if third else "full"):
+            other.append(f"biases of {config.qkv_bias.replace('_', ' and ')}")
+        if config.layerscale is None:
+            other.append("no LayerScale")
+        if other:
+            raise InputError(
+                "timm's names cannot hold this model.",
+                found=", ".join(other),
+                action="export to safetensors, which carries the configuration",
+            )
+
+    def write(self, subject: Subject, path: Path) -> None:
+        """Write it."""
+        model = _fitted(subject)
+        save_file(renamed(model.state_dict(), model.config), path, metadata={"format": "pt"})
+        path.chmod(0o644)
+
+    def read(self, path: Path, model: Backbone) -> Run:
+        """Read it by its names."""
+        found = official.recognise(read_file(path).tensors, str(path))
+        assert isinstance(model, VisionTransformer)
+        grid = found.tensors["pos_embed"].shape[1] - 1 if "pos_embed" in found.tensors else model.config.grid**2
+        update = {"image_size": round(grid**0.5) * model.patch_size} | found.assumed | found.says
+        told = {key: value for key, value in update.items() if key in ("image_size", "interpolate_offset")}
+        told |= {"interpolate_antialias": True}
+        return Program(from_tensors(model.config.model_copy(update=told), found.tensors, where=str(path)))
+
+    def as_written(self, subject: Subject) -> Mapping[str, Any]:
+        """The configuration with the table's size."""
+        return _fitted(subject).config.model_dump(mode="json")
+
+    def says(self, subject: Subject) -> Mapping[str, Any]:
+        """The architecture, as timm calls it where it has a name for this shape."""
+        assert isinstance(subject.model, VisionTransformer)
+        config = subject.model.config
+        name = next((known.timm.split(".")[0] for known in known_weights() if known.fits(config)), None)
+        third = config.position == "rope"
+        arguments: dict[str, Any] = {"num_classes": 0, "img_size": subject.side}
+        if name is None:
+            name = "vit_small_patch16_dinov3" if third else "vit_small_patch14_dinov2"
+            if config.registers and not third:
+                name = "vit_small_patch14_reg4_dinov2"
+            arguments |= {
+                "patch_size": config.patch_size,
+                "embed_dim": config.embed_dim,
+                "depth": config.depth,
+                "num_heads": config.num_heads,
+                "mlp_ratio": config.mlp_ratio,
+            }
+            if config.registers not in (0, 4):
+                arguments["num_reg_tokens" if third else "reg_tokens"] = config.registers
+        if config.in_channels != 3:
+            arguments["in_chans"] = config.in_channels
+        return {"timm": {"architecture": name, "arguments": arguments}}
+
+
+def renamed(tensors: Mapping[str, Tensor], config: VisionTransformerConfig) -> dict[str, Tensor]:
+    """Tensors under timm's names; the mask token is left out."""
+    third = config.position == "rope"
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if name in ("mask_token", "pos_embed", "cls_token"):
+            continue
+        name = name.replace("register_tokens", "reg_token")
+        if third and name.endswith(".attn.qkv.bias"):
+            query, _, value = tensor.chunk(3)
+            found |= {name.replace("qkv.bias", "q_bias"): query, name.replace("qkv.bias", "v_bias"): value}
+            continue
+        if third and ".mlp.w12." in name:
+            gate, other = tensor.chunk(2)
+            found |= {name.replace("w12", "fc1_g"): gate, name.replace("w12", "fc1_x"): other}
+            continue
+        if third:
+            name = re.sub(r"\.ls([12])\.gamma$", r".gamma_\1", name)
+        found[name.replace(".w12.", ".fc1.").replace(".w3.", ".fc2.")] = tensor
+    found["cls_token"] = tensors["cls_token"]
+    if not third and config.registers:
+        # The class token's position is added to the token itself.
+        found["cls_token"] = tensors["cls_token"] + tensors["pos_embed"][:, :1]
+        found["pos_embed"] = tensors["pos_embed"][:, 1:]
+    elif not third:
+        found["pos_embed"] = tensors["pos_embed"]
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in found.items()}
+
+
+def _fitted(subject: Subject) -> VisionTransformer:
+    assert isinstance(subject.model, VisionTransformer)
+    return with_table_for(subject.model, subject.side, offset=0.0, antialias=True)

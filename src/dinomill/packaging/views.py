@@ -1,0 +1,64 @@
+"""What goes along with a backbone: the backend that was measured to be the fastest, a probe, an index."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from dinomill.handles import DatasetHandle, RegistrationHandle
+from dinomill.packaging.config import PackagingConfig
+from dinomill.packaging.images import sample_images, sample_rows
+from dinomill.serving.backends.choice import Backend
+from dinomill.serving.backends.select import Selected
+from dinomill.serving.predictor import Predictor
+from dinomill.serving.views import PROBE, Index, Probe
+
+
+def choose_backend(
+    registered: RegistrationHandle, curated: DatasetHandle, config: PackagingConfig, programs: Path
+) -> Selected:
+    """Measure the backends that are installed, with the real model and curated images."""
+    from dinomill.features.preprocessing import read_preprocessing
+    from dinomill.images.preprocess import preprocess_bytes
+    from dinomill.serving.backends.select import select
+
+    settings = read_preprocessing(registered.source)
+    images = [preprocess_bytes(image, settings) for image in sample_images(curated, config.backend.images)]
+    return select(
+        registered.source,
+        np.stack(images),
+        programs,
+        config.backend,
+        threads=config.server.threads,
+        batch_size=config.batching.batch_size,
+    )
+
+
+def expected_of(folder: Path, backend: Backend, programs: Path, config: PackagingConfig) -> Predictor:
+    """The model as the backend computes it here: the archive has to answer so."""
+    from dinomill.serving.backends.open import open_backend
+
+    features = open_backend(folder, backend, threads=config.server.threads, programs=programs)
+    return Predictor(features, normalise=config.server.normalise)
+
+
+def add_views(folder: Path, backend: Backend, curated: DatasetHandle, programs: Path, config: PackagingConfig) -> None:
+    """Write the probe and the index that the archive is to have beside its program.
+
+    Raises:
+        InputError: When the probe is none, or does not fit the network.
+    """
+    if config.probe is None and not config.index:
+        return
+    predictor = expected_of(folder, backend, programs, config)
+    if config.probe is not None:
+        Probe.read(config.probe, predictor.embed_dim)
+        shutil.copy(config.probe, programs / PROBE)
+    if config.index:
+        sampled = sample_rows(curated, config.index)
+        vectors = list(predictor.each(image for image, _ in sampled))
+        # What curation kept can be decoded; should one not, the index goes without it.
+        kept = [(one, row) for one, (_, row) in zip(vectors, sampled, strict=True) if isinstance(one, np.ndarray)]
+        Index.build(np.stack([one for one, _ in kept]), [row for _, row in kept]).save(programs)

@@ -1,0 +1,205 @@
+"""Measure a backend as a server uses it: in a process of its own, one image at a time and batches of several clients.
+
+python -m dinomill.serving.backends.measure SPECIFICATION ANSWER     (both JSON; the embeddings in ANSWER.npy)
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import resource
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from pydantic import Field
+
+from dinomill.arrays import Floats
+from dinomill.config import Config
+from dinomill.errors import InputError, MachineError
+from dinomill.serving.backends.choice import Backend
+
+
+class Load(Config):
+    """What was seen with so many clients, each of which asks again as soon as it has its answer."""
+
+    clients: int
+    images_per_second: float
+    images_per_cpu_second: float
+    p50_ms: float
+    p99_ms: float
+
+
+class Measured(Config):
+    """A backend on this machine: a row of the table that the handle holds."""
+
+    backend: Backend
+    cold_start_seconds: float = Field(description="from the start of the process to the first embedding")
+    cold_start_cpu: float = Field(description="CPU-seconds of that: what it takes on a machine with nothing else to do")
+    memory_mb: float = Field(description="largest resident set of the process")
+    loads: tuple[Load, ...]
+    min_cosine: float = Field(default=1.0, description="of the worst image with the model's own embedding")
+    neighbours: float = Field(default=1.0, description="share of the ten nearest neighbours that are the model's")
+    knn: float | None = Field(default=None, description="accuracy of nearest neighbours; none: no labels")
+    refused: str | None = Field(default=None, description="why it is not taken, though it may be faster")
+
+    @property
+    def images_per_cpu_second(self) -> float:
+        """Over the loads: the geometric mean, so that each counts alike."""
+        rates = [load.images_per_cpu_second for load in self.loads]
+        return float(np.exp(np.mean(np.log(rates))))
+
+
+class Specification(Config):
+    """What a measuring process is told."""
+
+    folder: Path
+    programs: Path
+    backend: Backend
+    images: Path = Field(description="an .npy file of preprocessed images, [N, C, S, S]")
+    threads: int
+    batch_size: int
+    clients: tuple[int, ...]
+    seconds: float = Field(description="CPU-seconds for each number of clients")
+
+
+_PATIENCE = 20.0  # wall-clock seconds for a CPU-second, at most
+
+
+def measure(told: Specification, scratch: Path) -> tuple[Measured, Floats]:
+    """Measure in a process of its own; the embeddings ``[N, E]`` come with it.
+
+    Raises:
+        MachineError: When the process fails, with the last line that it said.
+    """
+    name = f"{told.backend.runtime}-{told.backend.precision}"
+    asked, answer = scratch / f"{name}.json", scratch / f"{name}.answer.json"
+    asked.write_text(told.model_dump_json(), encoding="utf-8")
+    threads = {"OMP_NUM_THREADS": str(told.threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    done = subprocess.run(
+        [sys.executable, "-m", __name__, str(asked), str(answer)],
+        env=os.environ | threads,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        said = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]
+        raise MachineError(f"The backend {told.backend} cannot be measured.", found=said)
+    vectors: Floats = np.load(answer.with_suffix(".npy"))
+    return Measured.model_validate_json(answer.read_text(encoding="utf-8")), vectors
+
+
+def main(asked: Path, answer: Path) -> None:
+    """The measuring process."""
+    started = time.time() - _age()
+    told = Specification.model_validate_json(asked.read_text(encoding="utf-8"))
+    import torch
+
+    from dinomill.serving.backends.open import open_backend
+    from dinomill.serving.backends.programs import embed_all
+
+    torch.set_num_threads(told.threads)
+    images: Floats = np.load(told.images)
+    features = open_backend(told.folder, told.backend, threads=told.threads, programs=told.programs)
+    embed_all(features, images[:1])
+    cold, cold_cpu = time.time() - started, time.process_time()
+    vectors = embed_all(features, images, told.batch_size)
+    for clients in told.clients:  # each size of batch once, before time counts
+        embed_all(features, images[: min(clients, told.batch_size, len(images))], told.batch_size)
+    loads = tuple(_load(features, images, clients, told) for clients in told.clients)
+    np.save(answer.with_suffix(".npy"), vectors)
+    found = Measured(
+        backend=told.backend,
+        cold_start_seconds=round(cold, 2),
+        cold_start_cpu=round(cold_cpu, 2),
+        memory_mb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        loads=loads,
+    )
+    answer.write_text(found.model_dump_json(), encoding="utf-8")
+
+
+def _age() -> float:
+    """Seconds since this process began: the interpreter's start counts, too."""
+    import psutil
+
+    return float(time.time() - psutil.Process().create_time())
+
+
+def _load(features: Any, images: Floats, clients: int, told: Specification) -> Load:
+    """Clients in threads, which wait for their answers; one worker that takes all who wait, up to a batch."""
+    waiting: queue.SimpleQueue[_Asked] = queue.SimpleQueue()
+    stop = threading.Event()
+    times: list[float] = []
+
+    def client(number: int) -> None:
+        while not stop.is_set():
+            asked = _Asked(number % len(images), time.perf_counter(), threading.Event())
+            waiting.put(asked)
+            asked.answered.wait()
+            number += clients
+
+    threads = [threading.Thread(target=client, args=(number,), daemon=True) for number in range(clients)]
+    start, cpu = time.perf_counter(), time.process_time()
+    for thread in threads:
+        thread.start()
+    # In CPU-seconds, so that a machine with other work gives as many images to judge by.
+    while not times or (
+        time.process_time() - cpu < told.seconds and time.perf_counter() - start < _PATIENCE * told.seconds
+    ):
+        times += _serve(features, images, waiting, told.batch_size)
+    seconds, used = time.perf_counter() - start, time.process_time() - cpu
+    stop.set()
+    while any(thread.is_alive() for thread in threads):
+        _release(waiting)
+    p50, p99 = np.quantile(times, [0.5, 0.99]) * 1000
+    return Load(
+        clients=clients,
+        images_per_second=round(len(times) / seconds, 2),
+        images_per_cpu_second=round(len(times) / max(used, 1e-3), 2),
+        p50_ms=round(float(p50), 2),
+        p99_ms=round(float(p99), 2),
+    )
+
+
+class _Asked(NamedTuple):
+    """A request: which image, since when, and how its client learns that it is answered."""
+
+    image: int
+    since: float
+    answered: threading.Event
+
+
+def _serve(features: Any, images: Floats, waiting: Any, most: int) -> list[float]:
+    """Answer all who wait, up to a batch; the seconds that each has waited."""
+    from dinomill.serving.backends.programs import embed_all
+
+    batch = [waiting.get()]
+    while len(batch) < most:
+        try:
+            batch.append(waiting.get_nowait())
+        except queue.Empty:
+            break
+    embed_all(features, np.ascontiguousarray(images[[asked.image for asked in batch]]), len(batch))
+    now = time.perf_counter()
+    for asked in batch:
+        asked.answered.set()
+    return [now - asked.since for asked in batch]
+
+
+def _release(waiting: Any) -> None:
+    try:
+        waiting.get(timeout=0.01).answered.set()
+    except queue.Empty:
+        return
+
+
+if __name__ == "__main__":
+    try:
+        main(Path(sys.argv[1]), Path(sys.argv[2]))
+    except InputError as error:
+        raise SystemExit(str(error).replace("\n", " ")) from None
