@@ -210,6 +210,7 @@ def compare(package: Path, folder: Path, requests: int, clients: int) -> list[di
 def main() -> None:
     parser = command_line(__doc__, "the small network, a few requests")
     parser.add_argument("--package", type=Path, help="a package; by default two are made, of random weights")
+    parser.add_argument("--only", choices=["nano", "small"], help="one of the two networks")
     parser.add_argument("--requests", type=int, default=200, help="a round and way")
     parser.add_argument("--clients", type=int, default=8)
     options = parser.parse_args()
@@ -220,8 +221,9 @@ def main() -> None:
         if options.package is not None:
             rows += compare(options.package, folder, requests, options.clients)
         else:
-            rows += compare(made_package(folder / "nano", "nano", 64, 8), folder / "a", requests, options.clients)
-            if not options.smoke:
+            if options.only != "small":
+                rows += compare(made_package(folder / "nano", "nano", 64, 8), folder / "a", requests, options.clients)
+            if options.only != "nano" and not options.smoke:
                 package = made_package(folder / "small", "small", 224, 14)
                 rows += compare(package, folder / "b", max(40, requests // 4), options.clients)
     print(f"{'model':12} {'way':34} {'gateway':>9} {'behind':>9} {'images/CPU-s':>13} {'wall/image':>11}")

@@ -13,7 +13,7 @@ import numpy as np
 
 from dinomill.arrays import Floats
 from dinomill.client.batches import Batch, batches, read_answer, render_request
-from dinomill.client.images import Image, encoded, named
+from dinomill.client.images import Image, encoded, named, several
 from dinomill.client.link import Link, Retries
 from dinomill.client.token import Token
 from dinomill.errors import InputError, MachineError
@@ -133,10 +133,10 @@ class Client:
 
         Images are read as they are needed; no more are held than are being asked for.
         """
-        many = [images] if isinstance(images, str | Path | bytes | bytearray) or hasattr(images, "save") else images
+        many = several(images)
         model = self.model
         size = min(self._most, model.max_instances)
-        ready = batches(((named(one), encoded(one)) for one in many), size, model.max_request_mb * _MEGABYTE)  # type: ignore[union-attr]
+        ready = batches(((named(one), encoded(one)) for one in many), size, model.max_request_mb * _MEGABYTE)
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._parallel, thread_name_prefix="dinomill-client")
         waiting = []

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from dinomill.errors import InputError
 
@@ -12,6 +13,13 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 Image: TypeAlias = "Path | str | bytes | bytearray | Picture"
+
+
+def several(images: Image | Iterable[Image]) -> Iterable[Image]:
+    """The images of one, or of several."""
+    if isinstance(images, str | Path | bytes | bytearray) or hasattr(images, "save"):
+        return [cast("Image", images)]
+    return cast("Iterable[Image]", images)
 
 
 def encoded(image: Image) -> bytes:

@@ -50,6 +50,13 @@ class PackagingConfig(Config):
         description="curated images that go along for nearest neighbours, by embedding, path, sha256 and cluster; who "
         "may ask can read these",
     )
+    thumbnails: int = Field(
+        default=0,
+        ge=0,
+        le=256,
+        description="side in pixels of the small pictures of indexed images that go along, for the page; 0: none; who "
+        "may ask can see these",
+    )
     batching: BatchingConfig = Field(default_factory=BatchingConfig, description="baked into the archive")
     server: ServerConfig = Field(default_factory=ServerConfig, description="how TorchServe runs")
     gateway: GatewayConfig = Field(default_factory=GatewayConfig, description="how `dinomill serve` treats clients")

@@ -60,5 +60,35 @@ def add_views(folder: Path, backend: Backend, curated: DatasetHandle, programs: 
         sampled = sample_rows(curated, config.index)
         vectors = list(predictor.each(image for image, _ in sampled))
         # What curation kept can be decoded; should one not, the index goes without it.
-        kept = [(one, row) for one, (_, row) in zip(vectors, sampled, strict=True) if isinstance(one, np.ndarray)]
+        kept = [
+            (one, row | thumbnail(image, config.thumbnails))
+            for one, (image, row) in zip(vectors, sampled, strict=True)
+            if isinstance(one, np.ndarray)
+        ]
         Index.build(np.stack([one for one, _ in kept]), [row for _, row in kept]).save(programs)
+
+
+def thumbnail(image: bytes, side: int) -> dict[str, str]:
+    """A small picture for who looks at nearest neighbours, as base64 of a JPEG; none where it cannot be made.
+
+    Args:
+        image: Encoded.
+        side: Pixels of its longer side; 0: no picture.
+    """
+    import base64
+    import io
+
+    from PIL import Image, ImageOps
+
+    if not side:
+        return {}
+    buffer = io.BytesIO()
+    try:
+        with Image.open(io.BytesIO(image)) as picture:
+            picture.draft("RGB", (2 * side, 2 * side))
+            shown = ImageOps.exif_transpose(picture).convert("RGB")
+            shown.thumbnail((side, side))
+            shown.save(buffer, "JPEG", quality=75)
+    except Exception:  # more channels or bits than Pillow shows: the index does without
+        return {}
+    return {"thumbnail": base64.b64encode(buffer.getvalue()).decode()}

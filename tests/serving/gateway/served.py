@@ -87,7 +87,7 @@ class Served(NamedTuple):
     def log(self) -> list[dict[str, object]]:
         return [json.loads(line) for line in (self.run / "logs" / "requests.log").read_text().splitlines()]
 
-    def wait_said(self, words: str, seconds: float = 90) -> None:
+    def wait_said(self, words: str, seconds: float = 180) -> None:
         end = time.monotonic() + seconds
         while words not in "".join(self.said):
             assert time.monotonic() < end, "".join(self.said)

@@ -28,7 +28,7 @@ from dinomill.serving.gateway.config import GatewayConfig
 from dinomill.serving.gateway.fleet import Fleet
 from dinomill.serving.gateway.metrics import Metrics
 from dinomill.serving.gateway.openapi import describe
-from dinomill.serving.gateway.page_files import page_routes
+from dinomill.serving.gateway.page.files import page_routes
 from dinomill.serving.gateway.replies import (
     PRIVATE,
     Answering,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -101,7 +101,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._late = self._later(self.header_seconds)
 
     def _later(self, seconds: float) -> asyncio.TimerHandle:
-        return cast(asyncio.AbstractEventLoop, self.loop).call_later(seconds, self.transport.abort)
+        return self.loop.call_later(seconds, self.transport.abort)
 
     def _forget(self) -> None:
         for timer in (self._late, self._stalled):

@@ -143,7 +143,7 @@ class EmbeddingHandler:
         sizes = {
             "patches": self.grid**2 * features.dim,
             "pca": 10_000,  # a picture as base64
-            "neighbours": 200,
+            "neighbours": 1_000,  # with small pictures
             "scores": 1_000,
             "embedding": self.predictor.embed_dim,
         }

@@ -205,7 +205,8 @@ function neighbours(said) { // [{cosine, path, sha256, cluster, thumbnail: base6
   show($("neighbours"), rows.length > 0);
   $("neighbour-list").classList.toggle("rows", !rows.some((one) => one.thumbnail));
   $("neighbour-list").replaceChildren(...rows.map((one) =>
-    tile(one.thumbnail ? `data:image/jpeg;base64,${one.thumbnail}` : "", one.cosine, one.path || one.sha256)));
+    tile(one.thumbnail ? `data:image/jpeg;base64,${one.thumbnail}` : "", one.cosine, String(one.path || one.sha256).split("/").pop(),
+      `${one.path}\ndinomill lineage ${one.sha256}`)));
 }
 
 function earlier(unit, version) { // embeddings of different versions cannot be compared
@@ -217,13 +218,13 @@ function earlier(unit, version) { // embeddings of different versions cannot be 
   $("earlier-list").replaceChildren(...ranked.map(({ one, cosine }) => tile(one.url, cosine, one.name)));
 }
 
-function tile(source, cosine, name) {
+function tile(source, cosine, name, more) {
   const row = document.createElement("li"), image = document.createElement("img");
   image.alt = "";
   show(image, Boolean(source));
   if (source) image.src = source;
   const words = text("span", name || "");
-  words.title = name || "";
+  row.title = more || name || "";
   row.append(image, text("b", cosine.toFixed(3)), words);
   return row;
 }
