@@ -46,7 +46,7 @@ def test_no_file_of_configuration_names_one() -> None:
 
 
 def test_nothing_tracked_looks_like_one() -> None:
-    paths = [path for path in tracked("conf", "src", "pipelines", "docs", "website", "README.md", "Makefile", ".dvc")]
+    paths = tracked("conf", "src", "pipelines", "docs", "website", "README.md", "Makefile", ".dvc")
     found = [
         f"{path}: {match.group(0)[:24]}"
         for path in paths

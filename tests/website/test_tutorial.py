@@ -20,7 +20,7 @@ _INSTALLING = ("make setup", ". .venv/bin/activate")
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(3600)
 def test_the_tutorial_works_as_printed(tmp_path: Path) -> None:
     text = (PROJECT / "docs/tutorial.md").read_text(encoding="utf-8")
     commands = [line for block in _BLOCK.findall(text) for line in block.splitlines()]
