@@ -88,8 +88,8 @@ class Evaluator:
         groups: dict[Labels, list[float]] = defaultdict(list)
         for labels, value in self.value(node.expr).items():
             groups[tuple(one for one in labels if one[0] in by)].append(value)
-        reduce = {"sum": sum, "max": max}[str(node.op)]
-        return {labels: float(reduce(values)) for labels, values in groups.items()}
+        total = str(node.op) == "sum"
+        return {labels: float(sum(values) if total else max(values)) for labels, values in groups.items()}
 
     def _call(self, node: Any) -> Vector:
         name = node.func.name
@@ -110,9 +110,10 @@ class Evaluator:
 
 def _matches(matcher: Any, value: str) -> bool:
     hit = re.fullmatch(matcher.value, value) is not None
-    return {"Re": hit, "NotRe": not hit, "Equal": matcher.value == value, "NotEqual": matcher.value != value}[
+    found: bool = {"Re": hit, "NotRe": not hit, "Equal": matcher.value == value, "NotEqual": matcher.value != value}[
         str(matcher.op).rsplit(".", maxsplit=1)[-1]
     ]
+    return found
 
 
 def _combine(operation: str, left: Vector, right: Vector) -> Vector:

@@ -81,7 +81,7 @@ def _unknown(key: str, known: list[str], values: Any) -> InitErrorDetails:
 def _again(found: ErrorDetails) -> InitErrorDetails:
     """An error as it was, to stand beside others."""
     said = {"said": found["msg"], **found.get("ctx", {})}
-    kind = PydanticCustomError(found["type"], "{said}", said)  # type: ignore[arg-type]
+    kind = PydanticCustomError(found["type"], "{said}", said)
     return InitErrorDetails(type=kind, loc=found["loc"], input=found["input"])
 
 

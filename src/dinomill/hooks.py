@@ -306,5 +306,5 @@ def check_parameters(parameters: dict[str, Any], types: dict[str, Any], origin: 
     said = [config for stage in STAGES if stage in others and isinstance(config := given.config_of(stage), ConfigError)]
     if len(refused) == 1 and not wrong and not said:
         raise refused[0]
-    if error := failure([*wrong, *(Problem.of(one, "") for one in [*refused, *said])], origin):
-        raise error
+    if found := failure([*wrong, *(Problem.of(one, "") for one in [*refused, *said])], origin):
+        raise found

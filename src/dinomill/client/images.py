@@ -19,7 +19,7 @@ def several(images: Image | Iterable[Image]) -> Iterable[Image]:
     """The images of one, or of several."""
     if isinstance(images, str | Path | bytes | bytearray) or hasattr(images, "save"):
         return [cast("Image", images)]
-    return cast("Iterable[Image]", images)
+    return images
 
 
 def encoded(image: Image) -> bytes:

@@ -161,10 +161,10 @@ def check_filters(stages: list[str], options: Mapping[str, Any]) -> None:
     try:
         asked.filter(**{_FILTERS[option]: wanted for option, wanted in given.items()})
     except ValueError:
-        shown = ", ".join(f"{_option(option)} {','.join(wanted)}" for option, wanted in given.items())
+        said = ", ".join(f"{_option(option)} {','.join(wanted)}" for option, wanted in given.items())
         raise InputError(
             "These options leave no node to run.",
-            found=shown,
+            found=said,
             expected="nodes that meet all of them",
             action="leave one out",
         ) from None

@@ -177,9 +177,9 @@ def _beside(
     images: list[bytes] = []
     if (place / HANDLE_NAME).is_file():
         images = curated_images(DatasetHandle.load(place), registry.config.gate.compared_images)
-    folders = [tracking.download(one.uri, registry.store) for one in (new, present)]
+    folder, other = (tracking.download(one.uri, registry.store) for one in (new, present))
     print(f"Comparing {new.uri} with version {present.version} on {len(images)} curated images …", flush=True)
-    yield from judge_beside(compare_with(*folders, images), present.version, registry.config.gate)
+    yield from judge_beside(compare_with(folder, other, images), present.version, registry.config.gate)
 
 
 def _on_own_images(

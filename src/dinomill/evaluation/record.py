@@ -34,16 +34,16 @@ def record(run: Run, handle: EvaluationHandle, labelled: str | None) -> None:
                 run.log_artifacts(handle.folder / name, name if (handle.folder / name).is_dir() else None)
 
 
-def record_models(run: Run, handle: EvaluationHandle, teacher: ModelHandle, students: StudentsHandle) -> None:
+def record_models(run: Run, handle: EvaluationHandle, teacher: ModelHandle | None, students: StudentsHandle) -> None:
     """Make the networks inputs of the run, and write their figures to their own pages.
 
     Args:
         run: The stage's run.
         handle: The evaluation.
-        teacher: That was measured.
+        teacher: That was measured; None: it is another's, and its row names no network of ours.
         students: That were measured.
     """
-    measured = {("teacher", teacher.name): teacher.weights_sha256}
+    measured = {} if teacher is None else {("teacher", teacher.name): teacher.weights_sha256}
     measured |= {("student", name): one.weights_sha256 for name, one in students.students.items()}
     run.log_models_used([*measured.values(), handle.champion_sha256])
     for name, table in handle.tables().items():

@@ -101,7 +101,9 @@ def write_results(
             metrics=config.output / METRICS_NAME,
             teacher_sha256=teacher_sha256,
             students_sha256={name: student.weights_sha256 for name, student in students.students.items()},
-            champion_sha256=None if main is None or (row := main.row("champion")) is None else row.network.identity,
+            champion_sha256=None
+            if main is None or (present := main.row("champion")) is None
+            else present.network.identity,
         )
         handle.save(folder)
     return handle

@@ -38,6 +38,7 @@ from dinomill.models.vision_transformer import VisionTransformer
 
 _WEIGHTS = "model.safetensors"
 _BICUBIC = 3  # Pillow's number
+_WORDS = {"q": "query", "k": "key", "v": "value"}
 _DINOV2 = (
     (r"^patch_embed\.proj\.", "embeddings.patch_embeddings.projection."),
     (r"^pos_embed$", "embeddings.position_embeddings"),
@@ -61,7 +62,6 @@ _DINOV3 = (
     (r"\.mlp\.fc2\.", ".mlp.down_proj."),
     (r"\.mlp\.w3\.", ".mlp.down_proj."),
 )
-_WORDS = {"q": "query", "k": "key", "v": "value"}
 
 
 class HuggingFace(Form):

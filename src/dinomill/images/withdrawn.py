@@ -92,7 +92,8 @@ class WithdrawnList:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(Withdrawal._fields)
-        writer.writerows(sorted(self.rows, key=lambda row: (row.date, row.copy_of or row.key, row.key)))
+        rows: list[Withdrawal] = sorted(self.rows, key=lambda row: (row.date, row.copy_of or row.key, row.key))
+        writer.writerows(rows)
         write_text(path, text.getvalue())
 
     def content_hash(self) -> str:

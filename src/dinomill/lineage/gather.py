@@ -67,8 +67,8 @@ class Gathered:
         things = []
         for key, datasets in by_image.items():
             thing = self._image(key, datasets)
-            if (row := listed.get(key)) is not None:
-                thing.facts["withdrawn"] = f"on {row.date}: {row.because}"
+            if (out := listed.get(key)) is not None:
+                thing.facts["withdrawn"] = f"on {out.date}: {out.because}"
             things.append(thing)
         return things
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from contextlib import nullcontext
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -98,9 +99,10 @@ def _weights_of_any(side: int, grid: tuple[int, int], *, offset: float, antialia
     return found[0], found[1]
 
 
-def _is_free(size: int) -> bool:
+def _is_free(size: Any) -> bool:
     """Whether a size is left open by torch.export; torch.compile guards against others by itself."""
-    return isinstance(size, torch.SymInt) and not torch.compiler.is_dynamo_compiling()
+    free: bool = isinstance(size, torch.SymInt)  # which is no int, though it stands for one
+    return free and not torch.compiler.is_dynamo_compiling()
 
 
 def _number(size: int) -> Tensor:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dinomill.tracking.connection import connect, tracking_errors
-from dinomill.tracking.run import as_text, flatten
+from dinomill.tracking.texts import as_text, flatten
 
 _PARENT = "mlflow.parentRunId"
 _CONFIGURATION = "configuration.yml"

@@ -76,11 +76,13 @@ def _monitors() -> list[Any]:
     from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
     from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 
-    monitors: list[Any] = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
+    kinds: list[Any] = [CPUMonitor, DiskMonitor, NetworkMonitor]
+    monitors: list[Any] = [kind() for kind in kinds]
     with suppress(Exception):  # no GPU, or nvidia-ml-py is not installed
-        from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+        from mlflow.system_metrics.metrics import gpu_monitor
 
-        monitors.append(GPUMonitor())
+        on_gpu: Any = gpu_monitor.GPUMonitor
+        monitors.append(on_gpu())
     for monitor in monitors:
         monitor.collect_metrics()  # the processor's share is since the last call: the first says nothing
         monitor.clear_metrics()

@@ -111,7 +111,7 @@ class _Reader:
         return None if batch is None else {"images": batch}
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
-        return iter(self.get_next, None)  # type: ignore[arg-type]
+        return iter(self.get_next, None)
 
 
 def _quiet(quietly: bool) -> Any:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dinomill.arrays import Floats
+from dinomill.arrays import Floats, Rows
 from dinomill.errors import MachineError
 from dinomill.serving.backends.choice import EAGER, Backend, every_backend, why_not
 from dinomill.serving.backends.config import BackendConfig
@@ -170,7 +170,7 @@ def _unit(vectors: Floats) -> Floats:
     return unit
 
 
-def _nearest(unit: Floats, k: int) -> np.ndarray:  # type: ignore[type-arg]
+def _nearest(unit: Floats, k: int) -> Rows:
     products = unit @ unit.T
     np.fill_diagonal(products, -np.inf)
     return np.argsort(-products, axis=1, kind="stable")[:, :k]

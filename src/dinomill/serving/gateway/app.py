@@ -98,8 +98,8 @@ class Gateway:
         except HTTPException as error:
             headers = dict(error.headers or {})
             reason = {404: "There is nothing here.", 405: "That method is not known here."}.get(error.status_code)
-            refused = await read_off(request, Refused(error.status_code, reason or error.detail))
-            await seen.refuse(refused.status, refused.reason, close=refused.close, headers=headers)
+            found = await read_off(request, Refused(error.status_code, reason or error.detail))
+            await seen.refuse(found.status, found.reason, close=found.close, headers=headers)
         except ClientDisconnect:
             seen.status = _CLOSED
         except Exception:

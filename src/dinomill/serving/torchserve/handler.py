@@ -177,10 +177,10 @@ class EmbeddingHandler:
         plain = [request for request in requests if request.views == ("embedding",)]
         images = chain.from_iterable(request.images for request in plain)
         vectors = self.predictor.each(self.budget.in_time(images))
-        done = {id(request): list(islice(vectors, len(request.images))) for request in plain}
+        done: dict[int, list[Any]] = {id(request): list(islice(vectors, len(request.images))) for request in plain}
         for request in requests:  # what only some ask for is computed for them alone
             if id(request) not in done:
-                done[id(request)] = list(self.predictor.see(self.budget.in_time(request.images), request.views))
+                done[id(request)] = list[Any](self.predictor.see(self.budget.in_time(request.images), request.views))
         return [done[id(request)] for request in requests]
 
     def _alone(self, request: Request) -> list[Any]:
@@ -247,7 +247,7 @@ def _described(context: Any) -> dict[str, Any]:
 
 def _meter(context: Any) -> Meter:
     """Counts for TorchServe, which reads each value from a line of the worker's output."""
-    cache = getattr(context, "metrics", None)
+    cache: Any = getattr(context, "metrics", None)
 
     def write(metric: Metric, value: float, labels: list[str]) -> None:
         from ts.metrics.metric_type_enum import MetricTypes
