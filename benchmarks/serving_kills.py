@@ -130,7 +130,7 @@ def main() -> None:
         print(f"    {row['failed']} {row['noticed']}", flush=True)
     if not options.smoke:
         rows += [{"what": name, "said": said} for name, said in refused().items()]
-    # A server that starts anew takes longer than a public client waits on a busy machine: it says so, and that is right.
+    # A server that starts anew may take longer than a public client waits on a busy machine, which it then says.
     faults = [row["what"] for row in rows if row.get("noticed") and row["what"] not in _LONG]
     finish({"rows": rows, "faults": faults}, smoke=options.smoke)
     sys.exit(1 if faults else 0)

@@ -42,6 +42,6 @@ def render_metrics_config() -> str:
 def _by_kind(metrics: Iterable[Metric]) -> dict[str, list[dict[str, object]]]:
     found: dict[str, list[dict[str, object]]] = {}
     for one in metrics:
-        entry = {"name": one.name, "unit": one.unit, "dimensions": list(one.labels)}
+        entry: dict[str, object] = {"name": one.name, "unit": one.unit, "dimensions": list(one.labels)}
         found.setdefault(one.kind, []).append(entry)
     return found
