@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +89,8 @@ class Evaluator:
         groups: dict[Labels, list[float]] = defaultdict(list)
         for labels, value in self.value(node.expr).items():
             groups[tuple(one for one in labels if one[0] in by)].append(value)
-        total = str(node.op) == "sum"
-        return {labels: float(sum(values) if total else max(values)) for labels, values in groups.items()}
+        reduce: Callable[[list[float]], float] = max if str(node.op) == "max" else sum
+        return {labels: float(reduce(values)) for labels, values in groups.items()}
 
     def _call(self, node: Any) -> Vector:
         name = node.func.name
@@ -110,10 +111,8 @@ class Evaluator:
 
 def _matches(matcher: Any, value: str) -> bool:
     hit = re.fullmatch(matcher.value, value) is not None
-    found: bool = {"Re": hit, "NotRe": not hit, "Equal": matcher.value == value, "NotEqual": matcher.value != value}[
-        str(matcher.op).rsplit(".", maxsplit=1)[-1]
-    ]
-    return found
+    verdicts = {"Re": hit, "NotRe": not hit, "Equal": matcher.value == value, "NotEqual": matcher.value != value}
+    return bool(verdicts[str(matcher.op).rsplit(".", maxsplit=1)[-1]])
 
 
 def _combine(operation: str, left: Vector, right: Vector) -> Vector:
