@@ -28,6 +28,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -158,10 +159,10 @@ class Trial:
     def two(self) -> None:
         """A second pipeline while one runs."""
         for second in ("curation", "pretraining"):
-            root = self.project("curation")
+            root = self.project("pretraining")  # a dataset is there already, and is made again
             first = start(root, "curation")
             try:
-                _until(lambda root=root: _held(root, "curation"))  # type: ignore[misc]
+                _until_held(root, "curation")
                 ended = run(root, second)
                 told = "process" in ended.text and ended.code == 1
             finally:
@@ -177,13 +178,17 @@ class Trial:
     def s3(self) -> None:
         """A pool on S3: the server is away, does not know the secret, dies."""
         sys.path.insert(0, str(PROJECT))
-        from tests.seaweedfs import ACCESS_KEY, SECRET, free_ports, s3_server
-
-        right = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_DEFAULT_REGION": "us-east-1"}
+        server = import_module("tests.seaweedfs")
+        s3_server, secret = server.s3_server, server.SECRET
+        right = {
+            "AWS_ACCESS_KEY_ID": server.ACCESS_KEY,
+            "AWS_SECRET_ACCESS_KEY": secret,
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
         with tempfile.TemporaryDirectory() as folder, s3_server(Path(folder)) as port:
             here = right | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
             self._upload(here)
-            [closed] = free_ports(1)
+            [closed] = server.free_ports(1)
             for fault, variables in (
                 ("the S3 server is down", here | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{closed}"}),
                 ("the S3 secret is wrong", here | {"AWS_SECRET_ACCESS_KEY": "wrong"}),
@@ -191,14 +196,13 @@ class Trial:
             ):
                 root = self._on_s3()
                 ended = run(root, "curation", variables)
-                assert SECRET not in ended.text
+                assert secret not in ended.text
                 self._again_on_s3(fault, root, ended, here)
         self._dies(right)
 
     def _dies(self, right: Mapping[str, str]) -> None:
         """The server is killed while images are read; another with the same data takes its place."""
-        from tests.seaweedfs import s3_server
-
+        s3_server = import_module("tests.seaweedfs").s3_server
         with tempfile.TemporaryDirectory() as folder:
             with s3_server(Path(folder)) as port:
                 here = {**right, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
@@ -357,10 +361,10 @@ def _parses(path: Path) -> bool:
     return False
 
 
-def _held(root: Path, stage: str) -> bool:
+def _until_held(root: Path, stage: str) -> None:
     from dinomill.storage.lock import holder
 
-    return holder(root / f"data/work/locks/{stage}.lock") is not None
+    _until(lambda: holder(root / f"data/work/locks/{stage}.lock") is not None)
 
 
 def _until(true: Callable[[], bool]) -> None:

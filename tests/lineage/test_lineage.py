@@ -288,3 +288,14 @@ def test_a_request_leads_to_the_images(own_mill: Mill, capsys: pytest.CaptureFix
     old = ask(other, capsys)
     assert "version 9" in next(thing["facts"]["beware"] for thing in old["things"] if thing["kind"] == "request")
     assert not any(thing["kind"] == "dataset" for thing in old["things"])
+
+
+def test_git_that_refuses_is_said(own_mill: Mill, capsys: pytest.CaptureFixture[str]) -> None:
+    (own_mill.root / ".git/HEAD").write_text("damaged")
+    assert any("git says: " in one["what"] for one in ask(None, capsys)["missing"])
+
+
+def test_a_name_with_control_characters_is_shown_and_not_obeyed() -> None:
+    from dinomill.lineage.thread import Thread
+
+    assert Thread().add(Kind.IMAGE, "x", "a\x1b[2J\nb é.png").title == "a\\x1b[2J\\nb é.png"

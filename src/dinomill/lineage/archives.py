@@ -49,7 +49,7 @@ def read_archive(path: Path) -> Archive:
         with zipfile.ZipFile(path) as file:
             model = json.loads(file.read(_MANIFEST))["model"]
             with file.open(_WEIGHTS) as weights:
-                digest = hashlib.file_digest(weights, "sha256").hexdigest()  # type: ignore[arg-type]
+                digest = hashlib.file_digest(weights, "sha256").hexdigest()
         return Archive(path, hash_file(path), str(model["modelName"]), str(model["modelVersion"]), digest)
     except (zipfile.BadZipFile, KeyError, ValueError, TypeError, OSError) as error:
         raise InputError(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dinomill.errors import InputError
 from dinomill.images.manifest import Fate
-from dinomill.images.withdrawn import WithdrawnList
+from dinomill.images.withdrawn import Withdrawal, WithdrawnList
 from dinomill.lineage.archives import add_endpoints
 from dinomill.lineage.history import History
 from dinomill.lineage.images import Row, Wanted, image_key, rows_of, said_of
@@ -15,6 +15,8 @@ from dinomill.lineage.places import FOLDERS, everywhere, places
 from dinomill.lineage.recorded import add_recorded
 from dinomill.lineage.results import Results
 from dinomill.lineage.thread import Kind, Thing, Thread
+
+_MOST = 3
 
 
 class Gathered:
@@ -41,7 +43,7 @@ class Gathered:
 
     def withdrawn(self) -> WithdrawnList:
         """All lists of withdrawn images together; a list that cannot be read is said to be missing."""
-        rows = []
+        rows: list[Withdrawal] = []
         for path in {place.withdrawn for place in self.places if place.withdrawn}:
             try:
                 rows += WithdrawnList.read(path).rows
@@ -95,11 +97,22 @@ class Gathered:
             thread.lack(
                 "earlier versions are not known: this project is not in git", "git init && git add -A && git commit"
             )
+        elif self.history.trouble:
+            thread.lack(
+                f"earlier versions are not known: git says: {self.history.trouble}", "git log   (says it in full)"
+            )
         if not thread.of_kind(Kind.DATASET):
             thread.lack(
                 "no dataset is at hand", "make run   (or `git checkout` of a commit with dvc.lock, and `dvc pull`)"
             )
         unread = [one for one in thread.of_kind(Kind.DATASET) if one.id not in self.results.manifests]
+        if len(unread) > _MOST:  # of many, which nobody reads one by one, the newest are named
+            titles = ", ".join(one.title for one in unread[-_MOST:])
+            thread.lack(
+                f"the manifests of {len(unread)} datasets are not here ({titles} …): what is in them is not known",
+                "dvc fetch --all-commits; datasets that were never committed with their dvc.lock are lost",
+            )
+            unread = []
         for one in unread:
             thread.lack(
                 f"the manifest of the dataset {one.title} is not here: whether an image is in it is not known",

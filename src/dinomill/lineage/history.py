@@ -53,6 +53,7 @@ class History:
         self._wanted = set(folders)
         self._cache = cache_folder(root)
         self.in_git = (root / ".git").exists()
+        self.trouble: str | None = None  # why git could not be asked
         self.found: dict[tuple[str, str], Earlier] = {}
         for lock in sorted({path for pattern in ("dvc.lock", "conf/**/dvc.lock") for path in root.glob(pattern)}):
             self._read(lock.read_text(encoding="utf-8", errors="replace"), None)
@@ -127,6 +128,11 @@ class History:
         command = ["git", "-c", "core.quotepath=off", *arguments]
         try:
             done = subprocess.run(command, cwd=self._root, input=given, capture_output=True, timeout=120, check=False)
-        except (OSError, subprocess.TimeoutExpired):
+        except (OSError, subprocess.TimeoutExpired) as error:
+            self.trouble = str(error)
             return b""
+        if done.returncode:
+            self.trouble = (
+                done.stderr.decode("utf-8", "replace").strip().splitlines()[0] if done.stderr else "git failed"
+            )
         return done.stdout

@@ -51,7 +51,7 @@ class Wanted(NamedTuple):
         """Which rows are wanted, [rows]."""
         import pyarrow.compute as pc
 
-        parts = []
+        parts: list[Any] = []
         if self.hashes:
             parts.append(pc.is_in(table["sha256"], value_set=pa.array(sorted(self.hashes), pa.string())))
         if self.prefix:

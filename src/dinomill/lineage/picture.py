@@ -11,9 +11,9 @@ from dinomill.errors import InputError
 from dinomill.lineage.thread import Kind, Thing, Thread
 from dinomill.storage.atomic import atomic_file, write_text
 
-_WIDTH, _HEIGHT, _APART, _BETWEEN, _EDGE = 214.0, 62.0, 60.0, 28.0, 24.0
+_WIDTH, _HEIGHT, _APART, _BETWEEN, _EDGE = 228.0, 62.0, 60.0, 28.0, 24.0
 _TOP = 34.0  # room for the names of the columns
-_LETTERS = 32  # in a line of a box
+_LETTERS = 30  # in a line of a box
 _MOST = 14  # boxes in a column; the others are one box
 _COLOURS = {
     Kind.IMAGE: "#8a4a7d",

@@ -65,7 +65,8 @@ class Thread:
     def add(self, kind: Kind, id: str, title: str = "", **facts: str | None) -> Thing:  # noqa: A002 (what it is)
         """A thing; what was said of it before stays, and what is new is added."""
         thing = self.things.setdefault(f"{kind}:{id}", Thing(kind, id))
-        thing.title = thing.title or title
+        # Names of files may hold anything, and are printed: a line break or an escape sequence is shown, not obeyed.
+        thing.title = thing.title or "".join(one if one.isprintable() else repr(one)[1:-1] for one in title)
         for name, value in facts.items():
             if value:
                 thing.facts.setdefault(name.replace("_", " "), value)

@@ -20,7 +20,7 @@ from dinomill.stages import STAGES
 from dinomill.storage.lock import holder
 
 # The folders that a stage reads, as globals.yml calls them: a test holds them against the pipelines.
-READS = {
+READS: dict[str, tuple[str, ...]] = {
     "sample": (),
     "curation": ("sample",),
     "pretraining": ("curated",),
@@ -111,6 +111,7 @@ def refuse_dvc(folders: Mapping[str, Path], conf: Path = CONF) -> None:
 
 def _places(stage: str, folders: Mapping[str, Path]) -> tuple[set[str], set[str]]:
     """What a stage writes and what it reads, as absolute paths without links."""
-    return tuple(  # type: ignore[return-value]
+    writes, reads = (
         {os.path.realpath(folders[name]) for name in table[stage] if name in folders} for table in (WRITES, READS)
     )
+    return writes, reads
