@@ -159,7 +159,7 @@ class Trial:
     def two(self) -> None:
         """A second pipeline while one runs."""
         for second in ("curation", "pretraining"):
-            root = self.project("curation")
+            root = self.project("pretraining")  # a dataset is there already, and is made again
             first = start(root, "curation")
             try:
                 _until_held(root, "curation")

@@ -43,7 +43,6 @@ from dinomill.serving.torchserve.properties import ServerConfig
 serve(Path(sys.argv[1]), port=int(sys.argv[2]), run=Path(sys.argv[3]), config=ServerConfig(workers=1),
       say=lambda line: print(line, flush=True))
 """
-_ROUNDS = 5
 
 
 class Way(NamedTuple):
@@ -175,16 +174,17 @@ def measure(server: Running, way: Way, images: Sequence[bytes], clients: int) ->
     return Cost(gateway, behind, wall / embedded * 1000)
 
 
-def compare(package: Path, folder: Path, requests: int, clients: int) -> list[dict[str, object]]:
+def compare(package: Path, folder: Path, requests: int, clients: int, rounds: int) -> list[dict[str, object]]:
     """A row a way: medians over rounds in which the ways take turns."""
     images = photographs(16)
     with running(package, folder / "run") as server:
         asked = ways(server, images[:8])
         costs: dict[str, list[Cost]] = {way.name: [] for way in asked}
-        for round_ in range(_ROUNDS + 1):
+        for round_ in range(rounds + 1):
             for way in asked:
-                several = max(clients, requests // 8) if way.name not in ("directly", "gateway") else requests
-                cost = measure(server, way, [images[at % len(images)] for at in range(several)], clients)
+                alone = way.name in ("directly", "gateway")
+                sent = [images[at % len(images)] for at in range(requests if alone else max(2, requests // 8))]
+                cost = measure(server, way, sent, clients if alone else 1)
                 if round_:  # the first one warms up
                     costs[way.name].append(cost)
         rows: list[dict[str, object]] = []
@@ -212,20 +212,24 @@ def main() -> None:
     parser.add_argument("--package", type=Path, help="a package; by default two are made, of random weights")
     parser.add_argument("--only", choices=["nano", "small"], help="one of the two networks")
     parser.add_argument("--requests", type=int, default=200, help="a round and way")
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--clients", type=int, default=8)
     options = parser.parse_args()
+    rounds = 1 if options.smoke else options.rounds
     requests = 16 if options.smoke else options.requests
     rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory(prefix="dinomill-gateway-") as name:
         folder = Path(name)
         if options.package is not None:
-            rows += compare(options.package, folder, requests, options.clients)
+            rows += compare(options.package, folder, requests, options.clients, rounds)
         else:
             if options.only != "small":
-                rows += compare(made_package(folder / "nano", "nano", 64, 8), folder / "a", requests, options.clients)
+                rows += compare(
+                    made_package(folder / "nano", "nano", 64, 8), folder / "a", requests, options.clients, rounds
+                )
             if options.only != "nano" and not options.smoke:
                 package = made_package(folder / "small", "small", 224, 14)
-                rows += compare(package, folder / "b", max(40, requests // 4), options.clients)
+                rows += compare(package, folder / "b", max(40, requests // 4), options.clients, rounds)
     print(f"{'model':12} {'way':34} {'gateway':>9} {'behind':>9} {'images/CPU-s':>13} {'wall/image':>11}")
     for row in rows:
         print(
