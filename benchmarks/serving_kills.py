@@ -111,7 +111,7 @@ class Load:
             while not self._ended.is_set():
                 index = number % len(self.images)
                 try:
-                    if not alike(client.embed(self.images[index]), self.expected[[index]]):
+                    if not alike(list(client.embed(self.images[index])), self.expected[[index]]):
                         self.noticed["another embedding"] += 1
                 except DinomillError as error:
                     self.noticed[str(error).splitlines()[0][:100]] += 1

@@ -191,7 +191,7 @@ def _described(context: Any) -> dict[str, Any]:
 
 def _meter(context: Any) -> Meter:
     """Counts for TorchServe, which reads each value from a line of the worker's output."""
-    cache = getattr(context, "metrics", None)
+    cache: Any = getattr(context, "metrics", None)
 
     def write(metric: Metric, value: float, labels: list[str]) -> None:
         from ts.metrics.metric_type_enum import MetricTypes
