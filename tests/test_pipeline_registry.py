@@ -67,9 +67,9 @@ def test_every_file_that_an_experiment_may_set_survives_it(tmp_path: Path) -> No
         copy.write_bytes(path.read_bytes())
         before = yaml.safe_load(copy.read_text(encoding="utf-8"))
         (stage,) = before
-        apply_overrides(str(copy), [f"+{stage}.probe=1"])
+        apply_overrides(str(copy), [f"+{stage}.tried=1"])
         after = yaml.safe_load(copy.read_text(encoding="utf-8"))
-        assert after[stage].pop("probe") == 1
+        assert after[stage].pop("tried") == 1
         assert after == before, path
 
 

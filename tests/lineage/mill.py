@@ -80,7 +80,7 @@ def make_mill(root: Path, planted: Any, backbone: Path) -> Mill:
     for stage, model in (("pretraining", teacher), ("distillation", student)):
         with tracking.open_run(stage, tracking_uri=store, experiment="dinomill", params={}) as run:
             run.log_dataset("curated", dataset.manifest_sha256, str(dataset.folder), rows=dataset.images)
-            run.set_tags(tracking.made_tag(model.name, model.weights_sha256))
+            run.log_model_made(model.name, model.weights_sha256, {})
     register(store, student)
     folder = Path("data/07_model_output/package")
     archive = build_archive(

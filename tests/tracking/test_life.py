@@ -169,5 +169,5 @@ def test_a_clock_that_was_set_does_not_make_a_living_process_another(store: str)
     with open_run("pretraining", tracking_uri=store, experiment="clock") as run:
         tag = MlflowClient(store).get_run(str(run.run_id)).data.tags["process"]
         number, _, begun, _, host = tag.split(" ")
-        assert not life._is_gone(f"{number} since {float(begun) + 2:.2f} on {host}")
-        assert life._is_gone(f"{number} since {float(begun) - 86400:.2f} on {host}")
+        assert not life.is_gone(f"{number} since {float(begun) + 2:.2f} on {host}")
+        assert life.is_gone(f"{number} since {float(begun) - 86400:.2f} on {host}")

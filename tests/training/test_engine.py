@@ -104,7 +104,7 @@ def test_the_frozen_teacher_is_neither_saved_nor_exported(make_job: MakeJob, tra
     saved = load_file(job.work / "checkpoints" / "step_00000004" / "part_00000.safetensors")
     assert {name.split(".")[1] for name in saved if name.startswith("module.")} >= {"students", "averages"}
     assert not [name for name in saved if "teacher" in name]
-    assert {path.name for path in job.exported.iterdir()} == {"student", "summary.json"}
+    assert {path.name for path in job.exported.iterdir()} == {"student", "summary.json", "machine.parquet"}
 
     # It is given anew when the run goes on.
     import shutil

@@ -13,7 +13,7 @@ from dinomill.errors import ConfigError
 if TYPE_CHECKING:
     from dinomill.layers.merged import Layers
 
-_TEXTS = ("data", "dataset", "work", "experiment", "model", "tracking_uri")
+_TEXTS = ("data", "dataset", "work", "experiment", "model", "tracking_uri", "withdrawn")
 _FOLDERS = (
     *("sample", "scan", "duplicates", "embeddings", "selection", "curated", "teacher", "students", "evaluation"),
     *("registration", "package", "report", "quality", "work", "cache"),
