@@ -178,6 +178,8 @@ def settings_of(package: Path, said: dict[str, Any], *, own: bool) -> ServerConf
 
     from dinomill.serving.torchserve.properties import ServerConfig
 
+    if own:
+        return ServerConfig.parse(said, where="packaging.server")
     handle = PackageHandle.load(package)
     archive = package / handle.archive.parent.name / handle.archive.name
     if not archive.is_file():
@@ -185,5 +187,4 @@ def settings_of(package: Path, said: dict[str, Any], *, own: bool) -> ServerConf
     with zipfile.ZipFile(archive) as file:
         made_with = yaml.safe_load(file.read("model-config.yaml"))["handler"]
     baked = {key: value for key, value in made_with.items() if key in ServerConfig.model_fields}
-    values = baked | said if own else said | baked
-    return ServerConfig.parse(values, where="packaging.server")
+    return ServerConfig.parse(said | baked, where="packaging.server")
