@@ -40,6 +40,11 @@ class Config(BaseModel):
         unknown = [key for key in values if key not in known] if isinstance(values, Mapping) else []
         if not unknown:
             return handler(values)
+        try:
+            return handler(values)
+        except ValidationError as error:  # what a model says of the whole explains the key, where it has moved
+            if any(one["loc"] == () for one in error.errors(include_url=False)):
+                raise
         wrong = [_unknown(str(key), known, values) for key in unknown]
         try:
             handler({key: value for key, value in values.items() if key in known})

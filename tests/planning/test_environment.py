@@ -39,6 +39,8 @@ def test_every_value_has_its_reason_and_no_line_is_too_long() -> None:
             assert len(line) <= 120 or line.startswith("#"), f"{path}: {line}"
             if ": " in line and not line.lstrip().startswith("#") and "    cats:" not in line:
                 above = number and lines[number - 1].lstrip().startswith("#")
+                if line.lstrip().startswith("- "):  # an item's reason is that of its list
+                    above = "# " in lines[number - 1]
                 assert "# " in line or above or line.startswith("  cats:"), f"{path}: no reason for {line}"
 
 
