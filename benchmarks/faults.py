@@ -122,7 +122,7 @@ class Trial:
         return root
 
     def _results_before(self, root: Path, stage: str) -> None:
-        globals_ = yaml.safe_load((root / "conf/base/globals.yml").read_text(encoding="utf-8"))
+        globals_ = _globals(root)
         for name in _folders_of(globals_, STAGES[: STAGES.index(stage)]):
             source = self.whole / name
             if source.exists():
@@ -326,7 +326,7 @@ def processes(root: Path) -> list[psutil.Process]:
 
 def results(root: Path, stage: str) -> dict[str, Any]:
     """What must not depend on a fault: the hashes and counts that a stage's handle names."""
-    globals_ = yaml.safe_load((root / "conf/base/globals.yml").read_text(encoding="utf-8"))
+    globals_ = _globals(root)
     found: dict[str, Any] = {}
     for folder in _folders_of(globals_, (stage,))[:1]:
         with suppress(OSError, ValueError):
@@ -338,6 +338,12 @@ def results(root: Path, stage: str) -> dict[str, Any]:
     for name in ("archive_sha256", "page_sha256"):
         found.pop(name, None)  # they hold times
     return found
+
+
+def _globals(root: Path) -> dict[str, Any]:
+    """Of the base: what differs between environments, and the folders that follow from it."""
+    files = sorted((root / "conf/base").glob("globals*.yml"))
+    return {key: value for file in files for key, value in yaml.safe_load(file.read_text(encoding="utf-8")).items()}
 
 
 def _folders_of(globals_: Mapping[str, Any], stages: tuple[str, ...] | list[str]) -> list[str]:

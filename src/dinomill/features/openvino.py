@@ -72,7 +72,8 @@ def open_openvino(
         raise InputError(
             f"openvino is not installed, and {address} needs it.", action="pip install 'dinomill[openvino]'"
         ) from None
-    _require_ir(place)
+    if place.suffix == ".xml":  # it reads ONNX as well
+        _require_ir(place)
     core = openvino.Core()
     try:
         network = core.read_model(place)
