@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from dinomill.storage import s3
+
 ACCESS_KEY = "key"
 SECRET = "correct-horse-battery"
 
@@ -46,6 +48,21 @@ def s3_server(folder: Path) -> Iterator[int]:
     finally:
         process.kill()  # it takes half a minute to end politely
         process.wait(20)
+
+
+def make_bucket(name: str) -> None:
+    """Make a bucket by the client at work; the server answers before its storage is ready."""
+    deadline = time.monotonic() + 90
+    while True:
+        try:
+            s3._client().create_bucket(Bucket=name)
+            s3.write_object(f"s3://{name}/ready", b"yes")
+            return
+        except Exception as error:
+            if "BucketAlready" in str(error):
+                return
+            assert time.monotonic() < deadline, error
+            time.sleep(0.5)
 
 
 def free_ports(count: int) -> list[int]:

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from dinomill.commands.publish import HASH_TAG, PLACE_TAG, package_at, serve_address, settings_of
+from dinomill.commands.publish import HASH_TAG, PLACE_TAG, _packaged_version, package_at, serve_address, settings_of
 from dinomill.errors import DinomillError, InputError, StorageError
-from dinomill.handles import HANDLE_NAME, PackageHandle
+from dinomill.handles import HANDLE_NAME, PackageHandle, RegistrationHandle
 from dinomill.serving.model_store import MANIFEST, Manifest, Published, fetch, publish
 from dinomill.serving.torchserve.archive import BatchingConfig, build_archive
 from dinomill.serving.torchserve.properties import ServerConfig
@@ -26,7 +25,9 @@ from dinomill.storage import s3
 from dinomill.storage.hashing import hash_bytes, hash_file
 from dinomill.tracking.connection import connect
 from dinomill.tracking.registry import resolve, set_tags
-from tests.seaweedfs import ACCESS_KEY, SECRET, free_ports, s3_server
+from tests.seaweedfs import ACCESS_KEY, SECRET, free_ports, make_bucket, s3_server
+
+WEIGHTS = "5" * 64
 
 
 @pytest.fixture(scope="module")
@@ -43,17 +44,7 @@ def store(port: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterato
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
     s3._client.cache_clear()
-    deadline = time.monotonic() + 90
-    while True:  # the server answers before its storage is ready
-        try:
-            s3._client().create_bucket(Bucket="models")
-            s3.write_object("s3://models/ready", b"yes")
-            break
-        except Exception as error:
-            if "BucketAlready" in str(error):
-                break
-            assert time.monotonic() < deadline, error
-            time.sleep(0.5)
+    make_bucket("models")
     yield f"s3://models/{tmp_path.name}"
     s3._client.cache_clear()
 
@@ -271,7 +262,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.chdir(tmp_path)
     client = connect(uri)
     client.create_registered_model("mill")
-    client.create_model_version("mill", source=str(tmp_path))
+    client.create_model_version("mill", source=str(tmp_path), tags={"weights_sha256": WEIGHTS})
     client.set_registered_model_alias("mill", "champion", "1")
     return uri
 
@@ -311,3 +302,36 @@ def test_a_package_is_served_as_it_was_made(package: Path) -> None:
     assert (fetched.threads, fetched.workers, fetched.max_request_mb) == (1, 2, 8)
     own = settings_of(package, said, own=True)
     assert (own.threads, own.workers, own.max_request_mb) == (3, 2, 4)
+
+
+@pytest.mark.parametrize("content", [b"", b"cut off", None])
+def test_a_truncated_archive_is_said(package: Path, content: bytes | None) -> None:
+    archive = package / "model_store" / "mill.mar"
+    archive.write_bytes(archive.read_bytes()[:5000] if content is None else content)
+    with pytest.raises(InputError, match="is no archive that the packaging stage made"):
+        settings_of(package, {}, own=False)
+
+
+@pytest.mark.parametrize(
+    ("version", "weights", "said"),
+    [(1, WEIGHTS, None), (1, "0" * 64, "is not known to be of models:/mill/1"), (2, WEIGHTS, "is not known")],
+)
+def test_a_number_alone_is_no_version(registry: str, tmp_path: Path, version: int, weights: str, said: str) -> None:
+    """After `dvc pull`, or with another registry, version 1 may be another network."""
+    handle = RegistrationHandle(
+        folder=tmp_path,
+        made_of="",
+        model="mill",
+        version=version,
+        aliases=(),
+        uri="models:/mill/1",
+        weights_sha256=weights,
+        source=tmp_path,
+        passed_gate=True,
+        gate=(),
+    )
+    if said is None:
+        assert _packaged_version(handle, 1).uri == "models:/mill/1"
+    else:
+        with pytest.raises(InputError, match=said):
+            _packaged_version(handle, 1)

@@ -6,7 +6,6 @@ import contextlib
 import io
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from dinomill.errors import InputError, StorageError
 from dinomill.execution.tasks import ExecutionConfig
 from dinomill.storage import s3
 from dinomill.storage.hashing import hash_file
-from tests.seaweedfs import ACCESS_KEY, SECRET, free_ports, s3_server
+from tests.seaweedfs import ACCESS_KEY, SECRET, free_ports, make_bucket, s3_server
 
 BUCKET = "s3://pool-of-images"
 
@@ -39,7 +38,7 @@ def credentials(port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.M
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
     _use(monkeypatch, f"http://127.0.0.1:{port}", SECRET)
-    _make_bucket()
+    make_bucket(s3.split_uri(BUCKET)[0])
     yield monkeypatch
     s3._client.cache_clear()
 
@@ -51,20 +50,6 @@ def _use(monkeypatch: pytest.MonkeyPatch, endpoint: str, secret: str) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
     s3._client.cache_clear()
-
-
-def _make_bucket() -> None:
-    deadline = time.monotonic() + 90
-    while True:  # the server answers before its storage is ready
-        try:
-            s3._client().create_bucket(Bucket=s3.split_uri(BUCKET)[0])
-            s3.write_object(f"{BUCKET}/ready", b"yes")
-            return
-        except Exception as error:
-            if "BucketAlready" in str(error):
-                return
-            assert time.monotonic() < deadline, error
-            time.sleep(0.5)
 
 
 class CuttingProxy:

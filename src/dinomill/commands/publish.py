@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import zipfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dinomill.commands.project import enter_project, folder, result
-from dinomill.errors import ConfigError, InputError
+from dinomill.errors import ConfigError, DinomillError, InputError
 from dinomill.handles import PackageHandle, RegistrationHandle
 from dinomill.layers import Layers
+from dinomill.layers.project import project_above
 from dinomill.models.address import REGISTRY
 from dinomill.storage import s3
 
 if TYPE_CHECKING:
     from dinomill.serving.torchserve.properties import ServerConfig
+    from dinomill.tracking.registry import RegisteredVersion
 
 # Of a registered version: where its package lies, and the hash of what describes it there.
 PLACE_TAG, HASH_TAG = "package", "package_sha256"
@@ -45,26 +48,47 @@ def publish_package(store: str | None, env: str | None) -> None:
     word = "Published" if done.fresh else "Is published already, unchanged:"
     print(f"{word} {done.uri}, {done.bytes / 1e6:,.1f} MB")
     print(f"  serve it on any machine:  dinomill serve {done.uri}")
-    _write_into_registry(package, done.uri, done.sha256, env)
-
-
-def _write_into_registry(package: Path, uri: str, sha256: str, env: str | None) -> None:
-    from dinomill.errors import DinomillError
-    from dinomill.tracking.registry import RegisteredVersion, set_tags
-    from dinomill.tracking.store import current_store
-
-    version = PackageHandle.load(package).version
-    registered = RegistrationHandle.load(result("registration", env))
-    if registered.version != version:
-        print(f"  The package is of version {version}, and {registered.version} is registered since: run packaging.")
-    place = RegisteredVersion(name=registered.model, version=version, aliases=(), run_id="")
     try:
-        set_tags(current_store(), place, {PLACE_TAG: uri, HASH_TAG: sha256})
+        address = _write_into_registry(package, done.uri, done.sha256, env)
     except DinomillError as error:
         # The store has it; that the registry says so can be made up for with the same command.
-        print(f"  The registry was not told, so `dinomill serve {place.uri}` does not find it: {error}")
+        print(f"  The registry was not told, so `dinomill serve models:/…` does not find it: {error}")
         return
-    print(f"  or, where the registry is:  dinomill serve {place.uri}")
+    print(f"  or, where the registry is:  dinomill serve {address}")
+
+
+def _write_into_registry(package: Path, uri: str, sha256: str, env: str | None) -> str:
+    """Tag the version that the package is of; returns its address."""
+    from dinomill.tracking import store_at_work
+    from dinomill.tracking.registry import set_tags
+    from dinomill.tracking.store import current_store
+
+    registered = RegistrationHandle.load(result("registration", env))
+    version = PackageHandle.load(package).version
+    with store_at_work(env):
+        found = _packaged_version(registered, version)
+        set_tags(current_store(), found, {PLACE_TAG: uri, HASH_TAG: sha256})
+    return found.uri
+
+
+def _packaged_version(registered: RegistrationHandle, version: int) -> RegisteredVersion:
+    """The version in the registry that a package is of: numbers alone say nothing, other registries count as well.
+
+    Raises:
+        InputError: When the registry has no such version, or one of other weights.
+    """
+    from dinomill.tracking.registry import WEIGHTS_TAG, resolve
+
+    found = resolve(f"models:/{registered.model}/{version}")
+    weights = found.tags.get(WEIGHTS_TAG, "")
+    if registered.version != version or weights != registered.weights_sha256:
+        raise InputError(
+            f"The package is not known to be of {found.uri}.",
+            found=f"registered here: version {registered.version}, weights {registered.weights_sha256[:12]}; in the "
+            f"registry: weights {weights[:12]}",
+            action="run registration and packaging again, and publish that",
+        )
+    return found
 
 
 def serve_address(
@@ -82,7 +106,6 @@ def serve_address(
     Raises:
         DinomillError: When there is nothing to serve, or it does not start.
     """
-    from dinomill.layers.project import project_above
     from dinomill.serving.gateway.config import GatewayConfig
     from dinomill.serving.gateway.serve import DEFAULT_PORT
     from dinomill.serving.gateway.serve import serve as serve_package
@@ -141,10 +164,12 @@ def package_at(address: str, env: str | None) -> Path:
     if not address.startswith(REGISTRY):
         PackageHandle.load(Path(address))
         return Path(address)
+    from dinomill.tracking import store_at_work
     from dinomill.tracking.registry import resolve
 
-    found = resolve(address)
-    if (own := _own(found.name, found.version, env)) is not None:
+    with nullcontext() if project_above(Path.cwd()) is None else store_at_work(env):
+        found = resolve(address)
+    if (own := _own(found, env)) is not None:
         return own
     if PLACE_TAG not in found.tags:
         raise InputError(
@@ -155,15 +180,17 @@ def package_at(address: str, env: str | None) -> Path:
     return fetch(found.tags[PLACE_TAG], sha256=found.tags.get(HASH_TAG))
 
 
-def _own(name: str, version: int, env: str | None) -> Path | None:
-    """The project's own package, where it is of that very version."""
+def _own(version: RegisteredVersion, env: str | None) -> Path | None:
+    """The project's own package, where it is of that very version and its weights."""
+    from dinomill.tracking.registry import WEIGHTS_TAG
+
     try:
-        package, registered = result("package", env), result("registration", env)
+        package, same = result("package", env), RegistrationHandle.load(result("registration", env))
     except (InputError, ConfigError):
         return None
-    same = RegistrationHandle.load(registered)
-    fits = (same.model, same.version) == (name, version) and PackageHandle.load(package).version == version
-    return package if fits else None
+    registered = (version.name, version.version, version.tags.get(WEIGHTS_TAG))
+    fits = (same.model, PackageHandle.load(package).version, same.weights_sha256) == registered
+    return package if fits and same.version == version.version else None
 
 
 def settings_of(package: Path, said: dict[str, Any], *, own: bool) -> ServerConfig:
@@ -184,7 +211,14 @@ def settings_of(package: Path, said: dict[str, Any], *, own: bool) -> ServerConf
     archive = package / handle.archive.parent.name / handle.archive.name
     if not archive.is_file():
         raise InputError(f"{archive} is missing.", action="run the packaging stage again, or fetch the package anew")
-    with zipfile.ZipFile(archive) as file:
-        made_with = yaml.safe_load(file.read("model-config.yaml"))["handler"]
+    try:
+        with zipfile.ZipFile(archive) as file:
+            made_with = yaml.safe_load(file.read("model-config.yaml"))["handler"]
+    except (zipfile.BadZipFile, KeyError, TypeError, yaml.YAMLError, OSError) as error:
+        raise InputError(
+            f"{archive} is no archive that the packaging stage made, or a part of one.",
+            found=f"{type(error).__name__}: {error}",
+            action="copy the package again, or run the packaging stage again",
+        ) from None
     baked = {key: value for key, value in made_with.items() if key in ServerConfig.model_fields}
     return ServerConfig.parse(said | baked, where="packaging.server")
