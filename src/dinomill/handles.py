@@ -276,7 +276,7 @@ class PackageHandle(Handle):
     version: int
     embed_dim: int
     smoke: dict[str, float] = Field(
-        description="cosine (to the model run directly), images; how long it took belongs to the stage's run in MLflow"
+        description="cosine (to the model run directly), images, latency_ms, images_per_second, seconds_to_ready"
     )
     backend: str = Field(default="eager float32", description="what computes the embeddings: runtime and precision")
     backends: tuple[dict[str, Any], ...] = Field(

@@ -88,7 +88,7 @@ def test_a_package_has_answered_as_the_model_does(
     assert handle.version == 7
     assert handle.archive_sha256 == hash_file(handle.archive)
     assert handle.smoke["cosine"] >= 0.999
-    assert set(handle.smoke) == {"cosine", "images"}  # times would differ where the archive is the same
+    assert handle.smoke["latency_ms"] > 0
     names = {path.name for path in handle.folder.iterdir()}
     assert names == {
         *("handle.json", "model_store", "config.properties", "log4j2.xml", "metrics.yaml", "requirements.txt"),

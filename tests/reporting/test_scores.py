@@ -89,4 +89,4 @@ def test_what_was_timed_is_in_the_table_and_not_among_the_differences(tmp_path: 
     console = Console(file=io.StringIO(), width=200)
     render({"evaluation": tmp_path}, console)
     text = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
-    assert "teacher minus random weights: +37.1 points δ1 on 20 images" in text
+    assert "teacher vit minus random weights: +37.1 points δ1 on 20 images" in text

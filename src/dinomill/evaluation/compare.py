@@ -210,6 +210,8 @@ def _say_conversion(networks: Sequence[Network], data: EvaluationSet[Any]) -> No
     own = kind_of_files(data.queries.paths)
     names: dict[int, list[str]] = {}
     for network in networks:
+        if network.kind == "pixels":  # takes what it is given beside the others
+            continue
         names.setdefault(network.preprocessing.channels, []).append(network.name)
     for channels, named in names.items():
         if own is None or channels not in (1, 3):

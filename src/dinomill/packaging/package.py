@@ -34,8 +34,6 @@ from dinomill.tracking import WEIGHTS_TAG, download, resolve
 log = logging.getLogger(__name__)
 
 STORE = "model_store"
-# Of the trial's figures those that are the same whenever it is repeated: the handle holds no times.
-_OF_THE_ARCHIVE = ("cosine", "images")
 
 
 def package_model(registered: RegistrationHandle, curated: DatasetHandle, config: PackagingConfig) -> PackageHandle:
@@ -96,7 +94,7 @@ def package_model(registered: RegistrationHandle, curated: DatasetHandle, config
             model=model,
             version=registered.version,
             embed_dim=int(expected.shape[1]),
-            smoke={name: figures[name] for name in _OF_THE_ARCHIVE},
+            smoke=figures,
             backend=str(selected.backend),
             backends=tuple(row.model_dump(mode="json") for row in selected.table),
             backends_left_out=selected.left_out,

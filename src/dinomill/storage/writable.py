@@ -29,16 +29,17 @@ def require_writable(output: Path) -> None:
             expected="a folder that is there",
             action=f"make it (mkdir -p {shlex.quote(printable(output.parent))}), or name another place",
         )
+    if output.is_dir():
+        raise StorageError(
+            f"Cannot write {printable(output)}: it is a folder.", expected="a file", action="name a file in it"
+        )
     try:
         with tempfile.TemporaryFile(dir=output.parent):
             pass
-        refused = "is a folder" if output.is_dir() else None
     except OSError as error:
-        refused = error.strerror
-    if refused:
         raise StorageError(
-            f"Cannot write {printable(output)}: {refused}.", action="name a place that this user may write to"
-        )
+            f"Cannot write {printable(output)}: {error.strerror}.", action="name a place that this user may write to"
+        ) from error
 
 
 def printable(path: Path | str) -> str:
