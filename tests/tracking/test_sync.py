@@ -113,7 +113,8 @@ def test_a_kill_during_the_import_writes_nothing_twice(server: Server) -> None:
     with spool.journal.open("a") as journal:
         journal.write('{"tags": {"val')  # a kill in the middle of a line
     kept = spool.journal.read_text()
-    (first,) = synchronise()
+    assert synchronise("sqlite:///another.db") == []
+    (first,) = synchronise(server.address)
     spool.folder.mkdir()
     spool.journal.write_text(kept)
     spool.mark(2)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dinomill.commands.registry import Registry
+from dinomill.tracking import redact
 from dinomill.tracking.spool import spool_folder
 from dinomill.tracking.sync import synchronise as bring
 
 
-def synchronise() -> int:
+def synchronise(env: str | None = None) -> int:
     """Bring all that waits, and say of each run what became of it.
+
+    Args:
+        env: Only what is meant for this environment's store; None: all.
 
     Returns:
         The exit code: 1 when some was left.
@@ -15,9 +20,10 @@ def synchronise() -> int:
     Raises:
         MachineError: When a store still cannot be reached.
     """
-    found = bring()
+    store = None if env is None else Registry.of(env).store
+    found = bring(store)
     if not found:
-        print(f"Nothing waits in {spool_folder()}.")
+        print(f"Nothing waits in {spool_folder()}" + (f" for {redact(store)}." if store else "."))
     for one in found:
         what = f"left: {one.left}" if one.left else f"{one.lines} records, run {one.run_id}"
         print(f"{one.name}: {what}")

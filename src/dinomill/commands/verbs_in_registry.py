@@ -16,14 +16,17 @@ _Alias = Annotated[
 ]
 
 
-@tracking_app.command("sync", epilog=examples("dinomill tracking sync"))
-def tracking_sync() -> None:
-    """Bring the runs that were recorded while their store was away to it. The exit code is 1 when some were left."""
+@tracking_app.command("sync", epilog=examples("dinomill tracking sync", "dinomill tracking sync --env cluster"))
+def tracking_sync(env: Env = None) -> None:
+    """Bring the runs that were recorded while their store was away to it: all, or those of one environment.
+
+    The exit code is 1 when some were left.
+    """
     from dinomill.commands.project import enter_project
     from dinomill.commands.tracking_sync import synchronise
 
     enter_project()
-    raise typer.Exit(synchronise())
+    raise typer.Exit(synchronise(env))
 
 
 @app.command(

@@ -13,9 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from dinomill.arrays import Floats
+from dinomill.features.base import Features
+from dinomill.features.door import open as open_features
 from dinomill.handles import DatasetHandle
+from dinomill.images.preprocess import preprocess_bytes
 from dinomill.registration.config import CHAMPION, PromotionConfig
 from dinomill.registration.gate import Check
 
@@ -55,21 +59,27 @@ def compare_with(folder: Path, champion: Path, images: Sequence[bytes]) -> SideB
         champion: The champion's.
         images: Encoded images that both can take; none: the size alone is compared.
     """
-    from dinomill.serving.predictor import Predictor
-
-    both = [Predictor(one) for one in (folder, champion)]
-    new, old = (sum(one.numel() for one in predictor.model.parameters()) for predictor in both)
+    both = [open_features(one) for one in (folder, champion)]
+    new, old = (network.description.parameters for network in both)
     if len(images) <= _NEIGHBOURS:
         return SideBySide((new, old), None, None, len(images))
-    first, second = (predictor(images) for predictor in both)
+    first, second = (np.concatenate([_embed(network, image) for image in images]) for network in both)
     times: tuple[list[float], list[float]] = ([], [])
     for image in [*images[:_TIMED]] * _TIMED_AGAIN:
-        for predictor, taken in zip(both, times, strict=True):  # in turns: a busy machine slows both
+        for network, taken in zip(both, times, strict=True):  # in turns: a busy machine slows both
             began = time.perf_counter()
-            predictor([image])
+            _embed(network, image)
             taken.append(1000 * (time.perf_counter() - began))
     milliseconds = statistics.median(times[0]), statistics.median(times[1])
     return SideBySide((new, old), milliseconds, _interval(agreement(first, second)), len(images))
+
+
+@torch.inference_mode()
+def _embed(network: Features, image: bytes) -> Floats:
+    """The embedding of one encoded image, ``[1, D]``."""
+    batch = torch.from_numpy(preprocess_bytes(image, network.preprocessing)).unsqueeze(0)
+    found: Floats = network(batch).pooled(network.pooling).float().numpy()
+    return found
 
 
 def agreement(first: Floats, second: Floats, neighbours: int = _NEIGHBOURS) -> Floats:

@@ -38,8 +38,11 @@ class Synchronised:
     left: str | None = None
 
 
-def synchronise() -> list[Synchronised]:
+def synchronise(store: str | None = None) -> list[Synchronised]:
     """Write all that waits to the stores it is meant for.
+
+    Args:
+        store: Only what is meant for this one.
 
     Raises:
         InputError: When another process does so.
@@ -49,7 +52,13 @@ def synchronise() -> list[Synchronised]:
     if not waiting():
         return []
     with held(spool_folder() / "sync.lock", busy):
-        return [_written(spool) for spool in waiting()]
+        return [_written(spool) for spool in waiting() if store is None or _store(spool) in (None, store)]
+
+
+def _store(spool: Spool) -> str | None:
+    """The store that it is meant for; None where its journal does not say it, which is everybody's to know."""
+    lines = spool.lines()
+    return lines[0].get("begin", {}).get("uri") if lines else None
 
 
 def _written(spool: Spool) -> Synchronised:
