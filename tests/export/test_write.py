@@ -155,6 +155,14 @@ def test_a_state_dict_that_would_be_read_as_another_model_is_refused(
         export(exported_folder(tmp_path / "source", **changes), "pth", tmp_path / "vit")
 
 
+def test_a_convnext_of_one_row_is_told_which_format_takes_it(tmp_path: Path) -> None:
+    section = PreprocessingConfig.square(convnext().patch_size, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)).section()
+    save_backbone(tmp_path / "source", convnext(), section)
+    with pytest.raises(InputError, match=r"(?s)one row cannot be exported as pt2.*onnx or openvino"):
+        export(tmp_path / "source", "pt2", tmp_path / "net")
+    assert export(tmp_path / "source", "onnx", tmp_path / "net").cosine > 0.9999
+
+
 @pytest.mark.parametrize("form", ["huggingface", "timm"])
 def test_what_other_libraries_have_no_class_for_is_refused(convolutional: Path, tmp_path: Path, form: Format) -> None:
     with pytest.raises(InputError, match="A ConvNeXt cannot be exported"):

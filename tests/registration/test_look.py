@@ -117,11 +117,12 @@ def test_new_scores_are_judged_and_shown(register: Register, store: str, evaluat
     assert version.tags["gate"] == "failed" and "61.0" in version.description
 
 
-def test_the_training_run_is_found_by_what_it_made(register: Register, store: str, students: Any) -> None:
+def test_the_training_run_is_found_by_what_it_made(register: Register, tmp_path: Path, students: Any) -> None:
+    store = f"sqlite:///{tmp_path}/own.db"  # in another test's, the run would be taken for the maker of its network
     student = students.students["small"]
     with tracking.open_run("distillation", tracking_uri=store) as run:
         run.log_model_made("small", student.weights_sha256, {"steps": 3})
-    handle = register(force=True)
+    handle = register(where=store, force=True)
     version = MlflowClient(store).get_model_version(handle.model, str(handle.version))
     assert version.tags["training_run"] == run.run_id
     assert str(run.run_id) in version.description

@@ -105,6 +105,11 @@ def test_a_page_calls_nobody_the_teacher_of_students_who_was_not(run: Any, outpu
     page = render_page(replace(run.handles, students=_of_given(run.handles.students)), run.config(output))
     assert "earlier run" not in page
     assert "did not teach the students here: distilled from efficientnet-lite0 (ImageNet)." in page
-    for said in ("learnt to give the frozen teacher's answers", "the teacher has", "the teacher reaches", "its teacher"):
+    for said in (
+        "learnt to give the frozen teacher's answers",
+        "the teacher has",
+        "the teacher reaches",
+        "its teacher",
+    ):
         assert said not in page
     assert "the student small, which is registered, reaches" in page

@@ -8,7 +8,7 @@ import torch
 
 from dinomill.errors import InputError
 from dinomill.export.base import Form, Run, Subject
-from dinomill.export.program import Program, trace
+from dinomill.export.program import Program, least_patches, trace
 from dinomill.images.preprocess import SECTION
 from dinomill.models import convnext_names
 from dinomill.models.backbones import Backbone
@@ -74,7 +74,19 @@ class Pt2(Form):
     reader = "torch"
 
     def write(self, subject: Subject, path: Path) -> None:
-        """Trace and write it."""
+        """Trace and write it.
+
+        Raises:
+            InputError: When its images make fewer rows of patches than a program can have.
+        """
+        least = least_patches(subject.model) * subject.model.patch_size
+        if subject.side < least:
+            raise InputError(
+                "A ConvNeXt whose map has one row cannot be exported as pt2.",
+                found=f"images of {subject.side} pixels, a stride of {subject.model.patch_size}",
+                expected=f"images of at least {least} pixels",
+                action="export it as onnx or openvino",
+            )
         files = {f"{key}.{'json' if key == SECTION else 'txt'}": text for key, text in subject.told.items()}
         torch.export.save(trace(subject.model), path, extra_files=files)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dinomill.export.base import Run
-from dinomill.export.program import Program
+from dinomill.export.program import Program, least_patches
 from dinomill.models.backbones import Backbone
 
 
@@ -38,5 +38,5 @@ def _batches(model: Backbone, side: int, *, any_size: bool) -> list[Tensor]:
     shapes = [(1, side, side), (3, side, side)]
     if any_size:
         wide = (side // patch + 1) * patch
-        shapes.append((2, max(wide - 2 * patch, patch), wide))
+        shapes.append((2, max(wide - 2 * patch, least_patches(model) * patch), wide))
     return [torch.randn(count, channels, height, width) for count, height, width in shapes]

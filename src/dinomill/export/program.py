@@ -1,6 +1,7 @@
 """The backbone as a program: tensors in, a tuple of tensors out, for any number and any size of images.
 
-images        [batch, channels, height, width]   float32, preprocessed; sides are multiples of the patch size
+images        [batch, channels, height, width]   float32, preprocessed; sides are multiples of the patch size, for a
+                                                 ConvNeXt of at least two
 cls_token     [batch, width of a token]          after the final norm
 patch_tokens  [batch, patches, width]            row by row
 embedding     [batch, embedding]                 what the model's pooling makes of both
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from dinomill.models.backbones import Backbone
+from dinomill.models.convnext import ConvNeXt
 from dinomill.models.pooling import pool
 
 INPUT = "images"
@@ -46,11 +48,17 @@ class Program(nn.Module):
         return outputs["x_norm_clstoken"], outputs["x_norm_patchtokens"], embedding + 0.0
 
 
+def least_patches(model: Backbone) -> int:
+    """The fewest patches of a side: torch asks the strides of a convolution's map, and of one row they are undecided."""
+    return 2 if isinstance(model, ConvNeXt) else 1
+
+
 def trace(model: Backbone) -> ExportedProgram:
     """The program of a backbone with free batch, height and width."""
     patch = model.patch_size
     most = _LARGEST_SIDE // patch
-    sides = {2: patch * Dim("rows", max=most), 3: patch * Dim("columns", max=most)}
+    least = least_patches(model)
+    sides = {2: patch * Dim("rows", min=least, max=most), 3: patch * Dim("columns", min=least, max=most)}
     # Sides that are neither one patch, nor equal, nor the native grid's: what is traced may be taken for a rule.
     images = torch.zeros(2, model.config.in_channels, 3 * patch, 5 * patch)
     with torch.no_grad():
