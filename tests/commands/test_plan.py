@@ -218,6 +218,7 @@ def test_what_kedro_ran_is_no_stage_that_has_not_run(pipeline: Path, capsys: pyt
     assert (steps["first"].verdict, *steps["first"].reasons) == ("run", "ran by Kedro alone: DVC has no record of it")
     assert steps["apart"].reasons == ("has not run yet",)
     show(list(steps.values()))
-    assert "`dvc commit --force first` takes the results over as they are" in capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
+    assert "`dvc commit --force first` takes the results over as they are" in said
     dvc("commit", "--force", "first")
     assert verdicts()["first"] == "up to date"

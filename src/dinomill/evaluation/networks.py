@@ -95,14 +95,17 @@ def compared(
     """
     own = teacher or students.students[students.champion]  # whose shape the random network and the pixels have
     taught = [_trained(handle, "student") for handle in students.students.values()]
-    rows = [*(_given_teacher(students) if teacher is None else [_trained(teacher, "teacher")]), *taught]
+    given = _given_teacher(students) if teacher is None else []
+    rows = [*(given if teacher is None else [_trained(teacher, "teacher")]), *taught]
     shown = describe(own.folder).preprocessing
     drawn = _one_of_each_family(own, students)
     initial = [_random(handle, random, seed + index) for handle in drawn for index in range(random.seeds)]
     start = [] if teacher is None or teacher.start is None else [_start(teacher, teacher.start)]
     known = {row.identity for row in rows}
     present = [row for row in _champion(champion) if row.identity not in known]
-    elsewhere = [row for row in map(_reference, references) if row.identity not in known]
+    # A given teacher is usually named as a reference, too: one row says it; at another size it is another row.
+    shown_so = {(row.identity, row.preprocessing) for row in given}
+    elsewhere = [row for row in map(_reference, references) if (row.identity, row.preprocessing) not in shown_so]
     others = [pixels(shown, load_shape(own.folder).patch_size), *initial, *elsewhere]
     return [*others, *start, *present, *rows]
 
