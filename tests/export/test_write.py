@@ -142,9 +142,8 @@ def test_a_dinov3_becomes_a_program(tmp_path: Path, form: Format) -> None:
     if form in ("onnx", "openvino"):
         pytest.importorskip("onnxruntime" if form == "onnx" else "openvino")
     source = exported_folder(tmp_path / "source", **DINOV3, local_cls_norm=True, cls_norm=True)
-    assert (
-        export(source, form, tmp_path / "vit").max_difference < 2e-4
-    )  # angles for any size are computed by the runtime, with its own sines
+    # Angles for any size are computed by the runtime: OpenVINO's sines are its own, and good to four digits.
+    assert export(source, form, tmp_path / "vit").max_difference < (2e-4 if form == "openvino" else 1e-5)
 
 
 @pytest.mark.parametrize("changes", [{"norm_eps": 1e-5}, {"qkv_bias": "query_value"}, {"cls_norm": True}])
