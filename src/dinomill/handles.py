@@ -274,6 +274,7 @@ class PackageHandle(Handle):
     archive_sha256: str
     model: str
     version: int
+    weights_sha256: str = Field(default="", description="of the version: its number alone says nothing elsewhere")
     embed_dim: int
     smoke: dict[str, float] = Field(
         description="cosine (to the model run directly), images, latency_ms, images_per_second, seconds_to_ready"

@@ -313,11 +313,20 @@ def test_a_truncated_archive_is_said(package: Path, content: bytes | None) -> No
 
 
 @pytest.mark.parametrize(
-    ("version", "weights", "said"),
-    [(1, WEIGHTS, None), (1, "0" * 64, "is not known to be of models:/mill/1"), (2, WEIGHTS, "is not known")],
+    ("version", "weights", "packaged", "said"),
+    [
+        (1, WEIGHTS, "", None),
+        (1, "0" * 64, "", "is not known to be of models:/mill/1"),
+        (2, WEIGHTS, "", "is not known"),
+        (2, "0" * 64, WEIGHTS, None),  # another version than the last registered was packaged: packaging.registered
+        (1, WEIGHTS, "0" * 64, "is not known to be of models:/mill/1"),
+    ],
 )
-def test_a_number_alone_is_no_version(registry: str, tmp_path: Path, version: int, weights: str, said: str) -> None:
+def test_a_number_alone_is_no_version(
+    registry: str, package: Path, tmp_path: Path, version: int, weights: str, packaged: str, said: str | None
+) -> None:
     """After `dvc pull`, or with another registry, version 1 may be another network."""
+    made = PackageHandle.load(package).model_copy(update={"version": 1, "weights_sha256": packaged})
     handle = RegistrationHandle(
         folder=tmp_path,
         made_of="",
@@ -331,7 +340,7 @@ def test_a_number_alone_is_no_version(registry: str, tmp_path: Path, version: in
         gate=(),
     )
     if said is None:
-        assert _packaged_version(handle, 1).uri == "models:/mill/1"
+        assert _packaged_version(handle, made).uri == "models:/mill/1"
     else:
         with pytest.raises(InputError, match=said):
-            _packaged_version(handle, 1)
+            _packaged_version(handle, made)

@@ -64,14 +64,13 @@ def _write_into_registry(package: Path, uri: str, sha256: str, env: str | None) 
     from dinomill.tracking.store import current_store
 
     registered = RegistrationHandle.load(result("registration", env))
-    version = PackageHandle.load(package).version
     with store_at_work(env):
-        found = _packaged_version(registered, version)
+        found = _packaged_version(registered, PackageHandle.load(package))
         set_tags(current_store(), found, {PLACE_TAG: uri, HASH_TAG: sha256})
     return found.uri
 
 
-def _packaged_version(registered: RegistrationHandle, version: int) -> RegisteredVersion:
+def _packaged_version(registered: RegistrationHandle, package: PackageHandle) -> RegisteredVersion:
     """The version in the registry that a package is of: numbers alone say nothing, other registries count as well.
 
     Raises:
@@ -79,16 +78,22 @@ def _packaged_version(registered: RegistrationHandle, version: int) -> Registere
     """
     from dinomill.tracking.registry import WEIGHTS_TAG, resolve
 
-    found = resolve(f"models:/{registered.model}/{version}")
-    weights = found.tags.get(WEIGHTS_TAG, "")
-    if registered.version != version or weights != registered.weights_sha256:
+    found = resolve(f"models:/{registered.model}/{package.version}")
+    weights, packaged = found.tags.get(WEIGHTS_TAG, ""), _weights_of(package, registered)
+    if not packaged or weights != packaged:
         raise InputError(
             f"The package is not known to be of {found.uri}.",
-            found=f"registered here: version {registered.version}, weights {registered.weights_sha256[:12]}; in the "
-            f"registry: weights {weights[:12]}",
+            found=f"packaged: weights {packaged[:12] or 'that nothing names'}; in the registry: weights {weights[:12]}",
             action="run registration and packaging again, and publish that",
         )
     return found
+
+
+def _weights_of(package: PackageHandle, registered: RegistrationHandle) -> str:
+    """Hash of a package's weights: as it says, or, of an older one, as the registered version that it was made of."""
+    if package.weights_sha256:
+        return package.weights_sha256
+    return registered.weights_sha256 if registered.version == package.version else ""
 
 
 def serve_address(
@@ -188,9 +193,9 @@ def _own(version: RegisteredVersion, env: str | None) -> Path | None:
         package, same = result("package", env), RegistrationHandle.load(result("registration", env))
     except (InputError, ConfigError):
         return None
-    registered = (version.name, version.version, version.tags.get(WEIGHTS_TAG))
-    fits = (same.model, PackageHandle.load(package).version, same.weights_sha256) == registered
-    return package if fits and same.version == version.version else None
+    handle = PackageHandle.load(package)
+    wanted = (version.name, version.version, version.tags.get(WEIGHTS_TAG))
+    return package if (same.model, handle.version, _weights_of(handle, same)) == wanted else None
 
 
 def settings_of(package: Path, said: dict[str, Any], *, own: bool) -> ServerConfig:

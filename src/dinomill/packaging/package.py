@@ -93,6 +93,7 @@ def package_model(registered: RegistrationHandle, curated: DatasetHandle, config
             archive_sha256=hash_file(archive),
             model=model,
             version=registered.version,
+            weights_sha256=registered.weights_sha256,
             embed_dim=int(expected.shape[1]),
             smoke=figures,
             backend=str(selected.backend),
