@@ -19,6 +19,9 @@ from dinomill.serving.torchserve.archive import BatchingConfig, build_archive
 from dinomill.serving.torchserve.properties import ServerConfig
 from dinomill.storage.hashing import hash_file
 
+# Without the proxies that the environment may name.
+_HERE = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
 _READY_SECONDS = 300.0
 
 
@@ -144,7 +147,7 @@ class Served:
         return bool(workers["ready"] == workers["wanted"])
 
     def _get(self, path: str) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as answer:
+        with _HERE.open(f"http://127.0.0.1:{self.port}{path}", timeout=30) as answer:
             return str(answer.read().decode())
 
 

@@ -10,10 +10,12 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,6 +87,24 @@ def test_without_a_server_it_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> No
         one.bind(("127.0.0.1", 0))
         monkeypatch.setenv("DINOMILL_PORT", str(one.getsockname()[1]))
         assert main(["ready"]) == 1
+
+
+def test_it_asks_its_own_server_whatever_proxy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ready(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/readyz" else 404)
+            self.end_headers()
+
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Ready) as server:
+        threading.Thread(target=server.serve_forever).start()
+        monkeypatch.setenv("DINOMILL_PORT", str(server.server_port))
+        found = main(["ready"])
+        server.shutdown()
+    assert found == 0
 
 
 @pytest.fixture(scope="module")

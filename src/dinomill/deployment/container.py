@@ -68,7 +68,9 @@ def serve() -> int:
 def ready() -> int:
     """Whether a worker can answer."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{_port()}/readyz", timeout=_READY_SECONDS) as answer:
+        # Whatever proxy the container's variables name: this machine is not behind it.
+        here = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with here.open(f"http://127.0.0.1:{_port()}/readyz", timeout=_READY_SECONDS) as answer:
             return 0 if answer.status == 200 else 1
     except OSError as error:
         print(error, file=sys.stderr)
