@@ -119,9 +119,10 @@ def image_venv(written: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     venv = tmp_path_factory.mktemp("image") / "venv"
     uv = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
     install = [uv, "pip", "install", "--quiet", "--only-binary", ":all:", "--python", str(venv / "bin/python")]
-    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(venv)], check=True)
+    subprocess.run([uv, "venv", "--quiet", "--seed", "--python", sys.executable, str(venv)], check=True)
     torch = os.environ.get("DINOMILL_TORCH", (written / "torch.txt").read_text().strip())
-    subprocess.run([*install, *torch.split()], check=True)
+    # By pip, as in the Dockerfile: where torch comes from, a machine's own configuration of pip says.
+    subprocess.run([venv / "bin/python", "-m", "pip", "install", "--quiet", *torch.split()], check=True)
     subprocess.run([*install, "--no-deps", "--requirement", str(written / "requirements.txt")], check=True)
     return venv
 
