@@ -40,7 +40,7 @@ def test_every_value_has_its_reason_and_no_line_is_too_long() -> None:
             if ": " in line and not line.lstrip().startswith("#") and "    cats:" not in line:
                 above = number and lines[number - 1].lstrip().startswith("#")
                 if line.lstrip().startswith("- "):  # an item's reason is that of its list
-                    above = "# " in lines[number - 1]
+                    above = any("# " in one for one in lines[max(number - 2, 0) : number])
                 assert "# " in line or above or line.startswith("  cats:"), f"{path}: no reason for {line}"
 
 

@@ -20,6 +20,7 @@ from dinomill.layers import Layers
 from dinomill.storage.atomic import write_text
 
 STATS = Path(".viz/stats.json")
+_LAST_PORT = 49151  # above it, Kedro-Viz refuses with a traceback
 
 
 def write_stats(env: str | None) -> Path:
@@ -46,6 +47,8 @@ def main() -> int:
     parser.add_argument("--env", help="a folder of conf/; by default base with local")
     parser.add_argument("--port", type=int, default=4141)
     given = parser.parse_args()
+    if not 1024 <= given.port <= _LAST_PORT:
+        parser.error(f"--port {given.port}: Kedro-Viz takes ports from 1024 to {_LAST_PORT}")
     enter_project()
     write_stats(given.env)
     command = ["kedro", "viz", "run", "--host", "127.0.0.1", "--port", str(given.port), "--no-browser"]
