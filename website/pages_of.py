@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import shutil
 from pathlib import Path
 
 ELSEWHERE = {
@@ -18,6 +19,7 @@ ELSEWHERE = {
     "CHANGELOG.md": "changelog.md",
     "README.md": "overview.md",
 }
+_PICTURES = {".png", ".svg", ".jpg"}
 _FENCE = re.compile(r"^\s*(```|~~~)")
 _ITEM = re.compile(r"^(\s*)([-*+]|\d+\.)(\s+)\S")
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
@@ -28,7 +30,7 @@ class BrokenLink(Exception):
 
 
 def stage(root: Path, target: Path) -> list[str]:
-    """Write every page to ``target`` and return their addresses there.
+    """Write every page to ``target``, with the pictures beside them, and return the pages' addresses there.
 
     Args:
         root: The project's folder.
@@ -51,6 +53,10 @@ def stage(root: Path, target: Path) -> list[str]:
         file.write_text(spaced(text), encoding="utf-8")
     if broken:
         raise BrokenLink("\n".join(broken))
+    for picture in sorted(path for path in (root / "docs").rglob("*") if path.suffix in _PICTURES):
+        file = target / picture.relative_to(root / "docs")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(picture, file)
     return list(pages)
 
 
