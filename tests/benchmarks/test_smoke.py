@@ -16,7 +16,13 @@ NOWHERE = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY
 NO_INDEX = {"PIP_NO_INDEX": "1", "UV_OFFLINE": "1", "npm_config_offline": "true"}
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+# Of these even the small run takes half a minute or more.
+LONG = {"claims.py", "distillations.py", "exports.py", "gpu_check.py", "kills.py", "serving.py"}
+
+
+@pytest.mark.parametrize(
+    "script", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in SCRIPTS]
+)
 def test_runs_in_small_and_ends_with_figures(script: str, tmp_path: Path) -> None:
     environment = {**os.environ, **NOWHERE, **NO_INDEX, "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}
 
