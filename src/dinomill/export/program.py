@@ -49,7 +49,7 @@ class Program(nn.Module):
 
 
 def least_patches(model: Backbone) -> int:
-    """The fewest patches of a side: torch asks the strides of a convolution's map, and of one row they are undecided."""
+    """The fewest patches of a side: of a convolution's map of one row, torch cannot tell the order of the strides."""
     return 2 if isinstance(model, ConvNeXt) else 1
 
 
