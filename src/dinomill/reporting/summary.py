@@ -148,18 +148,27 @@ def _scores(evaluation: EvaluationHandle, kind: str) -> Group:
     return Group(*parts, lines)
 
 
+def _has_interval(evaluation: ScoreTable, name: str) -> bool:
+    figures = [score.scores[name] for score in evaluation.scores if name in score.scores]
+    return any(figure.high > figure.low for figure in figures)
+
+
 def _score_table(evaluation: ScoreTable) -> Table:
-    """The bar is the first measure's, where more is better."""
-    heads = [(one.head, "right") for one in evaluation.measures]
+    """The bar is the first measure's, where more is better; what was timed or counted is here where there is room."""
+    measures = [one for one in evaluation.measures if _has_interval(evaluation, one.name)] or [*evaluation.measures]
+    names = max(len(display_name(score)) for score in evaluation.scores)
+    if sum(len(one.head) + 2 for one in evaluation.measures) + names + len("parameters") + _BAR <= _RULE:
+        measures = [*evaluation.measures]
+    heads = [(one.head, "right") for one in measures]
     table = _table(("", "left"), ("parameters", "right"), *heads, ("", "left"))
-    first = evaluation.measures[0]
+    first = measures[0]
     best = max(abs(score.value(first.name)) for score in evaluation.scores) or 1.0
     for score in evaluation.scores:
         size = f"{score.parameters / 1e6:.1f} M" if score.parameters else ""
         style = "bold" if score.kind == "teacher" else ""
         shown = [
             one.show(score.value(one.name)) if one.percent else one.bare(score.value(one.name))
-            for one in evaluation.measures
+            for one in measures
         ]
         length = round(_BAR * abs(score.value(first.name)) / best)
         bar = Text("━" * max(1, length), "green" if score.kind == "teacher" else "dim")
