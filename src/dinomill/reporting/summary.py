@@ -167,8 +167,7 @@ def _score_table(evaluation: ScoreTable) -> Table:
         size = f"{score.parameters / 1e6:.1f} M" if score.parameters else ""
         style = "bold" if score.kind == "teacher" else ""
         shown = [
-            one.show(score.value(one.name)) if one.percent else one.bare(score.value(one.name))
-            for one in measures
+            one.show(score.value(one.name)) if one.percent else one.bare(score.value(one.name)) for one in measures
         ]
         length = round(_BAR * abs(score.value(first.name)) / best)
         bar = Text("━" * max(1, length), "green" if score.kind == "teacher" else "dim")
