@@ -121,6 +121,28 @@ def test_a_version_a_dataset_weights_and_runs_by_every_name(mill: Mill, capsys: 
     assert dataset in ask(commit_of[:8], capsys)["asked"]
 
 
+def test_an_alias_is_a_version_unless_a_file_is_called_so(own_mill: Mill, capsys: pytest.CaptureFixture[str]) -> None:
+    assert say("champion", capsys) == say("@champion", capsys) == say("1", capsys)
+    with pytest.raises(InputError, match="names nothing that is known"):
+        say("nobody", capsys)
+    shutil.copy(own_mill.root / "images/pool" / kept(own_mill.root)["path"], own_mill.root / "champion")
+    assert say("champion", capsys) != say("1", capsys)
+
+
+def test_stores_of_environments_that_nobody_used_are_not_asked(
+    own_mill: Mill, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The project ships an environment for a cluster, with the address of an example."""
+    assert "postgres.example.org" in (own_mill.root / "conf/cluster/globals.yml").read_text()
+    with pytest.raises(InputError) as raised:
+        say("nobody", capsys)
+    assert "example.org" not in str(raised.value)
+    (own_mill.root / "conf/cluster/dvc.lock").touch()
+    with pytest.raises(InputError) as raised:
+        say("nobody", capsys)
+    assert "postgres.example.org" in str(raised.value)
+
+
 def test_why_an_image_is_not_in(mill: Mill, capsys: pytest.CaptureFixture[str]) -> None:
     for fate, words in (("near_duplicate", "left out: near_duplicate"), ("irrelevant", "not_like_the_seeds")):
         row = kept(mill.root, fate=fate)

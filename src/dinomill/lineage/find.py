@@ -11,7 +11,7 @@ from dinomill.errors import InputError
 from dinomill.lineage.archives import add_archive, find_request
 from dinomill.lineage.gather import Gathered, not_in_any
 from dinomill.lineage.images import Wanted
-from dinomill.lineage.thread import Kind, Thing
+from dinomill.lineage.thread import Kind, Thing, Thread
 from dinomill.storage.hashing import hash_file
 
 _VERSION = re.compile(r"(?:models:/+)?(?P<name>[^/@:\s]+)(?:@(?P<alias>[^/@\s]+)|/(?P<version>\d+))")
@@ -42,18 +42,19 @@ def find(gathered: Gathered, text: str, here: Path, env: str | None = None) -> l
         f"{text!r} names nothing that is known here.",
         found=not_in_any(gathered.results.manifests)
         + ("".join(f"\n    not at hand: {one.what}: {one.command}" for one in missing) if missing else ""),
-        expected="a registered version (models:/name@alias, name/3, 3), an archive (.mar), an image (path or sha256), "
-        "the hash of a dataset, of weights or of DVC, the id of an MLflow run or of a request, or a commit",
+        expected="a registered version (models:/name@alias, name/3, 3, an alias), an archive (.mar), an image (path or "
+        "sha256), the hash of a dataset, of weights or of DVC, the id of an MLflow run or of a request, or a commit",
         action="see what there is: `dinomill lineage`",
     )
 
 
 def _version(gathered: Gathered, text: str, here: Path, env: str | None) -> list[Thing]:
-    del here
     thread = gathered.thread
+    model = next((place.model for place in gathered.places if place.env == env), "")
     if text.isdecimal() and len(text) < 6:
-        model = next((place.model for place in gathered.places if place.env == env), "")
         text = f"{model}/{text}"
+    elif _is_alias(thread, model, text) and not any(path.exists() for path in _places(text, here)):
+        text = f"{model}@{text.removeprefix('@')}"
     match = _VERSION.fullmatch(text)
     if match is None or (Path(text).exists() and not text.startswith("models:")):
         return []
@@ -70,6 +71,12 @@ def _version(gathered: Gathered, text: str, here: Path, env: str | None) -> list
             action="; ".join(one.command for one in thread.missing[:1]) or "name one of them",
         )
     return []
+
+
+def _is_alias(thread: Thread, model: str, text: str) -> bool:
+    """Whether it is what a version of a model is called, as `dinomill promote` and `reproduce` take it."""
+    own = [one for one in thread.of_kind(Kind.VERSION) if one.id.rpartition("/")[0] == model]
+    return any(text.removeprefix("@") in one.facts.get("aliases", "").split(", ") for one in own)
 
 
 def _shown(version: Thing) -> str:

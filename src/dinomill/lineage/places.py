@@ -15,13 +15,19 @@ FOLDERS = ("curated", "teacher", "students", "registration", "package", "work", 
 
 @dataclass(frozen=True)
 class Place:
-    """An environment: its name (None: base with local), folders below the project's root, names and store."""
+    """An environment: its name (None: base with local), folders below the project's root, names and store.
+
+    Args:
+        used: Whether anything was ever run in it here, or in a commit that this one follows: environments that nobody
+            uses name stores that there may not be.
+    """
 
     env: str | None
     folders: Mapping[str, Path]
     model: str
     store: str
     withdrawn: Path | None
+    used: bool
 
     @property
     def option(self) -> str:
@@ -44,13 +50,16 @@ def places(root: Path) -> list[Place]:
         folders = values.get("folders") or {}
         store = os.environ.get("MLFLOW_TRACKING_URI") or str(values.get("tracking_uri") or "")
         listed = values.get("withdrawn")
+        named = {name: Path(folders[name]) for name in FOLDERS if name in folders}
+        lock = root / "conf" / env / "dvc.lock" if env else None
         found.append(
             Place(
                 env,
-                {name: Path(folders[name]) for name in FOLDERS if name in folders},
+                named,
                 str(values.get("model", "")),
                 resolve_uri(store, root) if store else "",
                 Path(listed) if listed else None,
+                used=lock is None or lock.exists() or any((root / path).exists() for path in named.values()),
             )
         )
     return found

@@ -17,7 +17,7 @@ _CURATION = "curation"
 def add_recorded(thread: Thread, found: list[Place]) -> bool:
     """Add what the stores of some environments recorded; whether each could be asked."""
     asked = True
-    for store in dict.fromkeys(place.store for place in found if place.store):
+    for store in dict.fromkeys(place.store for place in found if place.store and place.used):
         try:
             recorded = read_recorded(store)
         except DinomillError as error:
