@@ -103,7 +103,9 @@ class ProjectHooks:
             from dinomill.planning.checks import Request
             from dinomill.planning.checks.scope import scope
 
-            check_all(Request(scope(stages), self._parameters, self._globals, self._origin, self._layers))
+            teacher = self._parameters.get("distillation", {}).get("teacher")
+            wanted = scope(stages, given_teacher=teacher not in (None, "pretraining"))
+            check_all(Request(wanted, self._parameters, self._globals, self._origin, self._layers))
 
     @hook_impl
     def before_node_run(self, node: Any) -> None:

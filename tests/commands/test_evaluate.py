@@ -157,6 +157,18 @@ def test_many_measures_come_in_tables_that_fit_a_terminal(
     assert "differences" not in run(*common, "-p", "cost") and "95%" not in run(*common, "-p", "cost")
 
 
+def test_a_network_that_gives_everything_the_same_features_is_refused(
+    networks: list[str], labelled: Path, tmp_path: Path
+) -> None:
+    """Neighbours at equal distances come in the order of the files: it reached 100% where the classes stood so."""
+    shutil.copytree(networks[0], tmp_path / "dead")
+    weights = load_file(tmp_path / "dead" / "model.safetensors")
+    weights["patch_embed.proj.weight"].zero_()
+    save_file(weights, tmp_path / "dead" / "model.safetensors")
+    with pytest.raises(DinomillError, match=r"dead gives the same features for every image of .*labelled"):
+        run("-m", str(tmp_path / "dead"), "--on", str(labelled), "--cache", str(tmp_path / "c"), "-p", "knn")
+
+
 def test_no_network_is_said_to_be_none(labelled: Path, tmp_path: Path) -> None:
     with pytest.raises(DinomillError, match="nowhere"):
         run("-m", str(tmp_path / "nowhere"), "--on", str(labelled), "--cache", str(tmp_path))

@@ -173,6 +173,18 @@ def test_features_that_are_not_finite_are_refused(digits_dataset: DatasetHandle,
         distil(digits_dataset, None, None, config(tmp_path, teacher))
 
 
+def test_features_that_are_the_same_for_every_image_are_refused(
+    digits_dataset: DatasetHandle, teacher: Path, tmp_path: Path
+) -> None:
+    """It ended as a loss that is not finite, with the advice to lower the learning rate."""
+    model = load(teacher)
+    with torch.no_grad():
+        model.patch_embed.proj.weight.zero_()
+    save_backbone(teacher, model, extra=PreprocessingConfig.square(12, (0.3,), (0.4,)).section())
+    with pytest.raises(DinomillError, match="gives the same features for all classes"):
+        distil(digits_dataset, None, None, config(tmp_path, teacher))
+
+
 def test_a_size_that_the_teacher_cannot_see_is_refused_before_anything_runs(teacher: Path, tmp_path: Path) -> None:
     assert given_shape(config(tmp_path, teacher, teacher_size=15))["patch_size"] == 3
     with pytest.raises(ConfigError, match=r"teacher_size.*patches of 3 pixels, and 13"):

@@ -36,7 +36,7 @@ def shown_to_the_user(command: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print(f"\nInterrupted. Run the same command again: {command} continues where it was.", file=sys.stderr)
+        print("\nInterrupted. Run the same command again: it continues where it was.", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
     except Exception as error:
         if type(error).__module__.startswith("click."):

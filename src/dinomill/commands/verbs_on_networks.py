@@ -97,7 +97,9 @@ def embed(
     )
 )
 def export(
-    form: Annotated[str, typer.Argument(metavar="FORMAT", help="pth, safetensors, pt2, onnx or openvino.")],
+    form: Annotated[
+        str, typer.Argument(metavar="FORMAT", help="pth, safetensors, pt2, onnx, openvino, huggingface or timm.")
+    ],
     output: Annotated[Path, typer.Argument(help="The file to write; its suffix becomes the format's.")],
     model: Annotated[str | None, typer.Option("--model", "-m", help=MODEL)] = None,
     licence: Annotated[

@@ -26,6 +26,9 @@ from dinomill.images.channels import conversion, kind_of_files
 from dinomill.models.config import Pooling
 from dinomill.scores import Difference, Measure
 
+# Share of the largest value by which features that are the same may differ: rounding in half precision.
+_SAME = 1e-5
+
 log = logging.getLogger(__name__)
 
 # A comparison's name: one row, and what it is held against.
@@ -92,6 +95,7 @@ def compare(
 def _row(
     features: NetworkFeatures, data: EvaluationSet[Any], protocols: Sequence[Protocol[Any, Any]], how: Comparison
 ) -> Row:
+    _require_differences(features, data)
     measured = {
         name: one for protocol in protocols for name, one in protocol.measure(features, data, how.settings).items()
     }
@@ -104,6 +108,26 @@ def _row(
                 action="look at the features of that network: are they the same for every image?",
             )
     return Row(features, measured, figures)
+
+
+def _require_differences(features: NetworkFeatures, data: EvaluationSet[Any]) -> None:
+    """Refuse features that are the same for every image: neighbours would be decided by the order of the files.
+
+    Raises:
+        InputError: Names the network.
+    """
+    both = [part.embedding.float() for part in (features.bank, features.queries) if part.cls.shape[1]]
+    rows = torch.cat(both) if both else torch.empty(0, 0)
+    if len(rows) < 2 or not bool(rows.isfinite().all()):
+        return
+    spread = float((rows - rows[0]).abs().max())
+    if spread <= _SAME * float(rows.abs().max()):
+        raise InputError(
+            f"{features.network.name} gives the same features for every image of {data.name}.",
+            found=f"{len(rows):,} images, the largest difference {spread:.1g}",
+            expected="features that tell images apart",
+            action="leave it out; a training that collapsed says so at its looks, in the run's log and on the report",
+        )
 
 
 def _features(

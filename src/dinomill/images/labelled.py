@@ -152,11 +152,14 @@ def read_image(
     try:
         return decode_image(path.read_bytes(), channels=channels, min_side=min_side, value_range=value_range)
     except DecodeError as error:
-        raise InputError(
-            f"The labelled image {path} cannot be used.",
-            found=f"{error.countable}: {error.detail}",
-            action="remove or replace that file: a score on silently dropped images would not be comparable",
-        ) from None
+        found = f"{error.countable}: {error.detail}"
+    except OSError as error:
+        found = error.strerror or str(error)
+    raise InputError(
+        f"The labelled image {path} cannot be used.",
+        found=found,
+        action="remove or replace that file: a score on silently dropped images would not be comparable",
+    )
 
 
 def _instead(place: Path) -> str:
@@ -170,4 +173,9 @@ def _instead(place: Path) -> str:
 def _files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return sorted(p for p in folder.rglob("*") if p.is_file() and not is_sidecar(folder, p))
+    # A link that leads nowhere is kept: its image cannot be read, which is said; left out, it would change the score.
+    return sorted(p for p in folder.rglob("*") if (p.is_file() or _leads_nowhere(p)) and not is_sidecar(folder, p))
+
+
+def _leads_nowhere(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()

@@ -65,7 +65,9 @@ def _rows(path: Path) -> dict[str, list[Any]]:
         else:
             # As text: a label 007 is no number.
             text = pyarrow.csv.ConvertOptions(
-                column_types=dict.fromkeys(COLUMNS, pa.string()), strings_can_be_null=True
+                column_types=dict.fromkeys(COLUMNS, pa.string()),
+                strings_can_be_null=True,
+                null_values=[""],  # a class may be called NA
             )
             table = pyarrow.csv.read_csv(path, convert_options=text)
         names = table.column_names  # decoded here: a file of another encoding shows in them
@@ -89,6 +91,13 @@ def _rows(path: Path) -> dict[str, list[Any]]:
             found=", ".join(names),
             expected=", ".join(COLUMNS),
             action="name its columns so, with commas between in a CSV file",
+        )
+    if twice := [name for name in COLUMNS if names.count(name) > 1]:
+        raise InputError(
+            f"{path} has the column {twice[0]!r} {names.count(twice[0])} times.",
+            found=", ".join(names),
+            expected=", ".join(COLUMNS),
+            action="take one of them out, or give it another name",
         )
     columns = {name: table[name].to_pylist() for name in COLUMNS}
     # A CSV file's first line has the names: lines are counted as editors do.

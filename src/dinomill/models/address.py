@@ -41,7 +41,7 @@ def locate(address: str | Path) -> Path:
         raise InputError(
             f"There is no {path}.",
             expected="a folder of an exported backbone or of Hugging Face, a .pth or .safetensors file, or "
-            "models:/name@alias",
+            "models:/name@alias; for a teacher and in evaluation also efficientnet-lite0, an .onnx, .xml or .pt2 file",
             action="check the path, or run the stage that writes it",
         )
     return path

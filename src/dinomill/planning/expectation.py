@@ -35,7 +35,8 @@ def expectation(plan: Plan) -> list[str]:
         seen = plan.steps.distillation * shape.batch
         found.append(
             f"{what} teach the student what {wish.teacher.address} sees in them: {seen:,} images will be seen. Expect "
-            "it below its teacher, and above raw pixels; evaluation measures both beside it."
+            "it below its teacher; whether it is above raw pixels, evaluation says: on images of many kinds some "
+            "hundred steps were not always enough (docs/distillation.md)."
         )
     elif views < _FEW_VIEWS or plan.pool.distinct < _FEW_IMAGES:
         found.append(

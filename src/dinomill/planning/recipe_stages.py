@@ -8,6 +8,7 @@ from dinomill.planning.pool import Pool
 from dinomill.planning.prediction import Steps
 from dinomill.planning.shape import SMALL_SIDE, TINY_SIDE, Shape, power_of_two
 
+EFFICIENTNET = "efficientnet-lite0"
 _IMAGES_A_CLUSTER = 150
 _SIDES_A_CROP = 4  # a crop may then still show a sixteenth of a picture's area without being enlarged
 
@@ -28,7 +29,7 @@ def curation(wish: Wish, pool: Pool, machine: Machine, shape: Shape, steps: Step
             smallest, f"pixels; a smaller picture shows nothing at {shape.image_size}"
         ),
         "curation.embedding.embedder.network": Choice(
-            "efficientnet-lite0",
+            EFFICIENTNET,
             "ImageNet features tell kinds of pictures apart best among what comes without a download",
         ),
         "curation.embedding.embedder.image_size": Choice(shape.embedder_size, _embedder_reason(side)),
@@ -125,8 +126,10 @@ def evaluation(wish: Wish, pool: Pool, machine: Machine, shape: Shape, steps: St
             if steps.random_networks > 1
             else "one random network: each takes a pass",
         ),
-        "evaluation.references": Choice(
-            [{"network": "efficientnet-lite0", "image_size": shape.embedder_size}],
+        "evaluation.references": Choice([], "networks made elsewhere, to compare with: the teacher is a row already")
+        if wish.teacher is not None and wish.teacher.address == EFFICIENTNET
+        else Choice(
+            [{"network": EFFICIENTNET, "image_size": shape.embedder_size}],
             "made elsewhere, to compare with: it has seen the labels of ImageNet, and costs seconds; []: none",
         ),
         **_precision(wish, machine),

@@ -15,6 +15,7 @@ from dinomill.errors import InputError
 from dinomill.evaluation.sets.base import read_set
 from dinomill.evaluation.sets.classes import ClassifiedSet
 from dinomill.evaluation.sets.config import Limits, SetConfig
+from dinomill.images.labelled import read_image
 
 LIMITS = Limits("train", "test", None, None)
 
@@ -105,6 +106,33 @@ def test_a_class_of_one_image_is_said_and_of_nothing_else_refused(
             path.unlink()
     with pytest.raises(InputError, match="too little to measure with"):
         read(root)
+
+
+def test_a_link_that_leads_nowhere_is_named(labelled: Path, tmp_path: Path) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(labelled, root)
+    (root / "test" / "digit 1" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (gone,) = [path for path in read(root).queries.paths if path.name == "gone.png"]
+    with pytest.raises(InputError, match=r"gone\.png cannot be used.*\n.*No such file"):
+        read_image(gone)
+
+
+@pytest.mark.parametrize("name", ["NA", "null", "nan", "None"])
+def test_a_class_may_be_called_as_others_call_nothing(labelled: Path, tmp_path: Path, name: str) -> None:
+    table = tmp_path / "labels.csv"
+    rows = [
+        (path, name if path.parent.name == "digit 1" else path.parent.name, path.relative_to(labelled).parts[0])
+        for path in sorted(labelled.rglob("*.png"))
+    ]
+    table.write_text("path,label,split\n" + "".join(f"{path},{label},{split}\n" for path, label, split in rows))
+    assert name in read(table).classes
+
+
+def test_a_column_that_is_there_twice_is_named(tmp_path: Path) -> None:
+    table = tmp_path / "labels.csv"
+    table.write_text("path,label,split,label\na.png,x,train,y\n")
+    with pytest.raises(InputError, match="has the column 'label' 2 times"):
+        read(table)
 
 
 def test_an_empty_split_and_classes_that_only_the_queries_have_are_refused(labelled: Path, tmp_path: Path) -> None:

@@ -75,6 +75,8 @@ class Depth(Protocol[DepthConfig, DepthSet]):
                 found=f"least {data.within.least:g}, greatest {data.within.most:g}",
                 action="correct `depths` or `scale` of the set",
             )
+        for depths in (Depths(data.bank, data.scale), Depths(data.queries, data.scale, data.crop)):
+            _require_one(depths, data)
 
     def measure(self, features: NetworkFeatures, data: DepthSet, settings: Settings) -> Mapping[str, Measured]:
         """Train both heads on the bank, then measure every image of the queries."""
@@ -133,3 +135,24 @@ def _mean(each: Figures) -> Statistic:
         return means
 
     return Statistic(len(each), compute)
+
+
+def _require_one(depths: Depths, data: DepthSet) -> None:
+    """Refuse a split none of whose pixels counts; mostly its first map answers.
+
+    Raises:
+        InputError: With the depths that there are.
+    """
+    ends: list[float] = []
+    for index in range(len(depths)):
+        found = depths.scored(index)
+        known = found[np.isfinite(found)]
+        if bool(((known >= data.within.least) & (known <= data.within.most)).any()):
+            return
+        ends += [float(known.min()), float(known.max())] if len(known) else []
+    raise InputError(
+        f"No depth of {data.name} counts in {depths.pairs.targets[0].parent}.",
+        found=f"depths from {min(ends):g} to {max(ends):g}" if ends else "no depth at all",
+        expected=f"some from {data.within.least:g} to {data.within.most:g}",
+        action="correct `depths`, `scale` or `crop` of the set",
+    )

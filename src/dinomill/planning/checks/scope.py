@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 
 def scope(
-    stages: Iterable[str], environment: Mapping[str, str] = os.environ, command: Sequence[str] | None = None
+    stages: Iterable[str],
+    environment: Mapping[str, str] = os.environ,
+    command: Sequence[str] | None = None,
+    *,
+    given_teacher: bool = False,
 ) -> tuple[str, ...]:
     """The stages that have to be checked, in their order.
 
@@ -29,6 +33,7 @@ def scope(
         stages: Those of this run.
         environment: DVC names the stage that it runs in ``DVC_STAGE``.
         command: The command line of `dvc repro`, by default that of the process above: it says where DVC will end.
+        given_teacher: Whether `distillation.teacher` names weights: DVC then has no stage `pretraining`.
     """
     asked = [stage for stage in STAGES if stage in set(stages)]
     running = environment.get("DVC_STAGE", "").rpartition(":")[2]
@@ -42,7 +47,8 @@ def scope(
     end = len(STAGES)
     if targets and "--downstream" not in words:
         end = max(STAGES.index(name) for name in targets) + 1
-    return STAGES[STAGES.index(running) : max(end, STAGES.index(running) + 1)]
+    follow = STAGES[STAGES.index(running) : max(end, STAGES.index(running) + 1)]
+    return tuple(one for one in follow if one in asked or not (given_teacher and one == "pretraining"))
 
 
 def process_of_dvc() -> psutil.Process | None:

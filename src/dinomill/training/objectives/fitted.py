@@ -31,6 +31,7 @@ PARTS = ("classes", "patches")
 # Patches of a crop that are looked at, evenly spread.
 _PATCHES = 16
 _BATCH = 32
+_SAME = 1e-5  # share of the largest value: what rounding leaves of features that are the same
 # Directions (for regression: numbers) in which features hardly differ are amplified less: they are mostly noise.
 _DAMPING = 1e-3
 
@@ -114,6 +115,14 @@ def _fit(
                 f"The teacher {job.teacher} gives numbers that are not finite.",
                 found=f"{int((~torch.isfinite(rows)).any(dim=1).sum())} of {len(rows)} {part}",
                 action="look whether it is whole, and whether its preprocessing fits the images",
+            )
+        most = float((rows - rows[0]).abs().max())
+        if len(rows) > 1 and most <= _SAME * float(rows.abs().max()):
+            raise InputError(
+                f"The teacher {job.teacher} gives the same features for all {part}.",
+                found=f"{len(rows):,} {part}, the largest difference {most:.1g}",
+                expected="features that tell images apart",
+                action="take another teacher, or look whether its preprocessing fits the images",
             )
         if teaching.whitened_dim is None:
             variance = rows.double().var(dim=0)
