@@ -253,6 +253,7 @@ def _measured(
         precision=config.precision,
         batch_size=config.batch_size,
         bootstrap=Bootstrap(config.bootstrap, config.confidence, config.seed),
+        collapsed=True,  # the gate says what it costs, and away from one that is in use must always be possible
     )
     with tracking.store_at_work(uri=registry.store):
         return evaluate_alone(asked, config.work / "promotion")

@@ -37,6 +37,7 @@ class Asked:
         precision: Of the networks' products: float32, bfloat16 or auto.
         batch_size: Images in one forward pass.
         bootstrap: How intervals are made.
+        collapsed: Whether a network that gives every image the same features is measured, too, for a gate to judge.
     """
 
     models: Sequence[str]
@@ -49,6 +50,7 @@ class Asked:
     precision: Precision = "float32"
     batch_size: int = 64
     bootstrap: Bootstrap = field(default_factory=lambda: Bootstrap(2000, 0.95, 0))
+    collapsed: bool = False
 
 
 def evaluate_alone(asked: Asked, cache: Path) -> Results:
@@ -76,6 +78,7 @@ def evaluate_alone(asked: Asked, cache: Path) -> Results:
         Settings(asked.bootstrap.seed, asked.batch_size, cache, device(), asked.precision),
         asked.random.poolings,
         asked.protocols.knn,
+        collapsed=asked.collapsed,
     )
     try:
         data = read_set(asked.labelled, Path(asked.labelled.labelled).name or "set", asked.limits)

@@ -49,6 +49,7 @@ class Comparison:
         poolings: Embeddings that are tried of each random network.
         knn: By which the strongest of them is found, on the bank.
         shown: Queries whose patch grids are kept to be shown.
+        collapsed: Whether a network that gives every image the same features is measured, too.
     """
 
     extraction: Extraction
@@ -57,6 +58,7 @@ class Comparison:
     poolings: Sequence[Pooling]
     knn: KnnConfig
     shown: tuple[int, ...] = ()
+    collapsed: bool = False
 
 
 def compare(
@@ -95,7 +97,8 @@ def compare(
 def _row(
     features: NetworkFeatures, data: EvaluationSet[Any], protocols: Sequence[Protocol[Any, Any]], how: Comparison
 ) -> Row:
-    _require_differences(features, data)
+    if not how.collapsed and features.network.kind != "champion":  # one in use must not keep others from being measured
+        _require_differences(features, data)
     measured = {
         name: one for protocol in protocols for name, one in protocol.measure(features, data, how.settings).items()
     }

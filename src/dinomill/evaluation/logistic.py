@@ -111,7 +111,7 @@ def fit(features: Tensor, labels: Tensor, classes: int, l2: Sequence[float], con
         return loss, (gradient * scales).flatten(1)
 
     start = rotated.new_zeros(count, (rotated.shape[1] + 1) * classes)
-    what = f"linear probe of {len(features):,} rows, {count} strength{'s' if count > 1 else ''}"
+    what = f"linear probe of {len(features):,} images, {count} strength{'s' if count > 1 else ''}"
     with working(what, config.iterations, "iterations at most", each=start.numel() * len(features)) as advance:
         point, loss, iterations = minimise(
             objective, start, iterations=config.iterations, tolerance=config.tolerance, advance=advance

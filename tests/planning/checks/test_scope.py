@@ -12,6 +12,14 @@ from dinomill.planning.checks.scope import scope
 LAST = ("evaluation", "registration", "packaging", "reporting")
 
 
+def test_without_pretraining_nothing_of_it_is_looked_at() -> None:
+    environment, command = {"DVC_STAGE": "curation"}, ["dvc", "repro", "conf/edge/dvc.yaml"]
+    assert "pretraining" in scope({"curation"}, environment, command)
+    found = scope({"curation"}, environment, command, given_teacher=True)
+    assert found[:2] == ("curation", "distillation") and "pretraining" not in found
+    assert scope({"pretraining"}, {}, command, given_teacher=True) == ("pretraining",)
+
+
 @pytest.mark.parametrize(
     ("running", "command", "expected"),
     [
@@ -24,14 +32,6 @@ LAST = ("evaluation", "registration", "packaging", "reporting")
         ("something else", ["dvc", "repro"], ("evaluation",)),
     ],
 )
-def test_without_pretraining_nothing_of_it_is_looked_at() -> None:
-    environment, command = {"DVC_STAGE": "curation"}, ["dvc", "repro", "conf/edge/dvc.yaml"]
-    assert "pretraining" in scope({"curation"}, environment, command)
-    found = scope({"curation"}, environment, command, given_teacher=True)
-    assert found[:2] == ("curation", "distillation") and "pretraining" not in found
-    assert scope({"pretraining"}, {}, command, given_teacher=True) == ("pretraining",)
-
-
 def test_what_dvc_will_run_is_checked_too(running: str, command: list[str], expected: tuple[str, ...]) -> None:
     assert scope({"evaluation"}, {"DVC_STAGE": running} if running else {}, command) == expected
 
