@@ -77,6 +77,27 @@ def test_a_manifest_names_files_and_what_is_missing_is_written_down(tmp_path: Pa
     assert rows["images/gone.png"]["reason"] == "missing"
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("m.csv", b"path,path\na.png,b.png\n", "has the column 'path' 2 times"),
+        ("m.csv", b"\xff\xfe" + "path\na.png\n".encode("utf-16-le"), "cannot be read as a table|no column of paths"),
+        ("m.csv", b"path,label\na.png\n", "cannot be read as a table"),
+        ("m.csv", b"", "cannot be read as a table"),
+        ("m.parquet", b"PAR1 cut off", "cannot be read as a table"),
+    ],
+)
+def test_a_manifest_that_is_none_is_named(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=said):
+        list(list_items(str(tmp_path / name)))
+
+
+def test_files_may_be_called_as_numbers_and_as_nothing_is(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("path\n007\nNA\n")
+    assert [item.path for item in list_items(str(tmp_path / "m.csv"))] == ["007", "NA"]
+
+
 def test_a_manifest_without_paths_says_which_columns_it_has(tmp_path: Path) -> None:
     pq.write_table(pa.table({"url": ["x"]}), tmp_path / "m.parquet")
     with pytest.raises(InputError, match="no column of paths") as caught:

@@ -49,6 +49,7 @@ def test_relations_follow_instances_and_roles(listed: Path) -> None:
     ("old", "new", "message"),
     [
         ("path,instance,role", "file,instance,role", "lacks the column path"),
+        ("path,instance,role", "path,instance,role,instance", "has the column 'instance' 2 times"),
         ("g/1.jpg,tower,easy", "g/1.jpg,tower,simple", "line 4: the role is unknown"),
         ("g/1.jpg,tower,easy", "g/1.jpg,,easy", "line 4: g/1.jpg has the role easy and no instance"),
         ("g/4.jpg", "g/9.jpg", "line 8: the image is not there"),

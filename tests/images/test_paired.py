@@ -67,3 +67,11 @@ def test_names_of_classes(root: Path) -> None:
     (root / "classes.txt").write_text("sky\nsky\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"classes\.txt does not name classes"):
         read_class_names(root)
+
+
+@pytest.mark.parametrize("folders", [("images", "masks"), ("images",)])
+def test_a_link_that_leads_nowhere_is_named_and_not_left_out(root: Path, folders: tuple[str, ...]) -> None:
+    for folder in folders:
+        (root / folder / "train" / "gone.png").symlink_to(root / "nowhere.png")
+    with pytest.raises(InputError, match="gone"):
+        find_paired(root, "train")

@@ -30,7 +30,7 @@ def show_lineage(
     Raises:
         InputError: When the name means nothing here, or several things.
     """
-    gathered = Gathered(Path.cwd())
+    gathered = Gathered(Path.cwd(), env)
     wanted = [] if name is None else find(gathered, name, here, env)
     part = gathered.thread.around(wanted) if wanted else gathered.thread
     text = as_text(part, wanted) if wanted else overview(part)

@@ -22,12 +22,10 @@ from dinomill.evaluation.sets.classes import ClassifiedSet
 from dinomill.evaluation.split_features import NetworkFeatures, SplitFeatures
 from dinomill.evaluation.statistics import Bootstrap, Exact, difference, interval
 from dinomill.evaluation.wanted import NOTHING, Needs, Wanted, all_of
+from dinomill.features.base import largest_difference_if_same
 from dinomill.images.channels import conversion, kind_of_files
 from dinomill.models.config import Pooling
 from dinomill.scores import Difference, Measure
-
-# Share of the largest value by which features that are the same may differ: rounding in half precision.
-_SAME = 1e-5
 
 log = logging.getLogger(__name__)
 
@@ -119,15 +117,11 @@ def _require_differences(features: NetworkFeatures, data: EvaluationSet[Any]) ->
     Raises:
         InputError: Names the network.
     """
-    both = [part.embedding.float() for part in (features.bank, features.queries) if part.cls.shape[1]]
-    rows = torch.cat(both) if both else torch.empty(0, 0)
-    if len(rows) < 2 or not bool(rows.isfinite().all()):
-        return
-    spread = float((rows - rows[0]).abs().max())
-    if spread <= _SAME * float(rows.abs().max()):
+    parts = [part.embedding for part in (features.bank, features.queries) if part.cls.shape[1]]
+    if (most := largest_difference_if_same(*parts)) is not None:
         raise InputError(
             f"{features.network.name} gives the same features for every image of {data.name}.",
-            found=f"{len(rows):,} images, the largest difference {spread:.1g}",
+            found=f"{sum(map(len, parts)):,} images, the largest difference {most:.1g}",
             expected="features that tell images apart",
             action="leave it out; a training that collapsed says so at its looks, in the run's log and on the report",
         )

@@ -103,7 +103,7 @@ def compared(
     start = [] if teacher is None or teacher.start is None else [_start(teacher, teacher.start)]
     known = {row.identity for row in rows}
     present = [row for row in _champion(champion) if row.identity not in known]
-    # A given teacher is usually named as a reference, too: one row says it; at another size it is another row.
+    # A reference that is the given teacher, seen alike, would be its row again; at another size it is another one.
     shown_so = {(row.identity, row.preprocessing) for row in given}
     elsewhere = [row for row in map(_reference, references) if (row.identity, row.preprocessing) not in shown_so]
     others = [pixels(shown, load_shape(own.folder).patch_size), *initial, *elsewhere]

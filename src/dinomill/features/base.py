@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,9 @@ from dinomill.models.kinds import ModelConfig
 from dinomill.models.pooling import join, pooled_dim
 from dinomill.storage.hashing import hash_file, hash_json
 
+# Share of the largest number by which features that are the same may differ: what rounding leaves.
+_SAME = 1e-5
+_LOOKED_AT = 1024
 EFFICIENTNET = "efficientnet-lite0"  # an address: the network from a wheel
 
 
@@ -102,6 +106,25 @@ class Tokens:
     def pooled(self, pooling: Pooling) -> Tensor:
         """One embedding an image, ``[B, D]`` or ``[B, 2 D]``."""
         return join(self.cls, self.mean_patch, pooling)
+
+
+def largest_difference_if_same(*parts: Tensor) -> float | None:
+    """The largest difference of a number between rows that are the same but for rounding; None where they differ.
+
+    Args:
+        parts: ``[N, D]`` each, together at least two rows. Mostly the first thousand answer.
+    """
+    chunks = [part[start : start + _LOOKED_AT] for part in parts for start in range(0, len(part), _LOOKED_AT)]
+    if sum(map(len, chunks)) < 2:
+        return None
+    first, most = chunks[0][0].float(), 0.0
+    for chunk in chunks:
+        some = chunk.float()
+        difference, size = float((some - first).abs().max()), float(some.abs().max())
+        if not math.isfinite(difference) or difference > _SAME * size:
+            return None
+        most = max(most, difference)
+    return most
 
 
 class Features(ABC):

@@ -126,6 +126,12 @@ def _parsed(path: Path) -> list[tuple[int, dict[str, str]]]:
                 expected="path, instance, role (of queries also left, top, right, bottom)",
                 action="name its columns so, in the first line, with commas between",
             )
+        if twice := [name for name in columns if columns.count(name) > 1]:
+            raise InputError(
+                f"{path} has the column {twice[0]!r} {columns.count(twice[0])} times.",
+                found=", ".join(columns),
+                action="take one of them out, or give it another name",
+            )
         return [
             (reader.line_num, {name: (value or "").strip() for name, value in row.items() if name}) for row in reader
         ]

@@ -91,7 +91,8 @@ def _files(folder: Path, targets: str) -> dict[str, Path]:
     """Files by their path below the folder, without suffix."""
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
-        if not path.is_file() or is_sidecar(folder, path):
+        # A link that leads nowhere counts: it is said when it is read; left out, it would change the score.
+        if not (path.is_file() or (path.is_symlink() and not path.exists())) or is_sidecar(folder, path):
             continue
         name = path.relative_to(folder).with_suffix("").as_posix()
         if name in found:
@@ -114,6 +115,12 @@ def _files(folder: Path, targets: str) -> dict[str, Path]:
 
 
 def _same_size(image: Path, target: Path) -> tuple[int, int]:
+    if gone := next((path for path in (image, target) if not path.exists()), None):
+        raise InputError(
+            f"{gone} leads nowhere.",
+            found="a link to a file that is not there",
+            action="mend the link, or take image and mask out",
+        )
     size, other = upright_size(image), upright_size(target)
     if size != other:
         raise InputError(

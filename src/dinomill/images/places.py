@@ -9,11 +9,15 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from dinomill.errors import InputError
 from dinomill.images.item import Item
 from dinomill.images.sidecars import HEAD, begins_like_image, is_passed_over, may_be_image, sidecar_kind
 from dinomill.storage import s3
+
+if TYPE_CHECKING:
+    import pyarrow
 
 _PATH_COLUMNS = ("path", "file", "file_name", "filename", "filepath", "image", "image_path", "local_path")
 
@@ -107,12 +111,33 @@ def members(path: Path, skipped: Counter[str]) -> Iterator[Item]:
         ) from None
 
 
-def rows(path: Path) -> Iterator[Item]:
-    """The files that a manifest names; relative paths start at the manifest's folder."""
+def _table(path: Path) -> pyarrow.Table:
+    import pyarrow as pa
     import pyarrow.csv
     import pyarrow.parquet
 
-    table = pyarrow.parquet.read_table(path) if path.suffix == ".parquet" else pyarrow.csv.read_csv(path)
+    # Paths are text: a file 007 is no number, and one called NA is there.
+    text = pyarrow.csv.ConvertOptions(
+        column_types=dict.fromkeys(_PATH_COLUMNS, pa.string()), strings_can_be_null=True, null_values=[""]
+    )
+    try:
+        if path.suffix == ".parquet":
+            return pyarrow.parquet.read_table(path)
+        table = pyarrow.csv.read_csv(path, convert_options=text)
+        table.column_names  # noqa: B018 (decoded here: a file of another encoding shows in them)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"The manifest {path} cannot be read as a table.",
+            found=str(error).splitlines()[0],
+            expected="Parquet, or CSV in UTF-8 with commas",
+            action="write it again so",
+        ) from None
+    return table
+
+
+def rows(path: Path) -> Iterator[Item]:
+    """The files that a manifest names; relative paths start at the manifest's folder."""
+    table = _table(path)
     column = next((name for name in _PATH_COLUMNS if name in table.column_names), None)
     if column is None:
         raise InputError(
@@ -120,6 +145,12 @@ def rows(path: Path) -> Iterator[Item]:
             found=f"columns {', '.join(table.column_names)}",
             expected=f"a column named {' or '.join(_PATH_COLUMNS)}",
             action="rename the column that holds the images' paths",
+        )
+    if (times := table.column_names.count(column)) > 1:
+        raise InputError(
+            f"The manifest {path} has the column {column!r} {times} times.",
+            found=f"columns {', '.join(table.column_names)}",
+            action="take one of them out, or give it another name",
         )
     for name in dict.fromkeys(str(value) for value in table[column].to_pylist() if value):
         file = path.parent / name

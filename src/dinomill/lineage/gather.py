@@ -24,13 +24,14 @@ class Gathered:
 
     Args:
         root: The project's folder, which is the working directory.
+        env: The environment that was named.
 
     Raises:
         ConfigError: When its configuration cannot be read.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.places = places(root)
+    def __init__(self, root: Path, env: str | None = None) -> None:
+        self.places = places(root, env)
         self.thread = Thread()
         watched = [place for name in FOLDERS[:5] for place in everywhere(self.places, name)]
         self.history = History(root, watched)

@@ -35,11 +35,12 @@ class Place:
         return f" --env {self.env}" if self.env else ""
 
 
-def places(root: Path) -> list[Place]:
+def places(root: Path, asked: str | None = None) -> list[Place]:
     """Every environment of a project, the base first.
 
     Args:
         root: The project's folder, which is the working directory.
+        asked: The environment that somebody named: its store is asked although nothing of it lies here.
 
     Raises:
         ConfigError: When the configuration of one cannot be read.
@@ -59,7 +60,10 @@ def places(root: Path) -> list[Place]:
                 str(values.get("model", "")),
                 resolve_uri(store, root) if store else "",
                 Path(listed) if listed else None,
-                used=lock is None or lock.exists() or any((root / path).exists() for path in named.values()),
+                used=lock is None
+                or env == asked
+                or lock.exists()
+                or any((root / path).exists() for path in named.values()),
             )
         )
     return found

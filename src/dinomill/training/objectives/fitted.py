@@ -14,6 +14,7 @@ from torch.nn.functional import normalize
 
 from dinomill.errors import DinomillError, InputError, Interrupted
 from dinomill.execution.progress import progress
+from dinomill.features.base import largest_difference_if_same
 from dinomill.storage.atomic import atomic_file
 from dinomill.training.given_teacher import GivenTeacher
 from dinomill.training.job import TrainingJob
@@ -31,7 +32,6 @@ PARTS = ("classes", "patches")
 # Patches of a crop that are looked at, evenly spread.
 _PATCHES = 16
 _BATCH = 32
-_SAME = 1e-5  # share of the largest value: what rounding leaves of features that are the same
 # Directions (for regression: numbers) in which features hardly differ are amplified less: they are mostly noise.
 _DAMPING = 1e-3
 
@@ -116,8 +116,7 @@ def _fit(
                 found=f"{int((~torch.isfinite(rows)).any(dim=1).sum())} of {len(rows)} {part}",
                 action="look whether it is whole, and whether its preprocessing fits the images",
             )
-        most = float((rows - rows[0]).abs().max())
-        if len(rows) > 1 and most <= _SAME * float(rows.abs().max()):
+        if (most := largest_difference_if_same(rows)) is not None:
             raise InputError(
                 f"The teacher {job.teacher} gives the same features for all {part}.",
                 found=f"{len(rows):,} {part}, the largest difference {most:.1g}",
