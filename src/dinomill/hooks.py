@@ -100,11 +100,12 @@ class ProjectHooks:
 
     def _check(self, stages: set[str]) -> None:
         if stages:
+            from dinomill.distillation.config import PIPELINE
             from dinomill.planning.checks import Request
             from dinomill.planning.checks.scope import scope
 
             teacher = self._parameters.get("distillation", {}).get("teacher")
-            wanted = scope(stages, given_teacher=teacher not in (None, "pretraining"))
+            wanted = scope(stages, given_teacher=teacher not in (None, PIPELINE))
             check_all(Request(wanted, self._parameters, self._globals, self._origin, self._layers))
 
     @hook_impl
