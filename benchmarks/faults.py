@@ -16,8 +16,6 @@ happened to, and did no process stay?
 
 from __future__ import annotations
 
-import json
-import os
 import random
 import shutil
 import signal
@@ -26,41 +24,31 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import closing
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import psutil
 import yaml
+from fault_project import (
+    PROJECT,
+    STAGES,
+    WAIT,
+    Ended,
+    copy_results,
+    killed,
+    parses,
+    processes,
+    results,
+    run,
+    small_disk,
+    small_project,
+    start,
+    until,
+    until_held,
+)
 from measuring import command_line, finish
-
-PROJECT = Path(__file__).resolve().parents[1]
-STAGES = ("sample", "curation", "pretraining", "distillation", "evaluation", "registration", "packaging", "reporting")
-_WAIT = 900.0
-_SMALL: dict[str, dict[str, Any]] = {
-    "sample": {
-        "originals": 300, "scenes": 1, "near_duplicates": 30, "exact_duplicates": 20, "garments": 20, "digits": 20,
-        "drawings": 20, "broken": 16, "seeds": 70, "bank": 196, "queries": 98,
-    },
-    "pretraining": {"steps": 16, "batch_size": 16},
-    "distillation": {"steps": 16, "batch_size": 16},
-}  # fmt: skip
-
-
-class Ended(NamedTuple):
-    """How a command ended."""
-
-    code: int
-    text: str
-
-    @property
-    def said(self) -> str:
-        """The first line of its message."""
-        lines = [line for line in self.text.splitlines() if line.strip()]
-        error = next((line for line in lines if "error:" in line), lines[-1] if lines else "")
-        return error.split("error:")[-1].strip()[:110]
 
 
 class Row(NamedTuple):
@@ -100,38 +88,15 @@ class Trial:
     def project(self, before: str | None = None) -> Path:
         """A project; with the results of all stages before one, or empty."""
         self._number += 1
-        root = self._room / f"{self._number}" / "project"
-        (root / "src").mkdir(parents=True)
-        for name in ("src/dinomill", "pipelines", "pyproject.toml"):
-            (root / name).symlink_to(PROJECT / name)
-        shutil.copytree(PROJECT / "conf", root / "conf", ignore=shutil.ignore_patterns("local"))
-        (root / "conf/local").mkdir()
-        for stage, changes in _SMALL.items():
-            path = root / "conf/base" / stage / "parameters.yml"
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
-            values[stage] |= changes
-            if "steps" in changes:
-                values[stage]["launcher"] = {"kind": "inline", "threads": 1}
-                values[stage]["runtime"] |= {"checkpoint_every": 4, "log_every": 4}
-                values[stage]["runtime"]["monitor"] = {"every": 8, "images": 64, "labelled_images": 100}
-            path.write_text(yaml.safe_dump(values), encoding="utf-8")
-        (root / "data").mkdir()
-        (root / "data/00_shipped").symlink_to(PROJECT / "data/00_shipped")
+        root = small_project(self._room / f"{self._number}" / "project")
         if before is not None:
-            self._results_before(root, before)
+            copy_results(self.whole, root, STAGES[: STAGES.index(before)])
         return root
-
-    def _results_before(self, root: Path, stage: str) -> None:
-        globals_ = _globals(root)
-        for name in _folders_of(globals_, STAGES[: STAGES.index(stage)]):
-            source = self.whole / name
-            if source.exists():
-                shutil.copytree(source, root / name, symlinks=True)
 
     def add(self, fault: str, root: Path, stage: str, ended: Ended) -> None:
         """Run the stage again after a fault, and write down what came of it."""
         left = len(processes(root))
-        parsed = all(_parses(path) for path in root.glob("data/0*/**/handle.json"))
+        parsed = all(parses(path) for path in root.glob("data/0*/**/handle.json"))
         after = run(root, stage)
         same = parsed and after.code == 0 and results(root, stage) == results(self.whole, stage)
         message = "Traceback" not in ended.text
@@ -162,11 +127,11 @@ class Trial:
             root = self.project("pretraining")  # a dataset is there already, and is made again
             first = start(root, "curation")
             try:
-                _until_held(root, "curation")
+                until_held(root, "curation")
                 ended = run(root, second)
                 told = "process" in ended.text and ended.code == 1
             finally:
-                output, _ = first.communicate(timeout=_WAIT)
+                output, _ = first.communicate(timeout=WAIT)
             assert first.returncode == 0, output[-2000:]
             self.add(
                 f"{second} is started while curation runs{'' if told else ' (and was NOT refused)'}",
@@ -209,8 +174,8 @@ class Trial:
                 self._upload(here)
                 root = self._on_s3()
                 process = start(root, "curation", here)
-                _until(lambda: any((root / "data/work").rglob("scan/**/*.parquet")) or process.poll() is not None)
-            output, _ = process.communicate(timeout=_WAIT)
+                until(lambda: any((root / "data/work").rglob("scan/**/*.parquet")) or process.poll() is not None)
+            output, _ = process.communicate(timeout=WAIT)
             with s3_server(Path(folder)) as port:
                 here["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{port}"
                 self._again_on_s3(
@@ -254,7 +219,7 @@ class Trial:
         """`data` on a file system that is too small, and then large enough."""
         for size in ("1m", "3m"):
             root = self.project("curation")
-            with _small_disk(root / "data", size) as mounted:
+            with small_disk(root / "data", size) as mounted:
                 if not mounted:
                     print("disk: left out, no right to mount", file=sys.stderr)
                     return
@@ -275,130 +240,6 @@ class Trial:
             ended = run(root, "curation")
             connection.rollback()
         self.add("MLflow's database is locked", root, "curation", ended)
-
-
-def start(root: Path, stage: str, variables: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-    """Begin a stage in a session of its own."""
-    return subprocess.Popen(
-        [Path(sys.executable).with_name("kedro"), "run", "--pipelines", stage],
-        cwd=root,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "NO_COLOR": "1"} | dict(variables or {}),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
-
-
-def run(root: Path, stage: str, variables: Mapping[str, str] | None = None) -> Ended:
-    """Run a stage to its end."""
-    process = start(root, stage, variables)
-    output, _ = process.communicate(timeout=_WAIT)
-    return Ended(process.returncode, output)
-
-
-def killed(root: Path, stage: str, after: float) -> Ended:
-    """Begin a stage, and end all of it without a word after some seconds."""
-    process = start(root, stage)
-    try:
-        output, _ = process.communicate(timeout=after)
-    except subprocess.TimeoutExpired:
-        with suppress(psutil.Error):
-            top = psutil.Process(process.pid)
-            for one in [*top.children(recursive=True), top]:
-                with suppress(psutil.Error):
-                    one.kill()
-        output, _ = process.communicate(timeout=60)
-        return Ended(-signal.SIGKILL, "")
-    return Ended(process.returncode, output)
-
-
-def processes(root: Path) -> list[psutil.Process]:
-    """What still works in a project."""
-    found = []
-    for one in psutil.process_iter(["cmdline", "cwd"]):
-        with suppress(psutil.Error):
-            if str(root) in " ".join(one.info["cmdline"] or []) or one.info["cwd"] == str(root):
-                found.append(one)
-    return found
-
-
-def results(root: Path, stage: str) -> dict[str, Any]:
-    """What must not depend on a fault: the hashes and counts that a stage's handle names."""
-    globals_ = _globals(root)
-    found: dict[str, Any] = {}
-    for folder in _folders_of(globals_, (stage,))[:1]:
-        with suppress(OSError, ValueError):
-            handle = json.loads((root / folder / "handle.json").read_text(encoding="utf-8"))
-            found = {
-                key: value for key, value in handle.items() if key.endswith("sha256") or key in ("images", "fates")
-            }
-            found |= {"students": {n: s["weights_sha256"] for n, s in handle.get("students", {}).items()}}
-    for name in ("archive_sha256", "page_sha256"):
-        found.pop(name, None)  # they hold times
-    return found
-
-
-def _globals(root: Path) -> dict[str, Any]:
-    """Of the base: what differs between environments, and the folders that follow from it."""
-    files = sorted((root / "conf/base").glob("globals*.yml"))
-    return {key: value for file in files for key, value in yaml.safe_load(file.read_text(encoding="utf-8")).items()}
-
-
-def _folders_of(globals_: Mapping[str, Any], stages: tuple[str, ...] | list[str]) -> list[str]:
-    writes = {
-        "sample": ("sample",), "curation": ("curated", "scan", "duplicates", "embeddings", "selection"),
-        "pretraining": ("teacher",), "distillation": ("students",), "evaluation": ("evaluation",),
-        "registration": ("registration",), "packaging": ("package",), "reporting": ("report",),
-    }  # fmt: skip
-    found = []
-    for stage in stages:
-        for name in writes[stage]:
-            place = str(globals_["folders"][name])
-            found.append(place.replace("${dataset}", "data").replace("${data}", "data"))
-    return [*found, "data/mlflow"] if len(stages) > 1 else found
-
-
-def _parses(path: Path) -> bool:
-    with suppress(ValueError):
-        json.loads(path.read_text(encoding="utf-8"))
-        return True
-    return False
-
-
-def _until_held(root: Path, stage: str) -> None:
-    from dinomill.storage.lock import holder
-
-    _until(lambda: holder(root / f"data/work/locks/{stage}.lock") is not None)
-
-
-def _until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + _WAIT
-    while not true():
-        assert time.monotonic() < deadline, "it does not happen"
-        time.sleep(0.05)
-
-
-@contextmanager
-def _small_disk(folder: Path, room: str) -> Iterator[bool]:
-    """The folder on a file system in memory with some room beside what it holds; False: none may be mounted."""
-    kept = folder.with_name("kept")
-    folder.rename(kept)
-    folder.mkdir()
-    used = sum(path.stat().st_blocks * 512 + 4096 for path in kept.rglob("*") if not path.is_symlink())
-    size = used + int(room[:-1]) * 2**20
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)], check=False)
-    if done.returncode:
-        folder.rmdir()
-        kept.rename(folder)
-        yield False
-        return
-    try:
-        shutil.copytree(kept, folder, symlinks=True, dirs_exist_ok=True)
-        yield True
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=False)
 
 
 def main() -> None:

@@ -18,8 +18,8 @@ import torch
 from dinomill.commands.embed import embed_files
 from dinomill.commands.embed_parts import Done, parts_of
 from dinomill.commands.embed_sources import Candidate
-from dinomill.commands.embeddings import Embeddings
 from dinomill.commands.search import search
+from dinomill.embeddings.file import Embeddings
 from dinomill.errors import InputError, StorageError
 from dinomill.images.preprocess import SECTION, PreprocessingConfig
 from dinomill.models import VisionTransformer, VisionTransformerConfig, load, save_backbone

@@ -10,8 +10,8 @@ import pytest
 import simplejpeg
 
 from dinomill.commands.embed import embed_files
-from dinomill.commands.embeddings import Embeddings
 from dinomill.commands.search import search
+from dinomill.embeddings.file import Embeddings
 from dinomill.errors import InputError
 from dinomill.handles import DatasetHandle, StudentsHandle
 from dinomill.registration.register import register_model

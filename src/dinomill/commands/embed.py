@@ -2,6 +2,7 @@
 
 <output>                      see ``embeddings``
 <output>.left_out.csv         path, reason, detail of every file without an embedding; absent when there is none
+<patches>.npy                 patch features, see ``embed_patches``
 .<output>.unfinished/         while it is made, see ``embed_parts``: the same command continues
 """
 
@@ -18,10 +19,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dinomill.commands.embed_backend import open_with, parse_backend
 from dinomill.commands.embed_parts import Done, Parts, parts_of
+from dinomill.commands.embed_patches import put_together, require_patches
 from dinomill.commands.embed_sources import Candidate, LeftOut, candidates, shown
-from dinomill.commands.embeddings import Embeddings, check_format
 from dinomill.commands.project import result as finished
+from dinomill.embeddings.file import Embeddings, check_format
 from dinomill.errors import DinomillError, InputError
 from dinomill.handles import RegistrationHandle
 from dinomill.printing import open_console
@@ -49,6 +52,8 @@ def embed_files(
     batch_size: int,
     image_size: int | None = None,
     env: str | None = None,
+    backend: str | None = None,
+    patches: Path | None = None,
 ) -> None:
     """Embed every image in the sources; a file that cannot be used is left out, counted and named, not fatal.
 
@@ -59,6 +64,8 @@ def embed_files(
         batch_size: Images computed at once.
         image_size: Pixels, a whole number of patches; by default what the model was made for.
         env: The environment whose registered version is meant.
+        backend: What computes, see ``embed_backend``; None: PyTorch in float32.
+        patches: Where patch features go, too; None: nowhere.
 
     Raises:
         InputError: When a source is missing, no file can be used, or another process writes the output.
@@ -66,6 +73,10 @@ def embed_files(
     """
     check_format(output)
     require_writable(output)
+    if patches is not None:
+        require_writable(patches)
+        if patches == output:
+            raise InputError(f"{output} cannot hold embeddings and patch features.", action="name two files")
     files, left_out, passed_over = candidates(sources)
     if not files and not left_out:
         raise InputError(
@@ -73,11 +84,13 @@ def embed_files(
             found=_counted(passed_over) if passed_over else "no files",
             action="give folders that hold images, at any depth",
         )
-    name, predictor = load_predictor(model, image_size, env, batch_size=batch_size)
+    name, predictor = load_predictor(model, image_size, env, batch_size=batch_size, backend=backend)
+    if patches is not None:
+        require_patches(predictor, patches)
     console = open_console(stderr=True)
     _say_conversion(files, predictor, console)
-    with parts_of(output, predictor.identity) as parts:
-        done = _embed_all(files, predictor, parts, console)
+    with parts_of(output, predictor.identity, patches=patches is not None) as parts:
+        done = _embed_all(files, predictor, parts, console, patches=patches is not None)
         left_out += [one.result for one in done if isinstance(one.result, LeftOut)]
         good = [one for one in done if not isinstance(one.result, LeftOut)]
         _say_left_out(left_out, console)
@@ -86,7 +99,11 @@ def embed_files(
         if good:
             vectors = np.stack([np.asarray(one.result, np.float32) for one in good])
             beside = _write_left_out(output, left_out)
-            Embeddings([one.file.path for one in good], vectors, name, image_size, predictor.identity).save(output)
+            if patches is not None:
+                parts.flush()
+                shape = put_together(patches, [one.file for one in good], parts.patches)
+            paths = [one.file.path for one in good]
+            Embeddings(paths, vectors, name, image_size, predictor.identity, backend).save(output)
     if not good:
         first = left_out[0]
         raise InputError(
@@ -99,10 +116,17 @@ def embed_files(
         f"{shown(str(output))}: {len(good):,} embeddings of width {width}, {len(left_out):,} files left out"
         f"{f' (see {shown(beside.name)})' if beside else ''}, by {name} at {side} pixels"
     )
+    if patches is not None:
+        print(f"{shown(str(patches))}: patch features, float16 [{', '.join(map(str, shape))}]")
 
 
 def load_predictor(
-    model: str | None, image_size: int | None = None, env: str | None = None, *, batch_size: int = 32
+    model: str | None,
+    image_size: int | None = None,
+    env: str | None = None,
+    *,
+    batch_size: int = 32,
+    backend: str | None = None,
 ) -> tuple[str, Predictor]:
     """The model's address, and what embeds with it.
 
@@ -113,12 +137,16 @@ def load_predictor(
     from dinomill.models.address import absolute
     from dinomill.serving.predictor import Predictor
 
+    computed_by = None if backend is None else parse_backend(backend)
     workers = min(4, os.cpu_count() or 1)
     with store_at_work(env):
         if model is None:
             model = _registered(RegistrationHandle.load(finished("registration", env)))
         if model != EFFICIENTNET:
             model = absolute(model)
+        if computed_by is not None:
+            program = open_with(model, computed_by, image_size)
+            return model, Predictor(program, batch_size=batch_size, workers=workers)
         return model, Predictor(model, image_size=image_size, batch_size=batch_size, workers=workers)
 
 
@@ -144,7 +172,9 @@ def _registered(handle: RegistrationHandle) -> str:
     return str(handle.source)
 
 
-def _embed_all(files: Sequence[Candidate], predictor: Predictor, parts: Parts, console: Console) -> list[Done]:
+def _embed_all(
+    files: Sequence[Candidate], predictor: Predictor, parts: Parts, console: Console, *, patches: bool
+) -> list[Done]:
     """What came of every file, in their order; what an earlier run kept of unchanged files is taken over."""
     from rich.progress import Progress
 
@@ -155,8 +185,8 @@ def _embed_all(files: Sequence[Candidate], predictor: Predictor, parts: Parts, c
     with Progress(console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("embedding", total=len(todo))
         for start in range(0, len(todo), predictor.batch_size):
-            chunk = list(_embed_some(todo[start : start + predictor.batch_size], predictor))
-            known |= {one.file: one for one in chunk}
+            chunk = list(_embed_some(todo[start : start + predictor.batch_size], predictor, patches=patches))
+            known |= {one.file: one._replace(patches=None) for one in chunk}
             parts.add([one for one in chunk if not _may_change(one.result)])
             bar.advance(task, len(chunk))
     return [known[file] for file in files]
@@ -167,7 +197,7 @@ def _may_change(result: object) -> bool:
     return isinstance(result, LeftOut) and result.reason == _UNREADABLE
 
 
-def _embed_some(files: Sequence[Candidate], predictor: Predictor) -> Iterator[Done]:
+def _embed_some(files: Sequence[Candidate], predictor: Predictor, *, patches: bool) -> Iterator[Done]:
     """What comes of some files, those that cannot be read first."""
     readable: list[Candidate] = []
     contents: list[bytes] = []
@@ -177,8 +207,15 @@ def _embed_some(files: Sequence[Candidate], predictor: Predictor) -> Iterator[Do
             readable.append(file)
         except OSError as error:
             yield Done(file, LeftOut(file.path, _UNREADABLE, error.strerror or str(error)))
-    for file, vector in zip(readable, predictor.each(contents), strict=True):
-        yield Done(file, _left_out(file.path, vector) if isinstance(vector, InputError) else vector)
+    if not patches:
+        for file, vector in zip(readable, predictor.each(contents), strict=True):
+            yield Done(file, _left_out(file.path, vector) if isinstance(vector, InputError) else vector)
+        return
+    for file, seen in zip(readable, predictor.see(contents, ("embedding", "patches")), strict=True):
+        if isinstance(seen, InputError):
+            yield Done(file, _left_out(file.path, seen))
+        else:
+            yield Done(file, seen["embedding"], seen["patches"].astype(np.float16))
 
 
 def _left_out(path: str, error: InputError) -> LeftOut:

@@ -2,6 +2,7 @@
 
 <folder>/.<output>.unfinished/lock              held by the process that works on it
 <folder>/.<output>.unfinished/<identity>/N.parquet   embeddings and reasons, some hundred files each
+<folder>/.<output>.unfinished/<identity>/N.npy       their patch features, where they are wanted
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dinomill.arrays import Floats
+from dinomill.commands.embed_patches import Grid, Row, keep, rows_of
 from dinomill.commands.embed_sources import Candidate, LeftOut
 from dinomill.errors import InputError
 from dinomill.storage.atomic import storage_errors, write_parquet
 from dinomill.storage.lock import held
 
 _ROWS, _SECONDS = 4096, 20.0  # a part is kept after so many files, or so much time
+_BYTES = 256 * 2**20  # or so many of patch features
 
 
 class Done(NamedTuple):
@@ -29,6 +32,7 @@ class Done(NamedTuple):
 
     file: Candidate
     result: Floats | LeftOut  # [D], or why there is none
+    patches: Grid | None = None  # until they are kept
 
 
 class Parts:
@@ -36,10 +40,12 @@ class Parts:
 
     Args:
         folder: Of the parts; other networks' parts lie beside it and are removed.
+        patches: Whether patch features are kept, too.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, *, patches: bool = False) -> None:
+        self._folder, self._patches = folder, patches
+        self.patches: dict[Candidate, Row] = {}
         self._waiting: list[Done] = []
         self._last = time.monotonic()
         self._number = 0
@@ -55,9 +61,15 @@ class Parts:
         for path in sorted(self._folder.glob("*.parquet")):
             self._number = max(self._number, int(path.stem) + 1)
             try:
-                found += _read(path)
+                part = list(_read(path))
             except (OSError, ValueError, KeyError):
                 path.unlink(missing_ok=True)
+                continue
+            if self._patches and rows_of(path.with_suffix(".npy")) != len(_good(part)):
+                path.unlink(missing_ok=True)
+                continue
+            self._place(part, path)
+            found += part
         return found
 
     def add(self, done: Sequence[Done]) -> None:
@@ -67,24 +79,36 @@ class Parts:
             StorageError: When the disk is full; what was kept before stays.
         """
         self._waiting += done
-        if len(self._waiting) >= _ROWS or time.monotonic() - self._last >= _SECONDS:
+        held = sum(0 if one.patches is None else one.patches.nbytes for one in self._waiting)
+        if len(self._waiting) >= _ROWS or held >= _BYTES or time.monotonic() - self._last >= _SECONDS:
             self.flush()
 
     def flush(self) -> None:
         """Write what waits."""
         if self._waiting:
-            _write(self._folder / f"{self._number:06d}.parquet", self._waiting)
+            path = self._folder / f"{self._number:06d}.parquet"
+            grids = [one.patches for one in self._waiting if one.patches is not None]
+            if grids:  # before the part that says they are there
+                keep(path.with_suffix(".npy"), grids)
+            _write(path, self._waiting)
+            self._place(self._waiting, path)
             self._number += 1
         self._waiting, self._last = [], time.monotonic()
 
+    def _place(self, part: Sequence[Done], path: Path) -> None:
+        if self._patches:
+            rows = enumerate(_good(part))
+            self.patches |= {one.file: Row(path.with_suffix(".npy"), number) for number, one in rows}
+
 
 @contextmanager
-def parts_of(output: Path, identity: str) -> Iterator[Parts]:
+def parts_of(output: Path, identity: str, *, patches: bool = False) -> Iterator[Parts]:
     """The parts of an output, for one process at a time; removed when the block ends well, kept otherwise.
 
     Args:
         output: The file that will be made of them.
         identity: Of all that an embedding depends on besides its image.
+        patches: Whether patch features are kept, too.
 
     Raises:
         InputError: When another process is writing the same file.
@@ -94,7 +118,7 @@ def parts_of(output: Path, identity: str) -> Iterator[Parts]:
         f"Another `dinomill embed` is writing {output}.", action="wait for its end, or name another --output"
     )
     with held(folder / "lock", busy):
-        parts = Parts(folder / identity[:32])
+        parts = Parts(folder / (identity[:32] + ("-patches" if patches else "")), patches=patches)
         try:
             yield parts
         except BaseException:
@@ -105,6 +129,10 @@ def parts_of(output: Path, identity: str) -> Iterator[Parts]:
                 shutil.rmtree(folder, ignore_errors=True)
             raise
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _good(part: Sequence[Done]) -> list[Done]:
+    return [one for one in part if not isinstance(one.result, LeftOut)]
 
 
 def _write(path: Path, done: Sequence[Done]) -> None:

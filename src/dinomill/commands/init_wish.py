@@ -206,6 +206,7 @@ def read_teacher(address: str, licence: str | None = None) -> Given:
             expected="a teacher of grey images or of colours",
             action="name another one",
         )
+    features.open(address)  # whole: what headers do not say, such as values that are no numbers, is found now
     return Given(
         address=address,
         family=description.family,
@@ -243,6 +244,7 @@ def read_start(address: str, licence: str | None = None) -> Start:
     model = description.model
     provenance = Provenance(description.licence, description.origin or "")
     made_from(STARTED, address, provenance, licence, key="--licence")  # refuses another than theirs
+    features.open(address)  # whole, as above
     return Start(
         address=address,
         family=description.family,

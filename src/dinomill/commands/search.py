@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from dinomill.commands.embed import load_predictor
 from dinomill.commands.embed_sources import shown
-from dinomill.commands.embeddings import Embeddings
+from dinomill.embeddings.file import Embeddings
 from dinomill.errors import InputError
 from dinomill.images.decode_error import DecodeError
 
@@ -36,7 +36,7 @@ def search(
     if not query.is_file():
         raise InputError(f"There is no image {query}.", action="correct the path")
     # At the size at which the file was made, or the same picture would not be like itself.
-    name, embed = load_predictor(model or known.model or None, known.image_size, env)
+    name, embed = load_predictor(model or known.model or None, known.image_size, env, backend=known.backend)
     if known.identity is not None and known.identity != embed.identity:
         raise InputError(
             f"{name} is not the network that made {index}.",

@@ -33,6 +33,11 @@ EVALUATED = (
     "A network: an exported folder, models:/name@alias, weights of DINOv2 or DINOv3 in any form, efficientnet-lite0, "
     ".onnx, OpenVINO's .xml, or torch.export's .pt2. May be repeated."
 )
+PATCHES = "A .npy file for the patch features, too: float16, images by rows by columns by width."
+BACKEND = (
+    "What computes: eager-bfloat16, compiled, onnxruntime, openvino or openvino-bfloat16. Some times faster than "
+    "PyTorch in float32, the default, and nearly the same: docs/packaging.md has figures."
+)
 SIZE = "Pixels, a whole number of patches; by default what the model was made for."
 
 

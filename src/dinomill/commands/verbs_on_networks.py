@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dinomill.commands.typed import EVALUATED, MODEL, SIZE, Env, app, examples
+from dinomill.commands.typed import BACKEND, EVALUATED, MODEL, PATCHES, SIZE, Env, app, examples
 
 
 @app.command(
@@ -66,6 +66,7 @@ def publish(
     epilog=examples(
         "dinomill embed photos/ --output photos.parquet",
         "dinomill embed a.jpg b.png -o two.npy --model dinov2_vits14_pretrain.pth",
+        "dinomill embed photos/ -o photos.parquet --patches patches.npy --backend openvino-bfloat16",
     )
 )
 def embed(
@@ -74,6 +75,8 @@ def embed(
     model: Annotated[str | None, typer.Option("--model", "-m", help=MODEL)] = None,
     batch_size: Annotated[int, typer.Option(help="Images computed at once.", min=1)] = 64,
     image_size: Annotated[int | None, typer.Option(help=SIZE, min=1)] = None,
+    patches: Annotated[Path | None, typer.Option(help=PATCHES)] = None,
+    backend: Annotated[str | None, typer.Option(help=BACKEND)] = None,
     env: Env = None,
 ) -> None:
     """Compute one embedding an image. A run that was stopped continues when the same command is given again.
@@ -85,9 +88,19 @@ def embed(
     from dinomill.commands.project import enter_project
 
     sources, output = [path.absolute() for path in sources], output.absolute()
+    patches = None if patches is None else patches.absolute()
     if model is None:
         enter_project()
-    embed_files(sources, output, model=model, batch_size=batch_size, image_size=image_size, env=env)
+    embed_files(
+        sources,
+        output,
+        model=model,
+        batch_size=batch_size,
+        image_size=image_size,
+        env=env,
+        backend=backend,
+        patches=patches,
+    )
 
 
 @app.command(

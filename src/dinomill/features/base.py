@@ -57,6 +57,7 @@ class Description:
     licence: str | None = None
     trained_so: bool = False
     origin: str | None = None
+    stands_for: str | None = None
 
     def __post_init__(self) -> None:
         if self.model is not None:
@@ -71,6 +72,8 @@ class Description:
     @cached_property
     def identity(self) -> str:
         """Of all that makes an embedding what it is: weights, shape, preprocessing, pooling."""
+        if self.stands_for is not None:
+            return self.stands_for
         model = None if self.model is None else self.model.model_dump(mode="json")
         return hash_json([self.weights_sha256, model, self.preprocessing.model_dump(mode="json"), self.pooling])
 

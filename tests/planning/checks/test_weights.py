@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
+from dinomill.models.weights import WEIGHTS_NAME
 from dinomill.planning.checks import Problem, Request
 from dinomill.planning.checks.weights import cannot_embed, starting
 from dinomill.training.starting import StartingWeights
@@ -30,6 +33,25 @@ def test_weights_that_cannot_be_opened(root: Path, found: Found, data: bytes | N
     (problem,) = stopping(found(pretraining={"initial": "vits14.pth"}))
     assert problem.key == "pretraining.initial"
     assert said in problem.problem + str(problem.found)
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        ({"pretraining": {"initial": "broken", "model": "from_weights"}}, "initial"),
+        ({"distillation": {"teacher": "broken"}}, "teacher"),
+    ],
+)
+def test_weights_that_are_no_numbers(
+    root: Path, backbone: Path, found: Found, section: dict[str, object], key: str
+) -> None:
+    shutil.copytree(backbone, root / "broken")
+    tensors = load_file(root / "broken" / WEIGHTS_NAME)
+    tensors["norm.weight"][0] = float("nan")
+    save_file(tensors, root / "broken" / WEIGHTS_NAME)
+    problems = stopping(found(**section))
+    assert [problem.key.rsplit(".")[-1] for problem in problems if "norm.weight" in str(problem.found)] == [key]
+    assert found(**section)  # it is not remembered as good
 
 
 def test_a_shape_that_contradicts_the_weights(backbone: Path, found: Found) -> None:

@@ -1,7 +1,8 @@
 """Weights and networks that are named: whether they can be read, and what they say of themselves.
 
 <work>/checks/weights.json     what pretraining starts from, for as long as the files stay the same
-<work>/checks/embedder.json    that curation's network could be opened; both are kept because reading loads torch
+<work>/checks/teacher.json     that the network that distillation learns from could be opened
+<work>/checks/embedder.json    that curation's network could be opened; all are kept because reading loads torch
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from dinomill.planning.checks.memory import recall, remember
 from dinomill.planning.checks.request import Request
 from dinomill.training.starting import StartingWeights, starting_weights
 
-_VERSION = 1  # to be raised when the same files say something else
+_VERSION = 2  # to be raised when the same files say something else
 
 
 class _Kept(Config):
@@ -47,6 +48,7 @@ def starting(request: Request) -> StartingWeights | DinomillError | None:
             return StartingWeights(address, address, kept.model, kept.mean, kept.std, kept.sha256)
     try:
         found = starting_weights(address)
+        _open(address)
     except DinomillError as error:
         return error
     if files:
@@ -73,10 +75,18 @@ def given(request: Request) -> dict[str, Any] | DinomillError | None:
 
     if str(config.teacher) == EFFICIENTNET and find_spec("efficientnet_lite_pytorch"):
         return {"in_channels": 3}
+    address, remembered = str(config.teacher), request.work / "checks" / "teacher.json"
+    files = _files(address)
+    known = json.dumps([_VERSION, address, files])
     try:
-        return given_shape(config)
+        shape = given_shape(config)
+        if not files or recall(remembered) != known:
+            _open(address)
     except DinomillError as error:
         return error
+    if files:
+        remember(remembered, known)
+    return shape
 
 
 def cannot_embed(request: Request) -> DinomillError | None:
@@ -94,6 +104,13 @@ def cannot_embed(request: Request) -> DinomillError | None:
         return error
     remember(remembered, known)
     return None
+
+
+def _open(address: str) -> None:
+    """Open a network wholly: headers do not tell of values that are no numbers."""
+    from dinomill import features
+
+    features.open(address)
 
 
 def _files(address: str) -> tuple[tuple[str, int, int], ...]:

@@ -41,6 +41,8 @@ def render_log_config() -> str:
     <!-- Metrics are at /metrics. -->
     <Logger name="MODEL_METRICS" level="off"/>
     <Logger name="TS_METRICS" level="off"/>
+    <!-- A line for every answer, which the access log has as well. -->
+    <Logger name="org.pytorch.serve.wlm.BatchAggregator" level="warn"/>
     <Root level="info"><AppenderRef ref="console"/></Root>
   </Loggers>
 </Configuration>

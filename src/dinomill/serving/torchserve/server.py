@@ -36,7 +36,7 @@ from dinomill.serving.torchserve.logs import (
     render_log_config,
 )
 from dinomill.serving.torchserve.metrics_config import METRICS_CONFIG, render_metrics_config
-from dinomill.serving.torchserve.properties import Ports, ServerConfig, render_properties
+from dinomill.serving.torchserve.properties import JAVA_FLAGS, Ports, ServerConfig, render_properties
 from dinomill.serving.torchserve.run_folder import take_folder
 
 # What the server needs of our environment. Everything else, credentials above all, stays here.
@@ -203,7 +203,7 @@ class TorchServe:
             f"-Djava.io.tmpdir={self._temporary}",
             f"-Dlog4j.configurationFile={self.run / LOG_CONFIG}",
             f"-Xmx{self._config.heap_mb}m",
-            "-XX:+ExitOnOutOfMemoryError",
+            *JAVA_FLAGS,
             "-cp",
             f"{package / 'frontend'}/*",
             "org.pytorch.serve.ModelServer",

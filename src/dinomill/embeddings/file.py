@@ -18,7 +18,12 @@ from dinomill.errors import InputError
 from dinomill.storage.atomic import atomic_file, write_parquet
 from dinomill.storage.hashing import hash_bytes
 
-MODEL_KEY, SIZE_KEY, IDENTITY_KEY = b"dinomill.model", b"dinomill.image_size", b"dinomill.identity"
+MODEL_KEY, SIZE_KEY, IDENTITY_KEY, BACKEND_KEY = (
+    b"dinomill.model",
+    b"dinomill.image_size",
+    b"dinomill.identity",
+    b"dinomill.backend",
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class Embeddings:
         model: The address of the network that made them.
         image_size: Pixels at which it saw them, when that was asked for; None is its own.
         identity: Of the network: a hash of its weights and preprocessing. None in files from before it was kept.
+        backend: What computed it, where that was asked for; None is PyTorch.
     """
 
     paths: list[str]
@@ -38,6 +44,16 @@ class Embeddings:
     model: str
     image_size: int | None = None
     identity: str | None = None
+    backend: str | None = None
+
+    @property
+    def space(self) -> str:
+        """A name that embeddings share which may be compared with each other."""
+        return self.identity or f"{self.model}@{self.image_size or 'own'}"
+
+    def by_path(self) -> dict[str, npt.NDArray[np.float32]]:
+        """The embedding ``[D]`` of each image, by its absolute path."""
+        return {Path(path).absolute().as_posix(): vector for path, vector in zip(self.paths, self.vectors, strict=True)}
 
     def save(self, output: Path) -> None:
         """Write them in the format of the suffix, whole or not at all.
@@ -58,12 +74,22 @@ class Embeddings:
         flat = pa.array(self.vectors.reshape(-1), pa.float32())
         column = pa.FixedSizeListArray.from_arrays(flat, self.vectors.shape[1])
         table = pa.table({"path": pa.array(self.paths, pa.string()), "embedding": column})
-        told = {MODEL_KEY: self.model, SIZE_KEY: self.image_size, IDENTITY_KEY: self.identity}
+        told = {
+            MODEL_KEY: self.model,
+            SIZE_KEY: self.image_size,
+            IDENTITY_KEY: self.identity,
+            BACKEND_KEY: self.backend,
+        }
         metadata = {key: str(value).encode() for key, value in told.items() if value is not None}
         write_parquet(output, table.replace_schema_metadata(metadata))
 
     def _save_arrays(self, output: Path) -> None:
-        told = {"model": self.model, "image_size": self.image_size, "identity": self.identity}
+        told = {
+            "model": self.model,
+            "image_size": self.image_size,
+            "identity": self.identity,
+            "backend": self.backend,
+        }
         # Two files cannot be replaced at once: the list says which array it is of.
         told["vectors_sha256"] = _digest(self.vectors)
         with atomic_file(output) as temporary, temporary.open("wb") as file:
@@ -111,7 +137,8 @@ class Embeddings:
         metadata = table.schema.metadata or {}
         size = int(metadata[SIZE_KEY]) if SIZE_KEY in metadata else None
         made_by = metadata[IDENTITY_KEY].decode() if IDENTITY_KEY in metadata else None
-        return cls(table["path"].to_pylist(), vectors, metadata.get(MODEL_KEY, b"").decode(), size, made_by)
+        backend = metadata[BACKEND_KEY].decode() if BACKEND_KEY in metadata else None
+        return cls(table["path"].to_pylist(), vectors, metadata.get(MODEL_KEY, b"").decode(), size, made_by, backend)
 
     @classmethod
     def _load_arrays(cls, path: Path) -> Embeddings:
@@ -120,7 +147,7 @@ class Embeddings:
         vectors = np.load(path, allow_pickle=False)
         if told.get("vectors_sha256", _digest(vectors)) != _digest(vectors):
             raise ValueError(f"{path.with_suffix('.txt')} is the list of another array: one of the two was replaced")
-        return cls(paths, vectors, told["model"], told.get("image_size"), told.get("identity"))
+        return cls(paths, vectors, told["model"], told.get("image_size"), told.get("identity"), told.get("backend"))
 
 
 def check_format(path: Path) -> None:
