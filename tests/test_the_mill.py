@@ -123,11 +123,7 @@ def results(project: Path) -> dict[str, Any]:
             "manifest": DatasetHandle.load(data / "05_model_input/curated").manifest_sha256,
             "teacher": ModelHandle.load(data / "06_models/teacher").weights_sha256,
             "students": {name: student.weights_sha256 for name, student in students.items()},
-            # But for speeds, which the protocol `cost` takes with a clock.
-            "scores": [
-                (score.model, {name: one for name, one in score.scores.items() if "per_second" not in name})
-                for score in evaluation.scores
-            ],
+            "scores": [(score.model, score.scores) for score in evaluation.scores],
             "registered": (registered.version, registered.weights_sha256, registered.gate),
             "package": (package.version, package.smoke["cosine"] > 0.999),
             "page": "</html>" in page,

@@ -21,6 +21,6 @@ def evaluate(
     teacher = students.taught_by_pretraining(teacher)
     handle = measure(labelled, teacher, students, config, curated)
     run = tracking.attach()
-    record(run, handle, labelled)
-    record_models(run, handle, teacher, students)
+    record(run, handle.with_times(), labelled)
+    record_models(run, handle.with_times(), teacher, students)
     return handle

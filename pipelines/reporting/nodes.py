@@ -29,7 +29,7 @@ def report(
     from dinomill.reporting import RunHandles, build_report
 
     teacher = students.taught_by_pretraining(teacher)
-    run = RunHandles(curated, teacher, students, evaluation, registration, package, labelled)
+    run = RunHandles(curated, teacher, students, evaluation.with_times(), registration, package, labelled)
     handle = build_report(run, config)
     tracking.attach().log_artifacts(handle.page)
     return handle

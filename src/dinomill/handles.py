@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dinomill.errors import InputError
-from dinomill.scores import ScoreTable
+from dinomill.scores import ScoreTable, TimedTable
 from dinomill.storage.atomic import write_text
 
 HANDLE_NAME = "handle.json"
@@ -213,6 +213,15 @@ class StudentsHandle(Handle):
         return pretrained
 
 
+class Times(BaseModel):
+    """What an evaluation took with a clock; no stage is made of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    made_of: str = Field(description="of the evaluation's handle: of other results they are not")
+    tables: dict[str, TimedTable] = Field(description="by set; that of the labelled images has no name")
+
+
 class EvaluationHandle(Handle, ScoreTable):
     """The evaluation: the table of the labelled set, and of further sets; ``metrics.json`` in the folder is DVC's."""
 
@@ -221,10 +230,32 @@ class EvaluationHandle(Handle, ScoreTable):
     teacher_sha256: str | None = Field(default=None, description="weights of the teacher that was measured")
     students_sha256: dict[str, str] = Field(default_factory=dict, description="of the students, by name")
     champion_sha256: str | None = Field(default=None, description="of the version in use, where it is a row")
+    timed: tuple[str, ...] = Field(
+        default=(), description="measures that were taken with a clock, which lie in `times`"
+    )
+    times: Path | None = Field(
+        default=None, description="figures of a clock, in the work folder of the machine that took them"
+    )
 
     def measured_teacher_of(self, model: ModelHandle) -> bool:
         """Whether the row of the teacher is the network that a student learnt from; where nobody knows, it is."""
         return model.taught_by(self.teacher_sha256)
+
+    def with_times(self) -> EvaluationHandle:
+        """The same with what a clock took, where this project has it: for people, and for nothing that is decided."""
+        if self.times is None or not self.timed:
+            return self
+        try:
+            kept = Times.model_validate_json(self.times.read_bytes())
+        except (OSError, ValueError):
+            return self
+        if kept.made_of != self.made_of:
+            return self
+        main = self.beside(kept.tables[""]) if "" in kept.tables else self
+        sets = {
+            name: table.beside(kept.tables[name]) if name in kept.tables else table for name, table in self.sets.items()
+        }
+        return main.model_copy(update={"sets": sets})
 
     def tables(self) -> dict[str | None, ScoreTable]:
         """Every table that has rows: that of the labelled set has no name."""

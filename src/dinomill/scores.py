@@ -6,6 +6,8 @@ plots) needs to know none of them by name.
 
 from __future__ import annotations
 
+from typing import Self
+
 from pydantic import BaseModel, ConfigDict, Field
 
 KINDS = ("pixels", "random", "reference", "start", "champion", "teacher", "student", "model")
@@ -28,6 +30,7 @@ class Measure(BaseModel):
     low: float | None = Field(default=0.0, description="no value is below; null: there is no such bound")
     high: float | None = Field(default=1.0, description="no value is above; null: there is no such bound")
     note: str = Field(default="", description="how it was taken, where that changes it: the machine that was timed")
+    timed: bool = Field(default=False, description="taken with a clock: no two runs have it in common")
     chance: float | None = Field(default=None, description="what guessing reaches on this set; null: unknown")
 
     @property
@@ -129,9 +132,23 @@ class ModelScore(BaseModel):
     scores: dict[str, Figure] = Field(description="by name of the measure")
     details: dict[str, float] = Field(default_factory=dict, description="what was chosen, and every value tried")
 
+    @property
+    def key(self) -> str:
+        """The row's name among others."""
+        return f"{self.kind}/{self.model}"
+
     def value(self, measure: str) -> float:
         """The figure of one measure, without its interval."""
         return self.scores[measure].value
+
+
+class TimedTable(BaseModel):
+    """What was taken with a clock on one labelled set."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    measures: tuple[Measure, ...] = ()
+    scores: dict[str, dict[str, Figure]] = Field(default_factory=dict, description="by a row's key, by measure")
 
 
 class ScoreTable(BaseModel):
@@ -160,6 +177,33 @@ class ScoreTable(BaseModel):
             return None
         first = self.measures[0]
         return max(rows, key=lambda row: first.sign * row.value(first.name))
+
+    def lasting(self) -> Self:
+        """Without what was taken with a clock."""
+        timed = {one.name for one in self.measures if one.timed}
+        rows = [
+            row.model_copy(update={"scores": {name: one for name, one in row.scores.items() if name not in timed}})
+            for row in self.scores
+        ]
+        measures = tuple(one for one in self.measures if not one.timed)
+        return self.model_copy(update={"scores": tuple(rows), "measures": measures})
+
+    def beside(self, times: TimedTable) -> Self:
+        """With the figures of a clock beside the others; unchanged where a row has none."""
+        if not all(measure.name in times.scores.get(row.key, {}) for row in self.scores for measure in times.measures):
+            return self
+        rows = [row.model_copy(update={"scores": row.scores | times.scores[row.key]}) for row in self.scores]
+        return self.model_copy(update={"scores": tuple(rows), "measures": self.measures + times.measures})
+
+    @property
+    def of_a_clock(self) -> TimedTable:
+        """The figures of a clock alone."""
+        measures = tuple(one for one in self.measures if one.timed)
+        names = {one.name for one in measures}
+        return TimedTable(
+            measures=measures,
+            scores={row.key: {name: one for name, one in row.scores.items() if name in names} for row in self.scores},
+        )
 
     def helped(self, model: str = "teacher") -> str | None:
         """Whether a model is better than the weights that training started from, as a sentence; None without any.

@@ -15,6 +15,7 @@ from dinomill.evaluation import features
 from dinomill.evaluation.config import EvaluationConfig
 from dinomill.evaluation.evaluate import evaluate
 from dinomill.evaluation.networks import compared
+from dinomill.evaluation.protocols import cost
 from dinomill.evaluation.record import record
 from dinomill.evaluation.sets.base import read_set
 from dinomill.features import describe
@@ -123,6 +124,39 @@ def test_again_gives_the_same_bytes_without_a_forward_pass(
     monkeypatch.setattr(features, "_run", None)
     assert evaluate(str(labelled), teacher, students, configuration(place)) == handle
     assert contents() == before
+
+
+def test_what_a_clock_took_is_beside_the_results_and_not_in_them(
+    labelled: Path, teacher: ModelHandle, students: StudentsHandle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two runs with other speeds, as of two machines, leave the same bytes; people see the speeds all the same."""
+    speeds = iter(range(1, 1000))
+    monkeypatch.setattr(cost.Cost, "_time", lambda self, *_: cost.Speed({1: float(next(speeds)), 32: 7.0}, None))
+    folders = []
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "two"):
+        config = configuration(Path(name), measured=["cost", "knn"], random={"seeds": 1})
+        found = evaluate(str(labelled), teacher, students, config)
+        assert [one.name for one in found.measures] == ["size", "knn"]
+        whole = found.with_times()
+        assert [one.name for one in whole.measures] == ["size", "knn", "images_per_second_1", "images_per_second_32"]
+        assert all(row.value("images_per_second_32") == 7.0 for row in whole.scores)
+        assert EvaluationHandle.load(Path(name) / "out").with_times() == whole
+        folders.append({path.name: path for path in Path(name, "out").rglob("*") if path.is_file()})
+    same = {name: path.read_bytes() for name, path in folders[0].items() if name != "handle.json"}
+    assert same == {name: path.read_bytes() for name, path in folders[1].items() if name != "handle.json"}
+    handles = [
+        json.loads(one["handle.json"].read_text().replace(f'"{name}/', '"'))
+        for one, name in zip(folders, ("one", "two"), strict=True)
+    ]
+    assert handles[0]["made_of"] == handles[1]["made_of"]
+    assert handles[0]["scores"] == handles[1]["scores"]
+    assert "per_second" not in json.dumps(handles[0]["scores"]) + json.dumps(handles[0]["measures"])
+    # Of another result, damaged, or not on this machine: the rest is there without them.
+    for text in (Path("one/work/times.json").read_text(), "{", None):
+        times = Path("two/work/times.json")
+        times.write_text(text.replace('"made_of": "', '"made_of": "0')) if text is not None else times.unlink()
+        assert EvaluationHandle.load(Path("two/out")).with_times() == EvaluationHandle.load(Path("two/out"))
 
 
 def test_changed_images_are_measured_anew(labelled: Path, tmp_path: Path) -> None:

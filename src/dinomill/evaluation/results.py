@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dinomill.evaluation.networks import Network
@@ -65,6 +65,21 @@ class Results:
         first = self.measures[0]
         rows = [row for row in self.rows if row.network.kind == kind]
         return max(rows, key=lambda row: first.sign * row.figures[first.name].value, default=None)
+
+    def lasting(self) -> Results:
+        """Without what was taken with a clock."""
+        timed = {one.name for one in self.measures if one.timed}
+        if not timed:
+            return self
+        rows = tuple(
+            replace(
+                row,
+                measured={name: one for name, one in row.measured.items() if name not in timed},
+                figures={name: one for name, one in row.figures.items() if name not in timed},
+            )
+            for row in self.rows
+        )
+        return replace(self, measures=tuple(one for one in self.measures if not one.timed), rows=rows)
 
     @property
     def table(self) -> ScoreTable:

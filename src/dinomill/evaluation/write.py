@@ -13,6 +13,7 @@
 <output>/attention/<label>.npy    [M, heads, h, w] float16, of the class token to their patches, of those that have one
 <output>/plots/*.svg              scores, differences, and what the protocols draw
 <output>/sets/<name>/…            of every further set: scores.csv, images.parquet, plots/
+<work>/times.json                 what was taken with a clock, which no two runs have in common: Times
 """
 
 from __future__ import annotations
@@ -35,13 +36,14 @@ from dinomill.evaluation.results import Results, leaf
 from dinomill.evaluation.sets.classes import ClassifiedSet
 from dinomill.evaluation.split_features import Halves
 from dinomill.evaluation.statistics import Mean
-from dinomill.handles import EvaluationHandle, StudentsHandle
+from dinomill.handles import EvaluationHandle, StudentsHandle, Times
 from dinomill.scores import ScoreTable
 from dinomill.storage.atomic import atomic_folder, write_parquet, write_text
 from dinomill.storage.hashing import hash_json
 
 METRICS_NAME = "metrics.json"
 RESULTS_NAME = "results.json"
+TIMES_NAME = "times.json"
 MAIN = "labelled"
 
 
@@ -75,6 +77,9 @@ def write_results(
         material: For pictures of the labelled images.
     """
     material = material or Material()
+    made_of = _made_of(found, teacher_sha256, students, config)
+    times = {name: results.table.of_a_clock for name, results in found.items()}
+    found = {name: results.lasting() for name, results in found.items()}
     main, others = found.get(MAIN), {name: results for name, results in found.items() if name != MAIN}
     with atomic_folder(config.output) as folder:
         for name, content in ((METRICS_NAME, metrics), (RESULTS_NAME, figures)):
@@ -95,16 +100,21 @@ def write_results(
         table = ScoreTable() if main is None else main.table
         handle = EvaluationHandle(
             folder=config.output,
-            made_of=_made_of(found, teacher_sha256, students, config),
+            made_of=made_of,
             **{name: getattr(table, name) for name in ScoreTable.model_fields},
             sets={name: results.table for name, results in others.items()},
             metrics=config.output / METRICS_NAME,
             teacher_sha256=teacher_sha256,
             students_sha256={name: student.weights_sha256 for name, student in students.students.items()},
+            timed=tuple(dict.fromkeys(one.name for table in times.values() for one in table.measures)),
+            times=config.work / TIMES_NAME,
             champion_sha256=None
             if main is None or (present := main.row("champion")) is None
             else present.network.identity,
         )
+        # Before the results, which may then be without them, but never with another one's.
+        kept = Times(made_of=made_of, tables={"" if name == MAIN else name: table for name, table in times.items()})
+        write_text(config.work / TIMES_NAME, kept.model_dump_json(indent=2) + "\n")
         handle.save(folder)
     return handle
 

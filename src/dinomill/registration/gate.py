@@ -11,6 +11,11 @@ from dinomill.registration.config import CHAMPION, PromotionConfig
 from dinomill.registration.noise import noise
 from dinomill.scores import Difference, Measure, ModelScore, ScoreTable
 
+_CLOCK = (
+    "name one of these: what was taken with a clock ranks nothing; registration.gate.max_slowdown_from_champion times "
+    "both versions side by side"
+)
+
 
 @dataclass(frozen=True)
 class Check:
@@ -64,7 +69,9 @@ def gated(evaluation: EvaluationHandle, gate: PromotionConfig) -> tuple[ScoreTab
         raise ConfigError(
             f"registration.gate.measure asks for {gate.measure}, which the evaluation did not take.",
             found=", ".join(known),
-            action="name one of these, or add its protocol to `evaluation.measured` or to the set's `protocols`",
+            action=_CLOCK
+            if name in evaluation.timed
+            else "name one of these, or add its protocol to `evaluation.measured` or to the set's `protocols`",
         )
     return table, measure
 

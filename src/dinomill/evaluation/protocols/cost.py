@@ -2,7 +2,7 @@
 
 Timed are forward passes of preprocessed images, decoding left out, after warming up; the median of the passes is what
 counts, for other work on the machine only ever slows some. Figures are kept by network and machine: a second evaluation
-shows the same ones, and its table is the same bytes.
+shows the same ones. They are no part of an evaluation's results: see ``write``.
 
 <work>/cost/<key>.json      images a second by batch size, joules of an image; remove it to time anew
 
@@ -75,6 +75,7 @@ class Cost(Protocol[CostConfig, EvaluationSet[Any]]):
                 unit="images/s",
                 high=None,
                 note=where,
+                timed=True,
             )
             for size in self.config.batch_sizes
         ]
@@ -89,6 +90,7 @@ class Cost(Protocol[CostConfig, EvaluationSet[Any]]):
                     higher_is_better=False,
                     high=None,
                     note=f"{source}; {where}",
+                    timed=True,
                 )
             )
         return tuple(found)
