@@ -8,7 +8,7 @@ happened to, and did no process stay?
     two         a second pipeline beside one that runs
     s3          the server is down, the secret is wrong, the server dies while images are read
     disk        a disk that is full (a file system of its own in memory; needs the right to mount)
-    tracking    MLflow's server is down, its database is locked
+    tracking    MLflow's server is down, dies, its database is locked
 
     python benchmarks/faults.py                          curation, some minutes
     python benchmarks/faults.py --only kill --stages sample curation pretraining distillation   some more
@@ -16,6 +16,7 @@ happened to, and did no process stay?
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
@@ -240,6 +241,34 @@ class Trial:
             ended = run(root, "curation")
             connection.rollback()
         self.add("MLflow's database is locked", root, "curation", ended)
+        if "pretraining" in self.seconds:
+            self._server_dies()
+        if "registration" in self.seconds:
+            root = self.project("registration")
+            ended = run(root, "registration", {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"})
+            self.add("MLflow's server is down when a model is registered", root, "registration", ended)
+
+    def _server_dies(self) -> None:
+        """MLflow's server is killed in the middle of a training, which goes on; then what waits is brought to it."""
+        sys.path.insert(0, str(PROJECT))
+        root = self.project("pretraining")
+        with tempfile.TemporaryDirectory() as folder:
+            server = import_module("tests.mlflow_server").Server(Path(folder))
+            server.start()
+            uri = {"MLFLOW_TRACKING_URI": server.address}
+            process = start(root, "pretraining", uri)
+            until(lambda: any((root / "data/work").rglob("checkpoints/*")) or process.poll() is not None)
+            server.stop()
+            output, _ = process.communicate(timeout=WAIT)
+            server.start()
+            sync = subprocess.run(
+                [Path(sys.executable).with_name("dinomill"), "tracking", "sync"],
+                cwd=root, env=os.environ | uri, capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            server.stop()
+        told = "" if sync.returncode == 0 else " (and what waited could NOT be brought to it)"
+        fault = f"MLflow's server dies in the middle of a training{told}"
+        self.add(fault, root, "pretraining", Ended(process.returncode, output))
 
 
 def main() -> None:
