@@ -54,7 +54,7 @@ class Rows:
                 f"{ready:.1f}" if first and ready is not None else "",
                 f"{used:.0f}" if first and used is not None else "",
             )
-loads = [{key: value for key, value in one._asdict().items() if value == value} for one in seen]  # noqa: PLR0124
+        loads = [{key: value for key, value in one._asdict().items() if value == value} for one in seen]
         self.figures[name] = {"loads": loads, "ready_s": ready, "mb": used}
 
 

@@ -371,8 +371,12 @@ def test_an_index_of_another_size_or_pooling_is_refused(tmp_path: Path, images: 
 
 def _counting(each: Any, seen: list[int]) -> Any:
     def counted(self: Predictor, contents: Any) -> Any:
-        seen.append(len(contents))
-        return each(self, contents)
+        def one_more() -> Any:
+            for content in contents:
+                seen.append(1)
+                yield content
+
+        return each(self, one_more())
 
     return counted
 

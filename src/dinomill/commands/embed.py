@@ -14,8 +14,9 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -133,6 +134,8 @@ def load_predictor(
     Raises:
         InputError: When there is no such model.
     """
+    import torch
+
     from dinomill.features.base import EFFICIENTNET
     from dinomill.models.address import absolute
     from dinomill.serving.predictor import Predictor
@@ -144,10 +147,11 @@ def load_predictor(
             model = _registered(RegistrationHandle.load(finished("registration", env)))
         if model != EFFICIENTNET:
             model = absolute(model)
-        if computed_by is not None:
-            program = open_with(model, computed_by, image_size)
-            return model, Predictor(program, batch_size=batch_size, workers=workers)
-        return model, Predictor(model, image_size=image_size, batch_size=batch_size, workers=workers)
+        # Programs of other runtimes stay on the processor.
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        source = model if computed_by is None else open_with(model, computed_by, image_size)
+        size = image_size if computed_by is None else None
+        return model, Predictor(source, device=device, image_size=size, batch_size=batch_size, workers=workers)
 
 
 def _registered(handle: RegistrationHandle) -> str:
@@ -184,8 +188,8 @@ def _embed_all(
         console.print(f"continued: {len(files) - len(todo):,} of {len(files):,} files were done before")
     with Progress(console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("embedding", total=len(todo))
-        for start in range(0, len(todo), predictor.batch_size):
-            chunk = list(_embed_some(todo[start : start + predictor.batch_size], predictor, patches=patches))
+        done = _embed_some(todo, predictor, patches=patches)
+        while chunk := list(islice(done, predictor.batch_size)):
             known |= {one.file: one._replace(patches=None) for one in chunk}
             parts.add([one for one in chunk if not _may_change(one.result)])
             bar.advance(task, len(chunk))
@@ -198,24 +202,30 @@ def _may_change(result: object) -> bool:
 
 
 def _embed_some(files: Sequence[Candidate], predictor: Predictor, *, patches: bool) -> Iterator[Done]:
-    """What comes of some files, those that cannot be read first."""
-    readable: list[Candidate] = []
-    contents: list[bytes] = []
-    for file in files:
-        try:
-            contents.append(Path(file.path).read_bytes())
-            readable.append(file)
-        except OSError as error:
-            yield Done(file, LeftOut(file.path, _UNREADABLE, error.strerror or str(error)))
-    if not patches:
-        for file, vector in zip(readable, predictor.each(contents), strict=True):
-            yield Done(file, _left_out(file.path, vector) if isinstance(vector, InputError) else vector)
-        return
-    for file, seen in zip(readable, predictor.see(contents, ("embedding", "patches")), strict=True):
-        if isinstance(seen, InputError):
+    """What comes of some files, in their order. They are read and decoded while the network is at work on others."""
+    unreadable: dict[Candidate, LeftOut] = {}
+
+    def contents() -> Iterator[bytes]:
+        for file in files:
+            try:
+                content = Path(file.path).read_bytes()
+            except OSError as error:
+                unreadable[file] = LeftOut(file.path, _UNREADABLE, error.strerror or str(error))
+                content = b""
+            yield content
+
+    found: Iterator[Any] = (
+        predictor.see(contents(), ("embedding", "patches")) if patches else predictor.each(contents())
+    )
+    for file, seen in zip(files, found, strict=True):
+        if file in unreadable:
+            yield Done(file, unreadable[file])
+        elif isinstance(seen, InputError):
             yield Done(file, _left_out(file.path, seen))
-        else:
+        elif patches:
             yield Done(file, seen["embedding"], seen["patches"].astype(np.float16))
+        else:
+            yield Done(file, seen)
 
 
 def _left_out(path: str, error: InputError) -> LeftOut:

@@ -86,8 +86,7 @@ def open_with(address: str, backend: Backend, image_size: int | None) -> Feature
             write_programs(temporary, temporary, [backend], np.empty(0, np.float32))
     program = open_backend(folder, backend, threads=torch.get_num_threads())
     # Two exports of one network need not have the same bytes; what they give may be compared all the same.
-    own = {"pooling": found.pooling, "stands_for": identity}
-    program.description = replace(program.description, **own)
+    program.description = replace(program.description, pooling=found.pooling, stands_for=identity)
     return program
 
 
