@@ -8,7 +8,9 @@ ROOMS: dict[str, tuple[str, tuple[str, ...]]] = {
         "dinomill.models.weights",
     )),
     "predicting": ("Predicting", ("dinomill.serving.predictor",)),
-    "embeddings": ("Files of embeddings", ("dinomill.embeddings", "dinomill.embeddings.file", "dinomill.embeddings.viewers")),
+    "embeddings": ("Files of embeddings", (
+        "dinomill.embeddings", "dinomill.embeddings.file", "dinomill.embeddings.viewers",
+    )),
     "images": ("Images and shards", (
         "dinomill.images.manifest", "dinomill.images.shards", "dinomill.images.decode", "dinomill.images.preprocess",
         "dinomill.images.loader", "dinomill.images.sampler",
