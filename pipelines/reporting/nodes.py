@@ -31,5 +31,7 @@ def report(
     teacher = students.taught_by_pretraining(teacher)
     run = RunHandles(curated, teacher, students, evaluation.with_times(), registration, package, labelled)
     handle = build_report(run, config)
-    tracking.attach().log_artifacts(handle.page)
+    recorded = tracking.attach()
+    recorded.log_artifacts(handle.page)
+    recorded.rename(f"reporting · {registration.model}, version {registration.version}")
     return handle

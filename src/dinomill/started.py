@@ -97,7 +97,9 @@ def name_of_run(stage: str, parameters: Mapping[str, Any]) -> str:
 
 
 def _of_curation(parameters: Mapping[str, Any]) -> str:
-    return _shown(parameters.get("embedding"), "embedder")
+    embedding = parameters.get("embedding")
+    network = _shown(embedding.get("embedder") if isinstance(embedding, Mapping) else None, "network")
+    return network if network.startswith("models:/") else Path(network).name
 
 
 def _of_pretraining(parameters: Mapping[str, Any]) -> str:

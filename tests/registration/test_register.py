@@ -16,10 +16,12 @@ import dinomill
 from dinomill import tracking
 from dinomill.errors import InputError, MachineError
 from dinomill.handles import DatasetHandle, ModelHandle, RegistrationHandle, StudentsHandle
+from dinomill.packaging.package import chosen
 from dinomill.registration.config import RegistrationConfig
 from dinomill.registration.example import example_table
 from dinomill.registration.register import register_model
 from dinomill.serving.predictor import Predictor
+from dinomill.storage.hashing import hash_file
 
 
 def configuration(folder: Path, store: str, name: str, **changes: object) -> RegistrationConfig:
@@ -114,6 +116,23 @@ def test_a_worse_one_stays_a_candidate(
     champion = tracking.version_by_alias(store, registered.model, "champion")
     assert champion is not None
     assert champion.version == registered.version
+
+
+def test_packaging_takes_a_version_or_an_alias(
+    tmp_path: Path, registered: RegistrationHandle, store: str, teacher, students, evaluated, curated, monkeypatch
+) -> None:
+    worse = configuration(tmp_path, store, registered.model, network="teacher")
+    last = register_model(teacher, students, evaluated(teacher=0.75), curated, worse)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    assert chosen(last, None) is last
+    assert chosen(last, last.version) is last
+    for named in (1, "1", "champion", " champion "):
+        found = chosen(last, named)
+        assert (found.version, found.weights_sha256, found.passed_gate) == (1, registered.weights_sha256, True)
+        assert hash_file(found.source / "model.safetensors") == registered.weights_sha256
+    for named in ("99", "nobody"):
+        with pytest.raises(InputError, match=last.model):
+            chosen(last, named)
 
 
 def test_without_labels_it_is_held(tmp_path: Path, store: str, teacher, students, evaluated, curated) -> None:

@@ -27,3 +27,4 @@ def record(run: Run, dataset: DatasetHandle, work: Mapping[str, Mapping[str, int
     run.log_metrics({"files/all": float(dataset.pool_images), **counts, **shares, **done})
     run.log_dataset("curated", dataset.manifest_sha256, str(dataset.folder), context="curation", rows=dataset.images)
     run.log_artifacts(dataset.folder / PAGE)
+    run.rename(f"curation · {dataset.images:,} kept of {dataset.pool_images:,} files")
