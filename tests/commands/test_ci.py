@@ -8,6 +8,7 @@ import re
 import shutil
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.commands.programs import run
@@ -32,6 +33,18 @@ def test_the_workflow_runs_what_there_is_and_gives_secrets_to_nobody_else() -> N
     assert with_secrets == ["Pull"]
     stages = yaml.safe_load((PROJECT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     assert set(re.findall(r"dvc repro (\w+)", text)) <= set(stages)
+
+
+@pytest.mark.parametrize("workflow", sorted(WORKFLOW.parent.glob("*.yml")), ids=lambda path: path.stem)
+def test_workflows_are_what_github_reads(workflow: Path) -> None:
+    """By the schema that the checker brings; every script and verb that they name is there."""
+    said = run(PROJECT, "check-jsonschema", "--builtin-schema", "vendor.github-workflows", str(workflow))
+    assert "ok" in said
+    text = workflow.read_text(encoding="utf-8")
+    for script in re.findall(r"\.ci/\w+", text):
+        assert os.access(PROJECT / script, os.X_OK), script
+    verbs = re.findall(r"^(\w[\w-]*):.*##", (PROJECT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(re.findall(r"make ([\w-]+)", text)) <= {*verbs, "test", "test-all", "setup"}
 
 
 def test_its_commands_pull_compare_and_go_on_where_something_is_missing(tmp_path: Path) -> None:
