@@ -40,11 +40,12 @@ def test_workflows_are_what_github_reads(workflow: Path) -> None:
     """By the schema that the checker brings; every script and verb that they name is there."""
     said = run(PROJECT, "check-jsonschema", "--builtin-schema", "vendor.github-workflows", str(workflow))
     assert "ok" in said
-    text = workflow.read_text(encoding="utf-8")
-    for script in re.findall(r"\.ci/\w+", text):
+    jobs = yaml.safe_load(workflow.read_text(encoding="utf-8"))["jobs"].values()
+    commands = "\n".join(step.get("run", "") for job in jobs for step in job["steps"])
+    for script in re.findall(r"\.ci/\w+", commands):
         assert os.access(PROJECT / script, os.X_OK), script
     verbs = re.findall(r"^(\w[\w-]*):.*##", (PROJECT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-    assert set(re.findall(r"make ([\w-]+)", text)) <= {*verbs, "test", "test-all", "setup"}
+    assert set(re.findall(r"make ([\w-]+)", commands)) <= set(verbs)
 
 
 def test_its_commands_pull_compare_and_go_on_where_something_is_missing(tmp_path: Path) -> None:
