@@ -67,12 +67,8 @@ class Rows:
         cosine, neighbours = agreement(vectors, own)
         lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(own, axis=1)
         mean, knn = float(np.mean((vectors * own).sum(1) / lengths)), knn_accuracy(vectors, self._labels)
-        self.figures[name] = {
-            "cosine": round(cosine, 6),
-            "neighbours": round(neighbours, 4),
-            "knn": knn,
-            "bound": bound,
-        }
+        said = {"cosine": round(cosine, 6), "mean": round(mean, 6), "neighbours": round(neighbours, 4)}
+        self.figures[name] = said | {"knn": knn, "bound": bound}
         if bound is not None and not cosine >= bound:
             self.broken.append(f"{name}: {cosine:.6f}, and {bound} is asked for")
         shown = "" if knn is None else f"{knn:.4f}"
@@ -135,9 +131,14 @@ def exports(subject: Subject) -> None:
 
 def backends(subject: Subject) -> None:
     """What computes otherwise than the exports above: compiled, and in less than fp32; each made for its size."""
-    wanted = [one for one in every_backend() if one.precision != "float32" or one.runtime == "compiled"]
-    for backend in [one for one in wanted if (why := why_not(one)) is not None and not print(f"{one!s:34}{why}")]:
-        wanted.remove(backend)
+    wanted = []
+    for backend in every_backend():
+        if backend.precision == "float32" and backend.runtime != "compiled":
+            continue
+        if (reason := why_not(backend)) is not None:
+            print(f"{backend!s:34}{reason}", flush=True)
+            continue
+        wanted.append(backend)
     for side in subject.sizes:
         images, programs = subject.images[side], subject.folder / f"programs-{side}"
         write_programs(subject.at(side), programs, wanted, images[: min(128, len(images)) : 2])

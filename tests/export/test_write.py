@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exports(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Format], Export]:
     """Exports the folder once a format, each to a folder of its own."""
     path = tmp_path_factory.mktemp("exports")
-    pictures = some_pictures(8)
+    pictures = some_pictures(16)
     return functools.cache(lambda form: export(folder, form, path / "new" / form / "vit", calibration=pictures))
 
 
