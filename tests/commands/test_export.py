@@ -67,6 +67,6 @@ def test_8_bits_are_calibrated_on_a_folder_or_refused(
     images = torch.rand(2, 3, 42, 42)
     found = features.open(tmp_path / "vit.onnx")(images).cls
     expected = features.open(backbone)(images).cls
-    assert float(torch.cosine_similarity(found, expected).min()) > 0.98
+    assert bool((torch.cosine_similarity(found, expected) > 0.98).all())
     note = json.loads((tmp_path / "vit.onnx.json").read_text())
     assert note["calibration"] == {"images": 6, "compared_on": 12, "least_cosine": 0.99}

@@ -50,7 +50,7 @@ def export_model(
                 calibration = calibration or _curated(env)
             with store_at_work(env), _quietly():
                 done = export(
-                    model or registered.source,
+                    str(model) if registered is None else registered.source,
                     known,
                     output,
                     licence=licence,
