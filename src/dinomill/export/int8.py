@@ -52,7 +52,8 @@ class OnnxInt8(Onnx):
     @torch.no_grad()
     def compare(self, subject: Subject, run: Run) -> Compared:
         """Embeddings of the images, which are all that this form promises."""
-        program, batches = Program(subject.model).eval(), torch.from_numpy(_images(subject)).split(_BATCH)
+        program, images = Program(subject.model).eval(), _images(subject)
+        batches = [torch.from_numpy(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)]
         whole = torch.cat([program(batch)[2] for batch in batches])
         found = torch.cat([run(batch)[2] for batch in batches])
         if not bool(found.isfinite().all()):

@@ -75,5 +75,5 @@ def deviation(model: VisionTransformer, fitted: VisionTransformer, side: int) ->
     # Smooth ones: in white noise every patch is like the next, and its place counts more than in a photograph.
     coarse = torch.randn(4, model.config.in_channels, 8, 8, generator=torch.Generator().manual_seed(0))
     images = nn.functional.interpolate(coarse, size=(larger, larger), mode="bicubic")
-    tokens = [network.forward_features(images)["x_norm_clstoken"] for network in (model, fitted)]
-    return Deviation(larger, float(nn.functional.cosine_similarity(*tokens, dim=-1).min()))
+    own, other = (network.forward_features(images)["x_norm_clstoken"] for network in (model, fitted))
+    return Deviation(larger, float(nn.functional.cosine_similarity(own, other, dim=-1).min()))
