@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
 import dinomill
+from dinomill import features
 from dinomill.commands.export import export_model
 from dinomill.errors import InputError, StorageError
+from tests.export.test_parity import source as network
 
 
 def test_a_model_becomes_one_file_that_loads(
@@ -39,3 +42,31 @@ def test_torch_says_nothing_of_packages_that_no_backbone_needs(
     export_model(str(backbone), "onnx", tmp_path / "vit.onnx")
     assert "torchvision" not in "".join(capfd.readouterr())
     assert not [one for one in recwarn if issubclass(one.category, FutureWarning)]
+
+
+def test_8_bits_are_calibrated_on_a_folder_or_refused(
+    photographs: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    backbone = network(tmp_path / "network", "dinov2")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="have to be calibrated") as caught:
+        export_model(str(backbone), "onnx-int8", tmp_path / "vit.onnx")
+    assert "--calibration" in str(caught.value)
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "0.jpg").write_bytes(b"no picture")
+    for number, data in enumerate(photographs):
+        (folder / f"{number}.png").write_bytes(data)
+    with pytest.raises(InputError, match="so few images") as caught:
+        export_model(str(backbone), "onnx-int8", tmp_path / "vit.onnx", calibration=folder)
+    assert "6 that can be used" in str(caught.value)
+    for number, data in enumerate(photographs):
+        (folder / f"again {number}.png").write_bytes(data)
+    export_model(str(backbone), "onnx-int8", tmp_path / "vit.onnx", calibration=folder)
+    images = torch.rand(2, 3, 42, 42)
+    found = features.open(tmp_path / "vit.onnx")(images).cls
+    expected = features.open(backbone)(images).cls
+    assert bool((torch.cosine_similarity(found, expected) > 0.98).all())
+    note = json.loads((tmp_path / "vit.onnx.json").read_text())
+    assert note["calibration"] == {"images": 6, "compared_on": 12, "least_cosine": 0.99}

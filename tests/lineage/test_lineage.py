@@ -14,8 +14,11 @@ from PIL import Image
 
 from dinomill.commands.lineage import show_lineage
 from dinomill.errors import InputError
+from dinomill.export import export
 from dinomill.lineage.thread import Kind
+from dinomill.models.beside import note_of
 from dinomill.storage.hashing import hash_file
+from tests.exported import export as exported_network
 from tests.lineage.mill import CURATED, Mill, commit, curate_here, git, keep
 
 
@@ -321,3 +324,22 @@ def test_a_name_with_control_characters_is_shown_and_not_obeyed() -> None:
     from dinomill.lineage.thread import Thread
 
     assert Thread().add(Kind.IMAGE, "x", "a\x1b[2J\nb é.png").title == "a\\x1b[2J\\nb é.png"
+
+
+def test_an_exported_file_leads_to_its_version(mill: Mill, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = export(mill.student.folder, "safetensors", tmp_path / "elsewhere").path
+    note_of(path).unlink()
+    found = ask(str(path), capsys)
+    assert found["asked"] == ["version:dinomill-backbone/1"]
+    assert ways(found, f"dataset:{mill.dataset.manifest_sha256}", "version:dinomill-backbone/1")
+    assert ask(str(mill.student.folder), capsys)["asked"] == ["version:dinomill-backbone/1"]
+    assert ask(str(mill.teacher.folder), capsys)["asked"] == [f"network:{mill.teacher.weights_sha256}"]
+
+
+def test_an_export_of_weights_that_nobody_knows_says_so(
+    mill: Mill, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handle = exported_network(tmp_path / "net", "net", depth=1, seed=3)
+    path = export(handle.folder, "pth", tmp_path / "other").path
+    with pytest.raises(InputError, match=f"of weights {handle.weights_sha256[:12]}"):
+        ask(str(path), capsys)

@@ -16,8 +16,8 @@ from dinomill.evaluation.config import EvaluationConfig
 from dinomill.evaluation.evaluate import evaluate
 from dinomill.export import export
 from dinomill.handles import DatasetHandle, ModelHandle, StudentsHandle
+from dinomill.images.sampled import sample_images
 from dinomill.packaging import PackagingConfig, package_model
-from dinomill.packaging.images import sample_images
 from dinomill.packaging.smoke import worst_cosine
 from dinomill.pretraining.config import PretrainingConfig
 from dinomill.pretraining.pretrain import pretrain

@@ -12,9 +12,9 @@ import pytest
 from dinomill.errors import InputError, MachineError
 from dinomill.handles import DatasetHandle, PackageHandle, RegistrationHandle
 from dinomill.images.manifest import MANIFEST_SCHEMA
+from dinomill.images.sampled import sample_images
 from dinomill.images.shards import ShardWriter
 from dinomill.packaging import PackagingConfig, package_model
-from dinomill.packaging.images import sample_images
 from dinomill.packaging.smoke import worst_cosine
 from dinomill.storage.atomic import write_parquet
 from dinomill.storage.hashing import hash_file

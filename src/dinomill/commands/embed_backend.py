@@ -33,10 +33,10 @@ def parse_backend(told: str) -> Backend:
     usable = {name: one for name, one in usable.items() if one.precision != "int8"}
     if told.endswith("int8"):
         raise InputError(
-            "8 bits have to be calibrated on images of the kind that will be seen: only packaging does that.",
+            "8 bits have to be calibrated on images of the kind that will be seen.",
             found=f"--backend {told}",
             expected=", ".join(usable),
-            action="take one of these, or `dinomill serve` with a package whose backend is int8",
+            action="take one of these; or write a program (`dinomill export onnx-int8 FILE`), and give it as --model",
         )
     if told not in usable:
         raise InputError("There is no such backend.", found=f"--backend {told}", expected=", ".join(usable))

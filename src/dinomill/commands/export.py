@@ -5,19 +5,25 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import get_args
 
 from dinomill.commands.project import result
-from dinomill.errors import InputError
+from dinomill.errors import DinomillError, InputError
 from dinomill.handles import RegistrationHandle
 from dinomill.storage.writable import require_writable
-from dinomill.tracking import store_at_work
+from dinomill.tracking import WEIGHTS_TAG, RegisteredVersion, resolve, store_at_work
 
 
 def export_model(
-    model: str | None, form: str, output: Path, *, licence: str | None = None, env: str | None = None
+    model: str | None,
+    form: str,
+    output: Path,
+    *,
+    licence: str | None = None,
+    calibration: Path | None = None,
+    env: str | None = None,
 ) -> None:
     """Write one file (two for some formats), and say how closely it repeats the model.
 
@@ -26,6 +32,7 @@ def export_model(
         form: One of the exporters' formats.
         output: The file.
         licence: Of the weights, where nothing beside them says it.
+        calibration: For 8 bits: where images of the kind that will be seen lie; by default the curated ones.
         env: The environment whose registered version is meant.
 
     Raises:
@@ -37,10 +44,19 @@ def export_model(
 
     for known in get_args(Format):
         if form == known:
-            source = model or str(RegistrationHandle.load(result("registration", env)).source)
+            registered = None if model else RegistrationHandle.load(result("registration", env))
             require_writable(output.with_suffix(f".{form}"))
+            if form.endswith("int8"):
+                calibration = calibration or _curated(env)
             with store_at_work(env), _quietly():
-                done = export(source, known, output, licence=licence)
+                done = export(
+                    str(model) if registered is None else registered.source,
+                    known,
+                    output,
+                    licence=licence,
+                    calibration=calibration,
+                    version=None if registered is None else _version(registered),
+                )
             print(
                 f"{done.path}: {done.bytes / 1e6:.1f} MB, differs from the model by {done.max_difference:.1e} at most "
                 f"(cosine {done.cosine:.6f})"
@@ -49,6 +65,30 @@ def export_model(
     raise InputError(
         f"There is no export format {form!r}.", expected=", ".join(get_args(Format)), action="name one of these"
     )
+
+
+def _curated(env: str | None) -> Path:
+    """The folder of the curated dataset.
+
+    Raises:
+        InputError: Where there is none.
+    """
+    with suppress(DinomillError):
+        return result("curated", env)
+    raise InputError(
+        "8 bits have to be calibrated on images of the kind that will be seen.",
+        found="no images, and no curated dataset here",
+        expected="some 64 to 128 images",
+        action="name a folder of them: --calibration FOLDER",
+    )
+
+
+def _version(registered: RegistrationHandle) -> RegisteredVersion:
+    """What the registry says of the version; what the handle says, where it cannot be asked."""
+    with suppress(DinomillError):
+        return resolve(f"models:/{registered.model}/{registered.version}")
+    tags = {WEIGHTS_TAG: registered.weights_sha256}
+    return RegisteredVersion(registered.model, registered.version, registered.aliases, "", tags)
 
 
 @contextmanager

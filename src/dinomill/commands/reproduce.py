@@ -133,7 +133,7 @@ def _compared(
     root: Path, found: Recorded, project: Path, layers: Layers, dataset: DatasetHandle, store: str
 ) -> Iterator[tuple[str, Nearness]]:
     """Every network that was made again, beside the one of that time, where that is known."""
-    from dinomill.packaging.images import sample_images
+    from dinomill.images.sampled import sample_images
 
     images = sample_images(dataset.below(project), _IMAGES)
     folders = layers.globals["folders"]

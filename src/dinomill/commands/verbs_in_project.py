@@ -167,8 +167,8 @@ def lineage(
         str | None,
         typer.Argument(
             metavar="THING",
-            help="A version (models:/name@alias, name/3, 3), an archive (.mar), an image (path or sha256), the hash "
-            "of a dataset, of weights or of DVC, the id of a run or of a request, or a commit.",
+            help="A version (models:/name@alias, name/3, 3), an archive (.mar), an export, an image (path or sha256), "
+            "the hash of a dataset, of weights or of DVC, the id of a run or of a request, or a commit.",
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,

@@ -107,16 +107,25 @@ def embed(
     epilog=examples(
         "dinomill export onnx backbone.onnx",
         "dinomill export pth vits14.pth --model models:/dinomill-backbone@champion",
+        "dinomill export onnx-int8 backbone.int8.onnx --calibration photos/",
     )
 )
 def export(
     form: Annotated[
-        str, typer.Argument(metavar="FORMAT", help="pth, safetensors, pt2, onnx, openvino, huggingface or timm.")
+        str,
+        typer.Argument(metavar="FORMAT", help="pth, safetensors, pt2, onnx, onnx-int8, openvino, huggingface or timm."),
     ],
     output: Annotated[Path, typer.Argument(help="The file to write; its suffix becomes the format's.")],
     model: Annotated[str | None, typer.Option("--model", "-m", help=MODEL)] = None,
     licence: Annotated[
         str | None, typer.Option(help="Of the weights, where nothing says it; it goes into the file.")
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            help="For onnx-int8: a folder of images of the kind that will be seen, or a curated dataset's; by default "
+            "the project's curated images."
+        ),
     ] = None,
     env: Env = None,
 ) -> None:
@@ -125,9 +134,10 @@ def export(
     from dinomill.commands.project import enter_project
 
     output = output.absolute()
+    calibration = None if calibration is None else calibration.absolute()
     if model is None:
         enter_project()
-    export_model(model, form, output, licence=licence, env=env)
+    export_model(model, form, output, licence=licence, calibration=calibration, env=env)
 
 
 @app.command(epilog=examples("dinomill weights", "dinomill weights dinov3_vits16_pretrain.pth"))

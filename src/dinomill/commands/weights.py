@@ -107,7 +107,22 @@ def rows(description: Description) -> list[tuple[str, str]]:
         ("licence", _licence(description)),
         *([("origin", description.origin)] if description.origin and "released as" not in dict(found) else []),
         ("sha256", _hash(description)),
+        *_made_from(description),
     ]
+
+
+def _made_from(description: Description) -> list[tuple[str, str]]:
+    """What an export says of the weights in it."""
+    told = description.made_from
+    if told is None:
+        return []
+    found = [
+        ("version", f"models:/{told.registered}" if told.registered else None),
+        ("run", told.run),
+        ("dataset", told.dataset_sha256),
+        ("exported by", f"dinomill {told.dinomill}" if told.dinomill else None),
+    ]
+    return [("of weights", told.weights_sha256), *((name, text) for name, text in found if text)]
 
 
 def _licence(description: Description) -> str:

@@ -4,34 +4,33 @@ from __future__ import annotations
 
 import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
-from torch import Tensor
-
+from dinomill.arrays import Floats
 from dinomill.errors import MachineError
+from dinomill.export.parity import Compared, Outputs, Run, compare
 from dinomill.models.backbones import Backbone
 from dinomill.models.beside import note_of
 
-Format = Literal["pth", "safetensors", "pt2", "onnx", "openvino", "huggingface", "timm"]
+Format = Literal["pth", "safetensors", "pt2", "onnx", "onnx-int8", "openvino", "huggingface", "timm"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
-Outputs = tuple[Tensor, ...]  # cls_token [B, D], patch_tokens [B, N, D] and, of a program, embedding [B, E]
-Run = Callable[[Tensor], Outputs]
+__all__ = ["FORMATS", "Export", "Form", "Format", "Outputs", "Run", "Subject", "require"]
 
 
 @dataclass(frozen=True)
 class Export:
-    """An exported model and how closely it repeats the original on random images.
+    """An exported model and how closely it repeats the original: on random images, in 8 bits on those given.
 
     Args:
         path: The file, or the folder.
         format: Which form.
         bytes: Of all its files.
-        max_difference: The largest absolute difference of any output.
-        cosine: The smallest cosine of any token with the original's.
+        max_difference: The largest absolute difference of any output; in 8 bits of the embeddings.
+        cosine: The smallest cosine of any token with the original's; in 8 bits of any embedding.
         checked_with: What read and ran it for that.
     """
 
@@ -51,19 +50,22 @@ class Subject:
         model: The network, in evaluation mode.
         side: Pixels of the images that it is used with.
         told: What the export says of itself, by key; the preprocessing as JSON.
+        calibration: Preprocessed images ``[N, C, S, S]``, for forms that compute in 8 bits.
     """
 
     model: Backbone
     side: int
     told: Mapping[str, str]
+    calibration: Floats | None = None
 
 
 class Form(ABC):
     """One form of an export."""
 
     suffix: ClassVar[str]  # of the main file; empty for a folder
-    any_size: ClassVar[bool] = True  # whether it repeats the model at other sizes of image than its own
     reader: ClassVar[str] = "dinomill"  # what runs it for the check
+    least_cosine: ClassVar[float | None] = None  # what it promises; None: the model's numbers, within the tolerance
+    needs_images: ClassVar[bool] = False  # whether it is calibrated
 
     def require_fit(self, model: Backbone) -> None:
         """Refuse a model that this form cannot hold.
@@ -79,13 +81,22 @@ class Form(ABC):
         """Write the main file, or the folder, and whatever lies beside it."""
 
     @abstractmethod
-    def read(self, path: Path, model: Backbone) -> Run:
+    def read(self, path: Path, subject: Subject) -> Run:
         """What it computes, run by whom it is for.
 
         Args:
             path: As written.
-            model: For what a form leaves to its note.
+            subject: For what a form leaves to its note.
         """
+
+    def any_size(self, subject: Subject) -> bool:
+        """Whether it repeats the model at other sizes of image than its own."""
+        del subject
+        return True
+
+    def compare(self, subject: Subject, run: Run) -> Compared:
+        """How closely it repeats the model."""
+        return compare(subject.model, run, subject.side, any_size=self.any_size(subject))
 
     def note(self, path: Path) -> Path:
         """Where its note lies."""

@@ -14,6 +14,7 @@ from dinomill.models import convnext_names
 from dinomill.models.backbones import Backbone
 from dinomill.models.files import read_file
 from dinomill.models.loading import load
+from dinomill.models.made_from import MADE_FROM, add_record
 from dinomill.models.prefixes import find_backbone
 from dinomill.models.vision_transformer import VisionTransformer
 from dinomill.models.weights import from_tensors, write_safetensors
@@ -40,13 +41,15 @@ class Pth(Form):
             )
 
     def write(self, subject: Subject, path: Path) -> None:
-        """Write it."""
+        """Write it; where it comes from is a record of the archive, for a state dict holds nothing but tensors."""
         tensors = subject.model.state_dict()
         vit = isinstance(subject.model, VisionTransformer)
         torch.save(tensors if vit else convnext_names.official_names(tensors), path)
+        add_record(path, subject.told[MADE_FROM])
 
-    def read(self, path: Path, model: Backbone) -> Run:
+    def read(self, path: Path, subject: Subject) -> Run:
         """Read it by its names; what they cannot say is taken from the model, as the note says it."""
+        model = subject.model
         tensors = find_backbone(read_file(path).tensors, str(path))
         if not isinstance(model, VisionTransformer):
             tensors = convnext_names.recognise(tensors, None, str(path)).tensors
@@ -62,7 +65,7 @@ class Safetensors(Form):
         """Write it."""
         write_safetensors(path, subject.model, subject.told)
 
-    def read(self, path: Path, _: Backbone) -> Run:
+    def read(self, path: Path, _: Subject) -> Run:
         """Read it."""
         return Program(load(path))
 
@@ -90,7 +93,7 @@ class Pt2(Form):
         files = {f"{key}.{'json' if key == SECTION else 'txt'}": text for key, text in subject.told.items()}
         torch.export.save(trace(subject.model), path, extra_files=files)
 
-    def read(self, path: Path, _: Backbone) -> Run:
+    def read(self, path: Path, _: Subject) -> Run:
         """Read it with torch's own reader: it was written here a moment ago."""
         module = torch.export.load(path).module()
         return lambda images: module(images)

@@ -1,13 +1,13 @@
 """A folder of transformers: Dinov2Model, Dinov2WithRegistersModel or DINOv3ViTModel.
 
-<folder>/config.json                what AutoModel.from_pretrained builds
+<folder>/config.json                what AutoModel.from_pretrained builds; `dinomill`: what it was made from
 <folder>/model.safetensors          weights under its names
 <folder>/preprocessor_config.json   what AutoImageProcessor.from_pretrained builds
 <folder>/README.md                  licence and origin, as a model card's head says them
 
 transformers resizes learned positions by size alone, and smooths them where there are registers. Of a model that was
 trained otherwise (released DINOv2 without registers) the table is resized once, to the size that the model is used
-with: there the features are the same, and elsewhere as close as in the released conversions.
+with: there the features are the same, and elsewhere as close as in the released conversions; card and note say it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from torch import Tensor
 from dinomill.errors import InputError
 from dinomill.export.base import Form, Outputs, Run, Subject
 from dinomill.export.program import Program
-from dinomill.export.tables import resizes_alike, with_table_for
+from dinomill.export.tables import deviation, resizes_alike, with_table_for
 from dinomill.features.licence import LICENCE, ORIGIN
 from dinomill.images.preprocess import SECTION, PreprocessingConfig
 from dinomill.models.backbones import Backbone
@@ -34,6 +34,7 @@ from dinomill.models.beside import note_of
 from dinomill.models.config import VisionTransformerConfig
 from dinomill.models.huggingface import CONFIG_NAME, PROCESSOR_NAME
 from dinomill.models.loading import load
+from dinomill.models.made_from import MADE_FROM
 from dinomill.models.vision_transformer import VisionTransformer
 
 _WEIGHTS = "model.safetensors"
@@ -68,7 +69,6 @@ class HuggingFace(Form):
     """What ``AutoModel.from_pretrained`` opens."""
 
     suffix = ""
-    any_size = False
 
     @property
     def reader(self) -> str:  # type: ignore[override]
@@ -102,23 +102,28 @@ class HuggingFace(Form):
         path.mkdir()
         third = model.config.position == "rope"
         tensors = renamed(model.state_dict(), model.config, _DINOV3 if third else _DINOV2)
-        save_file(tensors, path / _WEIGHTS, metadata={"format": "pt"})
+        save_file(tensors, path / _WEIGHTS, metadata={"format": "pt", MADE_FROM: subject.told[MADE_FROM]})
         (path / _WEIGHTS).chmod(0o644)
         config = _config_v3(model.config, subject.side) if third else _config_v2(model.config)
-        _write_json(path / CONFIG_NAME, config)
+        _write_json(path / CONFIG_NAME, config | {"dinomill": {MADE_FROM: json.loads(subject.told[MADE_FROM])}})
         settings = PreprocessingConfig.model_validate_json(subject.told[SECTION])
         _write_json(path / PROCESSOR_NAME, _processor(settings))
-        (path / "README.md").write_text(_card(subject), encoding="utf-8")
+        (path / "README.md").write_text(_card(subject, model), encoding="utf-8")
 
-    def read(self, path: Path, model: Backbone) -> Run:
+    def any_size(self, subject: Subject) -> bool:
+        """Where transformers resizes the table as the model does."""
+        assert isinstance(subject.model, VisionTransformer)
+        return resizes_alike(subject.model, offset=0.0, antialias=bool(subject.model.config.registers))
+
+    def read(self, path: Path, subject: Subject) -> Run:
         """Open it as its users do; with the project's own reader where transformers is not installed."""
         if not _has_transformers():
             return Program(load(path))
         from transformers import AutoModel
 
-        assert isinstance(model, VisionTransformer)
+        assert isinstance(subject.model, VisionTransformer)
         network = AutoModel.from_pretrained(path, local_files_only=True).eval()
-        prefix = 1 + model.config.registers
+        prefix = 1 + subject.model.config.registers
 
         def run(images: Tensor) -> Outputs:
             tokens = network(pixel_values=images).last_hidden_state
@@ -134,6 +139,12 @@ class HuggingFace(Form):
         """The configuration with the table's size."""
         assert isinstance(subject.model, VisionTransformer)
         return _fitted(subject.model, subject.side).config.model_dump(mode="json")
+
+    def says(self, subject: Subject) -> Mapping[str, Any]:
+        """How far it is from the model at other sizes."""
+        assert isinstance(subject.model, VisionTransformer)
+        off = deviation(subject.model, _fitted(subject.model, subject.side), subject.side)
+        return {} if off is None else {"at_another_size": off._asdict()}
 
 
 def renamed(
@@ -238,18 +249,18 @@ def _processor(settings: PreprocessingConfig) -> dict[str, Any]:
     }
 
 
-def _card(subject: Subject) -> str:
+def _card(subject: Subject, fitted: VisionTransformer) -> str:
     head = f"---\nlicense: {json.dumps(subject.told[LICENCE])}\nlibrary_name: transformers\n---\n"
     origin = subject.told.get(ORIGIN)
     text = "An image embedding model, exported by dinomill: `AutoModel.from_pretrained` opens this folder.\n"
     said = f"\nThe weights were {origin}.\n" if origin else ""
     assert isinstance(subject.model, VisionTransformer)
-    third = bool(subject.model.config.registers)
-    if resizes_alike(subject.model, offset=0.0, antialias=third):
+    off = deviation(subject.model, fitted, subject.side)
+    if off is None:
         return f"{head}\n{text}{said}"
     return (
         f"{head}\n{text}{said}\nPositions are those of {subject.side} pixels, where the features are the original's; "
-        "at other sizes transformers resizes them in a way of its own.\n"
+        f"at other sizes transformers resizes them in a way of its own: {off}.\n"
     )
 
 

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
-from dinomill.export.base import Run
 from dinomill.export.program import Program, least_patches
 from dinomill.models.backbones import Backbone
 
+Outputs = tuple[Tensor, ...]  # cls_token [B, D], patch_tokens [B, N, D] and, of a program, embedding [B, E]
+Run = Callable[[Tensor], Outputs]
+
+
+class Compared(NamedTuple):
+    """The largest absolute difference of any number, and the smallest cosine of any vector."""
+
+    difference: float
+    cosine: float
+
 
 @torch.no_grad()
-def compare(model: Backbone, run: Run, side: int, *, any_size: bool) -> tuple[float, float]:
-    """The largest absolute difference of any output, and the smallest cosine of any token, on random images.
+def compare(model: Backbone, run: Run, side: int, *, any_size: bool) -> Compared:
+    """How closely all outputs are repeated, on random images.
 
     Args:
         model: The original.
@@ -26,10 +38,10 @@ def compare(model: Backbone, run: Run, side: int, *, any_size: bool) -> tuple[fl
         found = run(batch)
         for expected, actual in zip(program(batch)[: len(found)], found, strict=True):
             if expected.shape != actual.shape or not bool(actual.isfinite().all()):
-                return float("inf"), 0.0
+                return Compared(float("inf"), 0.0)
             difference = max(difference, float((expected - actual).abs().max()))
             cosine = min(cosine, float(nn.functional.cosine_similarity(expected, actual, dim=-1).min()))
-    return difference, cosine
+    return Compared(difference, cosine)
 
 
 def _batches(model: Backbone, side: int, *, any_size: bool) -> list[Tensor]:

@@ -40,7 +40,7 @@ class Onnx(Form):
         exported.model.metadata_props.update(subject.told)
         exported.save(path, external_data=size > _ONNX_LIMIT)
 
-    def read(self, path: Path, _: Backbone) -> Run:
+    def read(self, path: Path, _: Subject) -> Run:
         """Run it with ONNX Runtime."""
         import onnxruntime
 
@@ -82,7 +82,7 @@ class OpenVino(Form):
             converted.set_rt_info(value, ["dinomill", key])
         openvino.save_model(converted, path, compress_to_fp16=False)
 
-    def read(self, path: Path, _: Backbone) -> Run:
+    def read(self, path: Path, _: Subject) -> Run:
         """Run it with OpenVINO, in fp32: a CPU with bf16 would round, which says nothing of the export."""
         import openvino
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
+from torch import nn
 
 from dinomill.models.position import resize_positions
 from dinomill.models.vision_transformer import VisionTransformer
@@ -39,3 +42,38 @@ def with_table_for(model: VisionTransformer, side: int, *, offset: float, antial
     tensors = dict(model.state_dict())
     tensors["pos_embed"] = torch.cat([model.pos_embed[:, :1].detach(), table[None]], dim=1)
     return from_tensors(config, tensors, where="the exported model")
+
+
+class Deviation(NamedTuple):
+    """What other code's way of resizing a table costs."""
+
+    pixels: int  # the side of the images
+    cosine: float  # the smallest of the class tokens of some random ones
+
+    def __str__(self) -> str:
+        return (
+            f"a cosine of {self.cosine:.4f} with the original's class tokens for random images of {self.pixels} pixels"
+        )
+
+
+@torch.no_grad()
+def deviation(model: VisionTransformer, fitted: VisionTransformer, side: int) -> Deviation | None:
+    """How far other code, which resizes in its own way, is from the model at images that are a quarter larger.
+
+    Args:
+        model: The original.
+        fitted: As ``with_table_for`` gives it: it resizes as that code does.
+        side: Pixels, with which both are the same.
+
+    Returns:
+        None where they are the same at every size.
+    """
+    if fitted is model:
+        return None
+    patch = model.patch_size
+    larger = max(round(side * 1.25 / patch), side // patch + 1) * patch
+    # Smooth ones: in white noise every patch is like the next, and its place counts more than in a photograph.
+    coarse = torch.randn(4, model.config.in_channels, 8, 8, generator=torch.Generator().manual_seed(0))
+    images = nn.functional.interpolate(coarse, size=(larger, larger), mode="bicubic")
+    own, other = (network.forward_features(images)["x_norm_clstoken"] for network in (model, fitted))
+    return Deviation(larger, float(nn.functional.cosine_similarity(own, other, dim=-1).min()))

@@ -1,14 +1,17 @@
 """Weights under timm's names: its vision transformer's for DINOv2's shape, its EVA's for DINOv3's.
 
 The note beside the file says the architecture and its arguments, for
-``timm.create_model(architecture, checkpoint_path=…, **arguments)``. timm resizes positions by size alone and smooths
-them; of a model that was trained otherwise the table is resized once, as in huggingface.py.
+``timm.create_model(architecture, checkpoint_path=…, **arguments)``, which gives the class token, or the mean of the
+patch tokens where that is the model's pooling. timm resizes positions by size alone and smooths them; of a model that
+was trained otherwise the table is resized once, as in huggingface.py.
 """
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +19,28 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dinomill.errors import InputError
-from dinomill.export.base import Form, Run, Subject
+from dinomill.export.base import Form, Outputs, Run, Subject
 from dinomill.export.program import Program
-from dinomill.export.tables import with_table_for
+from dinomill.export.tables import deviation, resizes_alike, with_table_for
 from dinomill.models import official
 from dinomill.models.backbones import Backbone
 from dinomill.models.config import VisionTransformerConfig
 from dinomill.models.files import read_file
 from dinomill.models.known import known_weights
+from dinomill.models.made_from import MADE_FROM
 from dinomill.models.vision_transformer import VisionTransformer
 from dinomill.models.weights import from_tensors
 
 
 class Timm(Form):
-    """timm's names, in a safetensors file. timm itself is not asked: only our reader of its names is."""
+    """timm's names, in a safetensors file."""
 
     suffix = ".safetensors"
-    any_size = False
+
+    @property
+    def reader(self) -> str:  # type: ignore[override]
+        """timm, where it can be imported: it needs a torchvision of the same build as torch."""
+        return "dinomill, for want of timm" if installed_timm() is None else "timm"
 
     def require_fit(self, model: Backbone) -> None:
         """Refuse what timm's classes of these names do not compute."""
@@ -58,11 +66,30 @@ class Timm(Form):
     def write(self, subject: Subject, path: Path) -> None:
         """Write it."""
         model = _fitted(subject)
-        save_file(renamed(model.state_dict(), model.config), path, metadata={"format": "pt"})
+        save_file(
+            renamed(model.state_dict(), model.config),
+            path,
+            metadata={"format": "pt", MADE_FROM: subject.told[MADE_FROM]},
+        )
         path.chmod(0o644)
 
-    def read(self, path: Path, model: Backbone) -> Run:
-        """Read it by its names."""
+    def any_size(self, subject: Subject) -> bool:
+        """Where timm resizes the table as the model does."""
+        assert isinstance(subject.model, VisionTransformer)
+        return resizes_alike(subject.model, offset=0.0, antialias=True)
+
+    def read(self, path: Path, subject: Subject) -> Run:
+        """Open it as its users do; by its names with the project's own reader where timm is not installed."""
+        timm, model = installed_timm(), subject.model
+        if timm is not None:
+            told = self.says(subject)["timm"]
+            network = timm.create_model(told["architecture"], checkpoint_path=str(path), **told["arguments"]).eval()
+
+            def run(images: Tensor) -> Outputs:
+                tokens = network.forward_features(images)
+                return tokens[:, 0], tokens[:, network.num_prefix_tokens :]
+
+            return run
         found = official.recognise(read_file(path).tensors, str(path))
         assert isinstance(model, VisionTransformer)
         grid = found.tensors["pos_embed"].shape[1] - 1 if "pos_embed" in found.tensors else model.config.grid**2
@@ -76,28 +103,68 @@ class Timm(Form):
         return _fitted(subject).config.model_dump(mode="json")
 
     def says(self, subject: Subject) -> Mapping[str, Any]:
-        """The architecture, as timm calls it where it has a name for this shape."""
+        """The architecture, as timm calls it where it has a name for this shape; how far it is at other sizes."""
         assert isinstance(subject.model, VisionTransformer)
         config = subject.model.config
         name = next((known.timm.split(".")[0] for known in known_weights() if known.fits(config)), None)
         third = config.position == "rope"
-        arguments: dict[str, Any] = {"num_classes": 0, "img_size": subject.side}
+        fitted = _fitted(subject)
+        # A checkpoint is loaded as it is: the table has to be of the size that it has in the file.
+        side = subject.side if third else fitted.config.image_size
+        arguments: dict[str, Any] = {"num_classes": 0, "img_size": side, "dynamic_img_size": True}
+        arguments |= _pooling(config)
         if name is None:
-            name = "vit_small_patch16_dinov3" if third else "vit_small_patch14_dinov2"
-            if config.registers and not third:
-                name = "vit_small_patch14_reg4_dinov2"
+            name = _like(config)
             arguments |= {
                 "patch_size": config.patch_size,
                 "embed_dim": config.embed_dim,
                 "depth": config.depth,
                 "num_heads": config.num_heads,
-                "mlp_ratio": config.mlp_ratio,
+                "mlp_ratio": _mlp_ratio(config),
             }
-            if config.registers not in (0, 4):
+            if config.registers != 4 and (third or config.registers):
                 arguments["num_reg_tokens" if third else "reg_tokens"] = config.registers
+        if third:
+            # Its plain names leave biases out, which are zero in the released weights.
+            arguments |= {"rope_temperature": config.rope_base, "qkv_bias": True}
         if config.in_channels != 3:
             arguments["in_chans"] = config.in_channels
-        return {"timm": {"architecture": name, "arguments": arguments}}
+        off = deviation(subject.model, fitted, subject.side)
+        told = {"timm": {"architecture": name, "arguments": arguments}}
+        return told if off is None else {**told, "at_another_size": off._asdict()}
+
+
+@cache
+def installed_timm() -> Any:
+    """The module; None where it is not installed, or its torchvision is of another build than torch."""
+    try:
+        return importlib.import_module("timm")
+    except (ImportError, RuntimeError, OSError):
+        return None
+
+
+def _like(config: VisionTransformerConfig) -> str:
+    """An architecture of the same kind, whose sizes are then given."""
+    gated = config.ffn == "swiglu"
+    if config.position == "rope":
+        return "vit_small_plus_patch16_dinov3" if gated else "vit_small_patch16_dinov3"
+    return f"vit_{'giant' if gated else 'small'}_patch14_{'reg4_' if config.registers else ''}dinov2"
+
+
+def _pooling(config: VisionTransformerConfig) -> dict[str, Any]:
+    if config.pooling != "mean_patch":
+        return {"global_pool": "token"}
+    # The norm before the mean, as here.
+    return {"global_pool": "avg", **({} if config.position == "rope" else {"fc_norm": False})}
+
+
+def _mlp_ratio(config: VisionTransformerConfig) -> float:
+    """What timm multiplies and cuts to the hidden width; of DINOv2's gated layer to both halves together."""
+    if config.ffn != "swiglu":
+        return config.mlp_ratio
+    hidden = config.hidden_dim * (1 if config.position == "rope" else 2)
+    ratio = hidden / config.embed_dim
+    return ratio if int(config.embed_dim * ratio) == hidden else (hidden + 0.5) / config.embed_dim
 
 
 def renamed(tensors: Mapping[str, Tensor], config: VisionTransformerConfig) -> dict[str, Tensor]:

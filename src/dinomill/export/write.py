@@ -3,28 +3,33 @@
 <name>.pth            state dict with the family's official names, weights only
 <name>.safetensors    the same, with the configuration and the description in the header
 <name>.pt2            torch.export program; the description as extra files
-<name>.onnx           ONNX (extra `onnx`; weights over 2 GB in <name>.onnx.data); the description as metadata
+<name>.onnx           ONNX (extra `onnx`; weights over 2 GB in <name>.onnx.data); the description as metadata; also in
+                      8 bits, calibrated on images
 <name>.xml, .bin      OpenVINO (extra `openvino`); the description as runtime information
 <name>/               a folder of transformers: config.json, model.safetensors, preprocessor_config.json, README.md
 <name>.safetensors    timm's names; its note says the architecture
 <file>.json           beside each: configuration, preprocessing, pooling, licence, origin, what it was made from
 
-Programs take images of any number and size; see program.py.
+Each says in itself which weights, version, run and dataset it comes from; see models/made_from.py. Programs take images
+of any number and size; see program.py.
 """
 
 from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
+from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
 from dinomill.errors import InputError, MachineError
 from dinomill.export.base import FORMATS, Export, Form, Format, Subject
+from dinomill.export.calibration import calibration_images
 from dinomill.export.forms import Pt2, Pth, Safetensors
 from dinomill.export.huggingface import HuggingFace
-from dinomill.export.parity import compare
+from dinomill.export.int8 import OnnxInt8
 from dinomill.export.runtimes import Onnx, OpenVino
 from dinomill.export.timm import Timm
 from dinomill.features.backbone import BackboneFeatures
@@ -33,17 +38,21 @@ from dinomill.features.door import open as open_features
 from dinomill.features.licence import LICENCE, ORIGIN
 from dinomill.features.programs import PATCH, POOLING
 from dinomill.images.preprocess import SECTION
+from dinomill.models.address import is_registered
 from dinomill.models.beside import NOTE_FORMAT
 from dinomill.models.known import OWN_LICENCE, UNKNOWN_LICENCE
+from dinomill.models.made_from import MADE_FROM, MadeFrom
 from dinomill.models.weights import MODEL
 from dinomill.storage.atomic import storage_errors
 from dinomill.storage.hashing import hash_file
+from dinomill.tracking import DATASET_TAG, WEIGHTS_TAG, RegisteredVersion, resolve
 
 _FORMS: dict[Format, Form] = {
     "pth": Pth(),
     "safetensors": Safetensors(),
     "pt2": Pt2(),
     "onnx": Onnx(),
+    "onnx-int8": OnnxInt8(),
     "openvino": OpenVino(),
     "huggingface": HuggingFace(),
     "timm": Timm(),
@@ -51,7 +60,14 @@ _FORMS: dict[Format, Form] = {
 
 
 def export(
-    source: Path | str, form: Format, output: Path, *, tolerance: float = 1e-3, licence: str | None = None
+    source: Path | str,
+    form: Format,
+    output: Path,
+    *,
+    tolerance: float = 1e-3,
+    licence: str | None = None,
+    calibration: Path | Sequence[bytes] | None = None,
+    version: RegisteredVersion | None = None,
 ) -> Export:
     """Export a backbone to one format and check it.
 
@@ -61,14 +77,20 @@ def export(
         output: The file to write; its suffix is set to the format's. A folder for ``huggingface``.
         tolerance: Largest allowed difference to the model; outputs are of the order of 1.
         licence: Of the weights, where nothing beside them says it.
+        calibration: For 8 bits: encoded images of the kind that will be seen, or where they lie, see ``calibration``.
+        version: The registered version that the source is; of ``models:/…`` it is known without.
 
     Raises:
         InputError: When the format is unknown or cannot hold the model, the source cannot be read, or says another
-            licence.
+            licence; when 8 bits get no images.
         MachineError: When the format's extra is not installed, or the exported model does not repeat the original.
     """
     if form not in FORMATS:
         raise InputError(f"There is no export format {form!r}.", expected=", ".join(FORMATS))
+    writer = _FORMS[form]
+    if is_registered(source):  # an alias may move meanwhile
+        version = resolve(str(source))
+        source = version.uri
     features = open_features(source)
     if not isinstance(features, BackboneFeatures):
         raise InputError(
@@ -76,28 +98,64 @@ def export(
             found=features.description.family,
             expected="the weights of a vision transformer or a ConvNeXt",
         )
-    writer = _FORMS[form]
     writer.require_fit(features.model)
     description = _licensed(features.description, licence)
-    subject = Subject(features.model, features.preprocessing.image_size, _told(description, features.model.patch_size))
+    description = replace(description, made_from=_made_from(description, version))
+    subject = Subject(
+        features.model,
+        features.preprocessing.image_size,
+        _told(description, features.model.patch_size),
+        calibration_images(calibration, features.preprocessing) if writer.needs_images else None,
+    )
     output = output.with_suffix(writer.suffix) if writer.suffix else output
     output.parent.mkdir(parents=True, exist_ok=True)
     with storage_errors(output), tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
         draft = Path(folder) / output.name
         writer.write(subject, draft)
-        run = writer.read(draft, features.model)
-        difference, cosine = compare(features.model, run, subject.side, any_size=writer.any_size)
-        if not difference <= tolerance:
-            raise MachineError(
-                f"The {form} export does not repeat the model.",
-                found=f"a difference of {difference:.2e}, cosine {cosine:.6f}",
-                expected=f"at most {tolerance:.0e}",
-                action="nothing was written; try another format, and please report this",
-            )
+        difference, cosine = writer.compare(subject, writer.read(draft, subject))
+        _require_close(writer, form, difference, cosine, tolerance)
         _write_note(draft, form, description, subject)
         size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
         _put_in_place(Path(folder), draft, output)
     return Export(output, form, size, difference, cosine, writer.reader)
+
+
+def _require_close(writer: Form, form: Format, difference: float, cosine: float, tolerance: float) -> None:
+    found = f"a difference of {difference:.2e}, cosine {cosine:.6f}"
+    if writer.least_cosine is None:
+        if not difference <= tolerance:
+            raise MachineError(
+                f"The {form} export does not repeat the model.",
+                found=found,
+                expected=f"at most {tolerance:.0e}",
+                action="nothing was written; try another format, and please report this",
+            )
+    elif not cosine >= writer.least_cosine:
+        raise MachineError(
+            f"The {form} export is not close enough to the model.",
+            found=f"{found}, of the worst of the images",
+            expected=f"a cosine of at least {writer.least_cosine}",
+            action="nothing was written; give more images, of the kind that will be seen, or export to onnx: some "
+            "networks cannot be had in 8 bits",
+        )
+
+
+def _made_from(description: Description, version: RegisteredVersion | None) -> MadeFrom:
+    """Where an export of these weights comes from; of an export, where that came from."""
+    own, written_by = description.made_from, installed_version("dinomill")
+    if own is not None:
+        return replace(own, dinomill=written_by)
+    weights = description.weights_sha256
+    if version is None or version.tags.get(WEIGHTS_TAG, weights) != weights:
+        return MadeFrom(weights, dinomill=written_by)
+    tags = version.tags
+    return MadeFrom(
+        weights,
+        registered=f"{version.name}/{version.version}",
+        run=tags.get("training_run") or version.run_id or None,
+        dataset_sha256=tags.get(DATASET_TAG),
+        dinomill=written_by,
+    )
 
 
 def _put_in_place(folder: Path, draft: Path, output: Path) -> None:
@@ -125,7 +183,7 @@ def _write_note(draft: Path, form: Format, description: Description, subject: Su
         POOLING: description.pooling,
         LICENCE: description.licence or UNKNOWN_LICENCE,
         ORIGIN: description.origin,
-        "made_from": {"address": description.address, "weights_sha256": description.weights_sha256},
+        MADE_FROM: None if description.made_from is None else description.made_from.as_json(),
         **writer.says(subject),
     }
     text = json.dumps({key: value for key, value in note.items() if value is not None}, indent=2)
@@ -135,6 +193,8 @@ def _write_note(draft: Path, form: Format, description: Description, subject: Su
 def _told(description: Description, patch: int) -> dict[str, str]:
     told = {SECTION: description.preprocessing.model_dump_json(), POOLING: description.pooling, PATCH: str(patch)}
     told[LICENCE] = description.licence or UNKNOWN_LICENCE
+    if description.made_from is not None:
+        told[MADE_FROM] = description.made_from.as_text()
     return told if description.origin is None else {**told, ORIGIN: description.origin}
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dinomill.features.base import Description, Features, Tokens
-from dinomill.features.licence import licence_of, origin_of
+from dinomill.features.licence import licence_of, made_from_of, origin_of
 from dinomill.features.preprocessing import at_size, preprocessing_of, says_itself
 from dinomill.images.preprocess import PreprocessingConfig
 from dinomill.models.backbones import Backbone
@@ -107,5 +107,6 @@ def describe_weights(
         licence=licence_of(weights),
         origin=origin_of(weights),
         trained_so=told,
+        made_from=made_from_of(weights),
     )
     return description, weights

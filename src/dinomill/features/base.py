@@ -16,6 +16,7 @@ from dinomill.errors import ConfigError, InputError
 from dinomill.images.preprocess import PreprocessingConfig
 from dinomill.models.config import Pooling
 from dinomill.models.kinds import ModelConfig
+from dinomill.models.made_from import MadeFrom
 from dinomill.models.pooling import join, pooled_dim
 from dinomill.storage.hashing import hash_file, hash_json
 
@@ -43,6 +44,7 @@ class Description:
         origin: What it was made from, or which released weights it is, for people; None where nothing says it.
         trained_so: Whether the preprocessing is the one that the network was made with, as an export says it, and
             not its family's usual one.
+        made_from: Of an export: the weights that it was made from.
     """
 
     address: str
@@ -58,6 +60,7 @@ class Description:
     trained_so: bool = False
     origin: str | None = None
     stands_for: str | None = None
+    made_from: MadeFrom | None = None
 
     def __post_init__(self) -> None:
         if self.model is not None:

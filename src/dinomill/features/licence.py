@@ -9,6 +9,7 @@ from typing import Any
 from dinomill.models.kinds import CONVNEXT
 from dinomill.models.known import UNKNOWN_LICENCE, Known, named
 from dinomill.models.loading import OURS, Weights
+from dinomill.models.made_from import MADE_FROM, MadeFrom
 from dinomill.models.weights import read_config
 
 # In the configuration of an export, and in what its files carry.
@@ -40,6 +41,11 @@ def origin_of(weights: Weights) -> str | None:
         return None if told is None else str(told)
     known = recognised_name(weights)
     return None if known is None else f"{known.name}, {known.where}"
+
+
+def made_from_of(weights: Weights) -> MadeFrom | None:
+    """Which weights an export of ours was made from; None where the file does not say it."""
+    return MadeFrom.parse(weights.metadata.get(MADE_FROM))
 
 
 def _told(weights: Weights, key: str) -> Any:

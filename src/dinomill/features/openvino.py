@@ -14,6 +14,7 @@ from dinomill.features.base import Description, Features, Tokens
 from dinomill.features.licence import LICENCE, ORIGIN
 from dinomill.features.programs import PATCH, POOLING, describe_program, tokens
 from dinomill.images.preprocess import SECTION, PreprocessingConfig
+from dinomill.models.made_from import MADE_FROM
 
 
 class OpenVinoFeatures(Features):
@@ -86,7 +87,7 @@ def open_openvino(
     # What it says of itself: OpenVINO keeps the metadata of an ONNX file under a name of its own.
     told = {
         key: network.get_rt_info([section, key]).astype(str)
-        for key in (SECTION, POOLING, PATCH, LICENCE, ORIGIN)
+        for key in (SECTION, POOLING, PATCH, LICENCE, ORIGIN, MADE_FROM)
         for section in ("dinomill", "framework")
         if network.has_rt_info([section, key])
     }

@@ -16,6 +16,7 @@ from dinomill.features.licence import LICENCE, ORIGIN, licence_told
 from dinomill.features.preprocessing import at_size
 from dinomill.images.preprocess import SECTION, PreprocessingConfig
 from dinomill.models.config import Pooling
+from dinomill.models.made_from import MADE_FROM, MadeFrom
 
 POOLING, PATCH = "pooling", "patch_size"
 OUTPUTS = ["cls_token", "patch_tokens"]  # of our exports
@@ -68,6 +69,7 @@ def describe_program(
         licence=licence_told(told.get(LICENCE)),
         origin=told.get(ORIGIN),
         trained_so=SECTION in told and preprocessing is None,
+        made_from=MadeFrom.parse(told.get(MADE_FROM)),
     )
 
 

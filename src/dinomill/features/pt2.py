@@ -16,9 +16,10 @@ from dinomill.features.graph import Graph
 from dinomill.features.licence import LICENCE, ORIGIN
 from dinomill.features.programs import OUTPUTS, PATCH, POOLING, describe_program, tokens
 from dinomill.images.preprocess import SECTION, PreprocessingConfig
+from dinomill.models.made_from import MADE_FROM
 
 # The files beside the graph, of our exports.
-_TOLD = {f"{SECTION}.json": SECTION, **{f"{key}.txt": key for key in (POOLING, PATCH, LICENCE, ORIGIN)}}
+_TOLD = {f"{SECTION}.json": SECTION, **{f"{key}.txt": key for key in (POOLING, PATCH, LICENCE, ORIGIN, MADE_FROM)}}
 
 
 class ProgramFeatures(Features):

@@ -1,4 +1,4 @@
-"""What a name means: a version, an archive, an image, a hash of anything, a run, a commit, a request."""
+"""What a name means: a version, an archive, an export, an image, a hash of anything, a run, a commit, a request."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dinomill.errors import InputError
 from dinomill.lineage.archives import add_archive, find_request
+from dinomill.lineage.exported import find_exported, of_unknown_weights
 from dinomill.lineage.gather import Gathered, not_in_any
 from dinomill.lineage.images import Wanted
 from dinomill.lineage.thread import Kind, Thing, Thread
@@ -34,16 +35,18 @@ def find(gathered: Gathered, text: str, here: Path, env: str | None = None) -> l
         InputError: When it means nothing, or several different things.
     """
     text = text.strip()
-    for attempt in (_version, _archive, _request, _hash, _image, _named_request):
+    for attempt in (_version, _archive, _exported, _request, _hash, _image, _named_request):
         if found := attempt(gathered, text, here, env):
             return found
     missing = gathered.thread.missing
+    unknown = next((said for path in _places(text, here) if path.exists() and (said := of_unknown_weights(path))), None)
     raise InputError(
         f"{text!r} names nothing that is known here.",
-        found=not_in_any(gathered.results.manifests)
+        found=(unknown or not_in_any(gathered.results.manifests))
         + ("".join(f"\n    not at hand: {one.what}: {one.command}" for one in missing) if missing else ""),
-        expected="a registered version (models:/name@alias, name/3, 3, an alias), an archive (.mar), an image (path or "
-        "sha256), the hash of a dataset, of weights or of DVC, the id of an MLflow run or of a request, or a commit",
+        expected="a registered version (models:/name@alias, name/3, 3, an alias), an archive (.mar), an exported file, "
+        "an image (path or sha256), the hash of a dataset, of weights or of DVC, the id of an MLflow run or of a "
+        "request, or a commit",
         action="see what there is: `dinomill lineage`",
     )
 
@@ -94,6 +97,12 @@ def _archive(gathered: Gathered, text: str, here: Path, env: str | None) -> list
     raise InputError(
         f"There is no archive {text}.", action="correct the path, or `dvc checkout` and `dvc pull` bring it"
     )
+
+
+def _exported(gathered: Gathered, text: str, here: Path, env: str | None) -> list[Thing]:
+    del env
+    path = next((path for path in _places(text, here) if path.exists()), None)
+    return [] if path is None else find_exported(gathered.thread, path)
 
 
 def _places(text: str, here: Path) -> Iterator[Path]:

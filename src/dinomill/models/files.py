@@ -23,6 +23,7 @@ from torch import Tensor
 
 from dinomill.errors import InputError
 from dinomill.models.foreign import GIVE_BACKBONE, GIVE_WEIGHTS, name_of_kind
+from dinomill.models.made_from import read_record
 
 INDEX_SUFFIX = ".index.json"
 # Small tensors whose values say something about the model's shape: read even where shapes alone are asked for.
@@ -37,7 +38,7 @@ class Contents:
 
     Args:
         tensors: By name; those of nested mappings under dotted names.
-        metadata: The text in a safetensors header.
+        metadata: The text in a safetensors header; of our .pth files, where they come from.
         paths: The files, an index and its shards included.
     """
 
@@ -76,7 +77,7 @@ def read_file(path: Path, *, shapes_only: bool = False) -> Contents:
             )
         return _read_safetensors(path, shapes_only)  # which says what is wrong with it
     tensors = flatten(read_pickle_safely(path))
-    return Contents(_shapes(tensors) if shapes_only else tensors, {}, (path,))
+    return Contents(_shapes(tensors) if shapes_only else tensors, read_record(path), (path,))
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from dinomill import tracking
 from dinomill.handles import DatasetHandle, PackageHandle, RegistrationHandle
+from dinomill.images.sampled import sample_images
 from dinomill.packaging.config import PackagingConfig
-from dinomill.packaging.images import sample_images
 from dinomill.packaging.smoke import try_package
 from dinomill.serving.backends.table import render_backends
 from dinomill.serving.torchserve.archive import build_archive
