@@ -40,6 +40,7 @@ from dinomill.registration.export import REPRO, check_export, served_parts
 from dinomill.registration.gate import Champion, Check, gated, judge, labelled_tag
 from dinomill.registration.side_by_side import asks_beside, compare_with, curated_images, judge_beside
 from dinomill.scores import ModelScore
+from dinomill.serving.limits import MAX_MEGAPIXELS
 from dinomill.storage.atomic import atomic_folder, write_text
 
 log = logging.getLogger(__name__)
@@ -262,6 +263,8 @@ def _find_or_register(
         tags=tags,
         description=card,
         summary=model_summary(config.name, config.aliases),
+        settings={"max_megapixels": MAX_MEGAPIXELS},
+        parameters={"normalise": False},
     )
     made_by = tags.get("training_run")
     with served_parts(model.folder) as folder:
