@@ -51,7 +51,7 @@ def _made(kind: str, shape: tuple[int, int]) -> bytes:
             "deep colour": _noise((*shape, 3), np.uint16),
             "deep with transparency": _noise((*shape, 4), np.uint16),
         }[kind]
-        tifffile.imwrite(out, values, **({} if kind == "floats" else {"photometric": "rgb"}))
+        tifffile.imwrite(out, values, photometric=None if kind == "floats" else "rgb")
         return out.getvalue()
     if kind == "deep PNG":
         return _file(_noise(shape, np.uint16), "PNG")

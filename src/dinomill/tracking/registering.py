@@ -110,7 +110,7 @@ def _fill(client: MlflowClient, run_id: str, model_id: str, folder: Path, card: 
     signature = ModelSignature(
         inputs=Schema([ColSpec("binary", "image")]),
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, card.embed_dim), "embedding")]),
-        params=ParamSchema(parameters) if parameters else None,
+        **({"params": ParamSchema(parameters)} if parameters else {}),
     )
     mlflow.pyfunc.log_model(
         model_id=model_id,
