@@ -27,6 +27,7 @@ from dinomill.handles import (
     RegistrationHandle,
     StudentsHandle,
 )
+from dinomill.images.limits import MAX_MEGAPIXELS
 from dinomill.licences import of_handle, warn_if_unknown
 from dinomill.models.known import UNKNOWN_LICENCE
 from dinomill.registration.aliases import move, one_at_a_time
@@ -40,7 +41,6 @@ from dinomill.registration.export import REPRO, check_export, served_parts
 from dinomill.registration.gate import Champion, Check, gated, judge, labelled_tag
 from dinomill.registration.side_by_side import asks_beside, compare_with, curated_images, judge_beside
 from dinomill.scores import ModelScore
-from dinomill.serving.limits import MAX_MEGAPIXELS
 from dinomill.storage.atomic import atomic_folder, write_text
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from dinomill.arrays import Floats
 from dinomill.errors import InputError
-from dinomill.serving.limits import MAX_MEGAPIXELS
+from dinomill.images.limits import MAX_MEGAPIXELS
 from dinomill.serving.predictor import Predictor
 
 COLUMN = "image"

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from dinomill.errors import DinomillError, InputError
+from dinomill.images.limits import MAX_MEGAPIXELS
 from dinomill.serving.answers import BINARY, JSON, as_bytes, as_json
 from dinomill.serving.backends.choice import EAGER, Backend, why_not
 from dinomill.serving.budget import Budget
-from dinomill.serving.limits import MAX_MEGAPIXELS
 from dinomill.serving.metrics import Meter, Metric
 from dinomill.serving.requests import Request, Unanswered, read_request
 from dinomill.serving.views import View

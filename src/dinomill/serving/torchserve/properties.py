@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from dinomill.config import Config
-from dinomill.serving.limits import MAX_MEGAPIXELS
+from dinomill.images.limits import MAX_MEGAPIXELS
 from dinomill.serving.torchserve.logs import LOG_CONFIG
 from dinomill.serving.torchserve.metrics_config import METRICS_CONFIG
 
