@@ -53,6 +53,8 @@ def card(weights_sha256: str) -> ModelCard:
         tags={"weights_sha256": weights_sha256},
         description="a network",
         summary="networks",
+        settings={"max_megapixels": 40.0},
+        parameters={"normalise": False},
     )
 
 

@@ -55,7 +55,7 @@ def make_bucket(name: str) -> None:
     deadline = time.monotonic() + 90
     while True:
         try:
-            s3._client().create_bucket(Bucket=name)
+            s3.client().create_bucket(Bucket=name)
             s3.write_object(f"s3://{name}/ready", b"yes")
             return
         except Exception as error:

@@ -118,14 +118,15 @@ def test_the_container_is_confined(written: Path) -> None:
 
 
 def test_memory_follows_from_workers_and_weights(wanted: Deployment, tmp_path: Path) -> None:
-    def megabytes(workers: int) -> int:
-        server = wanted.server.model_copy(update={"workers": workers})
-        folder = write_deployment(tmp_path / str(workers), wanted._replace(server=server))
+    def megabytes(workers: int, megapixels: float = 40) -> int:
+        server = wanted.server.model_copy(update={"workers": workers, "max_megapixels": megapixels})
+        folder = write_deployment(tmp_path / f"{workers}-{megapixels}", wanted._replace(server=server))
         (container,) = _manifests(folder)["Deployment"]["spec"]["template"]["spec"]["containers"]
         assert container["resources"]["limits"]["cpu"] == str(workers)
         return int(container["resources"]["limits"]["memory"].removesuffix("Mi"))
 
-    assert megabytes(4) - megabytes(1) >= 3 * 600
+    assert megabytes(4) - megabytes(1) >= 3 * 1100  # of which the largest picture is 760
+    assert megabytes(2, megapixels=100) - megabytes(2) == 2 * 19 * 60
 
 
 def test_a_linter_of_dockerfiles_has_nothing_to_say(written: Path) -> None:

@@ -12,8 +12,8 @@ import tifffile
 from PIL import Image
 from skimage import data
 
+from dinomill.images.cut import orient
 from dinomill.images.decode import DecodeError, Reason, decode_image, probe_image
-from dinomill.images.pixels import orient
 
 PHOTO = data.astronaut()[:192, :256]
 

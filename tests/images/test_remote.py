@@ -37,7 +37,7 @@ def connect_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     import boto3
 
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
-    s3._client.cache_clear()
+    s3.client.cache_clear()
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def credentials(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest
         monkeypatch.setenv(name, value)
     connect_anew(monkeypatch)
     yield monkeypatch
-    s3._client.cache_clear()
+    s3.client.cache_clear()
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def uploaded(
     deadline = time.monotonic() + 60
     while True:  # the server answers before its storage is ready
         try:
-            s3._client().create_bucket(Bucket="images")
+            s3.client().create_bucket(Bucket="images")
             for shard in handle.shards:
                 s3.write_object(f"{prefix}/{shard.name}", shard.read_bytes())
             return handle, prefix

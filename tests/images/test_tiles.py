@@ -14,10 +14,10 @@ from PIL import Image
 
 from dinomill.errors import ConfigError, InputError
 from dinomill.images import tiff, windows
+from dinomill.images.cut import orient
 from dinomill.images.decode import decode_image
 from dinomill.images.decode_error import DecodeError
 from dinomill.images.listing import TILE, Item, list_items, read_item, split_tiles
-from dinomill.images.pixels import orient
 from dinomill.images.tiles import Tile, TileConfig, compressed, encode_tile
 from dinomill.images.windows import open_windows
 

@@ -43,10 +43,10 @@ def store(port: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterato
     for name, value in _environment(port).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
-    s3._client.cache_clear()
+    s3.client.cache_clear()
     make_bucket("models")
     yield f"s3://models/{tmp_path.name}"
-    s3._client.cache_clear()
+    s3.client.cache_clear()
 
 
 def _environment(port: int) -> dict[str, str]:
@@ -140,14 +140,14 @@ _KILLED = """
 import os, signal, sys
 from pathlib import Path
 from dinomill.serving import model_store
-from dinomill.storage import s3
-upload, sent = s3.upload_file, []
+from dinomill.storage import s3_parts
+upload, sent = s3_parts.upload_new, []
 def upload_some(path, uri, advance=None):
     if len(sent) == 2:
         os.kill(os.getpid(), signal.SIGKILL)
     sent.append(uri)
-    upload(path, uri, advance)
-s3.upload_file = upload_some
+    return upload(path, uri, advance)
+s3_parts.upload_new = upload_some
 model_store.publish(Path(sys.argv[1]), sys.argv[2])
 """
 
@@ -237,13 +237,13 @@ def test_a_server_that_is_away_or_refuses_is_said(
 
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
-    s3._client.cache_clear()
+    s3.client.cache_clear()
     with pytest.raises(StorageError, match=r"403|SignatureDoesNotMatch"):
         publish(package, store)
     (closed,) = free_ports(1)
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{closed}")
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
-    s3._client.cache_clear()
+    s3.client.cache_clear()
     with pytest.raises(StorageError, match="no server answers there"):
         fetch(f"{store}/mill/3", cache=tmp_path / "cache")
 

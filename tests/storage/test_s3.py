@@ -40,7 +40,7 @@ def credentials(port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.M
     _use(monkeypatch, f"http://127.0.0.1:{port}", SECRET)
     make_bucket(s3.split_uri(BUCKET)[0])
     yield monkeypatch
-    s3._client.cache_clear()
+    s3.client.cache_clear()
 
 
 def _use(monkeypatch: pytest.MonkeyPatch, endpoint: str, secret: str) -> None:
@@ -49,7 +49,7 @@ def _use(monkeypatch: pytest.MonkeyPatch, endpoint: str, secret: str) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
-    s3._client.cache_clear()
+    s3.client.cache_clear()
 
 
 class CuttingProxy:

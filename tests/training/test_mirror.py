@@ -38,10 +38,10 @@ def prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> object:
             "AWS_DEFAULT_REGION": "us-east-1",
         }.items():
             monkeypatch.setenv(name, value)
-        s3._client.cache_clear()
-        s3._client().create_bucket(Bucket="bucket")
+        s3.client.cache_clear()
+        s3.client().create_bucket(Bucket="bucket")
         yield "s3://bucket/runs/abc"
-    s3._client.cache_clear()
+    s3.client.cache_clear()
 
 
 def test_a_machine_without_checkpoints_goes_on_from_the_bucket(prefix: str, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_a_server_that_is_away_is_said_and_training_goes_on(
     here = store(tmp_path / "here", prefix)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setattr(s3, "_REQUEST_ATTEMPTS", 1)
-    s3._client.cache_clear()
+    s3.client.cache_clear()
     here.save(1, module, optimizer, last=True)
     assert here.shelf.steps() == [1]
     assert "are not copied to s3://bucket/runs/abc now" in caplog.text

@@ -36,7 +36,8 @@ from dinomill.storage.atomic import atomic_folder, write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 _DOMAIN = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
-_BASE_MB, _WORKER_MB = 400, 700  # of the gateway and Java's own, beside its heap; of a worker, beside its weights
+_BASE_MB, _WORKER_MB = 400, 400  # of the gateway and Java's own, beside its heap; of a worker, beside its weights
+_MEGAPIXEL_MB = 19  # of the largest picture while it is decoded: JPEG 2000 takes that, WebP 15, a PNG of one column 12
 
 
 class Deployment(NamedTuple):
@@ -98,7 +99,8 @@ def write_deployment(folder: Path, wanted: Deployment) -> Path:
 def render_templates(handle: PackageHandle, server: ServerConfig, domain: str, hashes: bool) -> dict[str, str]:
     """The text of every template, by its path in the folder."""
     weights_mb = handle.archive.stat().st_size // 2**20 if handle.archive.is_file() else 100
-    memory = _BASE_MB + server.heap_mb + server.workers * (_WORKER_MB + 2 * weights_mb)
+    picture_mb = round(_MEGAPIXEL_MB * server.max_megapixels)
+    memory = _BASE_MB + server.heap_mb + server.workers * (_WORKER_MB + picture_mb + 2 * weights_mb)
     values = {
         "MODEL": handle.model,
         "NAME": object_name(handle.model),

@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-import functools
 import io
-import warnings
-import zlib
 
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image
 
 from dinomill.arrays import Pixels
 from dinomill.images.array_files import check_pixels, npy_header, read_npy, read_tiff
-from dinomill.images.decode_error import DecodeError, Reason
+from dinomill.images.cut import Cut, orient, upright_part
+from dinomill.images.decode_error import DecodeError, Reason, memory_is_named
 from dinomill.images.image_info import ImageInfo
-from dinomill.images.named import name_format
-from dinomill.images.pixels import compose_on_white, on_white, orient, to_channels, to_uint8
+from dinomill.images.pillow_files import MAX_PIXELS, frames_of, load, open_image, orientation_of, pixels_of
+from dinomill.images.pixels import on_white, to_channels
 
 Data = bytes | memoryview
 
 __all__ = ["MAX_PIXELS", "DecodeError", "ImageInfo", "Reason", "decode_image", "probe_image", "stored_values"]
 
-MAX_PIXELS = 178_956_970  # Pillow's own limit for an error: 0.5 GB of RGB
 _NPY = b"\x93NUMPY"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
 _TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
-# What Pillow may open. Left out: formats that start other programs (EPS) and those that any text can pass for (TGA).
-_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM", "ICO", "ICNS", "SGI")
 _EXIF_WINDOW = 1 << 17  # an APP1 segment holds at most 64 KiB and comes among the first
 _EXIF, _APP1, _PICTURE = b"Exif\x00\x00", 0xE1, 0xDA
-_ORIENTATION = 0x0112
 
 
+@memory_is_named
 def probe_image(data: Data, *, max_pixels: int = MAX_PIXELS) -> ImageInfo:
     """Read the header only. A file that passes may still be truncated: ``decode_image`` finds out.
 
@@ -52,13 +47,14 @@ def probe_image(data: Data, *, max_pixels: int = MAX_PIXELS) -> ImageInfo:
         if (info := probe_tiff(data)) is not None:
             check_pixels(info.width, info.height, max_pixels)
             return info
-    with _open(data, max_pixels) as image:
+    with open_image(data, max_pixels) as image:
         width, height = image.size
-        if _pillow_orientation(image) >= 5:
+        if orientation_of(image) >= 5:
             width, height = height, width
-        return ImageInfo(image.format or "unknown", width, height, image.mode, _frames(image))
+        return ImageInfo(image.format or "unknown", width, height, image.mode, frames_of(image))
 
 
+@memory_is_named
 def decode_image(
     data: Data,
     *,
@@ -67,6 +63,7 @@ def decode_image(
     smallest: int = 1,
     value_range: tuple[float, float] | None = None,
     max_pixels: int = MAX_PIXELS,
+    cut: Cut | None = None,
 ) -> Pixels:
     """Decode a whole file to uint8 ``[H, W, C]``, upright, transparency composited on white, first frame.
 
@@ -80,6 +77,7 @@ def decode_image(
         value_range: Stored values mapped to 0 and 255, for 16-bit and floating-point files; None is the type's whole
             range (floats: 0 to 1).
         max_pixels: Files with more pixels are refused before any memory is taken.
+        cut: What of the upright picture is wanted, by the size at which it is decoded: the rest is not converted.
 
     Raises:
         DecodeError: With the reason. Missing pixels are never filled in with grey. Damage inside a file is found by
@@ -87,20 +85,25 @@ def decode_image(
     """
     _require_bytes(data)
     head = bytes(data[:6])
+    pixels = None
     if head[:3] == _JPEG and channels in (1, 3):
-        pixels = _decode_jpeg(data, channels, min_side, max_pixels)
+        pixels = _decode_jpeg(data, channels, min_side, max_pixels, cut)
     elif head[:4] in _TIFF and channels not in (1, 3):
-        pixels = to_channels(read_tiff(data, max_pixels), channels, value_range)
+        pixels = to_channels(read_tiff(data, max_pixels), channels, value_range, cut)
     else:
         stored = stored_values(data, max_pixels=max_pixels)
-        pixels = None if stored is None else to_channels(stored, channels, value_range)
+        pixels = None if stored is None else to_channels(stored, channels, value_range, cut)
     if pixels is None:
-        pixels = _decode_pillow(data, channels, value_range, max_pixels)
+        if channels not in (1, 3):
+            raise DecodeError(Reason.WRONG_CHANNELS, f"{channels} channels are read from TIFF and .npy files only")
+        with open_image(data, max_pixels) as image:
+            pixels = pixels_of(image, channels, value_range, cut)
     if min(pixels.shape[:2]) < smallest:
         raise DecodeError(Reason.TOO_SMALL, f"{pixels.shape[1]}×{pixels.shape[0]} pixels; at least {smallest} a side")
     return pixels
 
 
+@memory_is_named
 def stored_values(data: Data, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.generic] | None:
     """The numbers of a file of more than 8 bits, or of many channels, ``[H, W]`` or ``[H, W, C]``, upright.
 
@@ -126,14 +129,8 @@ def _deep_png(data: Data, max_pixels: int) -> npt.NDArray[np.generic] | None:
     """A PNG of 16 bits a channel. Pillow keeps eight of them where there is colour."""
     import cv2
 
-    with _open(data, max_pixels) as image:
-        if "transparency" in image.info:  # one colour of many: rare, and Pillow knows what to do
-            return None
-        try:
-            image.load()
-        except Exception as error:
-            raise _pillow_error(error) from None
-        orientation = _pillow_orientation(image)
+    if (orientation := _sound_png(data, max_pixels)) is None:
+        return None
     stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if stored is None or stored.dtype != np.uint16:
         return None
@@ -145,7 +142,16 @@ def _deep_png(data: Data, max_pixels: int) -> npt.NDArray[np.generic] | None:
     return orient(values, orientation)
 
 
-def _decode_jpeg(data: Data, channels: int, min_side: int | None, max_pixels: int) -> Pixels | None:
+def _sound_png(data: Data, max_pixels: int) -> int | None:
+    """The orientation of a PNG without damage; None where one colour of many is transparent: Pillow knows that."""
+    with open_image(data, max_pixels) as image:
+        if "transparency" in image.info:
+            return None
+        load(image)
+        return orientation_of(image)
+
+
+def _decode_jpeg(data: Data, channels: int, min_side: int | None, max_pixels: int, cut: Cut | None) -> Pixels | None:
     """The fast path; None hands the file to Pillow (CMYK, arithmetic coding, 12 bits)."""
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)
@@ -170,107 +176,12 @@ def _decode_jpeg(data: Data, channels: int, min_side: int | None, max_pixels: in
         if "nsupported" in message:
             return None
         raise DecodeError(Reason.TRUNCATED if "remature end" in message else Reason.CORRUPT, message) from None
-    return orient(pixels, _jpeg_orientation(data))
-
-
-def _decode_pillow(data: Data, channels: int, value_range: tuple[float, float] | None, max_pixels: int) -> Pixels:
-    if channels not in (1, 3):
-        raise DecodeError(Reason.WRONG_CHANNELS, f"{channels} channels are read from TIFF and .npy files only")
-    with _open(data, max_pixels) as image:
-        orientation = _pillow_orientation(image)
-        try:
-            image.load()
-        except Exception as error:
-            raise _pillow_error(error) from None
-        if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-            stored = np.asarray(image)
-            sixteen_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
-            pixels = to_uint8(stored.astype(np.uint16) if sixteen_bit else stored, value_range)[..., None]
-            pixels = np.repeat(pixels, channels, axis=2)
-        else:
-            pixels = np.asarray(compose_on_white(image).convert("RGB" if channels == 3 else "L"))
-            pixels = pixels.reshape(*pixels.shape[:2], channels)
-    return orient(pixels, orientation)
-
-
-def _check_png(data: Data) -> None:
-    """Compare the checksums that PNG carries: Pillow reads damaged pixels without a word."""
-    view = memoryview(data)
-    position = len(_PNG)
-    while position + 12 <= len(view):
-        length, name = int.from_bytes(view[position : position + 4], "big"), bytes(view[position + 4 : position + 8])
-        end = position + 12 + length
-        if end > len(view):
-            break
-        if zlib.crc32(view[position + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
-            raise DecodeError(Reason.CORRUPT, f"wrong checksum of the chunk {name.decode('latin-1')} at {position:,}")
-        if name == b"IEND":
-            return
-        position = end
-    raise DecodeError(Reason.TRUNCATED, f"the file ends at {len(view):,} bytes without PNG's end mark")
-
-
-def _open(data: Data, max_pixels: int) -> ImageFile.ImageFile:
-    head = bytes(data[:12])
-    if head[:8] == _PNG:
-        _check_png(data)
-    elif head[:4] == b"RIFF" and head[8:] == b"WEBP" and int.from_bytes(head[4:8], "little") + 8 > len(data):
-        raise DecodeError(Reason.TRUNCATED, f"{len(data):,} bytes; the header announces more")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=_formats())
-    except UnidentifiedImageError:
-        if (known := name_format(data)) is not None:
-            raise DecodeError(Reason.UNSUPPORTED, known.remedy, known.kind) from None
-        if head.startswith((_JPEG, _PNG, b"GIF8", b"RIFF", *_TIFF)):
-            raise DecodeError(Reason.CORRUPT, "the header is damaged") from None
-        raise DecodeError(Reason.NOT_AN_IMAGE, "no known image format begins like this") from None
-    except Exception as error:
-        raise _pillow_error(error) from None
-    check_pixels(*image.size, max_pixels)
-    return image
-
-
-@functools.cache
-def _formats() -> tuple[str, ...]:
-    Image.init()
-    return tuple(name for name in _FORMATS if name in Image.OPEN)  # AVIF is not in every build
-
-
-def _pillow_error(error: Exception) -> DecodeError:
-    """Pillow's decoders raise many types on damaged input; the message tells them apart."""
-    message = str(error) or type(error).__name__
-    said = message.lower()
-    if isinstance(error, Image.DecompressionBombError):
-        return DecodeError(Reason.DECOMPRESSION_BOMB, message)
-    if isinstance(error, NotImplementedError) or "not supported" in said or "unsupported" in said:
-        return DecodeError(Reason.UNSUPPORTED, message)
-    truncated = ("truncated", "unexpected end", "incomplete", "not enough", "broken png file", "buffer")
-    if isinstance(error, EOFError) or any(word in said for word in truncated):
-        return DecodeError(Reason.TRUNCATED, message)
-    return DecodeError(Reason.CORRUPT, message)
+    return upright_part(pixels, _jpeg_orientation(data), cut)
 
 
 def _require_bytes(data: Data) -> None:
     if len(data) == 0:
         raise DecodeError(Reason.EMPTY, "0 bytes")
-
-
-def _frames(image: Image.Image) -> int:
-    try:
-        return int(getattr(image, "n_frames", 1))
-    except Exception:  # a damaged later frame: the first one is what is used
-        return 1
-
-
-def _pillow_orientation(image: Image.Image) -> int:
-    if image.format == "TIFF":  # whose pixels Pillow turns itself, and whose size it gives as turned
-        return 1
-    try:
-        return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # damaged EXIF says nothing about the pixels
-        return 1
 
 
 def _jpeg_orientation(data: Data) -> int:
@@ -279,7 +190,7 @@ def _jpeg_orientation(data: Data) -> int:
         return 1
     try:
         with Image.open(io.BytesIO(data)) as image:
-            return _pillow_orientation(image)
+            return orientation_of(image)
     except Exception:
         return 1
 

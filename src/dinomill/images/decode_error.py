@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from enum import StrEnum
+from typing import ParamSpec, TypeVar
 
 from dinomill.errors import InputError
+
+NO_MEMORY = "there is not enough memory to decode it"
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Reason(StrEnum):
@@ -42,3 +50,16 @@ class DecodeError(InputError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return DecodeError, (self.reason, self.detail, self.kind)
+
+
+def memory_is_named(function: Callable[P, R]) -> Callable[P, R]:
+    """What a picture needs that the machine does not have is a `DecodeError`: of this picture, not of its batch."""
+
+    @functools.wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except MemoryError:
+            raise DecodeError(Reason.DECOMPRESSION_BOMB, NO_MEMORY) from None
+
+    return checked

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 CODE = (
     "dinomill.images.array_files",
+    "dinomill.images.cut",
     "dinomill.images.decode",
     "dinomill.images.image_info",
     "dinomill.images.named",
+    "dinomill.images.pillow_files",
     "dinomill.images.pixels",
     "dinomill.images.tiff",
     "dinomill.images.tiff_bytes",

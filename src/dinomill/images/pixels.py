@@ -1,30 +1,18 @@
-"""Pixel formats to uint8 [H, W, C]: orientation, transparency, 16-bit and floating-point values, many channels."""
+"""Pixel formats to uint8 [H, W, C]: transparency, 16-bit and floating-point values, many channels."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from dinomill.images.cut import Cut, upright_part
 from dinomill.images.decode_error import DecodeError, Reason
 
-Values = TypeVar("Values", bound=np.generic)
-
-
-def orient(pixels: npt.NDArray[Values], orientation: int) -> npt.NDArray[Values]:
-    """Turn ``[H, W, C]`` upright by its EXIF orientation, 1 to 8; other values mean upright."""
-    if orientation not in range(2, 9):
-        return pixels
-    if orientation in (5, 6, 7, 8):
-        pixels = pixels.transpose(1, 0, 2)
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    return np.ascontiguousarray(pixels)
+_PIECE = 1 << 20  # pixels that are converted at once: what converts them takes several times their memory
 
 
 def compose_on_white(image: Image.Image) -> Image.Image:
@@ -44,9 +32,13 @@ def on_white(stored: npt.NDArray[Any], *, associated: bool) -> npt.NDArray[Any]:
         associated: Whether the colours are multiplied by the transparency already.
     """
     whole = np.iinfo(stored.dtype).max if stored.dtype.kind in "ui" else 1.0
-    colours, alpha = stored[..., :-1].astype(np.float64), stored[..., -1:].astype(np.float64) / whole
-    mixed = (colours if associated else colours * alpha) + whole * (1 - alpha)
-    return np.clip(np.rint(mixed) if stored.dtype.kind in "ui" else mixed, 0, whole).astype(stored.dtype)
+    flat = stored.reshape(-1, stored.shape[-1])
+    made = np.empty((len(flat), stored.shape[-1] - 1), stored.dtype)
+    for piece in _pieces(len(flat)):
+        colours, alpha = flat[piece, :-1].astype(np.float64), flat[piece, -1:].astype(np.float64) / whole
+        mixed = (colours if associated else colours * alpha) + whole * (1 - alpha)
+        made[piece] = np.clip(np.rint(mixed) if stored.dtype.kind in "ui" else mixed, 0, whole)
+    return made.reshape(*stored.shape[:-1], -1)
 
 
 def to_uint8(stored: npt.NDArray[np.generic], value_range: tuple[float, float] | None) -> npt.NDArray[np.uint8]:
@@ -64,15 +56,25 @@ def to_uint8(stored: npt.NDArray[np.generic], value_range: tuple[float, float] |
         return stored.view(np.uint8)
     if stored.dtype == np.bool_:
         return stored.astype(np.uint8) * np.uint8(255)
-    values = stored.astype(np.float32)
-    if stored.dtype.kind == "f" and not np.isfinite(values).all():
+    flat = stored.reshape(-1)
+    # A piece at a time: of a large picture, four bytes a value more are gigabytes.
+    if stored.dtype.kind == "f" and not all(
+        np.isfinite(flat[piece].astype(np.float32)).all() for piece in _pieces(flat.size)
+    ):
         raise DecodeError(Reason.UNSUPPORTED, "values that are not finite")
-    low, high = value_range or _natural_range(stored.dtype, values)
-    # In place: each step of its own would be four bytes a value more, of a large picture gigabytes.
-    values -= low
-    values *= 255.0 / (high - low)
-    values += 0.5
-    return np.clip(values, 0, 255, out=values).astype(np.uint8)
+    low, high = value_range or _natural_range(flat)
+    made = np.empty(flat.size, np.uint8)
+    for piece in _pieces(flat.size):
+        values = flat[piece].astype(np.float32)
+        values -= low
+        values *= 255.0 / (high - low)
+        values += 0.5
+        made[piece] = np.clip(values, 0, 255, out=values)
+    return made.reshape(stored.shape)
+
+
+def _pieces(count: int) -> Iterator[slice]:
+    return (slice(start, start + _PIECE) for start in range(0, count, _PIECE))
 
 
 def used_bits(largest: float) -> int | None:
@@ -151,11 +153,12 @@ def _most_fit(seen: Sequence[Range]) -> Range | None:
     return (low, high) if low < high else None
 
 
-def _natural_range(dtype: np.dtype[np.generic], values: npt.NDArray[np.float32]) -> tuple[float, float]:
+def _natural_range(values: npt.NDArray[np.generic]) -> tuple[float, float]:
+    dtype = values.dtype
     if dtype.kind in "ui" and dtype.itemsize <= 2:
         limits = np.iinfo(dtype)  # type: ignore[type-var]
         return float(limits.min), float(limits.max)
-    low, high = float(values.min()), float(values.max())
+    low, high = float(np.float32(values.min())), float(np.float32(values.max()))
     if dtype.kind == "f" and low >= 0 and high <= 1:
         return 0.0, 1.0
     raise DecodeError(
@@ -167,9 +170,12 @@ def _natural_range(dtype: np.dtype[np.generic], values: npt.NDArray[np.float32])
 
 
 def to_channels(
-    stored: npt.NDArray[np.generic], channels: int, value_range: tuple[float, float] | None
+    stored: npt.NDArray[np.generic],
+    channels: int,
+    value_range: tuple[float, float] | None,
+    cut: Cut | None = None,
 ) -> npt.NDArray[np.uint8]:
-    """An array ``[H, W]``, ``[H, W, C]`` or ``[C, H, W]`` to uint8 ``[H, W, C]``.
+    """An array ``[H, W]``, ``[H, W, C]`` or ``[C, H, W]`` to uint8 ``[H, W, C]``, or the wanted part of it.
 
     Raises:
         DecodeError: wrong_channels, when no axis has that many.
@@ -178,20 +184,23 @@ def to_channels(
         stored = stored[..., None]
     if stored.ndim != 3:
         raise DecodeError(Reason.UNSUPPORTED, f"an array of shape {stored.shape}")
-    if stored.shape[2] != channels:
+    own = stored.shape[2]
+    if own != channels:
         if stored.shape[0] == channels:
             stored = np.moveaxis(stored, 0, 2)
-        elif stored.shape[2] == 1 and channels == 3:
-            return np.repeat(to_uint8(stored, value_range), 3, axis=2)
-        elif stored.shape[2] == 3 and channels == 1:
-            return np.asarray(Image.fromarray(to_uint8(stored, value_range)).convert("L"))[..., None]
-        else:
+        elif (own, channels) not in ((1, 3), (3, 1)):
             raise DecodeError(
                 Reason.WRONG_CHANNELS,
                 f"shape {stored.shape}; {channels} channels are configured: write those that are wanted to files of "
                 "their own",
             )
-    return np.ascontiguousarray(to_uint8(stored, value_range))
+    # What the values mean is read from all of them, what is wanted is repeated or mixed.
+    pixels = upright_part(to_uint8(stored, value_range), 1, cut)
+    if pixels.shape[2] == channels:
+        return np.ascontiguousarray(pixels)
+    if channels == 3:
+        return np.repeat(pixels, 3, axis=2)
+    return np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
 
 
 def luminance(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

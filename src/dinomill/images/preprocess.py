@@ -16,7 +16,9 @@ from pydantic import Field, model_validator
 from dinomill.arrays import Floats, Pixels
 from dinomill.config import Config
 from dinomill.images.channels import with_channels
+from dinomill.images.cut import Box
 from dinomill.images.decode import MAX_PIXELS, decode_image
+from dinomill.images.decode_error import memory_is_named
 from dinomill.images.decoded_size import require_affordable
 
 SECTION = "preprocessing"
@@ -98,17 +100,46 @@ def centre_square(pixels: Pixels, resize: int, side: int) -> Pixels:
     the part that the centre is made of is resized. Its values are those of the whole but for rounding: one level, more
     where bicubic overshoot is clipped between the two passes, whose order Pillow chooses by size.
     """
-    height, width = pixels.shape[:2]
-    scale = resize / min(height, width)
-    new = (max(round(width * scale), resize), max(round(height * scale), resize))
-    left, top = (new[0] - side) // 2, (new[1] - side) // 2
-    if max(new) > _ELONGATED * resize:
-        columns, rows = _part(width, new[0], left, side), _part(height, new[1], top, side)
-        part = pixels[rows.first : rows.last, columns.first : columns.last]
-        return resized(part, (side, side), (columns.start, rows.start, columns.end, rows.end))
-    if new != (width, height):
-        pixels = resized(pixels, new)
-    return pixels[top : top + side, left : left + side]
+    centre = Centre(resize, side)
+    box = centre(*pixels.shape[:2])
+    return centre.square(pixels[box.top : box.bottom, box.left : box.right])
+
+
+class Centre:
+    """The square that is cut out of an image's centre: of an elongated image it wants a part alone.
+
+    Args:
+        resize: Shorter side in pixels, before the cut.
+        side: Of the square.
+    """
+
+    def __init__(self, resize: int, side: int) -> None:
+        self._resize, self._side = resize, side
+
+    def __call__(self, height: int, width: int) -> Box:
+        """What is wanted of an image of that size."""
+        scale = self._resize / min(height, width)
+        new = (max(round(width * scale), self._resize), max(round(height * scale), self._resize))
+        self._corner = ((new[0] - self._side) // 2, (new[1] - self._side) // 2)
+        self._new = None if new == (width, height) else new
+        self._box: tuple[float, float, float, float] | None = None
+        if max(new) <= _ELONGATED * self._resize:
+            return Box(0, 0, width, height)
+        columns, rows = (
+            _part(length, to, offset, self._side)
+            for length, to, offset in zip((width, height), new, self._corner, strict=True)
+        )
+        self._box = (columns.start, rows.start, columns.end, rows.end)
+        return Box(columns.first, rows.first, columns.last, rows.last)
+
+    def square(self, part: Pixels) -> Pixels:
+        """The square, of what was wanted last."""
+        if self._box is not None:
+            return resized(part, (self._side, self._side), self._box)
+        if self._new is not None:
+            part = resized(part, self._new)
+        left, top = self._corner
+        return part[top : top + self._side, left : left + self._side]
 
 
 class _Part(NamedTuple):
@@ -138,6 +169,7 @@ def resized(pixels: Pixels, size: tuple[int, int], box: tuple[float, float, floa
     return np.stack([np.asarray(plane.resize(size, Image.Resampling.BICUBIC, box)) for plane in planes], axis=-1)
 
 
+@memory_is_named
 def preprocess_bytes(data: bytes | memoryview, config: PreprocessingConfig, max_pixels: int | None = None) -> Floats:
     """Decode an encoded image and preprocess it, ``[C, S, S]`` float32.
 
@@ -152,6 +184,7 @@ def preprocess_bytes(data: bytes | memoryview, config: PreprocessingConfig, max_
     """
     if max_pixels is not None:
         require_affordable(data, config.channels, max_pixels)
+    centre = Centre(config.resize, config.image_size)
     # A large JPEG is decoded at one of its built-in smaller scales: several times faster, and smoothed.
     pixels = decode_image(
         data,
@@ -159,5 +192,6 @@ def preprocess_bytes(data: bytes | memoryview, config: PreprocessingConfig, max_
         min_side=config.resize,
         value_range=config.value_range,
         max_pixels=MAX_PIXELS if max_pixels is None else min(max_pixels, MAX_PIXELS),
+        cut=centre,
     )
-    return preprocess(pixels, config)
+    return normalise(centre.square(pixels), config)

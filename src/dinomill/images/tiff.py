@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, ParamSpec, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from dinomill.images.cut import orient
 from dinomill.images.decode_error import DecodeError, Reason
-from dinomill.images.pixels import on_white, orient
+from dinomill.images.pixels import on_white
 
 if TYPE_CHECKING:
     from tifffile import TiffPageSeries

@@ -27,6 +27,7 @@ from dinomill.handles import (
     RegistrationHandle,
     StudentsHandle,
 )
+from dinomill.images.limits import MAX_MEGAPIXELS
 from dinomill.licences import of_handle, warn_if_unknown
 from dinomill.models.known import UNKNOWN_LICENCE
 from dinomill.registration.aliases import move, one_at_a_time
@@ -262,6 +263,8 @@ def _find_or_register(
         tags=tags,
         description=card,
         summary=model_summary(config.name, config.aliases),
+        settings={"max_megapixels": MAX_MEGAPIXELS},
+        parameters={"normalise": False},
     )
     made_by = tags.get("training_run")
     with served_parts(model.folder) as folder:

@@ -10,8 +10,10 @@ them counts, the server decides with ``package.json``.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -21,9 +23,11 @@ from dinomill.errors import InputError, StorageError
 from dinomill.execution.progress import progress
 from dinomill.handles import HANDLE_NAME, PackageHandle
 from dinomill.serving.torchserve.archive import MODEL_NAME
-from dinomill.storage import s3
+from dinomill.storage import s3, s3_parts
 from dinomill.storage.atomic import atomic_folder
 from dinomill.storage.hashing import hash_bytes, hash_file, hash_json
+
+log = logging.getLogger(__name__)
 
 MANIFEST = "package.json"
 _FORMAT = 1
@@ -126,16 +130,14 @@ def publish(package: Path, store: str) -> Published:
     s3.split_uri(store)
     uri = f"{store.rstrip('/')}/{handle.model}/{handle.version}"
     if (there := _read_manifest(uri)) is not None:
+        _clear(uri)
         return _same_or_refused(uri, manifest, there)
     with progress("publish", manifest.bytes, "bytes") as bar:
         for file in manifest.files:
-            target = _place(uri, file)
-            if s3.object_size(target) == file.bytes:
-                bar.advance(file.bytes)  # of a try before this one: its name holds the hash of what it is
-            else:
-                s3.upload_file(package / file.name, target, bar.advance)
+            _send(package / file.name, _place(uri, file), file.bytes, bar.advance)
     data = manifest.encoded()
     s3.create_object(f"{uri}/{MANIFEST}", data)
+    _clear(uri)
     there = _read_manifest(uri)
     if there != data:  # somebody else was faster
         return _same_or_refused(uri, manifest, there or b"")
@@ -210,6 +212,26 @@ def _require_tried(package: Path, handle: PackageHandle, manifest: Manifest) -> 
             found=", ".join(one.name for one in strange),
             action="remove them, or run the packaging stage again",
         )
+
+
+def _send(path: Path, target: str, size: int, advance: Callable[[int], None]) -> None:
+    there = s3.object_size(target)
+    if there == size:
+        advance(size)  # of a try before this one: its name holds the hash of what it is
+        return
+    if there is None and s3_parts.upload_new(path, target, advance):
+        return
+    if s3.object_size(target) != size:  # whatever it is, it is not what its name says
+        s3.upload_file(path, target, advance)
+
+
+def _clear(uri: str) -> None:
+    """Parts that killed tries left cost money and are nobody's; who may not remove them publishes all the same."""
+    try:
+        if left := s3_parts.abort_unfinished(uri):
+            log.info("removed what %d killed uploads had left below %s", left, uri)
+    except StorageError as error:
+        log.info("unfinished uploads below %s stay: %s", uri, error)
 
 
 def _place(uri: str, file: StoredFile) -> str:

@@ -182,8 +182,6 @@ class Predictor:
                 return self._decode(image, config)
         except InputError as error:
             return error
-        except MemoryError:
-            return DecodeError(Reason.DECOMPRESSION_BOMB, "there is not enough memory to decode it")
         except Exception as error:  # decoders raise what they like on damaged files
             return DecodeError(Reason.CORRUPT, f"{type(error).__name__}: {error}")
 

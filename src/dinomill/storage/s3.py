@@ -62,13 +62,13 @@ def list_objects(uri: str) -> Iterator[S3Object]:
     bucket, prefix = split_uri(uri)
     folder = f"{prefix.rstrip('/')}/" if prefix else ""
     try:
-        for page in _client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=folder):
+        for page in client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=folder):
             for entry in page.get("Contents", ()):
                 path = entry["Key"][len(folder) :]
                 if path and not path.endswith("/"):  # a marker of an empty folder is no object of ours
                     yield S3Object(path, entry["Size"], entry["ETag"].strip('"'))
     except Exception as error:
-        raise _storage_error(f"Cannot list {uri}.", error) from None
+        raise storage_error(f"Cannot list {uri}.", error) from None
 
 
 def read_object(uri: str, path: str = "", *, start: int = 0, length: int | None = None) -> bytes:
@@ -86,15 +86,15 @@ def read_object(uri: str, path: str = "", *, start: int = 0, length: int | None 
     last: Exception | None = None
     for _ in range(_ATTEMPTS):
         try:
-            answer = _client().get_object(Bucket=bucket, Key=key, **wanted)
+            answer = client().get_object(Bucket=bucket, Key=key, **wanted)
             return bytes(answer["Body"].read())
         except Exception as error:
             # boto3 retries requests but not a body that stops half-way.
             if not _is_cut(error):
-                raise _storage_error(f"Cannot read s3://{bucket}/{key}.", error) from None
+                raise storage_error(f"Cannot read s3://{bucket}/{key}.", error) from None
             last = error
     assert last is not None
-    raise _storage_error(f"Cannot read s3://{bucket}/{key}: the connection was cut {_ATTEMPTS} times.", last) from None
+    raise storage_error(f"Cannot read s3://{bucket}/{key}: the connection was cut {_ATTEMPTS} times.", last) from None
 
 
 def write_object(uri: str, data: bytes) -> None:
@@ -105,9 +105,9 @@ def write_object(uri: str, data: bytes) -> None:
     """
     bucket, key = split_uri(uri)
     try:
-        _client().put_object(Bucket=bucket, Key=key, Body=data)
+        client().put_object(Bucket=bucket, Key=key, Body=data)
     except Exception as error:
-        raise _storage_error(f"Cannot write {uri}.", error) from None
+        raise storage_error(f"Cannot write {uri}.", error) from None
 
 
 def create_object(uri: str, data: bytes) -> bool:
@@ -125,13 +125,13 @@ def create_object(uri: str, data: bytes) -> bool:
         return False
     bucket, key = split_uri(uri)
     try:
-        _client().put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
+        client().put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
     except ClientError as error:
-        if str(error.response.get("Error", {}).get("Code", "")) in _THERE_ALREADY:
+        if is_there_already(error):
             return False
-        raise _storage_error(f"Cannot write {uri}.", error) from None
+        raise storage_error(f"Cannot write {uri}.", error) from None
     except Exception as error:
-        raise _storage_error(f"Cannot write {uri}.", error) from None
+        raise storage_error(f"Cannot write {uri}.", error) from None
     return True
 
 
@@ -145,13 +145,13 @@ def object_size(uri: str) -> int | None:
 
     bucket, key = split_uri(uri)
     try:
-        return int(_client().head_object(Bucket=bucket, Key=key)["ContentLength"])
+        return int(client().head_object(Bucket=bucket, Key=key)["ContentLength"])
     except ClientError as error:
         if str(error.response.get("Error", {}).get("Code", "")) in ("404", "NoSuchKey"):
             return None
-        raise _storage_error(f"Cannot look at {uri}.", error) from None
+        raise storage_error(f"Cannot look at {uri}.", error) from None
     except Exception as error:
-        raise _storage_error(f"Cannot look at {uri}.", error) from None
+        raise storage_error(f"Cannot look at {uri}.", error) from None
 
 
 def upload_file(path: Path, uri: str, advance: Callable[[int], None] | None = None) -> None:
@@ -167,9 +167,9 @@ def upload_file(path: Path, uri: str, advance: Callable[[int], None] | None = No
     """
     bucket, key = split_uri(uri)
     try:
-        _client().upload_file(str(path), bucket, key, Callback=advance)
+        client().upload_file(str(path), bucket, key, Callback=advance)
     except Exception as error:
-        raise _storage_error(f"Cannot write {uri}.", error) from None
+        raise storage_error(f"Cannot write {uri}.", error) from None
 
 
 def download_file(uri: str, path: Path, advance: Callable[[int], None] | None = None) -> None:
@@ -186,11 +186,11 @@ def download_file(uri: str, path: Path, advance: Callable[[int], None] | None = 
     bucket, key = split_uri(uri)
     try:
         with storage_errors(path):
-            _client().download_file(bucket, key, str(path), Callback=advance)
+            client().download_file(bucket, key, str(path), Callback=advance)
     except StorageError:
         raise
     except Exception as error:
-        raise _storage_error(f"Cannot read {uri}.", error) from None
+        raise storage_error(f"Cannot read {uri}.", error) from None
 
 
 def delete_object(uri: str) -> None:
@@ -201,13 +201,13 @@ def delete_object(uri: str) -> None:
     """
     bucket, key = split_uri(uri)
     try:
-        _client().delete_object(Bucket=bucket, Key=key)
+        client().delete_object(Bucket=bucket, Key=key)
     except Exception as error:
-        raise _storage_error(f"Cannot remove {uri}.", error) from None
+        raise storage_error(f"Cannot remove {uri}.", error) from None
 
 
 @lru_cache(maxsize=1)
-def _client() -> Any:
+def client() -> Any:
     """One client a process: it is safe between threads and keeps its connections."""
     import boto3
     from botocore.config import Config
@@ -242,7 +242,12 @@ def _is_cut(error: Exception) -> bool:
     return isinstance(error, cuts)
 
 
-def _storage_error(problem: str, error: Exception) -> StorageError:
+def is_there_already(error: Any) -> bool:
+    """Whether a server's answer says that an object was not written because there is one."""
+    return str(error.response.get("Error", {}).get("Code", "")) in _THERE_ALREADY
+
+
+def storage_error(problem: str, error: Exception) -> StorageError:
     """An error that says what the server said, and never repeats a key or a signed URL."""
     from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, PartialCredentialsError
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,8 @@ class ModelCard:
         example: A table that ``predict`` takes: a column ``image`` of encoded images.
         embed_dim: Width D of the embedding that ``predict`` returns.
         requirements: Pip requirements of a process that serves it.
+        settings: What whoever loads it may set (MLflow's ``model_config``), with defaults.
+        parameters: What a call may set, each on or off (MLflow's ``params``), with defaults.
         metrics: Written to the model's own page.
         tags: Written to the version; hashes of weights, data and configuration belong here.
         description: Markdown, shown on the version's page.
@@ -50,6 +52,8 @@ class ModelCard:
     tags: Mapping[str, str]
     description: str
     summary: str
+    settings: Mapping[str, float] = field(default_factory=dict)
+    parameters: Mapping[str, bool] = field(default_factory=dict)
 
 
 def register(run: Run, name: str, folder: Path, card: ModelCard, *, made_by: str | None = None) -> RegisteredVersion:
@@ -100,17 +104,20 @@ def _fill(client: MlflowClient, run_id: str, model_id: str, folder: Path, card: 
     import numpy as np
     from mlflow.entities import LoggedModelInput, Metric
     from mlflow.models import ModelSignature
-    from mlflow.types.schema import ColSpec, Schema, TensorSpec
+    from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
+    parameters = [ParamSpec(name, "boolean", default) for name, default in card.parameters.items()]
     signature = ModelSignature(
         inputs=Schema([ColSpec("binary", "image")]),
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, card.embed_dim), "embedding")]),
+        **({"params": ParamSchema(parameters)} if parameters else {}),
     )
     mlflow.pyfunc.log_model(
         model_id=model_id,
         loader_module=card.loader,
         data_path=str(folder),
         signature=signature,
+        model_config=dict(card.settings) or None,
         input_example=card.example,
         pip_requirements=list(card.requirements),
         metadata={"format": "dinomill", **card.tags},

@@ -5,13 +5,18 @@ import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 
+from dinomill.client import Client
+from dinomill.errors import DinomillError
 from dinomill.serving.predictor import Predictor
+from dinomill.serving.torchserve.archive import BatchingConfig
 from tests.serving.gateway.served import SERVER, Served, serving
 
 
@@ -153,6 +158,55 @@ def test_a_worker_that_is_killed_is_said_by_the_probe_and_costs_no_more_than_its
             assert time.monotonic() < deadline + 60
             time.sleep(0.1)
     assert set(load.seen) <= {"v3", "503"}, load.seen
+
+
+@pytest.mark.slow
+def test_of_sixteen_clients_a_killed_worker_fails_its_batch_at_most_and_the_public_client_hides_it(
+    package: Path, tmp_path: Path, photographs: list[bytes], versions: dict[str, np.ndarray]
+) -> None:
+    two = SERVER.model_copy(update={"workers": 2})
+    noticed: list[str] = []
+    answered: Counter[int] = Counter()
+    stop = threading.Event()
+
+    def ask(served: Served, number: int) -> None:
+        with Client(f"http://127.0.0.1:{served.port}", token_file=served.run / "tokens.json") as client:
+            while not stop.is_set():
+                try:
+                    same = np.allclose(client.embed(photographs[0])[0], versions["v3"], atol=1e-4)
+                    noticed.extend([] if same else ["wrong"])
+                    answered[number] += 1
+                except DinomillError as error:
+                    noticed.append(str(error))
+
+    with (
+        serving(package, tmp_path / "run", server=two) as served,
+        Load(served, photographs[0], versions, clients=8) as load,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        asking = [pool.submit(ask, served, number) for number in range(8)]
+        try:
+            _until(lambda: load.seen["v3"] > 40 and len(answered) == 8)
+            assert set(load.seen) == {"v3"}, load.seen
+            family = psutil.Process(served.process.pid).children(recursive=True)
+            next(p for p in family if any("model_service_worker" in word for word in p.cmdline())).kill()
+            before, public = load.seen["v3"], sum(answered.values())
+            _until(lambda: load.seen["v3"] > before + 100 and sum(answered.values()) > public + 100)
+        finally:
+            stop.set()
+        for one in asking:
+            one.result(60)
+    failed = sum(count for found, count in load.seen.items() if found != "v3")
+    assert set(load.seen) <= {"v3", "503"}, load.seen
+    assert failed <= BatchingConfig().batch_size, load.seen
+    assert noticed == []
+
+
+def _until(done: Callable[[], bool], seconds: float = 90) -> None:
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_tokens_of_the_server_behind_turn_over_without_a_failed_request(

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from dinomill.errors import DinomillError, InputError
+from dinomill.images.limits import MAX_MEGAPIXELS
 from dinomill.serving.answers import BINARY, JSON, as_bytes, as_json
 from dinomill.serving.backends.choice import EAGER, Backend, why_not
 from dinomill.serving.budget import Budget
@@ -55,7 +56,7 @@ class EmbeddingHandler:
         config = context.model_yaml_config or {}
         settings = config.get("handler", {})
         self.max_instances = int(settings.get("max_instances", 64))
-        max_pixels = round(1e6 * float(settings.get("max_megapixels", 40)))
+        max_pixels = round(1e6 * float(settings.get("max_megapixels", MAX_MEGAPIXELS)))
         # Pillow refuses twice this: for pictures within files, as in icons, whose size no header says.
         Image.MAX_IMAGE_PIXELS = max(1, max_pixels // 2)
         torch.set_num_threads(int(settings.get("threads", 1)))

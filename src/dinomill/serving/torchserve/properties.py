@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from dinomill.config import Config
+from dinomill.images.limits import MAX_MEGAPIXELS
 from dinomill.serving.torchserve.logs import LOG_CONFIG
 from dinomill.serving.torchserve.metrics_config import METRICS_CONFIG
 
@@ -30,11 +31,13 @@ class ServerConfig(Config):
 
     threads: int = Field(default=1, ge=1, description="CPU threads a worker; more lowers a large model's latency")
     workers: int = Field(
-        default=0, ge=0, description="worker processes of some 600 MB each; 0: cores over `threads`, at most 4"
+        default=0,
+        ge=0,
+        description="worker processes of 350 MB to 1 GB each; 0: cores over `threads`, at most 4",
     )
     max_request_mb: int = Field(default=8, ge=1, le=512, description="largest request and response in MB")
     max_megapixels: float = Field(
-        default=40.0,
+        default=MAX_MEGAPIXELS,
         gt=0,
         description="largest image in millions of pixels of colour; others by the bytes of their values, at 4 a pixel",
     )
