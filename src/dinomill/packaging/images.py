@@ -1,13 +1,23 @@
-"""The curated images that packaging takes: for the trial, for the choice of a backend, for an index."""
+"""The images that packaging takes: curated ones for the trial, a backend's choice, an index; labelled ones for kNN."""
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dinomill.errors import InputError
 from dinomill.handles import DatasetHandle
+
+if TYPE_CHECKING:
+    from dinomill.images.preprocess import PreprocessingConfig
+    from dinomill.serving.backends.select import Labelled
+
+log = logging.getLogger(__name__)
+
+_A_CLASS = 4  # images at least, so that a nearest neighbour can be right
 
 
 def sample_images(curated: DatasetHandle, count: int) -> list[bytes]:
@@ -41,3 +51,49 @@ def sample_rows(curated: DatasetHandle, count: int) -> list[tuple[bytes, dict[st
         (bytes(reader.read(Location(*(row[name] for name in places)))), {name: row[name] for name in told})
         for row in table.take(picked).to_pylist()
     ]
+
+
+def labelled_images(labelled: str, split: str, count: int, settings: PreprocessingConfig) -> Labelled | None:
+    """Labelled images, preprocessed: evenly from all classes, or from some classes where there are very many.
+
+    Args:
+        labelled: The labelled set.
+        split: Of it; one that models are not scored on.
+        count: Images at most.
+        settings: Of the network.
+
+    Returns:
+        None where the set lies elsewhere than on this machine, or has no two classes of several images.
+
+    Raises:
+        InputError: When the split is missing, or an image of it cannot be used.
+    """
+    from dinomill.images.labelled import find_labelled
+    from dinomill.images.preprocess import preprocess_bytes
+    from dinomill.serving.backends.select import Labelled
+
+    if "://" in labelled:
+        log.warning("%s is not on this machine: the backends' loss of kNN accuracy is not measured.", labelled)
+        return None
+    found = find_labelled(Path(labelled), split)
+    classes = [rows for one in range(len(found.classes)) if len(rows := np.flatnonzero(found.labels == one)) > 1]
+    if len(classes) < 2:
+        return None
+    classes = _evenly(classes, max(2, count // _A_CLASS))
+    rows = [row for members in classes for row in _evenly(members.tolist(), max(2, count // len(classes)))]
+    images = []
+    for path in (found.paths[row] for row in rows):
+        try:
+            images.append(preprocess_bytes(path.read_bytes(), settings))
+        except (InputError, OSError) as error:
+            raise InputError(
+                f"The labelled image {path} cannot be used.", found=str(error), action="remove or replace that file"
+            ) from None
+    return Labelled(np.stack(images), [found.classes[found.labels[row]] for row in rows])
+
+
+def _evenly(items: list[Any], count: int) -> list[Any]:
+    """At most so many of them, from the first to the last."""
+    if len(items) <= count:
+        return items
+    return [items[place] for place in np.linspace(0, len(items) - 1, count).round().astype(int)]
