@@ -282,7 +282,7 @@ class PackageHandle(Handle):
     )
     backend: str = Field(default="eager float32", description="what computes the embeddings: runtime and precision")
     backends: tuple[dict[str, Any], ...] = Field(
-        default=(), description="what was measured of each: a row of serving/backends/measure.py's table"
+        default=(), description="what was measured of each: a row of serving/backends/measured.py's table"
     )
     backends_left_out: dict[str, str] = Field(default={}, description="backends that were not measured, and why")
     call_images: int | None = Field(

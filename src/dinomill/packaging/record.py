@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dinomill.handles import PackageHandle, RegistrationHandle
 from dinomill.packaging.package import README
-from dinomill.serving.backends.measure import Measured
+from dinomill.serving.backends.measured import Measured
 from dinomill.tracking import Run
 
 _FOLDER = "package"

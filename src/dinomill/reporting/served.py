@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dinomill.handles import PackageHandle
-from dinomill.serving.backends.measure import Measured
+from dinomill.serving.backends.measured import Measured
 
 
 @dataclass(frozen=True)

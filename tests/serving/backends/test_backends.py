@@ -19,7 +19,7 @@ from dinomill.serving.backends import measure as measuring
 from dinomill.serving.backends import select as selecting
 from dinomill.serving.backends.choice import EAGER, Backend, every_backend, why_not
 from dinomill.serving.backends.config import BackendConfig
-from dinomill.serving.backends.measure import Load, Measured
+from dinomill.serving.backends.measured import Load, Measured
 from dinomill.serving.backends.open import open_backend
 from dinomill.serving.backends.programs import embed_all, write_programs
 from dinomill.serving.backends.select import agreement, knn_accuracy, select

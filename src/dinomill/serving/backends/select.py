@@ -13,7 +13,8 @@ from dinomill.arrays import Floats, Rows
 from dinomill.errors import MachineError
 from dinomill.serving.backends.choice import EAGER, Backend, every_backend, why_not
 from dinomill.serving.backends.config import BackendConfig
-from dinomill.serving.backends.measure import Measured, Specification, measure
+from dinomill.serving.backends.measure import Specification, measure
+from dinomill.serving.backends.measured import Measured
 
 _NEIGHBOURS = 10
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from dinomill.serving.backends.measure import Measured
+from dinomill.serving.backends.measured import Measured
 
 
 def render_backends(table: Sequence[Measured], left_out: Mapping[str, str], chosen: str) -> str:
