@@ -76,20 +76,21 @@ def labelled_images(labelled: str, split: str, count: int, settings: Preprocessi
         log.warning("%s is not on this machine: the backends' loss of kNN accuracy is not measured.", labelled)
         return None
     found = find_labelled(Path(labelled), split)
-    classes = [rows for one in range(len(found.classes)) if len(rows := np.flatnonzero(found.labels == one)) > 1]
+    members = [np.flatnonzero(found.labels == one).tolist() for one in range(len(found.classes))]
+    classes = [rows for rows in members if len(rows) > 1]
     if len(classes) < 2:
         return None
     classes = _evenly(classes, max(2, count // _A_CLASS))
-    rows = [row for members in classes for row in _evenly(members.tolist(), max(2, count // len(classes)))]
+    picked = [row for rows in classes for row in _evenly(rows, max(2, count // len(classes)))]
     images = []
-    for path in (found.paths[row] for row in rows):
+    for path in (found.paths[row] for row in picked):
         try:
             images.append(preprocess_bytes(path.read_bytes(), settings))
         except (InputError, OSError) as error:
             raise InputError(
                 f"The labelled image {path} cannot be used.", found=str(error), action="remove or replace that file"
             ) from None
-    return Labelled(np.stack(images), [found.classes[found.labels[row]] for row in rows])
+    return Labelled(np.stack(images), [found.classes[found.labels[row]] for row in picked])
 
 
 def _evenly(items: list[Any], count: int) -> list[Any]:
