@@ -6,14 +6,14 @@ from dinomill.handles import DatasetHandle, PackageHandle, RegistrationHandle
 from dinomill.packaging.config import PackagingConfig
 
 
-def package(registration: RegistrationHandle, curated: DatasetHandle, config: PackagingConfig) -> PackageHandle:
+def package(
+    registration: RegistrationHandle, curated: DatasetHandle, labelled: str | None, config: PackagingConfig
+) -> PackageHandle:
     """Build the TorchServe archive, try it, and record the trial's figures."""
     from dinomill import tracking
     from dinomill.packaging import package_model
+    from dinomill.packaging.record import record
 
-    handle = package_model(registration, curated, config)
-    run = tracking.attach()
-    run.log_models_used([registration.weights_sha256])
-    run.rename(f"packaging · {handle.model}, version {handle.version}")
-    run.set_tags({"archive_sha256": handle.archive_sha256, "served_as": handle.model})
+    handle = package_model(registration, curated, config, labelled)
+    record(tracking.attach(), handle, registration)
     return handle

@@ -308,13 +308,18 @@ class PackageHandle(Handle):
     weights_sha256: str = Field(default="", description="of the version: its number alone says nothing elsewhere")
     embed_dim: int
     smoke: dict[str, float] = Field(
-        description="cosine (to the model run directly), images, latency_ms, images_per_second, seconds_to_ready"
+        description="cosine (to the model run directly), images, latency_ms, images_per_second, "
+        "call_images_per_second, seconds_to_ready"
     )
     backend: str = Field(default="eager float32", description="what computes the embeddings: runtime and precision")
     backends: tuple[dict[str, Any], ...] = Field(
-        default=(), description="what was measured of each: a row of serving/backends/measure.py's table"
+        default=(), description="what was measured of each: a row of serving/backends/measured.py's table"
     )
     backends_left_out: dict[str, str] = Field(default={}, description="backends that were not measured, and why")
+    call_images: int | None = Field(
+        default=None, description="images that one call may carry on the machine that packaged it; null: not measured"
+    )
+    call_reason: str = Field(default="", description="what sets their number, in words")
 
 
 class ReportHandle(Handle):

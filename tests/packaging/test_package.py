@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 from pathlib import Path
@@ -8,13 +9,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from PIL import Image
 
 from dinomill.errors import InputError, MachineError
 from dinomill.handles import DatasetHandle, PackageHandle, RegistrationHandle
 from dinomill.images.manifest import MANIFEST_SCHEMA
+from dinomill.images.preprocess import PreprocessingConfig
 from dinomill.images.sampled import sample_images
 from dinomill.images.shards import ShardWriter
 from dinomill.packaging import PackagingConfig, package_model
+from dinomill.packaging.calls import images_of_a_call
+from dinomill.packaging.images import labelled_images
 from dinomill.packaging.smoke import worst_cosine
 from dinomill.storage.atomic import write_parquet
 from dinomill.storage.hashing import hash_file
@@ -97,15 +102,42 @@ def test_a_package_has_answered_as_the_model_does(
     assert "models:/mill@champion" in (handle.folder / "README.md").read_text()
 
 
+def _labelled(folder: Path, photographs: list[bytes]) -> Path:
+    """Tiles of three photographs, which are their classes; the test split holds what is no image."""
+    rng = np.random.default_rng(0)
+    for number, image in enumerate(photographs[:3]):
+        with Image.open(io.BytesIO(image)) as picture:
+            for tile in range(14):
+                x, y = rng.integers(0, 100, 2).tolist()
+                path = folder / "train" / str(number) / f"{tile}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                picture.crop((x, y, x + 120, y + 120)).save(path)
+        other = folder / "test" / str(number) / "0.png"
+        other.parent.mkdir(parents=True)
+        other.write_bytes(b"never read")
+    return folder
+
+
 def test_the_archive_carries_the_backend_that_was_chosen(
-    registered: RegistrationHandle, curated: DatasetHandle, tmp_path: Path
+    registered: RegistrationHandle, curated: DatasetHandle, photographs: list[bytes], tmp_path: Path
 ) -> None:
     pytest.importorskip("openvino")
-    backend = {"choice": {"runtime": "openvino"}, "images": 12, "clients": [1, 2], "seconds": 0.05}
-    handle = package_model(registered, curated, _config(tmp_path, backend=backend))
+    backend = {"choice": {"runtime": "openvino"}, "images": 12, "clients": [1, 2], "seconds": 0.05, "labelled": 40}
+    labelled = str(_labelled(tmp_path / "labelled", photographs))
+    handle = package_model(registered, curated, _config(tmp_path, backend=backend), labelled)
     assert handle.backend == "openvino float32"
     assert [row["backend"]["runtime"] for row in handle.backends] == ["eager", "openvino"]
     assert handle.backends[1]["min_cosine"] >= 0.9999
+    for row in handle.backends:  # OpenVINO in float32 loses nothing
+        assert row["knn"] > 0.34
+        assert (row["knn_loss"], row["knn_images"]) == (pytest.approx(0, abs=0.026), 39)
+    readme = (handle.folder / "README.md").read_text()
+    assert "the nearest of 39 labelled images of\nthe training split" in readme
+    assert f"| {handle.backends[0]['knn']:.3f} | 0.000 |" in readme
+    asked = sample_images(curated, 4)
+    calls = images_of_a_call(handle.smoke["call_images_per_second"], asked, 64, _config(tmp_path))
+    assert (handle.call_images, handle.call_reason) == calls
+    assert f"{calls.images} images: {calls.reason}." in readme
     assert handle.smoke["cosine"] >= 0.999
     with zipfile.ZipFile(handle.archive) as archive:
         names = archive.namelist()
@@ -138,6 +170,49 @@ def test_a_dataset_without_images_is_refused(curated: DatasetHandle) -> None:
     write_parquet(curated.manifest, pa.Table.from_pylist([], schema=MANIFEST_SCHEMA))
     with pytest.raises(InputError, match="keeps no image"):
         sample_images(curated, 2)
+
+
+def test_the_images_of_a_call_are_what_the_machine_and_the_configuration_bear(tmp_path: Path) -> None:
+    image = b"x" * 30_000
+    config = _config(tmp_path)
+    assert images_of_a_call(5, [image], 384, config)[0] == 64
+    slow = images_of_a_call(1.5, [image], 384, config)
+    assert slow.images == 31  # 1.5 a second in 70% of 30 seconds
+    assert slow.reason == (
+        "31 at 1.5 a second, in 70% of the 30 s that an answer may take; of more, up to 64, the rest is refused with "
+        "status 503"
+    )
+    impatient = _config(tmp_path, batching={"response_seconds": 5, "max_instances": 1000})
+    assert images_of_a_call(10, [image], 384, impatient)[0] == 35
+    assert images_of_a_call(0.01, [image], 384, config)[0] == 1
+    larger = images_of_a_call(100, [b"x" * 300_000], 384, config)
+    assert larger.images == 20
+    assert "a request of packaging.server.max_request_mb, at 391 kB an image" in larger.reason
+    wide = images_of_a_call(100, [image], 8192, config)
+    assert wide.images == 32
+    assert "an answer of packaging.server.max_request_mb" in wide.reason
+
+
+def test_labelled_images_are_taken_evenly_from_classes_of_several(
+    photographs: list[bytes], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = _labelled(tmp_path, photographs)
+    settings = PreprocessingConfig.square(32, (0.5,) * 3, (0.25,) * 3)
+    single = folder / "train" / "single" / "0.png"
+    single.parent.mkdir()
+    single.write_bytes(b"never read")
+    found = labelled_images(str(folder), "train", 12, settings)
+    assert found is not None
+    assert found.images.shape == (12, 3, 32, 32)
+    assert list(found.labels) == [name for name in "012" for _ in range(4)]
+    few = labelled_images(str(folder), "train", 8, settings)
+    assert few is not None
+    assert list(few.labels) == ["0"] * 4 + ["2"] * 4  # fewer classes, rather than none that has two images
+    assert labelled_images("s3://bucket/labelled", "train", 12, settings) is None
+    assert "not on this machine" in caplog.text
+    (folder / "train" / "0" / "0.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"0/0\.png cannot be used"):
+        labelled_images(str(folder), "train", 12, settings)
 
 
 def test_the_worst_cosine_counts() -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from dinomill import tracking
 from dinomill.handles import DatasetHandle, PackageHandle, RegistrationHandle
 from dinomill.images.sampled import sample_images
+from dinomill.packaging.calls import images_of_a_call
 from dinomill.packaging.config import PackagingConfig
 from dinomill.packaging.smoke import try_package
 from dinomill.serving.backends.table import render_backends
@@ -25,7 +26,7 @@ from dinomill.serving.torchserve.archive import build_archive
 from dinomill.serving.torchserve.logs import LOG_CONFIG, render_log_config
 from dinomill.serving.torchserve.metrics_config import METRICS_CONFIG, render_metrics_config
 from dinomill.serving.torchserve.properties import Ports, render_properties
-from dinomill.serving.torchserve.readme import render_readme
+from dinomill.serving.torchserve.readme import Told, render_readme
 from dinomill.serving.torchserve.requirements import archive_requirements
 from dinomill.storage.atomic import atomic_folder, write_text
 from dinomill.storage.hashing import hash_file, hash_json
@@ -33,18 +34,22 @@ from dinomill.tracking import WEIGHTS_TAG, download, resolve
 
 log = logging.getLogger(__name__)
 
-STORE = "model_store"
+STORE, README = "model_store", "README.md"
 
 
-def package_model(registered: RegistrationHandle, curated: DatasetHandle, config: PackagingConfig) -> PackageHandle:
+def package_model(
+    registered: RegistrationHandle, curated: DatasetHandle, config: PackagingConfig, labelled: str | None = None
+) -> PackageHandle:
     """Build the archive and its configuration, serve it for real, and keep it only when it answers rightly.
 
     Args:
         registered: The registered model.
         curated: The dataset that the trial's images are taken from.
         config: The stage's configuration.
+        labelled: Labelled images, on which backends are compared by their nearest neighbours; None: there are none.
 
     Raises:
+        InputError: When labelled images cannot be used.
         MachineError: No Java, TorchServe does not start, or it answers wrongly.
     """
     from dinomill.packaging.views import add_views, choose_backend, expected_of
@@ -53,7 +58,7 @@ def package_model(registered: RegistrationHandle, curated: DatasetHandle, config
     model = config.name or registered.model
     images = sample_images(curated, config.smoke.images)
     with atomic_folder(config.output) as folder, tempfile.TemporaryDirectory(prefix="dinomill-programs-") as programs:
-        selected = choose_backend(registered, curated, config, Path(programs))
+        selected = choose_backend(registered, curated, config, Path(programs), labelled)
         add_views(registered.source, selected.backend, curated, Path(programs), config)
         archive = build_archive(
             registered.source,
@@ -71,11 +76,16 @@ def package_model(registered: RegistrationHandle, curated: DatasetHandle, config
         write_text(folder / "config.properties", properties)
         write_text(folder / LOG_CONFIG, render_log_config())
         write_text(folder / METRICS_CONFIG, render_metrics_config())
-        table = render_backends(selected.table, selected.left_out, str(selected.backend))
-        note = render_readme(model, registered, requirements, config.server, selected.backend, table)
-        write_text(folder / "README.md", note)
         expected = expected_of(registered.source, selected.backend, Path(programs), config)(images)
         figures = try_package(model, folder / STORE, expected, images, config)
+        calls = images_of_a_call(figures["call_images_per_second"], images, int(expected.shape[1]), config)
+        told = Told(
+            backend=selected.backend,
+            table=render_backends(selected.table, selected.left_out, str(selected.backend)),
+            call=f"{calls.images} images: {calls.reason}",
+            knn_images=max((row.knn_images for row in selected.table), default=0),
+        )
+        write_text(folder / README, render_readme(model, registered, requirements, config.server, told))
         tracking.attach().log_metrics({f"served_{name}": value for name, value in figures.items()})
         log.info(
             "TorchServe answers: %(latency_ms).0f ms an image, %(seconds_to_ready).0f s until it was ready.", figures
@@ -96,6 +106,8 @@ def package_model(registered: RegistrationHandle, curated: DatasetHandle, config
             weights_sha256=registered.weights_sha256,
             embed_dim=int(expected.shape[1]),
             smoke=figures,
+            call_images=calls.images,
+            call_reason=calls.reason,
             backend=str(selected.backend),
             backends=tuple(row.model_dump(mode="json") for row in selected.table),
             backends_left_out=selected.left_out,

@@ -21,6 +21,7 @@ from dinomill.serving.torchserve import client
 from dinomill.serving.torchserve.server import TorchServe, free_ports
 
 _GARBAGE = b"this is not an image"
+_CALLS = 3
 
 
 def try_package(
@@ -37,12 +38,13 @@ def try_package(
 
     Returns:
         Figures: ``seconds_to_ready``, ``latency_ms`` (median of one image at a time), ``images_per_second`` (concurrent
-        requests), ``cosine`` (worst image, over all ways of asking), ``images``.
+        requests), ``call_images_per_second`` (of one request for several), ``cosine`` (worst image, over all ways of
+        asking), ``images``.
 
     Raises:
         MachineError: When the server does not start, or answers wrongly.
     """
-    run = config.work / "smoke"
+    run, batching = config.work / "smoke", config.batching
     # One worker says all about the archive, and starts sooner than several.
     one_worker = config.server.model_copy(update={"workers": 1})
     with TorchServe(model, store, run, one_worker, free_ports()) as server:
@@ -70,6 +72,7 @@ def try_package(
             "seconds_to_ready": round(ready, 2),
             "latency_ms": round(_latency(port, model, images, token, config.smoke.requests), 2),
             "images_per_second": round(rate, 1),
+            "call_images_per_second": round(_call_rate(port, model, images[: batching.max_instances], token), 2),
             "cosine": round(cosine, 6),
             "images": float(len(images)),
         }
@@ -109,6 +112,16 @@ def _latency(port: int, model: str, images: Sequence[bytes], token: str, request
         client.embed(port, model, [images[number % len(images)]], token=token)
         times.append(1000 * (time.perf_counter() - start))
     return statistics.median(times)
+
+
+def _call_rate(port: int, model: str, images: Sequence[bytes], token: str) -> float:
+    """Images a second of requests for several of them: the median of a few."""
+    rates = []
+    for _ in range(_CALLS):
+        start = time.perf_counter()
+        client.embed(port, model, images, token=token)
+        rates.append(len(images) / (time.perf_counter() - start))
+    return statistics.median(rates)
 
 
 @contextmanager

@@ -8,31 +8,46 @@ from pathlib import Path
 import numpy as np
 
 from dinomill.handles import DatasetHandle, RegistrationHandle
+from dinomill.images.sampled import sample_images, sample_rows
 from dinomill.packaging.config import PackagingConfig
-from dinomill.packaging.images import sample_images, sample_rows
-from dinomill.serving.backends.choice import Backend
+from dinomill.packaging.images import labelled_images
+from dinomill.serving.backends.choice import EAGER, Backend
 from dinomill.serving.backends.select import Selected
 from dinomill.serving.predictor import Predictor
 from dinomill.serving.views import PROBE, Index, Probe
 
 
 def choose_backend(
-    registered: RegistrationHandle, curated: DatasetHandle, config: PackagingConfig, programs: Path
+    registered: RegistrationHandle,
+    curated: DatasetHandle,
+    config: PackagingConfig,
+    programs: Path,
+    labelled: str | None = None,
 ) -> Selected:
-    """Measure the backends that are installed, with the real model and curated images."""
+    """Measure the backends that are installed, with the real model, curated images, and labelled ones if there are any.
+
+    Raises:
+        InputError: When the labelled images cannot be used.
+        MachineError: When the model itself cannot be measured, or not the backend that was asked for.
+    """
     from dinomill.features.preprocessing import read_preprocessing
     from dinomill.images.preprocess import preprocess_bytes
     from dinomill.serving.backends.select import select
 
     settings = read_preprocessing(registered.source)
-    images = [preprocess_bytes(image, settings) for image in sample_images(curated, config.backend.images)]
+    told = config.backend
+    images = [preprocess_bytes(image, settings) for image in sample_images(curated, told.images)]
+    known = None
+    if labelled is not None and told.labelled and told.choice != EAGER:
+        known = labelled_images(labelled, told.labelled_split, told.labelled, settings)
     return select(
         registered.source,
         np.stack(images),
         programs,
-        config.backend,
+        told,
         threads=config.server.threads,
         batch_size=config.batching.batch_size,
+        labelled=known,
     )
 
 

@@ -38,6 +38,7 @@ from dinomill.reporting.names import display_name, readable
 from dinomill.reporting.pictures import LabelledPictures
 from dinomill.reporting.planted import score_planted
 from dinomill.reporting.scores import Headline, ScoresView, headline, view_scores, view_sets
+from dinomill.reporting.served import view_backends
 from dinomill.reporting.training import view_training
 from dinomill.storage.atomic import write_text
 from dinomill.storage.hashing import hash_file, hash_json
@@ -141,6 +142,7 @@ def render_page(run: RunHandles, config: ReportingConfig) -> str:
             registration=run.registration,
             cards=_cards(run),
             package=run.package,
+            backends=view_backends(run.package),
             guide=_guide(config.output),
             attached=attach_pages(run.curated, config.quality, config.output),
             without_attention=run.without_attention(),

@@ -9,8 +9,29 @@ from dinomill.errors import InputError
 from dinomill.serving.requests import Unanswered
 
 _SHARE = 0.7  # of the time limit; the rest is for the last images, the answer's text, and a machine that got slower
+_BYTES_A_VALUE = 32  # of an answer: the digits of a number, and the indentation that TorchServe writes before it
 _DOUBT = 2.0  # how much faster than it ever was a machine may become: what needs more than that is not tried
 _NEWEST = 0.3  # how much the newest call counts in the rate
+
+
+def images_in_time(rate: float, limit: float) -> int:
+    """How many images one call can have computed before whoever waits gives up; at least one.
+
+    Args:
+        rate: Images a second.
+        limit: Seconds after which whoever waits gives up.
+    """
+    return max(1, int(rate * _SHARE * limit))
+
+
+def images_in_answer(max_request_mb: float, embed_dim: int) -> int:
+    """How many embeddings fit into the largest answer that is sent; at least one.
+
+    Args:
+        max_request_mb: Of a request or an answer, in MB.
+        embed_dim: Numbers an embedding has.
+    """
+    return max(1, int(max_request_mb * 2**20 / (_BYTES_A_VALUE * embed_dim)))
 
 
 class Budget:

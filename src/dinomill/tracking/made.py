@@ -12,6 +12,7 @@ Tags of a logged model:
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,10 @@ from dinomill.tracking.connection import connect, tracking_errors
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+log = logging.getLogger(__name__)
+
+# What the stores answer for a model, version or alias that does not exist.
+ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 _MADE = "weights_sha256"
 REGISTERED = "registered"
 _EXTERNAL = "mlflow.model.isExternal"
@@ -91,6 +96,34 @@ def used(client: MlflowClient, run_id: str, weights_sha256: Sequence[str]) -> No
     found = [models[0].model_id for one in dict.fromkeys(weights_sha256) if (models := _models(client, one))]
     if found:
         client.log_inputs(run_id, models=[LoggedModelInput(one) for one in found])
+
+
+def tag_version(client: MlflowClient, name: str, version: int, weights_sha256: str, values: Mapping[str, str]) -> None:
+    """Set tags of a registered version, whatever is registered again of it later.
+
+    Args:
+        client: Of the store.
+        name: Of the registered model.
+        version: Its number, which says nothing in another registry.
+        weights_sha256: Of the version: of other weights nothing is said.
+        values: The tags.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = client.get_model_version(name, str(version))
+    except MlflowException as error:
+        if error.error_code not in ABSENT:
+            raise
+        log.warning(
+            "The registry has no version %d of %s: what was measured of it is not written there.", version, name
+        )
+        return
+    if found.tags.get(_MADE) != weights_sha256:
+        log.warning("Version %d of %s has other weights in this registry: nothing is written there.", version, name)
+        return
+    for key, value in values.items():
+        client.set_model_version_tag(name, str(version), key, value)
 
 
 def measured(client: MlflowClient, run_id: str, weights_sha256: str, metrics: Mapping[str, float]) -> None:

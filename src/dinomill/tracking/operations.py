@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dinomill.tracking.made import made, measured, used
+from dinomill.tracking.made import made, measured, tag_version, used
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 # Limits of MLflow's REST interface for one batch.
 METRICS_A_BATCH = 1000
 PARAMS_A_BATCH = 100
+RUN = "{run}"
 
 
 def _metrics(client: MlflowClient, run_id: str, rows: Sequence[Sequence[Any]]) -> None:
@@ -67,6 +68,14 @@ def _measured(client: MlflowClient, run_id: str, weights_sha256: str, metrics: M
     measured(client, run_id, weights_sha256, metrics)
 
 
+def _version(
+    client: MlflowClient, run_id: str, name: str, version: int, weights_sha256: str, values: Mapping[str, str]
+) -> None:
+    """Tags of a registered version; RUN in them is the run, which has another id if it began without its store."""
+    values = {key: text.replace(RUN, run_id) for key, text in values.items()}
+    tag_version(client, name, version, weights_sha256, values)
+
+
 def _end(client: MlflowClient, run_id: str, status: str, at: int | None = None) -> None:
     client.set_terminated(run_id, status=status, end_time=at)
 
@@ -81,5 +90,6 @@ OPERATIONS: dict[str, Callable[..., None]] = {
     "made": _made,
     "used": _used,
     "measured": _measured,
+    "version": _version,
     "end": _end,
 }

@@ -17,6 +17,7 @@ from dinomill.errors import InputError
 from dinomill.storage.atomic import storage_errors
 from dinomill.storage.hashing import hash_bytes
 from dinomill.tracking.connection import connect, database_path, redact, resolve_uri, tracking_errors
+from dinomill.tracking.made import ABSENT
 from dinomill.tracking.moved import local_path, relocated
 from dinomill.tracking.store import current_store
 
@@ -27,9 +28,6 @@ log = logging.getLogger(__name__)
 
 WEIGHTS_TAG = "weights_sha256"
 DATASET_TAG = "dataset_sha256"
-
-# What the stores answer for a model, version or alias that does not exist.
-_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ def versions(tracking_uri: str, name: str) -> list[RegisteredVersion]:
         try:
             named = client.get_registered_model(name).aliases
         except MlflowException as error:
-            if error.error_code in _ABSENT:
+            if error.error_code in ABSENT:
                 return []
             raise
         rows = [as_version(row) for row in client.search_model_versions(f"name='{_quoted(name)}'")]
@@ -93,7 +91,7 @@ def version_by_alias(tracking_uri: str, name: str, alias: str) -> RegisteredVers
         try:
             return as_version(client.get_model_version_by_alias(name, alias))
         except MlflowException as error:
-            if error.error_code in _ABSENT:
+            if error.error_code in ABSENT:
                 return None
             raise
 
@@ -124,7 +122,7 @@ def model_tags(tracking_uri: str, name: str) -> dict[str, str]:
         try:
             return dict(client.get_registered_model(name).tags)
         except MlflowException as error:
-            if error.error_code in _ABSENT:
+            if error.error_code in ABSENT:
                 return {}
             raise
 
@@ -166,7 +164,7 @@ def set_tags(tracking_uri: str, version: RegisteredVersion, tags: Mapping[str, s
             for key, value in tags.items():
                 client.set_model_version_tag(version.name, str(version.version), key, value)
         except MlflowException as error:
-            if error.error_code not in _ABSENT:
+            if error.error_code not in ABSENT:
                 raise
             raise InputError(f"The registry {redact(tracking_uri)} has no {version.uri}.") from None
 
@@ -205,7 +203,7 @@ def _resolve(client: MlflowClient, store: str, uri: str) -> RegisteredVersion:
                 return as_version(client.get_model_version_by_alias(match["name"], match["alias"]))
             return as_version(client.get_model_version(match["name"], match["version"]))
         except MlflowException as error:
-            if error.error_code not in _ABSENT:
+            if error.error_code not in ABSENT:
                 raise
         models = client.search_registered_models()
     known = [f"models:/{model.name}@{alias}" for model in models for alias in model.aliases]

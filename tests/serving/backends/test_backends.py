@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -12,10 +15,11 @@ from dinomill.arrays import Floats
 from dinomill.errors import ConfigError, InputError, MachineError
 from dinomill.images.preprocess import PreprocessingConfig, preprocess_bytes
 from dinomill.models import VisionTransformer, save_backbone, variant
+from dinomill.serving.backends import measure as measuring
 from dinomill.serving.backends import select as selecting
 from dinomill.serving.backends.choice import EAGER, Backend, every_backend, why_not
 from dinomill.serving.backends.config import BackendConfig
-from dinomill.serving.backends.measure import Load, Measured
+from dinomill.serving.backends.measured import Load, Measured
 from dinomill.serving.backends.open import open_backend
 from dinomill.serving.backends.programs import embed_all, write_programs
 from dinomill.serving.backends.select import agreement, knn_accuracy, select
@@ -110,6 +114,7 @@ def test_what_is_installed_is_measured_and_the_chosen_program_stays(
     folder: Path, images: Floats, tmp_path: Path
 ) -> None:
     pytest.importorskip("openvino")
+    np.ones(175_000_000).sum()  # 1.4 GB, for a moment
     values = QUICK | {"candidates": ["eager", "openvino"], "precisions": ["float32"]}
     found = select(folder, images, tmp_path, BackendConfig.parse(values, where="a test"), threads=1, batch_size=4)
     assert [row.backend.runtime for row in found.table] == ["eager", "openvino"]
@@ -118,7 +123,8 @@ def test_what_is_installed_is_measured_and_the_chosen_program_stays(
         assert row.min_cosine >= 0.9999
         assert row.cold_start_seconds > 0
         assert row.cold_start_cpu > 0
-        assert row.memory_mb > 50
+        assert 50 < row.memory_mb < 1300  # not that of the process which packages
+        assert (row.knn, row.knn_loss, row.knn_images) == (None, None, 0)
         assert all(load.images_per_cpu_second > 0 and load.p99_ms >= load.p50_ms > 0 for load in row.loads)
     assert {path.name for path in tmp_path.iterdir()} == set(found.backend.files)
 
@@ -142,13 +148,99 @@ def test_the_fastest_that_agrees_is_taken() -> None:
 def test_the_table_says_what_was_chosen_and_what_was_not_measured() -> None:
     table = [_row("eager", 2), _row("onnxruntime", 30.25, refused="cosine 0.9 for the worst image")]
     shown = render_backends(table, {"openvino float32": "openvino not installed"}, "eager float32").splitlines()
-    assert shown[0] == "| backend | 1 client | worst cosine | neighbours | kNN | start, CPU-s | MB | |"
+    assert shown[0] == "| backend | 1 client | worst cosine | neighbours | kNN | kNN lost | start, CPU-s | MB | |"
     assert shown[2].startswith("| onnxruntime float32 | 30.2 |")
     assert shown[2].endswith("| cosine 0.9 for the worst image |")
     assert shown[3].startswith("| **eager float32** | 2.0 | 1.00000 |")
     assert shown[-1] == "- openvino float32: openvino not installed"
-    assert {line.count("|") for line in shown[:4]} == {9}
+    assert {line.count("|") for line in shown[:4]} == {10}
     assert "nothing was measured" in render_backends([], {}, "eager float32")
+
+
+def test_what_loses_more_of_knn_than_is_allowed_is_refused_and_says_so() -> None:
+    labels = [name for name in "ab" for _ in range(10)]
+    own = np.repeat(np.eye(2, 8, dtype=np.float32), 10, axis=0)
+    own += np.random.default_rng(0).normal(0, 0.01, own.shape).astype(np.float32)
+    worse = own.copy()
+    worse[0] = own[10]  # its nearest is of the other class now, and it is the nearest of that and of another one
+    curated = np.random.default_rng(1).normal(size=(12, 8)).astype(np.float32)
+    both = [np.concatenate([curated, vectors]) for vectors in (worse, own)]
+    row = selecting._judged(_row("onnxruntime", 3), both[0], both[1], BackendConfig(), labels)
+    assert (row.min_cosine, row.neighbours) == (pytest.approx(1), 1.0)  # of the curated images alone
+    assert (row.knn, row.knn_loss, row.knn_images) == (0.85, 0.15, 20)
+    assert row.refused == (
+        "kNN 85.0% of 20 labelled images, and the model's own 100.0%: 15.0% less, and 1.0% are allowed"
+    )
+    unbounded = BackendConfig.parse({"max_knn_loss": None}, where="a test")
+    assert selecting._judged(_row("onnxruntime", 3), both[0], both[1], unbounded, labels).refused is None
+    better = selecting._judged(_row("onnxruntime", 3), both[1], both[0], BackendConfig(), labels)
+    assert better.knn_loss == -0.15
+    assert better.refused is None
+
+
+def test_what_hangs_is_ended_with_what_it_has_started(tmp_path: Path) -> None:
+    child = [sys.executable, "-c", "import time; time.sleep(300)"]
+    hung = (
+        "import subprocess, sys, time\n"
+        f"child = subprocess.Popen({child!r})\n"
+        f"open({str(tmp_path / 'child')!r}, 'w').write(str(child.pid))\n"
+        "time.sleep(300)\n"
+    )
+    status, said = measuring._run([sys.executable, "-S", "-c", hung], dict(os.environ), tmp_path, 2.0)
+    assert (status, said) == (1, "it did not end within 2 seconds")
+    assert _has_ended(int((tmp_path / "child").read_text()))
+    failing = [sys.executable, "-c", "raise SystemExit('no such program')"]
+    assert measuring._run(failing, dict(os.environ), tmp_path, 60.0) == (1, "no such program")
+
+
+def _has_ended(process: int) -> bool:
+    return not psutil.pid_exists(process) or psutil.Process(process).status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.slow
+def test_a_runtime_that_hangs_is_ended_and_named(
+    folder: Path, images: Floats, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino")
+    stub = tmp_path / "stubs" / "openvino" / "__init__.py"
+    stub.parent.mkdir(parents=True)
+    child = [sys.executable, "-c", "import time; time.sleep(300)"]  # as a compiler that it has started
+    stub.write_text(
+        "import pathlib, subprocess, time\n"
+        f"child = subprocess.Popen({child!r})\n"
+        f"pathlib.Path({str(tmp_path / 'child')!r}).write_text(str(child.pid))\n"
+        "time.sleep(300)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(stub.parents[1]))
+    honest = measuring.time_limit
+    limits = lambda told: honest(told) if told.backend == EAGER else 15.0  # noqa: E731
+    monkeypatch.setattr(measuring, "time_limit", limits)
+    values = QUICK | {"candidates": ["eager", "openvino"], "precisions": ["float32"]}
+    programs = tmp_path / "programs"
+    found = select(folder, images, programs, BackendConfig.parse(values, where="a test"), threads=1, batch_size=4)
+    assert found.backend == EAGER
+    assert found.left_out == {"openvino float32": "it did not end within 15 seconds"}
+    assert _has_ended(int((tmp_path / "child").read_text()))
+
+
+def test_the_time_limit_grows_with_what_is_computed(folder: Path, images: Floats, tmp_path: Path) -> None:
+    np.save(tmp_path / "few.npy", images)
+    np.save(tmp_path / "many.npy", np.zeros((500, 3, 224, 224), np.float32))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    os.truncate(tmp_path / "model.safetensors", 10**8)
+    told = measuring.Specification(
+        folder=folder,
+        programs=tmp_path,
+        backend=EAGER,
+        images=tmp_path / "few.npy",
+        threads=1,
+        batch_size=4,
+        clients=(1, 8),
+        seconds=0.05,
+    )
+    assert 300 < measuring.time_limit(told) < 310
+    large = told.model_copy(update={"folder": tmp_path, "images": tmp_path / "many.npy", "seconds": 2.0})
+    assert measuring.time_limit(large) == pytest.approx(300 + 2 * 2 * 20 + 500)
 
 
 def test_agreement_and_the_accuracy_of_neighbours() -> None:

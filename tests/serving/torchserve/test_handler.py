@@ -19,6 +19,7 @@ from dinomill.images.preprocess import preprocess_bytes
 from dinomill.serving.predictor import Predictor
 from dinomill.serving.torchserve import handler
 from dinomill.serving.torchserve.handler import EmbeddingHandler
+from dinomill.serving.warm_up import sizes_to_warm, warm_up
 
 
 @pytest.fixture(autouse=True)
@@ -258,6 +259,47 @@ def test_an_archive_for_another_machine_is_computed_by_pytorch(
     assert "openvino not installed: PyTorch computes instead" in caplog.text
     answer = served.handle([{"body": photographs[0]}], context)[0]
     assert np.allclose(answer["embedding"], Predictor(backbone)(photographs[:1])[0], atol=1e-5)  # type: ignore[call-overload, index]
+
+
+def test_no_request_meets_a_size_of_batch_for_the_first_time(
+    backbone: Path, photographs: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    real = Predictor.embed_batch
+
+    def counted(self: Predictor, batch: torch.Tensor) -> torch.Tensor:
+        seen.append(len(batch))
+        return real(self, batch)
+
+    monkeypatch.setattr(Predictor, "embed_batch", counted)
+    context = _context(backbone, 8)
+    context.model_yaml_config["batchSize"] = 8
+    served = EmbeddingHandler()
+    served.initialize(context)
+    warm = set(seen)
+    assert warm == {*range(1, 9), served.predictor.batch_size}
+    assert not served.predictor.said_conversion  # nobody's image was shown yet
+    assert served.predictor.stopwatch.take() == {}
+    for size in (3, 8):
+        seen.clear()
+        served.handle([{"body": image} for image in (photographs * 2)[:size]], context)
+        assert set(seen) <= warm
+
+
+def test_warming_up_ends_in_time_the_widest_steps_first(backbone: Path) -> None:
+    assert sizes_to_warm(8, 32) == [1, 2, 4, 8, 32, 3, 5, 6, 7]
+    assert sizes_to_warm(8, 5) == [1, 2, 4, 5, 3]
+    assert sizes_to_warm(1, 1) == [1]
+    assert sizes_to_warm(6, 32) == [1, 2, 4, 32, 6, 3, 5]
+    now = [0.0]
+
+    def clock() -> float:
+        now[0] += 0.5  # that a look at it takes so long is the machine's slowness
+        return now[0]
+
+    predictor = Predictor(backbone)
+    assert warm_up(predictor, [1, 2, 4, 8, 3], rate=4, seconds=3, clock=clock) == [8, 3]
+    assert warm_up(predictor, [1, 2, 4, 8, 3], rate=1e6, seconds=60) == []
 
 
 def test_refused_pictures_do_not_make_the_machine_look_fast(backbone: Path, photographs: list[bytes]) -> None:

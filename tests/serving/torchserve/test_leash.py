@@ -102,6 +102,39 @@ def test_the_servers_own_end_gives_its_status(tmp_path: Path) -> None:
     assert process.returncode in (0, 7)
 
 
+@pytest.mark.parametrize("end", ["by itself", "when it is told"])
+def test_what_the_server_prints_is_kept_and_its_file_stays_small(tmp_path: Path, end: str) -> None:
+    line = 'nvidia-smi not available or failed: Cannot run program "nvidia-smi": error=2, No such file or directory'
+    script = (
+        f"import sys, time\nprint('began', flush=True)\nfor _ in range(60000): print({line!r})\n"
+        "print('newest', flush=True)\n" + ("" if end == "by itself" else "time.sleep(120)\n")
+    )
+    log = tmp_path / "start.log"
+    with log.open("wb") as target:
+        process = subprocess.Popen(
+            [sys.executable, "-I", leash.__file__, "--", sys.executable, "-c", script],
+            stdin=subprocess.PIPE,
+            stdout=target,
+            stderr=subprocess.STDOUT,
+        )
+    assert process.stdin is not None
+    largest, deadline = 0, time.monotonic() + 60
+    while not log.read_bytes().endswith(b"newest\n"):
+        largest = max(largest, log.stat().st_size)
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    if end == "when it is told":
+        assert process.poll() is None
+    process.stdin.close()
+    assert process.wait(20) == 0
+    text = log.read_text()
+    assert len(line) * 60000 > 5 * leash.KEPT_BYTES
+    assert max(largest, len(text)) <= leash.KEPT_BYTES + 200
+    assert text.startswith(f"began\n{line}\n")
+    assert text.endswith(f"{line}\nnewest\n")
+    assert text.count("is left out") == 1
+
+
 def test_a_server_that_ignores_the_request_is_ended_by_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leash, "GRACE_SECONDS", 0.5)
     script = (

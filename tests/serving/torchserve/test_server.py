@@ -17,7 +17,7 @@ import pytest
 
 from dinomill.errors import MachineError
 from dinomill.serving.predictor import Predictor
-from dinomill.serving.torchserve import client
+from dinomill.serving.torchserve import client, leash
 from dinomill.serving.torchserve.archive import BatchingConfig, build_archive
 from dinomill.serving.torchserve.properties import Ports, ServerConfig
 from dinomill.serving.torchserve.server import TorchServe, check_ports, free_ports
@@ -85,6 +85,22 @@ def test_a_token_is_needed(server: TorchServe, photographs: list[bytes]) -> None
 
 def test_large_requests_are_refused(server: TorchServe) -> None:
     assert _post(server, b"0" * (2 << 20)).status == 413
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="SIGQUIT has Java print its threads; looked up in /proc")
+def test_what_java_prints_itself_cannot_fill_the_disk(server: TorchServe) -> None:
+    log = server.console.parent / "start.log"
+    assert "Model server started." in log.read_text()
+    java = psutil.Process(server._process.pid).children()[0]  # type: ignore[union-attr]
+    deadline, largest = time.monotonic() + 60, 0
+    while "is left out" not in log.read_text(errors="replace"):  # a look at its threads is some 30 kB
+        assert time.monotonic() < deadline
+        java.send_signal(signal.SIGQUIT)
+        time.sleep(0.05)
+        largest = max(largest, log.stat().st_size)
+    assert 100_000 < largest <= leash.KEPT_BYTES + 200
+    assert "Full thread dump" in log.read_text(errors="replace")
+    assert "Model server started." in log.read_text(errors="replace")
 
 
 def test_models_cannot_be_added(server: TorchServe, tmp_path: Path) -> None:

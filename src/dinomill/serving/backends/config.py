@@ -31,4 +31,20 @@ class BackendConfig(Config):
     min_neighbours: float = Field(
         default=0.9, ge=0, le=1, description="share of each image's ten nearest neighbours that are the model's"
     )
+    labelled: int = Field(
+        default=256,
+        ge=0,
+        le=4096,
+        description="images on which nearest neighbours are right or wrong, where there are labels; 0: none",
+    )
+    labelled_split: str = Field(
+        default="train", description="split that they are taken from: the test images choose nothing"
+    )
+    max_knn_loss: float | None = Field(
+        default=0.01,
+        ge=0,
+        le=1,
+        description="how much less often than the model's own a backend's nearest neighbour may have the right label; "
+        "null: no bound",
+    )
     max_cold_start: float = Field(default=20.0, gt=0, description="CPU-seconds from the start to the first embedding")

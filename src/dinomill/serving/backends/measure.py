@@ -5,9 +5,11 @@ python -m dinomill.serving.backends.measure SPECIFICATION ANSWER     (both JSON;
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import resource
+import signal
 import subprocess
 import sys
 import threading
@@ -22,36 +24,7 @@ from dinomill.arrays import Floats
 from dinomill.config import Config
 from dinomill.errors import InputError, MachineError
 from dinomill.serving.backends.choice import Backend
-
-
-class Load(Config):
-    """What was seen with so many clients, each of which asks again as soon as it has its answer."""
-
-    clients: int
-    images_per_second: float
-    images_per_cpu_second: float
-    p50_ms: float
-    p99_ms: float
-
-
-class Measured(Config):
-    """A backend on this machine: a row of the table that the handle holds."""
-
-    backend: Backend
-    cold_start_seconds: float = Field(description="from the start of the process to the first embedding")
-    cold_start_cpu: float = Field(description="CPU-seconds of that: what it takes on a machine with nothing else to do")
-    memory_mb: float = Field(description="largest resident set of the process")
-    loads: tuple[Load, ...]
-    min_cosine: float = Field(default=1.0, description="of the worst image with the model's own embedding")
-    neighbours: float = Field(default=1.0, description="share of the ten nearest neighbours that are the model's")
-    knn: float | None = Field(default=None, description="accuracy of nearest neighbours; none: no labels")
-    refused: str | None = Field(default=None, description="why it is not taken, though it may be faster")
-
-    @property
-    def images_per_cpu_second(self) -> float:
-        """Over the loads: the geometric mean, so that each counts alike."""
-        rates = [load.images_per_cpu_second for load in self.loads]
-        return float(np.exp(np.mean(np.log(rates))))
+from dinomill.serving.backends.measured import Load, Measured
 
 
 class Specification(Config):
@@ -68,30 +41,64 @@ class Specification(Config):
 
 
 _PATIENCE = 20.0  # wall-clock seconds for a CPU-second, at most
+_LOADED = 32  # images that clients ask for; more would only fill memory
+_LEAST_SECONDS = 300.0  # to start, and to compile
+# A second for each image of 224 × 224 and 100 MB of weights: ViT-S/14 took a ninth of it, on one slow core.
+_SECONDS_A_BYTE, _USUAL_VALUES = 1e-8, 3 * 224 * 224
 
 
 def measure(told: Specification, scratch: Path) -> tuple[Measured, Floats]:
     """Measure in a process of its own; the embeddings ``[N, E]`` come with it.
 
     Raises:
-        MachineError: When the process fails, with the last line that it said.
+        MachineError: When the process fails, with the last line that it said, or does not end.
     """
     name = f"{told.backend.runtime}-{told.backend.precision}"
     asked, answer = scratch / f"{name}.json", scratch / f"{name}.answer.json"
     asked.write_text(told.model_dump_json(), encoding="utf-8")
     threads = {"OMP_NUM_THREADS": str(told.threads), "OMP_WAIT_POLICY": "PASSIVE"}
-    done = subprocess.run(
-        [sys.executable, "-m", __name__, str(asked), str(answer)],
-        env=os.environ | threads,
-        capture_output=True,
-        text=True,
-        check=False,
+    status, said = _run(
+        [sys.executable, "-m", __name__, str(asked), str(answer)], os.environ | threads, scratch, time_limit(told)
     )
-    if done.returncode:
-        said = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]
-        raise MachineError(f"The backend {told.backend} cannot be measured.", found=said)
+    if status:
+        raise MachineError(f"The backend {told.backend} cannot be measured.", found=said or f"exit status {status}")
     vectors: Floats = np.load(answer.with_suffix(".npy"))
     return Measured.model_validate_json(answer.read_text(encoding="utf-8")), vectors
+
+
+def time_limit(told: Specification) -> float:
+    """Seconds after which a measuring process is taken for hung: far more than honest ones were seen to take."""
+    images: Floats = np.load(told.images, mmap_mode="r")
+    weights = told.folder / "model.safetensors"
+    size = weights.stat().st_size if weights.exists() else 0
+    computed = images.size / _USUAL_VALUES * size * _SECONDS_A_BYTE
+    return _LEAST_SECONDS + _PATIENCE * told.seconds * len(told.clients) + computed
+
+
+def _run(command: list[str], environment: dict[str, str], scratch: Path, seconds: float) -> tuple[int, str]:
+    """Exit status and last line of a process; at its time limit it ends, with all that it has started."""
+    # A file, not a pipe: what a killed process has started may hold a pipe open for ever.
+    with (scratch / "said.txt").open("w+b") as log:
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+            start_new_session=True,
+        )
+        try:
+            status = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return 1, f"it did not end within {seconds:.0f} seconds"
+        finally:
+            if process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        log.seek(0)
+        lines = log.read().decode(errors="replace").strip().splitlines()
+        return status, lines[-1] if lines else ""
 
 
 def main(asked: Path, answer: Path) -> None:
@@ -104,23 +111,40 @@ def main(asked: Path, answer: Path) -> None:
     from dinomill.serving.backends.programs import embed_all
 
     torch.set_num_threads(told.threads)
-    images: Floats = np.load(told.images)
+    # Read as they are needed, and writable for PyTorch: what is compared later is no part of a server's memory.
+    images: Floats = np.load(told.images, mmap_mode="c")
     features = open_backend(told.folder, told.backend, threads=told.threads, programs=told.programs)
     embed_all(features, images[:1])
     cold, cold_cpu = time.time() - started, time.process_time()
-    vectors = embed_all(features, images, told.batch_size)
+    asked_for = np.array(images[:_LOADED])
     for clients in told.clients:  # each size of batch once, before time counts
-        embed_all(features, images[: min(clients, told.batch_size, len(images))], told.batch_size)
-    loads = tuple(_load(features, images, clients, told) for clients in told.clients)
-    np.save(answer.with_suffix(".npy"), vectors)
+        embed_all(features, asked_for[: min(clients, told.batch_size)], told.batch_size)
+    loads = tuple(_load(features, asked_for, clients, told) for clients in told.clients)
+    memory = _peak_memory()
+    np.save(answer.with_suffix(".npy"), embed_all(features, images, told.batch_size))
     found = Measured(
         backend=told.backend,
         cold_start_seconds=round(cold, 2),
         cold_start_cpu=round(cold_cpu, 2),
-        memory_mb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        memory_mb=round(memory, 1),
         loads=loads,
     )
     answer.write_text(found.model_dump_json(), encoding="utf-8")
+
+
+def _peak_memory() -> float:
+    """The largest resident set of this process in MB.
+
+    Not what `getrusage` says: Linux lets a child begin with its parent's, and packaging is larger than most backends.
+    """
+    try:
+        for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    except OSError:
+        pass
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def _age() -> float:

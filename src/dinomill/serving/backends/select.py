@@ -13,9 +13,17 @@ from dinomill.arrays import Floats, Rows
 from dinomill.errors import MachineError
 from dinomill.serving.backends.choice import EAGER, Backend, every_backend, why_not
 from dinomill.serving.backends.config import BackendConfig
-from dinomill.serving.backends.measure import Measured, Specification, measure
+from dinomill.serving.backends.measure import Specification, measure
+from dinomill.serving.backends.measured import Measured
 
 _NEIGHBOURS = 10
+
+
+class Labelled(NamedTuple):
+    """Images on which it can be told whether a nearest neighbour is right."""
+
+    images: Floats  # [M, C, S, S], preprocessed
+    labels: Sequence[str]
 
 
 class Selected(NamedTuple):
@@ -34,7 +42,7 @@ def select(
     *,
     threads: int,
     batch_size: int,
-    labels: Sequence[str | None] | None = None,
+    labelled: Labelled | None = None,
     keep: bool = False,
 ) -> Selected:
     """Measure what is installed, and choose.
@@ -46,7 +54,7 @@ def select(
         config: What is tried, and the bounds.
         threads: Of the CPU.
         batch_size: Requests that are computed together at most.
-        labels: Of the images, where they have some.
+        labelled: Further images, with labels, where there are some; never those that models are scored on.
         keep: Leave the programs of all backends there, for who wants to compare them.
 
     Raises:
@@ -61,7 +69,7 @@ def select(
     write_programs(folder, programs, tried, images[: max(len(images) // 2, 1)])
     table: list[Measured] = []
     with tempfile.TemporaryDirectory(prefix="dinomill-backends-") as name:
-        np.save(Path(name) / "images.npy", images)
+        np.save(Path(name) / "images.npy", images if labelled is None else np.concatenate([images, labelled.images]))
         own: Floats | None = None
         for backend in tried:
             told = Specification(
@@ -82,7 +90,7 @@ def select(
                 left_out[str(backend)] = str(error.found or error)
                 continue
             own = vectors if own is None else own  # the first is the model itself
-            table.append(_judged(found, vectors, own, config, labels))
+            table.append(_judged(found, vectors, own, config, () if labelled is None else labelled.labels))
     chosen = _choose(table, config, left_out)
     for path in programs.iterdir():
         if path.name not in chosen.files and not keep:
@@ -106,10 +114,11 @@ def _candidates(config: BackendConfig) -> tuple[list[Backend], dict[str, str]]:
     return tried, left_out
 
 
-def _judged(
-    found: Measured, vectors: Floats, own: Floats, config: BackendConfig, labels: Sequence[str | None] | None
-) -> Measured:
-    cosine, neighbours = agreement(vectors, own)
+def _judged(found: Measured, vectors: Floats, own: Floats, config: BackendConfig, labels: Sequence[str]) -> Measured:
+    images = len(own) - len(labels)  # those with labels follow
+    cosine, neighbours = agreement(vectors[:images], own[:images])
+    knn, best = knn_accuracy(vectors[images:], labels), knn_accuracy(own[images:], labels)
+    loss = None if knn is None or best is None else round(best - knn, 4)
     refused = None
     if not cosine >= config.min_cosine:
         refused = f"cosine {cosine:.4f} for the worst image, and {config.min_cosine} is asked for"
@@ -117,10 +126,16 @@ def _judged(
         refused = (
             f"{neighbours:.1%} of the nearest neighbours are the model's, and {config.min_neighbours:.0%} is asked"
         )
+    elif loss is not None and config.max_knn_loss is not None and loss > config.max_knn_loss:
+        refused = (
+            f"kNN {knn:.1%} of {len(labels)} labelled images, and the model's own {best:.1%}: {loss:.1%} less, and "
+            f"{config.max_knn_loss:.1%} are allowed"
+        )
     elif found.cold_start_cpu > config.max_cold_start:
         refused = f"{found.cold_start_cpu:.0f} CPU-s to the first embedding, and {config.max_cold_start:g} are allowed"
     figures = {"min_cosine": round(cosine, 6), "neighbours": round(neighbours, 4), "refused": refused}
-    return found.model_copy(update=figures | {"knn": knn_accuracy(vectors, labels)})
+    told = {"knn": knn, "knn_loss": loss, "knn_images": len(labels) if knn is not None else 0}
+    return found.model_copy(update=figures | told)
 
 
 def _choose(table: Sequence[Measured], config: BackendConfig, left_out: dict[str, str]) -> Backend:

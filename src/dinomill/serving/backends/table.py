@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from dinomill.serving.backends.measure import Measured
+from dinomill.serving.backends.measured import Measured
 
 
 def render_backends(table: Sequence[Measured], left_out: Mapping[str, str], chosen: str) -> str:
@@ -20,8 +20,8 @@ def render_backends(table: Sequence[Measured], left_out: Mapping[str, str], chos
     clients = [load.clients for load in table[0].loads]
     rates = " | ".join(f"{count} client{'s' * (count > 1)}" for count in clients)
     lines = [
-        f"| backend | {rates} | worst cosine | neighbours | kNN | start, CPU-s | MB | |",
-        f"|---|{'---:|' * (len(clients) + 5)}---|",
+        f"| backend | {rates} | worst cosine | neighbours | kNN | kNN lost | start, CPU-s | MB | |",
+        f"|---|{'---:|' * (len(clients) + 6)}---|",
     ]
     for row in sorted(table, key=lambda row: -row.images_per_cpu_second):
         name = str(row.backend)
@@ -31,6 +31,7 @@ def render_backends(table: Sequence[Measured], left_out: Mapping[str, str], chos
             f"{row.min_cosine:.5f}",
             f"{row.neighbours:.3f}",
             "" if row.knn is None else f"{row.knn:.3f}",
+            "" if row.knn_loss is None else f"{row.knn_loss:.3f}",
             f"{row.cold_start_cpu:.1f}",
             f"{row.memory_mb:.0f}",
             row.refused or "",

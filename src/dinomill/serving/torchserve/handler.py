@@ -17,7 +17,6 @@ the other requests of its batch are not affected, whatever goes wrong.
 from __future__ import annotations
 
 import logging
-import time
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -26,17 +25,17 @@ from dinomill.errors import DinomillError, InputError
 from dinomill.images.limits import MAX_MEGAPIXELS
 from dinomill.serving.answers import BINARY, JSON, as_bytes, as_json
 from dinomill.serving.backends.choice import EAGER, Backend, why_not
-from dinomill.serving.budget import Budget
+from dinomill.serving.budget import Budget, images_in_answer
 from dinomill.serving.metrics import Meter, Metric
 from dinomill.serving.requests import Request, Unanswered, read_request
 from dinomill.serving.views import View
 
 logger = logging.getLogger(__name__)
 
-_RESPONSE_SECONDS = 30.0
+_RESPONSE_SECONDS, _STARTUP_SECONDS = 30.0, 120.0
+_WARM_SHARE = 0.1  # of the time in which a worker has to be ready
 _CHUNK_SECONDS = 2.0  # of one forward pass: after it is seen what time is left
 _LARGEST_CHUNK = 32
-_BYTES_A_VALUE = 32  # of an answer: the digits of a number, and the indentation that TorchServe writes before it
 
 
 class EmbeddingHandler:
@@ -52,6 +51,7 @@ class EmbeddingHandler:
         from PIL import Image
 
         from dinomill.serving.predictor import Predictor
+        from dinomill.serving.warm_up import first_rate, sizes_to_warm, warm_up
 
         config = context.model_yaml_config or {}
         settings = config.get("handler", {})
@@ -70,11 +70,12 @@ class EmbeddingHandler:
             normalise=bool(settings.get("normalise", False)),
             max_pixels=max_pixels,
         )
-        answer = float(settings.get("max_request_mb", 8)) * 2**20
-        self.answered = max(1, int(answer / (_BYTES_A_VALUE * self.predictor.embed_dim)))
+        self.answered = images_in_answer(float(settings.get("max_request_mb", 8)), self.predictor.embed_dim)
         self.grid = self.predictor.features.grid
-        rate = self._warm_up()
+        rate = first_rate(self.predictor)
         self.predictor.batch_size = max(1, min(_LARGEST_CHUNK, int(rate * _CHUNK_SECONDS)))
+        sizes = sizes_to_warm(int(config.get("batchSize", 1)), self.predictor.batch_size)
+        warm_up(self.predictor, sizes, rate, _WARM_SHARE * float(config.get("startupTimeout", _STARTUP_SECONDS)))
         self.budget = Budget(float(config.get("responseTimeout", _RESPONSE_SECONDS)), rate)
         self.meter = _meter(context)
         version = str(_described(context).get("modelVersion"))
@@ -211,17 +212,6 @@ class EmbeddingHandler:
             return shown[0] if request.single else {"instances": shown}
         found = [vector.tolist() for vector in vectors]
         return {"embedding": found[0]} if request.single else {"embeddings": found}
-
-    def _warm_up(self) -> float:
-        """Images a second of the network alone; the first pass, which is slow, is over then."""
-        import torch
-
-        config = self.predictor.preprocessing
-        batch = torch.zeros(2, config.channels, config.image_size, config.image_size)
-        self.predictor.embed_batch(batch[:1]).cpu()
-        start = time.monotonic()
-        self.predictor.embed_batch(batch).cpu()
-        return len(batch) / max(time.monotonic() - start, 1e-4)
 
 
 def _backend(settings: dict[str, Any], device: str) -> Backend | None:

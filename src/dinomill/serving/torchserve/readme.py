@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from dinomill.handles import RegistrationHandle
 from dinomill.licences import licence_in_words
@@ -42,13 +43,33 @@ An image has at most {megapixels:g} million pixels of colour. {length}
 Embeddings are computed by {backend}; where that does not run, by PyTorch.
 What cannot be understood is answered with status 400 and `{{"error": "..."}}`.
 
+## How many images a call may carry
+
+{call}. Measured by one worker of the machine that packaged it.
+
 ## What computes, and how fast
 
-Images a CPU-second on the machine that packaged it, one thread, without a server. Cosine, nearest neighbours and
-accuracy are of curated images, against the model as it was trained.
+Images a CPU-second on the machine that packaged it, {threads} thread{s}, without a server. Cosine and nearest
+neighbours are of curated images, against the model as it was trained.{knn} Start is what it takes to the first
+embedding, MB the largest memory of the process while it computes.
 
 {table}
 """
+
+_KNN = """ kNN is how often the nearest of {images} labelled images of
+the training split has the right label, and what is lost of it against the model itself."""
+
+
+class Told(NamedTuple):
+    """What the trial found, for people."""
+
+    backend: Backend = EAGER
+    table: str = ""  # what was measured of it and of others, in Markdown
+    call: str = "Not measured"  # how many images a call may carry, and why
+    knn_images: int = 0  # labelled images that backends were compared on
+
+
+UNTOLD = Told()
 
 
 def render_readme(
@@ -56,8 +77,7 @@ def render_readme(
     registered: RegistrationHandle,
     requirements: Sequence[str],
     server: ServerConfig,
-    backend: Backend = EAGER,
-    table: str = "",
+    told: Told = UNTOLD,
 ) -> str:
     """The text of the package's README.
 
@@ -66,8 +86,7 @@ def render_readme(
         registered: What was packaged.
         requirements: Lines of the requirements file.
         server: What was baked into the archive.
-        backend: What computes the embeddings.
-        table: What was measured of it and of others, in Markdown.
+        told: What the trial found.
     """
     return _TEXT.format(
         model=model,
@@ -76,8 +95,12 @@ def render_readme(
         weights=registered.weights_sha256,
         licence=licence_in_words(registered.licence),
         origin=f" They were {registered.origin}." if registered.origin else "",
-        backend=backend,
-        table=table,
+        backend=told.backend,
+        table=told.table,
+        call=told.call,
+        threads=server.threads,
+        s="" if server.threads == 1 else "s",
+        knn=_KNN.format(images=told.knn_images) if told.knn_images else "",
         megapixels=server.max_megapixels,
         length="Embeddings have length 1."
         if server.normalise
