@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dinomill.handles import DatasetHandle, PackageHandle, RegistrationHandle
+from dinomill.handles import DatasetHandle, PackageHandle, ProbesHandle, RegistrationHandle
 from dinomill.packaging.config import PackagingConfig
 
 
-def package(registration: RegistrationHandle, curated: DatasetHandle, config: PackagingConfig) -> PackageHandle:
+def package(
+    registration: RegistrationHandle, curated: DatasetHandle, probes: ProbesHandle | None, config: PackagingConfig
+) -> PackageHandle:
     """Build the TorchServe archive, try it, and record the trial's figures."""
     from dinomill import tracking
     from dinomill.packaging import package_model
 
-    handle = package_model(registration, curated, config)
+    handle = package_model(registration, curated, config, probes)
     run = tracking.attach()
     run.log_models_used([registration.weights_sha256])
     run.rename(f"packaging · {handle.model}, version {handle.version}")

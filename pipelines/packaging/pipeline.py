@@ -8,5 +8,6 @@ from dinomill.pipelines.packaging.nodes import package
 
 
 def create_pipeline() -> Pipeline:
-    """Registered model and curated dataset in, TorchServe package out."""
-    return pipeline([node(package, ["registration", "curated", "params:packaging"], "package", name="package")])
+    """Registered model, curated dataset and evaluation's probes in, TorchServe package out."""
+    inputs = ["registration", "curated", "probes", "params:packaging"]
+    return pipeline([node(package, inputs, "package", name="package")])
