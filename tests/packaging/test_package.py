@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from dinomill.errors import InputError, MachineError
+from dinomill.features.probe import Probe
 from dinomill.handles import DatasetHandle, PackageHandle, ProbesHandle, RegistrationHandle
 from dinomill.images.manifest import MANIFEST_SCHEMA
 from dinomill.images.shards import ShardWriter
@@ -17,7 +18,6 @@ from dinomill.packaging import PackagingConfig, package_model
 from dinomill.packaging.images import sample_images
 from dinomill.packaging.smoke import worst_cosine
 from dinomill.serving.predictor import Predictor
-from dinomill.serving.probe import Probe
 from dinomill.storage.atomic import write_parquet
 from dinomill.storage.hashing import hash_file
 

@@ -1,7 +1,7 @@
 """The linear probes that were fitted to be measured, kept for whoever wants class scores: packaging does.
 
 <output>/probes/handle.json             ProbesHandle
-<output>/probes/<label>.safetensors     of teacher, students and the version in use: see ``serving.probe``
+<output>/probes/<label>.safetensors     of teacher, students and the version in use: see ``features.probe``
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from pathlib import Path
 
 from dinomill.evaluation.config import EvaluationConfig
 from dinomill.evaluation.results import Results, Row
+from dinomill.features.probe import Probe
 from dinomill.handles import ProbesHandle
-from dinomill.serving.probe import Probe
 from dinomill.storage.hashing import hash_json
 
 PROBES = "probes"

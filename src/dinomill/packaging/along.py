@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from dinomill.errors import InputError
+from dinomill.features.probe import PROBE, Probe
 from dinomill.handles import DatasetHandle, ProbesHandle, RegistrationHandle
 from dinomill.packaging.config import PackagingConfig
 from dinomill.packaging.images import of_all_clusters
 from dinomill.serving.predictor import Predictor
-from dinomill.serving.probe import PROBE, Probe
 from dinomill.serving.views import INDEX, INDEX_ROWS, Index
 
 log = logging.getLogger(__name__)

@@ -16,8 +16,8 @@ from torch import Tensor
 from dinomill.arrays import Floats
 from dinomill.errors import InputError
 from dinomill.features.base import Tokens
+from dinomill.features.probe import PROBE, Probe
 from dinomill.serving.predictor import Predictor, not_finite
-from dinomill.serving.probe import PROBE, Probe
 from dinomill.serving.views import INDEX, Index, View, picture_of
 
 log = logging.getLogger(__name__)

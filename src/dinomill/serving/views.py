@@ -2,7 +2,7 @@
 
 What lies in an archive beside the weights, each optional:
 
-    probe.safetensors    a linear probe: see ``probe``
+    probe.safetensors    a linear probe: see ``features.probe``
     index.safetensors    unit vectors [N, E] float16 of curated images
     index.json           for each of them path, sha256 and cluster: where it came from
 """
@@ -19,7 +19,7 @@ import numpy as np
 
 from dinomill.arrays import Floats
 from dinomill.errors import InputError
-from dinomill.serving.tensor_file import read_tensors, write_tensors
+from dinomill.storage.tensor_file import read_tensors, write_tensors
 
 View = Literal["embedding", "cls", "mean_patch", "patches", "scores", "neighbours", "pca"]
 VIEWS: tuple[View, ...] = get_args(View)

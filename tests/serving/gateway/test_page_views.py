@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dinomill.features.probe import Probe
 from dinomill.packaging.along import thumbnail
 from dinomill.serving.predictor import Predictor
-from dinomill.serving.probe import Probe
 from dinomill.serving.views import Index
 from tests.serving.gateway.browser import Tab, tab
 from tests.serving.gateway.served import Served, make_package, serving
@@ -168,6 +168,16 @@ def test_lineage_is_on_the_page_and_a_neighbours_is_a_press_away(told: Served, i
             assert f"{1:064x}" not in await _words(page, "#neighbour-facts")
             await page.see("document.querySelectorAll('#neighbour-list button')[1].click()")
             assert await page.see("document.querySelector('#neighbour').hidden")
+
+            # Of one's own images there are no pictures by default: names then, one below the other.
+            rows = [{"path": f"my/{name}.jpg", "sha256": name, "cosine": 0.5, "cluster": None} for name in "ab"]
+            await page.see(f"neighbours({json.dumps(rows)})")
+            assert (await _words(page, "#neighbour-list")).split() == ["0.500", "a.jpg", "0.500", "b.jpg"]
+            boxes = (
+                "[...document.querySelectorAll('#neighbour-list li')].map((one) => one.getBoundingClientRect().left)"
+            )
+            assert len(set(await page.see(boxes))) == 1
+            assert await page.see("document.documentElement.scrollWidth") <= 390
 
     asyncio.run(visit())
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from dinomill.arrays import Floats
 from dinomill.errors import InputError
-from dinomill.serving.tensor_file import read_tensors, write_tensors
+from dinomill.storage.tensor_file import read_tensors, write_tensors
 
 PROBE = "probe.safetensors"
 
