@@ -16,7 +16,7 @@ from dinomill.storage.hashing import hash_json
 
 PROBES = "probes"
 _MEASURE = "linear"
-# Whatever may be registered.
+# Whatever may be packaged.
 _KEPT = ("teacher", "student", "champion")
 
 
@@ -62,4 +62,5 @@ def _probe_of(row: Row, results: Results) -> Probe:
         "learnt_images": float(len(results.data.bank)),
         **measured.chosen,
     }
-    return Probe(weight.T.float().numpy(), bias.float().numpy(), results.data.classes, about=about)
+    classes = results.data.classes[: len(bias)]  # the last ones may have no image to learn from
+    return Probe(weight.T.float().numpy(), bias.float().numpy(), classes, about=about)

@@ -50,7 +50,11 @@ class TorchServeBehind:
         store = package / handle.archive.parent.name
         require_whole(store / handle.archive.name, handle)
         self.model, self.version, self.archive_sha256 = handle.model, str(handle.version), handle.archive_sha256
-        self.about = {"lineage": _lineage(handle), "probe": handle.probe, "index": handle.index}
+        self.about: Mapping[str, Mapping[str, Any]] = {
+            "lineage": _lineage(handle),
+            "probe": handle.probe,
+            "index": handle.index,
+        }
         self.offers = _offers(store / handle.archive.name)
         self._limits = _limits(store / handle.archive.name, handle.embed_dim, config)
         self._config, self._session = config, session
