@@ -67,7 +67,11 @@ class Rows:
         cosine, neighbours = agreement(vectors, own)
         lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(own, axis=1)
         mean, knn = float(np.mean((vectors * own).sum(1) / lengths)), knn_accuracy(vectors, self._labels)
-        said = {"cosine": round(cosine, 6), "mean": round(mean, 6), "neighbours": round(neighbours, 4)}
+        said: dict[str, float | None] = {
+            "cosine": round(cosine, 6),
+            "mean": round(mean, 6),
+            "neighbours": round(neighbours, 4),
+        }
         self.figures[name] = said | {"knn": knn, "bound": bound}
         if bound is not None and not cosine >= bound:
             self.broken.append(f"{name}: {cosine:.6f}, and {bound} is asked for")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dinomill.evaluation.config import EvaluationConfig
-from dinomill.handles import DatasetHandle, EvaluationHandle, ModelHandle, StudentsHandle
+from dinomill.handles import DatasetHandle, EvaluationHandle, ModelHandle, ProbesHandle, StudentsHandle
 
 
 def evaluate(
@@ -12,10 +12,11 @@ def evaluate(
     students: StudentsHandle,
     curated: DatasetHandle,
     config: EvaluationConfig,
-) -> EvaluationHandle:
+) -> tuple[EvaluationHandle, ProbesHandle]:
     """Measure raw pixels, a random network, the teacher and the students on the labelled images."""
     from dinomill import tracking
     from dinomill.evaluation.evaluate import evaluate as measure
+    from dinomill.evaluation.probes import PROBES
     from dinomill.evaluation.record import record, record_models
 
     teacher = students.taught_by_pretraining(teacher)
@@ -23,4 +24,4 @@ def evaluate(
     run = tracking.attach()
     record(run, handle.with_times(), labelled)
     record_models(run, handle.with_times(), teacher, students)
-    return handle
+    return handle, ProbesHandle.load(handle.folder / PROBES)

@@ -8,6 +8,6 @@ from dinomill.pipelines.evaluation.nodes import evaluate
 
 
 def create_pipeline() -> Pipeline:
-    """Labelled images, teacher and students in, table of scores out."""
+    """Labelled images, teacher and students in, table of scores and linear probes out."""
     inputs = ["labelled", "teacher", "students", "curated", "params:evaluation"]
-    return pipeline([node(evaluate, inputs, "evaluation", name="evaluate")])
+    return pipeline([node(evaluate, inputs, ["evaluation", "probes"], name="evaluate")])

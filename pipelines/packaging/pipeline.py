@@ -8,6 +8,6 @@ from dinomill.pipelines.packaging.nodes import package
 
 
 def create_pipeline() -> Pipeline:
-    """Registered model, curated dataset and labelled images in, TorchServe package out."""
-    inputs = ["registration", "curated", "labelled", "params:packaging"]
+    """Registered model, curated dataset, labelled images and evaluation's probes in, TorchServe package out."""
+    inputs = ["registration", "curated", "labelled", "probes", "params:packaging"]
     return pipeline([node(package, inputs, "package", name="package")])

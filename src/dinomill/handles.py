@@ -264,6 +264,13 @@ class EvaluationHandle(Handle, ScoreTable):
         return {name: table for name, table in tables.items() if table.scores}
 
 
+class ProbesHandle(Handle):
+    """The linear probes that evaluation fitted on the labelled images: what a server answers with class scores by."""
+
+    probes: dict[str, Path] = Field(description="their files, by the weights (sha256) of the network that they are for")
+    labelled: bool = Field(description="whether there were labelled images to fit any on")
+
+
 class RegistrationHandle(Handle):
     """A registered MLflow model version, as the registry has it."""
 
@@ -320,6 +327,16 @@ class PackageHandle(Handle):
         default=None, description="images that one call may carry on the machine that packaged it; null: not measured"
     )
     call_reason: str = Field(default="", description="what sets their number, in words")
+    probe: dict[str, float] = Field(
+        default={},
+        description="of the class scores: classes, accuracy on scored_images, learnt_images; empty: it answers none",
+    )
+    index: dict[str, float] = Field(
+        default={}, description="of nearest neighbours: images, megabytes, thumbnails (pixels a side; 0: none)"
+    )
+    lineage: dict[str, str] = Field(
+        default={}, description="where its model came from, as the registry had it: dataset_sha256, run, registered …"
+    )
 
 
 class ReportHandle(Handle):

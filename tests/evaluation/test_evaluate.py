@@ -19,7 +19,8 @@ from dinomill.evaluation.protocols import cost
 from dinomill.evaluation.record import record
 from dinomill.evaluation.sets.base import read_set
 from dinomill.features import describe
-from dinomill.handles import EvaluationHandle, ModelHandle, StudentsHandle
+from dinomill.features.probe import Probe
+from dinomill.handles import EvaluationHandle, ModelHandle, ProbesHandle, StudentsHandle
 from dinomill.scores import Difference
 from dinomill.serving.predictor import Predictor
 from dinomill.tracking import open_run
@@ -54,6 +55,30 @@ def test_the_table_has_every_kind_side_by_side(handle: EvaluationHandle) -> None
     assert pixels is not None
     assert pixels.value("knn") > 0.85  # digits are easy for their pixels
     assert EvaluationHandle.load(handle.folder) == handle
+
+
+def test_probes_are_kept_that_say_what_was_scored(
+    handle: EvaluationHandle, labelled: Path, teacher: ModelHandle, students: StudentsHandle
+) -> None:
+    kept = ProbesHandle.load(handle.folder / "probes")
+    student = students.students["small"]
+    assert kept.labelled
+    assert set(kept.probes) == {teacher.weights_sha256, student.weights_sha256}
+    assert len({path.read_bytes() for path in kept.probes.values()}) == 2
+    table = pq.read_table(handle.folder / "images.parquet").to_pydict()
+    for model, name in ((teacher, "teacher"), (student, "student-small")):
+        predictor = Predictor(model.folder)
+        probe = Probe.read(kept.probes[model.weights_sha256], predictor.embed_dim)
+        said = [next(iter(probe(one))) for one in predictor([(labelled / path).read_bytes() for path in table["path"]])]
+        agree = np.mean([one == other for one, other in zip(said, table[f"{name}_linear"], strict=True)])
+        assert agree >= 0.99  # of two classes that are equally likely rounding decides
+        score = handle.score("teacher") if name == "teacher" else next(s for s in handle.scores if s.kind == "student")
+        assert score is not None
+        assert probe.about["accuracy"] == pytest.approx(score.value("linear"), abs=1e-6)
+        assert (probe.about["learnt_images"], probe.about["scored_images"]) == (300, 120)
+        again = kept.folder.parent.parent / "again.safetensors"
+        probe.save(again)
+        assert again.read_bytes() == kept.probes[model.weights_sha256].read_bytes()  # DVC compares bytes
 
 
 def test_scores_can_be_counted_again_from_what_was_written(handle: EvaluationHandle) -> None:
@@ -243,6 +268,8 @@ def test_without_labels_the_table_is_empty(tmp_path: Path, teacher: ModelHandle,
     assert handle.scores == ()
     assert json.loads(handle.metrics.read_text()) == {}
     assert EvaluationHandle.load(tmp_path / "out") == handle
+    probes = ProbesHandle.load(tmp_path / "out" / "probes")
+    assert (probes.probes, probes.labelled) == ({}, False)
 
 
 def test_a_broken_image_is_named_and_nothing_is_left(

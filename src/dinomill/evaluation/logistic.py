@@ -43,6 +43,8 @@ class ProbeResult:
     predicted: Tensor  # [Q] int64
     l2: float
     holdout_accuracy: dict[float, float]
+    weight: Tensor  # [D, C]
+    bias: Tensor  # [C]
 
 
 def probe(bank: Tensor, labels: Tensor, queries: Tensor, config: LinearProbeConfig, *, seed: int = 0) -> ProbeResult:
@@ -62,7 +64,8 @@ def probe(bank: Tensor, labels: Tensor, queries: Tensor, config: LinearProbeConf
     # Equal accuracies: the stronger regularisation, which stands first.
     chosen = config.l2[int(right.argmax())]
     final = fit(bank, labels, classes, [chosen], config)
-    return ProbeResult(final.predict(queries)[0], chosen, dict(zip(config.l2, right.tolist(), strict=True)))
+    choice = dict(zip(config.l2, right.tolist(), strict=True))
+    return ProbeResult(final.predict(queries)[0], chosen, choice, final.weight[0], final.bias[0])
 
 
 def stratified_holdout(labels: Tensor, share: float, *, seed: int) -> Tensor:

@@ -12,6 +12,7 @@
 <output>/patches/images.json      their paths, in order
 <output>/attention/<label>.npy    [M, heads, h, w] float16, of the class token to their patches, of those that have one
 <output>/plots/*.svg              scores, differences, and what the protocols draw
+<output>/probes/…                 linear probes that a server can answer with: see ``probes``
 <output>/sets/<name>/…            of every further set: scores.csv, images.parquet, plots/
 <work>/times.json                 what was taken with a clock, which no two runs have in common: Times
 """
@@ -32,6 +33,7 @@ from dinomill.evaluation.bank_shares import SCHEMA as SHARES
 from dinomill.evaluation.config import EvaluationConfig
 from dinomill.evaluation.pictures import write_shown
 from dinomill.evaluation.plots import write_plots
+from dinomill.evaluation.probes import write_probes
 from dinomill.evaluation.results import Results, leaf
 from dinomill.evaluation.sets.classes import ClassifiedSet
 from dinomill.evaluation.split_features import Halves
@@ -97,6 +99,7 @@ def write_results(
         for name, results in others.items():
             (folder / "sets" / name).mkdir(parents=True)
             _write_set(folder / "sets" / name, results)
+        write_probes(folder, main if main is not None and isinstance(main.data, ClassifiedSet) else None, config)
         table = ScoreTable() if main is None else main.table
         handle = EvaluationHandle(
             folder=config.output,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -40,23 +41,24 @@ class PackagingConfig(Config):
         description="where `dinomill publish` puts packages: s3://bucket/prefix; null: nowhere unless it is told",
     )
     backend: BackendConfig = Field(default_factory=BackendConfig, description="what computes the embeddings")
-    probe: Path | None = Field(
-        default=None, description="a linear probe (safetensors: weight, bias, classes) that goes along for class scores"
+    probe: Literal["auto"] | Path | None = Field(
+        default="auto",
+        description="a linear probe (safetensors: weight, bias, classes) that goes along for class scores; auto: the "
+        "one that evaluation fitted for this network, where there are labelled images; null: none",
     )
     index: int = Field(
-        default=0,
+        default=2000,
         ge=0,
         le=200_000,
-        description="curated images that go along for nearest neighbours, by embedding, path, sha256 and cluster; who "
-        "may ask can read these",
+        description="curated images, evenly of all clusters, that go along for nearest neighbours, by embedding, path, "
+        "sha256 and cluster; who may ask can read these; 0: none",
     )
-    thumbnails: int = Field(
-        default=0,
-        ge=0,
-        le=256,
+    thumbnails: Literal["auto"] | Annotated[int, Field(ge=0, le=256)] = Field(
+        default="auto",
         description="side in pixels of the small pictures of indexed images that go along, for the page; 0: none; who "
-        "may ask can see these",
+        "may ask can see these; auto: none, but of images that all lie in `public`",
     )
+    public: Path | None = Field(default=None, description="a folder whose images anybody may see: the sample")
     batching: BatchingConfig = Field(default_factory=BatchingConfig, description="baked into the archive")
     server: ServerConfig = Field(default_factory=ServerConfig, description="how TorchServe runs")
     gateway: GatewayConfig = Field(default_factory=GatewayConfig, description="how `dinomill serve` treats clients")

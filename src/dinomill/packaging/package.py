@@ -16,7 +16,8 @@ import tempfile
 from pathlib import Path
 
 from dinomill import tracking
-from dinomill.handles import DatasetHandle, PackageHandle, RegistrationHandle
+from dinomill.errors import DinomillError
+from dinomill.handles import DatasetHandle, PackageHandle, ProbesHandle, RegistrationHandle
 from dinomill.images.sampled import sample_images
 from dinomill.packaging.calls import images_of_a_call
 from dinomill.packaging.config import PackagingConfig
@@ -30,7 +31,7 @@ from dinomill.serving.torchserve.readme import Told, render_readme
 from dinomill.serving.torchserve.requirements import archive_requirements
 from dinomill.storage.atomic import atomic_folder, write_text
 from dinomill.storage.hashing import hash_file, hash_json
-from dinomill.tracking import WEIGHTS_TAG, download, resolve
+from dinomill.tracking import DATASET_TAG, WEIGHTS_TAG, download, resolve
 
 log = logging.getLogger(__name__)
 
@@ -38,28 +39,35 @@ STORE, README = "model_store", "README.md"
 
 
 def package_model(
-    registered: RegistrationHandle, curated: DatasetHandle, config: PackagingConfig, labelled: str | None = None
+    registered: RegistrationHandle,
+    curated: DatasetHandle,
+    config: PackagingConfig,
+    labelled: str | None = None,
+    probes: ProbesHandle | None = None,
 ) -> PackageHandle:
     """Build the archive and its configuration, serve it for real, and keep it only when it answers rightly.
 
     Args:
         registered: The registered model.
-        curated: The dataset that the trial's images are taken from.
+        curated: The dataset that the images of the trial and of the index are taken from.
         config: The stage's configuration.
         labelled: Labelled images, on which backends are compared by their nearest neighbours; None: there are none.
+        probes: The linear probes that evaluation fitted; None: there are none.
 
     Raises:
         InputError: When labelled images cannot be used.
         MachineError: No Java, TorchServe does not start, or it answers wrongly.
     """
-    from dinomill.packaging.views import add_views, choose_backend, expected_of
+    from dinomill.packaging.along import add_views
+    from dinomill.packaging.views import choose_backend, expected_of
 
     registered = chosen(registered, config.registered)
     model = config.name or registered.model
     images = sample_images(curated, config.smoke.images)
     with atomic_folder(config.output) as folder, tempfile.TemporaryDirectory(prefix="dinomill-programs-") as programs:
         selected = choose_backend(registered, curated, config, Path(programs), labelled)
-        add_views(registered.source, selected.backend, curated, Path(programs), config)
+        predictor = expected_of(registered.source, selected.backend, Path(programs), config)
+        along = add_views(registered, curated, probes, predictor, Path(programs), config)
         archive = build_archive(
             registered.source,
             folder / STORE,
@@ -76,7 +84,7 @@ def package_model(
         write_text(folder / "config.properties", properties)
         write_text(folder / LOG_CONFIG, render_log_config())
         write_text(folder / METRICS_CONFIG, render_metrics_config())
-        expected = expected_of(registered.source, selected.backend, Path(programs), config)(images)
+        expected = predictor(images)
         figures = try_package(model, folder / STORE, expected, images, config)
         calls = images_of_a_call(figures["call_images_per_second"], images, int(expected.shape[1]), config)
         told = Told(
@@ -94,9 +102,13 @@ def package_model(
             folder=config.output,
             made_of=hash_json(
                 [
-                    config.model_dump(mode="json", exclude={"work", "output", "store", "gateway"}),
+                    config.model_dump(mode="json", exclude={"work", "output", "store", "gateway", "public"}),
                     registered.weights_sha256,
                     registered.version,
+                    along.probe,
+                    along.index,
+                    *([] if probes is None else [probes.made_of]),
+                    *([curated.manifest_sha256] if along.index else []),
                 ]
             ),
             archive=config.output / STORE / archive.name,
@@ -111,9 +123,32 @@ def package_model(
             backend=str(selected.backend),
             backends=tuple(row.model_dump(mode="json") for row in selected.table),
             backends_left_out=selected.left_out,
+            probe=along.probe,
+            index=along.index,
+            lineage=lineage_of(registered) | ({"index_dataset_sha256": curated.manifest_sha256} if along.index else {}),
         )
         handle.save(folder)
     return handle
+
+
+def lineage_of(registered: RegistrationHandle) -> dict[str, str]:
+    """Where a version came from, as the registry has it: for those who only have the package.
+
+    A version is registered once, so that its time and its run are the same whenever it is packaged.
+    """
+    found = {"weights_sha256": registered.weights_sha256, "licence": registered.licence, "origin": registered.origin}
+    try:
+        version = resolve(f"models:/{registered.model}/{registered.version}")
+    except DinomillError:  # a version that was registered elsewhere: its package is as good
+        version = None
+    if version is not None and version.tags.get(WEIGHTS_TAG) == registered.weights_sha256:
+        found |= {
+            "uri": version.uri,
+            "dataset_sha256": version.tags.get(DATASET_TAG),
+            "run": version.run_id,
+            "registered": version.registered,
+        }
+    return {name: value for name, value in found.items() if value}
 
 
 def chosen(registered: RegistrationHandle, named: str | int | None) -> RegistrationHandle:

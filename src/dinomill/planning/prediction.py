@@ -38,6 +38,8 @@ _FIXED = {
 _GATES = 0.0006  # seconds a file: tables, gates, the page
 _SEARCH = 0.0008  # seconds an image: copies, seeds, clusters
 _PROBES = 0.0015  # seconds a bank image and network: kNN and the linear probe with its ten strengths
+_INDEXED = 2000  # images of the package's index, as conf/base has it
+_INDEX_BYTES = 1200  # of one of them: its embedding in half precision, path and sha256
 _CURATING = 680 * 2**20  # bytes of the Kedro process of curation, with tables, gates and the page
 _PARENT = 480 * 2**20  # bytes of the Kedro process beside what is computed
 _WORKER = 420 * 2**20  # bytes of a process that embeds
@@ -126,7 +128,7 @@ def predict(wish: Wish, pool: Pool, machine: Machine, shape: Shape, measured: Me
     export = measured.export_bytes
     stages |= {
         "registration": _light(fixed["registration"], _PARENT + export, export),
-        "packaging": _light(fixed["packaging"], _PARENT + _WORKER + 2 * export, 2 * export),
+        "packaging": _packaging(pool, machine, measured, fixed["packaging"]),
         "reporting": _light(fixed["reporting"], _PARENT, 4 * 2**20),
     }
     return Prediction(stages=stages, machine=str(machine), measured=not measured.guessed, hours=wish.hours)
@@ -204,6 +206,14 @@ def _evaluation(wish: Wish, machine: Machine, measured: Measured, steps: Steps, 
         memory_bytes=_PARENT + measured.pretraining_memory // 2,
         disk_bytes=images * networks * 4096 + 2**20,
     )
+
+
+def _packaging(pool: Pool, machine: Machine, measured: Measured, fixed: float) -> StagePrediction:
+    export = measured.export_bytes
+    indexed = min(_INDEXED, pool.distinct)
+    # The index is made by one thread, which decodes each image and runs the student on it.
+    each = pool.seconds_an_image + machine.cores / measured.student_rate
+    return _light(fixed + indexed * each, _PARENT + _WORKER + 2 * export, 2 * export + indexed * _INDEX_BYTES)
 
 
 def _light(seconds: float, memory: int, disk: int) -> StagePrediction:

@@ -27,7 +27,7 @@ READS: dict[str, tuple[str, ...]] = {
     "distillation": ("curated", "teacher"),
     "evaluation": ("curated", "teacher", "students"),
     "registration": ("curated", "teacher", "students", "evaluation"),
-    "packaging": ("curated", "registration", "students", "teacher"),
+    "packaging": ("curated", "evaluation", "registration", "students", "teacher"),
     "reporting": ("curated", "teacher", "students", "evaluation", "registration", "package"),
 }
 

@@ -16,8 +16,9 @@ from torch import Tensor
 from dinomill.arrays import Floats
 from dinomill.errors import InputError
 from dinomill.features.base import Tokens
+from dinomill.features.probe import PROBE, Probe
 from dinomill.serving.predictor import Predictor, not_finite
-from dinomill.serving.views import INDEX, PROBE, Index, Probe, View, picture_of
+from dinomill.serving.views import INDEX, Index, View, picture_of
 
 log = logging.getLogger(__name__)
 
@@ -81,14 +82,17 @@ class Viewer:
         try:
             tokens, found = self._predictor.tokens_of(torch.from_numpy(np.stack(inputs)))
             vectors = found.cpu().numpy()
-            return [self._views_of(tokens, vectors, number, views) for number in range(len(inputs))]
+            # Probes are fitted on what the network gives, whatever length is asked for.
+            pooling = self._predictor.pooling
+            raw = tokens.pooled(pooling).float().cpu().numpy() if self._predictor.normalise else vectors
+            return [self._views_of(tokens, vectors, raw, number, views) for number in range(len(inputs))]
         except Exception as error:  # as in `_embed_some`
             log.warning("the network failed with %d images", len(inputs), exc_info=True)
             failure = InputError("The network failed with this image.", found=type(error).__name__)
         return [failure] if len(inputs) == 1 else [found for one in inputs for found in self._see_some([one], views)]
 
     def _views_of(
-        self, tokens: Tokens, vectors: Floats, number: int, views: Sequence[View]
+        self, tokens: Tokens, vectors: Floats, raw: Floats, number: int, views: Sequence[View]
     ) -> dict[View, Any] | InputError:
         vector = vectors[number]
         if not np.isfinite(vector).all():
@@ -98,7 +102,7 @@ class Viewer:
             if view == "embedding":
                 found[view] = vector
             elif view == "scores" and self.probe is not None:
-                found[view] = self.probe(vector)
+                found[view] = self.probe(raw[number])
             elif view == "neighbours" and self.index is not None:
                 found[view] = self.index(vector)
             elif view in ("cls", "mean_patch"):

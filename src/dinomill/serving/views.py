@@ -2,7 +2,7 @@
 
 What lies in an archive beside the weights, each optional:
 
-    probe.safetensors    weight [C, E] and bias [C] of a linear probe; the names of its classes in the header
+    probe.safetensors    a linear probe: see ``features.probe``
     index.safetensors    unit vectors [N, E] float16 of curated images
     index.json           for each of them path, sha256 and cluster: where it came from
 """
@@ -19,10 +19,11 @@ import numpy as np
 
 from dinomill.arrays import Floats
 from dinomill.errors import InputError
+from dinomill.storage.tensor_file import read_tensors, write_tensors
 
 View = Literal["embedding", "cls", "mean_patch", "patches", "scores", "neighbours", "pca"]
 VIEWS: tuple[View, ...] = get_args(View)
-PROBE, INDEX, INDEX_ROWS = "probe.safetensors", "index.safetensors", "index.json"
+INDEX, INDEX_ROWS = "index.safetensors", "index.json"
 _NEIGHBOURS = 10
 _PICTURE = 224  # pixels a side, at least, of the picture of patches
 
@@ -43,58 +44,6 @@ def parse_views(told: Any) -> tuple[View, ...]:
             raise InputError("Something is wanted that does not exist.", found=name[:40], expected=", ".join(VIEWS))
         found.append(known)
     return tuple(found)
-
-
-@dataclass(frozen=True)
-class Probe:
-    """A linear classifier on embeddings.
-
-    Args:
-        weight: ``[C, E]``.
-        bias: ``[C]``.
-        classes: Their names.
-        normalised: Whether it was trained on embeddings of length 1.
-    """
-
-    weight: Floats
-    bias: Floats
-    classes: tuple[str, ...]
-    normalised: bool = False
-
-    def __call__(self, embedding: Floats) -> dict[str, float]:
-        """The share of each class for an embedding ``[E]``, the likeliest first; they sum to 1."""
-        vector = embedding / max(float(np.linalg.norm(embedding)), 1e-12) if self.normalised else embedding
-        logits = (self.weight @ vector + self.bias).astype(np.float64)
-        shares = np.exp(logits - logits.max())
-        shares /= shares.sum()
-        order = np.argsort(-shares, kind="stable")
-        return {self.classes[number]: round(float(shares[number]), 6) for number in order}
-
-    @classmethod
-    def read(cls, path: Path, width: int) -> Probe:
-        """A probe beside the weights.
-
-        Raises:
-            InputError: When it is none, or one for embeddings of another width.
-        """
-        tensors, told = _read(path)
-        try:
-            weight, bias = tensors["weight"], tensors["bias"]
-            classes = tuple(str(name) for name in json.loads(told["classes"]))
-        except (KeyError, ValueError) as error:
-            raise InputError(f"{path} is no linear probe.", found=f"{type(error).__name__}: {error}") from None
-        if weight.shape != (len(classes), width) or bias.shape != (len(classes),):
-            raise InputError(
-                f"{path} does not fit the network.",
-                found=f"weights {list(weight.shape)} for {len(classes)} classes",
-                expected=f"[{len(classes)}, {width}]",
-            )
-        return cls(weight.astype(np.float32), bias.astype(np.float32), classes, told.get("normalised") == "true")
-
-    def save(self, path: Path) -> None:
-        """Write it."""
-        told = {"classes": json.dumps(self.classes), "normalised": str(self.normalised).lower()}
-        _write(path, {"weight": self.weight, "bias": self.bias}, told)
 
 
 @dataclass(frozen=True)
@@ -133,7 +82,7 @@ class Index:
         Raises:
             InputError: When its files do not fit each other or the network.
         """
-        tensors, _ = _read(folder / INDEX)
+        tensors, _ = read_tensors(folder / INDEX)
         try:
             rows = json.loads((folder / INDEX_ROWS).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -146,7 +95,7 @@ class Index:
 
     def save(self, folder: Path) -> None:
         """Write both files."""
-        _write(folder / INDEX, {"vectors": self.vectors}, {})
+        write_tensors(folder / INDEX, {"vectors": self.vectors}, {})
         (folder / INDEX_ROWS).write_text(json.dumps(list(self.rows)), encoding="utf-8")
 
 
@@ -174,20 +123,3 @@ def picture_of(patches: Floats) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).resize((columns * times, rows * times), Image.Resampling.BICUBIC).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def _read(path: Path) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, str]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "np") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path} cannot be read.", found=str(error)) from None
-
-
-def _write(path: Path, arrays: Mapping[str, np.ndarray[Any, Any]], told: Mapping[str, str]) -> None:
-    from safetensors.numpy import save_file
-
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path, metadata=dict(told))
-    path.chmod(0o644)

@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ class RegisteredVersion:
     aliases: tuple[str, ...]
     run_id: str
     tags: dict[str, str] = field(default_factory=dict)
+    registered: str = ""  # when, UTC
 
     @property
     def uri(self) -> str:
@@ -262,6 +264,9 @@ def as_version(row: Any) -> RegisteredVersion:
         aliases=tuple(sorted(str(alias) for alias in row.aliases)),
         run_id=row.run_id or "",
         tags=dict(row.tags),
+        registered=datetime.fromtimestamp(row.creation_timestamp / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        if row.creation_timestamp
+        else "",
     )
 
 

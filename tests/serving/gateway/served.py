@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dinomill.handles import PackageHandle
 from dinomill.serving.torchserve import client
@@ -37,8 +37,25 @@ serve(
 """
 
 
-def make_package(folder: Path, backbone: Path, version: int, server: ServerConfig = SERVER) -> Path:
-    """A package of a backbone, as the packaging stage leaves it, without the trial."""
+def make_package(
+    folder: Path,
+    backbone: Path,
+    version: int,
+    server: ServerConfig = SERVER,
+    *,
+    beside: Path | None = None,
+    **told: Any,
+) -> Path:
+    """A package of a backbone, as the packaging stage leaves it, without the trial.
+
+    Args:
+        folder: Where it goes.
+        backbone: An exported one.
+        version: Its number.
+        server: What is baked in.
+        beside: What goes into the archive, too.
+        told: More fields of its handle.
+    """
     archive = build_archive(
         backbone,
         folder / "model_store",
@@ -46,6 +63,7 @@ def make_package(folder: Path, backbone: Path, version: int, server: ServerConfi
         version=str(version),
         batching=BatchingConfig(max_instances=4),
         server=server,
+        beside=beside,
     )
     shape = json.loads((backbone / "config.json").read_text())["model"]
     PackageHandle(
@@ -57,6 +75,7 @@ def make_package(folder: Path, backbone: Path, version: int, server: ServerConfi
         version=version,
         embed_dim=shape["embed_dim"],
         smoke={},
+        **told,
     ).save()
     return folder
 

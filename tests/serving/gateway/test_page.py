@@ -72,7 +72,12 @@ def test_a_token_can_be_pasted_and_a_wrong_one_is_said(served: Served) -> None:
 
 
 def test_a_browser_may_run_nothing_else(served: Served) -> None:
-    for path, kind in (("/", "text/html"), ("/page.js", "text/javascript"), ("/page.css", "text/css")):
+    for path, kind in (
+        ("/", "text/html"),
+        ("/page.js", "text/javascript"),
+        ("/shown.js", "text/javascript"),
+        ("/page.css", "text/css"),
+    ):
         link = http.client.HTTPConnection("127.0.0.1", served.port)
         link.request("GET", path)
         answer = link.getresponse()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 import torch
+from torch import Tensor
 
 from dinomill.arrays import Rows
 from dinomill.config import Config
@@ -50,12 +51,14 @@ class Measured:
         predicted: The class of every query ``[Q]``, where the protocol names one.
         chosen: What was chosen by the bank (k, a rate, …); shown as columns beside the score. Names are unique.
         details: Every figure that is worth keeping, by a unique name.
+        classifier: Weights ``[E, C]`` and bias ``[C]`` of a linear classifier of the embedding, where it made one.
     """
 
     outcomes: Outcomes
     predicted: Rows | None = None
     chosen: Mapping[str, float] = field(default_factory=dict)
     details: Mapping[str, float] = field(default_factory=dict)
+    classifier: tuple[Tensor, Tensor] | None = None
 
 
 C = TypeVar("C", bound=Config)

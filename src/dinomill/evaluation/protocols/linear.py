@@ -40,4 +40,5 @@ class Linear(Protocol[LinearProbeConfig, ClassifiedSet]):
         found = probe(bank, labels, queries, self.config, seed=settings.seed)
         details = {f"choice_l2_{l2:g}": value for l2, value in found.holdout_accuracy.items()}
         right = Mean.of((found.predicted == truth).cpu().numpy())
-        return {"linear": Measured(right, found.predicted.cpu().numpy(), {"l2": found.l2}, details)}
+        classifier = (found.weight.cpu(), found.bias.cpu())
+        return {"linear": Measured(right, found.predicted.cpu().numpy(), {"l2": found.l2}, details, classifier)}

@@ -33,7 +33,7 @@ _DEPENDS = {
     "distillation": ("folders.curated", "folders.teacher"),
     "evaluation": ("folders.teacher", "folders.students", "labelled"),
     "registration": ("folders.evaluation", "model"),
-    "packaging": ("folders.registration",),
+    "packaging": ("folders.registration", "folders.evaluation"),
     "reporting": ("folders.package", "folders.curated"),
 }
 

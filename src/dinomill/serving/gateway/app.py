@@ -176,6 +176,7 @@ class Gateway:
             "archive_sha256": upstream.archive_sha256,
             "limits": dict(upstream.limits()),
             "offers": list(upstream.offers),
+            **{name: dict(told) for name, told in upstream.about.items()},
         }
         return JSONResponse({"object": "list", "data": [row]})
 

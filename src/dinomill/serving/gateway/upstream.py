@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from dinomill.errors import MachineError
 
@@ -45,12 +45,14 @@ class Upstream(Protocol):
         version: Of the model.
         archive_sha256: Of what it serves.
         offers: What may be asked of an image (``X-Want``), and ``binary`` where answers can be bytes.
+        about: What its package says of itself: ``lineage``, and of what it answers with ``probe`` and ``index``.
     """
 
     model: str
     version: str
     archive_sha256: str
     offers: tuple[str, ...]
+    about: Mapping[str, Mapping[str, Any]]
 
     def start(self, seconds: float) -> float:
         """Start it and wait until it can answer; blocks. Returns the seconds that it took."""

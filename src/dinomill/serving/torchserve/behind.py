@@ -50,6 +50,11 @@ class TorchServeBehind:
         store = package / handle.archive.parent.name
         require_whole(store / handle.archive.name, handle)
         self.model, self.version, self.archive_sha256 = handle.model, str(handle.version), handle.archive_sha256
+        self.about: Mapping[str, Mapping[str, Any]] = {
+            "lineage": _lineage(handle),
+            "probe": handle.probe,
+            "index": handle.index,
+        }
         self.offers = _offers(store / handle.archive.name)
         self._limits = _limits(store / handle.archive.name, handle.embed_dim, config)
         self._config, self._session = config, session
@@ -221,6 +226,12 @@ def _limits(archive: Path, embed_dim: int, config: ServerConfig) -> dict[str, in
         "embed_dim": embed_dim,
         "channels": len(preprocessing["mean"]),
     }
+
+
+def _lineage(handle: PackageHandle) -> dict[str, str]:
+    """Where the model came from; a package of before says little."""
+    known = {"weights_sha256": handle.weights_sha256, "archive_sha256": handle.archive_sha256}
+    return {name: value for name, value in known.items() if value} | handle.lineage | {"backend": handle.backend}
 
 
 def _offers(archive: Path) -> tuple[str, ...]:

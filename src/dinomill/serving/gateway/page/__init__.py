@@ -1,1 +1,1 @@
-"""The page on which a model can be tried: three files, and how they are sent."""
+"""The page on which a model can be tried: its files, and how they are sent."""

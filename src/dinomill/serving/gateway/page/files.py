@@ -1,4 +1,4 @@
-"""The page's three files, with headers under which a browser runs nothing else."""
+"""The page's files, with headers under which a browser runs nothing else."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ _HEADERS = {
 _FILES = {
     "/": ("index.html", "text/html"),
     "/page.js": ("page.js", "text/javascript"),
+    "/shown.js": ("shown.js", "text/javascript"),
     "/page.css": ("page.css", "text/css"),
 }
 

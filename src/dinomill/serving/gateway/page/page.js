@@ -1,19 +1,18 @@
 "use strict";
+// What the page does: it asks the server, and has shown.js show what came back.
 // The token comes in the fragment, which browsers send nowhere; it is kept for this tab alone.
-const $ = (id) => document.getElementById(id);
 const fragment = new URLSearchParams(location.hash.slice(1));
 if (fragment.has("token")) {
   sessionStorage.setItem("token", fragment.get("token"));
   history.replaceState(null, "", location.pathname);
 }
 let token = sessionStorage.getItem("token") || "";
-let model = null; // {id, version, limits}
+let model = null; // {id, version, limits, offers, lineage, probe, index}
 let asking = 0; // the number of the last question: answers to earlier ones are not shown
 let last = null; // {embedding, name}
 const tried = []; // {name, url, unit, version}
 const MOST_TRIED = 24;
 
-function show(element, shown) { element.hidden = !shown; }
 function problem(text) { $("problem").textContent = text; show($("problem"), Boolean(text)); }
 function headers(more) { return Object.assign({ Authorization: `Bearer ${token}` }, more); }
 
@@ -126,13 +125,13 @@ function render(file, said, about) {
   $("preview").src = url;
   $("about").textContent = `${name}, ${size(file.size)}${about.note}`;
   values(embedding);
-  facts([
+  facts("facts", [
     ["numbers", String(embedding.length)],
     ["length", length.toPrecision(4)],
     ["smallest, largest", `${Math.min(...embedding).toPrecision(3)}, ${Math.max(...embedding).toPrecision(3)}`],
     ["answered in", `${about.ms.toFixed(0)} ms`],
   ]);
-  $("origin").textContent = `Computed by ${model.id}, version ${about.version}. What it was trained on, from which images and by which run:`;
+  origin(about);
   $("lineage").textContent = `dinomill lineage ${about.id}`;
   patches(said.pca);
   scores(said.scores);
@@ -140,93 +139,6 @@ function render(file, said, about) {
   earlier(unit, about.version);
   tried.push({ name, url, unit, version: about.version });
   if (tried.length > MOST_TRIED) URL.revokeObjectURL(tried.shift().url);
-}
-
-function size(bytes) { return bytes < 2 ** 20 ? `${Math.max(1, Math.round(bytes / 1024))} kB` : `${(bytes / 2 ** 20).toFixed(1)} MB`; }
-
-function facts(rows) {
-  $("facts").replaceChildren(...rows.flatMap(([name, value]) => [text("dt", name), text("dd", value)]));
-}
-
-function text(tag, words) {
-  const element = document.createElement(tag);
-  element.textContent = words;
-  return element;
-}
-
-function colour(name) {
-  const hex = getComputedStyle(document.documentElement).getPropertyValue(name).trim().slice(1);
-  const full = hex.length === 3 ? [...hex].map((digit) => digit + digit).join("") : hex;
-  return [0, 2, 4].map((at) => parseInt(full.slice(at, at + 2), 16));
-}
-
-// A square a value: the stronger the colour, the farther from zero.
-function values(embedding) {
-  const columns = Math.min(48, embedding.length), rows = Math.ceil(embedding.length / columns);
-  const sorted = embedding.map(Math.abs).sort((a, b) => a - b);
-  const most = sorted[Math.floor(0.98 * (sorted.length - 1))] || 1; // one huge value does not make the others pale
-  const [ground, high, low] = ["--card", "--high", "--low"].map(colour);
-  paint($("values"), columns, rows, (index) => {
-    if (index >= embedding.length) return [...ground, 0];
-    const share = Math.min(1, Math.abs(embedding[index]) / most), to = embedding[index] < 0 ? low : high;
-    return [...ground.map((value, part) => value + share * (to[part] - value)), 255];
-  });
-}
-
-function paint(canvas, columns, rows, pixel) {
-  canvas.width = columns;
-  canvas.height = rows;
-  const context = canvas.getContext("2d"), image = context.createImageData(columns, rows);
-  for (let index = 0; index < columns * rows; index++) image.data.set(pixel(index), 4 * index);
-  context.putImageData(image, 0, 0);
-}
-
-// What follows is shown when the server's answers have it.
-
-function patches(png) { // a PNG in base64
-  show($("pca"), Boolean(png));
-  if (png) $("pca-picture").src = `data:image/png;base64,${png}`;
-}
-
-function scores(said) { // {name: share, …}, the likeliest first
-  const rows = Object.entries(said || {});
-  show($("scores"), rows.length > 0);
-  $("score-list").replaceChildren(...rows.slice(0, 8).map(([label, share]) => {
-    const row = document.createElement("li"), track = document.createElement("div"), bar = document.createElement("i");
-    bar.style.width = `${100 * Math.max(0, Math.min(1, share))}%`;
-    track.append(bar);
-    row.append(text("span", label), track, text("b", `${(100 * share).toFixed(1)} %`));
-    return row;
-  }));
-}
-
-function neighbours(said) { // [{cosine, path, sha256, cluster, thumbnail: base64 of a JPEG or none}, …], the nearest first
-  const rows = Array.isArray(said) ? said : [];
-  show($("neighbours"), rows.length > 0);
-  $("neighbour-list").classList.toggle("rows", !rows.some((one) => one.thumbnail));
-  $("neighbour-list").replaceChildren(...rows.map((one) =>
-    tile(one.thumbnail ? `data:image/jpeg;base64,${one.thumbnail}` : "", one.cosine, String(one.path || one.sha256).split("/").pop(),
-      `${one.path}\ndinomill lineage ${one.sha256}`)));
-}
-
-function earlier(unit, version) { // embeddings of different versions cannot be compared
-  const ranked = tried
-    .filter((one) => one.version === version)
-    .map((one) => ({ one, cosine: one.unit.reduce((sum, value, at) => sum + value * unit[at], 0) }))
-    .sort((a, b) => b.cosine - a.cosine).slice(0, 12);
-  show($("earlier"), ranked.length > 0);
-  $("earlier-list").replaceChildren(...ranked.map(({ one, cosine }) => tile(one.url, cosine, one.name)));
-}
-
-function tile(source, cosine, name, more) {
-  const row = document.createElement("li"), image = document.createElement("img");
-  image.alt = "";
-  show(image, Boolean(source));
-  if (source) image.src = source;
-  const words = text("span", name || "");
-  row.title = more || name || "";
-  row.append(image, text("b", cosine.toFixed(3)), words);
-  return row;
 }
 
 async function copy(button, words) {
@@ -242,6 +154,7 @@ async function copy(button, words) {
 
 $("copy").addEventListener("click", () => copy($("copy"), JSON.stringify(last.embedding)));
 $("copy-lineage").addEventListener("click", () => copy($("copy-lineage"), $("lineage").textContent));
+$("copy-neighbour").addEventListener("click", () => copy($("copy-neighbour"), $("neighbour-lineage").textContent));
 $("file").addEventListener("change", () => { ask($("file").files[0]); $("file").value = ""; });
 $("drop").addEventListener("keydown", (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); $("file").click(); } });
 for (const name of ["dragover", "dragenter"]) addEventListener(name, (event) => { event.preventDefault(); $("drop").classList.add("over"); });
