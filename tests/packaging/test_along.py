@@ -17,9 +17,9 @@ from dinomill.errors import InputError
 from dinomill.features.probe import PROBE, Probe
 from dinomill.handles import DatasetHandle, ProbesHandle, RegistrationHandle
 from dinomill.images.manifest import MANIFEST_SCHEMA
+from dinomill.images.sampled import of_all_clusters
 from dinomill.packaging import package_model
 from dinomill.packaging.along import add_views, thumbnail_side
-from dinomill.images.sampled import of_all_clusters
 from dinomill.packaging.package import lineage_of
 from dinomill.serving.predictor import Predictor
 from dinomill.serving.views import Index

@@ -99,6 +99,7 @@ def test_the_versions_page_says_what_serves_it(tmp_path: Path, caplog: pytest.Lo
     set_tags(store, version, {"served_backend": "eager float32"})
 
 
-def test_without_a_run_nothing_is_written(tmp_path: Path) -> None:
+def test_without_a_run_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     record(tracking.attach(), _package(tmp_path), _registered(tmp_path))
     assert synchronise() == []
