@@ -9,12 +9,12 @@ from dinomill.errors import InputError
 from dinomill.images.manifest import Fate
 from dinomill.images.withdrawn import Withdrawal, WithdrawnList
 from dinomill.lineage.archives import add_endpoints
-from dinomill.lineage.history import History
 from dinomill.lineage.images import Row, Wanted, image_key, rows_of, said_of
 from dinomill.lineage.places import FOLDERS, everywhere, places
 from dinomill.lineage.recorded import add_recorded
 from dinomill.lineage.results import Results
 from dinomill.lineage.thread import Kind, Thing, Thread
+from dinomill.tracking.dvc_history import History
 
 _MOST = 3
 

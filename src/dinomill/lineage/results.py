@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from dinomill.handles import HANDLE_NAME
-from dinomill.lineage.history import Earlier, History
 from dinomill.lineage.places import Place, everywhere
 from dinomill.lineage.thread import Kind, Thing, Thread
+from dinomill.tracking.dvc_history import Earlier, History
 
 MANIFEST = "manifest.parquet"
 Handle = Mapping[str, Any]
