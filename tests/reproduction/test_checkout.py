@@ -13,7 +13,8 @@ import yaml
 from dinomill.errors import InputError
 from dinomill.reproduction.checkout import RECORDED, check_folder, check_out, lay_settings
 from dinomill.reproduction.recorded import Recorded
-from dinomill.tracking import RegisteredVersion, RunFacts, lock_of
+from dinomill.tracking import RegisteredVersion, RunFacts
+from dinomill.tracking.dvc_commits import lock_of
 
 
 def git(where: Path, *arguments: str) -> str:

@@ -20,6 +20,7 @@ from dinomill import tracking
 from dinomill.handles import DatasetHandle, EvaluationHandle, ModelHandle, StudentsHandle
 from dinomill.layers.project import project_above
 from dinomill.registration.config import RegistrationConfig
+from dinomill.tracking.dvc_commits import lock_of
 
 log = logging.getLogger(__name__)
 
@@ -94,5 +95,5 @@ def _commit_with(folder: Path, version: str | None) -> str | None:
     if root is None or version is None:
         return None
     place = (root / folder).resolve().relative_to(root.resolve()).as_posix()
-    found = tracking.lock_of(root, [place], version)
+    found = lock_of(root, [place], version)
     return None if found is None else found.commit

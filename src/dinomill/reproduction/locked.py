@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from dinomill.tracking import Files
+from dinomill.tracking.dvc_commits import Files
 from dinomill.tracking.texts import flatten
 
 # Where things lie, which in another folder is elsewhere.

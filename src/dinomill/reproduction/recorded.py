@@ -11,6 +11,7 @@ from dinomill import tracking
 from dinomill.errors import InputError
 from dinomill.layers import Layers, environments
 from dinomill.reproduction.locked import merged
+from dinomill.tracking.dvc_commits import Files, Locked, lock_of
 
 _STAGES = {"teacher": ("pretraining",), "student": ("pretraining", "distillation")}
 
@@ -29,7 +30,7 @@ class Recorded:
     version: tracking.RegisteredVersion
     run: tracking.RunFacts | None
     teacher_run: tracking.RunFacts | None
-    lock: tracking.Locked | None = None
+    lock: Locked | None = None
 
     @property
     def tags(self) -> dict[str, str]:
@@ -82,7 +83,7 @@ class Recorded:
         """The run of one of its stages."""
         return self.run if stage == self.stages[-1] else self.teacher_run
 
-    def locked(self, stage: str) -> tracking.Files:
+    def locked(self, stage: str) -> Files:
         """The settings of a stage as dvc.lock has them, by file; empty where the run says them, or no lock does."""
         return {} if self.lock is None or self.run_of(stage) is not None else self.lock.params(stage)
 
@@ -126,7 +127,7 @@ def recorded(address: str, store: str, root: Path) -> Recorded:
     return Recorded(version, run, teacher_run, lock)
 
 
-def _lock(root: Path, tags: Mapping[str, str]) -> tracking.Locked | None:
+def _lock(root: Path, tags: Mapping[str, str]) -> Locked | None:
     """The lock that has the version's weights: by DVC's name of them, or by what the handles in DVC's cache say."""
     weights = tags.get(tracking.WEIGHTS_TAG)
     folder = "teacher" if tags.get("network") == "teacher" else "students"
@@ -138,4 +139,4 @@ def _lock(root: Path, tags: Mapping[str, str]) -> tracking.Locked | None:
     places = [
         Layers(env, conf=root / "conf").globals["folders"][folder] for env in (None, *environments(root / "conf"))
     ]
-    return tracking.lock_of(root, dict.fromkeys(places), tags.get("dvc_model"), is_it)
+    return lock_of(root, dict.fromkeys(places), tags.get("dvc_model"), is_it)

@@ -5,7 +5,6 @@ MLflow itself is imported when a function first needs it (2 to 3 CPU-seconds): i
 
 from dinomill.tracking.config import TrackingConfig
 from dinomill.tracking.connection import redact, resolve_uri
-from dinomill.tracking.dvc_commits import Files, Locked, lock_of
 from dinomill.tracking.dvc_versions import dvc_remote, dvc_version
 from dinomill.tracking.facts import RunFacts, run_artifact, run_facts, run_of_weights
 from dinomill.tracking.invocation import Described, Invocation, invocation, started_by
@@ -36,9 +35,7 @@ __all__ = [
     "DATASET_TAG",
     "WEIGHTS_TAG",
     "Described",
-    "Files",
     "Invocation",
-    "Locked",
     "ModelCard",
     "RegisteredVersion",
     "Run",
@@ -57,7 +54,6 @@ __all__ = [
     "git_commit",
     "holds",
     "invocation",
-    "lock_of",
     "model_tags",
     "open_run",
     "read_version",
