@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from mlflow import MlflowClient
 from PIL import Image
 
 from dinomill.commands.lineage import show_lineage
@@ -243,6 +245,57 @@ def test_without_a_store_an_archive_a_lock_or_git(own_mill: Mill, capsys: pytest
     text = say(None, capsys)
     assert "no dataset is at hand" in text
     assert "make run" in text
+
+
+def test_a_clone_answers_by_its_handle_and_names_the_one_command(
+    own_mill: Mill, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There was "no registered version", and what had nothing to do with it was advised: `dvc fetch --all-commits`."""
+    root, address = own_mill.root, "models:/dinomill-backbone@champion"
+    # Results that nobody has, whose lock was committed once.
+    registered = Path("data/07_model_output/registration")
+    first = (root / "dvc.lock").read_text()
+    (root / "dvc.lock").write_text(re.sub("[0-9a-f]{32}[.]dir", "0" * 32 + ".dir", first))
+    commit(root, "a lock by accident")
+    (root / "dvc.lock").write_text(first)
+    commit(root, "without")
+    before = say(address, capsys)
+    assert "not at hand" not in before
+
+    MlflowClient(own_mill.store).delete_registered_model("dinomill-backbone")  # as of a store that only runs made
+    (missing,) = ask(address, capsys)["missing"]
+    assert missing["what"] == "the registry here has no models:/dinomill-backbone/1"
+    assert missing["command"].startswith("kedro run --pipelines registration")
+    (root / "data/mlflow/mlflow.db").unlink()
+    found = ask(address, capsys)
+    assert found["asked"] == ["version:dinomill-backbone/1"] == ask("champion", capsys)["asked"]
+    assert ways(found, f"dataset:{own_mill.dataset.manifest_sha256}", "version:dinomill-backbone/1")
+    (missing,) = found["missing"]
+    assert missing["command"].startswith("kedro run --pipelines registration")
+    # Where results are yet to come, it is another command.
+    for folder in (registered, Path("data/06_models")):
+        shutil.move(root / folder, root.parent / folder.name)
+    with pytest.raises(InputError) as raised:
+        say(address, capsys)
+    assert raised.value.action == "make run"
+    (root / "dvc.lock").write_text(first.replace(CURATED.as_posix(), registered.as_posix()))
+    with pytest.raises(InputError) as raised:
+        say(address, capsys)
+    assert str(raised.value.action).startswith("dvc pull")
+    # The lock by accident is a line where it may matter.
+    said = [one["what"] for one in ask(kept(root)["sha256"], capsys)["missing"]]
+    assert sum("earlier version" in one for one in said) == 1
+
+
+def test_the_registry_says_who_is_champion_whatever_a_handle_says(
+    own_mill: Mill, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dinomill import tracking
+
+    tracking.set_alias(own_mill.store, "dinomill-backbone", "champion", None)
+    with pytest.raises(InputError, match="no registered version") as raised:
+        say("models:/dinomill-backbone@champion", capsys)
+    assert raised.value.action == "name one of them"
 
 
 def test_a_server_that_does_not_answer_is_said(

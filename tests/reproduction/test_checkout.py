@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+from hashlib import md5
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from dinomill.errors import InputError
 from dinomill.reproduction.checkout import RECORDED, check_folder, check_out, lay_settings
 from dinomill.reproduction.recorded import Recorded
 from dinomill.tracking import RegisteredVersion, RunFacts
+from dinomill.tracking.dvc_commits import lock_of
 
 
 def git(where: Path, *arguments: str) -> str:
@@ -78,3 +81,90 @@ def test_settings_that_the_commit_lacks_are_written_down(project: Path, tmp_path
     assert yaml.safe_load((made / RECORDED).read_text()) == {
         "pretraining": {"steps": 20, "crops": {"sides": [4, 6]}, "seed": 3}
     }
+
+
+LOCK = """\
+schema: '2.0'
+stages:
+  pretraining:
+    cmd: x
+    deps:
+    - path: data/05_model_input/curated
+      hash: md5
+      md5: 11111111111111111111111111111111.dir
+    params:
+      conf/base/pretraining/parameters.yml:
+        pretraining:
+          steps: 16
+          crops: {sides: [4, 8]}
+          learning_rate: 1e-05
+      conf/base/parameters_places.yml:
+        pretraining: {output: "${globals:folders.teacher}"}
+      conf/local/parameters.yml:
+        pretraining: {steps: 20, output: /elsewhere/teacher}
+      conf/local/globals.yml:
+        data: /elsewhere
+        labelled: images/labelled
+    outs:
+    - path: data/06_models/teacher
+      hash: md5
+      md5: 22222222222222222222222222222222.dir
+"""
+
+
+def test_without_the_run_the_first_commit_whose_lock_has_it_says_code_settings_and_data(
+    project: Path, tmp_path: Path
+) -> None:
+    """A clone has no MLflow: `dinomill reproduce` refused, although all was there."""
+    git(project, "checkout", "--quiet", "conf")
+    (project / "conf/base/globals.yml").write_text("data: data\nfolders: {teacher: data/06_models/teacher}\n")
+    (project / "dvc.lock").write_text(LOCK)
+    git(project, "add", "--all")
+    git(project, "commit", "--quiet", "--no-gpg-sign", "-m", "trained")
+    trained = git(project, "rev-parse", "HEAD")
+    (project / "dvc.lock").write_text(LOCK.replace("data/05_model_input", "data/06_model_input"))
+    (project / "conf/base/pretraining/parameters.yml").write_text("pretraining: {steps: 99}\n")
+    git(project, "commit", "--quiet", "--all", "--no-gpg-sign", "-m", "later")
+
+    lock = lock_of(project, ["data/06_models/teacher"], "2" * 32 + ".dir")
+    assert lock is not None and (lock.commit, lock.environment) == (trained, None)
+    version = RegisteredVersion("m", 1, (), "", {"network": "teacher", "git_commit": "0" * 40})
+    found = Recorded(version, None, None, lock)
+    assert (found.commit, found.dirty, found.stages) == (trained, False, ("pretraining",))
+    assert found.tags_with("data/05_model_input/curated")["dvc_curated"] == "1" * 32 + ".dir"
+    made = check_out(project, found.commit, tmp_path / "again")
+    assert lay_settings(made, None, found) == {
+        "globals: labelled": (None, "images/labelled"),
+        "pretraining.steps": (16, 20),
+        "pretraining.learning_rate": (None, 1e-05),
+    }
+    assert yaml.safe_load((made / RECORDED).read_text()) == {"pretraining": {"steps": 20, "learning_rate": 1e-05}}
+    # Where results lie is the folder's own affair: over there they are somebody's.
+    assert yaml.safe_load((made / "conf/local/globals.yml").read_text()) == {"labelled": "images/labelled"}
+
+
+def test_a_lock_is_told_by_weights_where_nobody_tagged_it_and_no_other_is_taken_for_it(project: Path) -> None:
+    handle = b'{"weights_sha256": "abc"}'
+    cache = project / ".dvc/cache/files/md5"
+    listed = [{"md5": md5(handle, usedforsecurity=False).hexdigest(), "relpath": "handle.json"}]
+    for name, data in (("22" * 16 + ".dir", json.dumps(listed).encode()), (listed[0]["md5"], handle)):
+        (cache / name[:2]).mkdir(parents=True)
+        (cache / name[:2] / name[2:]).write_bytes(data)
+    (project / "conf/photos").mkdir()
+    (project / "conf/photos/dvc.lock").write_text(LOCK)
+    git(project, "add", "conf")
+    git(project, "commit", "--quiet", "--no-gpg-sign", "-m", "trained")
+    folder = ["data/06_models/teacher"]
+    found = lock_of(project, folder, None, lambda one: one["weights_sha256"] == "abc")
+    assert found is not None and found.environment == "photos"
+    assert lock_of(project, folder, "3" * 32 + ".dir", lambda one: one["weights_sha256"] == "def") is None
+    assert lock_of(project, ["data/other"], "2" * 32 + ".dir") is None
+
+
+def test_a_stage_writes_into_the_new_folder_wherever_the_run_wrote(project: Path, tmp_path: Path) -> None:
+    """A project with `data` elsewhere would have had its present teacher replaced by the one that was made again."""
+    made = check_out(project, git(project, "rev-parse", "HEAD"), tmp_path / "again")
+    whole = {"pretraining": {"steps": 20, "output": "/elsewhere/teacher", "work": "/elsewhere/work"}}
+    version = RegisteredVersion("m", 1, (), "", {"network": "teacher"})
+    differing = lay_settings(made, None, Recorded(version, RunFacts("1", {}, {}, whole), None))
+    assert differing == {"pretraining.steps": (16, 20)}

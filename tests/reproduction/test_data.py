@@ -40,6 +40,17 @@ def test_a_dataset_comes_from_the_cache_and_from_the_remote(kept: tuple[Path, di
     assert not (root / "curated").exists()
 
 
+def test_a_dataset_comes_from_the_remote_of_a_project_in_git(kept: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
+    """Its configuration does not say that there is no git, which DVC then looked for in vain: nothing came."""
+    root, tags = kept
+    run(root, "git", "init", "--quiet")
+    run(root, "dvc", "init", "--quiet", "--force")
+    run(root, "dvc", "remote", "add", "--quiet", "-d", "team", "../remote")
+    assert "/remote" in (root / ".dvc/config").read_text() and str(tmp_path) not in (root / ".dvc/config").read_text()
+    assert not (root / ".dvc/cache").exists()
+    assert bring_dataset(root, tags, tmp_path / "one/curated", root / "none").images == 400
+
+
 def test_a_dataset_that_is_nowhere_is_said_with_what_would_help(
     kept: tuple[Path, dict[str, str]], tmp_path: Path
 ) -> None:

@@ -15,7 +15,7 @@ from dinomill.commands.project import folder as folder_of
 from dinomill.errors import InputError, MachineError
 from dinomill.handles import DatasetHandle, ModelHandle, StudentsHandle
 from dinomill.layers import Layers
-from dinomill.reproduction.checkout import RECORDED, check_folder, check_out, lay_settings
+from dinomill.reproduction.checkout import RECORDED, changed_code, check_folder, check_out, lay_settings
 from dinomill.reproduction.data import bring_dataset, link_sources
 from dinomill.reproduction.nearness import Nearness, nearness
 from dinomill.reproduction.recorded import Recorded, recorded
@@ -41,10 +41,11 @@ def reproduce(root: Path, named: str, into: Path | None = None, env: str | None 
         DinomillError: When something is missing that it takes.
     """
     address, store = _address(named, env), tracking.current_store()
-    found = recorded(address, store)
+    found = recorded(address, store, root)
     into = (into or root.parent / f"{root.name}-{found.version.name}-{found.version.version}").absolute()
     check_folder(into)
     _say(found.version.uri, f"{found.tags.get('model', '')}, {found.tags.get('network', 'student')}")
+    _say("known by", _known_by(found, store))
     project = check_out(root, found.commit, into)
     _say("code", f"{found.commit[:12]}, in {into}" + (" (its tree had changes that are lost)" if found.dirty else ""))
     env = _environment(found, env)
@@ -54,7 +55,7 @@ def reproduce(root: Path, named: str, into: Path | None = None, env: str | None 
         _say("", f"{name}: {value} (the commit: {before})")
     layers = Layers(env, conf=project / "conf")
     place = Path(layers.globals["folders"]["curated"])
-    dataset = bring_dataset(root, found.tags, project / place, folder_of("curated", env))
+    dataset = bring_dataset(root, found.tags_with(place), project / place, folder_of("curated", env))
     _say("dataset", f"{dataset.images:,} images, manifest {dataset.manifest_sha256[:12]}…")
     _sources(root, project, layers)
     uses_registry = "models:/" in str([layers.parameters.get(stage) for stage in found.stages])
@@ -66,7 +67,7 @@ def reproduce(root: Path, named: str, into: Path | None = None, env: str | None 
         _say(what, str(near))
     same = all(near.same for _, near in results)
     if not same:
-        for reason in _reasons(found, project, layers, settings):
+        for reason in _reasons(found, project, layers, settings, env):
             _say("why, perhaps", reason)
     return 0 if same else 1
 
@@ -79,6 +80,16 @@ def _address(named: str, env: str | None) -> str:
     if re.fullmatch(r"\d+", named):
         return f"models:/{model}/{named}"
     return f"models:/{named}" if "/" in named or "@" in named else f"models:/{model}@{named}"
+
+
+def _known_by(found: Recorded, store: str) -> str:
+    """Which way its training was found."""
+    if found.run is not None:
+        return f"the run {found.run.run_id[:8]} of {tracking.redact(store)}"
+    assert found.lock is not None, "one of the two is known"
+    return (
+        f"{found.lock.lock} of commit {found.lock.commit[:12]}, which has its weights; the store does not know the run"
+    )
 
 
 def _environment(found: Recorded, env: str | None) -> str | None:
@@ -156,25 +167,34 @@ def _hash_of(folder: Path) -> str | None:
     return ModelHandle.load(folder).weights_sha256 if (folder / "handle.json").is_file() else None
 
 
-def _reasons(found: Recorded, project: Path, layers: Layers, settings: Mapping[str, tuple[Any, Any]]) -> Iterator[str]:
+def _reasons(
+    found: Recorded, project: Path, layers: Layers, settings: Mapping[str, tuple[Any, Any]], env: str | None
+) -> Iterator[str]:
     """What differed between then and now."""
     if found.dirty:
         yield f"the code had changes that were not committed (git_commit {found.commit[:12]}+)"
     now = tracking.run_facts(
         f"sqlite:///{project / 'data' / 'mlflow' / 'mlflow.db'}", _made_now(project, found, layers)
     )
-    before = {key: value for key, value in found.run.tags.items() if key.startswith(_TRAINED_WITH)}
+    then = {} if found.run is None else found.run.tags
+    before = {key: value for key, value in then.items() if key.startswith(_TRAINED_WITH)}
     after = {} if now is None else now.tags
     for key, value in before.items():
         if key in after and after[key] != value:
             yield f"{key.removeprefix(_TRAINED_WITH)}: {value} then, {after[key]} now"
     if not before:
-        yield "another machine or library: the run of that time did not write down what it was trained with"
-    missing = [stage for stage in found.stages if found.run_of(stage) is None]
+        yield "another machine or library: " + (
+            "dvc.lock does not say what it was trained with"
+            if found.run is None
+            else "the run of that time did not write down what it was trained with"
+        )
+    if found.run is None and (changed := changed_code(project, found.stages, env)):
+        yield f"the commit's code is not the one that dvc.lock names: {', '.join(changed)}"
+    missing = [stage for stage in found.stages if found.run_of(stage) is None and not found.locked(stage)]
     if missing:
         yield f"the store does not know the run of {', '.join(missing)}: its settings are the commit's"
     if settings:
-        yield f"{len(settings)} settings were taken from the runs, as text: see {RECORDED}"
+        yield f"{len(settings)} settings were taken from what was recorded: see {RECORDED}"
     if before and all(after.get(key) == value for key, value in before.items()) and not found.dirty:
         yield _DETERMINISTIC
 

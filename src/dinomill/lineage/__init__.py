@@ -2,7 +2,6 @@
 
 thread.py     what it is made of: things, what came of what, and what is not at hand
 places.py     the environments of a project, and where their results lie
-history.py    what git and DVC know of earlier results
 results.py    datasets, networks, versions and archives by their handles, of now and before
 recorded.py   the same by MLflow's runs and registry
 archives.py   what a .mar holds, and which request a server answered with it

@@ -68,10 +68,12 @@ def _version(gathered: Gathered, text: str, here: Path, env: str | None) -> list
             return [one]
     if text.startswith("models:") or match["alias"] or known:
         shown = [_shown(one) for one in thread.of_kind(Kind.VERSION)]
+        places = [place for place in gathered.places if place.model == match["name"]]
+        registered = any("registered" in one.facts for one in known)
         raise InputError(
             f"There is no registered version {text}.",
             found=", ".join(shown[:_MOST]) or "no version at all",
-            action="; ".join(one.command for one in thread.missing[:1]) or "name one of them",
+            action=gathered.results.brings_version(places[0]) if places and not registered else "name one of them",
         )
     return []
 
@@ -175,7 +177,8 @@ def _hash(gathered: Gathered, text: str, here: Path, env: str | None) -> list[Th
 
 
 def _has(thing: Thing, wanted: str) -> bool:
-    facts = (thing.facts.get("dvc", ""), *re.split(r"[ ,+]", thing.facts.get("commit", ""))[:1])
+    commits = (re.split(r"[ ,+]", thing.facts.get(name, ""))[0] for name in ("commit", "registered at"))
+    facts = (thing.facts.get("dvc", ""), *commits)
     if thing.kind in (Kind.IMAGE, Kind.VERSION, Kind.ENDPOINT):
         return len(wanted) >= 7 and any(fact and _same(fact, wanted) for fact in facts)
     return thing.id.startswith(wanted) or (len(wanted) >= 7 and any(fact and _same(fact, wanted) for fact in facts))

@@ -9,12 +9,12 @@ from dinomill.errors import InputError
 from dinomill.images.manifest import Fate
 from dinomill.images.withdrawn import Withdrawal, WithdrawnList
 from dinomill.lineage.archives import add_endpoints
-from dinomill.lineage.history import History
 from dinomill.lineage.images import Row, Wanted, image_key, rows_of, said_of
 from dinomill.lineage.places import FOLDERS, everywhere, places
 from dinomill.lineage.recorded import add_recorded
 from dinomill.lineage.results import Results
 from dinomill.lineage.thread import Kind, Thing, Thread
+from dinomill.tracking.dvc_history import History
 
 _MOST = 3
 
@@ -36,7 +36,8 @@ class Gathered:
         watched = [place for name in FOLDERS[:5] for place in everywhere(self.places, name)]
         self.history = History(root, watched)
         self.results = Results(self.thread, self.places, self.history)
-        self.store_asked = add_recorded(self.thread, self.places)
+        self.store_asked = add_recorded(self.thread, self.places, self.results.brings_version)
+        self._versions_by_their_handle()
         self.servers = add_endpoints(self.thread, self.places)
         _teach_in_runs(self.thread)
         self.thread.shorten()
@@ -92,6 +93,21 @@ class Gathered:
                 thing.facts[f"dataset {digest[:12]}"] = said_of(rows)
         return thing
 
+    def _versions_by_their_handle(self) -> None:
+        """What registration said of a version counts where its registry does not know it: in a clone."""
+        for key, aliases in self.results.said_aliases.items():
+            thing = self.thread.things[key]
+            if "registered" in thing.facts:
+                continue
+            thing.facts |= {"aliases": aliases} if aliases else {}
+            thing.facts["registered"] = "not in the registry here: this is what its handle says"
+            model = thing.id.rpartition("/")[0]
+            if self.store_asked:
+                place = next((one for one in self.places if one.model == model), self.places[0])
+                self.thread.lack(
+                    f"the registry here has no {thing.title}", self.results.brings_version(place), about=(key,)
+                )
+
     def _say_what_is_missing(self) -> None:
         thread = self.thread
         if not self.history.in_git:
@@ -112,12 +128,14 @@ class Gathered:
             thread.lack(
                 f"the manifests of {len(unread)} datasets are not here ({titles} …): what is in them is not known",
                 "dvc fetch --all-commits; datasets that were never committed with their dvc.lock are lost",
+                about=(Kind.IMAGE, *(one.key for one in unread)),
             )
             unread = []
         for one in unread:
             thread.lack(
                 f"the manifest of the dataset {one.title} is not here: whether an image is in it is not known",
                 _brings(one),
+                about=(Kind.IMAGE, one.key),
             )
         if not thread.of_kind(Kind.ARCHIVE):
             thread.lack("no archive is at hand", "kedro run --pipelines packaging   (or `dvc pull`)")

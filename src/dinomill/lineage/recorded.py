@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from dinomill.errors import DinomillError
 from dinomill.lineage.places import Place
 from dinomill.lineage.thread import Kind, Thread
-from dinomill.tracking.connection import redact
+from dinomill.tracking.connection import database_path, redact
 from dinomill.tracking.recorded import DATASET_TAG, WEIGHTS_TAG, Recorded, RecordedRun, read_recorded
 from dinomill.tracking.registry import RegisteredVersion
 
@@ -14,19 +16,31 @@ _TRAINING = ("pretraining", "distillation")
 _CURATION = "curation"
 
 
-def add_recorded(thread: Thread, found: list[Place]) -> bool:
-    """Add what the stores of some environments recorded; whether each could be asked."""
+def add_recorded(thread: Thread, found: list[Place], brings: Callable[[Place], str]) -> bool:
+    """Add what the stores of some environments recorded; whether each could be asked.
+
+    Args:
+        thread: What is added to.
+        found: The environments.
+        brings: The command that registers what one of them has, for a store that is not there at all.
+    """
     asked = True
-    for store in dict.fromkeys(place.store for place in found if place.store and place.used):
+    stores: dict[str, Place] = {}
+    for place in found:
+        if place.store and place.used:
+            stores.setdefault(place.store, place)
+    for store, first in stores.items():
         try:
             recorded = read_recorded(store)
         except DinomillError as error:
             asked = False
             why = " ".join(filter(None, (error.problem, error.found)))
+            database = database_path(store)
             thread.lack(
                 f"runs and registered versions of {redact(store)} are not known: {why}",
-                "start the server, or set MLFLOW_TRACKING_URI to the store that has the models; "
-                "`kedro run --pipelines registration` registers what lies here",
+                brings(first)
+                if database is not None and not database.exists()
+                else "start the server, or set MLFLOW_TRACKING_URI to the store that has the models",
             )
             continue
         _add(thread, recorded)
@@ -71,7 +85,8 @@ def _add_version(thread: Thread, version: RegisteredVersion) -> None:
         f"models:/{version.name}/{version.version}",
         aliases=", ".join(version.aliases),
         gate=tags.get("gate"),
-        commit=tags.get("git_commit"),
+        commit=tags.get("training_commit"),
+        registered_at=tags.get("git_commit"),
         licence=tags.get("licence"),
     )
     thing.facts["registered"] = "yes"

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from dinomill.handles import HANDLE_NAME
-from dinomill.lineage.history import Earlier, History
 from dinomill.lineage.places import Place, everywhere
-from dinomill.lineage.thread import Kind, Thing, Thread
+from dinomill.lineage.thread import OVERVIEW, Kind, Thing, Thread
+from dinomill.tracking.dvc_history import Earlier, History
 
 MANIFEST = "manifest.parquet"
 Handle = Mapping[str, Any]
+_REGISTERED = ("registration", "students", "teacher")  # what a registration needs, or has left
 
 
 class Results:
@@ -34,7 +35,9 @@ class Results:
         self._history = history
         self.manifests: dict[str, Path] = {}  # by the sha256 of the manifest, where one is at hand
         self.sources: dict[str, list[str]] = {}  # of a dataset
+        self.said_aliases: dict[str, str] = {}  # of a version, as its handle has them
         self._places = found
+        gone: dict[str, list[Earlier]] = {}
         for folder, read in (
             ("curated", self._dataset),
             ("teacher", self._network),
@@ -43,9 +46,11 @@ class Results:
             ("package", self._archive),
         ):
             for place in everywhere(found, folder):
-                self._folder(place, read)
+                gone[folder] = gone.get(folder, []) + self._folder(place, read)
+        self._say_gone(gone)
 
-    def _folder(self, place: str, read: Any) -> None:
+    def _folder(self, place: str, read: Any) -> list[Earlier]:
+        """Read what lies there and what lay there; what DVC has no more, or not here."""
         lying = _read(Path(place) / HANDLE_NAME)
         if lying is not None:
             read(lying, place, None)
@@ -54,15 +59,36 @@ class Results:
             handle = self._history.read(earlier.version, HANDLE_NAME)
             if handle is not None:
                 read(handle, None, earlier)
+            elif lying is None and (place, earlier.version) in self._history.present:
+                self._thread.lack("results that dvc.lock names are not here", "dvc pull")
             else:
-                gone.append(earlier.said or "the lock that is not committed")
-        if gone:
-            versions = "one earlier version" if len(gone) == 1 else f"{len(gone)} earlier versions"
-            newest = "commit" if len(gone) == 1 else "the newest: commit"
-            self._thread.lack(
-                f"{versions} of {place} ({newest} {gone[0]}): not in DVC's cache on this machine",
-                "dvc fetch --all-commits   (`dvc remote list` says from where)",
-            )
+                gone.append(earlier)
+        return gone
+
+    def brings_version(self, place: Place) -> str:
+        """The one command that is missing where the registry does not know what an environment registered."""
+        if any((path := place.folders.get(name)) and (path / HANDLE_NAME).is_file() for name in _REGISTERED):
+            return f"kedro run --pipelines registration{place.option}   (registers what lies here)"
+        folder = place.folders.get("registration")
+        if folder is not None and any(name == folder.as_posix() for name, _ in self._history.present):
+            return f"dvc pull   (its results; then kedro run --pipelines registration{place.option} registers them)"
+        return "make run" + (f" ENV={place.env}" if place.env else "")
+
+    def _say_gone(self, gone: Mapping[str, list[Earlier]]) -> None:
+        """In one line, where it may matter: in which datasets an image was."""
+        if not (every := [one for found in gone.values() for one in found]):
+            return
+        folders = list(dict.fromkeys(one.folder for one in every))
+        versions = "one earlier version" if len(every) == 1 else f"{len(every)} earlier versions"
+        where = folders[0] if len(folders) == 1 else f"{len(folders)} folders"
+        day, commit = max(one.commits[0][::-1] if one.commits else ("", "") for one in every)
+        said = f"commit {commit[:10]} of {day}" if commit else "the lock that is not committed"
+        self._thread.lack(
+            f"{versions} of {where} ({'' if len(every) == 1 else 'the newest: '}{said}): not in DVC's cache on this "
+            "machine",
+            "dvc fetch --all-commits   (`dvc remote list` says from where)",
+            about=(Kind.IMAGE if gone["curated"] else OVERVIEW,),
+        )
 
     def _dataset(self, handle: Handle, lies: str | None, earlier: Earlier | None) -> None:
         digest = str(handle.get("manifest_sha256", ""))
@@ -104,8 +130,10 @@ class Results:
             above = self._thread.add(Kind.NETWORK, str(teacher), f"teacher {str(teacher)[:12]}")
             self._thread.link(above, thing, "taught it")
 
-    def _version(self, handle: Handle, _: str | None, earlier: Earlier | None) -> None:
+    def _version(self, handle: Handle, lies: str | None, earlier: Earlier | None) -> None:
         thing = self._thread.add(Kind.VERSION, f"{handle.get('model')}/{handle.get('version')}")
+        if lies:
+            self.said_aliases[thing.key] = ", ".join(map(str, handle.get("aliases") or ()))
         thing.title = f"models:/{thing.id}"
         self._found(thing, None, earlier)  # a version lies in the registry, not beside its handle
         if weights := handle.get("weights_sha256"):

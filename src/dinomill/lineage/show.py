@@ -10,7 +10,20 @@ from dinomill.lineage.thread import Kind, Thing, Thread
 _MOST = 20  # things of a kind that are listed below one thing
 # What is said of a thing only where it is the one that was asked for.
 _LONG = frozenset(
-    {"sources", "logs", "trained", "origin", "licence", "gate", "commit", "registered", "sha256", "file", "dvc"}
+    {
+        "sources",
+        "logs",
+        "trained",
+        "origin",
+        "licence",
+        "gate",
+        "commit",
+        "registered",
+        "registered at",
+        "sha256",
+        "file",
+        "dvc",
+    }
 )
 Ways = Callable[[Thing], list[tuple[Thing, str]]]
 

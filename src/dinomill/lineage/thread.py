@@ -20,6 +20,7 @@ class Kind(StrEnum):
     REQUEST = "request"
 
 
+OVERVIEW = "overview"  # what is not at hand of nothing that is asked for by name
 _ORDER = {kind: number for number, kind in enumerate(Kind)}
 
 
@@ -47,10 +48,17 @@ class Thing:
 
 @dataclass(frozen=True)
 class Missing:
-    """What is not at hand, what cannot be said without it, and what brings it."""
+    """What is not at hand, what cannot be said without it, and what brings it.
+
+    Args:
+        what: For people.
+        command: That brings it.
+        about: Kinds of things, or things by key, of which something is not known without it; none: of all.
+    """
 
     what: str
     command: str
+    about: tuple[str, ...] = ()
 
 
 class Thread:
@@ -80,10 +88,14 @@ class Thread:
         for ends, one, other in ((self._below, above, below), (self._above, below, above)):
             ends.setdefault(one.key, {})[other.key] = before or what
 
-    def lack(self, what: str, command: str) -> None:
+    def lack(self, what: str, command: str, about: Iterable[str] = ()) -> None:
         """Note what is not at hand; once."""
-        if (found := Missing(what, command)) not in self.missing:
+        if (found := Missing(what, command, tuple(about))) not in self.missing:
             self.missing.append(found)
+
+    def lacks(self, *about: str) -> list[Missing]:
+        """What is not at hand of some kinds of things, or of some things by key."""
+        return [one for one in self.missing if not one.about or not {*about}.isdisjoint(one.about)]
 
     def of_kind(self, kind: Kind) -> list[Thing]:
         """All things of a kind, in the order in which they were found."""
@@ -115,7 +127,8 @@ class Thread:
                 del self._below[above.key][below.key], self._above[below.key][above.key]
 
     def around(self, wanted: Iterable[Thing]) -> Thread:
-        """The part of the thread that some things came of, and that came of them."""
+        """The part of the thread that some things came of, and that came of them; and what is not at hand of it."""
+        wanted = list(wanted)
         keys: set[str] = set()
         for ends in (self._above, self._below):
             seen, left = set(), [thing.key for thing in wanted]
@@ -126,7 +139,7 @@ class Thread:
                     left += ends.get(key, {})
             keys |= seen
         part = Thread()
-        part.missing = list(self.missing)
+        part.missing = self.lacks(*keys, *(str(thing.kind) for thing in wanted))
         part.things = {key: thing for key, thing in self.things.items() if key in keys}
         for above, below, what in self.links():
             if above.key in keys and below.key in keys:

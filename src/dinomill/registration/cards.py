@@ -1,18 +1,21 @@
-"""The cards of all networks of a run, as Markdown files."""
+"""The cards of all networks of a run, as Markdown files, and the page of the registered version."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from dinomill.handles import DatasetHandle, EvaluationHandle, ModelHandle, StudentsHandle
+from dinomill import tracking
+from dinomill.handles import MACHINE_NAME, DatasetHandle, EvaluationHandle, ModelHandle, StudentsHandle
 from dinomill.licences import of_handle
 from dinomill.models.known import UNKNOWN_LICENCE
 from dinomill.registration.card import version_card
 from dinomill.registration.card_of import model_card
 from dinomill.registration.card_parts import markdown, safe
 from dinomill.registration.config import RegistrationConfig
+from dinomill.registration.energy import spent
 from dinomill.registration.gate import Check
 
 _NO_NAME = re.compile(r"[^\w.-]+")
@@ -62,3 +65,24 @@ def texts_of(
     licence = {"licence": of_handle(model).licence or UNKNOWN_LICENCE}
     own = version_card(config.name, model, curated, evaluation, checks, licence, aliases=config.aliases)
     return Texts(own, all_cards(teacher, students, curated, evaluation))
+
+
+def page_of(
+    store: str,
+    model: ModelHandle,
+    curated: DatasetHandle,
+    evaluation: EvaluationHandle,
+    checks: Sequence[Check],
+    tags: Mapping[str, str],
+    config: RegistrationConfig,
+) -> str:
+    """What the version's page in the registry says, where hours and energy of its training may stand."""
+    cost = spent(_machine(store, tags, model), config.watts)
+    return version_card(config.name, model, curated, evaluation, checks, tags, cost, config.aliases)
+
+
+def _machine(store: str, tags: Mapping[str, str], model: ModelHandle) -> Path | None:
+    """What the run that trained a network wrote down of its machine; earlier versions wrote it into the curve."""
+    run = tags.get("training_run")
+    found = None if run is None else tracking.run_artifact(store, run, MACHINE_NAME)
+    return model.history if found is None and run is not None else found

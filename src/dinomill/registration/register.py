@@ -12,15 +12,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version as installed_version
-from pathlib import Path
 
 from dinomill import tracking
 from dinomill.errors import InputError
 from dinomill.handles import (
-    MACHINE_NAME,
     DatasetHandle,
     EvaluationHandle,
     ModelHandle,
@@ -31,14 +29,14 @@ from dinomill.images.limits import MAX_MEGAPIXELS
 from dinomill.licences import of_handle, warn_if_unknown
 from dinomill.models.known import UNKNOWN_LICENCE
 from dinomill.registration.aliases import move, one_at_a_time
-from dinomill.registration.card import model_summary, version_card
-from dinomill.registration.cards import Texts, texts_of
+from dinomill.registration.card import model_summary
+from dinomill.registration.cards import Texts, page_of, texts_of
 from dinomill.registration.config import CHAMPION, RegistrationConfig
 from dinomill.registration.decision import chosen, decided, decision_tags, made_of
-from dinomill.registration.energy import spent
 from dinomill.registration.example import example_table
 from dinomill.registration.export import REPRO, check_export, served_parts
 from dinomill.registration.gate import Champion, Check, gated, judge, labelled_tag
+from dinomill.registration.origin import kept, learned, origin
 from dinomill.registration.side_by_side import asks_beside, compare_with, curated_images, judge_beside
 from dinomill.scores import ModelScore
 from dinomill.storage.atomic import atomic_folder, write_text
@@ -81,6 +79,10 @@ def register_model(
         and _is_intact(store, known)
     ):
         log.info("%s is in the registry, as it was decided.", known.uri)
+        if new := learned(known, origin(store, model, students, evaluation, curated, config, known.tags)):
+            page = page_of(store, model, curated, evaluation, checks, {**known.tags, **new}, config)
+            tracking.annotate(store, known, description=page, tags=new)
+            log.info("%s has new tags, of what is known by now: %s", known.uri, ", ".join(new))
         texts = texts_of(model, teacher, students, curated, evaluation, checks, config)
         return _write(known, model, checks, texts, asked, config)
     with _run(store, config) as run, one_at_a_time(store, config.name):
@@ -91,9 +93,11 @@ def register_model(
         checks = judge(score, evaluation, champion, config.gate, model)
         if other is not None and asks_beside(config.gate):
             checks += _beside(store, model, other, curated, config)
-        tags = _tags(store, model, students, evaluation, curated, checks, config) | decision_tags(asked, checks)
-        cost = spent(_machine(store, tags, model), config.watts)
-        card = version_card(config.name, model, curated, evaluation, checks, tags, cost, config.aliases)
+        tags = _tags(model, evaluation, checks, config) | decision_tags(asked, checks)
+        tags |= origin(store, model, students, evaluation, curated, config)
+        if known is not None and not config.force:
+            tags |= kept(known, tags)
+        card = page_of(store, model, curated, evaluation, checks, tags, config)
         version = _find_or_register(run, model, _measured(model, config, evaluation), tags, card, config)
         _point(store, config.name, config.aliases.candidate, version.version, "registered")
         passed = all(check.passed for check in checks)
@@ -133,13 +137,6 @@ def _beside(
         return (Check(True, said, "not compared", CHAMPION),)
     images = curated_images(curated, config.gate.compared_images)
     return judge_beside(compare_with(model.folder, folder, images), other.version, config.gate)
-
-
-def _machine(store: str, tags: Mapping[str, str], model: ModelHandle) -> Path | None:
-    """What the run that trained a network wrote down of its machine; earlier versions wrote it into the curve."""
-    run = tags.get("training_run")
-    found = None if run is None else tracking.run_artifact(store, run, MACHINE_NAME)
-    return model.history if found is None and run is not None else found
 
 
 def _store(config: RegistrationConfig) -> str:
@@ -203,13 +200,7 @@ def _log_lineage(run: tracking.Run, curated: DatasetHandle, evaluation: Evaluati
 
 
 def _tags(
-    store: str,
-    model: ModelHandle,
-    students: StudentsHandle,
-    evaluation: EvaluationHandle,
-    curated: DatasetHandle,
-    checks: tuple[Check, ...],
-    config: RegistrationConfig,
+    model: ModelHandle, evaluation: EvaluationHandle, checks: tuple[Check, ...], config: RegistrationConfig
 ) -> dict[str, str]:
     measured = {name: f"{value:.6f}" for name, value in _measured(model, config, evaluation).items()}
     images: dict[str, str | None] = {
@@ -230,12 +221,7 @@ def _tags(
         "teacher_sha256": model.teacher_sha256,
         **images,
         "made_of": model.made_of,
-        "training_run": tracking.run_that_made(store, model.name, model.weights_sha256),
         "git_commit": tracking.git_commit(),
-        "dvc_curated": tracking.dvc_version(curated.folder),
-        "dvc_model": tracking.dvc_version(students.folder if config.network == "student" else model.folder),
-        "dvc_evaluation": tracking.dvc_version(evaluation.folder),
-        "dvc_remote": tracking.dvc_remote(),
     }
     return {key: value for key, value in tags.items() if value}
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +15,13 @@ import yaml
 
 from dinomill.errors import InputError, MachineError
 from dinomill.layers import Layers
+from dinomill.reproduction.locked import differing
 from dinomill.reproduction.recorded import Recorded
 from dinomill.storage.atomic import write_text
 
 RECORDED = Path("conf/local/parameters_recorded.yml")
+_GLOBALS = Path("conf/local/globals.yml")
+_PLACES = ("output", "work")
 
 
 def check_folder(into: Path) -> None:
@@ -77,21 +83,44 @@ def lay_settings(into: Path, env: str | None, recorded: Recorded) -> dict[str, t
     Returns:
         Dotted names; what the commit says (None: nothing), and what the run had.
     """
-    differing: dict[str, tuple[Any, Any]] = {}
-    written: dict[str, Any] = {}
+    found: dict[str, tuple[Any, Any]] = {}
+    globals_: dict[str, tuple[Any, Any]] = {}
     parameters = Layers(env, conf=into / "conf").parameters
     for stage in recorded.stages:
-        if (run := recorded.run_of(stage)) is None:
-            continue
-        now = parameters.get(stage, {})
-        for name, value in run.differing(stage, now).items():
-            differing[f"{stage}.{name}"] = (_find(now, name), value)
-            _set(written, f"{stage}.{name}", value)
-    if written:
-        (into / RECORDED).parent.mkdir(parents=True, exist_ok=True)
-        head = "# Settings of the run that trained the version, which its commit does not have.\n\n"
-        write_text(into / RECORDED, head + yaml.safe_dump(written, sort_keys=False, allow_unicode=True))
-    return differing
+        if (run := recorded.run_of(stage)) is not None:
+            now = parameters.get(stage, {})
+            found |= {f"{stage}.{key}": (_find(now, key), value) for key, value in run.differing(stage, now).items()}
+        elif files := recorded.locked(stage):
+            said = differing(files, into)
+            found |= said["parameters"]
+            globals_ |= said["globals"]
+    # Where a stage writes is this folder's: a run may have had its results elsewhere, where they still lie.
+    found = {key: one for key, one in found.items() if key.split(".", 1)[-1] not in _PLACES}
+    head = "# Settings of the run that trained the version, which its commit does not have.\n\n"
+    for file, values in ((RECORDED, found), (_GLOBALS, globals_)):
+        if values:
+            written: dict[str, Any] = {}
+            for name, (_, value) in values.items():
+                _set(written, name, value)
+            (into / file).parent.mkdir(parents=True, exist_ok=True)
+            write_text(into / file, head + yaml.safe_dump(written, sort_keys=False, allow_unicode=True))
+    return {f"globals: {key}": one for key, one in globals_.items()} | found
+
+
+def changed_code(project: Path, stages: Sequence[str], env: str | None) -> list[str]:
+    """The code of a checkout that is not what its dvc.lock names: it was committed with other code than made it."""
+    lock = Path("conf") / env / "dvc.yaml" if env else Path("dvc.yaml")
+    command = [sys.executable, "-m", "dvc", "status", "--json", *(f"{lock.as_posix()}:{stage}" for stage in stages)]
+    done = subprocess.run(
+        command, cwd=project, env={**os.environ, "DVC_NO_ANALYTICS": "1"}, capture_output=True, text=True, check=False
+    )
+    try:
+        said = json.loads(done.stdout)
+    except ValueError:  # no project of DVC's, or one that it cannot read: then it says nothing
+        return []
+    changes = [change for stage in said.values() for change in stage if isinstance(change, Mapping)]
+    names = {name for change in changes for name in change.get("changed deps", {})}
+    return sorted(name for name in names if name.startswith(("src/", "pipelines/")))
 
 
 def _find(values: Any, name: str) -> Any:

@@ -86,6 +86,9 @@ def _pull(root: Path, name: str, folder: Path) -> str | None:
         for file in _CONFIGS:
             if (root / ".dvc" / file).is_file():
                 shutil.copyfile(root / ".dvc" / file, scratch / ".dvc" / file)
+        _dvc(scratch, "config", "--local", "core.no_scm", "true")  # the project's own say that it lies in git
+        for remote, url in _remotes_by_path(root):
+            _dvc(scratch, "remote", "modify", "--local", remote, "url", url)
         cache = subprocess.run(
             (sys.executable, "-m", "dvc", "cache", "dir"), cwd=root, capture_output=True, text=True, check=False
         ).stdout.strip()
@@ -93,14 +96,23 @@ def _pull(root: Path, name: str, folder: Path) -> str | None:
             _dvc(scratch, "cache", "dir", "--local", str((root / cache).resolve()))
         out = {"md5": name, "hash": "md5", "path": "brought"}
         (scratch / "brought.dvc").write_text(yaml.safe_dump({"outs": [out]}), encoding="utf-8")
-        said = _dvc(scratch, "checkout", "brought.dvc", "--quiet")
+        said = _dvc(scratch, "checkout", "brought.dvc")
         if said is not None:
-            said = _dvc(scratch, "pull", "brought.dvc", "--quiet")
+            said = _dvc(scratch, "pull", "brought.dvc")
         if said is not None or not (scratch / "brought" / HANDLE_NAME).is_file():
             return f"DVC's {name} is neither in the cache nor in a remote ({said or 'nothing came'})"
         folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(scratch / "brought", folder)
     return None
+
+
+def _remotes_by_path(root: Path) -> list[tuple[str, str]]:
+    """Remotes that are folders, with their whole path: DVC keeps it relative to the project's own configuration."""
+    from dvc.config import Config
+
+    found = Config(dvc_dir=str(root / ".dvc")).get("remote", {}) if (root / ".dvc").is_dir() else {}
+    urls = {str(name): str(one.get("url", "")) for name, one in found.items()}
+    return [(name, url) for name, url in urls.items() if "://" not in url and Path(url).is_absolute()]
 
 
 def _dvc(where: Path, *arguments: str) -> str | None:

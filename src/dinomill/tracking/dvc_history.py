@@ -57,6 +57,7 @@ class History:
         self.found: dict[tuple[str, str], Earlier] = {}
         for lock in sorted({path for pattern in ("dvc.lock", "conf/**/dvc.lock") for path in root.glob(pattern)}):
             self._read(lock.read_text(encoding="utf-8", errors="replace"), None)
+        self.present = set(self.found)  # folder and version, as the locks that lie here have them
         self._committed()
 
     def all_of(self, folder: str) -> list[Earlier]:
