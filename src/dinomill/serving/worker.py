@@ -69,7 +69,7 @@ class Worker:
         self.predictor = Predictor(
             folder,
             device=device,
-            backend=_backend(settings, device),
+            backend=backend_here(settings, device),
             normalise=bool(settings.get("normalise", False)),
             max_pixels=max_pixels,
         )
@@ -221,7 +221,7 @@ def status_of(answer: Answer) -> int:
     return int(getattr(answer, "status", 400)) if isinstance(answer, DinomillError) else 200
 
 
-def _backend(settings: dict[str, Any], device: str) -> Backend | None:
+def backend_here(settings: Mapping[str, Any], device: str) -> Backend | None:
     """The one that was measured to be the fastest, where it runs here; else PyTorch, which runs everywhere."""
     chosen = Backend.parse(settings.get("backend") or {}, where="the package's settings")
     if chosen == EAGER or device != "cpu":

@@ -50,8 +50,8 @@ class TorchServeBehind:
         store = package / handle.archive.parent.name
         require_whole(store / handle.archive.name, handle)
         self.model, self.version, self.archive_sha256 = handle.model, str(handle.version), handle.archive_sha256
-        self.offers = _offers(store / handle.archive.name)
-        self._limits = _limits(store / handle.archive.name, handle.embed_dim, config)
+        self.offers = offers_of(store / handle.archive.name)
+        self._limits = limits_of(store / handle.archive.name, handle.embed_dim, config)
         self._config, self._session = config, session
         self._server = TorchServe(handle.model, store, slot, config, free_ports())
         self._stopping = threading.Event()
@@ -210,7 +210,8 @@ def unlike_package(archive: Path, config: ServerConfig) -> list[str]:
     ]
 
 
-def _limits(archive: Path, embed_dim: int, config: ServerConfig) -> dict[str, int | float]:
+def limits_of(archive: Path, embed_dim: int, config: ServerConfig) -> dict[str, int | float]:
+    """What a request may ask of an archive: what was baked into it, within what the server takes."""
     with zipfile.ZipFile(archive) as file:
         baked = yaml.safe_load(file.read("model-config.yaml"))["handler"]
         preprocessing = json.loads(file.read("config.json"))["preprocessing"]
@@ -223,7 +224,7 @@ def _limits(archive: Path, embed_dim: int, config: ServerConfig) -> dict[str, in
     }
 
 
-def _offers(archive: Path) -> tuple[str, ...]:
+def offers_of(archive: Path) -> tuple[str, ...]:
     """What an archive's handler answers, by what lies in it: archives of before know embeddings as JSON alone."""
     with zipfile.ZipFile(archive) as file:
         names = set(file.namelist())
