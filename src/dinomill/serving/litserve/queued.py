@@ -57,15 +57,28 @@ class Queued:
             self._queue.request_queue.put((self._queue.response_queue_id, number, asked, question))
         except (OSError, EOFError) as error:
             raise Unreachable(f"the queue: {type(error).__name__}") from None
+        lost = 0
         while True:
             try:
                 await asyncio.wait_for(item.event.wait(), _LOOK_SECONDS)
                 return
             except TimeoutError:
-                if item.worker_id is not None and not _lives(item.worker_id) and not item.event.is_set():
-                    raise Unreachable(f"worker {item.worker_id} ended") from None
+                lost = lost + 1 if self._lost(item) else 0
+                if lost > 1:  # once, it may be on its way
+                    raise Unreachable("the worker that took it ended") from None
                 if time.monotonic() - asked > seconds:
                     raise
+
+    def _lost(self, item: ResponseBufferItem) -> bool:
+        """Whether a question is with no living worker, nor in the queue any more."""
+        if item.event.is_set():
+            return False
+        if item.worker_id is not None:
+            return not _lives(item.worker_id)
+        try:
+            return bool(self._queue.request_queue.empty())
+        except (OSError, EOFError):
+            return True
 
     async def workers(self) -> Workers:
         """How many have loaded the model, as LitServe knows it."""

@@ -19,9 +19,10 @@ With Python and this folder:
     pip install -r requirements.txt
     python server.py --port 8080
 
-It listens on 127.0.0.1; another `--host` needs TLS in front. There are {workers} worker processes on a CPU, and one a GPU where there are
-some. Ctrl-C or SIGTERM stops it. Tokens and logs lie in `run/`, or where `--run` says. The folder carries weights and
-code; it needs these packages and installs nothing by itself:
+It listens on 127.0.0.1; another `--host` needs TLS in front. On a CPU it has as many worker processes as
+`settings.json` says ({workers}), on a machine with GPUs one a GPU. Ctrl-C or SIGTERM stops it. Tokens and logs lie in
+`run/`, or where `--run` says. The folder carries weights and code; it needs these packages and installs nothing by
+itself:
 
 {requirements}
 

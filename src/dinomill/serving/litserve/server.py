@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import multiprocessing
 import os
 import re
 import signal
 import socket
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,7 @@ _HIDDEN = re.compile(
     r".*(KEY|SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|SESSION).*|(AWS|AZURE|GOOGLE|MLFLOW|DVC)_.*", re.IGNORECASE
 )
 _END_SECONDS = 10.0
+_PR_SET_PDEATHSIG = 1
 
 
 def main(folder: Path, arguments: list[str] | None = None) -> int:
@@ -71,6 +72,7 @@ def serve(folder: Path, *, host: str, port: int, run: Path) -> None:
         _require_free(host, port)
         for number in (signal.SIGTERM, signal.SIGINT):  # LitServe would end at the first and leave its processes
             signal.signal(number, _Ending(os.getpid()))
+        _die_with_us()
         server, options = _server(folder, settings, run, port)
         try:
             server.run(host=host, port=port, num_api_servers=1, log_level="warning", **options)
@@ -155,7 +157,6 @@ class Front:
         if scope["type"] != "lifespan":
             await self._gateway(scope, receive, send)
             return
-        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
 
         async def told(message: Message) -> None:
             await send(message)
@@ -188,11 +189,15 @@ class _Ending:
         sys.exit(0)
 
 
-def _end_with(parent: int) -> None:
-    """End this process when LitServe's first one has ended, however."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(0)
+def _die_with_us() -> None:
+    """Let Linux end what is forked from this process when it ends, however: LitServe's queue and its HTTP process.
+
+    Workers are not forked, and look for themselves.
+    """
+    if sys.platform != "linux":
+        return
+    call = ctypes.CDLL(None, use_errno=True).prctl
+    os.register_at_fork(after_in_child=lambda: call(_PR_SET_PDEATHSIG, int(signal.SIGKILL)))
 
 
 def _end_processes() -> None:
