@@ -53,13 +53,14 @@ class Way(NamedTuple):
     used: Callable[[], tuple[float, float]]  # CPU-seconds and MB of the server's processes
 
 
-def package_of(model: Path, folder: Path, candidates: Sequence[str]) -> Path:
-    """A package of weights, with the backend that is fastest here."""
+def package_of(model: Path, folder: Path, choice: str) -> Path:
+    """A package of weights with a backend: the fastest here (measured), or a runtime and a precision."""
     found = features.open(model)
     assert isinstance(found, BackboneFeatures)
     save_backbone(folder / "backbone", found.model, found.preprocessing.section())
     prepared = np.stack([preprocess_bytes(image, found.preprocessing) for image in jpegs()])
-    config = BackendConfig.parse({"candidates": list(candidates)}, where="--candidates")
+    said = choice if choice == "measured" else dict(zip(("runtime", "precision"), choice.split(), strict=True))
+    config = BackendConfig.parse({"choice": said}, where="--backend")
     beside = folder / "beside"
     selected = select(folder / "backbone", prepared, beside, config, threads=1, batch_size=BATCH)
     archive = build_archive(
@@ -189,7 +190,7 @@ def main() -> None:
     parser = command_line(__doc__, "a small random network, half a second each")
     parser.add_argument("--package", type=Path, help="of the packaging stage")
     parser.add_argument("--model", type=Path, help="a backbone, of which a package is made")
-    parser.add_argument("--candidates", nargs="+", default=["eager", "onnxruntime", "openvino"], help="runtimes for it")
+    parser.add_argument("--backend", default="measured", help='of that package: measured, or as "openvino bfloat16"')
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--seconds", type=float, default=5.0, help="for each way and number of clients, a round")
     parser.add_argument("--rounds", type=int, default=3)
@@ -201,7 +202,7 @@ def main() -> None:
         else:
             made = scratch / "made"
             package = told.package or (
-                package_of(told.model, made, told.candidates) if told.model else made_package(made, "nano", 64, 8)
+                package_of(told.model, made, told.backend) if told.model else made_package(made, "nano", 64, 8)
             )
             figures = compare(package, scratch, told.clients, told.seconds, told.rounds)
     finish(figures, smoke=told.smoke)
