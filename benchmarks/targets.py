@@ -175,7 +175,15 @@ def compare(package: Path, scratch: Path, clients: Sequence[int], seconds: float
             mean = Seen(*(statistics.median(values) for values in zip(*seen[way.name, count], strict=True)))
             cells = (f"{mean.rate:.1f}", f"{mean.per_cpu:.1f}", f"{mean.p50:.1f}", f"{mean.p99:.1f}")
             table.row(way.name, str(count), *cells, f"{memory[way.name]:.0f}", f"{idle[way.name]:.1f}")
-            rows.append({"way": way.name, **mean._asdict(), "mb": memory[way.name], "idle_ms_s": idle[way.name]})
+            rows.append(
+                {
+                    "way": way.name,
+                    **mean._asdict(),
+                    "clients": count,
+                    "mb": memory[way.name],
+                    "idle_ms_s": idle[way.name],
+                }
+            )
     return {"model": model, "backend": backend, "ready_s": ready, "rows": rows}
 
 
