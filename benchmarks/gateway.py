@@ -64,7 +64,7 @@ class Running:
     """A gateway, and the TorchServe behind it, which is asked directly as well."""
 
     def __init__(self, port: int, run: Path, process: psutil.Process, model: str) -> None:
-        self.port, self.model, self._process = port, model, process
+        self.port, self.model, self.process = port, model, process
         said = dict(
             line.split("=", 1)
             for line in (run / "server-1" / "config.properties").read_text().splitlines()
@@ -82,10 +82,10 @@ class Running:
     def cpu(self) -> tuple[float, float]:
         """CPU-seconds of the gateway, and of all below it."""
         below = 0.0
-        for one in self._process.children(recursive=True):
+        for one in self.process.children(recursive=True):
             with contextlib.suppress(psutil.Error):
                 below += sum(one.cpu_times()[:2])
-        return sum(self._process.cpu_times()[:2]), below
+        return sum(self.process.cpu_times()[:2]), below
 
 
 @contextlib.contextmanager

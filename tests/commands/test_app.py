@@ -30,7 +30,7 @@ VERBS = [
     "search",
     "bootstrap",
 ]
-VERBS += ["evaluate", "dvc sync", "dvc check"]
+VERBS += ["evaluate", "dvc sync", "dvc check", "package"]
 
 
 def dinomill(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

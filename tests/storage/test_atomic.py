@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -69,6 +70,23 @@ def test_what_other_writers_say_is_understood() -> None:
         assert refusal(error) == number
     with pytest.raises(ValueError, match="as it was"), storage_errors(Path("x")):
         raise ValueError("as it was")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_folder_that_is_copied_to_a_full_disk(tmp_path: Path) -> None:
+    """`shutil` says it in a list of words, without the system's number."""
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "page.html").write_text("a page")
+    (tmp_path / "place").mkdir()
+    (tmp_path / "place" / "page.html").symlink_to("/dev/full")
+    with pytest.raises(StorageError, match="No space left on device"), storage_errors(tmp_path / "place"):
+        shutil.copytree(tmp_path / "made", tmp_path / "place", dirs_exist_ok=True, copy_function=_copied)
+
+
+def _copied(source: str, target: str) -> str:
+    with open(target, "w") as file:  # noqa: PTH123 (as shutil does)
+        file.write(Path(source).read_text())
+    return target
 
 
 def test_a_real_safetensors_file_on_a_full_disk(tmp_path: Path) -> None:

@@ -72,6 +72,9 @@ def refusal(error: BaseException) -> int | None:
     """Why the storage refused a write, as an ``errno``, whoever says so; None for any other error."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno if error.errno in _ACTIONS else None
+    if isinstance(error, shutil.Error):  # of copying a folder: a list of what went wrong with each file, in words
+        numbers = [int(number) for number in re.findall(r"\[Errno (\d+)\]", str(error))]
+        return next((number for number in numbers if number in _ACTIONS), None)
     if type(error).__module__.split(".")[0] in ("builtins", "safetensors", "sqlite3", "sqlalchemy", "torch"):
         for pattern, number in _SAID:
             if found := pattern.search(str(error)):

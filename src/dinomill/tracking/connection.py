@@ -88,6 +88,8 @@ def quiet() -> None:
         os.environ.setdefault(name, value)
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # Of a full or locked database MLflow would show a traceback beside the message that is made of it here.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     # MLflow imports its optional plugins and warns of their age: nothing that a user of dinomill could act on.
     warnings.filterwarnings("ignore", module=r"mlflow\..*")
 
@@ -249,7 +251,9 @@ def _is_store_error(error: Exception) -> bool:
 
 def _explain(uri: str, error: Exception) -> MachineError:
     text = redact(str(error).strip() or type(error).__name__)
-    first_line = text.splitlines()[0][:300]
+    # SQLAlchemy says first under which circumstances, and then what.
+    lines = [line for line in text.splitlines() if not line.startswith("(raised as a result of")]
+    first_line = (lines or [text])[0][:300]
     shown = redact(uri)
     if _REFUSED.search(text):
         action = (

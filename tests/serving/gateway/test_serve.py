@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +12,31 @@ import psutil
 import pytest
 
 from dinomill.errors import MachineError
-from dinomill.serving.gateway.serve import serve
+from dinomill.serving.gateway.serve import _listening, serve
 from dinomill.serving.torchserve.behind import unlike_package
 from dinomill.serving.torchserve.properties import ServerConfig
 from tests.serving.gateway.served import SERVER, serving
+
+
+def test_answers_do_not_wait_for_acknowledgements() -> None:
+    """The median of 20 small answers took 60 ms on one connection: headers and body are two packets."""
+
+    async def answered() -> int:
+        sent: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def accepted(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            connection = writer.get_extra_info("socket")
+            sent.set_result(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        with _listening("127.0.0.1", 0) as listener:
+            async with await asyncio.start_server(accepted, sock=listener):
+                _, writer = await asyncio.open_connection("127.0.0.1", listener.getsockname()[1])
+                found = await sent
+                writer.close()
+                return found
+
+    assert asyncio.run(answered())
 
 
 def test_settings_that_only_a_new_package_would_take_are_said(package: Path) -> None:

@@ -16,6 +16,7 @@ from PIL import Image
 from ts.context import Context, RequestProcessor
 
 from dinomill.images.preprocess import preprocess_bytes
+from dinomill.serving import worker
 from dinomill.serving.predictor import Predictor
 from dinomill.serving.torchserve import handler
 from dinomill.serving.torchserve.handler import EmbeddingHandler
@@ -252,7 +253,7 @@ def test_more_than_embeddings_and_bytes_are_answered_in_one_batch(backbone: Path
 def test_an_archive_for_another_machine_is_computed_by_pytorch(
     backbone: Path, photographs: list[bytes], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(handler, "why_not", lambda backend: "openvino not installed")
+    monkeypatch.setattr(worker, "why_not", lambda backend: "openvino not installed")
     context = _context(backbone, 1, backend={"runtime": "openvino", "precision": "bfloat16"})
     served = EmbeddingHandler()
     served.initialize(context)

@@ -18,15 +18,24 @@ OPENER = "open.html"
 SERVING = "serving.json"
 
 
-def how_to_ask(run: Path, port: int, model: str, version: str) -> str:
-    """The lines that are printed when the server is ready."""
+def how_to_ask(run: Path, port: int, model: str, version: str, *, behind: bool = True) -> str:
+    """The lines that are printed when the server is ready.
+
+    Args:
+        run: Where it runs.
+        port: On which it listens.
+        model: The name under which it is served.
+        version: Of the model.
+        behind: Whether there is a server behind, with logs of its own.
+    """
+    logs = run / "logs" / REQUESTS
     read = f"import json; print(json.load(open('{run / TOKENS}'))['current']['key'])"
     return "\n".join(
         [
             f"Ready: http://127.0.0.1:{port}/predictions/{model}, version {version}",
             f"  page     file://{run / OPENER} (opens http://127.0.0.1:{port}/ with the token)",
             f"  tokens   {run / TOKENS}",
-            f"  logs     {run / 'logs' / REQUESTS}, {run}/server-*/logs",
+            f"  logs     {logs}{f', {run}/server-*/logs' if behind else ''}",
             f"  metrics  http://127.0.0.1:{port}/metrics",
             "",
             "Ask it for an embedding:",

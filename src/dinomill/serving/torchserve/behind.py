@@ -50,13 +50,9 @@ class TorchServeBehind:
         store = package / handle.archive.parent.name
         require_whole(store / handle.archive.name, handle)
         self.model, self.version, self.archive_sha256 = handle.model, str(handle.version), handle.archive_sha256
-        self.about: Mapping[str, Mapping[str, Any]] = {
-            "lineage": _lineage(handle),
-            "probe": handle.probe,
-            "index": handle.index,
-        }
-        self.offers = _offers(store / handle.archive.name)
-        self._limits = _limits(store / handle.archive.name, handle.embed_dim, config)
+        self.about: Mapping[str, Mapping[str, Any]] = about(handle)
+        self.offers = offers_of(store / handle.archive.name)
+        self._limits = limits_of(store / handle.archive.name, handle.embed_dim, config)
         self._config, self._session = config, session
         self._server = TorchServe(handle.model, store, slot, config, free_ports())
         self._stopping = threading.Event()
@@ -215,7 +211,8 @@ def unlike_package(archive: Path, config: ServerConfig) -> list[str]:
     ]
 
 
-def _limits(archive: Path, embed_dim: int, config: ServerConfig) -> dict[str, int | float]:
+def limits_of(archive: Path, embed_dim: int, config: ServerConfig) -> dict[str, int | float]:
+    """What a request may ask of an archive: what was baked into it, within what the server takes."""
     with zipfile.ZipFile(archive) as file:
         baked = yaml.safe_load(file.read("model-config.yaml"))["handler"]
         preprocessing = json.loads(file.read("config.json"))["preprocessing"]
@@ -228,13 +225,15 @@ def _limits(archive: Path, embed_dim: int, config: ServerConfig) -> dict[str, in
     }
 
 
-def _lineage(handle: PackageHandle) -> dict[str, str]:
-    """Where the model came from; a package of before says little."""
+def about(handle: PackageHandle) -> dict[str, dict[str, Any]]:
+    """What a package says of itself, and where its model came from; a package of before says little."""
     known = {"weights_sha256": handle.weights_sha256, "archive_sha256": handle.archive_sha256}
-    return {name: value for name, value in known.items() if value} | handle.lineage | {"backend": handle.backend}
+    known = {name: value for name, value in known.items() if value}
+    lineage = known | handle.lineage | {"backend": handle.backend}
+    return {"lineage": lineage, "probe": dict(handle.probe), "index": dict(handle.index)}
 
 
-def _offers(archive: Path) -> tuple[str, ...]:
+def offers_of(archive: Path) -> tuple[str, ...]:
     """What an archive's handler answers, by what lies in it: archives of before know embeddings as JSON alone."""
     with zipfile.ZipFile(archive) as file:
         names = set(file.namelist())

@@ -1,4 +1,4 @@
-"""The part of the library that an archive carries: what prediction can reach through imports, and no more."""
+"""The part of the library that a package carries: what its server's code can reach through imports, and no more."""
 
 from __future__ import annotations
 
@@ -9,28 +9,39 @@ from pathlib import Path
 import dinomill
 
 _ROOT = Path(dinomill.__file__).parent
-_ENTRY = _ROOT / "serving" / "torchserve" / "handler.py"
+HANDLER = _ROOT / "serving" / "torchserve" / "handler.py"
 # Prediction needs nothing above these layers. What they import lazily from elsewhere (the model registry, a bucket)
 # is for loading by address, and an archive has its weights in it.
 _LAYERS = ("serving", "features", "models", "images", "storage", "config", "errors", "arrays", "no_telemetry")
 _RUNTIMES = {"onnxruntime": "dinomill.features.onnx", "openvino": "dinomill.features.openvino"}
 _NOT_NEEDED = (
-    *("dinomill.storage.s3", "dinomill.serving.torchserve", "dinomill.features.efficientnet"),
-    *("dinomill.features.pt2", "dinomill.features.graph", "dinomill.serving.backends.measure"),
+    *("dinomill.storage.s3", "dinomill.features.efficientnet", "dinomill.features.pt2", "dinomill.features.graph"),
+    "dinomill.serving.backends.measure",
 )
+_TORCHSERVE = ("dinomill.serving.torchserve",)
 
 
-def carried_files(runtime: str = "eager") -> list[Path]:
-    """The library's files that the handler reaches: sorted, relative to ``dinomill``'s folder.
+def carried_files(
+    runtime: str = "eager",
+    *,
+    entry: Path = HANDLER,
+    also: tuple[str, ...] = (),
+    left_out: tuple[str, ...] = _TORCHSERVE,
+) -> list[Path]:
+    """The library's files that a server's code reaches: sorted, relative to ``dinomill``'s folder.
 
     Args:
-        runtime: Of the backend in the archive.
+        runtime: Of the backend in the package.
+        entry: Where the server's code begins.
+        also: Further layers that it stands on.
+        left_out: Modules that it names and has no need of.
     """
     seen: set[Path] = set()
-    waiting = imported_modules(_ENTRY.read_text(encoding="utf-8"))
-    left_out = (*_NOT_NEEDED, *(module for name, module in _RUNTIMES.items() if name != runtime))
+    waiting = imported_modules(entry.read_text(encoding="utf-8"))
+    left_out = (*left_out, *_NOT_NEEDED, *(module for name, module in _RUNTIMES.items() if name != runtime))
+    layers = (*_LAYERS, *also)
     while waiting:
-        for path in _files(waiting.pop(), left_out):
+        for path in _files(waiting.pop(), left_out, layers):
             if path not in seen:
                 seen.add(path)
                 waiting += imported_modules(path.read_text(encoding="utf-8"))
@@ -48,10 +59,10 @@ def imported_modules(source: str) -> list[str]:
     return names
 
 
-def _files(module: str, left_out: tuple[str, ...]) -> Iterator[Path]:
+def _files(module: str, left_out: tuple[str, ...], layers: tuple[str, ...]) -> Iterator[Path]:
     """The files that importing a module of ours executes: the packages on the way and the module itself."""
     parts = module.split(".")
-    outside = len(parts) > 1 and parts[1] not in _LAYERS
+    outside = len(parts) > 1 and parts[1] not in layers
     if parts[0] != "dinomill" or outside or module.startswith(left_out):
         return
     folder = _ROOT.parent

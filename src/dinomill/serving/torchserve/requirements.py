@@ -1,9 +1,10 @@
-"""What a server has to have installed for an archive: read from the imports of the code that the archive carries."""
+"""What a server has to have installed for a package: read from the imports of the code that the package carries."""
 
 from __future__ import annotations
 
 import sys
 import zipfile
+from collections.abc import Iterable
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
@@ -24,9 +25,24 @@ def archive_requirements(archive: Path) -> list[str]:
     Returns:
         Lines of a requirements file, sorted.
     """
+    with zipfile.ZipFile(archive) as file:
+        sources = [file.read(name).decode() for name in file.namelist() if name.endswith(".py")]
+    return pinned_requirements(sources, _SERVER)
+
+
+def pinned_requirements(sources: Iterable[str], server: Iterable[str]) -> list[str]:
+    """The third-party packages that Python sources import, pinned to the versions installed here.
+
+    Args:
+        sources: Texts of modules.
+        server: What is needed besides.
+
+    Returns:
+        Lines of a requirements file, sorted.
+    """
     known = packages_distributions()
-    names = set(_SERVER)
-    for module in _imported(archive):
+    names = set(server)
+    for module in _imported(sources):
         if module in known:
             # Several distributions can fill one namespace; the one of the same name, else the first by name.
             found = sorted(known[module])
@@ -34,11 +50,7 @@ def archive_requirements(archive: Path) -> list[str]:
     return sorted(f"{name}=={version(name).split('+')[0]}" for name in names)
 
 
-def _imported(archive: Path) -> set[str]:
-    """Top-level names of all modules that the archive's Python files import and that are not theirs or Python's."""
-    modules = set()
-    with zipfile.ZipFile(archive) as file:
-        for name in file.namelist():
-            if name.endswith(".py"):
-                modules |= {imported.split(".")[0] for imported in imported_modules(file.read(name).decode())}
+def _imported(sources: Iterable[str]) -> set[str]:
+    """Top-level names of all modules that are imported and that are not ours or Python's."""
+    modules = {imported.split(".")[0] for text in sources for imported in imported_modules(text)}
     return modules - set(sys.stdlib_module_names) - {_OURS} - _NOT_NEEDED

@@ -1,0 +1,91 @@
+"""`dinomill package`: what the packaging stage made, for the server of one's choice."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from dinomill.commands.typed import Env, app, examples
+
+
+@app.command(
+    epilog=examples(
+        "dinomill package --target litserve",
+        "dinomill package --target litserve --env photos --output /srv/photos",
+        "dinomill package --target torchserve --output /srv/photos",
+    )
+)
+def package(
+    target: Annotated[
+        Literal["torchserve", "litserve"], typer.Option("--target", help="The program that is to serve it.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The folder; by default beside the package, or the package itself."),
+    ] = None,
+    env: Env = None,
+) -> None:
+    """Make a folder from the package of the packaging stage, for another server: LitServe; or copy it, for TorchServe.
+
+    For LitServe the folder is served for real and asked before it is kept.
+    """
+    from dinomill.commands.project import enter_project, result
+
+    output = None if output is None else output.absolute()
+    enter_project()
+    place = result("package", env)
+    if target == "torchserve":
+        _torchserve(place, output)
+    else:
+        _litserve(place, output or place.with_name(f"{place.name}-litserve"), env)
+
+
+def _torchserve(place: Path, output: Path | None) -> None:
+    from dinomill.errors import ConfigError
+    from dinomill.handles import HANDLE_NAME, PackageHandle
+    from dinomill.serving.torchserve.behind import require_whole
+    from dinomill.storage.atomic import atomic_folder
+
+    handle = PackageHandle.load(place)
+    require_whole(place / handle.archive.parent.name / handle.archive.name, handle)
+    if output is not None and output != place.absolute():
+        if output.exists() and any(output.iterdir()) and not (output / HANDLE_NAME).is_file():
+            raise ConfigError(f"{output} holds something else.", expected="a new or empty folder, or a package")
+        with atomic_folder(output) as made:
+            shutil.copytree(place, made, dirs_exist_ok=True)
+    typer.echo(f"{output or place}: {handle.model}, version {handle.version}, computed by {handle.backend}")
+    typer.echo("README.md in it says how to serve it elsewhere; here: dinomill serve")
+
+
+def _litserve(place: Path, folder: Path, env: str | None) -> None:
+    from dinomill.layers import Layers
+    from dinomill.packaging.config import SmokeConfig
+    from dinomill.serving.gateway.config import GatewayConfig
+    from dinomill.serving.litserve.folder import Target, require_installed, write_folder
+    from dinomill.serving.torchserve.properties import ServerConfig
+
+    require_installed()
+    said = Layers(env).parameters.get("packaging", {})
+    smoke = SmokeConfig.parse(said.get("smoke", {}), where="packaging.smoke")
+    wanted = Target(
+        place,
+        ServerConfig.parse(said.get("server", {}), where="packaging.server"),
+        GatewayConfig.parse(said.get("gateway", {}), where="packaging.gateway"),
+    )
+
+    def check(made: Path) -> None:
+        from dinomill.serving.litserve.trial import try_folder
+
+        typer.echo("LitServe loads the model …", err=True)
+        figures = try_folder(made, seconds=smoke.ready_seconds, min_cosine=smoke.min_cosine)
+        typer.echo(
+            "LitServe answers: {latency_ms:.0f} ms a picture, {seconds_to_ready:.0f} s until it was ready, "
+            "cosine {cosine:.6f} to the model.".format(**figures)
+        )
+
+    settings = write_folder(folder, wanted, check)
+    typer.echo(f"{folder}: {settings.model}, version {settings.version}, computed by {settings.backend}")
+    typer.echo(f"Start it: python {folder / 'server.py'} --port 8080")
