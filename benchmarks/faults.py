@@ -114,7 +114,7 @@ class Trial:
             for when, moment in (
                 ("in its first second", self._moments.uniform(0.05, 1.0)),
                 ("early", self._moments.uniform(0.1, 0.4) * self.seconds[stage]),
-                ("in its middle", self._moments.uniform(0.4, 0.8) * self.seconds[stage]),
+                ("in its middle", self._moments.uniform(0.3, 0.6) * self.seconds[stage]),
             ):
                 root = self.project(stage)
                 if when == "in its first second":

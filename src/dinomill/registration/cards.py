@@ -17,6 +17,7 @@ from dinomill.registration.card_parts import markdown, safe
 from dinomill.registration.config import RegistrationConfig
 from dinomill.registration.energy import spent
 from dinomill.registration.gate import Check
+from dinomill.registration.page_length import fitted
 
 _NO_NAME = re.compile(r"[^\w.-]+")
 
@@ -78,7 +79,7 @@ def page_of(
 ) -> str:
     """What the version's page in the registry says, where hours and energy of its training may stand."""
     cost = spent(_machine(store, tags, model), config.watts)
-    return version_card(config.name, model, curated, evaluation, checks, tags, cost, config.aliases)
+    return fitted(version_card(config.name, model, curated, evaluation, checks, tags, cost, config.aliases))
 
 
 def _machine(store: str, tags: Mapping[str, str], model: ModelHandle) -> Path | None:
