@@ -17,7 +17,8 @@ NO_INDEX = {"PIP_NO_INDEX": "1", "UV_OFFLINE": "1", "npm_config_offline": "true"
 
 
 # Of these even the small run takes half a minute or more.
-LONG = {"claims.py", "distillations.py", "exports.py", "gpu_check.py", "kills.py", "serving.py", "targets.py"}
+LONG = {"claims.py", "distillations.py", "exports.py", "faults.py", "gpu_check.py", "hostile.py", "kills.py"}
+LONG |= {"serving.py", "serving_kills.py", "targets.py"}
 
 
 @pytest.mark.parametrize(

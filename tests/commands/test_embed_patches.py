@@ -89,6 +89,7 @@ def test_what_has_no_patches_or_no_array_is_refused_before_any_work(tmp_path: Pa
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow  # the export alone takes a quarter of a minute
 def test_a_backend_gives_the_same_within_its_bound_and_is_written_once(
     tmp_path: Path, images: Path, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,7 +28,13 @@ def made(folder: Path) -> tuple[Path, RegisteredVersion, MadeFrom]:
     return handle.folder, RegisteredVersion("mill", 7, (), "2e" * 16, tags), expected
 
 
-@pytest.mark.parametrize("form", FORMATS)
+# Programs are traced and written with their checks, some ten seconds each.
+PROGRAMS = ("onnx", "onnx-int8", "openvino", "pt2")
+
+
+@pytest.mark.parametrize(
+    "form", [pytest.param(one, marks=pytest.mark.slow) if one in PROGRAMS else one for one in FORMATS]
+)
 def test_a_file_alone_says_which_weights_it_is_of(tmp_path: Path, form: Format) -> None:
     pytest.importorskip(NEEDS.get(form, "torch"))
     source, registered, expected = made(tmp_path)
