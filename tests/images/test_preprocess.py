@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ from PIL import Image
 
 from dinomill.images import preprocess as module
 from dinomill.images.decode import DecodeError, decode_image
-from dinomill.images.preprocess import PreprocessingConfig, centre_square, preprocess
+from dinomill.images.preprocess import PreprocessingConfig, centre_square, preprocess, preprocess_bytes
 
 
 def _whole(pixels: np.ndarray, resize: int, side: int) -> np.ndarray:
@@ -115,3 +116,17 @@ def test_numbers_of_other_types_are_read_by_their_range() -> None:
 def test_what_is_no_image_of_such_channels_is_said(pixels: np.ndarray, said: str) -> None:
     with pytest.raises(DecodeError, match=said):
         preprocess(pixels, PreprocessingConfig(image_size=8, resize=8))
+
+
+@pytest.mark.parametrize("size", [(448, 299), (447, 300), (448, 300), (1001, 668)])
+def test_a_jpeg_is_seen_as_the_same_picture_in_a_png_is(size: tuple[int, int]) -> None:
+    """Decoded at half its size, one of an odd side was half a pixel longer than it is."""
+    ramp = np.add.outer(np.arange(size[1]), np.arange(size[0])).astype(np.float32)
+    pixels = np.stack([128 + 100 * np.sin(ramp / 40 + shift) for shift in range(3)], axis=2).astype(np.uint8)
+    settings = PreprocessingConfig(image_size=112, resize=128)
+    seen = []
+    for kind, more in (("PNG", {}), ("JPEG", {"quality": 97, "subsampling": 0})):
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, kind, **more)
+        seen.append(preprocess_bytes(buffer.getvalue(), settings))
+    assert np.abs(seen[0] - seen[1]).max() < 0.06

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from dinomill.errors import InputError
-from dinomill.reproduction.checkout import RECORDED, check_folder, check_out, lay_settings
+from dinomill.reproduction.checkout import RECORDED, bring_environment, check_folder, check_out, lay_settings
 from dinomill.reproduction.recorded import Recorded
 from dinomill.tracking import RegisteredVersion, RunFacts
 from dinomill.tracking.dvc_commits import lock_of
@@ -62,6 +62,19 @@ def test_a_commit_that_no_branch_leads_to_is_found_and_one_that_is_gone_is_named
     with pytest.raises(InputError, match="has no remote") as raised:
         check_out(project, "0" * 40, tmp_path / "other")
     assert "git fetch" in str(raised.value) and not (tmp_path / "other").exists()
+
+
+def test_an_environment_that_was_never_committed_is_taken_as_it_is_here(project: Path, tmp_path: Path) -> None:
+    made = check_out(project, git(project, "rev-parse", "HEAD"), tmp_path / "again")
+    assert not bring_environment(project, made, None)
+    with pytest.raises(InputError, match="conf/photos, in which the version was trained") as raised:
+        bring_environment(project, made, "photos")
+    assert "git add conf/photos" in str(raised.value)
+    (project / "conf/photos").mkdir()
+    (project / "conf/photos/globals.yml").write_text("data: data/photos\n")
+    assert bring_environment(project, made, "photos")
+    assert (made / "conf/photos/globals.yml").read_text() == "data: data/photos\n"
+    assert not bring_environment(project, made, "photos")
 
 
 @pytest.mark.parametrize("kept", [True, False])

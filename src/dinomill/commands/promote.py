@@ -54,7 +54,8 @@ def promote(version: str, *, alias: str | None, env: str | None, force: bool, be
         failed = [check.sentence for check in checks if not check.passed]
         if failed:
             print(f"\n{_FAILED.format(uri=new.uri, alias=named)}")
-            print(f'To do it all the same: dinomill promote {new.version} --alias {named} --force --because "…"')
+            command = f'dinomill promote {new.version} --alias {named} --force --because "…"{registry.option}'
+            print(f"To do it all the same: {command}")
             return 1
         overruled = [check.sentence for check in said(new.tags) or () if not check.passed] if force else []
         made = move(
@@ -83,7 +84,9 @@ def rollback(*, alias: str | None, to: str | None, env: str | None, because: str
         present = tracking.version_by_alias(registry.store, registry.name, named)
         now = None if present is None else present.version
         moves = history(registry.store, registry.name, named)
-        target = _before(moves, now, named, registry.name) if to is None else registry.version(to).version
+        target = (
+            _before(moves, now, named, registry.name, registry.option) if to is None else registry.version(to).version
+        )
         if target == now:
             print(f"The alias {named} is at version {now} already: nothing was changed.")
             return 0
@@ -95,28 +98,28 @@ def rollback(*, alias: str | None, to: str | None, env: str | None, because: str
     return 0
 
 
-def _before(moves: list[Move], now: int | None, alias: str, name: str) -> int | None:
+def _before(moves: list[Move], now: int | None, alias: str, name: str, option: str) -> int | None:
     if not moves:
         raise InputError(
             f"No move of the alias {alias} of {name} is recorded.",
-            action=f"name the version: dinomill rollback --alias {alias} --to VERSION",
+            action=f"name the version: dinomill rollback --alias {alias} --to VERSION{option}",
         )
     if moves[-1].after != now:
         raise InputError(
             f"The alias {alias} of {name} was moved by other means since the last recorded move.",
             found=f"version {now}" if now is not None else "nobody has it",
             expected=f"version {moves[-1].after}: {moves[-1].sentence}",
-            action=f"name the version: dinomill rollback --alias {alias} --to VERSION",
+            action=f"name the version: dinomill rollback --alias {alias} --to VERSION{option}",
         )
     return moves[-1].before
 
 
 def _done(registry: Registry, made: Move) -> str:
     if made.after is None:
-        undo = f"dinomill rollback --alias {made.alias}"
+        undo = f"dinomill rollback --alias {made.alias}{registry.option}"
         return f"Nobody has the alias {made.alias} of {registry.name} now, as before. `{undo}` takes this back."
     before = "nobody had it before" if made.before is None else f"it was at version {made.before}"
-    undo = f"dinomill rollback --alias {made.alias}"
+    undo = f"dinomill rollback --alias {made.alias}{registry.option}"
     return f"models:/{registry.name}@{made.alias} is version {made.after} now; {before}. `{undo}` takes it back."
 
 

@@ -31,6 +31,11 @@ class Registry:
         store = tracking.resolve_uri(os.environ.get("MLFLOW_TRACKING_URI") or str(layers.globals["tracking_uri"]))
         return cls(store, config.name, config, layers)
 
+    @property
+    def option(self) -> str:
+        """What a command that is shown needs at its end, to mean the same environment."""
+        return f" --env {self.layers.env}" if self.layers.env else ""
+
     def version(self, said: str) -> tracking.RegisteredVersion:
         """The version that is meant by a number, an alias or an address.
 

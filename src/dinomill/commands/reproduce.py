@@ -15,7 +15,14 @@ from dinomill.commands.project import folder as folder_of
 from dinomill.errors import InputError, MachineError
 from dinomill.handles import DatasetHandle, ModelHandle, StudentsHandle
 from dinomill.layers import Layers
-from dinomill.reproduction.checkout import RECORDED, changed_code, check_folder, check_out, lay_settings
+from dinomill.reproduction.checkout import (
+    RECORDED,
+    bring_environment,
+    changed_code,
+    check_folder,
+    check_out,
+    lay_settings,
+)
 from dinomill.reproduction.data import bring_dataset, link_sources
 from dinomill.reproduction.nearness import Nearness, nearness
 from dinomill.reproduction.recorded import Recorded, recorded
@@ -49,6 +56,8 @@ def reproduce(root: Path, named: str, into: Path | None = None, env: str | None 
     project = check_out(root, found.commit, into)
     _say("code", f"{found.commit[:12]}, in {into}" + (" (its tree had changes that are lost)" if found.dirty else ""))
     env = _environment(found, env)
+    if bring_environment(root, project, env):
+        _say("environment", f"conf/{env} was not committed: as it is here now, with the run's settings over it")
     settings = lay_settings(project, env, found)
     _say("settings", f"{len(settings)} that the commit does not have, in {RECORDED}" if settings else "the commit's")
     for name, (before, value) in settings.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -87,7 +88,8 @@ def embed(
     from dinomill.commands.embed import embed_files
     from dinomill.commands.project import enter_project
 
-    sources, output = [path.absolute() for path in sources], output.absolute()
+    # Without `..`, for images are found by their paths elsewhere; links stay as they are.
+    sources, output = [Path(os.path.abspath(path)) for path in sources], output.absolute()  # noqa: PTH100
     patches = None if patches is None else patches.absolute()
     if model is None:
         enter_project()

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +54,8 @@ class Embeddings:
 
     def by_path(self) -> dict[str, npt.NDArray[np.float32]]:
         """The embedding ``[D]`` of each image, by its absolute path."""
-        return {Path(path).absolute().as_posix(): vector for path, vector in zip(self.paths, self.vectors, strict=True)}
+        paths = (Path(os.path.abspath(path)).as_posix() for path in self.paths)  # noqa: PTH100 (without `..`)
+        return dict(zip(paths, self.vectors, strict=True))
 
     def save(self, output: Path) -> None:
         """Write them in the format of the suffix, whole or not at all.

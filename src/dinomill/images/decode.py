@@ -161,7 +161,13 @@ def _decode_jpeg(data: Data, channels: int, min_side: int | None, max_pixels: in
         return None
     check_pixels(width, height, max_pixels)
     eighths = 8
-    while min_side and eighths > 1 and min(height, width) * eighths >= min_side * 16:
+    # Only by what divides both sides: 299 rows as 150 would be half a row too long, and all that follows beside it.
+    while (
+        min_side
+        and eighths > 1
+        and min(height, width) * eighths >= min_side * 16
+        and not (height * eighths // 2 % 8 or width * eighths // 2 % 8)
+    ):
         eighths //= 2
     try:
         pixels: Pixels = simplejpeg.decode_jpeg(

@@ -205,7 +205,7 @@ def _facts(
         smoke = package.smoke
         table.add_row(
             "served",
-            f"{smoke['latency_ms']:.0f} ms an image by TorchServe, cosine {smoke['cosine']:.5f} to the model itself",
+            f"{smoke['latency_ms']:.0f} ms an image by TorchServe, cosine {smoke['cosine']:.5f} to the program alone",
         )
         table.add_row("archive", str(package.archive))
     return table

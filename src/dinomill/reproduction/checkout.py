@@ -77,6 +77,33 @@ def check_out(root: Path, commit: str, into: Path) -> Path:
     return project
 
 
+def bring_environment(root: Path, into: Path, env: str | None) -> bool:
+    """An environment that was never committed, as it is here now: the run's own settings are laid over it.
+
+    Args:
+        root: The project at work.
+        into: The one in the new folder.
+        env: The environment's name.
+
+    Returns:
+        Whether it was brought; False where the commit has it.
+
+    Raises:
+        InputError: When it is neither in the commit nor here.
+    """
+    if env is None or (into / "conf" / env).is_dir():
+        return False
+    here = root / "conf" / env
+    if not here.is_dir():
+        raise InputError(
+            f"conf/{env}, in which the version was trained, is not in its commit, and not here either.",
+            found=f"no folder {into / 'conf' / env}, no folder {here}",
+            action=f"bring conf/{env} from where the version was trained, and commit it there: git add conf/{env}",
+        )
+    shutil.copytree(here, into / "conf" / env)
+    return True
+
+
 def lay_settings(into: Path, env: str | None, recorded: Recorded) -> dict[str, tuple[Any, Any]]:
     """Write down settings that the runs had, and the commit does not have: from ``conf/local``, or never committed.
 
