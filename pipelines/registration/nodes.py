@@ -14,10 +14,7 @@ def register(
     config: RegistrationConfig,
 ) -> RegistrationHandle:
     """Register the network in MLflow, as the champion if it passes the gate, and keep the cards with the run."""
-    from dinomill import tracking
     from dinomill.registration.register import register_model
 
     teacher = students.taught_by_pretraining(teacher)
-    handle = register_model(teacher, students, evaluation, curated, config)
-    tracking.attach().log_artifacts(handle.folder / "cards", "cards")
-    return handle
+    return register_model(teacher, students, evaluation, curated, config)

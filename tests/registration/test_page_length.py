@@ -20,7 +20,9 @@ def test_the_recipe_goes_first_and_is_named() -> None:
     card = HEAD + section("Data", 900) + section("Recipe", 3000) + section("Results", 1000) + section("Use", 600)
     found = fitted(card)
     assert len(found) <= LIMIT
-    assert found.startswith("small: kNN 67.0%.\n\nNot here, for want of room: Recipe. The whole card: `cards/`")
+    assert found.startswith(
+        "small: kNN 67.0%.\n\nNot here, for want of room: Recipe. The whole card: `cards/version.md`"
+    )
     assert [line for line in found.splitlines() if line.startswith("###")] == ["### Data", "### Results", "### Use"]
 
 

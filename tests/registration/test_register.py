@@ -54,6 +54,8 @@ def test_the_version_is_complete(
     assert set(cards) == {"teacher.md", "student-small.md"} and "### Energy" in version.description
     assert all("| recipe | unknown" in text and "### Limits" in text for text in cards.values())
     run = client.get_run(version.run_id)
+    kept = {path.path for path in client.list_artifacts(version.run_id, "cards")}
+    assert kept == {"cards/teacher.md", "cards/student-small.md", "cards/version.md"}
     assert run.info.status == "FINISHED"
     assert {entry.dataset.name for entry in run.inputs.dataset_inputs} == {"curated", "labelled"}
     info = mlflow.models.get_model_info(f"models:/{registered.model}/{version.version}")

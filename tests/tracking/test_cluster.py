@@ -14,12 +14,14 @@ from dinomill import tracking
 from dinomill.errors import ConfigError, MachineError
 from dinomill.layers import Layers
 from dinomill.registration.config import RegistrationConfig
+from dinomill.registration.page_length import LIMIT
 from dinomill.registration.register import register_model
 from dinomill.tracking.config import TrackingConfig
 from dinomill.tracking.spool import waiting
 from tests.postgres import PASSWORD, USER, postgres_server
 from tests.registration.conftest import curated, evaluated, students, teacher  # noqa: F401
 from tests.seaweedfs import ACCESS_KEY, SECRET, s3_server
+from tests.tables import row
 
 pytestmark = pytest.mark.slow
 
@@ -84,6 +86,33 @@ def test_runs_models_and_files(postgres: str, tmp_path: Path, teacher, students,
     folder = tracking.download("models:/ours@champion", postgres)
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
     assert register_model(teacher, students, evaluated(), curated, config) == handle
+
+
+def test_a_card_of_thousands_of_characters_is_registered(
+    postgres: str,
+    tmp_path: Path,
+    teacher,  # noqa: F811
+    students,  # noqa: F811
+    evaluated,  # noqa: F811
+    curated,  # noqa: F811
+) -> None:
+    """PostgreSQL refused a page of more than 5,000; SQLite takes any."""
+    measured = evaluated()
+    many = tuple(row(f"network {number}", "reference", knn=0.5, linear=0.5, reach=0.02) for number in range(120))
+    measured = measured.model_copy(update={"scores": (*measured.scores, *many)})
+    tracked = {"tracking_uri": postgres, "experiment": "long", "artifact_root": "s3://runs/mlflow"}
+    said = {"output": tmp_path / "out", "name": "long", "tracking": tracked}
+    handle = register_model(teacher, students, measured, curated, RegistrationConfig.parse(said, where="the test"))
+    client = MlflowClient(postgres)
+    version = client.get_model_version("long", str(handle.version))
+    assert "champion" in version.aliases
+    assert 4000 < len(version.description) <= LIMIT and "The whole card: `cards/version.md`" in version.description
+    (run,) = client.search_runs([client.get_experiment_by_name("long").experiment_id])
+    whole = client.download_artifacts(run.info.run_id, "cards/version.md", str(tmp_path))
+    assert len(Path(whole).read_text()) > 8000
+    assert (
+        register_model(teacher, students, measured, curated, RegistrationConfig.parse(said, where="the test")) == handle
+    )
 
 
 def test_a_wrong_password_is_said_before_anything_runs(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,6 @@ def serve() -> int:
         run=run,
         config=config,
         gateway=gateway,
-        say=lambda line: print(line, flush=True),
     )
     return 0
 

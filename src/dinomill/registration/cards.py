@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from dinomill.registration.card_parts import markdown, safe
 from dinomill.registration.config import RegistrationConfig
 from dinomill.registration.energy import spent
 from dinomill.registration.gate import Check
-from dinomill.registration.page_length import fitted
+from dinomill.storage.atomic import write_text
 
 _NO_NAME = re.compile(r"[^\w.-]+")
 
@@ -77,9 +78,20 @@ def page_of(
     tags: Mapping[str, str],
     config: RegistrationConfig,
 ) -> str:
-    """What the version's page in the registry says, where hours and energy of its training may stand."""
+    """What is known of the version for its page in the registry, where hours and energy of its training may stand.
+
+    The page itself is what of it fits there: ``page_length.fitted``.
+    """
     cost = spent(_machine(store, tags, model), config.watts)
-    return fitted(version_card(config.name, model, curated, evaluation, checks, tags, cost, config.aliases))
+    return version_card(config.name, model, curated, evaluation, checks, tags, cost, config.aliases)
+
+
+def keep(run: tracking.Run, texts: Texts, page: str) -> None:
+    """Log the cards of all networks and the whole page of the version: ``cards/`` among the run's artifacts."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in {**texts.cards, "version": page}.items():
+            write_text(Path(folder) / f"{name}.md", text)
+        run.log_artifacts(Path(folder), "cards")
 
 
 def _machine(store: str, tags: Mapping[str, str], model: ModelHandle) -> Path | None:

@@ -30,13 +30,14 @@ from dinomill.licences import of_handle, warn_if_unknown
 from dinomill.models.known import UNKNOWN_LICENCE
 from dinomill.registration.aliases import move, one_at_a_time
 from dinomill.registration.card import model_summary
-from dinomill.registration.cards import Texts, page_of, texts_of
+from dinomill.registration.cards import Texts, keep, page_of, texts_of
 from dinomill.registration.config import CHAMPION, RegistrationConfig
 from dinomill.registration.decision import chosen, decided, decision_tags, made_of
 from dinomill.registration.example import example_table
 from dinomill.registration.export import REPRO, check_export, served_parts
 from dinomill.registration.gate import Champion, Check, gated, judge, labelled_tag
 from dinomill.registration.origin import kept, learned, origin
+from dinomill.registration.page_length import fitted
 from dinomill.registration.side_by_side import asks_beside, compare_with, curated_images, judge_beside
 from dinomill.scores import ModelScore
 from dinomill.storage.atomic import atomic_folder, write_text
@@ -81,7 +82,7 @@ def register_model(
         log.info("%s is in the registry, as it was decided.", known.uri)
         if new := learned(known, origin(store, model, students, evaluation, curated, config, known.tags)):
             page = page_of(store, model, curated, evaluation, checks, {**known.tags, **new}, config)
-            tracking.annotate(store, known, description=page, tags=new)
+            tracking.annotate(store, known, description=fitted(page), tags=new)
             log.info("%s has new tags, of what is known by now: %s", known.uri, ", ".join(new))
         texts = texts_of(model, teacher, students, curated, evaluation, checks, config)
         return _write(known, model, checks, texts, asked, config)
@@ -97,8 +98,9 @@ def register_model(
         tags |= origin(store, model, students, evaluation, curated, config)
         if known is not None and not config.force:
             tags |= kept(known, tags)
-        card = page_of(store, model, curated, evaluation, checks, tags, config)
-        version = _find_or_register(run, model, _measured(model, config, evaluation), tags, card, config)
+        texts = texts_of(model, teacher, students, curated, evaluation, checks, config)
+        keep(run, texts, page := page_of(store, model, curated, evaluation, checks, tags, config))
+        version = _find_or_register(run, model, _measured(model, config, evaluation), tags, fitted(page), config)
         _point(store, config.name, config.aliases.candidate, version.version, "registered")
         passed = all(check.passed for check in checks)
         for check in checks:
@@ -109,9 +111,7 @@ def register_model(
             log.warning("%s fails the gate now, and stays champion until another version passes it.", version.uri)
         run.set_tags({"registered": version.uri, "gate": "passed" if passed else "failed"})
         run.rename(f"registration · version {version.version}, {'champion' if passed else 'candidate'}")
-    now = tracking.read_version(store, version)
-    texts = texts_of(model, teacher, students, curated, evaluation, checks, config)
-    return _write(now, model, checks, texts, asked, config)
+    return _write(tracking.read_version(store, version), model, checks, texts, asked, config)
 
 
 def _point(store: str, name: str, alias: str, version: int, because: str) -> None:

@@ -23,14 +23,14 @@ from dinomill.storage.hashing import hash_file
 SERVER = ServerConfig(workers=1, threads=1, max_request_mb=1)
 
 _SERVE = """
-import functools, json, sys
+import json, sys
 from pathlib import Path
 from dinomill.serving.gateway.config import GatewayConfig
 from dinomill.serving.gateway.serve import serve
 from dinomill.serving.torchserve.properties import ServerConfig
 package, port, run, server, gateway, follow = sys.argv[1:]
 serve(
-    Path(package), port=int(port), run=Path(run), say=functools.partial(print, flush=True),
+    Path(package), port=int(port), run=Path(run),
     config=ServerConfig(**json.loads(server)), gateway=GatewayConfig(**json.loads(gateway)),
     follow=float(follow) or None,
 )

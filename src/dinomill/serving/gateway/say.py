@@ -18,6 +18,11 @@ OPENER = "open.html"
 SERVING = "serving.json"
 
 
+def print_now(line: str) -> None:
+    """Print, and do not wait until there is more: output that goes into a file or to a service is kept back else."""
+    print(line, flush=True)
+
+
 def how_to_ask(run: Path, port: int, model: str, version: str, *, behind: bool = True) -> str:
     """The lines that are printed when the server is ready.
 

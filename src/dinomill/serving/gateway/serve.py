@@ -30,7 +30,7 @@ from dinomill.serving.gateway.config import GatewayConfig
 from dinomill.serving.gateway.fleet import Fleet
 from dinomill.serving.gateway.protocol import bounded
 from dinomill.serving.gateway.requestlog import RequestLog
-from dinomill.serving.gateway.say import how_to_ask, note_serving, write_opener
+from dinomill.serving.gateway.say import how_to_ask, note_serving, print_now, write_opener
 from dinomill.serving.gateway.tokens import ClientTokens
 from dinomill.serving.gateway.upstream import Upstream
 from dinomill.serving.torchserve.behind import TorchServeBehind, unlike_package
@@ -54,7 +54,7 @@ def serve(
     config: ServerConfig | Configured | None = None,
     gateway: GatewayConfig | None = None,
     follow: float | None = None,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = print_now,
     browser: bool = False,
 ) -> None:
     """Serve a package until Ctrl-C or SIGTERM, and leave nothing running.
@@ -70,7 +70,7 @@ def serve(
         config: How the server behind runs, or what says it of a package; the defaults are safe.
         gateway: How clients are treated.
         follow: Look for another package every so many seconds; None: at SIGHUP alone.
-        say: Takes the lines that tell the user where it is.
+        say: Takes the lines that tell the user where it is; by default they are printed at once, into a file too.
         browser: Open the page.
 
     Raises:
@@ -170,21 +170,33 @@ class _Front:
             except Interrupted:
                 return
             except DinomillError as error:
-                if str(error) != self._refused:  # once, not at every look
-                    self._refused = str(error)
-                    self._say(f"The new package is not served; the one before it goes on.\n{error}")
+                self._complain("The new package is not served; the one before it goes on.", error)
 
     async def _look_once(self) -> None:
-        package = await asyncio.to_thread(self._find)
-        handle = PackageHandle.load(package)
         member = self._fleet.current
-        if member is not None and handle.archive_sha256 == member.upstream.archive_sha256:
+        assert member is not None
+        try:
+            package = await asyncio.to_thread(self._find)
+            handle = PackageHandle.load(package)
+        except DinomillError as error:
+            going_on = f"version {member.upstream.version} goes on"
+            self._complain(f"It cannot be seen which package is meant now, or it cannot be had; {going_on}.", error)
+            return
+        if handle.archive_sha256 == member.upstream.archive_sha256:
+            if self._refused:
+                self._refused = ""
+                self._say(f"Version {member.upstream.version} is the one that is meant.")
             return
         self._say(f"Version {handle.version} is there: it takes over when it answers …")
         served = await self._fleet.swap(package)
         self._refused = ""
         self._note()
         self._say(f"Version {served.version} answers.")
+
+    def _complain(self, problem: str, error: DinomillError) -> None:
+        if str(error) != self._refused:  # once, not at every look
+            self._refused = str(error)
+            self._say(f"{problem}\n{error}")
 
     def _note(self) -> None:
         member = self._fleet.current
