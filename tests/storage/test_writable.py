@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from dinomill.commands.app import app
 from dinomill.errors import InputError, StorageError
-from dinomill.storage.writable import require_writable
+from dinomill.storage.writable import require_place, require_writable
 
 
 def test_a_folder_that_is_not_there_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,3 +42,14 @@ def test_every_command_says_so(command: list[str], tmp_path: Path, monkeypatch: 
     assert isinstance(found, InputError)
     assert re.match(r"There is no folder \S*\bno for \w+\.", found.problem)
     assert not (tmp_path / "no").exists()
+
+
+def test_a_folder_is_made_only_where_one_can_be(tmp_path: Path) -> None:
+    require_place(tmp_path / "new")
+    require_place(tmp_path)
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    for place in (tmp_path / "file", tmp_path / "file" / "new", Path("/proc/new"), Path("/proc")):
+        with pytest.raises(StorageError, match="Cannot write"):
+            require_place(place)
+    with pytest.raises(InputError, match="There is no folder"):
+        require_place(tmp_path / "no" / "new")

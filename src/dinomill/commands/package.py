@@ -34,30 +34,79 @@ def package(
     """
     from dinomill.commands.project import enter_project, result
 
-    output = None if output is None else output.absolute()
+    output = None if output is None else output.resolve()
     enter_project()
     place = result("package", env)
+    if output is not None:
+        _require_apart(place, output, itself=target == "torchserve")
     if target == "torchserve":
         _torchserve(place, output)
     else:
         _litserve(place, output or place.with_name(f"{place.name}-litserve"), env)
 
 
+def _require_apart(place: Path, output: Path, *, itself: bool) -> None:
+    """Refuse a folder within the package, and one that holds it: replacing it would remove the package.
+
+    Args:
+        place: The package.
+        output: The folder, resolved.
+        itself: Whether the package itself may be named: nothing is written then.
+    """
+    from dinomill.errors import InputError
+
+    package = place.resolve()
+    if package == output and itself:
+        return
+    if output.is_relative_to(package) or package.is_relative_to(output):
+        raise InputError(
+            f"{output} cannot be written: it is the package, lies in it, or holds it.",
+            found=f"the package in {package}",
+            expected="a folder elsewhere",
+        )
+
+
 def _torchserve(place: Path, output: Path | None) -> None:
-    from dinomill.errors import ConfigError
-    from dinomill.handles import HANDLE_NAME, PackageHandle
+    from dinomill.handles import PackageHandle
     from dinomill.serving.torchserve.behind import require_whole
     from dinomill.storage.atomic import atomic_folder
+    from dinomill.storage.writable import require_place
 
     handle = PackageHandle.load(place)
     require_whole(place / handle.archive.parent.name / handle.archive.name, handle)
-    if output is not None and output != place.absolute():
-        if output.exists() and any(output.iterdir()) and not (output / HANDLE_NAME).is_file():
-            raise ConfigError(f"{output} holds something else.", expected="a new or empty folder, or a package")
+    if output is not None and output != place.resolve():
+        require_place(output)
+        _require_copy(output)
         with atomic_folder(output) as made:
             shutil.copytree(place, made, dirs_exist_ok=True)
     typer.echo(f"{output or place}: {handle.model}, version {handle.version}, computed by {handle.backend}")
     typer.echo("README.md in it says how to serve it elsewhere; here: dinomill serve")
+
+
+def _require_copy(output: Path) -> None:
+    """Refuse to replace what no `dinomill package` copied: another stage's result, another environment's package."""
+    from dinomill.errors import ConfigError, InputError
+    from dinomill.handles import PackageHandle
+    from dinomill.layers.project import project_above
+
+    if not output.exists() or not any(output.iterdir()):
+        return
+    refusal = ConfigError(
+        f"{output} holds something else.",
+        expected="a new or empty folder, or a package that was copied there",
+        action="name another folder, or remove this one",
+    )
+    try:
+        before = PackageHandle.load(output)
+    except (InputError, OSError):
+        raise refusal from None
+    if not (output / before.archive.parent.name / before.archive.name).is_file():
+        raise refusal
+    # A stage's own result lies where its handle says, relative to its project.
+    for root in (Path.cwd(), project_above(output)):
+        if root is not None and (root / before.folder).resolve() == output:
+            refusal.found = "the result of a packaging stage"
+            raise refusal
 
 
 def _litserve(place: Path, folder: Path, env: str | None) -> None:

@@ -128,8 +128,12 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path, *, keep: str | None = None) -> Iterator[Path]:
     """Yield a temporary folder; when the block ends well it replaces ``path`` whole, else it is removed.
+
+    Args:
+        path: The folder.
+        keep: What is moved from the folder before into the new one, where it is there.
 
     Raises:
         StorageError: When the disk is full or not writable.
@@ -144,6 +148,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             if path.exists():
                 path.rename(old)
             temporary.rename(path)
+            # Last: whatever goes wrong until then, it still lies in a folder that nobody removes.
+            if keep is not None and (old / keep).exists():
+                (old / keep).rename(path / keep)
             shutil.rmtree(old, ignore_errors=True)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Whether a file can be written: asked before the work whose result goes into it."""
+"""Whether a file or a folder can be written: asked before the work whose result goes into it."""
 
 from __future__ import annotations
 
@@ -33,6 +33,34 @@ def require_writable(output: Path) -> None:
         raise StorageError(
             f"Cannot write {printable(output)}: it is a folder.", expected="a file", action="name a file in it"
         )
+    _try_beside(output)
+
+
+def require_place(folder: Path) -> None:
+    """Refuse a place where a folder cannot be made, or be replaced as a whole.
+
+    Raises:
+        InputError: When there is no folder to make it in.
+        StorageError: When it cannot be made there, or something else than a folder is there.
+    """
+    if folder.is_dir():
+        if os.path.ismount(folder):
+            raise StorageError(
+                f"Cannot write {printable(folder)}: it is a disk of its own, which cannot be replaced.",
+                action="name a folder in it",
+            )
+        _try_beside(folder)
+        return
+    if os.path.lexists(folder):
+        raise StorageError(
+            f"Cannot write {printable(folder)}: something else is there.",
+            expected="a folder, or nothing",
+            action="name another place",
+        )
+    require_writable(folder)
+
+
+def _try_beside(output: Path) -> None:
     try:
         with tempfile.TemporaryFile(dir=output.parent):
             pass

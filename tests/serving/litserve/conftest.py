@@ -31,7 +31,7 @@ def package(backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     sha256 = hash_file(archive)
     PackageHandle(
         folder=folder, made_of="", archive=archive, archive_sha256=sha256, model="mill", version=3, embed_dim=64,
-        smoke={},
+        smoke={}, weights_sha256=hash_file(backbone / "model.safetensors"),
     ).save()  # fmt: skip
     return folder
 

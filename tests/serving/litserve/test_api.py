@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import queue
+import shutil
+import signal
 import time
 from pathlib import Path
 
@@ -11,8 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dinomill.serving.gateway.upstream import Question
+from dinomill.errors import InputError
+from dinomill.serving.gateway.upstream import Question, Unreachable
 from dinomill.serving.litserve.api import EmbeddingAPI, Gathering
+from dinomill.serving.litserve.queued import Queued
 from dinomill.serving.litserve.settings import MODEL, Settings
 from dinomill.serving.predictor import Predictor
 from dinomill.serving.worker import Worker
@@ -85,3 +90,57 @@ def test_a_worker_waits_asleep_and_leaves_out_what_nobody_waits_for(api: Embeddi
     assert [number for _, number, _ in batch] == ["0", "2"]
     assert len(sent) == 2  # who asks is told which process has it
     assert asked.looked == 4  # LitServe's own loop looks a hundred times in as long
+
+
+def test_a_worker_does_not_answer_with_another_model_under_the_old_name(folder: Path, tmp_path: Path) -> None:
+    place = tmp_path / "folder"
+    shutil.copytree(folder, place)
+    settings = Settings.read(place)
+    EmbeddingAPI(place, settings)._require_same()
+    weights = place / MODEL / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    for made in (
+        EmbeddingAPI(place, settings),
+        EmbeddingAPI(folder, settings.model_copy(update={"archive_sha256": ""})),
+    ):
+        before = signal.getsignal(signal.SIGINT)
+        try:
+            with pytest.raises(InputError, match="another model"):
+                made.setup("cpu")
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+def test_without_a_worker_that_is_ready_nobody_waits(folder: Path) -> None:
+    class Known:
+        """As the queue of LitServe, of whose workers one is loading."""
+
+        def __init__(self) -> None:
+            self.response_buffer: dict[str, object] = {}
+            self.request_queue: queue.Queue[object] = queue.Queue()
+            self.response_queue_id = 0
+            self.status = {"/predictions_0": "starting"}
+
+    known = Known()
+    asked = Queued(known, Settings.read(folder), 1)  # type: ignore[arg-type]
+
+    async def ask() -> None:
+        await asked.predict(_question(b""), 30)
+
+    start = time.monotonic()
+    with pytest.raises(Unreachable, match="no worker"):
+        asyncio.run(ask())
+    assert time.monotonic() - start < 0.5
+    known.status = {"/predictions_0": "ready"}
+    asked._said = None
+
+    async def ask_and_lose() -> None:
+        waiting = asyncio.create_task(ask())
+        await asyncio.sleep(0.1)
+        known.status = {"/predictions_0": "starting"}
+        await waiting
+
+    with pytest.raises(Unreachable, match="no worker"):
+        asyncio.run(ask_and_lose())
+    assert time.monotonic() - start < 5
+    assert not known.response_buffer

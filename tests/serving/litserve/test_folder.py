@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from dinomill.errors import ConfigError, InputError, MachineError
 from dinomill.handles import PackageHandle
 from dinomill.serving.litserve.folder import Target, write_folder
 from dinomill.serving.litserve.settings import SETTINGS, Settings
+from dinomill.serving.torchserve.run_folder import take_folder
 
 # Imports all that the server and its worker need, where none of the packages that only the factory needs can be.
 _CODE = """
@@ -97,3 +99,48 @@ def test_other_folders_and_damaged_archives_are_refused(package: Path, target: T
     assert not (tmp_path / "folder").exists()
     with pytest.raises(ConfigError, match="cannot be read"):
         Settings.read(tmp_path / "mine")
+
+
+def test_only_a_folder_for_litserve_is_replaced(folder: Path, target: Target, tmp_path: Path) -> None:
+    place = tmp_path / "mine"
+    place.mkdir()
+    (place / SETTINGS).write_text('{"theme": "dark"}')
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="something else"):
+            write_folder(place, target)
+        shutil.copy(folder / SETTINGS, place / SETTINGS)  # ours, but there is no server beside it
+    assert [path.name for path in place.iterdir()] == [SETTINGS]
+
+
+def test_where_it_ran_stays_and_a_server_there_is_not_disturbed(target: Target, tmp_path: Path) -> None:
+    place, made = tmp_path / "folder", tmp_path / "folder" / "run" / "tokens.json"
+    write_folder(place, target)
+    lock = take_folder(place / "run")
+    made.write_text("{}")
+    made.chmod(0o600)
+    with pytest.raises(MachineError, match="A server runs from") as seen:
+        write_folder(place, target)
+    assert str(os.getpid()) in str(seen.value)
+    os.close(lock)
+    started: list[int] = []
+    with pytest.raises(MachineError, match="A server runs from"):  # it starts during the trial
+        write_folder(place, target, lambda _: started.append(take_folder(place / "run")))
+    os.close(started[0])
+    (place / "README.md").write_text("old")
+    write_folder(place, target)
+    assert made.read_text() == "{}"
+    assert made.stat().st_mode & 0o777 == 0o600
+    assert (place / "README.md").read_text() != "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_what_killed_processes_left_is_swept(target: Target, tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    old, young, running = (tmp_path / f".folder.{number}.tmp" for number in (ended.pid, 2**22 + 1, os.getppid()))
+    for path in (old, young, running):
+        path.mkdir()
+    for path in (old, running):
+        os.utime(path, (1, 1))
+    write_folder(tmp_path / "folder", target)
+    assert {path.name for path in tmp_path.iterdir()} == {"folder", young.name, running.name}

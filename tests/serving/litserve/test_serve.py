@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import random
+import shutil
 import signal
 import stat
 import time
@@ -151,6 +152,27 @@ def test_a_worker_that_is_killed_takes_its_own_batch_and_comes_back(served: LitS
 
 
 @pytest.mark.slow
+def test_a_worker_that_comes_back_to_other_weights_ends_and_nobody_waits(
+    folder: Path, tmp_path: Path, photographs: list[bytes]
+) -> None:
+    place = tmp_path / "folder"
+    shutil.copytree(folder, place)
+    with LitServe(place, place / "run", free_ports().inference) as server:
+        server.wait_ready(120)
+        weights = place / "model" / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+        _worker(server).kill()
+        said = server.run / "console.log"
+        _until(lambda: "holds another model" in said.read_text(), 60)
+        begun = time.monotonic()
+        connection = http.client.HTTPConnection("127.0.0.1", server.port)
+        connection.request("POST", "/predictions/mill", photographs[0], {"Authorization": f"Bearer {server.token}"})
+        answer = connection.getresponse()
+        assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+        assert time.monotonic() - begun < 3
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_nothing_is_left_when_it_ends(folder: Path, tmp_path: Path, number: signal.Signals) -> None:
     with LitServe(folder, tmp_path / "run", free_ports().inference) as server:
@@ -172,8 +194,6 @@ def test_nothing_is_left_when_it_ends(folder: Path, tmp_path: Path, number: sign
 
 @pytest.mark.slow
 def test_a_model_that_cannot_be_loaded_ends_it_with_the_reason(folder: Path, tmp_path: Path) -> None:
-    import shutil
-
     broken = tmp_path / "broken"
     shutil.copytree(folder, broken)
     weights = broken / "model" / "model.safetensors"

@@ -21,9 +21,10 @@ from litserve.loops.simple_loops import BatchedLoop
 from litserve.specs.base import LitSpec
 from litserve.utils import LitAPIStatus, LoopResponseType
 
-from dinomill.errors import DinomillError
+from dinomill.errors import DinomillError, InputError
 from dinomill.serving.gateway.upstream import Question, Reply
-from dinomill.serving.litserve.settings import MODEL, Settings
+from dinomill.serving.litserve.settings import MODEL, WEIGHTS, Settings
+from dinomill.storage.hashing import hash_file
 
 if TYPE_CHECKING:
     from dinomill.serving.worker import Answer
@@ -67,7 +68,11 @@ class EmbeddingAPI(LitAPI):
         self._folder, self._settings = folder, settings
 
     def setup(self, device: str) -> None:
-        """Load the model; from now on the process ends when LitServe has ended, or when it is stuck."""
+        """Load the model; from now on the process ends when LitServe has ended, or when it is stuck.
+
+        Raises:
+            InputError: When another model lies in the folder than when the server started.
+        """
         import torch
 
         from dinomill.serving.worker import Worker
@@ -84,6 +89,22 @@ class EmbeddingAPI(LitAPI):
             model=self._settings.model,
             version=self._settings.version,
         )
+        self._require_same()  # after it was read: what is put there meanwhile is seen
+
+    def _require_same(self) -> None:
+        """Refuse what was put into the folder since: it would be answered with under the old version's name."""
+        weights, now = self._folder / MODEL / WEIGHTS, Settings.read(self._folder)
+        pairs = [("archive", now.archive_sha256, self._settings.archive_sha256)]
+        if self._settings.weights_sha256:  # packages of before do not say it
+            pairs.append(("weights", hash_file(weights), self._settings.weights_sha256))
+        for what, found, expected in pairs:
+            if found != expected:
+                raise InputError(
+                    f"{self._folder} holds another model than the one that is served here.",
+                    found=f"sha256 {found} of its {what}",
+                    expected=f"sha256 {expected}, of {self._settings.model}, version {self._settings.version}",
+                    action="start the server again, which then serves what lies there, or package the folder again",
+                )
 
     def decode_request(self, request: Question) -> Question:
         """As it is: whatever goes wrong in reading it is its own answer."""

@@ -12,9 +12,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import time
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,13 +32,17 @@ from dinomill.serving.gateway.config import GatewayConfig
 from dinomill.serving.litserve import server as entry
 from dinomill.serving.litserve.process import SERVER
 from dinomill.serving.litserve.readme import render_readme
-from dinomill.serving.litserve.settings import MODEL, SETTINGS, Settings
+from dinomill.serving.litserve.settings import MODEL, RUN, SETTINGS, Settings
 from dinomill.serving.torchserve.behind import about, limits_of, offers_of, require_whole
 from dinomill.serving.torchserve.carried import carried_files
 from dinomill.serving.torchserve.properties import ServerConfig
 from dinomill.serving.torchserve.requirements import pinned_requirements
+from dinomill.serving.torchserve.run_folder import LOCK
 from dinomill.storage.atomic import atomic_folder, write_text
+from dinomill.storage.lock import holder
+from dinomill.storage.writable import require_place
 
+_ABANDONED = 3600.0  # seconds without a change
 _LAYERS = ("handles", "scores")  # of what the gateway notes
 _CODE, _BAKED = "dinomill/", "model-config.yaml"
 _NOT_THE_MODEL = (_CODE, "MAR-INF/", "handler.py", _BAKED)
@@ -73,7 +80,7 @@ class Target(NamedTuple):
 
 
 def write_folder(folder: Path, target: Target, check: Callable[[Path], None] = lambda _: None) -> Settings:
-    """Write the folder, whole or not at all; one that is there is replaced.
+    """Write the folder, whole or not at all; one that is there is replaced, but for its ``run``.
 
     Args:
         folder: Where.
@@ -83,19 +90,19 @@ def write_folder(folder: Path, target: Target, check: Callable[[Path], None] = l
     Raises:
         ConfigError: When the folder holds something else.
         InputError: When there is no package, or its archive is damaged.
-        MachineError: When LitServe is not installed.
+        MachineError: When LitServe is not installed, or a server runs in the folder.
+        StorageError: When the folder cannot be written.
     """
-    if folder.exists() and any(folder.iterdir()) and not (folder / SETTINGS).is_file():
-        raise ConfigError(
-            f"{folder} holds something else.",
-            expected="a new or empty folder, or one that `dinomill package --target litserve` wrote",
-        )
+    require_place(folder)
+    _require_ours(folder)
+    _require_unserved(folder)
     require_installed()
     handle = PackageHandle.load(target.package)
     archive = target.package / handle.archive.parent.name / handle.archive.name
     require_whole(archive, handle)
     settings = read_archive(archive, handle, target)
-    with atomic_folder(folder) as made:
+    _sweep(folder)
+    with atomic_folder(folder, keep=RUN) as made:
         _unpack(archive, made / MODEL)
         code = _copy_code(made / "dinomill", str(settings.worker.get("backend", {}).get("runtime", "eager")))
         requirements = pinned_requirements((path.read_text(encoding="utf-8") for path in code), _BESIDES)
@@ -107,7 +114,54 @@ def write_folder(folder: Path, target: Target, check: Callable[[Path], None] = l
         check(made)
         for cache in sorted(made.rglob("__pycache__")):
             shutil.rmtree(cache)
+        _require_unserved(folder)  # it may have been started during the trial
     return settings
+
+
+def _require_ours(folder: Path) -> None:
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    try:
+        Settings.read(folder)
+        ours = (folder / SERVER).is_file()
+    except ConfigError:
+        ours = False
+    if not ours:
+        raise ConfigError(
+            f"{folder} holds something else.",
+            expected="a new or empty folder, or one that `dinomill package --target litserve` wrote",
+            action="name another folder, or remove this one",
+        )
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes of this machine were making."""
+    for left in folder.parent.glob(f".{folder.name}.*.tmp"):
+        number = left.name.removeprefix(f".{folder.name}.").removesuffix(".tmp")
+        with suppress(OSError):
+            # On a shared disk it may be another machine's process: what is at work there is younger.
+            if number.isdigit() and time.time() - left.stat().st_mtime > _ABANDONED and not _runs(int(number)):
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _require_unserved(folder: Path) -> None:
+    owner = holder(folder / RUN / LOCK)
+    if owner is not None:
+        raise MachineError(
+            f"A server runs from {folder}: a worker of it that starts again would load what is written there.",
+            found=f"process {owner}",
+            action="stop it (Ctrl-C where it runs), or write another folder: --output FOLDER",
+        )
 
 
 def read_archive(archive: Path, handle: PackageHandle, target: Target) -> Settings:

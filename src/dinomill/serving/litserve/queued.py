@@ -18,6 +18,7 @@ from dinomill.serving.litserve.api import Queue
 from dinomill.serving.litserve.settings import Settings
 
 _LOOK_SECONDS = 1.0
+_SECONDS_OF_TRUTH = 0.25  # for how long what LitServe said of its workers is repeated
 
 
 class Queued:
@@ -35,12 +36,15 @@ class Queued:
         self.about: Mapping[str, Mapping[str, Any]] = settings.about
         self._queue, self._limits, self._workers = queue, settings.limits, workers
         self._most = settings.queue + workers * settings.batch_size
+        self._said: tuple[float, int] | None = None
 
     async def predict(self, question: Question, seconds: float) -> Reply:
         """Ask the next free worker."""
         waiting = self._queue.response_buffer
         if len(waiting) >= self._most:
             return _error(503, "The server is busy: as many requests wait as may. Send it again.")
+        if not self._ready():
+            raise Unreachable("no worker has loaded the model")
         number, item = str(uuid.uuid4()), ResponseBufferItem(asyncio.Event())
         waiting[number] = item
         try:
@@ -68,6 +72,8 @@ class Queued:
                 lost = lost + 1 if self._lost(item) else 0
                 if lost > 1:  # once, it may be on its way
                     raise Unreachable("the worker that took it ended") from None
+                if item.worker_id is None and not self._ready():
+                    raise Unreachable("no worker is there to take it") from None
                 if time.monotonic() - asked > seconds:
                     raise
 
@@ -84,11 +90,19 @@ class Queued:
 
     async def workers(self) -> Workers:
         """How many have loaded the model, as LitServe knows it."""
+        return Workers(self._ready(), self._workers)
+
+    def _ready(self) -> int:
+        """How many have loaded the model, a moment ago at most."""
+        now = time.monotonic()
+        if self._said is not None and now - self._said[0] < _SECONDS_OF_TRUTH:
+            return self._said[1]
         try:
             states = self._queue.status
         except (OSError, EOFError) as error:
             raise Unreachable(f"LitServe: {type(error).__name__}") from None
-        return Workers(sum(state == WorkerSetupStatus.READY for state in states.values()), self._workers)
+        self._said = now, sum(state == WorkerSetupStatus.READY for state in states.values())
+        return self._said[1]
 
     def limits(self) -> Mapping[str, int | float]:
         """What a request may ask."""

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dinomill.errors import DinomillError, MachineError
-from dinomill.serving.litserve.settings import Settings
+from dinomill.serving.litserve.settings import RUN, Settings
 from dinomill.serving.torchserve.run_folder import take_folder
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def main(folder: Path, arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="server.py", description="Serves the model in this folder with LitServe.")
     parser.add_argument("--host", default=HOSTS[0], choices=HOSTS, help="anything but loopback needs TLS in front")
     parser.add_argument("--port", default=8080, type=int, help="from 1024 to 65535")
-    parser.add_argument("--run", default=folder / "run", type=Path, help="where tokens and logs lie")
+    parser.add_argument("--run", default=folder / RUN, type=Path, help="where tokens and logs lie")
     told = parser.parse_args(arguments)
     for name in [name for name in os.environ if _HIDDEN.fullmatch(name)]:
         del os.environ[name]

@@ -13,7 +13,8 @@ from dinomill.errors import ConfigError
 from dinomill.serving.gateway.config import GatewayConfig
 
 SETTINGS = "settings.json"
-MODEL = "model"
+MODEL, WEIGHTS = "model", "model.safetensors"
+RUN = "run"  # where it runs, unless it is told otherwise
 
 
 class Settings(Config):

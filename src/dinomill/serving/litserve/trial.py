@@ -43,7 +43,8 @@ def try_folder(folder: Path, *, seconds: float, min_cosine: float) -> dict[str, 
     pictures = _pictures(int(settings.limits["channels"]))
     path = f"/predictions/{settings.model}"
     with (
-        tempfile.TemporaryDirectory(prefix="dinomill-litserve-") as name,
+        # Within: what a killed trial leaves is swept with its folder.
+        tempfile.TemporaryDirectory(prefix=".trial-", dir=folder) as name,
         LitServe(folder, Path(name), free_ports().inference) as server,
     ):
         ready = server.wait_ready(seconds)
