@@ -13,7 +13,7 @@ from dinomill.images.preprocess import PreprocessingConfig
     ("patch", "side", "largest"), [(4, 4000, 1024), (14, 3598, 3584), (7, 1799, 1792), (1, 300, 256), (4, 1025, None)]
 )
 def test_more_tokens_than_attention_can_compare_are_refused(patch: int, side: int, largest: int | None) -> None:
-    """A million tokens took the machine's memory after the first image was read."""
+    """A million tokens were put to a network of small patches."""
     settings = PreprocessingConfig(image_size=224, resize=224)
     if largest is None:
         with pytest.raises(InputError, match="no multiple") as failed:
