@@ -59,7 +59,7 @@ def test_a_folder_becomes_a_file_that_can_be_searched(
     output = tmp_path / name
     embed_files([images], output, model=model, batch_size=4)
     printed = capsys.readouterr()
-    assert "5 embeddings of width 32, 1 files left out" in printed.out
+    assert "5 embeddings of width 32, 1 file left out" in printed.out
     assert "broken.png" in printed.err
     embeddings = Embeddings.load(output)
     assert [Path(path).name for path in embeddings.paths] == [f"{number}.png" for number in range(5)]

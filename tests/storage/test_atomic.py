@@ -6,6 +6,8 @@ import errno
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,6 +54,38 @@ def test_a_full_disk_is_said_whoever_writes(tmp_path: Path, write: Callable[[Pat
     assert "free some space" in str(caught.value)
     assert target.read_text(encoding="utf-8") == "before"
     assert [path.name for path in tmp_path.iterdir()] == ["result"]
+
+
+def test_a_limit_on_the_size_of_files_is_not_a_full_disk(tmp_path: Path) -> None:
+    """NumPy and torch say only that they wrote too little; 21 GB were free on the disk that was called full."""
+    code = f"""
+import resource, signal
+from pathlib import Path
+import numpy as np
+from dinomill.errors import StorageError
+from dinomill.storage.atomic import atomic_file
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+try:
+    with atomic_file(Path({str(tmp_path / "all.npy")!r})) as temporary, temporary.open("wb") as file:
+        np.save(file, np.zeros(300_000))
+except StorageError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert "all.npy: File too large" in done.stdout
+    assert "ulimit -f unlimited" in done.stdout
+    assert "free" not in done.stdout
+
+
+def test_a_quota_is_named_where_the_writer_does_not_say_why(tmp_path: Path) -> None:
+    for error, guessed in (
+        (OSError("1000000 requested and 262128 written"), True),
+        (OSError(errno.ENOSPC, "No space left on device"), False),
+    ):
+        with pytest.raises(StorageError, match="No space left") as caught, storage_errors(tmp_path / "all.npy"):
+            raise error
+        assert ("a quota stands in the way" in str(caught.value)) == guessed
 
 
 def test_what_other_writers_say_is_understood() -> None:

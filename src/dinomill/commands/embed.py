@@ -24,6 +24,7 @@ from dinomill.commands.embed_backend import open_with, parse_backend
 from dinomill.commands.embed_parts import Done, Parts, parts_of
 from dinomill.commands.embed_patches import put_together, require_patches
 from dinomill.commands.embed_sources import Candidate, LeftOut, candidates, shown
+from dinomill.commands.embed_targets import require_targets, spared
 from dinomill.commands.project import result as finished
 from dinomill.embeddings.file import Embeddings, check_format
 from dinomill.errors import DinomillError, InputError
@@ -31,7 +32,6 @@ from dinomill.handles import RegistrationHandle
 from dinomill.printing import open_console
 from dinomill.storage.atomic import write_text
 from dinomill.storage.hashing import hash_file
-from dinomill.storage.writable import require_writable
 from dinomill.tracking import store_at_work
 
 if TYPE_CHECKING:
@@ -69,16 +69,14 @@ def embed_files(
         patches: Where patch features go, too; None: nowhere.
 
     Raises:
-        InputError: When a source is missing, no file can be used, or another process writes the output.
+        InputError: When a source is missing, no file can be used, another process writes the output, or a file of
+            the user's own would be replaced by it.
         StorageError: When the output cannot be written; what was done is kept where there is room.
     """
     check_format(output)
-    require_writable(output)
-    if patches is not None:
-        require_writable(patches)
-        if patches == output:
-            raise InputError(f"{output} cannot hold embeddings and patch features.", action="name two files")
+    require_targets(output, patches)
     files, left_out, passed_over = candidates(sources)
+    files = spared(files, output, patches)
     if not files and not left_out:
         raise InputError(
             f"There are no images in {', '.join(shown(str(source)) for source in sources)}.",
@@ -113,8 +111,9 @@ def embed_files(
             action="give images (JPEG, PNG, TIFF, WebP, .npy …), or folders of them; a list of paths is not read",
         )
     width, side = vectors.shape[1], predictor.preprocessing.image_size
+    files_left_out = f"{len(left_out):,} file{'s' * (len(left_out) != 1)} left out"
     print(
-        f"{shown(str(output))}: {len(good):,} embeddings of width {width}, {len(left_out):,} files left out"
+        f"{shown(str(output))}: {len(good):,} embeddings of width {width}, {files_left_out}"
         f"{f' (see {shown(beside.name)})' if beside else ''}, by {name} at {side} pixels"
     )
     if patches is not None:

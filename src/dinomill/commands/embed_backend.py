@@ -1,24 +1,33 @@
 """The network of `dinomill embed --backend`: its program is written once into the user's cache, and used from there.
 
 $XDG_CACHE_HOME/dinomill/programs/<identity>/    an exported folder, and beside its weights model.onnx or model.xml
+$XDG_CACHE_HOME/dinomill/programs/<identity>/sha256.json    of each file: written last, compared at every use
 """
 
 from __future__ import annotations
 
+import json
 import os
+import sys
+import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dinomill.errors import InputError
+from dinomill.commands.embed_sources import shown
+from dinomill.errors import InputError, StorageError
 from dinomill.storage.atomic import atomic_folder
-from dinomill.storage.hashing import hash_json
+from dinomill.storage.hashing import hash_file, hash_json
 
 if TYPE_CHECKING:
     from dinomill.features.base import Features
     from dinomill.serving.backends.choice import Backend
+
+_HASHES = "sha256.json"
+_VARIABLE = "XDG_CACHE_HOME"
 
 
 def parse_backend(told: str) -> Backend:
@@ -54,6 +63,7 @@ def open_with(address: str, backend: Backend, image_size: int | None) -> Feature
     Raises:
         InputError: When it is no backbone, or the backend cannot be used here.
         MachineError: When the program does not repeat the network.
+        StorageError: When the cache cannot be written.
     """
     import torch
 
@@ -80,15 +90,77 @@ def open_with(address: str, backend: Backend, image_size: int | None) -> Feature
         )
     identity = hash_json([found.identity, str(backend)])
     folder = _cache() / identity[:32]
-    if not folder.is_dir():
-        with atomic_folder(folder) as temporary:
-            save_backbone(temporary, found.model, {SECTION: found.preprocessing.model_dump(mode="json")})
-            write_programs(temporary, temporary, [backend], np.empty(0, np.float32))
+
+    def write(temporary: Path) -> None:
+        save_backbone(temporary, found.model, {SECTION: found.preprocessing.model_dump(mode="json")})
+        write_programs(temporary, temporary, [backend], np.empty(0, np.float32))
+
+    _require_program(folder, write)
     program = open_backend(folder, backend, threads=torch.get_num_threads())
     # Two exports of one network need not have the same bytes; what they give may be compared all the same.
     program.description = replace(program.description, pooling=found.pooling, stands_for=identity)
     return program
 
 
+def _require_program(folder: Path, write: Callable[[Path], None]) -> None:
+    """Write a program that is not there, or is no longer as it was written, and would change embeddings unsaid."""
+    damage = _damage(folder)
+    if damage is None:
+        return
+    _require_cache(folder.parent)
+    if os.path.lexists(folder):
+        print(f"{shown(str(folder))} is not used ({damage}): the program is written again", file=sys.stderr)
+        if not folder.is_dir() or folder.is_symlink():
+            folder.unlink()
+    with atomic_folder(folder) as temporary:
+        write(temporary)
+        hashes = {path.relative_to(temporary).as_posix(): hash_file(path) for path in _files(temporary)}
+        (temporary / _HASHES).write_text(json.dumps(hashes, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _damage(folder: Path) -> str | None:
+    """Why what lies in a program's folder cannot be used, or None. 90 MB are compared in a tenth of a second."""
+    try:
+        written = json.loads((folder / _HASHES).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return f"it has no {_HASHES} that can be read"
+    if not isinstance(written, dict) or not written:
+        return f"its {_HASHES} lists nothing"
+    for name, sha256 in written.items():
+        try:
+            same = hash_file(folder / name) == sha256
+        except OSError:
+            return f"{name} is missing or cannot be read"
+        if not same:
+            return f"{name} is not as it was written"
+    return None
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _require_cache(place: Path) -> None:
+    """Make the cache, or say which variable names another one: the export that follows takes long."""
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        told = os.environ.get(_VARIABLE) if _is_told() else None
+        raise StorageError(
+            f"The cache of programs cannot be written: {shown(str(place))}: {error.strerror}.",
+            found=f"{_VARIABLE}={shown(told)}" if told else f"{_VARIABLE} is not set to an absolute path: ~/.cache",
+            expected="a folder that this user may write to, or nothing yet",
+            action=f"set {_VARIABLE} to such a folder, or leave --backend out",
+        ) from None
+
+
+def _is_told() -> bool:
+    # A relative path is to be ignored: XDG Base Directory Specification 0.8, "Environment variables".
+    return os.environ.get(_VARIABLE, "").startswith("/")
+
+
 def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dinomill" / "programs"
+    base = Path(os.environ[_VARIABLE]) if _is_told() else Path.home() / ".cache"
+    return base / "dinomill" / "programs"

@@ -11,6 +11,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ MODEL_KEY, SIZE_KEY, IDENTITY_KEY, BACKEND_KEY = (
     b"dinomill.identity",
     b"dinomill.backend",
 )
+_HEAD = 65_536  # characters of a first line, beyond which it is not ours
 
 
 @dataclass(frozen=True)
@@ -114,10 +116,11 @@ class Embeddings:
             found = cls._load_parquet(path) if path.suffix == ".parquet" else cls._load_arrays(path)
             if found.vectors.ndim != 2 or len(found.vectors) != len(found.paths):
                 raise ValueError(f"{len(found.paths)} paths for an array of shape {found.vectors.shape}")
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            found._require_kinds()
+        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
             raise InputError(
                 f"{path} holds no embeddings.",
-                found=str(error).splitlines()[0],
+                found=(str(error) or type(error).__name__).splitlines()[0],
                 expected="a file that `dinomill embed` wrote",
             ) from None
         finite: npt.NDArray[np.bool_] = np.asarray(np.isfinite(found.vectors).all(axis=1))
@@ -134,8 +137,7 @@ class Embeddings:
         import pyarrow.parquet as pq
 
         table = pq.read_table(path, columns=["path", "embedding"])
-        column = table["embedding"].combine_chunks()
-        vectors = np.asarray(column.values, dtype=np.float32).reshape(len(table), -1)
+        vectors = _rows(table["embedding"])
         metadata = table.schema.metadata or {}
         size = int(metadata[SIZE_KEY]) if SIZE_KEY in metadata else None
         made_by = metadata[IDENTITY_KEY].decode() if IDENTITY_KEY in metadata else None
@@ -144,12 +146,26 @@ class Embeddings:
 
     @classmethod
     def _load_arrays(cls, path: Path) -> Embeddings:
-        head, *lines = path.with_suffix(".txt").read_text(encoding="utf-8").splitlines()
-        told, paths = json.loads(head), [json.loads(line) for line in lines]
-        vectors = np.load(path, allow_pickle=False)
+        listed = path.with_suffix(".txt")
+        head, *lines = listed.read_text(encoding="utf-8").splitlines() or [""]
+        told = _head(head)
+        if told is None:
+            raise ValueError(f"{listed} does not begin with what made them")
+        paths = [json.loads(line) for line in lines]
+        vectors = _array(path)
         if told.get("vectors_sha256", _digest(vectors)) != _digest(vectors):
-            raise ValueError(f"{path.with_suffix('.txt')} is the list of another array: one of the two was replaced")
+            raise ValueError(f"{listed} is the list of another array: one of the two was replaced")
         return cls(paths, vectors, told["model"], told.get("image_size"), told.get("identity"), told.get("backend"))
+
+    def _require_kinds(self) -> None:
+        """Refuse values of a kind that no embeddings have."""
+        row = next((row for row, path in enumerate(self.paths) if not isinstance(path, str)), None)
+        if row is not None:
+            raise ValueError(f"{self.paths[row]!r} in place of the path of row {row}")
+        for name, kind in (("model", str), ("image_size", int), ("identity", str), ("backend", str)):
+            told = getattr(self, name)
+            if isinstance(told, bool) or not isinstance(told, kind if name == "model" else kind | None):
+                raise ValueError(f"{told!r} in place of the {name.replace('_', ' ')} that made them")
 
 
 def check_format(path: Path) -> None:
@@ -165,6 +181,51 @@ def check_format(path: Path) -> None:
             expected=".parquet or .npy",
             action="give the file one of these endings",
         )
+
+
+def is_list(path: Path) -> bool:
+    """Whether a ``.txt`` is the list of an array of embeddings, by its first line."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            return _head(file.readline(_HEAD)) is not None
+    except (OSError, ValueError):
+        return False
+
+
+def _head(line: str) -> dict[str, Any] | None:
+    """What made an array, as the first line of its list says it; None where that line is something else."""
+    try:
+        told = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return told if isinstance(told, dict) and "model" in told else None
+
+
+def _array(path: Path) -> npt.NDArray[np.float32]:
+    found = np.load(path, allow_pickle=False)
+    if not isinstance(found, np.ndarray):
+        raise ValueError("an archive of arrays (.npz)")
+    if found.dtype.kind not in "fiu":
+        raise ValueError(f"an array of {found.dtype.name}, which are no numbers")
+    return found
+
+
+def _rows(column: Any) -> npt.NDArray[np.float32]:
+    """A column of lists of one length as ``[N, D]``."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kinds, kind = pa.types, column.type
+    lists = kinds.is_fixed_size_list(kind) or kinds.is_list(kind) or kinds.is_large_list(kind)
+    if not lists or not (kinds.is_floating(kind.value_type) or kinds.is_integer(kind.value_type)):
+        raise ValueError(f"a column `embedding` of {kind} in place of lists of numbers")
+    if column.null_count:
+        raise ValueError(f"{column.null_count:,} of {len(column):,} rows without an embedding (null)")
+    widths = pc.unique(pc.list_value_length(column)).to_pylist()
+    if len(widths) != 1 or not widths[0]:
+        raise ValueError(f"embeddings of {len(widths):,} widths" if len(widths) > 1 else "no embeddings: it is empty")
+    flat = pc.list_flatten(column).to_numpy()  # of a null in it, NaN
+    return np.ascontiguousarray(flat, np.float32).reshape(len(column), widths[0])
 
 
 def _digest(vectors: npt.NDArray[np.float32]) -> str:

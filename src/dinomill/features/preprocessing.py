@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ SAT_MEAN, SAT_STD = (0.430, 0.411, 0.296), (0.213, 0.156, 0.143)
 _SIDE, _MARGIN = 224, 256 / 224
 # A batch of larger ones is tens of gigabytes of pixels alone.
 _MOST_SIDE = 4096
+# Every token is compared with every other: of an image of so many, one head's table has four thousand million entries.
+MOST_TOKENS = 65_536
 
 
 def preprocessing_of(weights: Weights) -> PreprocessingConfig:
@@ -66,13 +69,22 @@ def at_size(settings: PreprocessingConfig, side: int, *, patch: int | None, wher
         where: The network, for messages.
 
     Raises:
-        InputError: When the side is not a whole number of patches, or beyond what anybody looks at in one piece.
+        InputError: When the side is not a whole number of patches, is more of them than `MOST_TOKENS`, or beyond
+            what anybody looks at in one piece.
     """
     if side > _MOST_SIDE:
         raise InputError(
             f"An image size of {side:,} pixels is more than can be put to {where} at once.",
             expected=f"{_MOST_SIDE:,} at most",
             action="give a smaller one; tiles of large images show more than one forward pass can",
+        )
+    if patch is not None and (side // patch) ** 2 > MOST_TOKENS:
+        largest = min(math.isqrt(MOST_TOKENS), _MOST_SIDE // patch) * patch
+        raise InputError(
+            f"An image of {side:,} pixels is more patches of {patch} than can be put to {where} at once.",
+            found=f"{(side // patch) ** 2:,} patches",
+            expected=f"{MOST_TOKENS:,} at most: {largest:,} pixels is the largest size",
+            action=f"give {largest} or less; tiles of large images show more than one forward pass can",
         )
     if patch is not None and side % patch:
         near = sorted({max(side // patch, 1) * patch, -(-side // patch) * patch})

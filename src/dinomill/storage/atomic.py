@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import resource
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,7 +46,32 @@ def storage_errors(path: Path) -> Iterator[None]:
         number = refusal(error) or _full_beneath(error)
         if number is None:
             raise
+        if number == errno.ENOSPC and _is_guessed(error):
+            raise (refused(path, errno.EFBIG) if _is_limited(path) else _full_or_quota(path)) from None
         raise refused(path, number) from None
+
+
+def _is_guessed(error: Exception) -> bool:
+    """Whether a writer has said that it wrote too little and not why, as NumPy and torch do."""
+    return (
+        refusal(error) is not None
+        and not (isinstance(error, OSError) and error.errno is not None)
+        and any(number is not None and pattern.search(str(error)) for pattern, number in _SAID)
+    )
+
+
+def _is_limited(path: Path) -> bool:
+    """Whether the process's limit on the size of a file is what stood in the way: the disk has room for more."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    # What was written is gone by now: a disk that was full has less room than that limit.
+    return limit != resource.RLIM_INFINITY and shutil.disk_usage(_folder(path)).free >= limit
+
+
+def _full_or_quota(path: Path) -> StorageError:
+    full = refused(path, errno.ENOSPC)
+    return StorageError(
+        full.problem, found=full.found, action=f"{_FULL}; where it has room, a quota stands in the way (`quota -s`)"
+    )
 
 
 def _in_the_way(path: Path, error: Exception) -> StorageError | None:
@@ -171,8 +197,12 @@ def write_parquet(path: Path, table: Any) -> None:
 
 
 def _free_space(path: Path) -> str:
-    folder = next((parent for parent in path.absolute().parents if parent.exists()), Path("/"))
+    folder = _folder(path)
     return f"{shutil.disk_usage(folder).free / 1e6:,.0f} MB free on the disk of {folder}"
+
+
+def _folder(path: Path) -> Path:
+    return next((parent for parent in path.absolute().parents if parent.exists()), Path("/"))
 
 
 def fresh_folder(folder: Path) -> None:
