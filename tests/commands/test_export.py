@@ -44,8 +44,17 @@ def test_torch_says_nothing_of_packages_that_no_backbone_needs(
     assert not [one for one in recwarn if issubclass(one.category, FutureWarning)]
 
 
+def test_images_for_a_form_that_is_not_calibrated_are_refused(backbone: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="onnx is not calibrated on images"):
+        export_model(str(backbone), "onnx", tmp_path / "vit.onnx", calibration=tmp_path)
+
+
 def test_8_bits_are_calibrated_on_a_folder_or_refused(
-    photographs: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photographs: list[bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     pytest.importorskip("onnxruntime")
     backbone = network(tmp_path / "network", "dinov2")
@@ -63,7 +72,13 @@ def test_8_bits_are_calibrated_on_a_folder_or_refused(
     assert "6 that can be used" in str(caught.value)
     for number, data in enumerate(photographs):
         (folder / f"again {number}.png").write_bytes(data)
+    with pytest.raises(InputError, match=r"There is no .*imagse to calibrate") as caught:
+        export_model(str(backbone), "onnx-int8", tmp_path / "vit.onnx", calibration=tmp_path / "imagse")
+    assert "globals" not in str(caught.value)
+    capfd.readouterr()
+    caplog.clear()
     export_model(str(backbone), "onnx-int8", tmp_path / "vit.onnx", calibration=folder)
+    assert "pre-processing" not in caplog.text + "".join(capfd.readouterr())
     images = torch.rand(2, 3, 42, 42)
     found = features.open(tmp_path / "vit.onnx")(images).cls
     expected = features.open(backbone)(images).cls
