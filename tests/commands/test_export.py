@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -10,6 +11,10 @@ import dinomill
 from dinomill import features
 from dinomill.commands.export import export_model
 from dinomill.errors import InputError, StorageError
+from dinomill.export import Format, export
+from dinomill.images.preprocess import PreprocessingConfig
+from dinomill.models import VisionTransformer, save_backbone, variant
+from dinomill.storage.hashing import hash_file
 from tests.export.test_parity import source as network
 
 
@@ -42,6 +47,40 @@ def test_torch_says_nothing_of_packages_that_no_backbone_needs(
     export_model(str(backbone), "onnx", tmp_path / "vit.onnx")
     assert "torchvision" not in "".join(capfd.readouterr())
     assert not [one for one in recwarn if issubclass(one.category, FutureWarning)]
+
+
+@pytest.mark.parametrize(
+    ("form", "source", "target"),
+    [
+        ("pth", "own.pth", "own.pth"),
+        ("pth", "own.pth", "link.pth"),
+        ("openvino", "own.bin", "own.xml"),
+        ("safetensors", "vit", "vit/model.safetensors"),
+        ("timm", "vit", "vit/model.safetensors"),
+        ("huggingface", "vit", "vit"),
+        ("huggingface", "vit", "."),
+        ("huggingface", "vit", "vit/again"),
+        ("huggingface", "own.pth", "."),
+    ],
+)
+def test_the_weights_are_not_written_over(tmp_path: Path, form: str, source: str, target: str) -> None:
+    model = VisionTransformer(variant("nano", patch_size=7, image_size=28, depth=1))
+    save_backbone(tmp_path / "vit", model, PreprocessingConfig.square(28, (0.5,) * 3, (0.2,) * 3).section())
+    for name in ("own.pth", "own.bin"):
+        torch.save(model.state_dict(), tmp_path / name)
+    (tmp_path / "link.pth").symlink_to("own.pth")
+    before = {path: hash_file(path) for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match="would be written over the weights"):
+        export(tmp_path / source, cast("Format", form), tmp_path / target)
+    assert {path: hash_file(path) for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_an_export_may_lie_beside_its_weights(tmp_path: Path) -> None:
+    model = VisionTransformer(variant("nano", patch_size=7, image_size=28, depth=1))
+    torch.save(model.state_dict(), tmp_path / "own.pth")
+    for _ in range(2):  # the second takes the place of the first
+        export(tmp_path / "own.pth", "safetensors", tmp_path / "own")
+    assert (tmp_path / "own.safetensors").is_file()
 
 
 def test_images_for_a_form_that_is_not_calibrated_are_refused(backbone: Path, tmp_path: Path) -> None:
