@@ -50,8 +50,12 @@ class Probe:
         return {self.classes[number]: round(float(shares[number]), 6) for number in order}
 
     @classmethod
-    def read(cls, path: Path, width: int) -> Probe:
+    def read(cls, path: Path, width: int | None) -> Probe:
         """A probe beside the weights.
+
+        Args:
+            path: The file.
+            width: Of the embeddings that it is for; None: any.
 
         Raises:
             InputError: When it is none, or one for embeddings of another width; when weights are no numbers, or several
@@ -64,11 +68,12 @@ class Probe:
             about = {str(name): float(value) for name, value in json.loads(told.get("about", "{}")).items()}
         except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"{path} is no linear probe.", found=f"{type(error).__name__}: {error}") from None
-        if weight.shape != (len(classes), width) or bias.shape != (len(classes),):
+        wide = weight.shape[-1] if width is None and weight.ndim == 2 else width
+        if weight.shape != (len(classes), wide) or bias.shape != (len(classes),):
             raise InputError(
                 f"{path} does not fit the network.",
                 found=f"weights {list(weight.shape)} for {len(classes)} classes",
-                expected=f"[{len(classes)}, {width}]",
+                expected=f"[{len(classes)}, {wide or 'width of an embedding'}]",
             )
         if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
             raise InputError(
