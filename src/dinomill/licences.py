@@ -12,6 +12,7 @@ from typing import NamedTuple
 from dinomill.errors import ConfigError
 from dinomill.handles import ModelHandle
 from dinomill.models.known import OWN_LICENCE, UNKNOWN_LICENCE
+from dinomill.storage.typed import expanded, is_there
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ def made_from(how: str, address: str, known: Provenance, stated: str | None, *, 
     if stated is not None and licence in (None, OWN_LICENCE):
         licence = stated
     # Where it lies on this machine says nothing elsewhere, and is nobody's business.
-    name = Path(address).name if Path(address).expanduser().exists() else address
+    name = Path(address).name if is_there(expanded(address)) else address
     return Provenance(licence, f"{how} {name}" + (f" ({known.origin})" if known.origin else ""))
 
 

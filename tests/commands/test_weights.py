@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 from dinomill.commands.app import app
 from dinomill.commands.weights import check, list_known
 from dinomill.errors import InputError
-from dinomill.models import VisionTransformer, VisionTransformerConfig, variant
+from dinomill.images.preprocess import PreprocessingConfig
+from dinomill.models import VisionTransformer, VisionTransformerConfig, save_backbone, variant
 from dinomill.models.backbones import new_backbone
 from dinomill.models.convnext_config import convnext_variant
 from dinomill.models.known import known_weights, named
@@ -74,6 +75,18 @@ def test_a_name_that_the_content_belies_is_said(tmp_path: Path, capsys: pytest.C
     assert "not what its name says: dinov3_vitl16_pretrain_lvd1689m" in printed
     assert "its name says 8aa4cbdd…: another file" in printed
     assert "unknown: nothing in the file or beside it says it" in printed
+
+
+def test_control_characters_of_a_file_are_shown_and_not_obeyed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = PreprocessingConfig.square(28, (0.5,) * 3, (0.2,) * 3)
+    said = settings.section() | {"licence": "MIT\x1b[2J", "origin": "here\rthere"}
+    save_backbone(tmp_path / "vit", VisionTransformer(variant("nano", image_size=28)), said)
+    check(str(tmp_path / "vit"))
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed and "\r" not in printed
+    assert r"MIT\x1b[2J" in printed
 
 
 def test_what_is_none_is_refused(tmp_path: Path) -> None:

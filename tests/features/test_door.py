@@ -15,6 +15,7 @@ from dinomill import features, tracking
 from dinomill.errors import InputError
 from dinomill.export import export
 from dinomill.features import Features
+from dinomill.features.programs import describe_program
 from dinomill.images.decode import decode_image
 from dinomill.images.preprocess import PreprocessingConfig
 from dinomill.models import VisionTransformer, save_backbone, variant
@@ -202,6 +203,46 @@ def test_programs_that_are_none_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.xml").write_bytes(b"no program")
     with pytest.raises(InputError, match=r"a\.xml is no OpenVINO model"):
         features.describe(tmp_path / "a.xml")
+
+
+def test_a_program_without_images_is_refused(tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino")
+    one = openvino.opset13.constant(np.ones((1, 4), np.float32))
+    openvino.save_model(openvino.Model([openvino.opset13.result(one)], [], "none"), tmp_path / "none.xml")
+    with pytest.raises(InputError, match=r"none\.xml does not take images"):
+        features.describe(tmp_path / "none.xml")
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"pooling": "cIs"}, "does not say how its tokens become an embedding"),
+        ({"preprocessing": "[" * 100_000}, "describes no preprocessing"),
+        ({"made_from": "[" * 100_000}, None),
+        ({"pooling": "mean_patch"}, None),
+        ({}, None),
+    ],
+)
+def test_what_a_program_says_of_itself_is_understood_or_refused(told: dict[str, str], said: str | None) -> None:
+    def described() -> features.Description:
+        return describe_program(
+            "vit.onnx",
+            Path("vit.onnx"),
+            family="ONNX",
+            told=told,
+            input_shape=[-1, 3, 28, 28],
+            dim=64,
+            parameters=1,
+            paths=(),
+            preprocessing=None,
+            image_size=None,
+        )
+
+    if said is None:
+        assert described().pooling == told.get("pooling", "cls")
+        return
+    with pytest.raises(InputError, match=rf"vit\.onnx {said}"):
+        described()
 
 
 def test_a_program_is_no_model_to_train(folder: Path, tmp_path: Path) -> None:

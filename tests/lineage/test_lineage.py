@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import xml.etree.ElementTree as ET
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from PIL import Image
 from dinomill.commands.lineage import show_lineage
 from dinomill.errors import InputError
 from dinomill.export import export
+from dinomill.lineage.archives import read_archive
 from dinomill.lineage.thread import Kind
 from dinomill.models.beside import note_of
 from dinomill.storage.hashing import hash_file
@@ -178,7 +180,8 @@ def test_a_picture_of_any_kind_and_a_list_of_the_images(
 
 
 def test_what_means_nothing_is_said_so(mill: Mill, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    for name in ("nothing", "0123456789abcdef", "f" * 64, "", "../../etc/passwd", "models:/none@x", "7", "a.mar"):
+    unknown = ("nothing", "0123456789abcdef", "f" * 64, "", "../../etc/passwd", "models:/none@x", "7", "a.mar")
+    for name in (*unknown, "~nobody here/x", "v" * 260, "v" * 260 + ".mar"):
         with pytest.raises(InputError):
             ask(name, capsys)
     with pytest.raises(InputError, match="No log at hand knows"):
@@ -190,6 +193,24 @@ def test_what_means_nothing_is_said_so(mill: Mill, capsys: pytest.CaptureFixture
     Image.new("RGB", (30, 20), "teal").save(stranger)
     found = ask(str(stranger), capsys)
     assert found["things"][0]["facts"]["known"] == "in none of the 1 dataset whose manifest is at hand"
+
+
+@pytest.mark.parametrize("damage", ["compression", "encrypted", "nested"])
+def test_an_archive_that_cannot_be_unpacked_is_named(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "damaged.mar"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("MAR-INF/MANIFEST.json", "[" * 100_000 if damage == "nested" else "{}")
+        archive.writestr("model.safetensors", b"")
+    content = bytearray(path.read_bytes())
+    directory = content.index(b"PK\1\2")
+    if damage == "encrypted":  # a flag, in the file's head and in the list of contents
+        content[6] |= 1
+        content[directory + 8] |= 1
+    elif damage == "compression":
+        content[8:10] = content[directory + 10 : directory + 12] = b"\x63\0"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"damaged\.mar is no archive that the packaging stage made"):
+        read_archive(path)
 
 
 def test_a_file_that_was_replaced_is_told_from_what_it_was(own_mill: Mill, capsys: pytest.CaptureFixture[str]) -> None:

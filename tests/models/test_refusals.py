@@ -44,6 +44,13 @@ class Malicious:
         return Path.touch, (Path("executed"),)
 
 
+def _damaged_zip(path: Path) -> None:
+    """A zip file whose end is there, and whose list of contents is not."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", b"x" * 100)
+    path.write_bytes(path.read_bytes().replace(b"PK\1\2", b"PKxx"))
+
+
 def _truncated(path: Path) -> None:
     buffer = io.BytesIO()
     torch.save(state(), buffer)
@@ -82,6 +89,7 @@ FILES: dict[str, tuple[str, Write]] = {
     "an HDF5 file": ("vit.h5", lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(64))),
     "a PNG image": ("vit.pth", lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(64))),
     "a NumPy array": ("vit.npy", lambda path: np.save(path, np.ones(3))),
+    "a damaged zip archive": ("vit.pth", _damaged_zip),
     "a text file": ("README.md", lambda path: path.write_text("# Weights\n\nNone here.\n")),
     "a JSON file": ("vit.json", lambda path: path.write_text(json.dumps({"a": 1}))),
 }
@@ -176,7 +184,16 @@ def test_values_that_are_no_numbers_are_refused(tmp_path: Path, value: float) ->
     assert "blocks.0.attn.proj.weight" in text
 
 
-@pytest.mark.parametrize(("address", "said"), [("", "is empty"), ("s3://team/vits14.pth", "download it first")])
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("", "is empty"),
+        ("s3://team/vits14.pth", "download it first"),
+        ("~no such user/vits14.pth", "There is no ~no such user"),
+        ("v" * 260, "There is no v"),
+        ("vits14\0.pth", "There is no vits14"),
+    ],
+)
 def test_addresses_that_lie_nowhere_here(address: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
         dinomill.load(address)

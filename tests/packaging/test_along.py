@@ -89,6 +89,20 @@ def test_which_probe_goes_along_and_why_none(
         added(probes, probe=str(own))
 
 
+@pytest.mark.parametrize(
+    ("value", "classes", "said"),
+    [(np.nan, "ab", "NaN or infinite"), (np.inf, "ab", "NaN or infinite"), (1.0, "aa", "several classes of one name")],
+)
+def test_a_probe_whose_scores_would_mean_nothing_is_refused(
+    tmp_path: Path, value: float, classes: str, said: str
+) -> None:
+    weight = np.ones((2, 5), np.float32)
+    weight[1, 3] = value
+    Probe(weight, np.zeros(2, np.float32), tuple(classes)).save(tmp_path / PROBE)
+    with pytest.raises(InputError, match=said):
+        Probe.read(tmp_path / PROBE, 5)
+
+
 def test_only_the_samples_pictures_are_shown_unasked(curated: DatasetHandle, tmp_path: Path) -> None:
     def side(*sources: str, **changes: Any) -> int:
         config = _config(tmp_path, public=tmp_path / "sample", **changes)

@@ -186,6 +186,20 @@ def test_nothing_is_left_of_a_package_that_failed(
     assert not list(tmp_path.glob(".package*"))
 
 
+def test_a_probe_that_does_not_fit_is_refused_before_backends_are_measured(
+    registered: RegistrationHandle, curated: DatasetHandle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(*_: object) -> None:
+        raise AssertionError("backends were measured")
+
+    monkeypatch.setattr("dinomill.packaging.views.choose_backend", measured)
+    own = tmp_path / "own.safetensors"
+    Probe(np.ones((2, 5), np.float32), np.zeros(2, np.float32), ("a", "b")).save(own)
+    for probe, said in ((own, "does not fit the network"), (tmp_path / "nowhere.safetensors", "cannot be read")):
+        with pytest.raises(InputError, match=said):
+            package_model(registered, curated, _config(tmp_path, probe=probe))
+
+
 def test_the_trials_images_are_spread_over_the_kept_ones(curated: DatasetHandle, photographs: list[bytes]) -> None:
     assert sample_images(curated, 2) == [photographs[0], photographs[-1]]
     assert sample_images(curated, 64) == photographs

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dinomill.errors import InputError
+from dinomill.errors import InputError, StorageError
 from dinomill.storage.lock import held, holder
 
 _HOLD = """
@@ -51,6 +51,13 @@ def test_the_holder_may_remove_the_file(tmp_path: Path) -> None:
             assert path.read_text(encoding="ascii") == f"{os.getpid()}\n"
             path.unlink()
         assert not path.exists()
+
+
+def test_a_name_that_is_too_long_is_said(tmp_path: Path) -> None:
+    path = tmp_path / ("v" * 260)
+    with pytest.raises(StorageError, match="File name too long") as caught, held(path, InputError("busy")):
+        pass
+    assert caught.value.action == "choose a shorter name"
 
 
 def test_where_there_are_no_locks_work_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,7 @@ from dinomill.layers import Layers
 from dinomill.planning.checks.others import own_results
 from dinomill.planning.checks.problems import some
 from dinomill.stages import STAGES, given_teacher
+from dinomill.storage.typed import expanded, is_there
 
 CONFIGURATION = "configuration"
 AGREES = "dvc.yaml agrees with the configuration.\n"
@@ -243,7 +244,7 @@ class EnvironmentStages:
         named = _find(self._layers.parameters.get(stage, {}), WEIGHTS[stage]) if stage in WEIGHTS else _NOTHING
         if stage == "evaluation":  # which measures the teacher beside its students
             named = self._given
-        if not isinstance(named, str) or "://" in named or not (path := Path(named).expanduser()).exists():
+        if not isinstance(named, str) or "://" in named or not is_there(path := expanded(named)):
             return []
         return [] if path.is_relative_to(self._layers.globals["data"]) else [path.as_posix()]
 

@@ -12,7 +12,7 @@ from typing import get_args
 from dinomill.commands.project import result
 from dinomill.errors import DinomillError, InputError
 from dinomill.handles import RegistrationHandle
-from dinomill.storage.writable import require_writable
+from dinomill.storage.writable import printable, require_writable
 from dinomill.tracking import WEIGHTS_TAG, RegisteredVersion, resolve, store_at_work
 
 
@@ -36,7 +36,7 @@ def export_model(
         env: The environment whose registered version is meant.
 
     Raises:
-        InputError: When there is no such format or model.
+        InputError: When there is no such format or model, or images are given to a format without calibration.
         StorageError: When the file cannot be written.
         MachineError: When the format's extra is missing, or the export does not repeat the model.
     """
@@ -44,6 +44,13 @@ def export_model(
 
     for known in get_args(Format):
         if form == known:
+            if calibration is not None and not form.endswith("int8"):
+                raise InputError(
+                    f"{form} is not calibrated on images.",
+                    found=f"--calibration {printable(calibration)}",
+                    expected="--calibration with onnx-int8 alone",
+                    action="leave it out, or export onnx-int8",
+                )
             registered = None if model else RegistrationHandle.load(result("registration", env))
             require_writable(output.with_suffix(f".{form}"))
             if form.endswith("int8"):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dinomill.errors import InputError
+from dinomill.storage.writable import printable
 
 if TYPE_CHECKING:
     from dinomill.features import Description
@@ -48,7 +49,7 @@ def check(address: str, image_size: int | None = None, *, env: str | None = None
     with store_at_work(env):
         found = describe(address, image_size=image_size)
     for name, text in rows(found):
-        print(f"{name:<15} {text}")
+        print(f"{name:<15} {printable(text)}")
     require_numbers(found)
 
 

@@ -12,6 +12,7 @@ from dinomill.errors import ConfigError, InputError
 from dinomill.handles import HEADS_NAME, DatasetHandle, ModelHandle
 from dinomill.licences import Provenance, of_handle
 from dinomill.storage.hashing import hash_file
+from dinomill.storage.typed import expanded, is_there
 from dinomill.training.config import TeachingConfig
 
 
@@ -110,7 +111,7 @@ def _given(address: str) -> Teacher:
     place = found.place
     return Teacher(
         name=address,
-        address=address if found.model is None and not Path(address).expanduser().exists() else str(place.absolute()),
+        address=address if found.model is None and not is_there(expanded(address)) else str(place.absolute()),
         sha256=found.weights_sha256,
         heads_sha256=_heads(place) if place.is_dir() else None,
         shape=_shape(found.model, found.preprocessing.channels),

@@ -14,6 +14,8 @@ from dinomill.images.decode_error import DecodeError
 from dinomill.images.listing import list_items, read_item
 from dinomill.images.preprocess import PreprocessingConfig, preprocess_bytes
 from dinomill.images.sampled import sample_images
+from dinomill.storage.typed import is_there
+from dinomill.storage.writable import printable
 
 IMAGES = 128  # as many as packaging's trial compares embeddings on; every other one says the ranges
 _LEAST = 8
@@ -28,7 +30,7 @@ def calibration_images(source: Path | Sequence[bytes] | None, settings: Preproce
         settings: Of the network.
 
     Raises:
-        InputError: When there are fewer than eight.
+        InputError: When nothing is there, or there are fewer than eight.
     """
     if source is None:
         return None
@@ -49,6 +51,12 @@ def calibration_images(source: Path | Sequence[bytes] | None, settings: Preproce
 
 
 def _read(source: Path) -> list[bytes]:
+    if not is_there(source):
+        raise InputError(
+            f"There is no {printable(source)} to calibrate 8 bits with.",
+            expected="a folder of images of the kind that will be seen, or a curated dataset's",
+            action="correct the path that --calibration names",
+        )
     if (source / HANDLE_NAME).is_file():
         return sample_images(DatasetHandle.load(source), IMAGES)
     items = list_items(str(source))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -107,23 +109,44 @@ def quantise(source: Path, target: Path, images: Floats) -> None:
     network = onnx.load(source)
     weights = {tensor.name for tensor in network.graph.initializer}
     linear = [node.name for node in network.graph.node if _is_linear(node, weights)]
-    quantize_static(
-        network,
-        target,
-        _Reader(images),
-        quant_format=QuantFormat.QDQ,
-        op_types_to_quantize=["MatMul", "Gemm"],
-        # The first one is the patches' projection, which sees pixels.
-        nodes_to_quantize=linear[1:],
-        per_channel=True,
-        weight_type=QuantType.QInt8,
-        activation_type=QuantType.QUInt8,
-        calibrate_method=CalibrationMethod.MinMax,
-    )
+    with _unprepared():
+        quantize_static(
+            network,
+            target,
+            _Reader(images),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["MatMul", "Gemm"],
+            # The first one is the patches' projection, which sees pixels.
+            nodes_to_quantize=linear[1:],
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            activation_type=QuantType.QUInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+        )
     made = onnx.load(target)
     if not made.metadata_props:  # the description
         made.metadata_props.extend(network.metadata_props)
         onnx.save(made, target)
+
+
+@contextmanager
+def _unprepared() -> Iterator[None]:
+    """Without the advice to prepare the network, which is for others than ours.
+
+    It goes to the root logger, by functions that give one without handlers one of its own.
+    """
+    root, silent = logging.getLogger(), logging.NullHandler()
+    root.addHandler(silent)
+    root.addFilter(_no_advice)
+    try:
+        yield
+    finally:
+        root.removeFilter(_no_advice)
+        root.removeHandler(silent)
+
+
+def _no_advice(record: logging.LogRecord) -> bool:
+    return "pre-processing before quantization" not in record.getMessage()
 
 
 def _is_linear(node: Any, weights: set[str]) -> bool:

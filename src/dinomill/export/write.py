@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from dinomill.errors import InputError, MachineError
+from dinomill.export.apart import require_apart
 from dinomill.export.base import FORMATS, Export, Form, Format, Subject
 from dinomill.export.calibration import calibration_images
 from dinomill.export.forms import Pt2, Pth, Safetensors
@@ -82,7 +83,7 @@ def export(
 
     Raises:
         InputError: When the format is unknown or cannot hold the model, the source cannot be read, or says another
-            licence; when 8 bits get no images.
+            licence; when 8 bits get no images, or the output would take the weights' place.
         MachineError: When the format's extra is not installed, or the exported model does not repeat the original.
     """
     if form not in FORMATS:
@@ -98,6 +99,8 @@ def export(
             found=features.description.family,
             expected="the weights of a vision transformer or a ConvNeXt",
         )
+    output = output.with_suffix(writer.suffix) if writer.suffix else output
+    require_apart(features.description, output, folder=not writer.suffix)
     writer.require_fit(features.model)
     description = _licensed(features.description, licence)
     description = replace(description, made_from=_made_from(description, version))
@@ -107,7 +110,6 @@ def export(
         _told(description, features.model.patch_size),
         calibration_images(calibration, features.preprocessing) if writer.needs_images else None,
     )
-    output = output.with_suffix(writer.suffix) if writer.suffix else output
     output.parent.mkdir(parents=True, exist_ok=True)
     with storage_errors(output), tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
         draft = Path(folder) / output.name

@@ -91,6 +91,7 @@ def open_openvino(
         for section in ("dinomill", "framework")
         if network.has_rt_info([section, key])
     }
+    _require_images(network, place)
     shape = [side.get_length() if side.is_static else -1 for side in network.inputs[0].get_partial_shape()]
     output = network.outputs[0].get_partial_shape()
     width = output[1] if len(output) == 4 else output[len(output) - 1]
@@ -131,6 +132,23 @@ def _require_ir(place: Path) -> None:
             found=f"a file that begins with {first[0][:60]!r}" if first else "an empty file",
             expected="an XML file with the element <net>, and its .bin file beside it",
             action="copy or export it again",
+        )
+
+
+def _require_images(network: Any, place: Path) -> None:
+    """Refuse a program without an input for images, or without an answer.
+
+    Raises:
+        InputError: With its inputs and outputs.
+    """
+    inputs, outputs = ([port.get_partial_shape() for port in ports] for ports in (network.inputs, network.outputs))
+    sides = [[len(shape) if shape.rank.is_static else 0 for shape in shapes[:1]] for shapes in (inputs, outputs)]
+    if sides[0] != [4] or not sides[1] or sides[1][0] < 2:
+        raise InputError(
+            f"{place} does not take images.",
+            found=f"inputs {', '.join(map(str, inputs)) or 'none'}; outputs {', '.join(map(str, outputs)) or 'none'}",
+            expected="an input [images, channels, height, width], and an output with a row for each image",
+            action="export the image network alone",
         )
 
 

@@ -17,6 +17,7 @@ from dinomill.features.preprocessing import at_size
 from dinomill.images.preprocess import SECTION, PreprocessingConfig
 from dinomill.models.config import Pooling
 from dinomill.models.made_from import MADE_FROM, MadeFrom
+from dinomill.storage.writable import printable
 
 POOLING, PATCH = "pooling", "patch_size"
 OUTPUTS = ["cls_token", "patch_tokens"]  # of our exports
@@ -56,13 +57,20 @@ def describe_program(
             action="leave the image size out: a program is made for one size",
         )
     pooling = told.get(POOLING, "cls")
+    if pooling not in get_args(Pooling):
+        raise InputError(
+            f"{place} does not say how its tokens become an embedding.",
+            found=f"{POOLING} {printable(pooling[:60])!r}",
+            expected=", ".join(get_args(Pooling)),
+            action="copy or export it again",
+        )
     return Description(
         address=address,
         place=place,
         family=family,
         model=None,
         preprocessing=settings,
-        pooling=pooling if pooling in get_args(Pooling) else "cls",  # type: ignore[arg-type]
+        pooling=pooling,  # type: ignore[arg-type]
         dim=dim,
         parameters=parameters,
         paths=paths,
@@ -97,6 +105,6 @@ def _usual(side: int | None, channels: Any) -> PreprocessingConfig:
 def _told(text: str, place: Path) -> PreprocessingConfig:
     try:
         values = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{place} describes no preprocessing.", found=str(error)) from None
     return PreprocessingConfig.parse(values, where=str(place))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -51,7 +52,18 @@ def read_archive(path: Path) -> Archive:
             with file.open(_WEIGHTS) as weights:
                 digest = hashlib.file_digest(weights, "sha256").hexdigest()  # type: ignore[arg-type]
         return Archive(path, hash_file(path), str(model["modelName"]), str(model["modelVersion"]), digest)
-    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, OSError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        NotImplementedError,  # compressed in a way that is not known here
+        RuntimeError,  # encrypted
+        RecursionError,  # a manifest that is nested too deep
+        KeyError,
+        ValueError,
+        TypeError,
+        OSError,
+    ) as error:
         raise InputError(
             f"{path} is no archive that the packaging stage made.",
             found=f"{type(error).__name__}: {error}",

@@ -14,6 +14,7 @@ from dinomill.lineage.gather import Gathered, not_in_any
 from dinomill.lineage.images import Wanted
 from dinomill.lineage.thread import Kind, Thing, Thread
 from dinomill.storage.hashing import hash_file
+from dinomill.storage.typed import expanded, is_there
 
 _VERSION = re.compile(r"(?:models:/+)?(?P<name>[^/@:\s]+)(?:@(?P<alias>[^/@\s]+)|/(?P<version>\d+))")
 _HEX = re.compile(r"(?P<hash>[0-9a-f]{6,64})(?:\.dir|\+)?", re.I)
@@ -39,7 +40,9 @@ def find(gathered: Gathered, text: str, here: Path, env: str | None = None) -> l
         if found := attempt(gathered, text, here, env):
             return found
     missing = gathered.thread.missing
-    unknown = next((said for path in _places(text, here) if path.exists() and (said := of_unknown_weights(path))), None)
+    unknown = next(
+        (said for path in _places(text, here) if is_there(path) and (said := of_unknown_weights(path))), None
+    )
     raise InputError(
         f"{text!r} names nothing that is known here.",
         found=(unknown or not_in_any(gathered.results.manifests))
@@ -56,10 +59,10 @@ def _version(gathered: Gathered, text: str, here: Path, env: str | None) -> list
     model = next((place.model for place in gathered.places if place.env == env), "")
     if text.isdecimal() and len(text) < 6:
         text = f"{model}/{text}"
-    elif _is_alias(thread, model, text) and not any(path.exists() for path in _places(text, here)):
+    elif _is_alias(thread, model, text) and not any(is_there(path) for path in _places(text, here)):
         text = f"{model}@{text.removeprefix('@')}"
     match = _VERSION.fullmatch(text)
-    if match is None or (Path(text).exists() and not text.startswith("models:")):
+    if match is None or (is_there(text) and not text.startswith("models:")):
         return []
     known = [one for one in thread.of_kind(Kind.VERSION) if one.id.rpartition("/")[0] == match["name"]]
     for one in known:
@@ -94,7 +97,7 @@ def _archive(gathered: Gathered, text: str, here: Path, env: str | None) -> list
     if not text.endswith(".mar"):
         return []
     for path in _places(text, here):
-        if path.is_file():
+        if is_there(path) and path.is_file():
             return [add_archive(gathered.thread, path)]
     raise InputError(
         f"There is no archive {text}.", action="correct the path, or `dvc checkout` and `dvc pull` bring it"
@@ -103,14 +106,14 @@ def _archive(gathered: Gathered, text: str, here: Path, env: str | None) -> list
 
 def _exported(gathered: Gathered, text: str, here: Path, env: str | None) -> list[Thing]:
     del env
-    path = next((path for path in _places(text, here) if path.exists()), None)
+    path = next((path for path in _places(text, here) if is_there(path)), None)
     return [] if path is None else find_exported(gathered.thread, path)
 
 
 def _places(text: str, here: Path) -> Iterator[Path]:
     """Where a path may mean: below where it was typed, then below the project; as short as it can be said."""
     for base in (here, Path.cwd()):
-        path = Path(os.path.normpath(base / Path(text).expanduser()))
+        path = Path(os.path.normpath(base / expanded(text)))
         yield path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
@@ -155,7 +158,7 @@ def _named_request(gathered: Gathered, text: str, here: Path, env: str | None) -
 def _hash(gathered: Gathered, text: str, here: Path, env: str | None) -> list[Thing]:
     del env
     match = _HEX.fullmatch(text)
-    if match is None or any(path.exists() for path in _places(text, here)):
+    if match is None or any(is_there(path) for path in _places(text, here)):
         return []
     wanted = match["hash"].lower()
     things = [one for one in gathered.thread.things.values() if _has(one, wanted)]
@@ -198,7 +201,7 @@ def _image(gathered: Gathered, text: str, here: Path, env: str | None) -> list[T
 def images_at(gathered: Gathered, text: str, here: Path) -> list[Thing]:
     """The images that a path means: by what the file holds, where there is one, and by where it lay."""
     paths = {text, *(path.as_posix() for path in _places(text, here))}
-    file = next((path for path in _places(text, here) if path.is_file()), None)
+    file = next((path for path in _places(text, here) if is_there(path) and path.is_file()), None)
     digest = None if file is None else hash_file(file)
     if (found := gathered.images(Wanted(paths=paths))) and digest:
         same = [one for one in found if digest == one.id or not re.fullmatch(r"[0-9a-f]{64}", one.id)]

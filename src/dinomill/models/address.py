@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from dinomill.errors import InputError
+from dinomill.storage.typed import expanded, is_there
+from dinomill.storage.writable import printable
 
 REGISTRY = "models:/"
 
@@ -36,10 +38,10 @@ def locate(address: str | Path) -> Path:
             f"{address} is not on this machine, and weights are not fetched from {scheme}://.",
             action="download it first (`aws s3 cp`, `curl`), and give the file",
         )
-    path = Path(address).expanduser()
-    if not path.exists():
+    path = expanded(address)
+    if not is_there(path):
         raise InputError(
-            f"There is no {path}.",
+            f"There is no {printable(path)}.",
             expected="a folder of an exported backbone or of Hugging Face, a .pth or .safetensors file, or "
             "models:/name@alias; for a teacher and in evaluation also efficientnet-lite0, an .onnx, .xml or .pt2 file",
             action="check the path, or run the stage that writes it",
@@ -49,4 +51,4 @@ def locate(address: str | Path) -> Path:
 
 def absolute(address: str | Path) -> str:
     """An address that means the same from every working directory."""
-    return str(address) if is_registered(address) else str(Path(address).expanduser().absolute())
+    return str(address) if is_registered(address) else str(expanded(address).absolute())

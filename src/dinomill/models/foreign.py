@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 _LFS, _HTML, _EMPTY, _CUT = "a Git LFS pointer", "an HTML page", "an empty file", "a truncated zip"
+_DAMAGED = "a damaged zip archive"
 _ONNX, _OPENVINO, _PT2 = "an ONNX model", "an OpenVINO model", "a torch.export program"
 
 # What to do about a file that is something else altogether.
@@ -21,6 +22,7 @@ GIVE_WEIGHTS = {
     _HTML: "download the file again: a page (a login, a licence, an error) was saved in its place",
     _EMPTY: "download or copy it again",
     _CUT: "download or copy it again: its end is missing",
+    _DAMAGED: "download or copy it again: its list of contents cannot be read",
     _ONNX: "give the weights that it was exported from: an ONNX file is a program, which can embed but not be trained",
     _PT2: "give the weights that it was exported from: it is a program, which can embed but not be trained",
     _OPENVINO: "give the weights that it was exported from: it is a program, which can embed but not be trained",
@@ -87,8 +89,11 @@ def name_of_kind(path: Path) -> str | None:
 def _name_of_zip(path: Path) -> str | None:
     if not zipfile.is_zipfile(path):
         return _CUT
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError):
+        return _DAMAGED
     if any(name.endswith("archive_format") or "/models/" in name for name in names):
         return _PT2
     if any(name.endswith("constants.pkl") for name in names):

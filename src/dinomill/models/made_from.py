@@ -53,7 +53,7 @@ class MadeFrom:
         if isinstance(told, str):
             try:
                 told = json.loads(told)
-            except ValueError:
+            except (ValueError, RecursionError):
                 return None
         if not isinstance(told, Mapping):
             return None

@@ -60,6 +60,18 @@ def add_views(
     )
 
 
+def require_probe(registered: RegistrationHandle, config: PackagingConfig) -> None:
+    """Refuse a probe that was named and cannot go along, before anything is measured.
+
+    Raises:
+        InputError: When it is none, or does not fit the network.
+    """
+    if isinstance(config.probe, Path):
+        from dinomill.features import describe
+
+        Probe.read(config.probe, describe(registered.source).embed_dim)
+
+
 def _add_probe(
     registered: RegistrationHandle, probes: ProbesHandle | None, width: int, folder: Path, config: PackagingConfig
 ) -> dict[str, float]:

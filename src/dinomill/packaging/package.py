@@ -55,14 +55,15 @@ def package_model(
         probes: The linear probes that evaluation fitted; None: there are none.
 
     Raises:
-        InputError: When labelled images cannot be used.
+        InputError: When labelled images, or the probe that is named, cannot be used.
         MachineError: No Java, TorchServe does not start, or it answers wrongly.
     """
-    from dinomill.packaging.along import add_views
+    from dinomill.packaging.along import add_views, require_probe
     from dinomill.packaging.views import choose_backend, expected_of
 
     registered = chosen(registered, config.registered)
     model = config.name or registered.model
+    require_probe(registered, config)
     images = sample_images(curated, config.smoke.images)
     with atomic_folder(config.output) as folder, tempfile.TemporaryDirectory(prefix="dinomill-programs-") as programs:
         selected = choose_backend(registered, curated, config, Path(programs), labelled)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from dinomill.errors import ConfigError
+from dinomill.storage.typed import expanded
 
 
 def lies_in(address: str | Path, folder: Path) -> bool:
     """Whether an address is a folder, or something in it, also by another path; what is no path never is."""
     if "://" in str(address):
         return False
-    return Path(address).expanduser().resolve().is_relative_to(folder.resolve())
+    return expanded(address).resolve().is_relative_to(folder.resolve())
 
 
 def overwritten(key: str, address: str | Path, folder: Path) -> ConfigError:

@@ -24,6 +24,7 @@ _ACTIONS = {
     errno.EFBIG: "this shell or disk limits the size of a file: raise it (`ulimit -f unlimited`), or write elsewhere",
     errno.EDQUOT: "raise the quota or free some space, then run the same command again",
     errno.EACCES: "give this user the right to write there, or configure another folder",
+    errno.ENAMETOOLONG: "choose a shorter name",
     errno.EROFS: "the file system is read-only: configure another folder",
 }
 # What writers say who do not pass on the system's number: NumPy, safetensors, torch, SQLite.

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from dinomill.features.probe import PROBE, Probe
 from dinomill.planning.checks import Problem, Request
 from dinomill.planning.checks.needs import check_needs
 from tests.planning.checks.conftest import stopping
@@ -19,6 +22,13 @@ NETWORK = {"embedding": {"embedder": {"network": "mine.onnx"}}}
 
 def test_the_projects_own_settings_need_nothing_more(ask: Ask) -> None:
     assert list(check_needs(ask())) == []
+
+
+def test_a_probe_that_is_there_or_will_be_is_taken(ask: Ask, root: Path) -> None:
+    Probe(np.ones((2, 5), np.float32), np.zeros(2, np.float32), ("a", "b")).save(root / PROBE)
+    later = ask().folders["evaluation"] / "probes" / "student.safetensors"
+    for probe in (PROBE, str(later)):
+        assert list(check_needs(ask(packaging={"probe": probe}))) == []
 
 
 @pytest.mark.parametrize(
@@ -36,6 +46,8 @@ def test_the_projects_own_settings_need_nothing_more(ask: Ask) -> None:
             "pretraining.runtime.parallel.kind",
         ),
         ({"packaging": {"name": "my model"}}, "packaging.name"),
+        ({"packaging": {"probe": "nowhere.safetensors"}}, "packaging.probe"),
+        ({"packaging": {"probe": "raw/pool/0000.png"}}, "packaging.probe"),
         ({"registration": {"name": "ein Modell"}}, "registration.name"),
         ({"packaging": {"server": {"java_home": "nowhere"}}}, "packaging.server.java_home"),
         ({"distillation": {"runtime": {"device": "cuda"}}}, "distillation.runtime.device"),

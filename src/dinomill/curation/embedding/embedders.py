@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -23,6 +22,7 @@ from dinomill.images import made_of
 from dinomill.images.pixels import luminance
 from dinomill.storage.hashing import hash_json
 from dinomill.storage.kept import made_by
+from dinomill.storage.typed import expanded, is_there
 
 if TYPE_CHECKING:
     from dinomill.features import Features
@@ -98,7 +98,7 @@ def find_network(config: EmbedderConfig) -> Network:
     from dinomill.features import describe
 
     name = config.network
-    if name != EFFICIENTNET and not name.startswith("models:/") and not Path(name).expanduser().exists():
+    if name != EFFICIENTNET and not name.startswith("models:/") and not is_there(expanded(name)):
         raise InputError(
             f"There is no network {name!r} to embed images with.",
             expected=f"{EFFICIENTNET}, a .onnx, .pth or .safetensors file, a backbone's folder, or models:/name@alias",

@@ -6,12 +6,14 @@ import math
 import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 
 from dinomill.errors import DinomillError
 from dinomill.handles import HANDLE_NAME
 from dinomill.planning.checks.problems import Problem
 from dinomill.planning.checks.request import Request
 from dinomill.planning.checks.weights import cannot_embed, given
+from dinomill.storage.apart import lies_in
 
 # What a stage reads of another: the folder's name in globals.yml, and the stage that writes it.
 _READS = {
@@ -48,6 +50,7 @@ def check_needs(request: Request) -> Iterator[Problem]:
         yield Problem.of(wrong, "distillation.teacher")
     if request.runs("packaging") and request.packaging:
         yield from _serving(request)
+        yield from _probe(request)
 
 
 def _results(request: Request) -> Iterator[Problem]:
@@ -170,6 +173,21 @@ def _device(stage: str, device: str, processes: int) -> Iterator[Problem]:
             found=f"torch {torch.__version__}",
             action="set it to auto or cpu, or install a build of torch for this GPU: `make setup TORCH_INDEX=…`",
         )
+
+
+def _probe(request: Request) -> Iterator[Problem]:
+    """The probe that is named for class scores, unless evaluation will write it."""
+    config, written = request.packaging, request.folders.get("evaluation")
+    if config is None or not isinstance(config.probe, Path):
+        return
+    if request.runs("evaluation") and written is not None and lies_in(config.probe, written):
+        return
+    from dinomill.features.probe import Probe
+
+    try:
+        Probe.read(config.probe, width=None)
+    except DinomillError as error:
+        yield Problem.of(error, "packaging.probe")
 
 
 def _serving(request: Request) -> Iterator[Problem]:

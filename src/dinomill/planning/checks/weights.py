@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -20,6 +19,7 @@ from dinomill.errors import DinomillError
 from dinomill.models.config import VisionTransformerConfig
 from dinomill.planning.checks.memory import recall, remember
 from dinomill.planning.checks.request import Request
+from dinomill.storage.typed import expanded, is_there
 from dinomill.training.starting import StartingWeights, starting_weights
 
 _VERSION = 2  # to be raised when the same files say something else
@@ -115,8 +115,8 @@ def _open(address: str) -> None:
 
 def _files(address: str) -> tuple[tuple[str, int, int], ...]:
     """The files at an address as they are now; none for what is no path: a name may mean other weights tomorrow."""
-    path = Path(address).expanduser()
-    if not path.exists():
+    path = expanded(address)
+    if not is_there(path):
         return ()
     found = [path] if path.is_file() else sorted(one for one in path.iterdir() if one.is_file())
     return tuple((str(one), one.stat().st_size, one.stat().st_mtime_ns) for one in found)
