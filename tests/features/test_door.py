@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from dinomill import features, tracking
 from dinomill.errors import InputError
-from dinomill.export import export
+from dinomill.export import export, write
 from dinomill.features import Features
 from dinomill.features.programs import describe_program
 from dinomill.images.decode import decode_image
@@ -181,14 +181,21 @@ def test_a_registered_model_is_resolved_once(
     """An alias that moves between two looks must not mix the weights of one model with the other's preprocessing."""
     moved = tmp_path / "moved"
     save_backbone(moved, network(), PreprocessingConfig.square(28, (0.5,) * 3, (0.5,) * 3).section())
-    answers = [folder, moved, moved]
+    answers, asked = [folder, moved, moved], []
 
     def download(uri: str, tracking_uri: str | None = None) -> Path:
+        assert uri == "models:/mill/7", "the version that the alias meant at first"
         return answers.pop(0)
 
+    def resolve(uri: str) -> tracking.RegisteredVersion:
+        asked.append(uri)
+        return tracking.RegisteredVersion("mill", 7, ("champion",), "2e" * 16, {})
+
     monkeypatch.setattr(tracking, "download", download)
+    monkeypatch.setattr(write, "resolve", resolve)
     result = export("models:/mill@champion", "safetensors", tmp_path / "vit")
     assert len(answers) == 2
+    assert asked == ["models:/mill@champion"]
     described = features.describe(result.path)
     assert (described.preprocessing, described.pooling) == (SETTINGS, "cls+mean_patch")
     np.testing.assert_array_equal(Predictor(result.path)(photographs), Predictor(folder)(photographs))
