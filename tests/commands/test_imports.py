@@ -125,7 +125,8 @@ def stale(deps: dict[str, list[Path]], changed: str) -> set[str]:
         ("src/dinomill/quality/gate.py", {"curation", "evaluation"}),
         ("src/dinomill/curation/page/templates/curation.html", {"curation"}),
         ("src/dinomill/reporting/templates/report.css", {"reporting"}),
-        ("src/dinomill/images/listing.py", {"curation", "reporting"}),
+        # Packaging compares backends on labelled images, which are listed as others are.
+        ("src/dinomill/images/listing.py", {"curation", "packaging", "reporting"}),
         ("src/dinomill/images/sampler.py", {"pretraining", "distillation"}),
         ("src/dinomill/training/trainer.py", {"pretraining", "distillation"}),
         ("src/dinomill/vectors/self_join.py", {"curation"}),
@@ -142,7 +143,10 @@ def test_a_change_makes_stale_what_uses_it_and_nothing_else(
 def test_no_file_of_serving_makes_more_than_packaging_stale(deps: dict[str, list[Path]]) -> None:
     files = list((PROJECT / "src/dinomill/serving").rglob("*.py"))
     assert len(files) > 10
-    assert all(stale(deps, str(path.relative_to(PROJECT))) <= {"packaging"} for path in files)
+    # The page shows the table of backends, and reads its rows as packaging wrote them.
+    shown = {"src/dinomill/serving/backends/choice.py", "src/dinomill/serving/backends/measured.py"}
+    for path in (str(file.relative_to(PROJECT)) for file in files):
+        assert stale(deps, path) <= ({"packaging", "reporting"} if path in shown else {"packaging"})
 
 
 IMPORT = """
