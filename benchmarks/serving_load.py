@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -115,30 +115,53 @@ def _newest_java() -> psutil.Process:
 
 
 def load(served_: Served, images: Sequence[bytes], clients: int, seconds: float) -> Seen:
-    """So many clients, each of which asks again as soon as it has its answer."""
-    server = served_.server
-    token, stop, times = server.token(), time.perf_counter() + seconds, [0.0]
-    times.clear()
+    """A load of a TorchServe; see `asked`."""
+    address = Address(served_.server.ports.inference, f"/predictions/{MODEL}", served_.server.token())
+    return asked(address, images, clients, seconds, served_.cpu)
+
+
+class Address(NamedTuple):
+    """Where images are posted."""
+
+    port: int
+    path: str
+    token: str
+
+
+def asked(
+    address: Address, images: Sequence[bytes], clients: int, seconds: float, cpu_seconds: Callable[[], float]
+) -> Seen:
+    """So many clients, each of which asks again as soon as it has its answer.
+
+    Args:
+        address: On this machine.
+        images: In turns.
+        clients: How many.
+        seconds: How long.
+        cpu_seconds: Of the server, so far.
+    """
+    stop = time.perf_counter() + seconds
+    times: list[float] = []
 
     def client(number: int) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", server.ports.inference, timeout=120)
+        connection = http.client.HTTPConnection("127.0.0.1", address.port, timeout=120)
         while time.perf_counter() < stop:
-            asked = time.perf_counter()
-            headers = {"Authorization": f"Bearer {token}", "Content-Type": "image/jpeg"}
-            connection.request("POST", f"/predictions/{MODEL}", images[number % len(images)], headers)
+            began = time.perf_counter()
+            headers = {"Authorization": f"Bearer {address.token}", "Content-Type": "image/jpeg"}
+            connection.request("POST", address.path, images[number % len(images)], headers)
             answer = connection.getresponse()
             answer.read()
             assert answer.status == 200, answer.status
-            times.append(1000 * (time.perf_counter() - asked))
+            times.append(1000 * (time.perf_counter() - began))
             number += clients
 
     threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
-    start, cpu = time.perf_counter(), served_.cpu()
+    start, cpu = time.perf_counter(), cpu_seconds()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    wall, used = time.perf_counter() - start, served_.cpu() - cpu
+    wall, used = time.perf_counter() - start, cpu_seconds() - cpu
     p50, p99 = np.quantile(times, [0.5, 0.99])
     return Seen(clients, len(times) / wall, len(times) / max(used, 1e-3), float(p50), float(p99))
 

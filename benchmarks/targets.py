@@ -15,7 +15,6 @@ import http.client
 import json
 import statistics
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
@@ -26,7 +25,7 @@ import numpy as np
 import psutil
 from gateway import Running, made_package, running
 from measuring import Table, command_line, finish
-from serving_load import BATCH, MODEL, Seen, jpegs
+from serving_load import BATCH, MODEL, Address, Seen, asked, jpegs
 
 from dinomill import features
 from dinomill.features.backbone import BackboneFeatures
@@ -110,31 +109,8 @@ def embed(way: Way, path: str, image: bytes) -> list[float]:
 
 
 def load(way: Way, path: str, images: Sequence[bytes], clients: int, seconds: float) -> Seen:
-    """So many clients, each of which asks again as soon as it has its answer."""
-    token, stop = way.token(), time.perf_counter() + seconds
-    times: list[float] = []
-
-    def client(number: int) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", way.port, timeout=120)
-        while time.perf_counter() < stop:
-            asked = time.perf_counter()
-            headers = {"Authorization": f"Bearer {token}", "Content-Type": "image/jpeg"}
-            connection.request("POST", path, images[number % len(images)], headers)
-            answer = connection.getresponse()
-            answer.read()
-            assert answer.status == 200, answer.status
-            times.append(1000 * (time.perf_counter() - asked))
-            number += clients
-
-    threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
-    start, cpu = time.perf_counter(), way.used()[0]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    wall, used = time.perf_counter() - start, way.used()[0] - cpu
-    p50, p99 = np.quantile(times, [0.5, 0.99])
-    return Seen(clients, len(times) / wall, len(times) / max(used, 1e-3), float(p50), float(p99))
+    """A load of one way; see `asked`."""
+    return asked(Address(way.port, path, way.token()), images, clients, seconds, lambda: way.used()[0])
 
 
 def compare(package: Path, scratch: Path, clients: Sequence[int], seconds: float, rounds: int) -> dict[str, object]:

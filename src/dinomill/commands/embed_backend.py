@@ -21,13 +21,13 @@ from dinomill.commands.embed_sources import shown
 from dinomill.errors import InputError, StorageError
 from dinomill.storage.atomic import atomic_folder
 from dinomill.storage.hashing import hash_file, hash_json
+from dinomill.storage.user_cache import VARIABLE, told, user_cache
 
 if TYPE_CHECKING:
     from dinomill.features.base import Features
     from dinomill.serving.backends.choice import Backend
 
 _HASHES = "sha256.json"
-_VARIABLE = "XDG_CACHE_HOME"
 
 
 def parse_backend(told: str) -> Backend:
@@ -89,7 +89,7 @@ def open_with(address: str, backend: Backend, image_size: int | None) -> Feature
             action="leave --backend out",
         )
     identity = hash_json([found.identity, str(backend)])
-    folder = _cache() / identity[:32]
+    folder = user_cache("programs") / identity[:32]
 
     def write(temporary: Path) -> None:
         save_backbone(temporary, found.model, {SECTION: found.preprocessing.model_dump(mode="json")})
@@ -147,20 +147,10 @@ def _require_cache(place: Path) -> None:
         with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as error:
-        told = os.environ.get(_VARIABLE) if _is_told() else None
+        named = told()
         raise StorageError(
             f"The cache of programs cannot be written: {shown(str(place))}: {error.strerror}.",
-            found=f"{_VARIABLE}={shown(told)}" if told else f"{_VARIABLE} is not set to an absolute path: ~/.cache",
+            found=f"{VARIABLE}={shown(named)}" if named else f"{VARIABLE} is not set to an absolute path: ~/.cache",
             expected="a folder that this user may write to, or nothing yet",
-            action=f"set {_VARIABLE} to such a folder, or leave --backend out",
+            action=f"set {VARIABLE} to such a folder, or leave --backend out",
         ) from None
-
-
-def _is_told() -> bool:
-    # A relative path is to be ignored: XDG Base Directory Specification 0.8, "Environment variables".
-    return os.environ.get(_VARIABLE, "").startswith("/")
-
-
-def _cache() -> Path:
-    base = Path(os.environ[_VARIABLE]) if _is_told() else Path.home() / ".cache"
-    return base / "dinomill" / "programs"

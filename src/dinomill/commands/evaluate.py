@@ -18,6 +18,7 @@ from dinomill.evaluation.sets.config import TASKS, Kind, Limits, SetConfig
 from dinomill.printing import open_console
 from dinomill.storage.atomic import write_text
 from dinomill.storage.kept import remove_unused
+from dinomill.storage.user_cache import user_cache
 from dinomill.storage.writable import require_writable
 
 if TYPE_CHECKING:
@@ -140,8 +141,7 @@ def _settings(given: Sequence[str]) -> dict[str, Any]:
 
 def default_cache() -> Path:
     """The user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "dinomill" / "evaluation"
+    return user_cache("evaluation")
 
 
 def _origins(wish: Wish) -> list[dict[str, Any]]:

@@ -11,7 +11,6 @@ them counts, the server decides with ``package.json``.
 from __future__ import annotations
 
 import logging
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +25,7 @@ from dinomill.serving.torchserve.archive import MODEL_NAME
 from dinomill.storage import s3, s3_parts
 from dinomill.storage.atomic import atomic_folder
 from dinomill.storage.hashing import hash_bytes, hash_file, hash_json
+from dinomill.storage.user_cache import user_cache
 
 log = logging.getLogger(__name__)
 
@@ -193,7 +193,7 @@ def fetch(uri: str, *, sha256: str | None = None, cache: Path | None = None) -> 
 
 def cache_folder() -> Path:
     """Where fetched packages are kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dinomill" / "packages"
+    return user_cache("packages")
 
 
 def _require_tried(package: Path, handle: PackageHandle, manifest: Manifest) -> None:

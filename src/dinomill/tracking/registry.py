@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import shutil
 import tempfile
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from dinomill.errors import InputError
 from dinomill.storage.atomic import storage_errors
 from dinomill.storage.hashing import hash_bytes
+from dinomill.storage.user_cache import user_cache
 from dinomill.tracking.connection import connect, database_path, redact, resolve_uri, tracking_errors
 from dinomill.tracking.made import ABSENT
 from dinomill.tracking.moved import local_path, relocated
@@ -226,7 +226,7 @@ def _fetch(store: str, found: RegisteredVersion, source: str) -> Path:
         here = relocated(here, database)  # a database that may not be written keeps the addresses of before
     if here is not None and here.is_dir():
         return here
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dinomill" / "models"
+    base = user_cache("models")
     target = base / hash_bytes(f"{store} {found.uri} {found.tags.get(WEIGHTS_TAG, '')} {source}".encode())[:16]
     if not target.is_dir():
         with storage_errors(target):
