@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from dinomill import embeddings
-from dinomill.commands import embed_backend
 from dinomill.commands.embed import embed_files
 from dinomill.errors import StorageError
 from dinomill.images.preprocess import SECTION, PreprocessingConfig
@@ -68,10 +67,3 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, model: str, mon
         with pytest.raises(StorageError, match="cache of programs cannot be written") as failed:
             _embed(tmp_path, model)
         assert failed.value.found == f"XDG_CACHE_HOME={place}"
-
-
-def test_a_relative_cache_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for told in ("cache", "", "./cache"):
-        monkeypatch.setenv("XDG_CACHE_HOME", told)
-        assert embed_backend._cache() == tmp_path / ".cache/dinomill/programs"

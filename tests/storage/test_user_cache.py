@@ -9,7 +9,9 @@ from dinomill.serving.model_store import cache_folder
 from dinomill.storage.user_cache import user_cache
 
 
-@pytest.mark.parametrize(("told", "found"), [("/kept", "/kept"), ("relative", None), ("", None), (None, None)])
+@pytest.mark.parametrize(
+    ("told", "found"), [("/kept", "/kept"), ("relative", None), ("./relative", None), ("", None), (None, None)]
+)
 def test_all_that_is_kept_for_a_user_lies_in_one_place(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, told: str | None, found: str | None
 ) -> None:
