@@ -13,9 +13,10 @@ from pydantic import Field
 from dinomill.config import Config
 from dinomill.distillation.config import DistillationConfig
 from dinomill.errors import ConfigError, DinomillError, InputError
-from dinomill.hooks import ProjectHooks, StageRuns, check_parameters, stage_of
+from dinomill.hooks import ProjectHooks, check_parameters
 from dinomill.planning.checks import ChecksFailed
 from dinomill.planning.measured import Measured
+from dinomill.stage_runs import StageRuns, stage_of
 
 
 class Inner(Config):

@@ -163,7 +163,7 @@ def test_a_registered_model_teaches_what_its_alias_meant_at_the_start(
 
 
 def register(store: str, folder: Path) -> None:
-    from dinomill.registration.register import example_table
+    from dinomill.registration.example import example_table
 
     with tracking.open_run("a test", tracking_uri=store) as run:
         card = tracking.ModelCard(

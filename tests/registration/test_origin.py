@@ -90,11 +90,25 @@ def test_what_becomes_known_later_is_added_and_what_contradicts_is_left(
     assert "has the tag dvc_remote: s3://team/photos. Here it is s3://elsewhere now" in caplog.text
     # Judged anew, by another evaluation, it is still the one that was trained then.
     caplog.clear()
+    better = evaluated(student=0.61)
+    better.save()
     with caplog.at_level(logging.WARNING):
-        register(evaluated(student=0.61))
-    assert version(store)[0] | {"dvc_evaluation": ""} != tags | {"dvc_evaluation": ""}
+        register(better)
     same = ("dvc_curated", "dvc_model", "dvc_remote", "training_commit")
     assert all(version(store)[0][tag] == tags[tag] for tag in same) and "s3://elsewhere now" in caplog.text
+    # DVC knows the new evaluation when it looks at it; until then the version names none, and no contradiction is told.
+    assert "dvc_evaluation" not in version(store)[0] and "dvc_evaluation" not in caplog.text
+    run(project, "dvc", "commit", "--force", "--quiet")
+    register(better)
+    lock = yaml.safe_load((project / "dvc.lock").read_text())["stages"]
+    renewed, page = version(store)
+    assert renewed["dvc_evaluation"] == lock["evaluation"]["outs"][0]["md5"] != tags["dvc_evaluation"]
+    assert renewed["dvc_evaluation"] in page and tags["dvc_evaluation"] not in page
+    # Measured again with the same scores, it is decided; only the evaluation's name is another one.
+    (better.folder / "note").touch()
+    run(project, "dvc", "commit", "--force", "--quiet")
+    register(better)
+    assert version(store)[0]["dvc_evaluation"] not in (renewed["dvc_evaluation"], tags["dvc_evaluation"])
 
 
 def test_the_commit_of_the_training_is_the_runs_where_it_is_known(

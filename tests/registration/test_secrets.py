@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dinomill.config_loader import LayeredConfigLoader
-from dinomill.hooks import StageRuns
+from dinomill.stage_runs import StageRuns
 from tests.exported import registered
 from tests.packaging.test_secrets import _SECRETS, _contents
 

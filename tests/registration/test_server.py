@@ -17,7 +17,8 @@ import pytest
 from dinomill import tracking
 from dinomill.errors import MachineError
 from dinomill.registration.config import RegistrationConfig
-from dinomill.registration.register import example_table, register_model
+from dinomill.registration.example import example_table
+from dinomill.registration.register import register_model
 from dinomill.serving.predictor import Predictor
 
 pytestmark = pytest.mark.slow

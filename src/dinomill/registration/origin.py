@@ -65,16 +65,25 @@ def origin(
 
 
 def learned(version: tracking.RegisteredVersion, now: Mapping[str, str]) -> dict[str, str]:
-    """Of what can be said now, what the version does not say yet. What contradicts it is named, and left."""
+    """Of what can be said now, what the version does not say yet. What contradicts it is named, and left.
+
+    The evaluation is no part of what the version was made of: the one that measured it last is written over the other.
+    """
     for key, value in now.items():
         said = version.tags.get(key)
-        if said not in (None, value):
+        if key != _EVALUATION and said not in (None, value):
             log.warning(
                 "%s has the tag %s: %s. Here it is %s now; the tag stays. Where that is wrong, delete it on the page "
                 "of the version: the next registration writes it anew.",
                 version.uri, key, said, value,
             )  # fmt: skip
-    return {key: value for key, value in now.items() if key not in version.tags}
+    may_say = (key for key in now if key == _EVALUATION or key not in version.tags)
+    return {key: now[key] for key in may_say if version.tags.get(key) != now[key]}
+
+
+def outdated(known: Mapping[str, str], now: Mapping[str, str]) -> tuple[str, ...]:
+    """The tags of a version that name an evaluation of before, where DVC knows none of the present one."""
+    return (_EVALUATION,) if _EVALUATION in known and _EVALUATION not in now else ()
 
 
 def kept(version: tracking.RegisteredVersion, now: Mapping[str, str]) -> dict[str, str]:

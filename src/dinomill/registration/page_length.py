@@ -7,7 +7,7 @@ import re
 LIMIT = 5000
 # What is given up first; the scores, the gate, the lineage and how to load it stay.
 _GIVEN_UP = ("Recipe", "Energy", "Data", "Limits", "Intended use")
-_WHOLE = "The whole card: `cards/version.md` among the artifacts of registration's run; `model_card.md` in its folder."
+_WHOLE = "The whole card: `cards/version.md` among the artifacts of registration's run."
 
 
 def fitted(card: str, limit: int = LIMIT) -> str:

@@ -27,7 +27,6 @@ from dinomill.handles import (
 )
 from dinomill.images.limits import MAX_MEGAPIXELS
 from dinomill.licences import of_handle, warn_if_unknown
-from dinomill.models.known import UNKNOWN_LICENCE
 from dinomill.registration.aliases import move, one_at_a_time
 from dinomill.registration.card import model_summary
 from dinomill.registration.cards import Texts, keep, page_of, texts_of
@@ -35,8 +34,9 @@ from dinomill.registration.config import CHAMPION, RegistrationConfig
 from dinomill.registration.decision import chosen, decided, decision_tags, made_of
 from dinomill.registration.example import example_table
 from dinomill.registration.export import REPRO, check_export, served_parts
-from dinomill.registration.gate import Champion, Check, gated, judge, labelled_tag
-from dinomill.registration.origin import kept, learned, origin
+from dinomill.registration.facts import facts, figures, identity
+from dinomill.registration.gate import Champion, Check, gated, judge
+from dinomill.registration.origin import kept, learned, origin, outdated
 from dinomill.registration.page_length import fitted
 from dinomill.registration.side_by_side import asks_beside, compare_with, curated_images, judge_beside
 from dinomill.scores import ModelScore
@@ -71,7 +71,7 @@ def register_model(
     score = _score_of(model, config, evaluation)
     asked = made_of(model, evaluation, config)
     store = _store(config)
-    known = tracking.find_version(store, config.name, _identity(model))
+    known = tracking.find_version(store, config.name, identity(model))
     checks = None if known is None else decided(known.tags, asked)
     if (
         known is not None
@@ -80,11 +80,16 @@ def register_model(
         and _is_intact(store, known)
     ):
         log.info("%s is in the registry, as it was decided.", known.uri)
-        if new := learned(known, origin(store, model, students, evaluation, curated, config, known.tags)):
-            page = page_of(store, model, curated, evaluation, checks, {**known.tags, **new}, config)
-            tracking.annotate(store, known, description=fitted(page), tags=new)
-            log.info("%s has new tags, of what is known by now: %s", known.uri, ", ".join(new))
         texts = texts_of(model, teacher, students, curated, evaluation, checks, config)
+        now = origin(store, model, students, evaluation, curated, config, known.tags)
+        new, gone = learned(known, now), outdated(known.tags, now)
+        if new or gone:
+            tags = {key: value for key, value in known.tags.items() if key not in gone} | new
+            page = page_of(store, model, curated, evaluation, checks, tags, config)
+            with _run(store, config) as run:
+                keep(run, texts, page)
+            tracking.annotate(store, known, description=fitted(page), tags=new, without=gone)
+            log.info("%s has other tags, by what is known now: %s", known.uri, ", ".join([*new, *gone]))
         return _write(known, model, checks, texts, asked, config)
     with _run(store, config) as run, one_at_a_time(store, config.name):
         _log_lineage(run, curated, evaluation)
@@ -94,13 +99,14 @@ def register_model(
         checks = judge(score, evaluation, champion, config.gate, model)
         if other is not None and asks_beside(config.gate):
             checks += _beside(store, model, other, curated, config)
-        tags = _tags(model, evaluation, checks, config) | decision_tags(asked, checks)
-        tags |= origin(store, model, students, evaluation, curated, config)
-        if known is not None and not config.force:
-            tags |= kept(known, tags)
+        tags = facts(model, evaluation, checks, config) | decision_tags(asked, checks)
+        before = None if config.force else known
+        tags |= origin(store, model, students, evaluation, curated, config, before and before.tags)
+        if before is not None:
+            tags |= kept(before, tags)
         texts = texts_of(model, teacher, students, curated, evaluation, checks, config)
         keep(run, texts, page := page_of(store, model, curated, evaluation, checks, tags, config))
-        version = _find_or_register(run, model, _measured(model, config, evaluation), tags, fitted(page), config)
+        version = _find_or_register(run, model, figures(model, config, evaluation), tags, fitted(page), config)
         _point(store, config.name, config.aliases.candidate, version.version, "registered")
         passed = all(check.passed for check in checks)
         for check in checks:
@@ -160,10 +166,6 @@ def _run(store: str, config: RegistrationConfig) -> Iterator[tracking.Run]:
         yield run
 
 
-def _identity(model: ModelHandle) -> dict[str, str]:
-    return {tracking.WEIGHTS_TAG: model.weights_sha256, tracking.DATASET_TAG: model.dataset_sha256}
-
-
 def _score_of(model: ModelHandle, config: RegistrationConfig, evaluation: EvaluationHandle) -> ModelScore | None:
     found = gated(evaluation, config.gate)
     if found is None:
@@ -179,17 +181,6 @@ def _score_of(model: ModelHandle, config: RegistrationConfig, evaluation: Evalua
     )
 
 
-def _measured(model: ModelHandle, config: RegistrationConfig, evaluation: EvaluationHandle) -> dict[str, float]:
-    """Every figure of the model: by measure, those of further sets by set and measure."""
-    return {
-        name if on is None else f"{on}/{name}": figure.value
-        for on, table in evaluation.tables().items()
-        for score in table.scores
-        if score.model == model.name and score.kind == config.network
-        for name, figure in score.scores.items()
-    }
-
-
 def _log_lineage(run: tracking.Run, curated: DatasetHandle, evaluation: EvaluationHandle) -> None:
     run.log_dataset("curated", curated.manifest_sha256, curated.folder.as_posix(), rows=curated.images)
     for name, table in evaluation.tables().items():
@@ -197,33 +188,6 @@ def _log_lineage(run: tracking.Run, curated: DatasetHandle, evaluation: Evaluati
         run.log_dataset(
             name or "labelled", str(table.labelled_sha256), "labelled images", context="evaluation", rows=images
         )
-
-
-def _tags(
-    model: ModelHandle, evaluation: EvaluationHandle, checks: tuple[Check, ...], config: RegistrationConfig
-) -> dict[str, str]:
-    measured = {name: f"{value:.6f}" for name, value in _measured(model, config, evaluation).items()}
-    images: dict[str, str | None] = {
-        labelled_tag(f"{on}/" if on else ""): table.labelled_sha256 for on, table in evaluation.tables().items()
-    }
-    # The registry's list shows the first few only.
-    tags = {
-        "gate": "passed" if all(check.passed for check in checks) else "failed",
-        **measured,
-        "model": model.name,
-        "network": config.network,
-        "embed_dim": str(model.embed_dim),
-        "parameters": str(model.parameters),
-        "image_size": str(model.image_size),
-        "licence": of_handle(model).licence or UNKNOWN_LICENCE,
-        "origin": model.origin,
-        **_identity(model),
-        "teacher_sha256": model.teacher_sha256,
-        **images,
-        "made_of": model.made_of,
-        "git_commit": tracking.git_commit(),
-    }
-    return {key: value for key, value in tags.items() if value}
 
 
 def _find_or_register(
@@ -234,10 +198,11 @@ def _find_or_register(
     card: str,
     config: RegistrationConfig,
 ) -> tracking.RegisteredVersion:
-    known = None if config.force else tracking.find_version(run.tracking_uri, config.name, _identity(model))
+    known = None if config.force else tracking.find_version(run.tracking_uri, config.name, identity(model))
     if known is not None and _is_intact(run.tracking_uri, known):
         log.info("%s already holds these weights: its scores and gate are brought up to date.", known.uri)
-        tracking.annotate(run.tracking_uri, known, description=card, tags=tags)
+        without = outdated(known.tags, tags)
+        tracking.annotate(run.tracking_uri, known, description=card, tags=tags, without=without)
         return known
     metrics: dict[str, float] = {"parameters": model.parameters, "images_seen": model.images_seen, **measured}
     details = tracking.ModelCard(

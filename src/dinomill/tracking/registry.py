@@ -7,7 +7,7 @@ import logging
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -144,11 +144,20 @@ def resolve(uri: str, tracking_uri: str | None = None) -> RegisteredVersion:
     return _resolve(connect(store, create=False), store, uri)
 
 
-def annotate(tracking_uri: str, version: RegisteredVersion, *, description: str, tags: Mapping[str, str]) -> None:
-    """Replace a version's description and set its tags."""
+def annotate(
+    tracking_uri: str,
+    version: RegisteredVersion,
+    *,
+    description: str,
+    tags: Mapping[str, str],
+    without: Sequence[str] = (),
+) -> None:
+    """Replace a version's description, set tags, and take away those that hold no longer."""
     client = connect(tracking_uri)
     with tracking_errors(tracking_uri):
         client.update_model_version(version.name, str(version.version), description=description)
+        for key in without:
+            client.delete_model_version_tag(version.name, str(version.version), key)
     set_tags(tracking_uri, version, tags)
 
 

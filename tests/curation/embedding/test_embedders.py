@@ -88,7 +88,7 @@ def test_a_registered_model_is_found_by_its_alias_and_pooled_as_it_says(
     from dinomill import tracking
     from dinomill.images.preprocess import PreprocessingConfig
     from dinomill.models import build, save_backbone, variant
-    from dinomill.registration.register import example_table
+    from dinomill.registration.example import example_table
     from dinomill.serving.predictor import Predictor
 
     torch.manual_seed(0)
