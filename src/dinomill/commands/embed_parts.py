@@ -65,7 +65,8 @@ class Parts:
             except (OSError, ValueError, KeyError):
                 path.unlink(missing_ok=True)
                 continue
-            if self._patches and rows_of(path.with_suffix(".npy")) != len(_good(part)):
+            images = len(_good(part))  # of files that are left out alone there are no patches to keep
+            if self._patches and images and rows_of(path.with_suffix(".npy")) != images:
                 path.unlink(missing_ok=True)
                 continue
             self._place(part, path)

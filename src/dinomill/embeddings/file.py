@@ -94,13 +94,14 @@ class Embeddings:
             "identity": self.identity,
             "backend": self.backend,
         }
-        # Two files cannot be replaced at once: the list says which array it is of.
+        # Two files cannot be replaced at once: the list says which array it is of, and comes first, so that an array
+        # without one is somebody else's.
         told["vectors_sha256"] = _digest(self.vectors)
-        with atomic_file(output) as temporary, temporary.open("wb") as file:
-            np.save(file, self.vectors)
         lines = [json.dumps(told), *(json.dumps(path) for path in self.paths)]
         with atomic_file(output.with_suffix(".txt")) as temporary:
             temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        with atomic_file(output) as temporary, temporary.open("wb") as file:
+            np.save(file, self.vectors)
 
     @classmethod
     def load(cls, path: Path) -> Embeddings:
@@ -181,6 +182,18 @@ def check_format(path: Path) -> None:
             expected=".parquet or .npy",
             action="give the file one of these endings",
         )
+
+
+def is_own(path: Path) -> bool:
+    """Whether a file is of `Embeddings.save`, by what it says of the network; its rows are not looked at."""
+    if path.suffix != ".parquet":
+        return is_list(path.with_suffix(".txt"))
+    import pyarrow.parquet as pq
+
+    try:
+        return MODEL_KEY in (pq.read_schema(path).metadata or {})
+    except (OSError, ValueError):
+        return False
 
 
 def is_list(path: Path) -> bool:
