@@ -99,6 +99,16 @@ def test_a_file_of_the_users_own_is_not_replaced(tmp_path: Path, photos: Path, m
     assert len(Embeddings.load(tmp_path / "empty.parquet").paths) == 2
 
 
+def test_a_run_that_was_stopped_between_an_array_and_its_list_goes_on(tmp_path: Path, photos: Path, model: str) -> None:
+    embed_files([photos], tmp_path / "all.npy", model=model, batch_size=2)
+    (tmp_path / "all.txt").unlink()
+    with pytest.raises(InputError, match="is in the way"):
+        embed_files([photos], tmp_path / "all.npy", model=model, batch_size=2)
+    (tmp_path / ".all.npy.unfinished").mkdir()
+    embed_files([photos], tmp_path / "all.npy", model=model, batch_size=2)
+    assert len(Embeddings.load(tmp_path / "all.npy").paths) == 2
+
+
 def test_patches_of_another_format_are_refused_before_anything_is_looked_for(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="written as a NumPy array"):
         embed_files(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dinomill.commands.embed_parts import unfinished
 from dinomill.commands.embed_patches import SUFFIX
 from dinomill.commands.embed_sources import Candidate, shown
 from dinomill.embeddings.file import is_list, is_own
@@ -95,4 +96,4 @@ def _is_own(path: Path, output: Path, patches: Path | None) -> bool:
         except (OSError, ValueError, EOFError):
             return False
         return bool(array.ndim == 4 and array.dtype == np.float16)  # no image has four axes
-    return is_own(output)
+    return is_own(output) or unfinished(output).is_dir()  # stopped between an array and its list

@@ -94,14 +94,13 @@ class Embeddings:
             "identity": self.identity,
             "backend": self.backend,
         }
-        # Two files cannot be replaced at once: the list says which array it is of, and comes first, so that an array
-        # without one is somebody else's.
+        # Two files cannot be replaced at once: the list says which array it is of.
         told["vectors_sha256"] = _digest(self.vectors)
+        with atomic_file(output) as temporary, temporary.open("wb") as file:
+            np.save(file, self.vectors)
         lines = [json.dumps(told), *(json.dumps(path) for path in self.paths)]
         with atomic_file(output.with_suffix(".txt")) as temporary:
             temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        with atomic_file(output) as temporary, temporary.open("wb") as file:
-            np.save(file, self.vectors)
 
     @classmethod
     def load(cls, path: Path) -> Embeddings:
