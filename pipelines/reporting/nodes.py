@@ -29,7 +29,8 @@ def report(
     from dinomill.reporting import RunHandles, build_report
 
     teacher = students.taught_by_pretraining(teacher)
-    run = RunHandles(curated, teacher, students, evaluation.with_times(), registration, package, labelled)
+    shown = evaluation.with_times(config.evaluation_work)
+    run = RunHandles(curated, teacher, students, shown, registration, package, labelled)
     handle = build_report(run, config)
     recorded = tracking.attach()
     recorded.log_artifacts(handle.page)

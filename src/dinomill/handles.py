@@ -214,7 +214,11 @@ class StudentsHandle(Handle):
 
 
 class Times(BaseModel):
-    """What an evaluation took with a clock; no stage is made of it."""
+    """What an evaluation took with a clock; no stage is made of it.
+
+    It lies by the results that it belongs to: another evaluation's, or that of a commit which is checked out again,
+    has a file of its own.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -222,8 +226,20 @@ class Times(BaseModel):
     tables: dict[str, TimedTable] = Field(description="by set; that of the labelled images has no name")
 
 
+def times_of(work: Path, made_of: str) -> Path:
+    """Where the times of an evaluation lie.
+
+    Args:
+        work: Evaluation's work folder.
+        made_of: Of the evaluation's handle.
+    """
+    return work / "times" / f"{made_of[:32]}.json"
+
+
 class EvaluationHandle(Handle, ScoreTable):
     """The evaluation: the table of the labelled set, and of further sets; ``metrics.json`` in the folder is DVC's."""
+
+    _retired = frozenset({"times"})
 
     sets: dict[str, ScoreTable] = Field(default_factory=dict, description="tables of further labelled sets, by name")
     metrics: Path
@@ -231,22 +247,23 @@ class EvaluationHandle(Handle, ScoreTable):
     students_sha256: dict[str, str] = Field(default_factory=dict, description="of the students, by name")
     champion_sha256: str | None = Field(default=None, description="of the version in use, where it is a row")
     timed: tuple[str, ...] = Field(
-        default=(), description="measures that were taken with a clock, which lie in `times`"
-    )
-    times: Path | None = Field(
-        default=None, description="figures of a clock, in the work folder of the machine that took them"
+        default=(), description="measures that were taken with a clock, which lie in the work folder: see `times_of`"
     )
 
     def measured_teacher_of(self, model: ModelHandle) -> bool:
         """Whether the row of the teacher is the network that a student learnt from; where nobody knows, it is."""
         return model.taught_by(self.teacher_sha256)
 
-    def with_times(self) -> EvaluationHandle:
-        """The same with what a clock took, where this project has it: for people, and for nothing that is decided."""
-        if self.times is None or not self.timed:
+    def with_times(self, work: Path | None) -> EvaluationHandle:
+        """The same with what a clock took, where this machine has it: for people, and for nothing that is decided.
+
+        Args:
+            work: Evaluation's work folder; None: nobody knows.
+        """
+        if work is None or not self.timed:
             return self
         try:
-            kept = Times.model_validate_json(self.times.read_bytes())
+            kept = Times.model_validate_json(times_of(work, self.made_of).read_bytes())
         except (OSError, ValueError):
             return self
         if kept.made_of != self.made_of:

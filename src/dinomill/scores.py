@@ -178,16 +178,6 @@ class ScoreTable(BaseModel):
         first = self.measures[0]
         return max(rows, key=lambda row: first.sign * row.value(first.name))
 
-    def lasting(self) -> Self:
-        """Without what was taken with a clock."""
-        timed = {one.name for one in self.measures if one.timed}
-        rows = [
-            row.model_copy(update={"scores": {name: one for name, one in row.scores.items() if name not in timed}})
-            for row in self.scores
-        ]
-        measures = tuple(one for one in self.measures if not one.timed)
-        return self.model_copy(update={"scores": tuple(rows), "measures": measures})
-
     def beside(self, times: TimedTable) -> Self:
         """With the figures of a clock beside the others; unchanged where a row has none."""
         if not all(measure.name in times.scores.get(row.key, {}) for row in self.scores for measure in times.measures):

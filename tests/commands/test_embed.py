@@ -17,7 +17,7 @@ import torch
 
 from dinomill.commands.embed import embed_files
 from dinomill.commands.embed_parts import Done, parts_of
-from dinomill.commands.embed_sources import Candidate
+from dinomill.commands.embed_sources import Candidate, candidates
 from dinomill.commands.search import search
 from dinomill.embeddings.file import Embeddings
 from dinomill.errors import InputError, StorageError
@@ -72,6 +72,21 @@ def test_a_folder_becomes_a_file_that_can_be_searched(
     assert found[0][0] == pytest.approx(1, abs=1e-5)
     assert found[0][1].endswith("3.png")
     assert found[1][0] <= found[0][0]
+
+
+def test_a_folder_that_is_named_in_two_ways_is_looked_at_once(
+    tmp_path: Path, images: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files were embedded twice, and counted so; `..` after a link is of the folder that the link leads to."""
+    (tmp_path / "link").symlink_to(images / "deep", target_is_directory=True)
+    monkeypatch.chdir(tmp_path)
+    again = [images / "deep" / "..", Path("link/..")]
+    assert candidates([images, *again]) == candidates([images])
+    assert candidates(again[1:]) == candidates([images])
+    embed_files([images, *again], tmp_path / "all.parquet", model=model, batch_size=4)
+    paths = Embeddings.load(tmp_path / "all.parquet").paths
+    assert len(paths) == 5
+    assert all(".." not in path and Path(path).is_absolute() for path in paths)
 
 
 def test_the_batch_size_changes_nothing(tmp_path: Path, images: Path, model: str) -> None:

@@ -11,6 +11,8 @@ import torch
 
 from dinomill import embeddings
 from dinomill.commands.embed import embed_files
+from dinomill.commands.embed_parts import Done, parts_of
+from dinomill.commands.embed_sources import Candidate, LeftOut
 from dinomill.commands.search import search
 from dinomill.errors import InputError, StorageError
 from dinomill.images.preprocess import SECTION, PreprocessingConfig
@@ -79,6 +81,17 @@ embed_files([Path({str(images)!r})], Path({str(tmp_path / "all.npy")!r}), model=
     np.testing.assert_allclose(np.load(tmp_path / "patches.npy"), np.load(tmp_path / "whole_patches.npy"), atol=2e-3)
 
 
+def test_a_part_of_files_that_are_left_out_alone_is_kept(tmp_path: Path) -> None:
+    """It has no patches, and was thrown away for it: the same files were read again at every start."""
+    broken = Candidate("broken.png", 1, 1)
+    with pytest.raises(RuntimeError), parts_of(tmp_path / "all.npy", "one", patches=True) as parts:
+        parts.begin()
+        parts.add([Done(broken, LeftOut(broken.path, "truncated", "it ends early"))])
+        raise RuntimeError
+    with parts_of(tmp_path / "all.npy", "one", patches=True) as parts:
+        assert [one.file for one in parts.begin()] == [broken]
+
+
 def test_what_has_no_patches_or_no_array_is_refused_before_any_work(tmp_path: Path, images: Path, model: str) -> None:
     with pytest.raises(InputError, match="written as a NumPy array"):
         embed_files([images], tmp_path / "a.npy", model=model, batch_size=4, patches=tmp_path / "patches.parquet")
@@ -110,6 +123,18 @@ def test_a_backend_gives_the_same_within_its_bound_and_is_written_once(
     (program / "model.bin").write_bytes(weights[: len(weights) // 2] + bytes(len(weights) - len(weights) // 2))
     (found_again,) = search(images / "03.png", tmp_path / "openvino.parquet", count=1, model=None)
     assert found_again[0] == pytest.approx(1, abs=1e-4)
+
+
+def test_a_backend_that_this_machine_lacks_is_answered_with_those_that_it_has(
+    tmp_path: Path, images: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A processor without products in bfloat16 was to be installed."""
+    monkeypatch.setattr("dinomill.models.hardware.has_fast_bf16", lambda device: False)
+    with pytest.raises(InputError, match="openvino-bfloat16 cannot be used on this machine") as failed:
+        embed_files([images], tmp_path / "a.npy", model=model, batch_size=4, backend="openvino-bfloat16")
+    assert "no products in bfloat16" in str(failed.value.found)
+    assert "eager" in str(failed.value.expected) and "bfloat16" not in str(failed.value.expected)
+    assert "install" not in str(failed.value.action)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -73,6 +75,50 @@ def test_one_file_by_two_names_is_refused(tmp_path: Path, photos: Path) -> None:
             embed_files(
                 [photos], tmp_path / "all.npy", model="models:/none@none", batch_size=2, patches=tmp_path / name
             )
+
+
+def test_a_file_of_the_users_own_is_not_replaced(tmp_path: Path, photos: Path, model: str) -> None:
+    """A table of somebody's own, with a column of embeddings even, was lost to the embeddings of a folder."""
+    rows = pa.table({"path": ["a.png"], "embedding": [[1.0, 2.0]]})
+    pq.write_table(rows, tmp_path / "mine.parquet")
+    np.save(tmp_path / "mine.npy", np.ones((3, 4), np.float32))
+    np.save(tmp_path / "grids.npy", np.ones((3, 4), np.float32))
+    (tmp_path / "notes.parquet").write_text("no table")
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.*")}
+    for output, patches in (
+        (tmp_path / "mine.parquet", None),
+        (tmp_path / "mine.npy", None),
+        (tmp_path / "notes.parquet", None),
+        (tmp_path / "new.parquet", tmp_path / "grids.npy"),
+    ):
+        with pytest.raises(InputError, match=r"(mine|grids|notes)\.(npy|parquet) is in the way"):
+            embed_files([photos], output, model="models:/none@none", batch_size=2, patches=patches)
+    assert {path: path.read_bytes() for path in tmp_path.glob("*.*")} == before
+    (tmp_path / "empty.parquet").touch()  # as `mktemp` leaves it
+    embed_files([photos], tmp_path / "empty.parquet", model=model, batch_size=2)
+    assert len(Embeddings.load(tmp_path / "empty.parquet").paths) == 2
+
+
+def test_a_run_that_was_stopped_between_an_array_and_its_list_goes_on(tmp_path: Path, photos: Path, model: str) -> None:
+    embed_files([photos], tmp_path / "all.npy", model=model, batch_size=2)
+    (tmp_path / "all.txt").unlink()
+    with pytest.raises(InputError, match="is in the way"):
+        embed_files([photos], tmp_path / "all.npy", model=model, batch_size=2)
+    (tmp_path / ".all.npy.unfinished").mkdir()
+    embed_files([photos], tmp_path / "all.npy", model=model, batch_size=2)
+    assert len(Embeddings.load(tmp_path / "all.npy").paths) == 2
+
+
+def test_patches_of_another_format_are_refused_before_anything_is_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="written as a NumPy array"):
+        embed_files(
+            [tmp_path / "nowhere"],
+            tmp_path / "all.npy",
+            model="models:/none@none",
+            batch_size=2,
+            patches=tmp_path / "patches.parquet",
+        )
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_an_earlier_run_wrote_is_replaced_and_is_no_image(photos: Path, model: str) -> None:

@@ -56,9 +56,13 @@ def test_other_images_than_those_of_the_file_are_named(file: Path) -> None:
 
 def test_fiftyone_takes_them(file: Path, tmp_path: Path) -> None:
     fiftyone = pytest.importorskip("fiftyone", reason="FiftyOne is not installed: it is no dependency")
+    from fiftyone.core.config import FiftyOneConfigError
+    from fiftyone.core.service import ServiceException
+    from pymongo.errors import PyMongoError
+
     try:
         dataset = fiftyone.Dataset()
-    except Exception as error:
+    except (FiftyOneConfigError, ServiceException, PyMongoError) as error:
         pytest.skip(f"FiftyOne has no database here: {type(error).__name__}")
     dataset.add_samples([fiftyone.Sample(filepath=str(tmp_path / "images" / f"{number}.png")) for number in (2, 0, 7)])
     found = embeddings.read(file)

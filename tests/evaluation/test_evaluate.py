@@ -20,7 +20,7 @@ from dinomill.evaluation.record import record
 from dinomill.evaluation.sets.base import read_set
 from dinomill.features import describe
 from dinomill.features.probe import Probe
-from dinomill.handles import EvaluationHandle, ModelHandle, ProbesHandle, StudentsHandle
+from dinomill.handles import EvaluationHandle, ModelHandle, ProbesHandle, StudentsHandle, times_of
 from dinomill.scores import Difference
 from dinomill.serving.predictor import Predictor
 from dinomill.tracking import open_run
@@ -163,10 +163,11 @@ def test_what_a_clock_took_is_beside_the_results_and_not_in_them(
         config = configuration(Path(name), measured=["cost", "knn"], random={"seeds": 1})
         found = evaluate(str(labelled), teacher, students, config)
         assert [one.name for one in found.measures] == ["size", "knn"]
-        whole = found.with_times()
+        whole = found.with_times(config.work)
         assert [one.name for one in whole.measures] == ["size", "knn", "images_per_second_1", "images_per_second_32"]
         assert all(row.value("images_per_second_32") == 7.0 for row in whole.scores)
-        assert EvaluationHandle.load(Path(name) / "out").with_times() == whole
+        assert EvaluationHandle.load(Path(name) / "out").with_times(config.work) == whole
+        assert found.with_times(None) == found
         out = Path(name, "out")
         folders.append({path.relative_to(out).as_posix(): path for path in out.rglob("*") if path.is_file()})
     held = ("handle.json", "probes/handle.json")  # they name their folders, which are two here
@@ -180,10 +181,51 @@ def test_what_a_clock_took_is_beside_the_results_and_not_in_them(
     assert handles[0]["scores"] == handles[1]["scores"]
     assert "per_second" not in json.dumps(handles[0]["scores"]) + json.dumps(handles[0]["measures"])
     # Of another result, damaged, or not on this machine: the rest is there without them.
-    for text in (Path("one/work/times.json").read_text(), "{", None):
-        times = Path("two/work/times.json")
+    two = EvaluationHandle.load(Path("two/out"))
+    times = times_of(Path("two/work"), two.made_of)
+    for text in (times_of(Path("one/work"), two.made_of).read_text(), "{", None):
         times.write_text(text.replace('"made_of": "', '"made_of": "0')) if text is not None else times.unlink()
-        assert EvaluationHandle.load(Path("two/out")).with_times() == EvaluationHandle.load(Path("two/out"))
+        assert two.with_times(Path("two/work")) == two
+
+
+def test_where_a_clock_left_its_figures_is_no_part_of_the_results(
+    labelled: Path, teacher: ModelHandle, students: StudentsHandle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The handle named the work folder, so that another place for it made every later stage stale."""
+    monkeypatch.setattr(cost.Cost, "_time", lambda self, *_: cost.Speed({1: 3.0, 32: 7.0}, None))
+    monkeypatch.chdir(tmp_path)
+    contents = []
+    for work in ("here", "there"):
+        config = configuration(Path("same"), measured=["cost", "knn"], random={"seeds": 1}, work=Path(work))
+        found = evaluate(str(labelled), teacher, students, config)
+        assert found.with_times(config.work).measure("images_per_second_32") is not None
+        out = found.folder
+        contents.append({path.relative_to(out).as_posix(): path.read_bytes() for path in sorted(out.rglob("*.*"))})
+    assert "handle.json" in contents[0]
+    assert contents[0] == contents[1]
+
+
+def test_an_older_evaluation_that_is_checked_out_shows_its_own_times(
+    labelled: Path, teacher: ModelHandle, students: StudentsHandle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One file for all of them was the last one's."""
+    speeds = {}
+    for number, name in enumerate(("older", "newer")):
+        speed = cost.Speed({1: 3.0, 32: 7.0 + number}, None)
+        monkeypatch.setattr(cost.Cost, "_time", lambda self, *_, speed=speed: speed)
+        settings = {"random": {"seeds": 1}, "seed": number, "output": tmp_path / name, "work": tmp_path / "work"}
+        evaluate(str(labelled), teacher, students, configuration(tmp_path, measured=["cost", "knn"], **settings))
+        shutil.rmtree(tmp_path / "work" / "cost")  # so that the next one is timed anew
+    for name in ("older", "newer"):
+        shown = EvaluationHandle.load(tmp_path / name).with_times(tmp_path / "work")
+        speeds[name] = {row.value("images_per_second_32") for row in shown.scores}
+    assert speeds == {"older": {7.0}, "newer": {8.0}}
+
+
+def test_a_handle_of_an_earlier_version_that_names_its_times_is_read(handle: EvaluationHandle, tmp_path: Path) -> None:
+    earlier = json.loads((handle.folder / "handle.json").read_text()) | {"times": "data/work/evaluation/times.json"}
+    (tmp_path / "handle.json").write_text(json.dumps(earlier))
+    assert EvaluationHandle.load(tmp_path) == handle
 
 
 def test_changed_images_are_measured_anew(labelled: Path, tmp_path: Path) -> None:

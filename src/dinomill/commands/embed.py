@@ -78,46 +78,50 @@ def embed_files(
     files, left_out, passed_over = candidates(sources)
     files = spared(files, output, patches)
     if not files and not left_out:
-        raise InputError(
-            f"There are no images in {', '.join(shown(str(source)) for source in sources)}.",
-            found=_counted(passed_over) if passed_over else "no files",
-            action="give folders that hold images, at any depth",
-        )
+        raise _nothing_there(sources, passed_over)
     name, predictor = load_predictor(model, image_size, env, batch_size=batch_size, backend=backend)
     if patches is not None:
-        require_patches(predictor, patches)
+        require_patches(predictor)
     console = open_console(stderr=True)
     _say_conversion(files, predictor, console)
     with parts_of(output, predictor.identity, patches=patches is not None) as parts:
         done = _embed_all(files, predictor, parts, console, patches=patches is not None)
         left_out += [one.result for one in done if isinstance(one.result, LeftOut)]
         good = [one for one in done if not isinstance(one.result, LeftOut)]
-        _say_left_out(left_out, console)
-        if passed_over:
-            console.print(f"passed over, being no images: {_counted(passed_over)}", markup=False, highlight=False)
+        _say_left_out(left_out, passed_over, console)
         if good:
-            vectors = np.stack([np.asarray(one.result, np.float32) for one in good])
             beside = _write_left_out(output, left_out)
-            if patches is not None:
-                parts.flush()
-                shape = put_together(patches, [one.file for one in good], parts.patches)
+            shape = None if patches is None else _write_patches(patches, good, parts)
+            vectors = np.stack([np.asarray(one.result, np.float32) for one in good])
             paths = [one.file.path for one in good]
             Embeddings(paths, vectors, name, image_size, predictor.identity, backend).save(output)
     if not good:
-        first = left_out[0]
-        raise InputError(
-            f"None of the {len(left_out)} files is an image that can be used.",
-            found=f"{shown(first.path)}: {first.reason}: {first.detail}",
-            action="give images (JPEG, PNG, TIFF, WebP, .npy …), or folders of them; a list of paths is not read",
-        )
+        raise _none_usable(left_out)
     width, side = vectors.shape[1], predictor.preprocessing.image_size
     files_left_out = f"{len(left_out):,} file{'s' * (len(left_out) != 1)} left out"
     print(
         f"{shown(str(output))}: {len(good):,} embeddings of width {width}, {files_left_out}"
         f"{f' (see {shown(beside.name)})' if beside else ''}, by {name} at {side} pixels"
     )
-    if patches is not None:
+    if shape is not None:
         print(f"{shown(str(patches))}: patch features, float16 [{', '.join(map(str, shape))}]")
+
+
+def _nothing_there(sources: Sequence[Path], passed_over: Counter[str]) -> InputError:
+    return InputError(
+        f"There are no images in {', '.join(shown(str(source)) for source in sources)}.",
+        found=_counted(passed_over) if passed_over else "no files",
+        action="give folders that hold images, at any depth",
+    )
+
+
+def _none_usable(left_out: Sequence[LeftOut]) -> InputError:
+    first = left_out[0]
+    return InputError(
+        f"None of the {len(left_out)} files is an image that can be used.",
+        found=f"{shown(first.path)}: {first.reason}: {first.detail}",
+        action="give images (JPEG, PNG, TIFF, WebP, .npy …), or folders of them; a list of paths is not read",
+    )
 
 
 def load_predictor(
@@ -247,13 +251,14 @@ def _say_conversion(files: Sequence[Candidate], predictor: Predictor, console: C
         console.print(said, markup=False, highlight=False)
 
 
-def _say_left_out(left_out: Sequence[LeftOut], console: Console) -> None:
-    if not left_out:
-        return
-    for one in left_out[:_NAMED]:
-        console.print(f"left out: {shown(one.path)}: {one.reason}: {one.detail}", markup=False, highlight=False)
-    counts = _counted(Counter(one.reason for one in left_out))
-    console.print(f"left out in all: {counts}", markup=False, highlight=False)
+def _say_left_out(left_out: Sequence[LeftOut], passed_over: Counter[str], console: Console) -> None:
+    if left_out:
+        for one in left_out[:_NAMED]:
+            console.print(f"left out: {shown(one.path)}: {one.reason}: {one.detail}", markup=False, highlight=False)
+        counts = _counted(Counter(one.reason for one in left_out))
+        console.print(f"left out in all: {counts}", markup=False, highlight=False)
+    if passed_over:
+        console.print(f"passed over, being no images: {_counted(passed_over)}", markup=False, highlight=False)
 
 
 def _counted(kinds: Counter[str]) -> str:
@@ -271,3 +276,8 @@ def _write_left_out(output: Path, left_out: Sequence[LeftOut]) -> Path | None:
     rows.writerows(sorted(left_out))
     write_text(path, text.getvalue())
     return path
+
+
+def _write_patches(output: Path, good: Sequence[Done], parts: Parts) -> tuple[int, ...]:
+    parts.flush()
+    return put_together(output, [one.file for one in good], parts.patches)

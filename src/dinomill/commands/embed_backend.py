@@ -1,6 +1,6 @@
-"""The network of `dinomill embed --backend`: its program is written once into the user's cache, and used from there.
+"""The network of `dinomill embed --backend`: it is written once into the user's cache, and used from there.
 
-$XDG_CACHE_HOME/dinomill/programs/<identity>/    an exported folder, and beside its weights model.onnx or model.xml
+$XDG_CACHE_HOME/dinomill/programs/<identity>/    an exported folder; of ONNX Runtime and OpenVINO the program, too
 $XDG_CACHE_HOME/dinomill/programs/<identity>/sha256.json    of each file: written last, compared at every use
 """
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _HASHES = "sha256.json"
 
 
-def parse_backend(told: str) -> Backend:
+def parse_backend(name: str) -> Backend:
     """A backend by its name, such as ``openvino-bfloat16``; without a precision it is float32.
 
     Raises:
@@ -38,18 +38,26 @@ def parse_backend(told: str) -> Backend:
     """
     from dinomill.serving.backends.choice import every_backend
 
-    usable = {str(one).replace(" float32", "").replace(" ", "-"): one for one in every_backend()}
-    usable = {name: one for name, one in usable.items() if one.precision != "int8"}
-    if told.endswith("int8"):
+    known = {_name(one): one for one in every_backend() if one.precision != "int8"}
+    if name.endswith("int8"):
         raise InputError(
             "8 bits have to be calibrated on images of the kind that will be seen.",
-            found=f"--backend {told}",
-            expected=", ".join(usable),
+            found=f"--backend {name}",
+            expected=", ".join(known),
             action="take one of these; or write a program (`dinomill export onnx-int8 FILE`), and give it as --model",
         )
-    if told not in usable:
-        raise InputError("There is no such backend.", found=f"--backend {told}", expected=", ".join(usable))
-    return usable[told]
+    if name not in known:
+        raise InputError(
+            "There is no such backend.",
+            found=f"--backend {name}",
+            expected=", ".join(known),
+            action="take one of these, or leave --backend out: PyTorch then computes in float32",
+        )
+    return known[name]
+
+
+def _name(backend: Backend) -> str:
+    return str(backend).replace(" float32", "").replace(" ", "-")
 
 
 def open_with(address: str, backend: Backend, image_size: int | None) -> Features:
@@ -71,21 +79,23 @@ def open_with(address: str, backend: Backend, image_size: int | None) -> Feature
     from dinomill.features.backbone import BackboneFeatures
     from dinomill.images.preprocess import SECTION
     from dinomill.models import save_backbone
-    from dinomill.serving.backends.choice import why_not
+    from dinomill.serving.backends.choice import every_backend, why_not
     from dinomill.serving.backends.open import open_backend
     from dinomill.serving.backends.programs import write_programs
 
     if (reason := why_not(backend)) is not None:
         raise InputError(
-            f"The backend {backend} cannot be used on this machine.",
+            f"The backend {_name(backend)} cannot be used on this machine.",
             found=reason,
-            action="install it, or leave --backend out",
+            expected=", ".join(_name(one) for one in every_backend() if one.precision != "int8" and not why_not(one)),
+            action="take one of these, or leave --backend out: PyTorch then computes in float32",
         )
     found = features.open(address, image_size=image_size)
     if not isinstance(found, BackboneFeatures):
         raise InputError(
-            f"{address} is a program, or a network of another family, and runs in one way only.",
+            f"{address} runs in one way only.",
             found=found.description.family,
+            expected="a backbone of dinomill's own, or weights of DINOv2 or DINOv3",
             action="leave --backend out",
         )
     identity = hash_json([found.identity, str(backend)])

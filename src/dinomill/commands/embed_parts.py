@@ -65,7 +65,8 @@ class Parts:
             except (OSError, ValueError, KeyError):
                 path.unlink(missing_ok=True)
                 continue
-            if self._patches and rows_of(path.with_suffix(".npy")) != len(_good(part)):
+            images = len(_good(part))  # of files that are left out alone there are no patches to keep
+            if self._patches and images and rows_of(path.with_suffix(".npy")) != images:
                 path.unlink(missing_ok=True)
                 continue
             self._place(part, path)
@@ -101,6 +102,11 @@ class Parts:
             self.patches |= {one.file: Row(path.with_suffix(".npy"), number) for number, one in rows}
 
 
+def unfinished(output: Path) -> Path:
+    """Where the parts of an output lie while it is made, or after it was stopped."""
+    return output.with_name(f".{output.name}.unfinished")
+
+
 @contextmanager
 def parts_of(output: Path, identity: str, *, patches: bool = False) -> Iterator[Parts]:
     """The parts of an output, for one process at a time; removed when the block ends well, kept otherwise.
@@ -113,7 +119,7 @@ def parts_of(output: Path, identity: str, *, patches: bool = False) -> Iterator[
     Raises:
         InputError: When another process is writing the same file.
     """
-    folder = output.with_name(f".{output.name}.unfinished")
+    folder = unfinished(output)
     busy = InputError(
         f"Another `dinomill embed` is writing {output}.", action="wait for its end, or name another --output"
     )

@@ -30,20 +30,14 @@ class Row(NamedTuple):
     number: int
 
 
-def require_patches(predictor: Predictor, output: Path) -> None:
-    """Refuse a network without places, and a file that is no ``.npy``.
+def require_patches(predictor: Predictor) -> None:
+    """Refuse a network without places.
 
     Raises:
-        InputError: Says which.
+        InputError: Says what it gives.
     """
     import torch
 
-    if output.suffix != SUFFIX:
-        raise InputError(
-            "Patch features are written as a NumPy array.",
-            found=f"--patches {output.name}",
-            expected=f"a name that ends in {SUFFIX}",
-        )
     settings = predictor.preprocessing
     side = settings.image_size
     with torch.inference_mode():

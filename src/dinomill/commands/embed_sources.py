@@ -44,12 +44,13 @@ def candidates(sources: Sequence[Path]) -> Sources:
 
     Links to files are followed, links to folders are not: there are no loops. Each file comes once. What folders hold
     beside images (``images.sidecars``) is counted and no more, as in a pool; a file that is named itself is looked at.
+    Paths are absolute and without ``..``, so that a folder that is named in two ways is looked at once; links stay.
 
     Raises:
         InputError: When a source does not exist.
     """
     found: dict[str, Candidate | LeftOut] = {}
-    passed_over: Counter[str] = Counter()
+    passed_over: dict[str, str] = {}  # its kind, by path
     for source in sources:
         if not os.path.lexists(source):
             far = re.search(r"(?:^|/)(s3|gs|https?):/", str(source))  # a path has lost one of the two slashes
@@ -58,13 +59,14 @@ def candidates(sources: Sequence[Path]) -> Sources:
                 expected="images or folders of this machine" if far else None,
                 action="download them first (`aws s3 cp --recursive`), and give the folder" if far else "correct it",
             )
-        inside = _walk(str(source), passed_over) if source.is_dir() else iter([_look(str(source))])
+        place = _straight(source)
+        inside = _walk(place, passed_over) if source.is_dir() else iter([_look(place)])
         for one in inside:
             found.setdefault(one.path, one)
     return Sources(
         [one for one in found.values() if isinstance(one, Candidate)],
         [one for one in found.values() if isinstance(one, LeftOut)],
-        passed_over,
+        Counter(passed_over.values()),
     )
 
 
@@ -73,7 +75,14 @@ def shown(path: str) -> str:
     return printable(path)
 
 
-def _walk(top: str, passed_over: Counter[str]) -> Iterator[Candidate | LeftOut]:
+def _straight(source: Path) -> str:
+    """The absolute path without ``..``: what stands before the last one is followed through links."""
+    parts = source.absolute().parts
+    last = max((number for number, part in enumerate(parts) if part == ".."), default=-1)
+    return str(Path(Path(*parts[: last + 1]).resolve() if last >= 0 else "", *parts[last + 1 :]))
+
+
+def _walk(top: str, passed_over: dict[str, str]) -> Iterator[Candidate | LeftOut]:
     refused: list[LeftOut] = []
 
     def keep(error: OSError) -> None:
@@ -85,7 +94,7 @@ def _walk(top: str, passed_over: Counter[str]) -> Iterator[Candidate | LeftOut]:
         for path in (os.path.join(folder, name) for name in (*files, *links)):  # noqa: PTH118
             kind = sidecar_kind(path.removeprefix(top))
             if kind is not None and is_passed_over(kind, path):
-                passed_over[kind] += 1
+                passed_over[path] = kind
             else:
                 names.append(path)
     yield from map(_look, sorted(names))

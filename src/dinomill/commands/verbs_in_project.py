@@ -176,7 +176,12 @@ def lineage(
         Path | None, typer.Option("--picture", metavar="FILE", help="Draw it too: .svg, .png or .html.")
     ] = None,
     images: Annotated[
-        Path | None, typer.Option("--images", metavar="FILE", help="List the images that made it: .csv or .parquet.")
+        Path | None,
+        typer.Option(
+            "--images",
+            metavar="FILE",
+            help="List the images that made it: .csv or .parquet. Of an image: look it up in that list.",
+        ),
     ] = None,
     env: Env = None,
 ) -> None:

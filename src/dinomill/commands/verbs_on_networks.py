@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -88,8 +87,8 @@ def embed(
     from dinomill.commands.embed import embed_files
     from dinomill.commands.project import enter_project
 
-    # Without `..`, for images are found by their paths elsewhere; links stay as they are.
-    sources, output = [Path(os.path.abspath(path)) for path in sources], output.absolute()  # noqa: PTH100
+    # A project may lie in another folder, and becomes the one at work.
+    sources, output = [path.absolute() for path in sources], output.absolute()
     patches = None if patches is None else patches.absolute()
     if model is None:
         enter_project()

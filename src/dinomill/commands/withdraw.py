@@ -19,14 +19,14 @@ from dinomill.lineage.withdrawal import (
     as_rows,
     copies_of,
     images_named,
-    labelled_among,
     still_held,
     to_make_again,
 )
 from dinomill.storage.hashing import hash_file
 from dinomill.storage.lock import held, holder
 
-_TOUCHED = (Kind.DATASET, Kind.RUN, Kind.NETWORK, Kind.VERSION, Kind.ARCHIVE, Kind.ENDPOINT)
+_REMOVE = "remove their files, and their rows where a table lists them"
+_TOUCHED = (Kind.DATASET, Kind.RUN, Kind.NETWORK, Kind.PROBE, Kind.VERSION, Kind.ARCHIVE, Kind.ENDPOINT)
 
 
 def withdraw(names: Sequence[str], here: Path, *, because: str, copies: bool | None, dry_run: bool) -> None:
@@ -195,7 +195,7 @@ def _say_touched(part: Thread, images: Sequence[Thing]) -> None:
     for image in images:
         print(f"{image.title}  ({image.id[:12]})")
         for name, value in image.facts.items():
-            if name.startswith("dataset ") or name in ("known", "withdrawn", "beware"):
+            if name.startswith("dataset ") or name in ("known", "labelled", "withdrawn", "beware"):
                 print(f"  {name}: {value}")
         print(tree_below(part, image))
 
@@ -210,14 +210,14 @@ def _say_what_to_do(
     else:
         print(f"All of them stand on {_shown(lists)} already.")
     steps = list(to_make_again(gathered, part))
+    labelled = gathered.labelled.files_of([image.id for image in images])
+    if labelled:  # before anything is made again of the rest
+        steps.insert(0, (f"labelled images are read where they lie: {', '.join(labelled[:5])}", _REMOVE))
     if changed:
         steps.insert(
             0, ("the list, so that it holds for everybody", f"git commit -m 'Withdraw images' -- {_shown(lists)}")
         )
-    labelled = labelled_among(gathered, images)
-    if labelled:
-        steps.append((f"labelled images are read where they lie: {', '.join(labelled[:5])}", "remove their files"))
-    for title, some in (("To be done", steps), ("Still held after that", list(still_held(images, part)))):
+    for title, some in (("To be done", steps), ("Still held after that", list(still_held(images, part, labelled)))):
         if some:
             print(f"\n{title}:")
             for what, how in some:

@@ -183,6 +183,18 @@ def check_format(path: Path) -> None:
         )
 
 
+def is_own(path: Path) -> bool:
+    """Whether a file is of `Embeddings.save`, by what it says of the network; its rows are not looked at."""
+    if path.suffix != ".parquet":
+        return is_list(path.with_suffix(".txt"))
+    import pyarrow.parquet as pq
+
+    try:
+        return MODEL_KEY in (pq.read_schema(path).metadata or {})
+    except (OSError, ValueError):
+        return False
+
+
 def is_list(path: Path) -> bool:
     """Whether a ``.txt`` is the list of an array of embeddings, by its first line."""
     try:

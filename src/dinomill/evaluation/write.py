@@ -14,7 +14,7 @@
 <output>/plots/*.svg              scores, differences, and what the protocols draw
 <output>/probes/…                 linear probes that a server can answer with: see ``probes``
 <output>/sets/<name>/…            of every further set: scores.csv, images.parquet, plots/
-<work>/times.json                 what was taken with a clock, which no two runs have in common: Times
+<work>/times/<made_of>.json       what was taken with a clock, which no two runs have in common: Times
 """
 
 from __future__ import annotations
@@ -38,14 +38,13 @@ from dinomill.evaluation.results import Results, leaf
 from dinomill.evaluation.sets.classes import ClassifiedSet
 from dinomill.evaluation.split_features import Halves
 from dinomill.evaluation.statistics import Mean
-from dinomill.handles import EvaluationHandle, StudentsHandle, Times
+from dinomill.handles import EvaluationHandle, StudentsHandle, Times, times_of
 from dinomill.scores import ScoreTable
 from dinomill.storage.atomic import atomic_folder, write_parquet, write_text
 from dinomill.storage.hashing import hash_json
 
 METRICS_NAME = "metrics.json"
 RESULTS_NAME = "results.json"
-TIMES_NAME = "times.json"
 MAIN = "labelled"
 
 
@@ -110,14 +109,14 @@ def write_results(
             teacher_sha256=teacher_sha256,
             students_sha256={name: student.weights_sha256 for name, student in students.students.items()},
             timed=tuple(dict.fromkeys(one.name for table in times.values() for one in table.measures)),
-            times=config.work / TIMES_NAME,
             champion_sha256=None
             if main is None or (present := main.row("champion")) is None
             else present.network.identity,
         )
         # Before the results, which may then be without them, but never with another one's.
         kept = Times(made_of=made_of, tables={"" if name == MAIN else name: table for name, table in times.items()})
-        write_text(config.work / TIMES_NAME, kept.model_dump_json(indent=2) + "\n")
+        if any(table.measures for table in times.values()):
+            write_text(times_of(config.work, made_of), kept.model_dump_json(indent=2) + "\n")
         handle.save(folder)
     return handle
 
@@ -125,11 +124,15 @@ def write_results(
 def _made_of(
     found: Mapping[str, Results], teacher_sha256: str | None, students: StudentsHandle, config: EvaluationConfig
 ) -> str:
-    """What the figures depend on: not how strictly a table is looked at, nor where the results lie."""
+    """What the figures depend on: not how strictly a table is looked at, nor where the results lie.
+
+    Of every row the network counts, too: an alias or a path may name another one than it did.
+    """
     settings = config.model_dump(mode="json", exclude={"gate", "output", "work"})
     weights = {name: student.weights_sha256 for name, student in students.students.items()}
     images = {name: results.data.sha256 for name, results in found.items()}
-    return hash_json([settings, teacher_sha256, weights, images])
+    networks = {name: {row.label: row.network.identity for row in results.rows} for name, results in found.items()}
+    return hash_json([settings, teacher_sha256, weights, images, networks])
 
 
 def _write_set(folder: Path, results: Results) -> None:

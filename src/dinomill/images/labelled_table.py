@@ -50,6 +50,19 @@ def read_split(
     return _listed(path, rows, names, limit), names
 
 
+def splits_of(path: Path) -> dict[Path, set[str]]:
+    """The splits that each image of a table is in, whether its file is there or not.
+
+    Raises:
+        InputError: When it cannot be read, or lacks a column.
+    """
+    rows = _rows(path)
+    found: dict[Path, set[str]] = {}
+    for name, split in zip(rows["path"], rows["split"], strict=True):
+        found.setdefault(path.parent / name, set()).add(split)
+    return found
+
+
 def _rows(path: Path) -> dict[str, list[Any]]:
     import pyarrow as pa
     import pyarrow.csv

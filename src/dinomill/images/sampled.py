@@ -27,14 +27,17 @@ def sample_images(curated: DatasetHandle, count: int) -> list[bytes]:
 def of_all_clusters(curated: DatasetHandle, count: int) -> Iterator[tuple[bytes, dict[str, Any]]]:
     """Encoded images, as many of each cluster, each with its path, sha256 and cluster, in the manifest's order.
 
-    Of a cluster that has fewer all are taken, and the others give more. Images without a cluster are one, too.
+    Of a cluster that has fewer all are taken, and the others give more. Images without a cluster are one, too. Of more
+    clusters than images each gives one at most: they are taken evenly over the clusters, in their order.
 
     Raises:
         InputError: When the dataset keeps no image.
     """
     table = _kept(curated)
     clusters = np.array([-1 if one is None else one for one in table.column("cluster").to_pylist()])
-    members = sorted((np.flatnonzero(clusters == one) for one in np.unique(clusters)), key=len)  # small ones first
+    names = np.unique(clusters)
+    names = names[_evenly(len(names), count)]
+    members = sorted((np.flatnonzero(clusters == one) for one in names), key=len)  # small ones first
     picked: list[np.ndarray[Any, Any]] = []
     left = min(count, table.num_rows)
     for number, rows in enumerate(members):

@@ -10,6 +10,7 @@ from dinomill.images.manifest import Fate
 from dinomill.images.withdrawn import Withdrawal, WithdrawnList
 from dinomill.lineage.archives import add_endpoints
 from dinomill.lineage.images import Row, Wanted, image_key, rows_of, said_of
+from dinomill.lineage.labelled import Labelled
 from dinomill.lineage.places import FOLDERS, everywhere, places
 from dinomill.lineage.recorded import add_recorded
 from dinomill.lineage.results import Results
@@ -32,6 +33,8 @@ class Gathered:
 
     def __init__(self, root: Path, env: str | None = None) -> None:
         self.places = places(root, env)
+        self.asked = next((place for place in self.places if place.env == env), self.places[0])
+        self.labelled = Labelled(self.places)
         self.thread = Thread()
         watched = [place for name in FOLDERS[:5] for place in everywhere(self.places, name)]
         self.history = History(root, watched)
@@ -66,12 +69,19 @@ class Gathered:
                 key = image_key(row, wanted.paths)
                 by_image.setdefault(key, {}).setdefault(digest, []).append(row)
         listed = {row.key: row for row in self.withdrawn().rows}
-        things = []
+        things: list[Thing] = []
         for key, datasets in by_image.items():
             thing = self._image(key, datasets)
             if (out := listed.get(key)) is not None:
                 thing.facts["withdrawn"] = f"on {out.date}: {out.because}"
             things.append(thing)
+        return things + self._labelled(wanted, things)
+
+    def _labelled(self, wanted: Wanted, known: list[Thing]) -> list[Thing]:
+        """The labelled images among those that are wanted which no dataset has."""
+        things = [one for one in self.labelled.add(self.thread, wanted) if one not in known]
+        for one in things:
+            one.facts.setdefault("known", not_in_any(self.results.manifests))
         return things
 
     def _image(self, key: str, datasets: dict[str, list[Row]]) -> Thing:
@@ -120,7 +130,8 @@ class Gathered:
             )
         if not thread.of_kind(Kind.DATASET):
             thread.lack(
-                "no dataset is at hand", "make run   (or `git checkout` of a commit with dvc.lock, and `dvc pull`)"
+                "no dataset is at hand",
+                f"{self.asked.run}   (or `git checkout` of a commit with dvc.lock, and `dvc pull`)",
             )
         unread = [one for one in thread.of_kind(Kind.DATASET) if one.id not in self.results.manifests]
         if len(unread) > _MOST:  # of many, which nobody reads one by one, the newest are named
@@ -138,7 +149,9 @@ class Gathered:
                 about=(Kind.IMAGE, one.key),
             )
         if not thread.of_kind(Kind.ARCHIVE):
-            thread.lack("no archive is at hand", "kedro run --pipelines packaging   (or `dvc pull`)")
+            thread.lack(
+                "no archive is at hand", f"kedro run --pipelines packaging{self.asked.option}   (or `dvc pull`)"
+            )
 
 
 def _teach_in_runs(thread: Thread) -> None:

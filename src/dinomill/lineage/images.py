@@ -99,7 +99,7 @@ def rows_of(manifest: Path, wanted: Wanted, sources: Collection[str] = ()) -> li
             shown = [name for name in _SHOWN if name in file.schema_arrow.names]
             keys = [name for name in wanted.columns() if name in file.schema_arrow.names]
             for number in range(file.num_row_groups):
-                table = _full(file.read_row_group(number, columns=keys), wanted.columns())
+                table = completed(file.read_row_group(number, columns=keys), wanted.columns())
                 mask = wanted.among(table, sources)
                 if mask.any():
                     rows = file.read_row_group(number, columns=shown).filter(pa.array(mask))
@@ -113,7 +113,7 @@ def rows_of(manifest: Path, wanted: Wanted, sources: Collection[str] = ()) -> li
     return found
 
 
-def _full(table: pa.Table, names: list[str]) -> pa.Table:
+def completed(table: pa.Table, names: list[str]) -> pa.Table:
     """The table with a column of nulls for each that an earlier version did not write."""
     for name in names:
         if name not in table.column_names:
@@ -129,8 +129,7 @@ def write_list(manifest: Path, file: Path) -> int:
     """
     import pyarrow.compute as pc
 
-    if file.suffix not in (".csv", ".parquet"):
-        raise InputError(f"{file} names no list of images.", expected="a name that ends in .csv or .parquet")
+    _require_list(file)
     names = [name for name in _LISTED if name in pq.read_schema(manifest).names]
     kept = pq.read_table(manifest, columns=names, filters=pc.field("fate") == Fate.KEPT.value)
     if file.suffix == ".parquet":
@@ -141,6 +140,51 @@ def write_list(manifest: Path, file: Path) -> int:
         with atomic_file(file) as temporary:
             csv.write_csv(kept, temporary)
     return int(kept.num_rows)
+
+
+def rows_listed(file: Path, wanted: Wanted) -> tuple[list[Row], int]:
+    """The rows of such a list that are wanted, and how many it has.
+
+    Raises:
+        InputError: When there is none, or it has no images.
+    """
+    _require_list(file)
+    try:
+        table = pq.read_table(file) if file.suffix == ".parquet" else _read_csv(file)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{file} cannot be read as a list of images.",
+            found=str(error).splitlines()[0],
+            expected="what `dinomill lineage HASH --images FILE.csv` wrote",
+            action="write it again so",
+        ) from None
+    if not {"sha256", "path"} & set(table.column_names):
+        raise InputError(
+            f"{file} lists no images.",
+            found=f"columns {', '.join(table.column_names)}",
+            expected=", ".join(_LISTED),
+            action="write it again: dinomill lineage HASH --images FILE.csv",
+        )
+    table = completed(table, [*wanted.columns(), *_LISTED])
+    sources = [one for one in set(table["source"].to_pylist()) if one]
+    rows: list[Row] = table.filter(pa.array(wanted.among(table, sources))).to_pylist()
+    return rows, len(table)
+
+
+def _read_csv(file: Path) -> pa.Table:
+    from pyarrow import csv
+
+    text = dict.fromkeys(("source", "path", "sha256", "tile_of"), pa.string())
+    return csv.read_csv(file, convert_options=csv.ConvertOptions(column_types=text, strings_can_be_null=True))
+
+
+def _require_list(file: Path) -> None:
+    if file.suffix not in (".csv", ".parquet"):
+        raise InputError(
+            f"{file} names no list of images.",
+            expected="a name that ends in .csv or .parquet",
+            action="name the file of --images so",
+        )
 
 
 def image_key(row: Mapping[str, Any], whole: Collection[str]) -> str:

@@ -20,6 +20,7 @@ _COLOURS = {
     Kind.DATASET: "#0d6e63",
     Kind.RUN: "#7d7c75",
     Kind.NETWORK: "#4f60b3",
+    Kind.PROBE: "#3d7a9e",
     Kind.VERSION: "#c2592b",
     Kind.ARCHIVE: "#a3842a",
     Kind.ENDPOINT: "#b03a4c",

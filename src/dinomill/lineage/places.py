@@ -10,7 +10,7 @@ from pathlib import Path
 from dinomill.layers import Layers, environments
 from dinomill.tracking import resolve_uri
 
-FOLDERS = ("curated", "teacher", "students", "registration", "package", "work", "scan", "duplicates")
+FOLDERS = ("curated", "teacher", "students", "registration", "package", "work", "scan", "duplicates", "evaluation")
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,11 @@ class Place:
     def option(self) -> str:
         """The part of a command that names it."""
         return f" --env {self.env}" if self.env else ""
+
+    @property
+    def run(self) -> str:
+        """The command that makes its results."""
+        return "make run" + (f" ENV={self.env}" if self.env else "")
 
 
 def places(root: Path, asked: str | None = None) -> list[Place]:

@@ -51,7 +51,7 @@ class Results:
 
     def _folder(self, place: str, read: Any) -> list[Earlier]:
         """Read what lies there and what lay there; what DVC has no more, or not here."""
-        lying = _read(Path(place) / HANDLE_NAME)
+        lying = read_handle(Path(place) / HANDLE_NAME)
         if lying is not None:
             read(lying, place, None)
         gone = []
@@ -72,7 +72,7 @@ class Results:
         folder = place.folders.get("registration")
         if folder is not None and any(name == folder.as_posix() for name, _ in self._history.present):
             return f"dvc pull   (its results; then kedro run --pipelines registration{place.option} registers them)"
-        return "make run" + (f" ENV={place.env}" if place.env else "")
+        return place.run
 
     def _say_gone(self, gone: Mapping[str, list[Earlier]]) -> None:
         """In one line, where it may matter: in which datasets an image was."""
@@ -87,7 +87,7 @@ class Results:
             f"{versions} of {where} ({'' if len(every) == 1 else 'the newest: '}{said}): not in DVC's cache on this "
             "machine",
             "dvc fetch --all-commits   (`dvc remote list` says from where)",
-            about=(Kind.IMAGE if gone["curated"] else OVERVIEW,),
+            about=(Kind.IMAGE if gone.get("curated") else OVERVIEW,),
         )
 
     def _dataset(self, handle: Handle, lies: str | None, earlier: Earlier | None) -> None:
@@ -159,7 +159,8 @@ class Results:
                 thing.facts.setdefault("commit", earlier.said)
 
 
-def _read(path: Path) -> Handle | None:
+def read_handle(path: Path) -> Handle | None:
+    """A handle as plain JSON; None where there is none that can be read."""
     with suppress(OSError, ValueError):
         found = json.loads(path.read_text(encoding="utf-8"))
         return found if isinstance(found, dict) else None

@@ -14,6 +14,7 @@ class Kind(StrEnum):
     DATASET = "dataset"
     RUN = "run"
     NETWORK = "network"
+    PROBE = "probe"
     VERSION = "version"
     ARCHIVE = "archive"
     ENDPOINT = "endpoint"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from dinomill.images.withdrawn import Withdrawal
 from dinomill.lineage.find import find
 from dinomill.lineage.gather import Gathered
 from dinomill.lineage.images import Row, Wanted, rows_of
+from dinomill.lineage.labelled import PROBES
 from dinomill.lineage.places import everywhere
 from dinomill.lineage.thread import Kind, Thing, Thread
 from dinomill.storage.hashing import hash_file
@@ -136,8 +137,16 @@ def to_make_again(gathered: Gathered, touched: Thread) -> Iterator[tuple[str, st
         own = curated not in said
         if curated in datasets and (own or (teacher not in said and Path(teacher, HANDLE_NAME).is_file())):
             what = f"{curated}, and all that is made of it" if own else f"what {place.env} trained on {curated}"
-            yield what, "make run" + (f" ENV={place.env}" if place.env else "")
+            yield what, place.run
             said |= {curated, teacher}
+    probes = [Path(probe.facts.get("lies in", "")) for probe in touched.of_kind(Kind.PROBE)]
+    for place in gathered.places:
+        folder = place.folders.get("evaluation", Path()) / PROBES
+        if folder.as_posix() not in said and any(path.parent == folder for path in probes):
+            packaged = [archive.title for one in touched.of_kind(Kind.PROBE) for archive, _ in touched.below(one)]
+            scores = f", and the class scores of {', '.join(packaged)}" if packaged else ""
+            yield f"{folder.as_posix()}: what evaluation fitted on labelled images{scores}", place.run
+            said.add(folder.as_posix())
     for version in touched.of_kind(Kind.VERSION):
         if aliases := version.facts.get("aliases"):
             yield (
@@ -149,9 +158,16 @@ def to_make_again(gathered: Gathered, touched: Thread) -> Iterator[tuple[str, st
             yield f"{server.title} still answers with it", "end that server and start it with the new archive"
 
 
-def still_held(images: Sequence[Thing], touched: Thread) -> Iterator[tuple[str, str]]:
-    """Where the images are kept after all that: what, and how it goes."""
-    files = [image.title for image in images if Path(image.title).is_file()]
+def still_held(images: Sequence[Thing], touched: Thread, labelled: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Where the images are kept after all that: what, and how it goes.
+
+    Args:
+        images: That are withdrawn.
+        touched: What came of them.
+        labelled: Files of labelled images, which are to be removed before all that.
+    """
+    removed = {Path(file).resolve() for file in labelled}
+    files = [one.title for one in images if Path(one.title).is_file() and Path(one.title).resolve() not in removed]
     if files:
         shown = ", ".join(files[:3]) + (f", and {len(files) - 3} more" if len(files) > 3 else "")
         yield f"the file{'s' * (len(files) > 1)} in the pool: {shown}", "remove them there"
@@ -164,15 +180,3 @@ def still_held(images: Sequence[Thing], touched: Thread) -> Iterator[tuple[str, 
         yield "the page of curation among the artifacts of its MLflow run", "mlflow gc, or delete that run's artifacts"
     if touched.of_kind(Kind.NETWORK):
         yield "the weights of the networks above were computed with them", "delete their versions when others serve"
-
-
-def labelled_among(gathered: Gathered, images: Sequence[Thing]) -> list[str]:
-    """Where the images lie among labelled ones: curation does not take them out, evaluation reads them as they lie."""
-    found: list[str] = []
-    for folder in everywhere(gathered.places, "scan"):
-        file = Path(folder, "files.parquet")
-        if file.is_file():
-            here = pc.field("sha256").isin([image.id for image in images]) & (pc.field("group") == "labelled")
-            rows = pq.read_table(file, columns=["source", "path", "sha256", "group"], filters=here).to_pylist()
-            found += [f"{row['source']}/{row['path']}" for row in rows]
-    return sorted(set(found))

@@ -16,6 +16,9 @@ class ReportingConfig(Config):
     environment: str | None = Field(
         default=None, description="environment that the commands on the page are for; null: the base"
     )
+    evaluation_work: Path | None = Field(
+        default=None, description="evaluation's work folder, where its clock times lie; null: they are not shown"
+    )
     planted: Path | None = Field(
         default=None, description="Parquet of what was planted into the pool; scored when it is there"
     )
