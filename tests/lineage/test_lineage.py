@@ -22,6 +22,7 @@ from dinomill.lineage.archives import read_archive
 from dinomill.lineage.thread import Kind
 from dinomill.models.beside import note_of
 from dinomill.storage.hashing import hash_file
+from dinomill.tracking.dvc_history import History
 from tests.exported import export as exported_network
 from tests.lineage.mill import CURATED, Mill, commit, curate_here, git, keep
 
@@ -356,6 +357,30 @@ def test_damaged_parts_are_passed_over_or_said(own_mill: Mill, capsys: pytest.Ca
     assert kinds(found)["dataset"] == 1
     with pytest.raises(InputError, match="not a readable Parquet file"):
         ask("f" * 64, capsys)
+
+
+@pytest.mark.parametrize(
+    ("folder", "damage"),
+    [
+        ("data/05_model_input/curated", '{"images": null}'),
+        ("data/05_model_input/curated", '{"fates": [3]}'),
+        ("data/06_models/students", '{"students": [3]}'),
+        ("data/06_models/teacher", '{"steps": "many"}'),
+    ],
+)
+def test_a_handle_of_another_shape_is_said_and_the_rest_is_shown(
+    own_mill: Mill, capsys: pytest.CaptureFixture[str], folder: str, damage: str
+) -> None:
+    (own_mill.root / folder / "handle.json").write_text(damage)
+    found = ask(None, capsys)
+    assert kinds(found)["version"] == 1
+    assert any(f"{folder}/handle.json is damaged" in one["what"] for one in found["missing"])
+
+
+def test_a_project_below_a_repository_is_in_git(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q")
+    (tmp_path / "below/conf").mkdir(parents=True)
+    assert History(tmp_path / "below", []).in_git
 
 
 def test_a_request_leads_to_the_images(own_mill: Mill, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,11 +6,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from dinomill.commands.withdraw import take_back, withdraw
 from dinomill.errors import InputError
 from dinomill.images.withdrawn import WithdrawnList
+from dinomill.storage.atomic import write_parquet
 from dinomill.storage.hashing import hash_file
 from dinomill.storage.lock import held
 from tests.lineage.mill import CURATED, Mill, commit, curate_here, keep
@@ -53,6 +56,76 @@ def test_a_withdrawn_image_and_its_copies_are_in_no_new_dataset(
     for dataset, there in ((before, True), (later, False)):
         say(dataset.manifest_sha256, capsys, images=Path("list.csv"))
         assert (image["sha256"] in Path("list.csv").read_text()) is there
+
+
+def two_sources(mill: Mill) -> tuple[str, str, str]:
+    """A second folder of the pool has another picture of a name that the first has, and a copy of it; all three places.
+
+    The picture of the first folder has a copy there, too.
+    """
+    name = kept(mill.root, fate="exact_duplicate")["duplicate_of"]
+    other = mill.root / "images/more" / name
+    other.parent.mkdir(parents=True)
+    shutil.copy(mill.root / "images/pool/a/1/0008.png", other)
+    Image.open(other).transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(other)
+    shutil.copy(other, other.with_name("twin.png"))
+    globals_file = mill.root / "conf/local/globals.yml"
+    globals_file.write_text(globals_file.read_text().replace("- images/pool", "- images/pool\n- images/more"))
+    curate_here()
+    return f"images/pool/{name}", f"images/more/{name}", f"images/more/{Path(name).parent}/twin.png"
+
+
+def listed() -> set[str]:
+    return {row.sha256 for row in WithdrawnList.read(LIST).rows}
+
+
+@pytest.mark.parametrize("of_before", [False, True])
+def test_a_picture_of_the_same_name_in_another_folder_is_another_picture(
+    own_mill: Mill, capsys: pytest.CaptureFixture[str], of_before: bool
+) -> None:
+    first, other, twin = two_sources(own_mill)
+    of_first = {
+        row["sha256"]
+        for row in rows(own_mill.root)
+        if row["source"] == "images/pool" and Path(first).name in (Path(row["duplicate_of"] or "").name,)
+    } | {hash_file(Path(first))}
+    assert hash_file(Path(other)) == hash_file(Path(twin)) not in of_first
+    manifest = own_mill.root / CURATED / "manifest.parquet"
+    if of_before:
+        write_parquet(manifest, pq.read_table(manifest).drop_columns(["duplicate_source"]))
+        with pytest.raises(InputError, match="near copies, which are named above"):
+            take_out(first, capsys=capsys)
+        assert not listed()
+    take_out(first, capsys=capsys, copies=False if of_before else None)
+    assert listed() == ({hash_file(Path(first))} if of_before else of_first)
+
+
+def test_a_file_that_is_there_means_itself_alone(own_mill: Mill, capsys: pytest.CaptureFixture[str]) -> None:
+    first, other, _ = two_sources(own_mill)
+    typed = Path(first).relative_to("images/pool").as_posix()
+    withdraw([typed], own_mill.root / "images/pool", because="asked", copies=True, dry_run=False)
+    assert hash_file(Path(first)) in listed()
+    assert hash_file(Path(other)) not in listed()
+
+
+def test_of_two_pictures_of_one_name_none_is_taken_unasked(own_mill: Mill, capsys: pytest.CaptureFixture[str]) -> None:
+    first, other, _ = two_sources(own_mill)
+    name = Path(first).relative_to("images/pool").as_posix()
+    with pytest.raises(InputError, match="several images") as refused:
+        take_out(name, capsys=capsys)
+    assert first in str(refused.value.found) and other in str(refused.value.found)
+    assert not listed()
+
+
+def test_nothing_is_taken_back_where_one_name_is_not_on_the_list(
+    own_mill: Mill, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = kept(own_mill.root, path="a/1/0001.png")
+    take_out(row["sha256"], capsys=capsys, copies=False)
+    before = LIST.read_bytes()
+    with pytest.raises(InputError, match=r"typo\.png is not withdrawn"):
+        take_back([row["sha256"], "typo.png"], Path.cwd(), dry_run=False)
+    assert LIST.read_bytes() == before
 
 
 def test_near_copies_are_offered_and_nobody_decides_for_the_user(

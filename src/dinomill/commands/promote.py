@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from dinomill import tracking
 from dinomill.commands.registry import Registry
-from dinomill.errors import InputError
+from dinomill.errors import DinomillError, InputError
 from dinomill.registration.aliases import Move, history, move, one_at_a_time
 from dinomill.registration.config import CHAMPION
 from dinomill.registration.decision import said
@@ -48,16 +48,15 @@ def promote(version: str, *, alias: str | None, env: str | None, force: bool, be
         if present is not None and present.version == new.version:
             print(f"{new.uri} has the alias {named} already: nothing was changed.")
             return 0
-        checks = () if force else tuple(_judge(registry, new, present))
+        checks = tuple(_judge_all_the_same(registry, new, present) if force else _judge(registry, new, present))
         for check in checks:
             print(f"  {check}")
         failed = [check.sentence for check in checks if not check.passed]
-        if failed:
+        if failed and not force:
             print(f"\n{_FAILED.format(uri=new.uri, alias=named)}")
             command = f'dinomill promote {new.version} --alias {named} --force --because "…"{registry.option}'
             print(f"To do it all the same: {command}")
             return 1
-        overruled = [check.sentence for check in said(new.tags) or () if not check.passed] if force else []
         made = move(
             registry.store,
             registry.name,
@@ -66,7 +65,7 @@ def promote(version: str, *, alias: str | None, env: str | None, force: bool, be
             before=None if present is None else present.version,
             because=(because or "").strip(),
             forced=force,
-            overruled=overruled,
+            overruled=failed,
         )
     print(_done(registry, made))
     return 0
@@ -159,7 +158,7 @@ def _judge(
     own = said(new.tags)
     if own is None:
         yield Check(True, f"nothing is recorded of the gate of {new.uri}", "not compared")
-    yield from (check for check in own or () if check.about != CHAMPION and "champion" not in check.sentence)
+    yield from (check for check in own or () if check.about != CHAMPION)
     if present is None:
         yield Check(True, "nobody has the alias", "not compared", CHAMPION)
         return
@@ -168,6 +167,16 @@ def _judge(
         return
     yield from _on_own_images(registry, new, present)
     yield from _beside(registry, new, present)
+
+
+def _judge_all_the_same(
+    registry: Registry, new: tracking.RegisteredVersion, present: tracking.RegisteredVersion | None
+) -> Iterator[Check]:
+    """What is overruled, for the record; where it cannot be compared, nothing stands in the way."""
+    try:
+        yield from _judge(registry, new, present)
+    except DinomillError as error:
+        yield Check(True, str(error).splitlines()[0], "not compared")
 
 
 def _beside(

@@ -72,22 +72,22 @@ def take_back(names: Sequence[str], here: Path, *, dry_run: bool) -> None:
     lists = _lists(gathered)
     with _no_curation(gathered):
         gone: dict[str, Withdrawal] = {}
-        for path in lists:
-            listed = WithdrawnList.read(path)
-            for name in names:
-                meant = _meant(listed, name, here)
-                own = {row.sha256 for row in meant} - {""}
-                gone |= {row.key: row for row in (*meant, *(row for row in listed.rows if row.copy_of in own))}
-            if not dry_run:
+        read = {path: WithdrawnList.read(path) for path in lists}
+        for listed, name in ((listed, name) for listed in read.values() for name in names):
+            meant = _meant(listed, name, here)
+            own = {row.sha256 for row in meant} - {""}
+            gone |= {row.key: row for row in (*meant, *(row for row in listed.rows if row.copy_of in own))}
+        missing = [name for name in names if not any(_names(row, name, here) for row in gone.values())]
+        if missing:
+            raise InputError(
+                f"{missing[0]} is not withdrawn.",
+                found=f"{sum(map(len, read.values()))} images on {_shown(lists)}",
+                expected="a path as it stands there, a file, or the beginning of a sha256",
+                action="see the list" + ("; nothing was taken back" if len(names) > 1 else ""),
+            )
+        for path, listed in read.items():
+            if not dry_run and any(row.key in gone for row in listed.rows):
                 WithdrawnList(row for row in listed.rows if row.key not in gone).write(path)
-    missing = [name for name in names if not any(_names(row, name, here) for row in gone.values())]
-    if missing:
-        raise InputError(
-            f"{missing[0]} is not withdrawn.",
-            found=f"{sum(len(WithdrawnList.read(path)) for path in lists)} images on {_shown(lists)}",
-            expected="a path as it stands there, a file, or the beginning of a sha256",
-            action="see the list",
-        )
     for row in gone.values():
         print(f"{'would be taken back' if dry_run else 'taken back'}: {row.key}{' (copy)' if row.copy_of else ''}")
     if not dry_run:

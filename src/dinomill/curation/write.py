@@ -221,6 +221,7 @@ def _manifest(
         columns[name] = chosen[name]
     for name in ("duplicate_of", "seed"):
         columns[name] = files["path"].take(chosen[name])
+    columns["duplicate_source"] = files["source"].take(chosen["duplicate_of"])
     columns |= _locations(len(files), rows, order, written, changes)
     columns["label"] = pa.nulls(len(rows), pa.string())
     return pa.table([columns[name] for name in MANIFEST_SCHEMA.names], schema=MANIFEST_SCHEMA)

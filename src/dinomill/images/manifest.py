@@ -63,6 +63,7 @@ MANIFEST_SCHEMA = pa.schema(
         pa.field("reason", pa.string()),  # short and countable: truncated, near_duplicate:embedding, …
         pa.field("detail", pa.string()),  # for people: the decoder's message, a figure against its limit
         pa.field("duplicate_of", pa.string()),  # path of the image that was kept instead
+        pa.field("duplicate_source", pa.string()),  # and its source; versions before had none
         pa.field("seed", pa.string()),  # the seed image that it is closest to
         pa.field("seed_similarity", pa.float32()),
         pa.field("label", pa.string()),  # evaluation sets only

@@ -16,7 +16,7 @@ from dinomill.lineage.thread import Kind, Thing, Thread
 from dinomill.storage.hashing import hash_file
 from dinomill.storage.typed import expanded, is_there
 
-_VERSION = re.compile(r"(?:models:/+)?(?P<name>[^/@:\s]+)(?:@(?P<alias>[^/@\s]+)|/(?P<version>\d+))")
+_VERSION = re.compile(r"(?:models:/+)?(?P<name>[^/@:]+)(?:@(?P<alias>[^/@\s]+)|/(?P<version>\d+))")
 _HEX = re.compile(r"(?P<hash>[0-9a-f]{6,64})(?:\.dir|\+)?", re.I)
 _REQUEST = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I)
 _NAMED_REQUEST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:\-]{0,127}")  # ids that clients gave their requests themselves
@@ -199,9 +199,12 @@ def _image(gathered: Gathered, text: str, here: Path, env: str | None) -> list[T
 
 
 def images_at(gathered: Gathered, text: str, here: Path) -> list[Thing]:
-    """The images that a path means: by what the file holds, where there is one, and by where it lay."""
-    paths = {text, *(path.as_posix() for path in _places(text, here))}
+    """The images that a path means: by what the file holds, where there is one, and by where it lay.
+
+    What is no file here may be the path of an image below any source; a file that is here means itself.
+    """
     file = next((path for path in _places(text, here) if is_there(path) and path.is_file()), None)
+    paths = {text, *(path.as_posix() for path in _places(text, here))} if file is None else {file.as_posix()}
     digest = None if file is None else hash_file(file)
     if (found := gathered.images(Wanted(paths=paths))) and digest:
         same = [one for one in found if digest == one.id or not re.fullmatch(r"[0-9a-f]{64}", one.id)]

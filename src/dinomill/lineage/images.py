@@ -22,7 +22,7 @@ from dinomill.storage.atomic import atomic_file, write_parquet
 Row = dict[str, Any]
 
 _IMAGE = ("source", "path", "tile_of", "sha256", "bytes", "format", "width", "height")
-_SHOWN = (*_IMAGE, "shard", "cluster", "fate", "reason", "duplicate_of")
+_SHOWN = (*_IMAGE, "shard", "cluster", "fate", "reason", "duplicate_of", "duplicate_source")
 _LISTED = ("source", "path", "sha256", "tile_of", "tile_x", "tile_y", "tile_side", "cluster")
 
 

@@ -53,17 +53,28 @@ class Results:
         """Read what lies there and what lay there; what DVC has no more, or not here."""
         lying = read_handle(Path(place) / HANDLE_NAME)
         if lying is not None:
-            read(lying, place, None)
+            self._read(read, lying, place, None)
         gone = []
         for earlier in self._history.all_of(place):
             handle = self._history.read(earlier.version, HANDLE_NAME)
             if handle is not None:
-                read(handle, None, earlier)
+                self._read(read, handle, place, earlier)
             elif lying is None and (place, earlier.version) in self._history.present:
                 self._thread.lack("results that dvc.lock names are not here", "dvc pull")
             else:
                 gone.append(earlier)
         return gone
+
+    def _read(self, read: Any, handle: Handle, place: str, earlier: Earlier | None) -> None:
+        """Read a handle; what is damaged, or of another version, is passed over and said."""
+        try:
+            read(handle, None if earlier else place, earlier)
+        except (TypeError, AttributeError, ValueError, KeyError):
+            of = "" if earlier is None else f" of {earlier.said or earlier.version[:12]}"
+            self._thread.lack(
+                f"{place}/{HANDLE_NAME}{of} is damaged: what it says is left out",
+                "dvc checkout, or the stage again" if earlier is None else "git log   (who wrote it)",
+            )
 
     def brings_version(self, place: Place) -> str:
         """The one command that is missing where the registry does not know what an environment registered."""

@@ -50,6 +50,7 @@ def images_named(gathered: Gathered, names: Sequence[str], here: Path) -> list[T
             if not _SHA256.fullmatch(name):
                 raise
             things = [gathered.thread.add(Kind.IMAGE, name, name[:12], known="no dataset at hand has it")]
+        _require_one_place(name, things)
         for thing in things:
             if thing.kind is not Kind.IMAGE:
                 raise InputError(
@@ -62,6 +63,21 @@ def images_named(gathered: Gathered, names: Sequence[str], here: Path) -> list[T
     return list(found.values())
 
 
+def _require_one_place(name: str, things: Sequence[Thing]) -> None:
+    """Where a name is that of several pictures, nobody decides for the user.
+
+    Raises:
+        InputError: When they lie in several folders. A file that was replaced is one place.
+    """
+    places = sorted({thing.title for thing in things if thing.kind is Kind.IMAGE})
+    if len(places) > 1 and len({thing.id for thing in things}) > 1:
+        raise InputError(
+            f"{name} is the name of several images.",
+            found=", ".join(places),
+            action="name one by its folder, or each of them",
+        )
+
+
 def copies_of(gathered: Gathered, images: Sequence[Thing]) -> list[Copy]:
     """What curation found to be a copy of some images, or them to be copies of; in every dataset at hand."""
     found: dict[str, Copy] = {}
@@ -69,32 +85,59 @@ def copies_of(gathered: Gathered, images: Sequence[Thing]) -> list[Copy]:
     for digest, manifest in gathered.results.manifests.items():
         sources = gathered.results.sources.get(digest, ())
         for image in images:
-            wanted = Wanted(hashes=[image.id]) if _SHA256.fullmatch(image.id) else Wanted(paths=[image.id])
-            group = {row["path"]: row for row in rows_of(manifest, wanted, sources)}
-            for _ in range(_ROUNDS):
-                known = len(group)
-                names = {row["path"] for row in group.values()} | {
-                    row["duplicate_of"] for row in group.values() if row["duplicate_of"]
-                }
-                if not names:
-                    break
-                more = rows_of(manifest, Wanted(copies_of=names, paths=names), sources)
-                group |= {row["path"]: row for row in more if _is_copy(row) or row["path"] in names}
-                if len(group) == known:
-                    break
-            for row in group.values():
+            for row, sure in _group(manifest, image, sources):
                 if row["sha256"] and row["sha256"] not in own and row["fate"] != Fate.EVALUATION_OVERLAP.value:
-                    found.setdefault(row["sha256"], _copy(gathered, row, image))
+                    copy = _copy(gathered, row, image, sure)
+                    if copy.thing.id not in found or copy.same:
+                        found[copy.thing.id] = copy
     return list(found.values())
+
+
+def _group(manifest: Path, image: Thing, sources: Sequence[str]) -> Iterator[tuple[Row, bool]]:
+    """The rows that are copies of one another, an image among them, and whether each surely is.
+
+    A path is one image only with its source: two folders of a pool often have a picture of the same name. Manifests of
+    before do not say in which source the kept copy lies; where there are several, what hangs on it is not sure.
+    """
+    wanted = Wanted(hashes=[image.id]) if _SHA256.fullmatch(image.id) else Wanted(paths=[image.id])
+    group = {_place(row): (row, True) for row in rows_of(manifest, wanted, sources)}
+    for _ in range(_ROUNDS):
+        known = set(group)
+        kept = {there for row, _ in group.values() if (there := _kept_instead(row, sources))}
+        paths = {path for _, path in known | kept}
+        if not paths:
+            break
+        for row in rows_of(manifest, Wanted(copies_of=paths, paths=paths)):
+            there = _kept_instead(row, sources) if _is_copy(row) else None
+            if _place(row) in known:
+                continue
+            if _place(row) in kept or there in known | kept:
+                group[_place(row)] = row, there is None or there[0] is not None
+            elif (None, row["path"]) in kept or (there and there[0] is None and there[1] in paths):
+                group[_place(row)] = row, False
+        if set(group) == known:
+            break
+    yield from group.values()
+
+
+def _place(row: Row) -> tuple[str | None, str]:
+    return row["source"], row["path"]
+
+
+def _kept_instead(row: Row, sources: Sequence[str]) -> tuple[str | None, str] | None:
+    """Where the image lies that was kept instead of one."""
+    if not row["duplicate_of"]:
+        return None
+    return row["duplicate_source"] or (sources[0] if len(sources) == 1 else None), row["duplicate_of"]
 
 
 def _is_copy(row: Row) -> bool:
     return row["fate"] in (_SAME, Fate.NEAR_DUPLICATE.value)
 
 
-def _copy(gathered: Gathered, row: Row, image: Thing) -> Copy:
+def _copy(gathered: Gathered, row: Row, image: Thing, sure: bool) -> Copy:
     thing = gathered.images(Wanted(hashes=[row["sha256"]]))[0]
-    return Copy(thing, image.id, row["fate"] == _SAME, row["reason"] or row["fate"])
+    return Copy(thing, image.id, sure and row["fate"] == _SAME, row["reason"] or row["fate"])
 
 
 def as_rows(

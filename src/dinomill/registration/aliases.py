@@ -11,16 +11,16 @@ import getpass
 import hashlib
 import json
 import os
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 from dinomill import tracking
 from dinomill.errors import InputError
 from dinomill.storage.lock import held
+from dinomill.storage.user_cache import user_cache
+from dinomill.tracking.connection import database_path
 
 _PREFIX = "alias."
 _LENGTH = 400  # of a sentence; MLflow cuts a tag of more than 5,000 characters
@@ -68,15 +68,19 @@ def _said(version: int | None) -> str:
 def one_at_a_time(store: str, name: str) -> Iterator[None]:
     """Let no other process of this machine decide on a model's aliases meanwhile.
 
+    The lock lies beside the store's database; for a server's store in the user's cache, so that it holds for one user.
+    ``move`` looks once more before it writes.
+
     Raises:
         InputError: When another one does.
     """
     key = hashlib.sha256(f"{store} {name}".encode()).hexdigest()[:16]
-    place = Path(tempfile.gettempdir(), f"dinomill-{os.getuid()}", f"aliases-{key}.lock")
+    database = database_path(store)
+    folder = user_cache("locks") if database is None else database.parent / "locks"
     busy = InputError(
         f"Another process is deciding on the aliases of {name}.", action="wait for its end and run the command again"
     )
-    with held(place, busy):
+    with held(folder / f"aliases-{key}.lock", busy):
         yield
 
 

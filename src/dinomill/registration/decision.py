@@ -17,7 +17,7 @@ from typing import Any
 
 from dinomill.errors import ConfigError
 from dinomill.handles import EvaluationHandle, ModelHandle, StudentsHandle
-from dinomill.registration.config import RegistrationConfig
+from dinomill.registration.config import CHAMPION, RegistrationConfig
 from dinomill.registration.gate import Check
 from dinomill.scores import ScoreTable
 from dinomill.storage.hashing import hash_json
@@ -74,6 +74,12 @@ def decided(tags: Mapping[str, str], decided_on: str) -> tuple[Check, ...] | Non
 def said(tags: Mapping[str, str]) -> tuple[Check, ...] | None:
     """What was decided of a version when it was registered; None where its tags do not say."""
     try:
-        return tuple(Check(bool(one[0]), str(one[1]), *one[2:4]) for one in json.loads(tags[_CHECKS]))
+        return tuple(_check(*one) for one in json.loads(tags[_CHECKS]))
     except (KeyError, ValueError, TypeError, IndexError):  # edited by hand
         return None
+
+
+def _check(passed: bool, sentence: str, undone: str | None = None, about: str | None = None, *_: Any) -> Check:
+    if about is None:  # a version of before: the sentence alone says what was compared
+        about = CHAMPION if "champion" in sentence else ""
+    return Check(bool(passed), str(sentence), undone, about)

@@ -40,8 +40,9 @@ def _taken(path: Path, busy: DinomillError) -> int:
     while True:
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Not inherited by what is started meanwhile: a server would hold it for as long as it lives.
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            # Not inherited by what is started meanwhile: a server would hold it for as long as it lives. A link that
+            # somebody put there is not followed: what it leads to would be emptied.
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         try:
             if not _lock(descriptor, busy):
                 return descriptor

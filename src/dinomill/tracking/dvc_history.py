@@ -52,7 +52,7 @@ class History:
         self._root = root
         self._wanted = set(folders)
         self._cache = cache_folder(root)
-        self.in_git = (root / ".git").exists()
+        self.in_git = any((place / ".git").exists() for place in (root.absolute(), *root.absolute().parents))
         self.trouble: str | None = None  # why git could not be asked
         self.found: dict[tuple[str, str], Earlier] = {}
         for lock in sorted({path for pattern in ("dvc.lock", "conf/**/dvc.lock") for path in root.glob(pattern)}):
