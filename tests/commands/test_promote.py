@@ -83,6 +83,7 @@ def test_forced_recorded_and_taken_back(project: Path, capsys: pytest.CaptureFix
     assert promote("v2", alias=None, env=None, force=True, because="the new camera") == 0
     last = history(registry.store, "backbone", "champion")[-1]
     assert (last.before, last.after, last.forced, last.because) == (1, 2, True, "the new camera")
+    assert any("kNN on labelled is -" in sentence for sentence in last.overruled)
     assert promote("2", alias=None, env=None, force=False, because=None) == 0  # it has it already
     assert "nothing was changed" in capsys.readouterr().out
     assert rollback(alias=None, to=None, env=None, because=None) == 0
