@@ -90,3 +90,16 @@ def test_what_was_timed_is_in_the_table_and_not_among_the_differences(tmp_path: 
     render({"evaluation": tmp_path}, console)
     text = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
     assert "teacher vit minus random weights: +37.1 points δ1 on 20 images" in text
+
+
+def test_whose_shape_random_weights_have_is_said() -> None:
+    """A student of another shape stood beside them as if they were its own."""
+    teacher = row("vit", "teacher", reach=0.4)
+    random = row("random initialisation", "random", reach=0.1)
+    small = row("small", "student", reach=0.3).model_copy(update={"parameters": 10})
+    table = ScoreTable(scores=(random, teacher, small), measures=())
+    said = whose_size(table)
+    assert "an untrained network of the teacher vit's shape" in said
+    assert said.endswith("; student small has another shape.")
+    assert whose_size(ScoreTable(scores=(random, small))).startswith("Random weights are those of an untrained network, ")
+    assert whose_size(ScoreTable(scores=(teacher,))) == ""

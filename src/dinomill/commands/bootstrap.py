@@ -79,7 +79,7 @@ def bootstrap(root: Path, *, model: str | None = None, env: str | None = None) -
     _show(before, _kept(places["curated"]), address, env)
 
 
-def _registered(handle: RegistrationHandle, env: str | None) -> str:
+def _registered(handle: RegistrationHandle, env: str | None = None) -> str:
     if not handle.passed_gate:
         raise InputError(
             f"Version {handle.version} of {handle.model} did not pass its gate: its features may be worse.",
@@ -107,7 +107,7 @@ def _parameter_file(env: str | None) -> Path:
     return found if found.is_file() else layers.conf / "base" / PARAMETERS
 
 
-def _with_network(text: str, address: str, path: Path, env: str | None) -> str:
+def _with_network(text: str, address: str, path: Path, env: str | None = None) -> str:
     changed, count = _NETWORK.subn(lambda found: found[1] + address, text, count=1)
     if not count:
         raise ConfigError(
