@@ -34,9 +34,9 @@ def whose_size(table: ScoreTable) -> str:
     whose = next((f" of the {display_name(row)}'s shape" for row in alike if row.parameters == random.parameters), "")
     others = [display_name(row) for row in alike if row.parameters != random.parameters]
     size = f"Random weights are those of an untrained network{whose}, {random.parameters / 1e6:.2f} M parameters"
-    return (
-        f"{size}; {', '.join(others)} {'has' if len(others) == 1 else 'have'} another shape." if others else f"{size}."
-    )
+    if not others:
+        return f"{size}."
+    return f"{size}; {', '.join(others)} {'has' if len(others) == 1 else 'have'} another shape."
 
 
 def readable(model: str) -> str:
