@@ -116,7 +116,8 @@ def require(handle: Handle | None, stage: str) -> None:
         raise InputError(
             f"There is no result of the stage {stage}.",
             expected=f"what {stage} leaves for this stage",
-            action=f"run it first: `kedro run --pipelines {stage}`; `make run` runs what is needed",
+            action=f"run it first: `kedro run --pipelines {stage}` (with `--env` in an environment); `make run` "
+            "(`make run ENV=NAME`) runs what is needed",
         )
 
 

@@ -165,8 +165,9 @@ def test_another_network_than_the_one_that_made_the_file_is_refused(tmp_path: Pa
         query = images / "deep" / "0.png"
         assert search(query, tmp_path / name, count=1, model=None)[0][0] > 0.999
         assert search(query, tmp_path / name, count=1, model=model)[0][0] > 0.999
-        with pytest.raises(InputError, match="is not the network that made"):
-            search(query, tmp_path / name, count=1, model=str(other))
+        with pytest.raises(InputError, match="is not the network that made") as refused:
+            search(query, tmp_path / name, count=1, model=str(other), env="fashion")
+        assert "`dinomill versions --env fashion`" in str(refused.value.action)
 
 
 def test_the_query_that_is_no_image_is_named(tmp_path: Path, images: Path, model: str) -> None:

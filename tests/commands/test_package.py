@@ -32,6 +32,9 @@ def test_a_package_is_copied_over_nothing_but_a_copy(
     made = make_package(project / "data/07_model_output/package", backbone, 3)
     monkeypatch.chdir(project)
 
+    done = CliRunner().invoke(app, ["package", "--target", "torchserve", "--env", "fashion"])
+    assert "make run ENV=fashion" in str(explain(done.exception or AssertionError("no package was needed")))
+
     def ask(output: Path, target: str = "torchserve") -> str:
         done = CliRunner().invoke(app, ["package", "--target", target, "--output", str(output)])
         assert done.exit_code == (1 if done.exception else 0)

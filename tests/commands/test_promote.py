@@ -11,7 +11,8 @@ import yaml
 from dinomill import tracking
 from dinomill.commands.promote import promote, rollback, show_versions
 from dinomill.commands.registry import Registry
-from dinomill.errors import InputError, MachineError
+from dinomill.errors import ConfigError, InputError, MachineError
+from dinomill.evaluation.protocols.cost import Speed
 from dinomill.registration.aliases import history, one_at_a_time
 from dinomill.storage.hashing import hash_file
 from tests.digits import lay_out
@@ -74,6 +75,51 @@ def test_a_regression_is_refused_with_its_reason(project: Path, capsys: pytest.C
     assert "told: it has " in said and 'dinomill promote 2 --alias champion --force --because "…"' in said
     found = tracking.version_by_alias(Registry.of(None).store, "backbone", "champion")
     assert found is not None and found.version == 1
+
+
+@pytest.mark.parametrize(
+    ("measure", "found"),
+    [
+        ("knnn", "measures of labelled: knn"),
+        ("images_per_second_1", "measures of labelled: knn"),
+        ("size", "measures of labelled: knn"),
+        ("birds/knn", "labelled sets: labelled"),
+    ],
+)
+def test_a_gate_that_would_compare_nothing_is_refused(
+    project: Path, monkeypatch: pytest.MonkeyPatch, measure: str, found: str
+) -> None:
+    """A version was promoted by a gate whose measure is timed, or is none."""
+    parameters = project / "conf" / "base" / "parameters.yml"
+    before = parameters.read_text()
+    values = yaml.safe_load(before)
+    values["registration"]["gate"] = {"measure": measure}
+    values["evaluation"]["measured"] = ["knn", "cost"]
+    parameters.write_text(yaml.safe_dump(values))
+    monkeypatch.setattr("dinomill.evaluation.protocols.cost.Cost._time", lambda *_: Speed({1: 3.0, 32: 7.0}, None))
+    try:
+        with pytest.raises(ConfigError, match=f"registration.gate.measure asks for {measure}") as refused:
+            promote("2", alias=None, env=None, force=False, because=None)
+    finally:
+        parameters.write_text(before)
+    assert refused.value.found == found
+    present = tracking.version_by_alias(Registry.of(None).store, "backbone", "champion")
+    assert present is not None and present.version == 1
+
+
+def test_commands_that_are_shown_name_the_environment(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "conf" / "field").mkdir(exist_ok=True)
+    (project / "conf" / "field" / "globals.yml").write_text("{}\n")
+    assert promote("2", alias=None, env="field", force=True, because="a try") == 0
+    assert "`dinomill rollback --alias champion --env field` takes it back" in capsys.readouterr().out
+    with pytest.raises(InputError, match="is no version") as refused:
+        promote("no version", alias=None, env="field", force=False, because=None)
+    assert "`dinomill versions --env field`" in str(refused.value.action)
+    with pytest.raises(InputError, match="has no models:/backbone/77") as refused:
+        promote("77", alias=None, env="field", force=False, because=None)
+    assert "`kedro run --pipelines registration --env field`" in str(refused.value.action)
 
 
 def test_forced_recorded_and_taken_back(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from mlflow import MlflowClient
 
 from dinomill.errors import ConfigError, InputError
 from dinomill.evaluation import features
@@ -21,6 +22,7 @@ from dinomill.evaluation.sets.base import read_set
 from dinomill.features import describe
 from dinomill.features.probe import Probe
 from dinomill.handles import EvaluationHandle, ModelHandle, ProbesHandle, StudentsHandle, times_of
+from dinomill.reporting.scores import view_scores
 from dinomill.scores import Difference
 from dinomill.serving.predictor import Predictor
 from dinomill.tracking import open_run
@@ -226,6 +228,36 @@ def test_a_handle_of_an_earlier_version_that_names_its_times_is_read(handle: Eva
     earlier = json.loads((handle.folder / "handle.json").read_text()) | {"times": "data/work/evaluation/times.json"}
     (tmp_path / "handle.json").write_text(json.dumps(earlier))
     assert EvaluationHandle.load(tmp_path) == handle
+
+
+def test_two_references_that_are_called_alike_are_two_rows(
+    labelled: Path, teacher: ModelHandle, students: StudentsHandle, tmp_path: Path
+) -> None:
+    """The second took the place of the first in every file, and its times were both's."""
+    student = students.students["small"]
+    for name, model in (("old", teacher), ("new", student)):
+        shutil.copytree(model.folder, tmp_path / name / "net")
+    references = [{"network": str(tmp_path / name / "net")} for name in ("old", "new")]
+    config = configuration(tmp_path, references=references, random={"seeds": 1}, measured=["knn", "cost"])
+    found = evaluate(str(labelled), teacher, students, config)
+    rows = {row.model: row for row in found.with_times(config.work).scores if row.kind == "reference"}
+    assert list(rows) == ["old-net", "new-net"]
+    assert len({row.key for row in found.scores}) == len(found.scores)
+    assert [rows[name].value("knn") for name in rows] == [
+        next(row.value("knn") for row in found.scores if row.kind == kind) for kind in ("teacher", "student")
+    ]
+    assert all(row.value("images_per_second_1") > 0 for row in rows.values())
+    metrics = json.loads(found.metrics.read_text())
+    assert {"reference-old-net", "reference-new-net"} < set(metrics)
+    assert {path.stem for path in (found.folder / "features").iterdir()} >= {"reference-old-net", "reference-new-net"}
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+    with open_run("evaluation", tracking_uri=store, experiment="x", params={}) as run:
+        record(run, found, str(labelled))
+    logged = MlflowClient(store).get_run(str(run.run_id)).data.metrics
+    assert {"reference-old-net/knn", "reference-new-net/knn"} < set(logged)
+    shown = view_scores(found)
+    assert shown is not None
+    assert {"old-net", "new-net"} < {row.name for row in shown.rows}
 
 
 def test_changed_images_are_measured_anew(labelled: Path, tmp_path: Path) -> None:

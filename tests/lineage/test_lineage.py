@@ -12,12 +12,14 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from mlflow import MlflowClient
 from PIL import Image
 
 from dinomill.commands.lineage import show_lineage
 from dinomill.errors import InputError
 from dinomill.export import export
+from dinomill.handles import ProbesHandle
 from dinomill.lineage.archives import read_archive
 from dinomill.lineage.thread import Kind
 from dinomill.models.beside import note_of
@@ -56,6 +58,12 @@ def kinds(found: dict[str, Any]) -> dict[str, int]:
     for thing in found["things"]:
         counts[thing["kind"]] = counts.get(thing["kind"], 0) + 1
     return counts
+
+
+def facts_of(found: dict[str, Any]) -> dict[str, str]:
+    """What is known of the image that was asked for."""
+    facts: dict[str, str] = next(one["facts"] for one in found["things"] if one["kind"] == "image")
+    return facts
 
 
 def ways(found: dict[str, Any], start: str, end: str) -> bool:
@@ -178,6 +186,85 @@ def test_a_picture_of_any_kind_and_a_list_of_the_images(
         say("1", capsys, picture=tmp_path / "a.bmp")
     with pytest.raises(InputError, match="names no list"):
         say("1", capsys, images=tmp_path / "a.txt")
+
+
+def test_an_image_is_looked_up_in_a_list(own_mill: Mill, capsys: pytest.CaptureFixture[str]) -> None:
+    """It was refused, since no dataset made an image."""
+    row, other = kept(own_mill.root), kept(own_mill.root, fate="irrelevant")
+    for name in ("list.csv", "list.parquet"):
+        say("1", capsys, images=Path(name))
+        found = ask(f"images/pool/{row['path']}", capsys, images=Path(name))
+        assert facts_of(found)[f"in {name}"] == f"yes: images/pool/{row['path']}"
+        said = say(other["sha256"], capsys, images=Path(name))
+        assert f"in {name}" in said
+        assert f"no: none of its {own_mill.dataset.images:,} images" in said
+    with pytest.raises(InputError, match="There is no list"):
+        say(row["sha256"], capsys, images=Path("none.csv"))
+    with pytest.raises(InputError, match="names no list"):
+        say(row["sha256"], capsys, images=Path("conf/base/globals.yml"))
+    Path("mine.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match="lists no images"):
+        say(row["sha256"], capsys, images=Path("mine.csv"))
+    # Where no dataset is at hand, as in a clone, the list alone knows it.
+    for folder in ("data/05_model_input", ".dvc/cache"):
+        shutil.rmtree(own_mill.root / folder)
+    (own_mill.root / "images/pool" / row["path"]).unlink()
+    for text in (row["sha256"][:12], row["path"], f"images/pool/{row['path']}"):
+        assert ask(text, capsys, images=Path("list.csv"))["asked"] == [f"image:{row['sha256']}"]
+    with pytest.raises(InputError, match="names nothing that is known"):
+        say(other["sha256"], capsys, images=Path("list.csv"))
+
+
+def labelled(root: Path, split: str) -> Path:
+    return min(path for path in (root / "images/labelled" / split).rglob("*.png")).relative_to(root)
+
+
+def fit_probes(mill: Mill) -> None:
+    """What evaluation and packaging say of linear probes: one of the student, which the archive answers by."""
+    place = Path("data/07_model_output/evaluation/probes")
+    place.mkdir(parents=True)
+    probes = {mill.student.weights_sha256: place / "student-small.safetensors"}
+    ProbesHandle(folder=place, made_of="0" * 64, probes=probes, labelled=True).save()
+    said = {"weights_sha256": mill.student.weights_sha256, "probe": {"classes": 2.0, "accuracy": 0.9}}
+    mill.package.model_copy(update=said).save()
+
+
+def test_a_labelled_image_leads_to_what_learnt_from_it(own_mill: Mill, capsys: pytest.CaptureFixture[str]) -> None:
+    fit_probes(own_mill)
+    file = labelled(own_mill.root, "train")
+    found = ask(file.as_posix(), capsys)
+    probe = "probe:data/07_model_output/evaluation/probes/student-small.safetensors"
+    assert ways(found, found["asked"][0], probe)
+    assert ways(found, probe, f"archive:{own_mill.package.archive_sha256}")
+    assert facts_of(found)["labelled"] == f"{file}, learnt from by evaluation"
+    assert ask(hash_file(file)[:12], capsys)["asked"] == found["asked"]
+    scored = ask(labelled(own_mill.root, "test").as_posix(), capsys)
+    assert kinds(scored) == {"image": 1}
+    assert facts_of(scored)["labelled"].endswith(", scored by evaluation")
+    assert facts_of(scored)["known"].startswith("in none of the 1 dataset")
+
+
+def test_of_a_table_of_labelled_images_its_rows_say_who_was_learnt_from(
+    own_mill: Mill, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit_probes(own_mill)
+    learnt, scored = labelled(own_mill.root, "train"), labelled(own_mill.root, "test")
+    lines = [f"{file.relative_to('images')},digit,{split}" for file, split in ((learnt, "test"), (scored, "train"))]
+    Path("images/labels.csv").write_text("\n".join(["path,label,split", *lines]) + "\n")
+    local = own_mill.root / "conf/local/globals.yml"
+    local.write_text(yaml.safe_dump(yaml.safe_load(local.read_text()) | {"labelled": "images/labels.csv"}))
+    curate_here()
+    capsys.readouterr()
+    assert kinds(ask(scored.as_posix(), capsys)) == {"image": 1, "probe": 1, "archive": 1}
+    assert kinds(ask(learnt.as_posix(), capsys)) == {"image": 1}
+
+
+def test_what_brings_an_archive_names_the_environment(own_mill: Mill, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(own_mill.root / "conf/local", own_mill.root / "conf/other")
+    (own_mill.root / "conf/other/globals.yml").write_text("data: data/other\n")
+    shutil.rmtree(own_mill.root / "data/07_model_output/package")
+    assert "kedro run --pipelines packaging --env other" in say(None, capsys, env="other")
+    assert "kedro run --pipelines packaging   (" in say(None, capsys)
 
 
 def test_what_means_nothing_is_said_so(mill: Mill, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from dinomill.storage.atomic import write_parquet
 from dinomill.storage.hashing import hash_file
 from dinomill.storage.lock import held
 from tests.lineage.mill import CURATED, Mill, commit, curate_here, keep
-from tests.lineage.test_lineage import ask, kept, rows, say
+from tests.lineage.test_lineage import ask, fit_probes, kept, labelled, rows, say
 
 LIST = Path("conf/withdrawn.csv")
 
@@ -214,6 +214,23 @@ def test_a_labelled_image_is_named_as_what_has_to_be_removed(
     file = next((own_mill.root / "images/labelled").rglob("400.png"))
     said = take_out(hash_file(file), capsys=capsys)
     assert f"labelled images are read where they lie: {file.relative_to(own_mill.root)}" in said
+    assert "in the pool" not in said
+
+
+def test_what_was_fitted_on_a_labelled_image_is_to_be_made_again(
+    own_mill: Mill, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It touched nothing, while servers answered with class scores that were learnt from it."""
+    fit_probes(own_mill)
+    file = labelled(own_mill.root, "train")
+    said = take_out(file.as_posix(), capsys=capsys, dry_run=True)
+    assert "1 image touched 1 probe, 1 archive" in said
+    done = said[said.index("To be done") :]
+    again = "data/07_model_output/evaluation/probes: what evaluation fitted on labelled images"
+    assert f"{again}, and the class scores of dinomill-backbone.mar" in done
+    assert done.index(file.as_posix()) < done.index(again) < done.index("make run")
+    assert "in the pool" not in said
+    assert "probe" not in take_out(labelled(own_mill.root, "test").as_posix(), capsys=capsys, dry_run=True)
 
 
 def test_a_picture_that_is_cut_into_tiles_leaves_as_a_whole(own_mill: Mill, capsys: pytest.CaptureFixture[str]) -> None:

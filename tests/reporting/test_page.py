@@ -194,6 +194,13 @@ def test_hostile_names_of_classes_and_models_are_text(run: Any, output: Path, tm
     assert all(link.startswith(("data:image/", "#")) for link in reader.links)
 
 
+def test_every_table_scrolls_in_a_box_of_its_own(run: Any, output: Path) -> None:
+    """On a telephone the page itself would be cut off, or pushed to the side."""
+    page = build_report(run.handles, run.config(output)).page.read_text(encoding="utf-8")
+    boxed = re.findall(r'<div class="scroll"[^>]*>\s*<table', page)
+    assert len(boxed) == page.count("<table") > 5
+
+
 def test_every_picture_has_words(run: Any, output: Path) -> None:
     page = render_page(run.handles, run.config(output))
     pictures = re.findall(r"<img\b[^>]*>", page) + re.findall(r"<svg\b[^>]*>", page)

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from dinomill.handles import EvaluationHandle
+from dinomill.reporting.names import whose_size
 from dinomill.reporting.scores import view_scores, view_sets
 from dinomill.reporting.summary import render
 from dinomill.scores import Difference, Measure, ScoreTable
@@ -90,3 +91,16 @@ def test_what_was_timed_is_in_the_table_and_not_among_the_differences(tmp_path: 
     render({"evaluation": tmp_path}, console)
     text = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
     assert "teacher vit minus random weights: +37.1 points δ1 on 20 images" in text
+
+
+def test_whose_shape_random_weights_have_is_said() -> None:
+    """A student of another shape stood beside them as if they were its own."""
+    teacher = row("vit", "teacher", knn=0.8, linear=0.8)
+    random = row("random initialisation", "random", knn=0.4, linear=0.4)
+    small = row("small", "student", knn=0.7, linear=0.7).model_copy(update={"parameters": 10})
+    said = whose_size(ScoreTable(scores=(random, teacher, small), measures=MEASURES))
+    assert "an untrained network of the teacher vit's shape" in said
+    assert said.endswith("; student small has another shape.")
+    alone = whose_size(ScoreTable(scores=(random, small), measures=MEASURES))
+    assert alone.startswith("Random weights are those of an untrained network, ")
+    assert whose_size(ScoreTable(scores=(teacher,), measures=MEASURES)) == ""

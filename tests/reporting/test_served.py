@@ -84,7 +84,7 @@ def test_the_table_of_backends_is_on_the_page(run: Any, output: Path) -> None:
         "refused",
     ]
     assert rows[2][4:] == ["0.99974", "100.0%", "69.6%", "0.4", "1,234", "1.5", "serves"]
-    assert rows[3][7] == "−0.4"
+    assert rows[3][7] == "gained 0.4"
     assert "<b>onnxruntime int8</b> was refused: kNN &lt;65%&gt; &amp; less." in page
     assert "openvino int8</b>, it did not end within 612 seconds" in page
     assert "the nearest of 256 labelled images" in page

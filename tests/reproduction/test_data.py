@@ -67,6 +67,15 @@ def test_a_dataset_that_is_nowhere_is_said_with_what_would_help(
         bring_dataset(root, {"dataset_sha256": tags["dataset_sha256"]}, tmp_path / "three", root / "curated")
 
 
+def test_a_configuration_of_dvc_that_cannot_be_read_is_said(kept: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
+    """A traceback of DVC's parser."""
+    root, tags = kept
+    (root / ".dvc/config").write_text("['remote \"team\"'\n  url = nowhere\n")
+    with pytest.raises(InputError, match="cannot be brought") as raised:
+        bring_dataset(root, tags, tmp_path / "one", root / "none")
+    assert "config" in str(raised.value.found)
+
+
 def test_another_dataset_under_the_name_is_refused(kept: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
     root, tags = kept
     with pytest.raises(InputError, match="another one"):

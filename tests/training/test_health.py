@@ -160,6 +160,20 @@ def test_a_student_that_comes_nearer_to_its_teacher_from_random_weights_does_not
     assert taught[-2:] == [State.HEALTHY] * 2 and not any(state.bad for state in taught)
 
 
+def test_what_is_said_of_a_student_is_true_of_it() -> None:
+    """A student that has come near to its teacher was told to set what distillation refuses, and that it was one."""
+    level = [*HEALTHY, *(reading(step, effective_rank=104.2, prototypes_used=67.6) for step in (400, 460, 520, 560))]
+    plateau = judge(level, steps=560, distils=True)
+    assert plateau.state is State.PLATEAU
+    assert "rises to about what its teacher has" in plateau.action and "its loss says" in plateau.action
+    assert "it need not run longer" in judge(level, steps=560).action
+    spoilt = judge([*HEALTHY[:3], reading(200, effective_rank=1.2)], steps=STEPS, distils=True)
+    assert "look alike to the student" in spoilt.reason
+    decays = [*HEALTHY[:3], reading(200, patch_rank=40.0, patch_likeness=0.95)]
+    assert "objective `assignments`" in judge(decays, steps=STEPS, distils=True).action
+    assert "objective" not in judge(decays, steps=STEPS).action
+
+
 def test_the_first_figure_is_compared_with_nothing() -> None:
     first = judge([*HEALTHY[:3], reading(80, knn=0.74)], steps=STEPS).reason
     assert "kNN 74.0%" in first and "since" not in first

@@ -18,7 +18,7 @@ from dinomill.commands.dvc_sync import dvc_file, synchronise
 from dinomill.commands.project import read_globals
 from dinomill.errors import ConfigError, DinomillError, InputError, MachineError
 from dinomill.handles import DatasetHandle, RegistrationHandle
-from dinomill.layers import Layers
+from dinomill.layers import Layers, make_run, option
 from dinomill.storage.atomic import write_text
 
 PARAMETERS = "curation/parameters.yml"
@@ -58,14 +58,14 @@ def bootstrap(root: Path, *, model: str | None = None, env: str | None = None) -
     synchronise(root, env=env, quiet=True)
     if model is None:
         _reproduce("registration", env)
-        address = _registered(RegistrationHandle.load(places["registration"]))
+        address = _registered(RegistrationHandle.load(places["registration"]), env)
     else:
         address = _pinned(model, os.environ.get("MLFLOW_TRACKING_URI") or settings["tracking_uri"])
     before = _kept(places["curated"])
     path = _parameter_file(env)
     text = path.read_text(encoding="utf-8") if path.is_file() else None
     print(f"{path}: curation.embedding.embedder.network is now {address}.", flush=True)
-    write_text(path, _NEW.format(address=address) if text is None else _with_network(text, address, path))
+    write_text(path, _NEW.format(address=address) if text is None else _with_network(text, address, path, env))
     try:
         synchronise(root, env=env, quiet=True)
         _reproduce("curation", env)
@@ -79,13 +79,13 @@ def bootstrap(root: Path, *, model: str | None = None, env: str | None = None) -
     _show(before, _kept(places["curated"]), address, env)
 
 
-def _registered(handle: RegistrationHandle) -> str:
+def _registered(handle: RegistrationHandle, env: str | None = None) -> str:
     if not handle.passed_gate:
         raise InputError(
             f"Version {handle.version} of {handle.model} did not pass its gate: its features may be worse.",
             found="; ".join(handle.gate),
             action=f"train longer, or use it all the same: `dinomill bootstrap --model models:/{handle.model}/"
-            f"{handle.version}`",
+            f"{handle.version}{option(env)}`",
         )
     return f"models:/{handle.model}/{handle.version}"
 
@@ -107,14 +107,14 @@ def _parameter_file(env: str | None) -> Path:
     return found if found.is_file() else layers.conf / "base" / PARAMETERS
 
 
-def _with_network(text: str, address: str, path: Path) -> str:
+def _with_network(text: str, address: str, path: Path, env: str | None = None) -> str:
     changed, count = _NETWORK.subn(lambda found: found[1] + address, text, count=1)
     if not count:
         raise ConfigError(
             f"{path} does not say which network curation embeds with.",
             expected="a line `network: …` below `embedder:`",
             action=f"set curation.embedding.embedder.network to {address} by hand, then make the dataset anew: "
-            "`make run`, in an environment `make run ENV=NAME`",
+            f"`{make_run(env)}`",
         )
     return changed
 
@@ -170,5 +170,5 @@ def _show(
             f"{len(after[1] - before[1]):,} images are new in the dataset, {len(before[1] - after[1]):,} left it, "
             f"{len(before[1] & after[1]):,} stayed."
         )
-    run = f"make run{f' ENV={env}' if env else ''}"
+    run = make_run(env)
     console.print(f"Next: `{run}` trains on it. To take it back: git checkout the parameter file, then `{run}`.")

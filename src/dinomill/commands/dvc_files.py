@@ -10,12 +10,18 @@ from typing import Any
 import yaml
 
 from dinomill.errors import InputError
+from dinomill.layers import option
 
 
 def dvc_files(root: Path = Path()) -> list[Path]:
     """Those that there are, the base's first, relative to the project's root."""
     others = (path.relative_to(root) for path in sorted((root / "conf").glob("**/dvc.yaml")))
     return [path for path in (Path("dvc.yaml"), *others) if (root / path).is_file()]
+
+
+def environment_of(path: Path) -> str | None:
+    """The environment that a file is of, by its path from the project's root; None: the base."""
+    return path.parent.relative_to("conf").as_posix() if path.parent != Path() else None
 
 
 def stages_of(path: Path) -> dict[str, Any]:
@@ -34,8 +40,8 @@ def refuse_broken(root: Path = Path()) -> None:
     """
     mine: dict[Path, dict[str, Any]] = {}
     for path in dvc_files(root):
-        env = path.parent.relative_to("conf").as_posix() if path.parent != Path() else ""
-        again = f"mend or remove it; `dinomill dvc sync{f' --env {env}' if env else ''}` makes it anew"
+        env = environment_of(path)
+        again = f"mend or remove it; `dinomill dvc sync{option(env)}` makes it anew"
         stages = _read(root / path, shown=path, action=again)
         mine[path] = stages
         for name, stage in stages.items():

@@ -161,6 +161,10 @@ def _notes(results: Results) -> list[str]:
     lines = [f"{', '.join(titles)}: {note}" for note, titles in noted.items()]
     if less := [measure.title for measure in results.measures if not measure.higher_is_better]:
         lines.append(f"{', '.join(less)}: less is better")
+    random = next((row.network for row in results.rows if row.network.kind == "random"), None)
+    models = [row.network for row in results.rows if row.network.kind == "model"]
+    if random is not None and any(model.parameters != random.parameters for model in models):
+        lines.append(f"{random.name}: an untrained network of the shape of {models[0].name}")
     if any(figure.high > figure.low for row in results.rows for figure in row.figures.values()):
         lines.append("in brackets: 95% intervals over the images that were scored")
     return ["", *lines] if lines else []

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dinomill.commands.dvc_files import dvc_files, refuse_broken
+from dinomill.commands.dvc_files import dvc_files, environment_of, refuse_broken
 from dinomill.commands.dvc_stages import CONFIGURATION
 from dinomill.errors import DinomillError, InputError
 from dinomill.handles import HANDLE_NAME
-from dinomill.layers import Layers, environments
+from dinomill.layers import Layers, environments, option
 from dinomill.printing import open_console
 from dinomill.printing import show as print_table
 from dinomill.storage.lock import holder
@@ -58,8 +58,9 @@ def make_plan(file: Path = Path("dvc.yaml")) -> list[Step]:
     from dvc.repo import Repo
     from dvc.scm import SCMError
 
+    own = option(environment_of(file))
     if not file.is_file():
-        raise InputError(f"There is no {file} here.", action="run `dinomill dvc sync`")
+        raise InputError(f"There is no {file} here.", action=f"run `dinomill dvc sync{own}`")
     refuse_broken()
     try:
         with Repo() as repo:
@@ -84,7 +85,7 @@ def make_plan(file: Path = Path("dvc.yaml")) -> list[Step]:
             "Another command of DVC is at work in this project.",
             found=_at_work() or "its lock is held: a `dvc repro`, `make run` or `dinomill plan` that has not ended",
             action="wait for its end and run the same command again; DVC looks at one thing at a time. What is done "
-            "so far: `dinomill summary`",
+            f"so far: `dinomill summary{own}`",
         ) from None
     except DvcException as error:
         raise InputError(

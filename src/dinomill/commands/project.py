@@ -8,7 +8,7 @@ from typing import Any
 
 from dinomill.errors import ConfigError, InputError
 from dinomill.handles import HANDLE_NAME
-from dinomill.layers import Layers, environments
+from dinomill.layers import Layers, environments, make_run
 from dinomill.layers.project import GLOBALS, project_above
 
 
@@ -52,7 +52,7 @@ def result(name: str, env: str | None = None) -> Path:
         return place
     have = [other for other in environments() if (folder(name, other) / HANDLE_NAME).is_file() and other != env]
     have = [other for other in have if folder(name, other) != place]
-    run = f"make run ENV={env}" if env else "make run"
+    run = make_run(env)
     raise InputError(
         f"There is no {place / HANDLE_NAME} yet.",
         found=f"results of this kind in the environment{'s' if len(have) > 1 else ''} {', '.join(have)}"

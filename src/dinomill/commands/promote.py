@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from dinomill import tracking
 from dinomill.commands.registry import Registry
-from dinomill.errors import DinomillError, InputError
+from dinomill.errors import ConfigError, DinomillError, InputError
 from dinomill.registration.aliases import Move, history, move, one_at_a_time
 from dinomill.registration.config import CHAMPION
 from dinomill.registration.decision import said
@@ -37,6 +37,7 @@ def promote(version: str, *, alias: str | None, env: str | None, force: bool, be
 
     Raises:
         InputError: When there is no such version or alias, or ``force`` comes without a reason.
+        ConfigError: When the gate asks for a measure that compares nothing.
         MachineError: When the store cannot be reached.
     """
     if force and not (because or "").strip():
@@ -197,7 +198,11 @@ def _beside(
 def _on_own_images(
     registry: Registry, new: tracking.RegisteredVersion, present: tracking.RegisteredVersion
 ) -> Iterator[Check]:
-    """Every labelled set of the environment, both versions by the same protocols on the same images."""
+    """Every labelled set of the environment, both versions by the same protocols on the same images.
+
+    Raises:
+        ConfigError: When the gate's measure is not among what decides.
+    """
     from dinomill.evaluation.config import EvaluationConfig
 
     layers, gate = registry.layers, registry.config.gate
@@ -207,16 +212,20 @@ def _on_own_images(
     sets = dict(_sets(registry, config))
     if not sets:
         yield Check(gate.without_labels == "promote", "there are no labelled images to compare on", "not measured")
+    asked, _, measure = gate.measure.rpartition("/")
+    if sets and (asked or "labelled") not in sets:
+        raise _not_compared(gate.measure, f"labelled sets: {', '.join(sets)}")
     for name, labelled in sets.items():
         print(f"Measuring both on {name} …", flush=True)
         results = _measured(registry, config, labelled, new, present)
         gains = next(iter(results.gains.values()), {})
-        asked, _, measure = gate.measure.rpartition("/")
+        if name == (asked or "labelled") and measure not in gains:
+            raise _not_compared(gate.measure, f"measures of {name}: {', '.join(gains) or 'none'}")
         for one in results.measures:
             if one.name not in gains:
                 continue
             gain = gains[one.name]
-            required = one.name == measure and asked == ("" if name == "labelled" else name)
+            required = one.name == measure and name == (asked or "labelled")
             worst = one.scale * one.sign * gain.value
             surely = one.scale * (gain.high if one.higher_is_better else -gain.low)
             passed = worst >= -gate.max_drop_from_champion if required else surely >= -gate.max_drop_from_champion
@@ -227,6 +236,17 @@ def _on_own_images(
                 + ("" if required else ", where it is sure"),
                 about=CHAMPION,
             )
+
+
+def _not_compared(measure: str, found: str) -> ConfigError:
+    """That nothing would decide: what a clock took, or what needs no image, has no difference to be sure of."""
+    return ConfigError(
+        f"registration.gate.measure asks for {measure}, by which no two versions are compared.",
+        found=found,
+        expected="what the images decide, by its name: knn, linear, …; of a further labelled set SET/MEASURE",
+        action="name one of these, or add its protocol to `evaluation.measured` or to the set's `protocols`; for speed "
+        "set registration.gate.max_slowdown_from_champion",
+    )
 
 
 def _sets(registry: Registry, config: EvaluationConfig) -> Iterator[tuple[str, object]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dinomill.commands.project import enter_project, folder, result
 from dinomill.errors import ConfigError, DinomillError, InputError
 from dinomill.handles import PackageHandle, RegistrationHandle
-from dinomill.layers import Layers
+from dinomill.layers import Layers, option
 from dinomill.layers.project import project_above
 from dinomill.models.address import REGISTRY
 from dinomill.storage import s3
@@ -41,7 +41,7 @@ def publish_package(store: str | None, env: str | None) -> None:
             "There is no model store to publish to.",
             found=f"{store}" if store else "packaging.store: null",
             expected="s3://bucket/prefix",
-            action="give it: dinomill publish --store s3://…, or set packaging.store",
+            action=f"give it: dinomill publish --store s3://…{option(env)}, or set packaging.store",
         )
     package = result("package", env)
     done = publish(package, store)
@@ -54,7 +54,7 @@ def publish_package(store: str | None, env: str | None) -> None:
         # The store has it; that the registry says so can be made up for with the same command.
         print(f"  The registry was not told, so `dinomill serve models:/…` does not find it: {error}")
         return
-    print(f"  or, where the registry is:  dinomill serve {address}")
+    print(f"  or, where the registry is:  dinomill serve {address}{option(env)}")
 
 
 def _write_into_registry(package: Path, uri: str, sha256: str, env: str | None) -> str:
@@ -180,7 +180,8 @@ def package_at(address: str, env: str | None) -> Path:
         raise InputError(
             f"{address}, version {found.version} of {found.name}, has no package that could be served.",
             found="none here, and the registry knows of none in a model store",
-            action="run packaging for it here, or publish it where it was packaged: dinomill publish --store s3://…",
+            action="run packaging for it here, or publish it where it was packaged: "
+            f"dinomill publish --store s3://…{option(env)}",
         )
     return fetch(found.tags[PLACE_TAG], sha256=found.tags.get(HASH_TAG))
 

@@ -9,6 +9,7 @@ import sys
 from dinomill.commands.project import read_globals
 from dinomill.commands.stoppable import run_until_stopped
 from dinomill.errors import MachineError
+from dinomill.layers import option
 from dinomill.tracking import redact, resolve_uri
 from dinomill.tracking.connection import make_ready
 
@@ -30,7 +31,8 @@ def serve_ui(port: int, env: str | None = None) -> None:
     if not port_is_free(port):
         raise MachineError(
             f"Port {port} on {HOST} is in use.",
-            action=f"end the program that uses it, or choose another: `dinomill ui --port {_next_free(port)}`",
+            action="end the program that uses it, or choose another: "
+            f"`dinomill ui --port {_next_free(port)}{option(env)}`",
         )
     make_ready(resolve_uri(uri))  # the server would make a new database in place, and leave half of one when stopped
     print(f"MLflow: http://{HOST}:{port}/{TRAININGS} (a few seconds until it answers; Ctrl-C ends it)", flush=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from dinomill.errors import DinomillError, InputError
 from dinomill.evaluation.config import RandomConfig, ReferenceConfig
+from dinomill.evaluation.names import told_apart
 from dinomill.features.backbone import BackboneFeatures, describe_model
 from dinomill.features.base import EFFICIENTNET, Tokens
 from dinomill.features.door import describe
@@ -105,7 +106,7 @@ def compared(
     present = [row for row in _champion(champion) if row.identity not in known]
     # A reference that is the given teacher, seen alike, would be its row again; at another size it is another one.
     shown_so = {(row.identity, row.preprocessing) for row in given}
-    elsewhere = [row for row in map(_reference, references) if (row.identity, row.preprocessing) not in shown_so]
+    elsewhere = [row for row in _references(references) if (row.identity, row.preprocessing) not in shown_so]
     others = [pixels(shown, load_shape(own.folder).patch_size), *initial, *elsewhere]
     return [*others, *start, *present, *rows]
 
@@ -167,9 +168,11 @@ def _start(teacher: ModelHandle, folder: Path) -> Network:
     )
 
 
-def _reference(config: ReferenceConfig) -> Network:
-    """A network made elsewhere, at its own preprocessing or with whole images brought to a side."""
-    return of_address(config.network, "reference", whole_at=config.image_size)
+def _references(configs: Sequence[ReferenceConfig]) -> list[Network]:
+    """Networks made elsewhere, each at its own preprocessing or with whole images brought to a side."""
+    rows = [of_address(one.network, "reference", whole_at=one.image_size) for one in configs]
+    names = told_apart([row.name for row in rows], [one.network for one in configs])
+    return [replace(row, name=name) for row, name in zip(rows, names, strict=True)]
 
 
 def of_address(

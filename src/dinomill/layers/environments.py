@@ -64,6 +64,16 @@ def check_environment(env: str | None, conf: Path = CONF) -> str | None:
     )
 
 
+def option(env: str | None) -> str:
+    """What a command that is shown has to end with, to mean the same environment."""
+    return f" --env {env}" if env else ""
+
+
+def make_run(env: str | None) -> str:
+    """The command that makes the results of an environment."""
+    return "make run" + (f" ENV={env}" if env else "")
+
+
 def layers_of(env: str | None, conf: Path = CONF) -> list[Path]:
     """The folders that are laid over one another, the lowest first."""
     return [conf / BASE, *([conf / env] if env else []), conf / LOCAL]

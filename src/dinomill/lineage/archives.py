@@ -68,7 +68,7 @@ def read_archive(path: Path) -> Archive:
             f"{path} is no archive that the packaging stage made.",
             found=f"{type(error).__name__}: {error}",
             expected=f"a zip file with {_MANIFEST} and {_WEIGHTS}",
-            action="package again: `kedro run --pipelines packaging`",
+            action="package again: `kedro run --pipelines packaging` (with `--env` in an environment)",
         ) from None
 
 

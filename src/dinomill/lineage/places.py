@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dinomill.layers import Layers, environments
+from dinomill.layers import Layers, environments, make_run, option
 from dinomill.tracking import resolve_uri
 
 FOLDERS = ("curated", "teacher", "students", "registration", "package", "work", "scan", "duplicates", "evaluation")
@@ -32,12 +32,12 @@ class Place:
     @property
     def option(self) -> str:
         """The part of a command that names it."""
-        return f" --env {self.env}" if self.env else ""
+        return option(self.env)
 
     @property
     def run(self) -> str:
         """The command that makes its results."""
-        return "make run" + (f" ENV={self.env}" if self.env else "")
+        return make_run(self.env)
 
 
 def places(root: Path, asked: str | None = None) -> list[Place]:

@@ -96,8 +96,10 @@ class Results:
         said = f"commit {commit[:10]} of {day}" if commit else "the lock that is not committed"
         self._thread.lack(
             f"{versions} of {where} ({'' if len(every) == 1 else 'the newest: '}{said}): not in DVC's cache on this "
-            "machine",
-            "dvc fetch --all-commits   (`dvc remote list` says from where)",
+            + ("machine" if self._history.remotes else "machine, and no remote is set"),
+            "dvc fetch --all-commits   (`dvc remote list` says from where)"
+            if self._history.remotes
+            else "dvc remote add -d NAME URL, of one that has them, then dvc fetch --all-commits; else they are lost",
             about=(Kind.IMAGE if gone.get("curated") else OVERVIEW,),
         )
 

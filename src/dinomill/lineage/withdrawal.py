@@ -192,9 +192,11 @@ def to_make_again(gathered: Gathered, touched: Thread) -> Iterator[tuple[str, st
             said.add(folder.as_posix())
     for version in touched.of_kind(Kind.VERSION):
         if aliases := version.facts.get("aliases"):
+            named = version.id.rpartition("/")[0]
+            own = next((place.option for place in gathered.places if place.model == named), "")
             yield (
                 f"{version.title} is {aliases}: the new version takes its place if it passes the gate",
-                "dinomill summary",
+                f"dinomill summary{own}",
             )
     for server in touched.of_kind(Kind.ENDPOINT):
         if server.facts.get("state", "").startswith("running"):

@@ -51,5 +51,6 @@ def version_tags(handle: PackageHandle) -> dict[str, str]:
     rates = [f"{load.images_per_cpu_second:.1f} at {load.clients}" for load in own.loads]
     tags["served_images_per_cpu_second"] = f"{', '.join(rates)} clients, without a server"
     if own.knn is not None and own.knn_loss is not None:
-        tags["served_knn"] = f"{own.knn:.1%} of {own.knn_images} labelled images, {own.knn_loss:.1%} lost"
+        change = f"{abs(own.knn_loss):.1%} {'gained' if own.knn_loss < 0 else 'lost'}"
+        tags["served_knn"] = f"{own.knn:.1%} of {own.knn_images} labelled images, {change}"
     return tags

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from dinomill.handles import EvaluationHandle
 from dinomill.reporting.charts import Interval, dot_plot
-from dinomill.reporting.names import display_name
+from dinomill.reporting.names import display_name, whose_size
 from dinomill.reporting.overlays import Overlay, view_overlays
 from dinomill.reporting.pareto import Tradeoff, view_tradeoffs
 from dinomill.scores import Difference, Figure, Measure, ModelScore, ScoreTable
@@ -49,6 +49,7 @@ class ScoresView:
     helped: str | None  # a sentence on the weights that training started from
     behind_pixels: str | None  # a sentence where raw pixels do as well as the teacher
     tradeoffs: tuple[Tradeoff, ...] = ()  # against size and time
+    random: str = ""  # a sentence on the shape of the random network
     overlays: tuple[Overlay, ...] = ()  # queries with what is predicted of every pixel
 
 
@@ -116,6 +117,7 @@ def _view(name: str | None, table: ScoreTable, registered: str = "teacher") -> S
         table.helped(),
         table.behind_pixels(registered),
         view_tradeoffs(table),
+        whose_size(table),
     )
 
 

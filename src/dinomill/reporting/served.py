@@ -18,7 +18,7 @@ class BackendRow:
     cosine: str
     neighbours: str
     knn: str
-    lost: str  # points of kNN accuracy
+    lost: str  # points of kNN accuracy; "gained 0.4" where there are more of it
     memory: str
     start: str
     refused: str
@@ -56,11 +56,16 @@ def _row(row: Measured, chosen: str) -> BackendRow:
         cosine=f"{row.min_cosine:.5f}",
         neighbours=f"{row.neighbours:.1%}",
         knn="" if row.knn is None else f"{row.knn:.1%}",
-        lost="" if row.knn_loss is None else f"{100 * row.knn_loss:.1f}".replace("-", "−"),
+        lost="" if row.knn_loss is None else _lost(100 * row.knn_loss),
         memory=f"{row.memory_mb:,.0f}",
         start=f"{row.cold_start_cpu:.1f}",
         refused=row.refused or "",
     )
+
+
+def _lost(points: float) -> str:
+    shown = f"{abs(points):.1f}"
+    return f"gained {shown}" if points < 0 and float(shown) else shown
 
 
 def _rate(value: float) -> str:

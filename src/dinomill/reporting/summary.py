@@ -139,8 +139,9 @@ def _scores(evaluation: EvaluationHandle, kind: str) -> Group:
         gains = [
             f"{one.signed(own.value(one.name) - random.value(one.name))} {one.step} {one.title}" for one in measures
         ]
+        of = "" if random.parameters == own.parameters else f" of {random.parameters / 1e6:.1f} M parameters"
         lines += Text.assemble(
-            f"{display_name(own)} minus random weights: ",
+            f"{display_name(own)} minus random weights{of}: ",
             (gains[0], "bold"),
             "".join(f", {gain}" for gain in gains[1:]),
             (f"   on {evaluation.query_images:,} images never trained on", "dim"),

@@ -15,6 +15,7 @@ import yaml
 from dinomill.errors import InputError
 from dinomill.handles import HANDLE_NAME, DatasetHandle
 from dinomill.storage.hashing import hash_file
+from dinomill.tracking.dvc_versions import dvc_config
 
 _CONFIGS = ("config", "config.local")
 
@@ -108,9 +109,7 @@ def _pull(root: Path, name: str, folder: Path) -> str | None:
 
 def _remotes_by_path(root: Path) -> list[tuple[str, str]]:
     """Remotes that are folders, with their whole path: DVC keeps it relative to the project's own configuration."""
-    from dvc.config import Config
-
-    found = Config(dvc_dir=str(root / ".dvc")).get("remote", {}) if (root / ".dvc").is_dir() else {}
+    found = dvc_config(root).get("remote", {})
     urls = {str(name): str(one.get("url", "")) for name, one in found.items()}
     return [(name, url) for name, url in urls.items() if "://" not in url and Path(url).is_absolute()]
 

@@ -15,6 +15,8 @@ import time
 from contextlib import closing, suppress
 from pathlib import Path
 
+from dinomill.storage.processes import runs
+
 # A table that a migration copies into; it is renamed at its end.
 _ABANDONED = 300.0  # seconds without a change
 _UNDER_WAY = "_alembic_tmp_%"
@@ -52,18 +54,8 @@ def _sweep(database: Path) -> None:
         number = path.name.removeprefix(f".{database.name}.").partition(".")[0]
         with suppress(OSError, ValueError):
             # On a shared disk it may be another machine's process: what is at work there is younger.
-            if time.time() - path.stat().st_mtime > _ABANDONED and not _runs(int(number)):
+            if time.time() - path.stat().st_mtime > _ABANDONED and not runs(int(number)):
                 path.unlink()
-
-
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def unfinished(database: Path) -> bool:

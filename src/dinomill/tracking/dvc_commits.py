@@ -14,6 +14,7 @@ from typing import Any
 
 from dinomill.handles import HANDLE_NAME
 from dinomill.tracking.dvc_history import Earlier, History
+from dinomill.tracking.dvc_versions import made_by
 
 Files = Mapping[str, Mapping[str, Any]]
 
@@ -100,21 +101,9 @@ def _read(root: Path, earlier: Earlier) -> Locked | None:
         for lock in _git(root, "ls-tree", "-r", "-z", "--name-only", commit, "--", "dvc.lock", "conf").split("\0"):
             if PurePosixPath(lock).name == "dvc.lock":
                 text = _git(root, "show", f"{commit}:./{lock}")
-                if earlier.version in _made(text):
+                if any(version == earlier.version for _, version in made_by(text)):
                     return Locked(commit, lock, earlier.version, text)
     return None
-
-
-def _made(text: str) -> set[str]:
-    """The hashes of what the stages of a lock made."""
-    import yaml
-
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        stages = yaml.load(text, Loader=loader)["stages"].values()
-        return {str(out.get("md5")) for stage in stages for out in stage.get("outs") or ()}
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError):  # no lock, or a damaged one
-        return set()
 
 
 def _git(root: Path, *arguments: str) -> str:

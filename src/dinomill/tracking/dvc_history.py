@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dinomill.tracking.dvc_versions import cache_folder
+from dinomill.tracking.dvc_versions import cache_folder, dvc_config
 
 _OUT = re.compile(r"^\s*- path: (?P<path>.+?)\n\s+hash: md5\n\s+md5: (?P<md5>[0-9a-f]{32}\.dir)$", re.M)
 _LOCKS = ("dvc.lock", "conf/*dvc.lock")  # of git's patterns: a star goes over slashes
@@ -52,6 +52,7 @@ class History:
         self._root = root
         self._wanted = set(folders)
         self._cache = cache_folder(root)
+        self.remotes = bool(dvc_config(root).get("remote"))  # from which what is not here may come
         self.in_git = any((place / ".git").exists() for place in (root.absolute(), *root.absolute().parents))
         self.trouble: str | None = None  # why git could not be asked
         self.found: dict[tuple[str, str], Earlier] = {}

@@ -48,7 +48,7 @@ def dvc_remote() -> str | None:
     root = project_above(Path.cwd())
     if root is None:
         return None
-    config = _config(root)
+    config = dvc_config(root)
     name = config.get("core", {}).get("remote")
     address = config.get("remote", {}).get(name, {}).get("url")
     return None if address is None else redact(str(address))
@@ -56,28 +56,38 @@ def dvc_remote() -> str | None:
 
 def _in_locks(root: Path, place: str) -> Iterator[str]:
     """The hashes that the project's locks have for a place."""
+    for lock in (path for pattern in _LOCKS for path in sorted(root.glob(pattern))):
+        for path, version in made_by(lock.read_text(encoding="utf-8")):
+            if path == place and version.endswith(".dir"):
+                yield version
+
+
+def made_by(lock: str) -> list[tuple[str, str]]:
+    """What the stages of a lock made: paths, each with DVC's hash; none where it is no lock, or a damaged one.
+
+    Args:
+        lock: Its text.
+    """
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    for lock in (path for pattern in _LOCKS for path in sorted(root.glob(pattern))):
-        with suppress(yaml.YAMLError):
-            read = yaml.load(lock.read_text(encoding="utf-8"), Loader=loader)
-            stages = read.get("stages") if isinstance(read, Mapping) else None
-            for stage in (stages or {}).values():
-                for out in stage.get("outs") or ():
-                    if out.get("path") == place and str(out.get("md5", "")).endswith(".dir"):
-                        yield str(out["md5"])
+    try:
+        stages = yaml.load(lock, Loader=loader)["stages"].values()
+        outs = [out for stage in stages for out in stage.get("outs") or ()]
+        return [(str(out.get("path")), str(out.get("md5", ""))) for out in outs]
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError):
+        return []
 
 
 def cache_folder(root: Path) -> Path:
     """Where DVC keeps files by their hash, ``<2>/<30>``."""
-    said = _config(root).get("cache", {}).get("dir")
+    said = dvc_config(root).get("cache", {}).get("dir")
     base = root / ".dvc" / "cache" if said is None else root / ".dvc" / str(said)
     return base / "files" / "md5"
 
 
-def _config(root: Path) -> Mapping[str, Any]:
-    """DVC's configuration of the project; empty where it is no project of DVC's."""
+def dvc_config(root: Path) -> Mapping[str, Any]:
+    """DVC's configuration of the project; empty where it is no project of DVC's, or cannot be read."""
     if not (root / ".dvc").is_dir():
         return {}
     from dvc.config import Config, ConfigError

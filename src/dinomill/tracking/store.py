@@ -15,6 +15,7 @@ from pathlib import Path
 
 from dinomill.layers import Layers
 from dinomill.layers.project import project_above
+from dinomill.tracking.at_work import environment
 from dinomill.tracking.config import TrackingConfig
 from dinomill.tracking.connection import database_path, resolve_uri
 
@@ -61,9 +62,11 @@ def store_at_work(env: str | None = None, *, uri: str | None = None) -> Iterator
     if uri is None and (root := project_above(Path.cwd())) is not None:
         uri = store_of(env, root)
     token = _at_work.set(uri or _at_work.get())
+    named = environment.set((env,))
     try:
         yield
     finally:
+        environment.reset(named)
         _at_work.reset(token)
 
 

@@ -132,6 +132,12 @@ ANCHOR = (
     "best checkpoint if dense features matter"
 )
 GO_ON = "nothing is wrong; it need not run longer, unless the schedule still has to end"
+# A student of a frozen teacher: what it is near to does not move, and its loss is a distance to that.
+KEEP_PATCHES = (
+    "lower step.losses.ibot_weight if it was raised, with the objective `assignments` set step.losses.gram (Gram "
+    "anchoring to the teacher), or take the best checkpoint if dense features matter"
+)
+AS_TAUGHT = "nothing is wrong: a student rises to about what its teacher has; whether it still learns, its loss says"
 
 
 def judge(looks: Sequence[Reading], *, steps: int, limits: Limits | None = None, distils: bool = False) -> Verdict:
@@ -141,8 +147,8 @@ def judge(looks: Sequence[Reading], *, steps: int, limits: Limits | None = None,
         looks: In order of steps, the one to judge last; at least one.
         steps: Length of the run.
         limits: Of a collapse in absolute terms.
-        distils: Whether a teacher is learnt from. Its patches may be more alike than those of the untrained student:
-            coming nearer to it from there is no decay.
+        distils: Whether a frozen teacher is learnt from. Its patches may be more alike than those of the untrained
+            student: coming nearer to it from there is no decay. What is looked at is then the student.
     """
     now, before = looks[-1], looks[:-1]
     limits = limits or Limits()
@@ -151,11 +157,11 @@ def judge(looks: Sequence[Reading], *, steps: int, limits: Limits | None = None,
             State.COLLAPSING, "all images that the monitor looks at are the same picture", MORE_IMAGES, collapsed=True
         )
     return (
-        _collapsed(now, before, steps, limits)
+        _collapsed(now, before, steps, limits, "student" if distils else "teacher")
         or _collapsing(now, before)
-        or _decaying(now, [look for look in before if look.step or not distils])
+        or _decaying(now, [look for look in before if look.step or not distils], KEEP_PATCHES if distils else ANCHOR)
         or _early(now, before, steps)
-        or _plateau(looks, steps)
+        or _plateau(looks, steps, AS_TAUGHT if distils else GO_ON)
         or Verdict(State.HEALTHY, _progress(looks))
     )
 
@@ -170,13 +176,13 @@ def _alike(look: Reading, limits: Limits) -> bool:
     return alike or math.isnan(look.effective_rank)
 
 
-def _collapsed(now: Reading, before: Sequence[Reading], steps: int, limits: Limits) -> Verdict | None:
+def _collapsed(now: Reading, before: Sequence[Reading], steps: int, limits: Limits, whom: str) -> Verdict | None:
     if not _alike(now, limits):
         return None
     figures = f"effective rank {now.effective_rank:.1f}, mean similarity {now.similarity:.3f}"
     if now.step < GRACE * steps and all(_alike(look, limits) for look in before):
         return Verdict(State.EARLY, f"the network does not tell images apart yet ({figures})")
-    return Verdict(State.COLLAPSING, f"all images look alike to the teacher ({figures})", LOWER_RATE, collapsed=True)
+    return Verdict(State.COLLAPSING, f"all images look alike to the {whom} ({figures})", LOWER_RATE, collapsed=True)
 
 
 def _collapsing(now: Reading, before: Sequence[Reading]) -> Verdict | None:
@@ -191,7 +197,7 @@ def _collapsing(now: Reading, before: Sequence[Reading]) -> Verdict | None:
     return None
 
 
-def _decaying(now: Reading, before: Sequence[Reading]) -> Verdict | None:
+def _decaying(now: Reading, before: Sequence[Reading], action: str) -> Verdict | None:
     rank, alike = _most(before, "patch_rank"), _least(before, "patch_likeness")
     image = _most(before, "effective_rank")
     kept, grown = now.patch_rank / rank, now.patch_likeness - alike
@@ -203,11 +209,11 @@ def _decaying(now: Reading, before: Sequence[Reading]) -> Verdict | None:
         )
         if with_images:
             reason += f", and that of images {now.effective_rank:.1f} from {image:.1f}"
-        return Verdict(State.DECAYING, reason, ANCHOR)
+        return Verdict(State.DECAYING, reason, action)
     found = _most(before, "patches_found")
     if now.patches_found < found - LOST_PATCHES:
         reason = f"{now.patches_found:.0%} of patches are found again in a copy of their image, of {found:.0%} at best"
-        return Verdict(State.DECAYING, reason, ANCHOR)
+        return Verdict(State.DECAYING, reason, action)
     return None
 
 
@@ -219,7 +225,7 @@ def _early(now: Reading, before: Sequence[Reading], steps: int) -> Verdict | Non
     return None
 
 
-def _plateau(looks: Sequence[Reading], steps: int) -> Verdict | None:
+def _plateau(looks: Sequence[Reading], steps: int, action: str) -> Verdict | None:
     name = looks[-1].measure[0]
     values = [(look.step, value) for look in looks for value in [getattr(look, name)] if not math.isnan(value)]
     old = [value for step, value in values if step <= looks[-1].step - PLATEAU_SPAN * steps]
@@ -235,7 +241,7 @@ def _plateau(looks: Sequence[Reading], steps: int) -> Verdict | None:
         else f"{name.replace('_', ' ')} has not risen above {max(old):.4g}"
     )
     reason = f"{best} for {PLATEAU_SPAN:.0%} of the run"
-    return Verdict(State.PLATEAU, reason, GO_ON)
+    return Verdict(State.PLATEAU, reason, action)
 
 
 def _progress(looks: Sequence[Reading]) -> str:

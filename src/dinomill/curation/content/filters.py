@@ -68,7 +68,8 @@ def apply_filters(files: pa.Table, config: FilterConfig) -> Filtered:
         if len(files) and files[column].null_count == len(files):
             raise InputError(
                 f"curation.filters.{name} is set, and the scan did not measure it.",
-                action="run the curation stage from its start: kedro run --pipelines curation",
+                action="run the curation stage from its start: `kedro run --pipelines curation` (with `--env` in an "
+                "environment)",
             )
         values = np.asarray(files[column].to_numpy(zero_copy_only=False), dtype=np.float64)
         broken = np.flatnonzero(((values < limit) if least else (values > limit)) & ~found.out)

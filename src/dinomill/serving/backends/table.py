@@ -31,7 +31,7 @@ def render_backends(table: Sequence[Measured], left_out: Mapping[str, str], chos
             f"{row.min_cosine:.5f}",
             f"{row.neighbours:.3f}",
             "" if row.knn is None else f"{row.knn:.3f}",
-            "" if row.knn_loss is None else f"{row.knn_loss:.3f}",
+            "" if row.knn_loss is None else f"{'gained ' * (row.knn_loss < 0)}{abs(row.knn_loss):.3f}",
             f"{row.cold_start_cpu:.1f}",
             f"{row.memory_mb:.0f}",
             row.refused or "",

@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 import zipfile
@@ -40,6 +39,7 @@ from dinomill.serving.torchserve.requirements import pinned_requirements
 from dinomill.serving.torchserve.run_folder import LOCK
 from dinomill.storage.atomic import atomic_folder, write_text
 from dinomill.storage.lock import holder
+from dinomill.storage.processes import runs
 from dinomill.storage.writable import require_place
 
 _ABANDONED = 3600.0  # seconds without a change
@@ -140,18 +140,8 @@ def _sweep(folder: Path) -> None:
         number = left.name.removeprefix(f".{folder.name}.").removesuffix(".tmp")
         with suppress(OSError):
             # On a shared disk it may be another machine's process: what is at work there is younger.
-            if number.isdigit() and time.time() - left.stat().st_mtime > _ABANDONED and not _runs(int(number)):
+            if number.isdigit() and time.time() - left.stat().st_mtime > _ABANDONED and not runs(int(number)):
                 shutil.rmtree(left, ignore_errors=True)
-
-
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def _require_unserved(folder: Path) -> None:

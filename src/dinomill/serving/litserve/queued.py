@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import time
 import uuid
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from dinomill.errors import MachineError
 from dinomill.serving.gateway.upstream import Question, Reply, Unreachable, Workers
 from dinomill.serving.litserve.api import Queue
 from dinomill.serving.litserve.settings import Settings
+from dinomill.storage.processes import runs
 
 _LOOK_SECONDS = 1.0
 _SECONDS_OF_TRUTH = 0.25  # for how long what LitServe said of its workers is repeated
@@ -82,7 +82,7 @@ class Queued:
         if item.event.is_set():
             return False
         if item.worker_id is not None:
-            return not _lives(item.worker_id)
+            return not runs(item.worker_id)
         try:
             return bool(self._queue.request_queue.empty())
         except (OSError, EOFError):
@@ -132,16 +132,6 @@ class Queued:
     def failure(self, problem: str) -> MachineError:
         """What went wrong stands in the terminal."""
         return MachineError(problem)
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _error(status: int, message: str) -> Reply:

@@ -1,0 +1,18 @@
+"""Which environment's store is at work, so that what is missing there is said with the command that brings it."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+
+from dinomill.layers import option
+
+# Its name in a tuple, `(None,)` being the base with what is local; None where nobody said.
+environment: ContextVar[tuple[str | None] | None] = ContextVar("environment", default=None)
+
+
+def registers() -> str:
+    """The command that registers what lies in the project."""
+    said = environment.get()
+    if said is None:
+        return "`kedro run --pipelines registration` (with `--env` in an environment)"
+    return f"`kedro run --pipelines registration{option(said[0])}`"
