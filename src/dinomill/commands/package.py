@@ -110,10 +110,12 @@ def _require_copy(output: Path) -> None:
 
 
 def _litserve(place: Path, folder: Path, env: str | None) -> None:
+    from dinomill.handles import PackageHandle
     from dinomill.layers import Layers
     from dinomill.packaging.config import SmokeConfig
     from dinomill.serving.gateway.config import GatewayConfig
     from dinomill.serving.litserve.folder import Target, require_installed, write_folder
+    from dinomill.serving.torchserve.behind import unlike_package
     from dinomill.serving.torchserve.properties import ServerConfig
 
     require_installed()
@@ -137,4 +139,7 @@ def _litserve(place: Path, folder: Path, env: str | None) -> None:
 
     settings = write_folder(folder, wanted, check)
     typer.echo(f"{folder}: {settings.model}, version {settings.version}, computed by {settings.backend}")
+    archive = PackageHandle.load(place).archive
+    for line in unlike_package(place / archive.parent.name / archive.name, wanted.server):
+        typer.echo(line)
     typer.echo(f"Start it: python {folder / 'server.py'} --port 8080")

@@ -201,7 +201,8 @@ class _Front:
     def _note(self) -> None:
         member = self._fleet.current
         assert member is not None
-        note_serving(self._run, self._port, member.package, member.upstream)
+        archive = PackageHandle.load(member.package).archive
+        note_serving(self._run, self._port, member.upstream, member.package / archive.parent.name / archive.name)
 
     def _behind(self, package: Path, session: aiohttp.ClientSession) -> Upstream:
         for number in range(1, _SLOTS + 1):
