@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from dinomill.handles import RegistrationHandle
 from dinomill.licences import licence_in_words
-from dinomill.serving.backends.choice import EAGER, Backend
+from dinomill.serving.backends.choice import Backend
 from dinomill.serving.torchserve.properties import ServerConfig
 
 _TEXT = """\
@@ -63,13 +63,10 @@ the training split has the right label, and what is lost of it against the model
 class Told(NamedTuple):
     """What the trial found, for people."""
 
-    backend: Backend = EAGER
-    table: str = ""  # what was measured of it and of others, in Markdown
-    call: str = "Not measured"  # how many images a call may carry, and why
-    knn_images: int = 0  # labelled images that backends were compared on
-
-
-UNTOLD = Told()
+    backend: Backend
+    table: str  # what was measured of it and of others, in Markdown
+    call: str  # how many images a call may carry, and why
+    knn_images: int  # labelled images that backends were compared on
 
 
 def render_readme(
@@ -77,7 +74,7 @@ def render_readme(
     registered: RegistrationHandle,
     requirements: Sequence[str],
     server: ServerConfig,
-    told: Told = UNTOLD,
+    told: Told,
 ) -> str:
     """The text of the package's README.
 
