@@ -126,9 +126,12 @@ def _request(gathered: Gathered, text: str, here: Path, env: str | None) -> list
     folders = ", ".join(path.as_posix() for path in gathered.servers)
     raise InputError(
         f"No log at hand knows the request {text}.",
-        found=f"logs of {folders}" if folders else "no server that ran in this project (`dinomill serve`)",
+        found=f"logs of {folders}"
+        if folders
+        else "no server that ran in this project (`dinomill serve`, `dinomill package --target litserve`)",
         expected="the id that the answer carried in its header x-request-id, in logs/requests.log of a server",
-        action="ask where that server ran; logs of more than 48 MB are overwritten, the oldest first",
+        action="ask where that server ran: the line of its log says under `archive` what answered, which `dinomill "
+        "lineage SHA256` knows; logs of more than 48 MB are overwritten, the oldest first",
     )
 
 
