@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from dinomill.errors import InputError
+from dinomill.layers import env_option
 from dinomill.lineage.find import find
 from dinomill.lineage.gather import Gathered
 from dinomill.lineage.images import write_list
@@ -37,14 +38,14 @@ def show_lineage(
     if picture is not None:
         write_picture(part, wanted, text, here / picture)
     if images is not None:
-        _list_images(gathered, part, wanted, here / images)
+        _list_images(gathered, part, wanted, here / images, env)
     print(
         json.dumps(as_json(part, wanted), indent=2, ensure_ascii=False) if as_data else text,
         end="" if not as_data else "\n",
     )
 
 
-def _list_images(gathered: Gathered, part: Thread, wanted: list[Thing], file: Path) -> None:
+def _list_images(gathered: Gathered, part: Thread, wanted: list[Thing], file: Path, env: str | None) -> None:
     """Write the images of the dataset that was asked for, or that made what was asked for."""
     datasets = [
         one for one in part.of_kind(Kind.DATASET) if one in wanted or any(_reaches(part, one, w) for w in wanted)
@@ -55,7 +56,7 @@ def _list_images(gathered: Gathered, part: Thread, wanted: list[Thing], file: Pa
         raise InputError(
             "There is no one dataset whose images could be listed.",
             found=f"datasets: {titles or 'none'}; with a manifest at hand: {len(known)}",
-            action="ask for one of them: dinomill lineage HASH --images FILE.csv",
+            action=f"ask for one of them: dinomill lineage HASH --images FILE.csv{env_option(env)}",
         )
     write_list(gathered.results.manifests[known[0].id], file)
 

@@ -40,7 +40,7 @@ def package(
     if output is not None:
         _require_apart(place, output, itself=target == "torchserve")
     if target == "torchserve":
-        _torchserve(place, output)
+        _torchserve(place, output, env)
     else:
         _litserve(place, output, env)
 
@@ -66,8 +66,9 @@ def _require_apart(place: Path, output: Path, *, itself: bool) -> None:
         )
 
 
-def _torchserve(place: Path, output: Path | None) -> None:
+def _torchserve(place: Path, output: Path | None, env: str | None) -> None:
     from dinomill.handles import PackageHandle
+    from dinomill.layers import env_option
     from dinomill.serving.torchserve.behind import require_whole
     from dinomill.storage.atomic import atomic_folder
     from dinomill.storage.left_behind import sweep
@@ -82,7 +83,7 @@ def _torchserve(place: Path, output: Path | None) -> None:
         with atomic_folder(output) as made:
             shutil.copytree(place, made, dirs_exist_ok=True)
     typer.echo(f"{output or place}: {handle.model}, version {handle.version}, computed by {handle.backend}")
-    typer.echo("README.md in it says how to serve it elsewhere; here: dinomill serve")
+    typer.echo(f"README.md in it says how to serve it elsewhere; here: dinomill serve{env_option(env)}")
 
 
 def _require_copy(output: Path) -> None:

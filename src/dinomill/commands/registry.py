@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dinomill import tracking
 from dinomill.errors import InputError
-from dinomill.layers import Layers
+from dinomill.layers import Layers, env_option
 from dinomill.registration.config import RegistrationConfig, require_alias
 
 
@@ -34,7 +34,7 @@ class Registry:
     @property
     def option(self) -> str:
         """What a command that is shown needs at its end, to mean the same environment."""
-        return f" --env {self.layers.env}" if self.layers.env else ""
+        return env_option(self.layers.env)
 
     def version(self, said: str) -> tracking.RegisteredVersion:
         """The version that is meant by a number, an alias or an address.
@@ -54,7 +54,7 @@ class Registry:
                 raise InputError(
                     f"{said!r} is no version.",
                     expected="a number, an alias, or models:/name/version",
-                    action=f"`dinomill versions` lists those of {self.name}",
+                    action=f"`dinomill versions{self.option}` lists those of {self.name}",
                 ) from None
         found = tracking.resolve(address, self.store)
         if found.name != self.name:

@@ -1,6 +1,17 @@
 """Environments, and the layers of the configuration that they are made of; nothing here needs Kedro."""
 
-from dinomill.layers.environments import CONF, check_environment, environments
+from dinomill.layers.environments import CONF, check_environment, env_option, environments
 from dinomill.layers.merged import PARAMS, SOURCES, Layer, Layers, Said, merge
 
-__all__ = ["CONF", "PARAMS", "SOURCES", "Layer", "Layers", "Said", "check_environment", "environments", "merge"]
+__all__ = [
+    "CONF",
+    "PARAMS",
+    "SOURCES",
+    "Layer",
+    "Layers",
+    "Said",
+    "check_environment",
+    "env_option",
+    "environments",
+    "merge",
+]

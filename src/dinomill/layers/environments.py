@@ -64,6 +64,11 @@ def check_environment(env: str | None, conf: Path = CONF) -> str | None:
     )
 
 
+def env_option(env: str | None) -> str:
+    """What a command that is shown to somebody needs at its end, to mean the same environment."""
+    return f" --env {env}" if env else ""
+
+
 def layers_of(env: str | None, conf: Path = CONF) -> list[Path]:
     """The folders that are laid over one another, the lowest first."""
     return [conf / BASE, *([conf / env] if env else []), conf / LOCAL]
