@@ -11,6 +11,7 @@ from dinomill.commands import publish
 from dinomill.commands.registry import Registry
 from dinomill.errors import ConfigError, DinomillError, InputError
 from dinomill.serving.model_store import Published
+from dinomill.tracking.connection import connect
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +63,18 @@ def test_a_server_is_told_how_it_was_started(
     monkeypatch.setattr("dinomill.serving.gateway.serve.serve", lambda _, **options: told.update(options))
     publish.serve_address(address, 8080, env)
     assert told["command"] == command
+
+
+def test_what_is_not_registered_is_registered_in_the_environment(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(DinomillError, match="`kedro run --pipelines registration --env fashion`"):
+        publish.package_at("models:/mill@champion", "fashion")
+    connect(f"sqlite:///{project}/mlflow.db")
+    with pytest.raises(InputError, match=r"\(`kedro run --pipelines registration --env fashion`\)"):
+        publish.package_at("models:/mill@champion", "fashion")
+    with pytest.raises(InputError, match="registration`, with `--env` in an environment"):
+        publish.package_at("models:/mill@champion", None)
 
 
 def test_versions_are_listed_of_the_environment() -> None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from dinomill.errors import MachineError
 from dinomill.layers.project import kept_project, project_above
 from dinomill.storage.atomic import storage_errors
+from dinomill.tracking.at_work import how_to_register
 from dinomill.tracking.config import DATABASES
 from dinomill.tracking.database import prepare
 from dinomill.tracking.moved import ARTIFACTS, follow
@@ -155,8 +156,7 @@ def _how_to_have_it(database: Path) -> str:
     root = project_above(Path.cwd())
     if root is not None and database.is_relative_to(root):
         return (
-            "run `kedro run --pipelines registration` (with `--env` in an environment): it registers the results that "
-            "lie here; a fresh clone has none before `dvc pull`"
+            f"run {how_to_register()}: it registers the results that lie here; a fresh clone has none before `dvc pull`"
         )
     return (
         "run from within the project, or set MLFLOW_TRACKING_URI to the store that has the model "

@@ -17,6 +17,7 @@ from dinomill.errors import InputError
 from dinomill.storage.atomic import storage_errors
 from dinomill.storage.hashing import hash_bytes
 from dinomill.storage.user_cache import user_cache
+from dinomill.tracking.at_work import how_to_register
 from dinomill.tracking.connection import connect, database_path, redact, resolve_uri, tracking_errors
 from dinomill.tracking.made import ABSENT
 from dinomill.tracking.moved import local_path, relocated
@@ -218,8 +219,7 @@ def _resolve(client: MlflowClient, store: str, uri: str) -> RegisteredVersion:
     raise InputError(
         f"The registry {redact(store)} has no {uri}.",
         found=", ".join(known) or "no registered model with an alias",
-        action="run the registration stage (`kedro run --pipelines registration`, with its `--env`), "
-        "or correct the address",
+        action=f"run the registration stage ({how_to_register()}), or correct the address",
     )
 
 

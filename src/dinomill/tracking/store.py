@@ -15,6 +15,7 @@ from pathlib import Path
 
 from dinomill.layers import Layers
 from dinomill.layers.project import project_above
+from dinomill.tracking import at_work
 from dinomill.tracking.config import TrackingConfig
 from dinomill.tracking.connection import database_path, resolve_uri
 
@@ -58,13 +59,15 @@ def store_at_work(env: str | None = None, *, uri: str | None = None) -> Iterator
     Raises:
         ConfigError: When there is no such environment.
     """
+    named = env if uri is None else at_work.environment.get()
     if uri is None and (root := project_above(Path.cwd())) is not None:
         uri = store_of(env, root)
-    token = _at_work.set(uri or _at_work.get())
+    token, before = _at_work.set(uri or _at_work.get()), at_work.environment.set(named)
     try:
         yield
     finally:
         _at_work.reset(token)
+        at_work.environment.reset(before)
 
 
 def holds(uri: str, name: str, version: int) -> bool | None:
