@@ -10,7 +10,10 @@ from typer.testing import CliRunner
 
 from dinomill.commands.app import app
 from dinomill.commands.failures import explain
+from dinomill.commands.project import folder
 from dinomill.handles import HANDLE_NAME, PackageHandle, ReportHandle
+from dinomill.serving.litserve.places import folder_beside, note_folder, noted_folders
+from dinomill.serving.litserve.settings import Settings
 from tests.serving.gateway.served import make_package
 
 
@@ -70,6 +73,33 @@ def test_a_package_is_copied_over_nothing_but_a_copy(
     for _ in range(2):
         assert "version 3" in ask(copied)
     assert PackageHandle.load(copied).archive_sha256 == PackageHandle.load(made).archive_sha256
+
+
+def test_it_says_how_to_go_on_in_the_environment(
+    project: Path, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    made = make_package(folder("package", "fashion"), backbone, 3)
+    done = CliRunner().invoke(app, ["package", "--target", "torchserve", "--env", "fashion"])
+    assert done.output.endswith("here: dinomill serve --env fashion\n")
+
+    # As for TorchServe it is said which settings only a new package would take.
+    settings = Settings(
+        model="mill", version="3", weights_sha256="", archive_sha256="", limits={}, offers=(), worker={}, workers=0,
+        batch_size=1, max_delay_ms=0, response_seconds=1, queue=1,
+    )  # fmt: skip
+    monkeypatch.setattr("dinomill.serving.litserve.folder.write_folder", lambda *_: settings)
+    (project / "conf/local/parameters.yml").write_text("packaging: {server: {max_request_mb: 1, normalise: true}}")
+    for output in ([], ["--output", str(tmp_path / "far")]):
+        done = CliRunner().invoke(app, ["package", "--target", "litserve", "--env", "fashion", *output])
+        assert "packaging.server.normalise is True, and the package was made with False" in done.output
+        assert done.output.count("run packaging again") == 1
+    work = folder("work", "fashion")
+    assert noted_folders(work) == [tmp_path / "far"]
+    for path in (tmp_path / "far", tmp_path / "other"):
+        note_folder(work, path)
+    assert noted_folders(work) == [tmp_path / "far", tmp_path / "other"]
+    assert folder_beside(made) == made.parent / "package-litserve"
 
 
 @pytest.mark.slow

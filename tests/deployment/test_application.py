@@ -58,7 +58,7 @@ def test_the_copied_part_stands_alone(copied: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     assert "dinomill.serving.gateway.app" in modules
-    assert "dinomill.serving.torchserve.leash" in modules
+    assert "dinomill.serving.leash" in modules
 
 
 def test_it_is_lean_and_has_its_page() -> None:

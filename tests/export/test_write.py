@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import io
 import json
 from collections.abc import Callable
@@ -179,6 +180,31 @@ def test_a_convnext_of_one_row_is_told_which_format_takes_it(tmp_path: Path) -> 
     with pytest.raises(InputError, match=r"(?s)one row cannot be exported as pt2.*onnx or openvino"):
         export(tmp_path / "source", "pt2", tmp_path / "net")
     assert export(tmp_path / "source", "onnx", tmp_path / "net").cosine > 0.9999
+
+
+@pytest.mark.parametrize("form", ["huggingface", "timm"])
+def test_how_far_it_is_at_other_sizes_is_worked_out_once(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: Format
+) -> None:
+    pytest.importorskip(NEEDS.get(form, "torch"))
+    module = importlib.import_module(f"dinomill.export.{form}")
+    calls = {"deviation": 0, "with_table_for": 0}
+
+    def counted(name: str) -> Callable[..., object]:
+        real = getattr(module, name)
+
+        def count(*arguments: object, **options: object) -> object:
+            calls[name] += 1
+            return real(*arguments, **options)
+
+        return count
+
+    for name in calls:
+        monkeypatch.setattr(module, name, counted(name))
+    path = export(folder, form, tmp_path / "net").path
+    note = json.loads(note_of(path / "model.safetensors" if path.is_dir() else path).read_text())
+    assert note["at_another_size"]["cosine"] < 1
+    assert calls == {"deviation": 1, "with_table_for": 1}
 
 
 @pytest.mark.parametrize("form", ["huggingface", "timm"])

@@ -5,7 +5,11 @@ from pathlib import Path
 import pytest
 
 from dinomill.errors import ConfigError
-from dinomill.layers import Layers, check_environment, environments
+from dinomill.layers import Layers, check_environment, env_option, environments
+
+
+def test_a_command_that_is_shown_names_the_environment() -> None:
+    assert (env_option("paper/vitl14"), env_option(None)) == (" --env paper/vitl14", "")
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from dinomill.handles import ProbesHandle
 from dinomill.lineage.archives import read_archive
 from dinomill.lineage.thread import Kind
 from dinomill.models.beside import note_of
+from dinomill.serving.litserve.places import note_folder
 from dinomill.storage.hashing import hash_file
 from dinomill.tracking.dvc_history import History
 from tests.exported import export as exported_network
@@ -499,6 +500,25 @@ def test_a_request_leads_to_the_images(own_mill: Mill, capsys: pytest.CaptureFix
     old = ask(other, capsys)
     assert "version 9" in next(thing["facts"]["beware"] for thing in old["things"] if thing["kind"] == "request")
     assert not any(thing["kind"] == "dataset" for thing in old["things"])
+
+
+def test_a_request_to_litserve_leads_there_too(own_mill: Mill, capsys: pytest.CaptureFixture[str]) -> None:
+    one, other, elsewhere = (f"aeebbdd9-11ce-409d-a143-acc88881231{digit}" for digit in "abc")
+    package, far = own_mill.package, own_mill.root.parent / "far"
+    note_folder(own_mill.root / "data/work", far)
+    places = [own_mill.root / "data/07_model_output/package-litserve/run", far / "run"]
+    for run, number, archive in zip(places, (one, other), (package.archive_sha256, "f" * 64), strict=True):
+        said = {"address": "http://127.0.0.1:8080", "model": "dinomill-backbone", "version": "1", "archive": None}
+        (run / "logs").mkdir(parents=True)
+        (run / "serving.json").write_text(json.dumps(said | {"archive_sha256": archive}))
+        row = {"id": number, "time": "2026-11-26T09:16:56.727Z", "model": "dinomill-backbone", "version": "1"}
+        (run / "logs/requests.log").write_text(json.dumps(row, separators=(",", ":")) + "\n")
+    for number, archive in ((one, package.archive_sha256), (other, "f" * 64)):
+        found = ask(number, capsys)
+        assert ways(found, f"archive:{archive}", f"request:{number}")
+        assert ways(found, f"dataset:{own_mill.dataset.manifest_sha256}", f"request:{number}")
+    with pytest.raises(InputError, match="under `archive` what answered"):
+        ask(elsewhere, capsys)
 
 
 def test_git_that_refuses_is_said(own_mill: Mill, capsys: pytest.CaptureFixture[str]) -> None:

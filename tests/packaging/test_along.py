@@ -18,12 +18,14 @@ from dinomill.features.probe import PROBE, Probe
 from dinomill.handles import DatasetHandle, ProbesHandle, RegistrationHandle
 from dinomill.images.manifest import MANIFEST_SCHEMA
 from dinomill.images.sampled import of_all_clusters
+from dinomill.packaging import package as packaging
 from dinomill.packaging import package_model
 from dinomill.packaging.along import add_views, thumbnail_side
 from dinomill.packaging.package import lineage_of
 from dinomill.serving.predictor import Predictor
 from dinomill.serving.views import Index
 from dinomill.storage.atomic import write_parquet
+from dinomill.tracking import RegisteredVersion
 from tests.packaging.test_package import _config, curated, probes, registered
 from tests.serving.gateway.served import serving
 
@@ -137,6 +139,14 @@ def test_scores_do_not_depend_on_the_length_that_is_served(
 def test_a_package_of_a_version_that_no_registry_here_knows_says_what_it_can(registered: RegistrationHandle) -> None:
     known = {"weights_sha256": registered.weights_sha256, "licence": "own"}
     assert lineage_of(registered.model_copy(update={"licence": "own"})) == known
+
+
+def test_a_package_names_the_run_that_trained_its_version(
+    registered: RegistrationHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tags = {"weights_sha256": registered.weights_sha256, "training_run": "1f"}
+    monkeypatch.setattr(packaging, "resolve", lambda _: RegisteredVersion("mill", 7, (), "2e", tags))
+    assert lineage_of(registered)["run"] == "1f"
 
 
 @pytest.mark.slow

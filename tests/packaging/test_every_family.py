@@ -20,11 +20,11 @@ from dinomill.handles import DatasetHandle, ModelHandle, StudentsHandle
 from dinomill.images.sampled import sample_images
 from dinomill.packaging import PackagingConfig, package_model
 from dinomill.packaging.package import lineage_of
-from dinomill.packaging.smoke import worst_cosine
 from dinomill.pretraining.config import PretrainingConfig
 from dinomill.pretraining.pretrain import pretrain
 from dinomill.registration.config import RegistrationConfig
 from dinomill.registration.register import register_model
+from dinomill.serving.cosine import worst_cosine
 from dinomill.serving.predictor import Predictor
 from tests.distillation.test_convolutional import CONVNEXT
 from tests.distillation.test_distil import MODEL, shared

@@ -21,7 +21,6 @@ from dinomill.images.shards import ShardWriter
 from dinomill.packaging import PackagingConfig, package_model
 from dinomill.packaging.calls import images_of_a_call
 from dinomill.packaging.images import labelled_images
-from dinomill.packaging.smoke import worst_cosine
 from dinomill.serving.predictor import Predictor
 from dinomill.storage.atomic import write_parquet
 from dinomill.storage.hashing import hash_file
@@ -252,11 +251,3 @@ def test_labelled_images_are_taken_evenly_from_classes_of_several(
     (folder / "train" / "0" / "0.png").write_bytes(b"no image")
     with pytest.raises(InputError, match=r"0/0\.png cannot be used"):
         labelled_images(str(folder), "train", 12, settings)
-
-
-def test_the_worst_cosine_counts() -> None:
-    rows = np.eye(3, dtype=np.float32)
-    assert worst_cosine(rows.tolist(), rows) == pytest.approx(1)
-    assert worst_cosine([[1, 0, 0], [0, 1, 0], [1, 0, 1]], rows) == pytest.approx(2**-0.5)
-    assert worst_cosine([[1, 0, 0]], rows) == 0
-    assert worst_cosine([[float("nan"), 0, 0]], rows[:1]) == 0

@@ -18,7 +18,7 @@ from dinomill.commands.dvc_sync import dvc_file, synchronise
 from dinomill.commands.project import read_globals
 from dinomill.errors import ConfigError, DinomillError, InputError, MachineError
 from dinomill.handles import DatasetHandle, RegistrationHandle
-from dinomill.layers import Layers, make_run, option
+from dinomill.layers import Layers, env_option, make_run
 from dinomill.storage.atomic import write_text
 
 PARAMETERS = "curation/parameters.yml"
@@ -85,7 +85,7 @@ def _registered(handle: RegistrationHandle, env: str | None = None) -> str:
             f"Version {handle.version} of {handle.model} did not pass its gate: its features may be worse.",
             found="; ".join(handle.gate),
             action=f"train longer, or use it all the same: `dinomill bootstrap --model models:/{handle.model}/"
-            f"{handle.version}{option(env)}`",
+            f"{handle.version}{env_option(env)}`",
         )
     return f"models:/{handle.model}/{handle.version}"
 

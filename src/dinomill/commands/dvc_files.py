@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from dinomill.errors import InputError
-from dinomill.layers import option
+from dinomill.layers import env_option
 
 
 def dvc_files(root: Path = Path()) -> list[Path]:
@@ -41,7 +41,7 @@ def refuse_broken(root: Path = Path()) -> None:
     mine: dict[Path, dict[str, Any]] = {}
     for path in dvc_files(root):
         env = environment_of(path)
-        again = f"mend or remove it; `dinomill dvc sync{option(env)}` makes it anew"
+        again = f"mend or remove it; `dinomill dvc sync{env_option(env)}` makes it anew"
         stages = _read(root / path, shown=path, action=again)
         mine[path] = stages
         for name, stage in stages.items():

@@ -27,7 +27,7 @@ from dinomill.commands.dvc_entries import HandleEntry, dvc_metadata, entry_of
 from dinomill.commands.imports import code_of
 from dinomill.datasets import SourceDataset
 from dinomill.errors import ConfigError
-from dinomill.layers import Layers, option
+from dinomill.layers import Layers, env_option
 from dinomill.planning.checks.others import own_results
 from dinomill.planning.checks.problems import some
 from dinomill.stages import STAGES, given_teacher
@@ -147,7 +147,7 @@ class EnvironmentStages:
 
     @property
     def _option(self) -> str:
-        return option(self._layers.env)
+        return env_option(self._layers.env)
 
     def _named(self, stage: str) -> set[str]:
         """The classes that the catalog names for what a stage writes: handles, and validators that run on saving."""

@@ -16,7 +16,7 @@ import yaml
 from dinomill.commands.dvc_files import outs_of, overlap, refuse_broken, stages_of
 from dinomill.commands.dvc_stages import AGREES, EnvironmentStages
 from dinomill.errors import ConfigError
-from dinomill.layers import CONF, Layers, check_environment, option
+from dinomill.layers import CONF, Layers, check_environment, env_option
 from dinomill.layers.environments import files_of
 from dinomill.layers.project import kept_project
 from dinomill.planning.checks.others import own_results
@@ -172,7 +172,7 @@ def _difference(file: Path, path: Path, text: str) -> list[str]:
 
 def sync_command(env: str | None) -> str:
     """What to type to bring an environment's dvc.yaml up to date."""
-    return f"dinomill dvc sync{option(check_environment(env))}"
+    return f"dinomill dvc sync{env_option(check_environment(env))}"
 
 
 def _refuse_copy_without_local(root: Path) -> None:

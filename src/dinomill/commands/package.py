@@ -42,7 +42,7 @@ def package(
     if target == "torchserve":
         _torchserve(place, output, env)
     else:
-        _litserve(place, output or place.with_name(f"{place.name}-litserve"), env)
+        _litserve(place, output, env)
 
 
 def _require_apart(place: Path, output: Path, *, itself: bool) -> None:
@@ -68,20 +68,22 @@ def _require_apart(place: Path, output: Path, *, itself: bool) -> None:
 
 def _torchserve(place: Path, output: Path | None, env: str | None) -> None:
     from dinomill.handles import PackageHandle
-    from dinomill.layers import option
+    from dinomill.layers import env_option
     from dinomill.serving.torchserve.behind import require_whole
     from dinomill.storage.atomic import atomic_folder
+    from dinomill.storage.left_behind import sweep
     from dinomill.storage.writable import require_place
 
     handle = PackageHandle.load(place)
     require_whole(place / handle.archive.parent.name / handle.archive.name, handle)
     if output is not None and output != place.resolve():
         require_place(output)
+        sweep(output)
         _require_copy(output)
         with atomic_folder(output) as made:
             shutil.copytree(place, made, dirs_exist_ok=True)
     typer.echo(f"{output or place}: {handle.model}, version {handle.version}, computed by {handle.backend}")
-    typer.echo("README.md in it says how to serve it elsewhere; here: dinomill serve" + option(env))
+    typer.echo("README.md in it says how to serve it elsewhere; here: dinomill serve" + env_option(env))
 
 
 def _require_copy(output: Path) -> None:
@@ -110,11 +112,15 @@ def _require_copy(output: Path) -> None:
             raise refusal
 
 
-def _litserve(place: Path, folder: Path, env: str | None) -> None:
+def _litserve(place: Path, output: Path | None, env: str | None) -> None:
+    from dinomill.commands.project import folder as folder_of
+    from dinomill.handles import PackageHandle
     from dinomill.layers import Layers
     from dinomill.packaging.config import SmokeConfig
     from dinomill.serving.gateway.config import GatewayConfig
     from dinomill.serving.litserve.folder import Target, require_installed, write_folder
+    from dinomill.serving.litserve.places import folder_beside, note_folder
+    from dinomill.serving.torchserve.behind import unlike_package
     from dinomill.serving.torchserve.properties import ServerConfig
 
     require_installed()
@@ -136,6 +142,12 @@ def _litserve(place: Path, folder: Path, env: str | None) -> None:
             "cosine {cosine:.6f} to the model.".format(**figures)
         )
 
+    folder = output or folder_beside(place)
     settings = write_folder(folder, wanted, check)
+    if folder.resolve() != folder_beside(place).resolve():
+        note_folder(folder_of("work", env), folder)
     typer.echo(f"{folder}: {settings.model}, version {settings.version}, computed by {settings.backend}")
+    archive = PackageHandle.load(place).archive
+    for line in unlike_package(place / archive.parent.name / archive.name, wanted.server):
+        typer.echo(line)
     typer.echo(f"Start it: python {folder / 'server.py'} --port 8080")

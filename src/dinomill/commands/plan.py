@@ -14,7 +14,7 @@ from dinomill.commands.dvc_files import dvc_files, environment_of, refuse_broken
 from dinomill.commands.dvc_stages import CONFIGURATION
 from dinomill.errors import DinomillError, InputError
 from dinomill.handles import HANDLE_NAME
-from dinomill.layers import Layers, environments, option
+from dinomill.layers import Layers, env_option, environments
 from dinomill.printing import open_console
 from dinomill.printing import show as print_table
 from dinomill.storage.lock import holder
@@ -58,7 +58,7 @@ def make_plan(file: Path = Path("dvc.yaml")) -> list[Step]:
     from dvc.repo import Repo
     from dvc.scm import SCMError
 
-    own = option(environment_of(file))
+    own = env_option(environment_of(file))
     if not file.is_file():
         raise InputError(f"There is no {file} here.", action=f"run `dinomill dvc sync{own}`")
     refuse_broken()

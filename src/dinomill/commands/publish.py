@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dinomill.commands.project import enter_project, folder, result
 from dinomill.errors import ConfigError, DinomillError, InputError
 from dinomill.handles import PackageHandle, RegistrationHandle
-from dinomill.layers import Layers, option
+from dinomill.layers import Layers, env_option
 from dinomill.layers.project import project_above
 from dinomill.models.address import REGISTRY
 from dinomill.storage import s3
@@ -41,7 +41,7 @@ def publish_package(store: str | None, env: str | None) -> None:
             "There is no model store to publish to.",
             found=f"{store}" if store else "packaging.store: null",
             expected="s3://bucket/prefix",
-            action=f"give it: dinomill publish --store s3://…{option(env)}, or set packaging.store",
+            action=f"give it: dinomill publish --store s3://…{env_option(env)}, or set packaging.store",
         )
     package = result("package", env)
     done = publish(package, store)
@@ -52,9 +52,9 @@ def publish_package(store: str | None, env: str | None) -> None:
         address = _write_into_registry(package, done.uri, done.sha256, env)
     except DinomillError as error:
         # The store has it; that the registry says so can be made up for with the same command.
-        print(f"  The registry was not told, so `dinomill serve models:/…` does not find it: {error}")
+        print(f"  The registry was not told, so `dinomill serve models:/…{env_option(env)}` does not find it: {error}")
         return
-    print(f"  or, where the registry is:  dinomill serve {address}{option(env)}")
+    print(f"  or, where the registry is:  dinomill serve {address}{env_option(env)}")
 
 
 def _write_into_registry(package: Path, uri: str, sha256: str, env: str | None) -> str:
@@ -65,12 +65,14 @@ def _write_into_registry(package: Path, uri: str, sha256: str, env: str | None) 
 
     registered = RegistrationHandle.load(result("registration", env))
     with store_at_work(env):
-        found = _packaged_version(registered, PackageHandle.load(package))
+        found = _packaged_version(registered, PackageHandle.load(package), env)
         set_tags(current_store(), found, {PLACE_TAG: uri, HASH_TAG: sha256})
     return found.uri
 
 
-def _packaged_version(registered: RegistrationHandle, package: PackageHandle) -> RegisteredVersion:
+def _packaged_version(
+    registered: RegistrationHandle, package: PackageHandle, env: str | None = None
+) -> RegisteredVersion:
     """The version in the registry that a package is of: numbers alone say nothing, other registries count as well.
 
     Raises:
@@ -84,7 +86,7 @@ def _packaged_version(registered: RegistrationHandle, package: PackageHandle) ->
         raise InputError(
             f"The package is not known to be of {found.uri}.",
             found=f"packaged: weights {packaged[:12] or 'that nothing names'}; in the registry: weights {weights[:12]}",
-            action="run registration and packaging again, and publish that",
+            action=f"run `kedro run --pipelines registration,packaging{env_option(env)}`, and publish that",
         )
     return found
 
@@ -149,6 +151,7 @@ def serve_address(
         gateway=gateway,
         follow=follow,
         browser=browser,
+        command=f"dinomill serve{f' {address}' if address else ''}{env_option(env)}",
     )
 
 
@@ -181,7 +184,7 @@ def package_at(address: str, env: str | None) -> Path:
             f"{address}, version {found.version} of {found.name}, has no package that could be served.",
             found="none here, and the registry knows of none in a model store",
             action="run packaging for it here, or publish it where it was packaged: "
-            f"dinomill publish --store s3://…{option(env)}",
+            f"dinomill publish --store s3://…{env_option(env)}",
         )
     return fetch(found.tags[PLACE_TAG], sha256=found.tags.get(HASH_TAG))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dinomill import tracking
 from dinomill.errors import InputError
-from dinomill.layers import Layers, option
+from dinomill.layers import Layers, env_option
 from dinomill.registration.config import RegistrationConfig, require_alias
 
 
@@ -34,7 +34,7 @@ class Registry:
     @property
     def option(self) -> str:
         """What a command that is shown needs at its end, to mean the same environment."""
-        return option(self.layers.env)
+        return env_option(self.layers.env)
 
     def version(self, said: str) -> tracking.RegisteredVersion:
         """The version that is meant by a number, an alias or an address.

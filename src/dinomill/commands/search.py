@@ -12,7 +12,7 @@ from dinomill.commands.embed_sources import shown
 from dinomill.embeddings.file import Embeddings
 from dinomill.errors import InputError
 from dinomill.images.decode_error import DecodeError
-from dinomill.layers import option
+from dinomill.layers import env_option
 
 
 def search(
@@ -44,7 +44,7 @@ def search(
             found="other weights, another preprocessing or pooling: cosines between the two would mean nothing",
             expected=f"{known.model}, as it was when the file was made",
             action="name that network where it still is, a registered version by its number "
-            f"(--model models:/NAME/1, `dinomill versions{option(env)}` lists them), or embed the images again: "
+            f"(--model models:/NAME/1, `dinomill versions{env_option(env)}` lists them), or embed the images again: "
             f"dinomill embed FOLDER --output {index}",
         )
     try:

@@ -9,7 +9,7 @@ import sys
 from dinomill.commands.project import read_globals
 from dinomill.commands.stoppable import run_until_stopped
 from dinomill.errors import MachineError
-from dinomill.layers import option
+from dinomill.layers import env_option
 from dinomill.tracking import redact, resolve_uri
 from dinomill.tracking.connection import make_ready
 
@@ -32,7 +32,7 @@ def serve_ui(port: int, env: str | None = None) -> None:
         raise MachineError(
             f"Port {port} on {HOST} is in use.",
             action="end the program that uses it, or choose another: "
-            f"`dinomill ui --port {_next_free(port)}{option(env)}`",
+            f"`dinomill ui --port {_next_free(port)}{env_option(env)}`",
         )
     make_ready(resolve_uri(uri))  # the server would make a new database in place, and leave half of one when stopped
     print(f"MLflow: http://{HOST}:{port}/{TRAININGS} (a few seconds until it answers; Ctrl-C ends it)", flush=True)

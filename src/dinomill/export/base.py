@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, TypeVar, cast, get_args
 
 from dinomill.arrays import Floats
 from dinomill.errors import MachineError
@@ -15,6 +15,7 @@ from dinomill.export.parity import Compared, Outputs, Run, compare
 from dinomill.models.backbones import Backbone
 from dinomill.models.beside import note_of
 
+Made = TypeVar("Made")
 Format = Literal["pth", "safetensors", "pt2", "onnx", "onnx-int8", "openvino", "huggingface", "timm"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
@@ -57,6 +58,18 @@ class Subject:
     side: int
     told: Mapping[str, str]
     calibration: Floats | None = None
+    _made: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def once(self, name: str, make: Callable[[], Made]) -> Made:
+        """What several steps of a form need; the first one makes it.
+
+        Args:
+            name: Of it.
+            make: Makes it.
+        """
+        if name not in self._made:
+            self._made[name] = make()
+        return cast("Made", self._made[name])
 
 
 class Form(ABC):

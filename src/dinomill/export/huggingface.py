@@ -26,7 +26,7 @@ from torch import Tensor
 from dinomill.errors import InputError
 from dinomill.export.base import Form, Outputs, Run, Subject
 from dinomill.export.program import Program
-from dinomill.export.tables import deviation, resizes_alike, with_table_for
+from dinomill.export.tables import Deviation, deviation, resizes_alike, with_table_for
 from dinomill.features.licence import LICENCE, ORIGIN
 from dinomill.images.preprocess import SECTION, PreprocessingConfig
 from dinomill.models.backbones import Backbone
@@ -97,8 +97,7 @@ class HuggingFace(Form):
 
     def write(self, subject: Subject, path: Path) -> None:
         """Write the folder."""
-        assert isinstance(subject.model, VisionTransformer)
-        model = _fitted(subject.model, subject.side)
+        model = _fitted(subject)
         path.mkdir()
         third = model.config.position == "rope"
         tensors = renamed(model.state_dict(), model.config, _DINOV3 if third else _DINOV2)
@@ -108,7 +107,7 @@ class HuggingFace(Form):
         _write_json(path / CONFIG_NAME, config | {"dinomill": {MADE_FROM: json.loads(subject.told[MADE_FROM])}})
         settings = PreprocessingConfig.model_validate_json(subject.told[SECTION])
         _write_json(path / PROCESSOR_NAME, _processor(settings))
-        (path / "README.md").write_text(_card(subject, model), encoding="utf-8")
+        (path / "README.md").write_text(_card(subject), encoding="utf-8")
 
     def any_size(self, subject: Subject) -> bool:
         """Where transformers resizes the table as the model does."""
@@ -137,13 +136,11 @@ class HuggingFace(Form):
 
     def as_written(self, subject: Subject) -> Mapping[str, Any]:
         """The configuration with the table's size."""
-        assert isinstance(subject.model, VisionTransformer)
-        return _fitted(subject.model, subject.side).config.model_dump(mode="json")
+        return _fitted(subject).config.model_dump(mode="json")
 
     def says(self, subject: Subject) -> Mapping[str, Any]:
         """How far it is from the model at other sizes."""
-        assert isinstance(subject.model, VisionTransformer)
-        off = deviation(subject.model, _fitted(subject.model, subject.side), subject.side)
+        off = _off(subject)
         return {} if off is None else {"at_another_size": off._asdict()}
 
 
@@ -177,8 +174,17 @@ def renamed(
     return found
 
 
-def _fitted(model: VisionTransformer, side: int) -> VisionTransformer:
-    return with_table_for(model, side, offset=0.0, antialias=bool(model.config.registers))
+def _fitted(subject: Subject) -> VisionTransformer:
+    model = subject.model
+    assert isinstance(model, VisionTransformer)
+    antialias = bool(model.config.registers)
+    return subject.once("fitted", lambda: with_table_for(model, subject.side, offset=0.0, antialias=antialias))
+
+
+def _off(subject: Subject) -> Deviation | None:
+    model = subject.model
+    assert isinstance(model, VisionTransformer)
+    return subject.once("off", lambda: deviation(model, _fitted(subject), subject.side))
 
 
 def _config_v2(config: VisionTransformerConfig) -> dict[str, Any]:
@@ -249,13 +255,12 @@ def _processor(settings: PreprocessingConfig) -> dict[str, Any]:
     }
 
 
-def _card(subject: Subject, fitted: VisionTransformer) -> str:
+def _card(subject: Subject) -> str:
     head = f"---\nlicense: {json.dumps(subject.told[LICENCE])}\nlibrary_name: transformers\n---\n"
     origin = subject.told.get(ORIGIN)
     text = "An image embedding model, exported by dinomill: `AutoModel.from_pretrained` opens this folder.\n"
     said = f"\nThe weights were {origin}.\n" if origin else ""
-    assert isinstance(subject.model, VisionTransformer)
-    off = deviation(subject.model, fitted, subject.side)
+    off = _off(subject)
     if off is None:
         return f"{head}\n{text}{said}"
     return (

@@ -45,11 +45,13 @@ class OnnxInt8(Onnx):
             InputError: Without images.
         """
         images = _images(subject)
-        whole = path.with_name("whole.onnx")
-        super().write(subject, whole)
-        quantise(whole, path, images[::2])
-        for file in (whole, whole.with_name("whole.onnx.data")):
-            file.unlink(missing_ok=True)
+        whole = path.with_name(f"{path.stem}.float32.onnx")
+        try:
+            super().write(subject, whole)
+            quantise(whole, path, images[::2])
+        finally:
+            for file in (whole, whole.with_name(f"{whole.name}.data")):
+                file.unlink(missing_ok=True)
 
     @torch.no_grad()
     def compare(self, subject: Subject, run: Run) -> Compared:

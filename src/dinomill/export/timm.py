@@ -82,7 +82,7 @@ class Timm(Form):
         """Open it as its users do; by its names with the project's own reader where timm is not installed."""
         timm, model = installed_timm(), subject.model
         if timm is not None:
-            told = self.says(subject)["timm"]
+            told = _architecture(subject)
             network = timm.create_model(told["architecture"], checkpoint_path=str(path), **told["arguments"]).eval()
 
             def run(images: Tensor) -> Outputs:
@@ -103,34 +103,10 @@ class Timm(Form):
         return _fitted(subject).config.model_dump(mode="json")
 
     def says(self, subject: Subject) -> Mapping[str, Any]:
-        """The architecture, as timm calls it where it has a name for this shape; how far it is at other sizes."""
+        """The architecture, and how far it is from the model at other sizes."""
         assert isinstance(subject.model, VisionTransformer)
-        config = subject.model.config
-        name = next((known.timm.split(".")[0] for known in known_weights() if known.fits(config)), None)
-        third = config.position == "rope"
-        fitted = _fitted(subject)
-        # A checkpoint is loaded as it is: the table has to be of the size that it has in the file.
-        side = subject.side if third else fitted.config.image_size
-        arguments: dict[str, Any] = {"num_classes": 0, "img_size": side, "dynamic_img_size": True}
-        arguments |= _pooling(config)
-        if name is None:
-            name = _like(config)
-            arguments |= {
-                "patch_size": config.patch_size,
-                "embed_dim": config.embed_dim,
-                "depth": config.depth,
-                "num_heads": config.num_heads,
-                "mlp_ratio": _mlp_ratio(config),
-            }
-            if config.registers != 4 and (third or config.registers):
-                arguments["num_reg_tokens" if third else "reg_tokens"] = config.registers
-        if third:
-            # Its plain names leave biases out, which are zero in the released weights.
-            arguments |= {"rope_temperature": config.rope_base, "qkv_bias": True}
-        if config.in_channels != 3:
-            arguments["in_chans"] = config.in_channels
-        off = deviation(subject.model, fitted, subject.side)
-        told = {"timm": {"architecture": name, "arguments": arguments}}
+        off = deviation(subject.model, _fitted(subject), subject.side)
+        told = {"timm": _architecture(subject)}
         return told if off is None else {**told, "at_another_size": off._asdict()}
 
 
@@ -141,6 +117,35 @@ def installed_timm() -> Any:
         return importlib.import_module("timm")
     except (ImportError, RuntimeError, OSError):
         return None
+
+
+def _architecture(subject: Subject) -> dict[str, Any]:
+    """What timm calls it, where it has a name for this shape, and the arguments that it is created with."""
+    assert isinstance(subject.model, VisionTransformer)
+    config = subject.model.config
+    name = next((known.timm.split(".")[0] for known in known_weights() if known.fits(config)), None)
+    third = config.position == "rope"
+    # A checkpoint is loaded as it is: the table has to be of the size that it has in the file.
+    side = subject.side if third else _fitted(subject).config.image_size
+    arguments: dict[str, Any] = {"num_classes": 0, "img_size": side, "dynamic_img_size": True}
+    arguments |= _pooling(config)
+    if name is None:
+        name = _like(config)
+        arguments |= {
+            "patch_size": config.patch_size,
+            "embed_dim": config.embed_dim,
+            "depth": config.depth,
+            "num_heads": config.num_heads,
+            "mlp_ratio": _mlp_ratio(config),
+        }
+        if config.registers != 4 and (third or config.registers):
+            arguments["num_reg_tokens" if third else "reg_tokens"] = config.registers
+    if third:
+        # Its plain names leave biases out, which are zero in the released weights.
+        arguments |= {"rope_temperature": config.rope_base, "qkv_bias": True}
+    if config.in_channels != 3:
+        arguments["in_chans"] = config.in_channels
+    return {"architecture": name, "arguments": arguments}
 
 
 def _like(config: VisionTransformerConfig) -> str:
@@ -197,5 +202,6 @@ def renamed(tensors: Mapping[str, Tensor], config: VisionTransformerConfig) -> d
 
 
 def _fitted(subject: Subject) -> VisionTransformer:
-    assert isinstance(subject.model, VisionTransformer)
-    return with_table_for(subject.model, subject.side, offset=0.0, antialias=True)
+    model = subject.model
+    assert isinstance(model, VisionTransformer)
+    return subject.once("fitted", lambda: with_table_for(model, subject.side, offset=0.0, antialias=True))

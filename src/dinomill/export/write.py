@@ -154,7 +154,7 @@ def _made_from(description: Description, version: RegisteredVersion | None) -> M
     return MadeFrom(
         weights,
         registered=f"{version.name}/{version.version}",
-        run=tags.get("training_run") or version.run_id or None,
+        run=version.made_by or None,
         dataset_sha256=tags.get(DATASET_TAG),
         dinomill=written_by,
     )

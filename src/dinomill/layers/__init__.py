@@ -1,6 +1,6 @@
 """Environments, and the layers of the configuration that they are made of; nothing here needs Kedro."""
 
-from dinomill.layers.environments import CONF, check_environment, environments, make_run, option
+from dinomill.layers.environments import CONF, check_environment, env_option, environments, make_run
 from dinomill.layers.merged import PARAMS, SOURCES, Layer, Layers, Said, merge
 
 __all__ = [
@@ -11,8 +11,8 @@ __all__ = [
     "Layers",
     "Said",
     "check_environment",
+    "env_option",
     "environments",
     "make_run",
     "merge",
-    "option",
 ]

@@ -64,7 +64,7 @@ def check_environment(env: str | None, conf: Path = CONF) -> str | None:
     )
 
 
-def option(env: str | None) -> str:
+def env_option(env: str | None) -> str:
     """What a command that is shown has to end with, to mean the same environment."""
     return f" --env {env}" if env else ""
 

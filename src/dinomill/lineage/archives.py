@@ -1,11 +1,12 @@
 """What a .mar holds, which server ran with it, and which archive answered a request.
 
-A server's folder (`dinomill serve`):
+A server's folder, of `dinomill serve` and of a LitServe that runs where its folder was made:
 
-    <work>/serve*/serving.json          where it listens, and the archive that it serves
-    <work>/serve*/logs/requests*.log    a line of JSON a request: the id that its answer carries as `x-request-id`, and
-                                        the model and version that answered it
-    <work>/serve*/.lock                 held while the server runs
+    <work>/serve*, <package>-litserve/run, …
+        serving.json          where it listens, and the archive that it serves
+        logs/requests*.log    a line of JSON a request: the id that its answer carries as `x-request-id`, and the model
+                              and version that answered it
+        .lock                 held while the server runs
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from pathlib import Path
 from dinomill.errors import InputError
 from dinomill.lineage.places import Place, everywhere
 from dinomill.lineage.thread import Kind, Thing, Thread
+from dinomill.serving.litserve.places import folder_beside, noted_folders
+from dinomill.serving.litserve.settings import RUN
 from dinomill.storage.hashing import hash_file
 from dinomill.storage.lock import holder
 
@@ -97,24 +100,32 @@ def add_archive(thread: Thread, path: Path) -> Thing:
 
 
 def add_endpoints(thread: Thread, found: list[Place]) -> list[Path]:
-    """Add the servers that ran in the work folders of some environments.
+    """Add the servers that ran in the folders of some environments.
 
     Returns:
         Their folders.
     """
-    folders = []
-    for work in everywhere(found, "work"):
-        for run in sorted(Path(work).glob("serve*")):
-            if (run / SERVING).is_file():
-                _add_endpoint(thread, run)
-                folders.append(run)
+    folders = [run for run in _server_folders(found) if (run / SERVING).is_file()]
+    for run in folders:
+        _add_endpoint(thread, run)
     return folders
+
+
+def _server_folders(found: list[Place]) -> Iterator[Path]:
+    """Where servers run, unless LitServe is told to run elsewhere."""
+    works = [Path(work) for work in everywhere(found, "work")]
+    for work in works:
+        yield from sorted(work.glob("serve*"))
+    made = [folder_beside(Path(package)) for package in everywhere(found, "package")]
+    for folder in dict.fromkeys([*made, *(one for work in works for one in noted_folders(work))]):
+        yield folder / RUN
 
 
 def _add_endpoint(thread: Thread, run: Path) -> None:
     try:
         said = json.loads((run / SERVING).read_text(encoding="utf-8"))
-        address, path = f"{said['address']}/predictions/{said['model']}", Path(said["archive"])
+        address = f"{said['address']}/predictions/{said['model']}"
+        path, digest = said["archive"], str(said["archive_sha256"]) if said["archive"] is None else ""
     except (OSError, ValueError, KeyError, TypeError) as error:
         thread.lack(f"{run / SERVING} does not say what was served there: {error}", "start the server again")
         return
@@ -126,10 +137,23 @@ def _add_endpoint(thread: Thread, run: Path) -> None:
         state=f"running, process {process}" if process else "not running",
         logs=f"{run.as_posix()}/logs",
     )
-    with suppress(InputError):
-        thread.link(add_archive(thread, path), thing, "serves it" if process else "served it")
+    try:
+        archive = _unpacked(thread, digest, said) if path is None else add_archive(thread, Path(path))
+    except InputError:
+        thread.lack(
+            f"the archive that {run} was started with is not at {path} any more", "dvc checkout, or package again"
+        )
         return
-    thread.lack(f"the archive that {run} was started with is not at {path} any more", "dvc checkout, or package again")
+    thread.link(archive, thing, "serves it" if process else "served it")
+
+
+def _unpacked(thread: Thread, digest: str, said: dict[str, str]) -> Thing:
+    """The archive whose content is served without it, by its hash."""
+    thing = thread.add(Kind.ARCHIVE, digest, f"{said['model']}.mar {digest[:12]}")
+    if not thread.above(thing):  # no package here is or was this one
+        name = f"{said['model']}/{said.get('version')}"
+        thread.link(thread.add(Kind.VERSION, name, f"models:/{name}"), thing, "packaged as")
+    return thing
 
 
 def find_request(folders: list[Path], wanted: str) -> Iterator[tuple[Path, str, str, str]]:

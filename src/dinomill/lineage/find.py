@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dinomill.errors import InputError
+from dinomill.layers import env_option
 from dinomill.lineage.archives import add_archive, find_request
 from dinomill.lineage.exported import find_exported, of_unknown_weights
 from dinomill.lineage.gather import Gathered, not_in_any
@@ -50,7 +51,7 @@ def find(gathered: Gathered, text: str, here: Path, env: str | None = None) -> l
         expected="a registered version (models:/name@alias, name/3, 3, an alias), an archive (.mar), an exported file, "
         "an image (path or sha256), the hash of a dataset, of weights or of DVC, the id of an MLflow run or of a "
         "request, or a commit",
-        action="see what there is: `dinomill lineage`",
+        action=f"see what there is: `dinomill lineage{env_option(env)}`",
     )
 
 
@@ -126,9 +127,12 @@ def _request(gathered: Gathered, text: str, here: Path, env: str | None) -> list
     folders = ", ".join(path.as_posix() for path in gathered.servers)
     raise InputError(
         f"No log at hand knows the request {text}.",
-        found=f"logs of {folders}" if folders else "no server that ran in this project (`dinomill serve`)",
+        found=f"logs of {folders}"
+        if folders
+        else "no server that ran in this project (`dinomill serve`, `dinomill package --target litserve`)",
         expected="the id that the answer carried in its header x-request-id, in logs/requests.log of a server",
-        action="ask where that server ran; logs of more than 48 MB are overwritten, the oldest first",
+        action="ask where that server ran: the line of its log says under `archive` what answered, which `dinomill "
+        f"lineage SHA256{env_option(env)}` knows; logs of more than 48 MB are overwritten, the oldest first",
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dinomill.layers import Layers, environments, make_run, option
+from dinomill.layers import Layers, env_option, environments, make_run
 from dinomill.tracking import resolve_uri
 
 FOLDERS = ("curated", "teacher", "students", "registration", "package", "work", "scan", "duplicates", "evaluation")
@@ -32,7 +32,7 @@ class Place:
     @property
     def option(self) -> str:
         """The part of a command that names it."""
-        return option(self.env)
+        return env_option(self.env)
 
     @property
     def run(self) -> str:

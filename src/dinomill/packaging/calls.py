@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from dinomill.packaging.config import PackagingConfig
-from dinomill.serving.budget import images_in_answer, images_in_time
+from dinomill.serving.budget import SHARE, images_in_answer, images_in_time
 
 _ENVELOPE = 16  # bytes of JSON around an image
 
@@ -31,9 +31,8 @@ def images_of_a_call(rate: float, images: Sequence[bytes], embed_dim: int, confi
     batching, server = config.batching, config.server
     size = sum(len(base64.b64encode(image)) + _ENVELOPE for image in images) / len(images)
     in_time = images_in_time(rate, batching.response_seconds)
-    computed = (
-        f"{in_time:,} at {rate:.1f} a second, in 70% of the {batching.response_seconds} s that an answer may take"
-    )
+    share = f"{SHARE:.0%} of the {batching.response_seconds} s that an answer may take"
+    computed = f"{in_time:,} at {rate:.1f} a second, in {share}"
     limits = {
         "packaging.batching.max_instances": batching.max_instances,
         "what fits into an answer of packaging.server.max_request_mb": images_in_answer(

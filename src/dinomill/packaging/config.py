@@ -59,6 +59,9 @@ class PackagingConfig(Config):
         "may ask can see these; auto: none, but of images that all lie in `public`",
     )
     public: Path | None = Field(default=None, description="a folder whose images anybody may see: the sample")
+    environment: str | None = Field(
+        default=None, description="environment that the commands in the README are for; null: the base"
+    )
     batching: BatchingConfig = Field(default_factory=BatchingConfig, description="baked into the archive")
     server: ServerConfig = Field(default_factory=ServerConfig, description="how TorchServe runs")
     gateway: GatewayConfig = Field(default_factory=GatewayConfig, description="how `dinomill serve` treats clients")

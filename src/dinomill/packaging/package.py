@@ -14,12 +14,13 @@ from __future__ import annotations
 import logging
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from dinomill import tracking
 from dinomill.errors import DinomillError
 from dinomill.handles import DatasetHandle, PackageHandle, ProbesHandle, RegistrationHandle
 from dinomill.images.sampled import sample_images
-from dinomill.packaging.calls import images_of_a_call
+from dinomill.packaging.calls import CallLimit, images_of_a_call
 from dinomill.packaging.config import PackagingConfig
 from dinomill.packaging.smoke import try_package
 from dinomill.serving.backends.table import render_backends
@@ -32,6 +33,11 @@ from dinomill.serving.torchserve.requirements import archive_requirements
 from dinomill.storage.atomic import atomic_folder, write_text
 from dinomill.storage.hashing import hash_file, hash_json
 from dinomill.tracking import DATASET_TAG, WEIGHTS_TAG, download, resolve
+
+if TYPE_CHECKING:
+    from dinomill.packaging.along import Along
+    from dinomill.serving.backends.select import Selected
+    from dinomill.serving.predictor import Predictor
 
 log = logging.getLogger(__name__)
 
@@ -58,78 +64,135 @@ def package_model(
         InputError: When labelled images, or the probe that is named, cannot be used.
         MachineError: No Java, TorchServe does not start, or it answers wrongly.
     """
-    from dinomill.packaging.along import add_views, require_probe
-    from dinomill.packaging.views import choose_backend, expected_of
+    from dinomill.packaging.along import require_probe
 
     registered = chosen(registered, config.registered)
-    model = config.name or registered.model
     require_probe(registered, config)
     images = sample_images(curated, config.smoke.images)
     with atomic_folder(config.output) as folder, tempfile.TemporaryDirectory(prefix="dinomill-programs-") as programs:
-        selected = choose_backend(registered, curated, config, Path(programs), labelled)
-        predictor = expected_of(registered.source, selected.backend, Path(programs), config)
-        along = add_views(registered, curated, probes, predictor, Path(programs), config)
-        archive = build_archive(
-            registered.source,
-            folder / STORE,
-            model=model,
-            version=str(registered.version),
-            batching=config.batching,
-            server=config.server,
-            backend=selected.backend,
-            beside=Path(programs),
-        )
-        requirements = archive_requirements(archive)
-        write_text(folder / "requirements.txt", "\n".join(requirements) + "\n")
-        properties = render_properties(model, Path(STORE), config.server, Ports())
-        write_text(folder / "config.properties", properties)
-        write_text(folder / LOG_CONFIG, render_log_config())
-        write_text(folder / METRICS_CONFIG, render_metrics_config())
-        expected = predictor(images)
-        figures = try_package(model, folder / STORE, expected, images, config)
+        built = _build(registered, curated, probes, labelled, config, folder, Path(programs))
+        expected = built.predictor(images)
+        figures = try_package(built.archive.stem, folder / STORE, expected, images, config)
         calls = images_of_a_call(figures["call_images_per_second"], images, int(expected.shape[1]), config)
-        told = Told(
-            backend=selected.backend,
-            table=render_backends(selected.table, selected.left_out, str(selected.backend)),
-            call=f"{calls.images} images: {calls.reason}",
-            knn_images=max((row.knn_images for row in selected.table), default=0),
-        )
-        write_text(folder / README, render_readme(model, registered, requirements, config.server, told))
+        write_text(folder / README, _readme(built, registered, calls, config))
         tracking.attach().log_metrics({f"served_{name}": value for name, value in figures.items()})
         log.info(
             "TorchServe answers: %(latency_ms).0f ms an image, %(seconds_to_ready).0f s until it was ready.", figures
         )
         handle = PackageHandle(
             folder=config.output,
-            made_of=hash_json(
-                [
-                    config.model_dump(mode="json", exclude={"work", "output", "store", "gateway", "public"}),
-                    registered.weights_sha256,
-                    registered.version,
-                    along.probe,
-                    along.index,
-                    *([] if probes is None else [probes.made_of]),
-                    *([curated.manifest_sha256] if along.index else []),
-                ]
-            ),
-            archive=config.output / STORE / archive.name,
-            archive_sha256=hash_file(archive),
-            model=model,
+            made_of=_made_of(registered, curated, probes, built.along, config),
+            archive=config.output / STORE / built.archive.name,
+            archive_sha256=hash_file(built.archive),
+            model=built.archive.stem,
             version=registered.version,
             weights_sha256=registered.weights_sha256,
             embed_dim=int(expected.shape[1]),
             smoke=figures,
             call_images=calls.images,
             call_reason=calls.reason,
-            backend=str(selected.backend),
-            backends=tuple(row.model_dump(mode="json") for row in selected.table),
-            backends_left_out=selected.left_out,
-            probe=along.probe,
-            index=along.index,
-            lineage=lineage_of(registered) | ({"index_dataset_sha256": curated.manifest_sha256} if along.index else {}),
+            backend=str(built.selected.backend),
+            backends=tuple(row.model_dump(mode="json") for row in built.selected.table),
+            backends_left_out=built.selected.left_out,
+            probe=built.along.probe,
+            index=built.along.index,
+            lineage=lineage_of(registered) | _index_lineage(built.along, curated),
         )
         handle.save(folder)
     return handle
+
+
+class _Built(NamedTuple):
+    """An archive, before its trial."""
+
+    archive: Path
+    requirements: list[str]
+    selected: Selected
+    predictor: Predictor  # the network as the archive has to answer
+    along: Along
+
+
+def _build(
+    registered: RegistrationHandle,
+    curated: DatasetHandle,
+    probes: ProbesHandle | None,
+    labelled: str | None,
+    config: PackagingConfig,
+    folder: Path,
+    programs: Path,
+) -> _Built:
+    """Choose the backend, write the archive and what lies beside it.
+
+    Args:
+        registered: The registered model.
+        curated: Of which backends are measured and an index is made.
+        probes: The linear probes that evaluation fitted.
+        labelled: Labelled images, on which backends are compared.
+        config: The stage's configuration.
+        folder: The package's.
+        programs: Takes what goes into the archive beside weights and code.
+    """
+    from dinomill.packaging.along import add_views
+    from dinomill.packaging.views import choose_backend, expected_of
+
+    selected = choose_backend(registered, curated, config, programs, labelled)
+    predictor = expected_of(registered.source, selected.backend, programs, config)
+    along = add_views(registered, curated, probes, predictor, programs, config)
+    model = config.name or registered.model
+    archive = build_archive(
+        registered.source,
+        folder / STORE,
+        model=model,
+        version=str(registered.version),
+        batching=config.batching,
+        server=config.server,
+        backend=selected.backend,
+        beside=programs,
+    )
+    requirements = archive_requirements(archive)
+    write_text(folder / "requirements.txt", "\n".join(requirements) + "\n")
+    write_text(folder / "config.properties", render_properties(model, Path(STORE), config.server, Ports()))
+    write_text(folder / LOG_CONFIG, render_log_config())
+    write_text(folder / METRICS_CONFIG, render_metrics_config())
+    return _Built(archive, requirements, selected, predictor, along)
+
+
+def _readme(built: _Built, registered: RegistrationHandle, calls: CallLimit, config: PackagingConfig) -> str:
+    selected = built.selected
+    told = Told(
+        backend=selected.backend,
+        table=render_backends(selected.table, selected.left_out, str(selected.backend)),
+        call=f"{calls.images} images: {calls.reason}",
+        knn_images=max((row.knn_images for row in selected.table), default=0),
+        environment=config.environment,
+    )
+    return render_readme(built.archive.stem, registered, built.requirements, config.server, told)
+
+
+def _made_of(
+    registered: RegistrationHandle,
+    curated: DatasetHandle,
+    probes: ProbesHandle | None,
+    along: Along,
+    config: PackagingConfig,
+) -> str:
+    """Hash of all that makes the package what it is."""
+    apart = {"work", "output", "store", "gateway", "public", "environment"}
+    return hash_json(
+        [
+            config.model_dump(mode="json", exclude=apart),
+            registered.weights_sha256,
+            registered.version,
+            along.probe,
+            along.index,
+            *([] if probes is None else [probes.made_of]),
+            *([curated.manifest_sha256] if along.index else []),
+        ]
+    )
+
+
+def _index_lineage(along: Along, curated: DatasetHandle) -> dict[str, str]:
+    return {"index_dataset_sha256": curated.manifest_sha256} if along.index else {}
 
 
 def lineage_of(registered: RegistrationHandle) -> dict[str, str]:
@@ -146,7 +209,7 @@ def lineage_of(registered: RegistrationHandle) -> dict[str, str]:
         found |= {
             "uri": version.uri,
             "dataset_sha256": version.tags.get(DATASET_TAG),
-            "run": version.run_id,
+            "run": version.made_by,
             "registered": version.registered,
         }
     return {name: value for name, value in found.items() if value}

@@ -12,11 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-
 from dinomill.arrays import Floats
 from dinomill.errors import MachineError
 from dinomill.packaging.config import PackagingConfig
+from dinomill.serving.cosine import worst_cosine
 from dinomill.serving.torchserve import client
 from dinomill.serving.torchserve.server import TorchServe, free_ports
 
@@ -76,15 +75,6 @@ def try_package(
             "cosine": round(cosine, 6),
             "images": float(len(images)),
         }
-
-
-def worst_cosine(served: Sequence[Sequence[float]], expected: Floats) -> float:
-    """The smallest cosine of corresponding rows; 0 when the shapes differ or a value is not finite."""
-    got = np.asarray(served, dtype=np.float64)
-    if got.shape != expected.shape or not np.isfinite(got).all():
-        return 0.0
-    norms = np.linalg.norm(got, axis=1) * np.linalg.norm(expected, axis=1)
-    return float(((got * expected).sum(axis=1) / np.maximum(norms, 1e-12)).min())
 
 
 def _check_refusals(server: TorchServe, image: bytes) -> None:

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 from dinomill.config import Config
 from dinomill.curation.scan.signatures import SIGNATURE_LENGTH
 from dinomill.errors import InputError
+from dinomill.packaging.config import PackagingConfig
 from dinomill.planning.choices import Measured, Wish
 from dinomill.planning.machine import Machine
 from dinomill.planning.pool import Pool
@@ -38,7 +39,7 @@ _FIXED = {
 _GATES = 0.0006  # seconds a file: tables, gates, the page
 _SEARCH = 0.0008  # seconds an image: copies, seeds, clusters
 _PROBES = 0.0015  # seconds a bank image and network: kNN and the linear probe with its ten strengths
-_INDEXED = 2000  # images of the package's index, as conf/base has it
+_INDEXED: int = PackagingConfig.model_fields["index"].default  # images of the package's index, unless it is told
 _INDEX_BYTES = 1200  # of one of them: its embedding in half precision, path and sha256
 _CURATING = 680 * 2**20  # bytes of the Kedro process of curation, with tables, gates and the page
 _PARENT = 480 * 2**20  # bytes of the Kedro process beside what is computed

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dinomill.errors import InputError
 from dinomill.serving.requests import Unanswered
 
-_SHARE = 0.7  # of the time limit; the rest is for the last images, the answer's text, and a machine that got slower
+SHARE = 0.7  # of the time limit; the rest is for the last images, the answer's text, and a machine that got slower
 _BYTES_A_VALUE = 32  # of an answer: the digits of a number, and the indentation that TorchServe writes before it
 _DOUBT = 2.0  # how much faster than it ever was a machine may become: what needs more than that is not tried
 _NEWEST = 0.3  # how much the newest call counts in the rate
@@ -21,7 +21,7 @@ def images_in_time(rate: float, limit: float) -> int:
         rate: Images a second.
         limit: Seconds after which whoever waits gives up.
     """
-    return max(1, int(rate * _SHARE * limit))
+    return max(1, int(rate * (SHARE * limit)))
 
 
 def images_in_answer(max_request_mb: float, embed_dim: int) -> int:
@@ -44,7 +44,7 @@ class Budget:
     """
 
     def __init__(self, limit: float, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self.seconds = _SHARE * limit
+        self.seconds, self._limit = SHARE * limit, limit
         self.rate = self._best = rate
         self._clock = clock
         self._started = clock()
@@ -52,7 +52,7 @@ class Budget:
     @property
     def images(self) -> int:
         """How many images can be expected to be done in time; at least one."""
-        return max(1, int(self.rate * self.seconds))
+        return images_in_time(self.rate, self._limit)
 
     def admit(self, counts: Mapping[int, int]) -> list[int]:
         """The requests that are computed in this call, small ones first; time begins to run.
@@ -78,7 +78,7 @@ class Budget:
         Raises:
             InputError: With what was found and expected.
         """
-        most = max(1, int(_DOUBT * self._best * self.seconds))
+        most = images_in_time(_DOUBT * self._best, self._limit)
         if images > most:
             raise InputError(
                 "The request has more images than can be computed in time.",

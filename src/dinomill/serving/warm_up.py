@@ -41,7 +41,8 @@ def warm_up(
 ) -> list[int]:
     """Decode an image, and compute a batch of each size, while there is time.
 
-    Programs are compiled for a shape when it first comes, and PyTorch takes memory for it then.
+    Programs are compiled for a shape when it first comes, and PyTorch takes memory for it then. A batch for which there
+    is not enough is left out: the worker answers smaller ones, and requests alone.
 
     Args:
         predictor: What will be asked.
@@ -51,19 +52,23 @@ def warm_up(
         clock: Seconds.
 
     Returns:
-        The sizes for which there was no time.
+        The sizes for which there was no time, or that failed.
     """
     start = clock()
     _decode(predictor)
-    left = []
+    late, failed = [], []
     for size in sizes:
         if clock() - start + size / rate > seconds:
-            left.append(size)
-        else:
+            late.append(size)
+            continue
+        try:
             _pass(predictor, size)
-    if left:
-        log.info("no time to warm up batches of %s", ", ".join(map(str, sorted(left))))
-    return left
+        except Exception:
+            log.warning("a batch of %d failed while warming up", size, exc_info=True)
+            failed.append(size)
+    if late:
+        log.info("no time to warm up batches of %s", ", ".join(map(str, sorted(late))))
+    return late + failed
 
 
 def _pass(predictor: Predictor, size: int) -> float:

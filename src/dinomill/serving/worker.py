@@ -18,6 +18,7 @@ from dinomill.serving.answers import as_bytes, as_json
 from dinomill.serving.backends.choice import EAGER, Backend, why_not
 from dinomill.serving.budget import Budget, images_in_answer
 from dinomill.serving.metrics import Meter, Metric
+from dinomill.serving.processes import RESPONSE_SECONDS, STARTUP_SECONDS
 from dinomill.serving.requests import Request, Unanswered, read_request
 from dinomill.serving.views import View
 
@@ -25,7 +26,6 @@ logger = logging.getLogger(__name__)
 
 Answer = dict[str, Any] | bytes | DinomillError
 
-RESPONSE_SECONDS, STARTUP_SECONDS = 30.0, 120.0
 _WARM_SHARE = 0.1  # of the time in which a worker has to be ready
 _CHUNK_SECONDS = 2.0  # of one forward pass: after it is seen what time is left
 _LARGEST_CHUNK = 32

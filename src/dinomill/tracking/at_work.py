@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 
-from dinomill.layers import option
+from dinomill.layers import env_option
 
 # Its name in a tuple, `(None,)` being the base with what is local; None where nobody said.
 environment: ContextVar[tuple[str | None] | None] = ContextVar("environment", default=None)
@@ -15,4 +15,4 @@ def registers() -> str:
     said = environment.get()
     if said is None:
         return "`kedro run --pipelines registration` (with `--env` in an environment)"
-    return f"`kedro run --pipelines registration{option(said[0])}`"
+    return f"`kedro run --pipelines registration{env_option(said[0])}`"

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 WEIGHTS_TAG = "weights_sha256"
 DATASET_TAG = "dataset_sha256"
+TRAINING_TAG = "training_run"
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,11 @@ class RegisteredVersion:
     def uri(self) -> str:
         """The address that never moves: by number, not by alias."""
         return f"models:/{self.name}/{self.version}"
+
+    @property
+    def made_by(self) -> str:
+        """The run that trained it, where that is known, which may be later; else the one that registered it."""
+        return self.tags.get(TRAINING_TAG) or self.run_id
 
 
 def find_version(tracking_uri: str, name: str, tags: Mapping[str, str]) -> RegisteredVersion | None:

@@ -59,10 +59,10 @@ def store_at_work(env: str | None = None, *, uri: str | None = None) -> Iterator
     Raises:
         ConfigError: When there is no such environment.
     """
+    said = (env,) if uri is None else environment.get()
     if uri is None and (root := project_above(Path.cwd())) is not None:
         uri = store_of(env, root)
-    token = _at_work.set(uri or _at_work.get())
-    named = environment.set((env,))
+    token, named = _at_work.set(uri or _at_work.get()), environment.set(said)
     try:
         yield
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -192,6 +193,46 @@ def test_what_hangs_is_ended_with_what_it_has_started(tmp_path: Path) -> None:
     assert _has_ended(int((tmp_path / "child").read_text()))
     failing = [sys.executable, "-c", "raise SystemExit('no such program')"]
     assert measuring._run(failing, dict(os.environ), tmp_path, 60.0) == (1, "no such program")
+
+
+_STARTS = """
+import os, sys
+from pathlib import Path
+from dinomill.serving.backends.measure import _run
+said = "import os, time; open('child', 'w').write(str(os.getpid())); os.rename('child', 'pid'); time.sleep(300)"
+_run([sys.executable, "-S", "-c", said], dict(os.environ), Path(), 300.0)
+"""
+
+
+def test_a_measuring_process_ends_with_who_started_it(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", _STARTS], cwd=tmp_path) as packaging:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "pid").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        packaging.kill()
+    assert _has_ended(int((tmp_path / "pid").read_text()))
+
+
+def test_a_measuring_process_gets_no_secrets(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, str] = {}
+
+    def note(_command: list[str], environment: dict[str, str], *_: object) -> tuple[int, str]:
+        seen.update(environment)
+        return 1, "noted"
+
+    monkeypatch.setattr(measuring, "_run", note)
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    np.save(tmp_path / "images.npy", np.zeros((1, 3, 42, 42), np.float32))
+    told = measuring.Specification(
+        folder=folder, programs=tmp_path, backend=EAGER, images=tmp_path / "images.npy", threads=3, batch_size=1,
+        clients=(1,), seconds=1,
+    )  # fmt: skip
+    with pytest.raises(MachineError, match="cannot be measured"):
+        measuring.measure(told, tmp_path)
+    assert seen["OMP_NUM_THREADS"] == "3"
+    assert "PATH" in seen
+    assert "HF_TOKEN" not in seen
 
 
 def _has_ended(process: int) -> bool:

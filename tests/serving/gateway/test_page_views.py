@@ -182,6 +182,42 @@ def test_lineage_is_on_the_page_and_a_neighbours_is_a_press_away(told: Served, i
     asyncio.run(visit())
 
 
+def test_what_is_said_of_another_version_is_not_said_of_this_answer(told: Served, images: list[Path]) -> None:
+    async def visit() -> None:
+        async with _page(told) as page:
+            await page.see("look = async () => {}; model.version = '2'; 0")  # as while version 3 takes over
+            await page.choose("#file", images[0])
+            await _shown(page, images[0].name)
+            assert await _words(page, "#score-note") == "By the linear probe that was packaged."
+            assert await _words(page, "#neighbour-note") == "Press one to see where it comes from."
+            origin = await _words(page, "#origin")
+            assert "mill, version 3" in origin
+            assert str(LINEAGE["run"]) not in origin
+            await page.see("document.querySelector('#neighbour-list button').click()")
+            assert "dataset" not in (await _words(page, "#neighbour-facts")).split()
+            assert page.console == []
+
+    asyncio.run(visit())
+
+
+def test_clusters_are_named_where_there_are_some(told: Served) -> None:
+    async def visit() -> None:
+        async with _page(told) as page:
+            for cluster, expected in (
+                (7, "dataset, of all its clusters."),
+                (0, "clusters."),
+                (None, "curated dataset."),
+            ):
+                row = {"path": "a.jpg", "sha256": "a", "cosine": 0.5, "cluster": cluster}
+                await page.see("show(document.querySelector('#result'), true)")
+                await page.see(f"neighbours({json.dumps([row])}, {{ index: {{ images: 2000 }} }})")
+                note = await _words(page, "#neighbour-note")
+                assert "among 2,000 images" in note
+                assert note.endswith(expected)
+
+    asyncio.run(visit())
+
+
 def test_images_are_dropped_and_pasted(told: Served, images: list[Path]) -> None:
     async def visit() -> None:
         async with _page(told) as page:

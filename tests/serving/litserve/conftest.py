@@ -18,7 +18,7 @@ from dinomill.storage.hashing import hash_file
 
 # Small limits, so that tests reach them; requests wait long enough for company to be of one batch.
 SERVER = ServerConfig(workers=1, max_request_mb=1)
-BATCHING = BatchingConfig(batch_size=16, max_delay_ms=100, max_instances=4)
+BATCHING = BatchingConfig(batch_size=16, max_delay_ms=100, max_instances=4, startup_seconds=90)
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +32,7 @@ def package(backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     PackageHandle(
         folder=folder, made_of="", archive=archive, archive_sha256=sha256, model="mill", version=3, embed_dim=64,
         smoke={}, weights_sha256=hash_file(backbone / "model.safetensors"),
+        lineage={"licence": "cc-by-4.0", "origin": "distilled from a teacher"},
     ).save()  # fmt: skip
     return folder
 

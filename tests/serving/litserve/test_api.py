@@ -21,6 +21,7 @@ from dinomill.serving.litserve.queued import Queued
 from dinomill.serving.litserve.settings import MODEL, Settings
 from dinomill.serving.predictor import Predictor
 from dinomill.serving.worker import Worker
+from tests.serving.litserve.conftest import BATCHING
 
 
 @pytest.fixture(autouse=True)
@@ -109,6 +110,15 @@ def test_a_worker_does_not_answer_with_another_model_under_the_old_name(folder: 
                 made.setup("cpu")
         finally:
             signal.signal(signal.SIGINT, before)
+
+
+def test_a_worker_is_told_the_times_of_its_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, float] = {}
+    monkeypatch.setattr("dinomill.serving.worker.Worker", lambda *_, **options: told.update(options))
+    before = signal.getsignal(signal.SIGINT)
+    EmbeddingAPI(folder, Settings.read(folder)).setup("cpu")
+    signal.signal(signal.SIGINT, before)
+    assert (told["seconds"], told["startup"]) == (BATCHING.response_seconds, BATCHING.startup_seconds)
 
 
 def test_without_a_worker_that_is_ready_nobody_waits(folder: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -42,7 +43,10 @@ def test_it_is_whole_lean_and_says_what_it_is(folder: Path, package: Path, targe
     handle, settings = PackageHandle.load(package), Settings.read(folder)
     assert (settings.model, settings.version, settings.archive_sha256) == ("mill", "3", handle.archive_sha256)
     assert settings.limits["max_instances"] == 4
-    assert settings.workers == 1
+    assert (settings.workers, settings.startup_seconds, settings.backend) == (1, 90, "eager float32")
+    assert (
+        "Licence of the weights: cc-by-4.0. They were distilled from a teacher." in (folder / "README.md").read_text()
+    )
     assert {path.name for path in (folder / "model").iterdir()} == {"config.json", "model.safetensors"}
     assert PackageHandle.load(folder).archive_sha256 == handle.archive_sha256
     areas = {path.name for path in (folder / "dinomill").iterdir() if path.is_dir() and path.name != "__pycache__"}
@@ -110,6 +114,16 @@ def test_only_a_folder_for_litserve_is_replaced(folder: Path, target: Target, tm
             write_folder(place, target)
         shutil.copy(folder / SETTINGS, place / SETTINGS)  # ours, but there is no server beside it
     assert [path.name for path in place.iterdir()] == [SETTINGS]
+
+
+def test_a_folder_of_before_is_ours_and_cores_are_counted_elsewhere(folder: Path, tmp_path: Path) -> None:
+    said = json.loads((folder / SETTINGS).read_text())
+    said |= {"backend": "openvino bfloat16", "workers": 0}
+    said.pop("startup_seconds")
+    (tmp_path / SETTINGS).write_text(json.dumps(said))
+    found = Settings.read(tmp_path)
+    assert (found.backend, found.startup_seconds, found.workers) == ("eager float32", 120, 0)
+    assert found.worker_count() == min(4, os.cpu_count() or 1)
 
 
 def test_where_it_ran_stays_and_a_server_there_is_not_disturbed(target: Target, tmp_path: Path) -> None:

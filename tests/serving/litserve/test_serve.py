@@ -135,6 +135,13 @@ def test_answers_and_log_lead_to_lineage(served: LitServe, photographs: list[byt
     lines = [json.loads(line) for line in (served.run / "logs" / "requests.log").read_text().splitlines()]
     line = next(line for line in lines if line["id"] == "mine-1")
     assert (line["status"], line["model"], line["version"], len(line["archive"])) == (200, "mill", "3", 64)
+    assert json.loads((served.run / "serving.json").read_text()) == {
+        "address": f"http://127.0.0.1:{served.port}",
+        "model": "mill",
+        "version": "3",
+        "archive": None,
+        "archive_sha256": line["archive"],
+    }
 
 
 @pytest.mark.slow

@@ -303,6 +303,25 @@ def test_warming_up_ends_in_time_the_widest_steps_first(backbone: Path) -> None:
     assert warm_up(predictor, [1, 2, 4, 8, 3], rate=1e6, seconds=60) == []
 
 
+def test_a_batch_that_fails_while_warming_up_does_not_end_a_worker(
+    backbone: Path, photographs: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed = Predictor.embed_batch
+
+    def little_memory(self: Predictor, batch: torch.Tensor) -> torch.Tensor:
+        if len(batch) > 2:
+            raise torch.OutOfMemoryError("no room for so many")
+        return embed(self, batch)
+
+    monkeypatch.setattr(Predictor, "embed_batch", little_memory)
+    assert warm_up(Predictor(backbone), [1, 2, 4, 3], rate=1e6, seconds=60) == [4, 3]
+    context = _context(backbone, 4)
+    served = EmbeddingHandler()
+    served.initialize(context)
+    answers = served.handle([{"body": image} for image in photographs[:4]], context)
+    assert all("embedding" in answer for answer in answers)
+
+
 def test_refused_pictures_do_not_make_the_machine_look_fast(backbone: Path, photographs: list[bytes]) -> None:
     context = _context(backbone, 4)
     served = EmbeddingHandler()

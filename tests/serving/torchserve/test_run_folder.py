@@ -48,8 +48,10 @@ def test_the_lock_holds_as_long_as_the_leash(tmp_path: Path) -> None:
     lock = take_folder(tmp_path)
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=(lock,)) as leash:
         os.close(lock)
-        with pytest.raises(MachineError, match="already"):
+        with pytest.raises(MachineError, match=r"already(.|\n)*another port: dinomill serve --port 9000"):
             take_folder(tmp_path)
+        with pytest.raises(MachineError, match=r"another port: python server\.py"):
+            take_folder(tmp_path, "python server.py")
         assert leash.stdin is not None
         leash.stdin.write(b"\n")
         leash.stdin.close()

@@ -16,8 +16,9 @@ import psutil
 import pytest
 
 from dinomill.errors import MachineError
+from dinomill.serving import leash
 from dinomill.serving.predictor import Predictor
-from dinomill.serving.torchserve import client, leash
+from dinomill.serving.torchserve import client
 from dinomill.serving.torchserve.archive import BatchingConfig, build_archive
 from dinomill.serving.torchserve.properties import Ports, ServerConfig
 from dinomill.serving.torchserve.server import TorchServe, check_ports, free_ports

@@ -25,6 +25,8 @@ from dinomill.config import Config
 from dinomill.errors import InputError, MachineError
 from dinomill.serving.backends.choice import Backend
 from dinomill.serving.backends.measured import Load, Measured
+from dinomill.serving.leash import die_with_us
+from dinomill.serving.processes import shown
 
 
 class Specification(Config):
@@ -57,9 +59,8 @@ def measure(told: Specification, scratch: Path) -> tuple[Measured, Floats]:
     asked, answer = scratch / f"{name}.json", scratch / f"{name}.answer.json"
     asked.write_text(told.model_dump_json(), encoding="utf-8")
     threads = {"OMP_NUM_THREADS": str(told.threads), "OMP_WAIT_POLICY": "PASSIVE"}
-    status, said = _run(
-        [sys.executable, "-m", __name__, str(asked), str(answer)], os.environ | threads, scratch, time_limit(told)
-    )
+    command = [sys.executable, "-m", __name__, str(asked), str(answer)]
+    status, said = _run(command, shown(os.environ) | threads, scratch, time_limit(told))
     if status:
         raise MachineError(f"The backend {told.backend} cannot be measured.", found=said or f"exit status {status}")
     vectors: Floats = np.load(answer.with_suffix(".npy"))
@@ -86,6 +87,7 @@ def _run(command: list[str], environment: dict[str, str], scratch: Path, seconds
             stdout=subprocess.DEVNULL,
             stderr=log,
             start_new_session=True,
+            preexec_fn=die_with_us(),
         )
         try:
             status = process.wait(seconds)

@@ -59,10 +59,9 @@ def _quiet(quietly: bool) -> Any:
 
     stack.enter_context(warnings.catch_warnings())
     warnings.simplefilter("ignore")
-    for name in ("torch.onnx._internal.exporter._registration", "root"):
-        noisy = logging.getLogger(name)
-        stack.callback(noisy.setLevel, noisy.level)
-        noisy.setLevel(logging.ERROR)
+    noisy = logging.getLogger("torch.onnx._internal.exporter._registration")
+    stack.callback(noisy.setLevel, noisy.level)
+    noisy.setLevel(logging.ERROR)
     return stack
 
 

@@ -8,7 +8,6 @@ import os
 import sys
 from pathlib import Path
 
-from dinomill.handles import PackageHandle
 from dinomill.serving.gateway.requestlog import REQUESTS
 from dinomill.serving.gateway.tokens import TOKENS
 from dinomill.serving.gateway.upstream import Upstream
@@ -69,14 +68,20 @@ def write_opener(run: Path, port: int, token: str) -> Path:
     return file
 
 
-def note_serving(run: Path, port: int, package: Path, served: Upstream) -> None:
-    """Write down what answers where; it stays when the server ends."""
-    handle = PackageHandle.load(package)
+def note_serving(run: Path, port: int, served: Upstream, archive: Path | None = None) -> None:
+    """Write down what answers where; it stays when the server ends.
+
+    Args:
+        run: Where it runs.
+        port: On which it listens.
+        served: What answers.
+        archive: Where the archive lies; None: what was in it is served, without it.
+    """
     said = {
         "address": f"http://127.0.0.1:{port}",
         "model": served.model,
         "version": served.version,
-        "archive": str((package / handle.archive.parent.name / handle.archive.name).absolute()),
+        "archive": None if archive is None else str(archive.absolute()),
         "archive_sha256": served.archive_sha256,
     }
     write_text(run / SERVING, json.dumps(said, indent=2) + "\n")

@@ -56,6 +56,7 @@ def serve(
     follow: float | None = None,
     say: Callable[[str], None] = print_now,
     browser: bool = False,
+    command: str = "dinomill serve",
 ) -> None:
     """Serve a package until Ctrl-C or SIGTERM, and leave nothing running.
 
@@ -72,6 +73,7 @@ def serve(
         follow: Look for another package every so many seconds; None: at SIGHUP alone.
         say: Takes the lines that tell the user where it is; by default they are printed at once, into a file too.
         browser: Open the page.
+        command: What the user typed, less the port: it is shown where another port helps.
 
     Raises:
         InputError: When there is no package in the folder, or it is damaged.
@@ -80,9 +82,10 @@ def serve(
     found: Find = (lambda: find) if isinstance(find, Path) else find
     fixed = config or ServerConfig()
     configured: Configured = (lambda _: fixed) if isinstance(fixed, ServerConfig) else fixed
-    lock = take_folder(run)
+    elsewhere = f"{command} --port 9000"
+    lock = take_folder(run, elsewhere)
     try:
-        with _listening(host, port) as listener, _logging(run / "logs"):
+        with _listening(host, port, elsewhere) as listener, _logging(run / "logs"):
             front = _Front(found, run.absolute(), configured, gateway or GatewayConfig(), say)
             with asyncio.Runner() as runner:
                 runner.run(front.run(listener, follow, browser))
@@ -201,7 +204,8 @@ class _Front:
     def _note(self) -> None:
         member = self._fleet.current
         assert member is not None
-        note_serving(self._run, self._port, member.package, member.upstream)
+        archive = PackageHandle.load(member.package).archive
+        note_serving(self._run, self._port, member.upstream, member.package / archive.parent.name / archive.name)
 
     def _behind(self, package: Path, session: aiohttp.ClientSession) -> Upstream:
         for number in range(1, _SLOTS + 1):
@@ -250,7 +254,7 @@ def _server(app: Gateway, config: GatewayConfig) -> uvicorn.Server:
 
 
 @contextlib.contextmanager
-def _listening(host: str, port: int) -> Iterator[socket.socket]:
+def _listening(host: str, port: int, elsewhere: str = "dinomill serve --port 9000") -> Iterator[socket.socket]:
     # Only where the protocol is named does asyncio send at once (TCP_NODELAY). Else the second part of an answer waits
     # for the client's delayed acknowledgement of the first: some 50 ms of each request.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
@@ -263,7 +267,7 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
                 f"Port {port} cannot be used: {error.strerror}.",
                 expected="a free port",
                 action=f"stop the program that uses it (`ss -ltnp 'sport = :{port}'` shows it), or choose another: "
-                "dinomill serve --port 9000",
+                f"{elsewhere}",
             ) from None
         yield listener
 

@@ -85,6 +85,7 @@ class EmbeddingAPI(LitAPI):
             self._settings.worker,
             device=device if torch.cuda.is_available() else "cpu",
             seconds=self._settings.response_seconds,
+            startup=self._settings.startup_seconds,
             batch=self._settings.batch_size,
             model=self._settings.model,
             version=self._settings.version,

@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 import zipfile
 from collections.abc import Callable
-from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,26 +24,24 @@ import yaml
 import dinomill
 from dinomill.errors import ConfigError, MachineError
 from dinomill.handles import HANDLE_NAME, PackageHandle
-from dinomill.serving.backends.choice import Backend
 from dinomill.serving.gateway.config import GatewayConfig
 from dinomill.serving.litserve import server as entry
 from dinomill.serving.litserve.process import SERVER
 from dinomill.serving.litserve.readme import render_readme
 from dinomill.serving.litserve.settings import MODEL, RUN, SETTINGS, Settings
+from dinomill.serving.processes import STARTUP_SECONDS
 from dinomill.serving.torchserve.behind import about, limits_of, offers_of, require_whole
 from dinomill.serving.torchserve.carried import carried_files
 from dinomill.serving.torchserve.properties import ServerConfig
 from dinomill.serving.torchserve.requirements import pinned_requirements
 from dinomill.serving.torchserve.run_folder import LOCK
 from dinomill.storage.atomic import atomic_folder, write_text
+from dinomill.storage.left_behind import sweep
 from dinomill.storage.lock import holder
-from dinomill.storage.processes import runs
 from dinomill.storage.writable import require_place
 
-_ABANDONED = 3600.0  # seconds without a change
-_LAYERS = ("handles", "scores")  # of what the gateway notes
-_CODE, _BAKED = "dinomill/", "model-config.yaml"
-_NOT_THE_MODEL = (_CODE, "MAR-INF/", "handler.py", _BAKED)
+_BAKED = "model-config.yaml"
+_NOT_THE_MODEL = ("handler.py", _BAKED)
 _PAGE = Path("serving", "gateway", "page")
 # Beside what the carried code imports: what uvicorn's protocol does, and what compressed TIFFs are read with.
 _BESIDES = ("litserve", "httptools", "uvicorn", "imagecodecs")
@@ -94,6 +90,7 @@ def write_folder(folder: Path, target: Target, check: Callable[[Path], None] = l
         StorageError: When the folder cannot be written.
     """
     require_place(folder)
+    sweep(folder, keep=RUN)
     _require_ours(folder)
     _require_unserved(folder)
     require_installed()
@@ -101,7 +98,6 @@ def write_folder(folder: Path, target: Target, check: Callable[[Path], None] = l
     archive = target.package / handle.archive.parent.name / handle.archive.name
     require_whole(archive, handle)
     settings = read_archive(archive, handle, target)
-    _sweep(folder)
     with atomic_folder(folder, keep=RUN) as made:
         _unpack(archive, made / MODEL)
         code = _copy_code(made / "dinomill", str(settings.worker.get("backend", {}).get("runtime", "eager")))
@@ -134,16 +130,6 @@ def _require_ours(folder: Path) -> None:
         )
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what killed processes of this machine were making."""
-    for left in folder.parent.glob(f".{folder.name}.*.tmp"):
-        number = left.name.removeprefix(f".{folder.name}.").removesuffix(".tmp")
-        with suppress(OSError):
-            # On a shared disk it may be another machine's process: what is at work there is younger.
-            if number.isdigit() and time.time() - left.stat().st_mtime > _ABANDONED and not runs(int(number)):
-                shutil.rmtree(left, ignore_errors=True)
-
-
 def _require_unserved(folder: Path) -> None:
     owner = holder(folder / RUN / LOCK)
     if owner is not None:
@@ -163,15 +149,15 @@ def read_archive(archive: Path, handle: PackageHandle, target: Target) -> Settin
         version=str(handle.version),
         weights_sha256=handle.weights_sha256,
         archive_sha256=handle.archive_sha256,
-        backend=str(Backend.parse(baked["handler"].get("backend") or {}, where=_BAKED)),
         limits=limits_of(archive, handle.embed_dim, target.server),
         offers=offers_of(archive),
         about=about(handle),
         worker=baked["handler"],
-        workers=target.server.worker_count(),
+        workers=target.server.workers,
         batch_size=baked["batchSize"],
         max_delay_ms=baked["maxBatchDelay"],
         response_seconds=baked["responseTimeout"],
+        startup_seconds=baked.get("startupTimeout", STARTUP_SECONDS),
         queue=target.server.queue,
         gateway=target.gateway,
     )
@@ -182,14 +168,14 @@ def _unpack(archive: Path, model: Path) -> None:
     model.mkdir()
     with zipfile.ZipFile(archive) as file:
         for name in file.namelist():
-            if not name.startswith(_NOT_THE_MODEL) and "/" not in name:
+            if "/" not in name and name not in _NOT_THE_MODEL:
                 file.extract(name, model)
 
 
 def _copy_code(target: Path, runtime: str) -> list[Path]:
     """The library's files that the server reaches, with the page's; returns the modules."""
     root = Path(dinomill.__file__).parent
-    entries = carried_files(runtime, entry=Path(entry.__file__), also=_LAYERS, left_out=())
+    entries = carried_files(runtime, entry=Path(entry.__file__), left_out=())
     # The module in which the server begins is not among what it imports.
     own = {*entries, Path(entry.__file__).relative_to(root)}
     page = {path.relative_to(root) for path in (root / _PAGE).iterdir() if path.suffix in (".html", ".css", ".js")}

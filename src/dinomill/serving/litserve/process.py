@@ -6,19 +6,17 @@
 
 from __future__ import annotations
 
-import ctypes
 import http.client
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from dinomill.errors import MachineError
 from dinomill.serving.gateway.tokens import TOKENS
+from dinomill.serving.leash import die_with_us
 from dinomill.serving.litserve.server import HOSTS
 
 SERVER = "server.py"
@@ -27,7 +25,6 @@ CONSOLE = "console.log"
 _ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "CUDA_VISIBLE_DEVICES", "TMPDIR")
 _STOP_SECONDS = 45.0
 _LOG_LINES = 40
-_PR_SET_PDEATHSIG = 1
 
 
 class LitServe:
@@ -57,7 +54,7 @@ class LitServe:
                 stderr=subprocess.STDOUT,
                 env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
                 start_new_session=True,
-                preexec_fn=_end_with_us(),
+                preexec_fn=die_with_us(),  # what it started ends with it
             )
         return self
 
@@ -110,17 +107,3 @@ class LitServe:
             return False
         finally:
             connection.close()
-
-
-def _end_with_us() -> Callable[[], None] | None:
-    """What the server does first: it asks Linux to be killed when we are; what it started ends with it."""
-    if sys.platform != "linux":
-        return None
-    call, parent = ctypes.CDLL(None, use_errno=True).prctl, os.getpid()
-
-    def ask() -> None:
-        call(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
-        if os.getppid() != parent:  # killed in between: too late to be told
-            os._exit(1)
-
-    return ask

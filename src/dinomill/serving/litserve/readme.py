@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dinomill.licences import licence_in_words
 from dinomill.serving.litserve.settings import Settings
 
 _TEXT = """\
@@ -11,6 +12,7 @@ _TEXT = """\
 
 An image embedding model, made by dinomill from the package with the archive sha256 `{archive}`
 (weights sha256 `{weights}`). `handle.json` is the package's.
+Licence of the weights: {licence}.{origin}
 
 ## Serve it
 
@@ -19,10 +21,10 @@ With Python and this folder:
     pip install -r requirements.txt
     python server.py --port 8080
 
-It listens on 127.0.0.1; another `--host` needs TLS in front. On a CPU it has as many worker processes as
-`settings.json` says ({workers}), on a machine with GPUs one a GPU. Ctrl-C or SIGTERM stops it. Tokens and logs lie in
-`run/`, or where `--run` says. The folder carries weights and code; it needs these packages and installs nothing by
-itself:
+It listens on 127.0.0.1; another `--host` needs TLS in front. On a CPU it has as many worker processes as `workers` in
+`settings.json` says ({workers}; 0: its cores over the threads of a worker, at most 4), on a machine with GPUs one a
+GPU. Ctrl-C or SIGTERM stops it. Tokens and logs lie in `run/`, or where `--run` says. The folder carries weights and
+code; it needs these packages and installs nothing by itself:
 
 {requirements}
 
@@ -43,11 +45,15 @@ def render_readme(settings: Settings, requirements: Sequence[str]) -> str:
         settings: Of the folder.
         requirements: Lines of the requirements file.
     """
+    lineage = settings.about.get("lineage", {})
+    origin = lineage.get("origin")
     return _TEXT.format(
         model=settings.model,
         version=settings.version,
         archive=settings.archive_sha256,
         weights=settings.weights_sha256,
+        licence=licence_in_words(lineage.get("licence")),
+        origin=f" They were {origin}." if origin else "",
         workers=settings.workers,
         backend=settings.backend,
         requirements="\n".join(f"    {line}" for line in requirements),

@@ -2,6 +2,7 @@
 
 <run>/                 private; one server's at a time
 <run>/tokens.json      the clients' tokens; stays
+<run>/serving.json     where it listens and what it serves; stays, `dinomill lineage` reads it
 <run>/open.html        opens the page with its token; removed at the end
 <run>/logs/            requests.log: a line a request
 """
@@ -10,19 +11,21 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import multiprocessing
 import os
-import re
 import signal
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dinomill.errors import DinomillError, MachineError
+from dinomill.serving.gateway.say import how_to_ask, note_serving, print_now, write_opener
+from dinomill.serving.leash import killed_with_parent
 from dinomill.serving.litserve.settings import RUN, Settings
+from dinomill.serving.processes import is_hidden
 from dinomill.serving.torchserve.run_folder import take_folder
 
 if TYPE_CHECKING:
@@ -32,13 +35,8 @@ if TYPE_CHECKING:
     from dinomill.serving.litserve.api import Queue
 
 HOSTS = ("127.0.0.1", "0.0.0.0", "::")  # LitServe takes no others
-# Of the environment neither LitServe nor its workers get these: among them are LitServe's own keys, which would ask
-# clients for a second token.
-_HIDDEN = re.compile(
-    r".*(KEY|SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|SESSION).*|(AWS|AZURE|GOOGLE|MLFLOW|DVC)_.*", re.IGNORECASE
-)
 _END_SECONDS = 10.0
-_PR_SET_PDEATHSIG = 1
+_GPUS = "import torch; print(torch.cuda.device_count())"
 
 
 def main(folder: Path, arguments: list[str] | None = None) -> int:
@@ -48,7 +46,8 @@ def main(folder: Path, arguments: list[str] | None = None) -> int:
     parser.add_argument("--port", default=8080, type=int, help="from 1024 to 65535")
     parser.add_argument("--run", default=folder / RUN, type=Path, help="where tokens and logs lie")
     told = parser.parse_args(arguments)
-    for name in [name for name in os.environ if _HIDDEN.fullmatch(name)]:
+    # Among them are LitServe's own keys, which would ask clients for a second token.
+    for name in filter(is_hidden, list(os.environ)):
         del os.environ[name]
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait by spinning take the processors from others
     try:
@@ -67,17 +66,20 @@ def serve(folder: Path, *, host: str, port: int, run: Path) -> None:
         MachineError: When the port or the run folder is in use, or no worker can load the model.
     """
     settings = Settings.read(folder)
-    lock = take_folder(run)
+    lock = take_folder(run, "python server.py --port 9000 --run FOLDER")
     try:
         _require_free(host, port)
         for number in (signal.SIGTERM, signal.SIGINT):  # LitServe would end at the first and leave its processes
             signal.signal(number, _Ending(os.getpid()))
-        _die_with_us()
-        server, options = _server(folder, settings, run, port)
+        # What is forked from this process ends with it: LitServe's queue and its HTTP process. Workers are not forked,
+        # and look for themselves.
+        if (ask := killed_with_parent()) is not None:
+            os.register_at_fork(after_in_child=ask)
         try:
+            server, options = _server(folder, settings, run, port)
             server.run(host=host, port=port, num_api_servers=1, log_level="warning", **options)
         except KeyboardInterrupt:
-            print("Stopping …", flush=True)
+            print_now("Stopping …")
         except RuntimeError as error:
             raise MachineError(
                 "No worker can load the model.", found=str(error), action="read what the worker said above"
@@ -91,14 +93,13 @@ def serve(folder: Path, *, host: str, port: int, run: Path) -> None:
 def _server(folder: Path, settings: Settings, run: Path, port: int) -> tuple[LitServer, dict[str, Any]]:
     """LitServe, and what it is to tell uvicorn."""
     from litserve import LitServer
-    from litserve.connector import check_cuda_with_nvidia_smi
     from starlette.middleware.gzip import GZipMiddleware
 
     from dinomill.serving.gateway.protocol import bounded
     from dinomill.serving.litserve.api import EmbeddingAPI
 
-    devices = check_cuda_with_nvidia_smi()
-    workers = devices or settings.workers
+    devices = _gpus()
+    workers = devices or settings.worker_count()
     api = EmbeddingAPI(folder, settings)
     server = LitServer(
         api,
@@ -145,9 +146,9 @@ class Front:
         from dinomill.serving.gateway.tokens import ClientTokens
         from dinomill.serving.litserve.queued import Queued
 
-        self._app, self._settings, self._run, self._port = app, settings, run, port
+        self._app, self._run, self._port = app, run, port
         self._tokens = ClientTokens(run, 60 * settings.gateway.overlap_minutes)
-        upstream = Queued(queue, settings, workers)
+        self._upstream = upstream = Queued(queue, settings, workers)
         fleet = Fleet(lambda _: upstream, settings.gateway)
         fleet.current = Member(upstream, run)
         self._gateway = Gateway(fleet, self._tokens, RequestLog(run / "logs"), settings.gateway)
@@ -166,11 +167,9 @@ class Front:
         await self._app(scope, receive, told)
 
     def _say(self) -> None:
-        from dinomill.serving.gateway.say import how_to_ask, write_opener
-
+        note_serving(self._run, self._port, self._upstream)
         write_opener(self._run, self._port, self._tokens.current)
-        model, version = self._settings.model, self._settings.version
-        print(how_to_ask(self._run, self._port, model, version, behind=False), flush=True)
+        print_now(how_to_ask(self._run, self._port, self._upstream.model, self._upstream.version, behind=False))
 
 
 class _Ending:
@@ -189,15 +188,11 @@ class _Ending:
         sys.exit(0)
 
 
-def _die_with_us() -> None:
-    """Let Linux end what is forked from this process when it ends, however: LitServe's queue and its HTTP process.
-
-    Workers are not forked, and look for themselves.
-    """
-    if sys.platform != "linux":
-        return
-    call = ctypes.CDLL(None, use_errno=True).prctl
-    os.register_at_fork(after_in_child=lambda: call(_PR_SET_PDEATHSIG, int(signal.SIGKILL)))
+def _gpus() -> int:
+    """GPUs that PyTorch can compute on here, as a process of its own counts them: PyTorch would stay in this one."""
+    asked = subprocess.run([sys.executable, "-c", _GPUS], capture_output=True, text=True, check=False)
+    said = asked.stdout.strip()
+    return int(said) if asked.returncode == 0 and said.isdigit() else 0  # without PyTorch, workers say what is missing
 
 
 def _end_processes() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from dinomill.arrays import Floats
 from dinomill.errors import MachineError
+from dinomill.serving.cosine import worst_cosine
 from dinomill.serving.litserve.process import LitServe
 from dinomill.serving.litserve.settings import MODEL, Settings
 from dinomill.serving.predictor import Predictor
@@ -56,13 +57,13 @@ def try_folder(folder: Path, *, seconds: float, min_cosine: float) -> dict[str, 
             return list(answer.body["embedding"])
 
         _check_refusals(server, path, pictures[0])
-        served = np.array([ask(image) for image in pictures])
+        served = [ask(image) for image in pictures]
         times = []
         for number in range(_REQUESTS):
             start = time.perf_counter()
             ask(pictures[number % len(pictures)])
             times.append(1000 * (time.perf_counter() - start))
-    cosine = _worst_cosine(served, _expected(folder, settings, pictures))
+    cosine = worst_cosine(served, _expected(folder, settings, pictures))
     if not cosine >= min_cosine:
         raise MachineError(
             "The served embeddings are not those of the model.",
@@ -105,11 +106,3 @@ def _check_refusals(server: LitServe, path: str, picture: bytes) -> None:
     for case, answer in cases.items():
         if not 400 <= answer.status < 500 or not answer.message():
             raise server.failure(f"The server did not refuse {case}: HTTP {answer.status}: {answer.message()[:200]}")
-
-
-def _worst_cosine(served: Floats, expected: Floats) -> float:
-    """The smallest cosine of corresponding rows; 0 when the shapes differ or a value is not finite."""
-    if served.shape != expected.shape or not np.isfinite(served).all():
-        return 0.0
-    norms = np.linalg.norm(served, axis=1) * np.linalg.norm(expected, axis=1)
-    return float(((served * expected).sum(axis=1) / np.maximum(norms, 1e-12)).min())

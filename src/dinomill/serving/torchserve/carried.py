@@ -25,7 +25,6 @@ def carried_files(
     runtime: str = "eager",
     *,
     entry: Path = HANDLER,
-    also: tuple[str, ...] = (),
     left_out: tuple[str, ...] = _TORCHSERVE,
 ) -> list[Path]:
     """The library's files that a server's code reaches: sorted, relative to ``dinomill``'s folder.
@@ -33,15 +32,13 @@ def carried_files(
     Args:
         runtime: Of the backend in the package.
         entry: Where the server's code begins.
-        also: Further layers that it stands on.
         left_out: Modules that it names and has no need of.
     """
     seen: set[Path] = set()
     waiting = imported_modules(entry.read_text(encoding="utf-8"))
     left_out = (*left_out, *_NOT_NEEDED, *(module for name, module in _RUNTIMES.items() if name != runtime))
-    layers = (*_LAYERS, *also)
     while waiting:
-        for path in _files(waiting.pop(), left_out, layers):
+        for path in _files(waiting.pop(), left_out):
             if path not in seen:
                 seen.add(path)
                 waiting += imported_modules(path.read_text(encoding="utf-8"))
@@ -59,10 +56,10 @@ def imported_modules(source: str) -> list[str]:
     return names
 
 
-def _files(module: str, left_out: tuple[str, ...], layers: tuple[str, ...]) -> Iterator[Path]:
+def _files(module: str, left_out: tuple[str, ...]) -> Iterator[Path]:
     """The files that importing a module of ours executes: the packages on the way and the module itself."""
     parts = module.split(".")
-    outside = len(parts) > 1 and parts[1] not in layers
+    outside = len(parts) > 1 and parts[1] not in _LAYERS
     if parts[0] != "dinomill" or outside or module.startswith(left_out):
         return
     folder = _ROOT.parent

@@ -23,7 +23,8 @@ from typing import Any
 from dinomill.errors import DinomillError
 from dinomill.serving.answers import BINARY, JSON
 from dinomill.serving.metrics import Metric
-from dinomill.serving.worker import RESPONSE_SECONDS, STARTUP_SECONDS, Worker, status_of
+from dinomill.serving.processes import RESPONSE_SECONDS, STARTUP_SECONDS
+from dinomill.serving.worker import Worker, status_of
 
 
 class EmbeddingHandler:

@@ -6,24 +6,19 @@ The reason for each group of lines stands in the file itself: operators read the
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from dinomill.config import Config
 from dinomill.images.limits import MAX_MEGAPIXELS
+from dinomill.serving.processes import HIDDEN_VARIABLES, worker_count
 from dinomill.serving.torchserve.logs import LOG_CONFIG
 from dinomill.serving.torchserve.metrics_config import METRICS_CONFIG
 
-# Java's regular expression over names of environment variables that workers never get.
-HIDDEN_VARIABLES = (
-    ".*(KEY|SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|SESSION).*|AWS_.*|AZURE_.*|GOOGLE_.*|MLFLOW_.*|DVC_.*"
-)
 # Java only hands bodies on. Its second compiler and its parallel collector took more of the processor than that work
 # did: 3 to 4 ms an image in the first minute, against 2.
 JAVA_FLAGS = ("-XX:+ExitOnOutOfMemoryError", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
-_MOST_WORKERS = 4  # unless more are asked for
 
 
 class ServerConfig(Config):
@@ -49,7 +44,7 @@ class ServerConfig(Config):
 
     def worker_count(self) -> int:
         """Worker processes on this machine."""
-        return self.workers or max(1, min(_MOST_WORKERS, (os.cpu_count() or 1) // self.threads))
+        return worker_count(self.workers, self.threads)
 
 
 class Ports(BaseModel):

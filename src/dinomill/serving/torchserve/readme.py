@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from dinomill.handles import RegistrationHandle
+from dinomill.layers import env_option
 from dinomill.licences import licence_in_words
-from dinomill.serving.backends.choice import EAGER, Backend
+from dinomill.serving.backends.choice import Backend
 from dinomill.serving.torchserve.properties import ServerConfig
 
 _TEXT = """\
@@ -18,7 +19,7 @@ Licence of the weights: {licence}.{origin}
 
 ## Serve it
 
-On the machine that made it: `dinomill serve`. Elsewhere, with Python, Java 11 or newer and this folder:
+On the machine that made it: `dinomill serve{env}`. Elsewhere, with Python, Java 11 or newer and this folder:
 
     pip install -r requirements.txt
     OMP_WAIT_POLICY=PASSIVE torchserve --start --foreground --ncs --ts-config config.properties
@@ -63,13 +64,11 @@ the training split has the right label, and what is lost of it against the model
 class Told(NamedTuple):
     """What the trial found, for people."""
 
-    backend: Backend = EAGER
-    table: str = ""  # what was measured of it and of others, in Markdown
-    call: str = "Not measured"  # how many images a call may carry, and why
-    knn_images: int = 0  # labelled images that backends were compared on
-
-
-UNTOLD = Told()
+    backend: Backend
+    table: str  # what was measured of it and of others, in Markdown
+    call: str  # how many images a call may carry, and why
+    knn_images: int  # labelled images that backends were compared on
+    environment: str | None  # of the project that it was made in
 
 
 def render_readme(
@@ -77,7 +76,7 @@ def render_readme(
     registered: RegistrationHandle,
     requirements: Sequence[str],
     server: ServerConfig,
-    told: Told = UNTOLD,
+    told: Told,
 ) -> str:
     """The text of the package's README.
 
@@ -89,6 +88,7 @@ def render_readme(
         told: What the trial found.
     """
     return _TEXT.format(
+        env=env_option(told.environment),
         model=model,
         version=registered.version,
         uri=registered.uri,

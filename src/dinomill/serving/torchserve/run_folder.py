@@ -11,8 +11,12 @@ from dinomill.errors import MachineError
 LOCK = ".lock"
 
 
-def take_folder(run: Path) -> int:
+def take_folder(run: Path, another: str = "dinomill serve --port 9000") -> int:
     """Make the directory private and take it for this server.
+
+    Args:
+        run: The directory.
+        another: The command that starts one on another port, for who finds this one taken.
 
     Returns:
         A descriptor that holds the lock: until it is closed everywhere, also in processes that inherited it.
@@ -31,7 +35,7 @@ def take_folder(run: Path) -> int:
         raise MachineError(
             f"A server runs in {run} already.",
             found=f"started by process {owner or '(unknown)'}",
-            action="stop it (Ctrl-C where it runs), or start this one on another port: dinomill serve --port 9000",
+            action=f"stop it (Ctrl-C where it runs), or start this one on another port: {another}",
         ) from None
     except OSError:  # a file system without locks: as it was before there were any
         pass

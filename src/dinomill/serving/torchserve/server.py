@@ -24,7 +24,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dinomill.errors import MachineError
-from dinomill.serving.torchserve import client, leash
+from dinomill.serving import leash
+from dinomill.serving.torchserve import client
 from dinomill.serving.torchserve.java import find_java
 from dinomill.serving.torchserve.logs import (
     CONSOLE,

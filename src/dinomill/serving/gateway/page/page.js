@@ -114,6 +114,8 @@ async function ask(file) {
 }
 
 function render(file, said, about) {
+  // While another version takes over, what was said of the one before is not of this answer.
+  const told = about.version === model.version ? model : {};
   const name = file.name || "pasted image";
   const url = URL.createObjectURL(file);
   const embedding = said.embedding;
@@ -131,11 +133,11 @@ function render(file, said, about) {
     ["smallest, largest", `${Math.min(...embedding).toPrecision(3)}, ${Math.max(...embedding).toPrecision(3)}`],
     ["answered in", `${about.ms.toFixed(0)} ms`],
   ]);
-  origin(about);
+  origin(about, told);
   $("lineage").textContent = `dinomill lineage ${about.id}`;
   patches(said.pca);
-  scores(said.scores);
-  neighbours(said.neighbours);
+  scores(said.scores, told);
+  neighbours(said.neighbours, told);
   earlier(unit, about.version);
   tried.push({ name, url, unit, version: about.version });
   if (tried.length > MOST_TRIED) URL.revokeObjectURL(tried.shift().url);

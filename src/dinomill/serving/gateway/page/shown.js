@@ -6,9 +6,10 @@ function show(element, shown) { element.hidden = !shown; }
 
 function size(bytes) { return bytes < 2 ** 20 ? `${Math.max(1, Math.round(bytes / 1024))} kB` : `${(bytes / 2 ** 20).toFixed(1)} MB`; }
 
+function known(value) { return value !== undefined && value !== null && value !== ""; }
+
 function facts(list, rows) {
-  const known = rows.filter(([, value]) => value !== undefined && value !== null && value !== "");
-  $(list).replaceChildren(...known.flatMap(([name, value, kind]) => {
+  $(list).replaceChildren(...rows.filter(([, value]) => known(value)).flatMap(([name, value, kind]) => {
     const told = document.createElement("dd");
     told.append(kind ? text(kind, value) : value);
     return [text("dt", name), told];
@@ -18,12 +19,11 @@ function facts(list, rows) {
 function count(number) { return Number(number).toLocaleString("en"); }
 
 // What the package knows of its model; one that was made before packages knew has less to say.
-function origin(about) {
-  const told = about.version === model.version ? model.lineage || {} : {};
+function origin(about, { lineage: told = {} }) {
   facts("origin", [
     ["model", `${model.id}, version ${about.version}`],
     ["registered", told.registered && told.registered.replace("T", " ").replace("Z", " UTC")],
-    ["by the run", told.run, "code"],
+    ["made by the run", told.run, "code"],
     ["trained on the dataset", told.dataset_sha256, "code"],
     ["weights", told.weights_sha256, "code"],
     ["made from", told.origin],
@@ -74,10 +74,9 @@ function patches(png) { // a PNG in base64
   if (png) $("pca-picture").src = `data:image/png;base64,${png}`;
 }
 
-function scores(said) { // {name: share, …}, the likeliest first
+function scores(said, { probe = {} }) { // {name: share, …}, the likeliest first
   const rows = Object.entries(said || {});
   show($("scores"), rows.length > 0);
-  const probe = model.probe || {};
   $("score-note").textContent = probe.accuracy === undefined
     ? "By the linear probe that was packaged."
     : `By a linear probe fitted on ${count(probe.learnt_images)} labelled images; it is right on ${(100 * probe.accuracy).toFixed(1)} % `
@@ -92,13 +91,13 @@ function scores(said) { // {name: share, …}, the likeliest first
   }));
 }
 
-function neighbours(said) { // [{cosine, path, sha256, cluster, thumbnail: base64 of a JPEG or none}, …], the nearest first
+function neighbours(said, { index = {}, lineage = {} } = {}) { // [{cosine, path, sha256, cluster, thumbnail: base64 of a JPEG or none}, …], the nearest first
   const rows = Array.isArray(said) ? said : [];
   show($("neighbours"), rows.length > 0);
   $("neighbour-list").classList.toggle("rows", !rows.some((one) => one.thumbnail));
   show($("neighbour"), false);
-  const index = model.index || {};
-  $("neighbour-note").textContent = `Press one to see where it comes from.${index.images ? ` Looked up among ${count(index.images)} images of the curated dataset, of all its clusters.` : ""}`;
+  const clusters = rows.some((one) => known(one.cluster)) ? ", of all its clusters" : ""; // of few images there are none
+  $("neighbour-note").textContent = `Press one to see where it comes from.${index.images ? ` Looked up among ${count(index.images)} images of the curated dataset${clusters}.` : ""}`;
   $("neighbour-list").replaceChildren(...rows.map((one) => {
     const source = one.thumbnail ? `data:image/jpeg;base64,${one.thumbnail}` : "";
     const row = document.createElement("li"), button = document.createElement("button");
@@ -109,14 +108,14 @@ function neighbours(said) { // [{cosine, path, sha256, cluster, thumbnail: base6
     button.setAttribute("aria-controls", "neighbour");
     button.setAttribute("aria-expanded", "false");
     button.append(...tile(source, one.cosine, String(one.path || one.sha256).split("/").pop()).childNodes);
-    button.addEventListener("click", () => neighbour(button, one));
+    button.addEventListener("click", () => neighbour(button, one, lineage.index_dataset_sha256));
     row.append(button);
     return row;
   }));
 }
 
 // Where one of them comes from; pressed again, it closes.
-function neighbour(button, one) {
+function neighbour(button, one, dataset) {
   const open = button.getAttribute("aria-expanded") !== "true";
   for (const other of $("neighbour-list").querySelectorAll("button")) other.setAttribute("aria-expanded", "false");
   button.setAttribute("aria-expanded", String(open));
@@ -125,8 +124,8 @@ function neighbour(button, one) {
   facts("neighbour-facts", [
     ["path", one.path, "code"],
     ["sha256", one.sha256, "code"],
-    ["cluster", one.cluster === null || one.cluster === undefined ? "" : String(one.cluster)],
-    ["dataset", (model.lineage || {}).index_dataset_sha256, "code"],
+    ["cluster", known(one.cluster) ? String(one.cluster) : ""],
+    ["dataset", dataset, "code"],
     ["cosine", one.cosine.toFixed(4)],
   ]);
   $("neighbour-lineage").textContent = `dinomill lineage ${one.sha256}`;

@@ -7,6 +7,8 @@ server, whose workers end when it no longer listens. It needs only the standard 
 
 What the server prints goes through it to its own output, whose file it keeps small: Java prints without end what its
 logging has no place for, and nobody else could cut a file that Java holds open.
+
+Other servers and measurements, which need no more than to end with who started them, take `die_with_us` from here.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from pathlib import Path
 GRACE_SECONDS = 15.0
 KEPT_BYTES = 2**20  # of what the server prints: the first half, and the newest up to as much again
 _CHUNK = 65536
+_MOST_CHUNKS = 16  # taken in a turn: between turns it is seen whether the end has come
 _POLL_SECONDS = 0.2
 _PR_SET_PDEATHSIG = 1
 
@@ -48,7 +51,7 @@ def main(leftovers: Sequence[str], command: Sequence[str]) -> int:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        preexec_fn=_die_with_us(),
+        preexec_fn=die_with_us(),
     )
     printed = Printed(server, sys.stdout.fileno())
     try:
@@ -84,8 +87,10 @@ class Printed:
         self.sources = [self._pipe]
 
     def take(self) -> None:
-        """Take what there is, without waiting; a full pipe would hold the server up."""
-        while self.sources:
+        """Take what there is, without waiting and not without end; a full pipe would hold the server up."""
+        for _ in range(_MOST_CHUNKS):
+            if not self.sources:
+                return
             try:
                 data = os.read(self._pipe.fileno(), _CHUNK)
             except BlockingIOError:
@@ -108,18 +113,26 @@ class Printed:
         os.write(self._target, b"\n[what was printed here is left out: the file is kept small]\n")
 
 
-def _die_with_us() -> Callable[[], None] | None:
-    """What the server does first: it asks Linux to be killed when we are. None where there is no such call."""
+def killed_with_parent() -> Callable[[], object] | None:
+    """What asks Linux to kill whoever calls it when its parent ends. None where there is no such call."""
     if sys.platform != "linux":
         return None
-    call, leash = ctypes.CDLL(None, use_errno=True).prctl, os.getpid()
+    call = ctypes.CDLL(None, use_errno=True).prctl
+    return lambda: call(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
 
-    def ask() -> None:
-        call(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
-        if os.getppid() != leash:  # killed in between: too late to be told
+
+def die_with_us() -> Callable[[], None] | None:
+    """What a process does first that is not to outlive us (as its `preexec_fn`). None where there is no such call."""
+    ask, us = killed_with_parent(), os.getpid()
+    if ask is None:
+        return None
+
+    def first() -> None:
+        ask()
+        if os.getppid() != us:  # killed in between: too late to be told
             os._exit(1)
 
-    return ask
+    return first
 
 
 def _stop(server: subprocess.Popen[bytes], meanwhile: Callable[[], None] = lambda: None) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dinomill.serving.torchserve import leash
+from dinomill.serving import leash
 
 # A server with a worker of its own; both say who they are.
 _SERVER = """
@@ -133,6 +133,27 @@ def test_what_the_server_prints_is_kept_and_its_file_stays_small(tmp_path: Path,
     assert text.startswith(f"began\n{line}\n")
     assert text.endswith(f"{line}\nnewest\n")
     assert text.count("is left out") == 1
+
+
+def test_a_server_that_prints_without_end_does_not_hold_the_leash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[int] = []
+
+    def read(_descriptor: int, size: int) -> bytes:
+        reads.append(size)
+        assert len(reads) < 1000
+        return b"x" * size
+
+    with (tmp_path / "log").open("wb") as target:
+        server = subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE)
+        printed = leash.Printed(server, target.fileno())
+        monkeypatch.setattr(leash.os, "read", read)
+        printed.take()
+        monkeypatch.undo()
+        server.communicate()
+    assert len(reads) == 16
+    assert printed.sources
 
 
 def test_a_server_that_ignores_the_request_is_ended_by_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
