@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dinomill.addresses import redact
 from dinomill.errors import MachineError
 from dinomill.layers.project import kept_project, project_above
 from dinomill.storage.atomic import storage_errors
@@ -56,11 +57,6 @@ _AWAY = re.compile(
 _STORE_PACKAGES = frozenset(
     {"alembic", "boto3", "botocore", "mlflow", "psycopg", "psycopg2", "requests", "sqlalchemy", "sqlite3", "urllib3"}
 )
-
-
-def redact(uri: str) -> str:
-    """The URI without its user name and password, for messages and logs."""
-    return re.sub(r"://[^/@\s]+@", "://…@", uri)
 
 
 def resolve_uri(uri: str, base: Path | None = None) -> str:

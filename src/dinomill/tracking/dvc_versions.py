@@ -13,9 +13,9 @@ from hashlib import md5
 from pathlib import Path
 from typing import Any
 
+from dinomill.addresses import redact
 from dinomill.handles import HANDLE_NAME
 from dinomill.layers.project import project_above
-from dinomill.tracking.connection import redact
 
 _LOCKS = ("dvc.lock", "conf/**/dvc.lock")
 
@@ -37,10 +37,16 @@ def dvc_version(folder: Path) -> str | None:
         present = md5((root / folder / HANDLE_NAME).read_bytes(), usedforsecurity=False).hexdigest()
         cache = cache_folder(root)
         for version in _in_locks(root, place):
-            listed = json.loads((cache / version[:2] / version[2:]).read_text(encoding="utf-8"))
-            if any(one["relpath"] == HANDLE_NAME and one["md5"] == present for one in listed):
+            if (HANDLE_NAME, present) in _listed(cache, version):
                 return version
     return None
+
+
+def _listed(cache: Path, version: str) -> Iterator[tuple[str, str]]:
+    """The files of a folder, each with its hash; none where DVC's cache does not have the folder, or has it damaged."""
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        for one in json.loads((cache / version[:2] / version[2:]).read_text(encoding="utf-8")):
+            yield one["relpath"], one["md5"]
 
 
 def dvc_remote() -> str | None:
@@ -55,18 +61,27 @@ def dvc_remote() -> str | None:
 
 
 def _in_locks(root: Path, place: str) -> Iterator[str]:
-    """The hashes that the project's locks have for a place."""
+    """The hashes that the project's locks have for a place; what a lock says in another shape than DVC's counts not."""
+    for lock in (path for pattern in _LOCKS for path in sorted(root.glob(pattern))):
+        for stage in _mapping(_mapping(_read(lock)).get("stages")).values():
+            outs = _mapping(stage).get("outs")
+            for out in map(_mapping, outs if isinstance(outs, list) else ()):
+                if out.get("path") == place and str(out.get("md5", "")).endswith(".dir"):
+                    yield str(out["md5"])
+
+
+def _read(lock: Path) -> Any:
+    """A lock's content; None where it cannot be read, which DVC itself says."""
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    for lock in (path for pattern in _LOCKS for path in sorted(root.glob(pattern))):
-        with suppress(yaml.YAMLError):
-            read = yaml.load(lock.read_text(encoding="utf-8"), Loader=loader)
-            stages = read.get("stages") if isinstance(read, Mapping) else None
-            for stage in (stages or {}).values():
-                for out in stage.get("outs") or ():
-                    if out.get("path") == place and str(out.get("md5", "")).endswith(".dir"):
-                        yield str(out["md5"])
+    with suppress(yaml.YAMLError, OSError, ValueError):
+        return yaml.load(lock.read_text(encoding="utf-8"), Loader=loader)
+    return None
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def cache_folder(root: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import shutil
@@ -13,11 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dinomill.addresses import redact
 from dinomill.errors import InputError
 from dinomill.storage.atomic import storage_errors
 from dinomill.storage.hashing import hash_bytes
 from dinomill.storage.user_cache import user_cache
-from dinomill.tracking.connection import connect, database_path, redact, resolve_uri, tracking_errors
+from dinomill.tracking.connection import connect, database_path, resolve_uri, tracking_errors
 from dinomill.tracking.made import ABSENT
 from dinomill.tracking.moved import local_path, relocated
 from dinomill.tracking.store import current_store
@@ -52,7 +52,7 @@ def find_version(tracking_uri: str, name: str, tags: Mapping[str, str]) -> Regis
     """The newest version of ``name`` that has all of ``tags``, or None."""
     client = connect(tracking_uri)
     with tracking_errors(tracking_uri):
-        rows = client.search_model_versions(f"name='{_quoted(name)}'")
+        rows = _rows(client, name)
         found = [row for row in rows if all(row.tags.get(key) == value for key, value in tags.items())]
         if not found:
             return None
@@ -72,7 +72,7 @@ def versions(tracking_uri: str, name: str) -> list[RegisteredVersion]:
             if error.error_code in ABSENT:
                 return []
             raise
-        rows = [as_version(row) for row in client.search_model_versions(f"name='{_quoted(name)}'")]
+        rows = [as_version(row) for row in _rows(client, name)]
     held = {row.version: tuple(sorted(one for one, at in named.items() if int(at) == row.version)) for row in rows}
     return sorted((replace(row, aliases=held[row.version]) for row in rows), key=lambda row: row.version)
 
@@ -279,5 +279,14 @@ def as_version(row: Any) -> RegisteredVersion:
     )
 
 
-def _quoted(name: str) -> str:
-    return json.dumps(name)[1:-1].replace("'", "\\'")
+def _rows(client: MlflowClient, name: str) -> list[Any]:
+    """MLflow's rows of a model's versions, whatever it is called: MLflow's filters know quotes, and no escapes."""
+    quote = next((one for one in "'\"" if one not in name), None)
+    wanted = None if quote is None else f"name={quote}{name}{quote}"
+    found: list[Any] = []
+    token = None
+    while True:
+        page = client.search_model_versions(wanted, page_token=token)
+        found += (row for row in page if row.name == name)
+        if not (token := page.token):
+            return found
