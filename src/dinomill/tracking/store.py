@@ -17,6 +17,7 @@ from dinomill.layers import Layers
 from dinomill.layers.project import project_above
 from dinomill.tracking.config import TrackingConfig
 from dinomill.tracking.connection import database_path, resolve_uri
+from dinomill.tracking.database import read_only
 
 _at_work: ContextVar[str | None] = ContextVar("store at work", default=None)
 
@@ -79,7 +80,7 @@ def holds(uri: str, name: str, version: int) -> bool | None:
         return False
     asked = "select 1 from model_versions where name = ? and version = ? and current_stage != 'Deleted_Internal'"
     try:
-        with closing(sqlite3.connect(database.as_uri() + "?mode=ro", uri=True)) as connection:
+        with closing(read_only(database)) as connection:
             return connection.execute(asked, [name, version]).fetchone() is not None
     except sqlite3.Error:
         return None
