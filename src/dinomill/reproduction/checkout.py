@@ -22,6 +22,7 @@ from dinomill.storage.atomic import write_text
 RECORDED = Path("conf/local/parameters_recorded.yml")
 _GLOBALS = Path("conf/local/globals.yml")
 _PLACES = ("output", "work")
+_HEAD = "# Settings of the run that trained the version, which its commit does not have.\n\n"
 
 
 def check_folder(into: Path) -> None:
@@ -123,15 +124,29 @@ def lay_settings(into: Path, env: str | None, recorded: Recorded) -> dict[str, t
             globals_ |= said["globals"]
     # Where a stage writes is this folder's: a run may have had its results elsewhere, where they still lie.
     found = {key: one for key, one in found.items() if key.split(".", 1)[-1] not in _PLACES}
-    head = "# Settings of the run that trained the version, which its commit does not have.\n\n"
     for file, values in ((RECORDED, found), (_GLOBALS, globals_)):
         if values:
             written: dict[str, Any] = {}
             for name, (_, value) in values.items():
                 _set(written, name, value)
             (into / file).parent.mkdir(parents=True, exist_ok=True)
-            write_text(into / file, head + yaml.safe_dump(written, sort_keys=False, allow_unicode=True))
+            write_text(into / file, _HEAD + yaml.safe_dump(written, sort_keys=False, allow_unicode=True))
     return {f"globals: {key}": one for key, one in globals_.items()} | found
+
+
+def lay_setting(into: Path, name: str, value: Any) -> None:
+    """Write down one setting more, over what was recorded.
+
+    Args:
+        into: The new folder's project.
+        name: Dotted: the stage first.
+        value: What it shall be there.
+    """
+    file = into / RECORDED
+    known = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    _set(known, name, value)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_text(file, _HEAD + yaml.safe_dump(known, sort_keys=False, allow_unicode=True))
 
 
 def changed_code(project: Path, stages: Sequence[str], env: str | None) -> list[str]:

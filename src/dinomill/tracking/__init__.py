@@ -5,7 +5,7 @@ MLflow itself is imported when a function first needs it (2 to 3 CPU-seconds): i
 
 from dinomill.addresses import redact
 from dinomill.tracking.config import TrackingConfig
-from dinomill.tracking.connection import resolve_uri
+from dinomill.tracking.connection import registry_of, resolve_uri
 from dinomill.tracking.dvc_versions import dvc_remote, dvc_version
 from dinomill.tracking.facts import RunFacts, run_artifact, run_facts, run_of_weights
 from dinomill.tracking.invocation import Described, Invocation, invocation, started_by
@@ -60,6 +60,7 @@ __all__ = [
     "read_version",
     "redact",
     "register",
+    "registry_of",
     "resolve",
     "resolve_uri",
     "run_artifact",

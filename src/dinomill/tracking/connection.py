@@ -73,6 +73,11 @@ def resolve_uri(uri: str, base: Path | None = None) -> str:
     return f"{_SQLITE}{kept_project((base or Path()).absolute()) / uri.removeprefix(_SQLITE)}"
 
 
+def registry_of(uri: str) -> str:
+    """The registry that belongs to a store: the store's own, unless the user says otherwise."""
+    return resolve_uri(os.environ.get("MLFLOW_REGISTRY_URI") or uri)
+
+
 def database_path(uri: str) -> Path | None:
     """The file of a SQLite store, or None for any other store."""
     return Path(uri.removeprefix(_SQLITE)).absolute() if uri.startswith(_SQLITE) else None
@@ -115,8 +120,7 @@ def connect(uri: str, *, create: bool = True) -> MlflowClient:
         import mlflow
         from mlflow import MlflowClient
 
-        # The registry is the tracking store's unless the user says otherwise.
-        registry = os.environ.get("MLFLOW_REGISTRY_URI") or uri
+        registry = registry_of(uri)
         # MLflow writes both into the environment, where they would pass for the user's own at the next store.
         with kept_environment("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
             mlflow.set_tracking_uri(uri)

@@ -17,7 +17,7 @@ from dinomill.errors import InputError
 from dinomill.storage.atomic import storage_errors
 from dinomill.storage.hashing import hash_bytes
 from dinomill.storage.user_cache import user_cache
-from dinomill.tracking.connection import connect, database_path, resolve_uri, tracking_errors
+from dinomill.tracking.connection import connect, database_path, registry_of, resolve_uri, tracking_errors
 from dinomill.tracking.made import ABSENT
 from dinomill.tracking.moved import local_path, relocated
 from dinomill.tracking.store import current_store
@@ -219,7 +219,7 @@ def _resolve(client: MlflowClient, store: str, uri: str) -> RegisteredVersion:
         models = client.search_registered_models()
     known = [f"models:/{model.name}@{alias}" for model in models for alias in model.aliases]
     raise InputError(
-        f"The registry {redact(store)} has no {uri}.",
+        f"The registry {redact(registry_of(store))} has no {uri}.",
         found=", ".join(known) or "no registered model with an alias",
         action="run the registration stage (`kedro run --pipelines registration`, with its `--env`), "
         "or correct the address",
@@ -230,7 +230,8 @@ def _fetch(store: str, found: RegisteredVersion, source: str) -> Path:
     """The model's folder: in place when it is on this machine, else a copy in the cache."""
     import mlflow
 
-    here, database = local_path(source), database_path(store)
+    registry = registry_of(store)
+    here, database = local_path(source), database_path(registry)
     if here is not None and database is not None:
         here = relocated(here, database)  # a database that may not be written keeps the addresses of before
     if here is not None and here.is_dir():
@@ -241,7 +242,9 @@ def _fetch(store: str, found: RegisteredVersion, source: str) -> Path:
         with storage_errors(target):
             base.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=base) as temporary:
-                got = mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=temporary)
+                # What a server hands out itself is asked of the one that has the version.
+                asked = registry if source.startswith("mlflow-artifacts:") else None
+                got = mlflow.artifacts.download_artifacts(source, dst_path=temporary, tracking_uri=asked)
                 if not target.is_dir():  # another process may have been faster
                     shutil.move(got, target)
     return target

@@ -16,7 +16,7 @@ from pathlib import Path
 from dinomill.layers import Layers
 from dinomill.layers.project import project_above
 from dinomill.tracking.config import TrackingConfig
-from dinomill.tracking.connection import database_path, resolve_uri
+from dinomill.tracking.connection import database_path, registry_of, resolve_uri
 from dinomill.tracking.database import read_only
 
 _at_work: ContextVar[str | None] = ContextVar("store at work", default=None)
@@ -74,7 +74,7 @@ def holds(uri: str, name: str, version: int) -> bool | None:
     Returns:
         None where it is not known: of a server, or of a database that cannot be read.
     """
-    if (database := database_path(resolve_uri(uri))) is None:
+    if (database := database_path(registry_of(uri))) is None:
         return None
     if not database.exists():
         return False
