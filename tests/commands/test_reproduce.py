@@ -143,7 +143,7 @@ def in_the_cache(project: Path, folder: Path) -> str:
 def test_what_it_was_made_from_is_found_and_nothing_is_written_to_the_teams_store(
     of_an_environment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An alias that has moved, data that lay elsewhere, an environment that is gone; a differing result was an error."""
+    """An alias has moved, data lay elsewhere, the environment is gone; a result that differs ended in an error."""
     database = of_an_environment / "data/mlflow/mlflow.db"
     before = runs(database)
     shown = run(of_an_environment, "dinomill", "reproduce", "2", "--into", str(tmp_path / "again"))

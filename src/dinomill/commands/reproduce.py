@@ -22,6 +22,7 @@ from dinomill.reproduction.checkout import (
     check_folder,
     check_out,
     lay_settings,
+    stay_inside,
 )
 from dinomill.reproduction.data import bring_dataset, link_sources, settle
 from dinomill.reproduction.nearness import Nearness, nearness
@@ -64,6 +65,8 @@ def reproduce(root: Path, named: str, into: Path | None = None, env: str | None 
     _say("settings", f"{len(settings)} that the commit does not have, in {RECORDED}" if settings else "the commit's")
     for name, (before, value) in settings.items():
         _say("", f"{name}: {value} (the commit: {before})")
+    for name in stay_inside(project, env):
+        _say("", f"{name}: below the new folder (the commit: elsewhere)")
     layers = Layers(env, conf=project / "conf")
     for given in given_weights(root, layers, found):
         _say("weights", f"{given.key}: {bring_weights(root, project, given, found, store)}")
