@@ -32,6 +32,9 @@ def given_teacher(parameters: Mapping[str, Any]) -> str | None:
     return None if named in _PRETRAINING else str(named)
 
 
+# Where a stage's parameters name weights: a file or folder of the user's, a known name, or models:/….
+WEIGHTS = {"curation": "embedding.embedder.network", "pretraining": "initial", "distillation": "teacher"}
+
 # The folder of the handle that a stage writes, by its name in globals.yml.
 WRITES = {
     "sample": "sample",

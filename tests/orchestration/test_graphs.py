@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from dinomill.execution.launcher_config import KubernetesConfig
 from dinomill.orchestration.pods import argo, job
 from dinomill.orchestration.tasks import Task, tasks_of
 from dinomill.stages import DEFAULT_STAGES, STAGES
+from dinomill.tracking.invocation import NAMED
 from tests.commands.programs import BIN, run
 
 SCHEMA = json.loads(Path(__file__).with_name("manifests.schema.json").read_text())
@@ -92,6 +93,32 @@ def test_a_job_runs_its_stages_in_turn(mine: Path) -> None:
     assert in_turn[0]["command"] == ["kedro", "run", "--env", "mine", "--pipelines", "curation"]
 
 
+def test_all_stages_of_a_start_say_the_same_of_it(mine: Path) -> None:
+    """Nothing told them what they have in common: in MLflow each stage was a start of its own."""
+    for kind, schedule in (("argo", None), ("argo", "@daily"), ("kubernetes", None), ("kubernetes", "@daily")):
+        manifest = yaml.safe_load(made(mine, kind, schedule=schedule))
+        said = list(environments(manifest))
+        assert len(said) == len(DEFAULT_STAGES) and all(one == said[0] for one in said)
+        assert NAMED in said[0]
+    fields = {name: one["fieldRef"]["fieldPath"] for name, one in said[0].items() if isinstance(one, dict)}
+    assert fields == {
+        "JOB_NAME": "metadata.labels['batch.kubernetes.io/job-name']",
+        "JOB_UID": "metadata.labels['batch.kubernetes.io/controller-uid']",
+    }
+    # Kubernetes fills in what stands before it, in this order.
+    assert list(said[0]) == [*fields, NAMED] and said[0][NAMED] == "$(JOB_NAME) $(JOB_UID)"
+
+
+def environments(manifest: Any) -> Iterator[dict[str, Any]]:
+    """The variables of every container of a manifest."""
+    if isinstance(manifest, dict):
+        if "command" in manifest:
+            yield {one["name"]: one.get("value") or one["valueFrom"] for one in manifest["env"]}
+        manifest = list(manifest.values())
+    for one in manifest if isinstance(manifest, list) else ():
+        yield from environments(one)
+
+
 def test_the_configuration_says_the_rest_and_options_win(mine: Path) -> None:
     launcher = {"kind": "torchrun", "kubernetes": {"image": "r/old:1", "s3_secret": "bucket", "namespace": "team"}}
     launcher["kubernetes"] |= {"service_account": "trainer", "node_selector": {"gpu": "h100"}}  # type: ignore[operator]
@@ -103,7 +130,10 @@ def test_the_configuration_says_the_rest_and_options_win(mine: Path) -> None:
     container = spec["templates"][1]["container"]
     assert container["image"] == PODS["image"]
     # A secret is a file; no variable holds one.
-    assert container["env"] == [{"name": "AWS_SHARED_CREDENTIALS_FILE", "value": "/var/run/dinomill/s3/credentials"}]
+    assert container["env"] == [
+        {"name": "DINOMILL_INVOCATION", "value": "{{workflow.name}} {{workflow.uid}}"},
+        {"name": "AWS_SHARED_CREDENTIALS_FILE", "value": "/var/run/dinomill/s3/credentials"},
+    ]
 
 
 def test_what_pods_could_not_run_is_refused(mine: Path) -> None:
@@ -141,6 +171,7 @@ def test_the_verb_writes_and_prints(project: Path) -> None:
     assert "airflow dags trigger dinomill" in said
     text = (project / "dags/mill.py").read_text(encoding="utf-8")
     compile(text, "mill.py", "exec")
+    assert f'"{NAMED}": "{{{{ dag.dag_id }}}} {{{{ run_id }}}}"' in text
     assert 'schedule="@daily"' in text and text.count("BashOperator(") == len(STAGES)
     subprocess.run([BIN / "ruff", "check", "--isolated", "--select", "E9,F", project / "dags/mill.py"], check=True)
     printed = run(project, "dinomill", "orchestrate", "argo", "--image", "r/mill:1", "--claim", "mill")

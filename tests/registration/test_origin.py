@@ -37,7 +37,6 @@ def project(tmp_path: Path, students: StudentsHandle, curated: DatasetHandle, mo
     run(tmp_path, "dvc", "init", "--quiet")
     commit(tmp_path)
     monkeypatch.chdir(tmp_path)
-    tracking.git_commit.cache_clear()
     return tmp_path
 
 
@@ -115,12 +114,13 @@ def test_the_commit_of_the_training_is_the_runs_where_it_is_known(
     project: Path, register: Register, students: StudentsHandle
 ) -> None:
     trained = run(project, "git", "rev-parse", "HEAD").strip()
-    store = f"sqlite:///{project}/own.db"  # in another test's, the run would be taken for the maker of its network
+    store = (
+        f"sqlite:///{project}/own/mlflow.db"  # in another test's, the run would be taken for the maker of its network
+    )
     with tracking.open_run("distillation", tracking_uri=store) as opened:
         opened.log_model_made("small", students.students["small"].weights_sha256, {})
     (project / "more").touch()
     commit(project)
-    tracking.git_commit.cache_clear()
     register(where=store)
     tags, _ = version(store)
     assert (tags["training_run"], tags["training_commit"]) == (opened.run_id, trained)

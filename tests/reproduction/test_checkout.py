@@ -11,7 +11,15 @@ import pytest
 import yaml
 
 from dinomill.errors import InputError
-from dinomill.reproduction.checkout import RECORDED, bring_environment, check_folder, check_out, lay_settings
+from dinomill.layers import Layers
+from dinomill.reproduction.checkout import (
+    RECORDED,
+    bring_environment,
+    check_folder,
+    check_out,
+    lay_settings,
+    stay_inside,
+)
 from dinomill.reproduction.recorded import Recorded
 from dinomill.tracking import RegisteredVersion, RunFacts
 from dinomill.tracking.dvc_commits import lock_of
@@ -181,3 +189,17 @@ def test_a_stage_writes_into_the_new_folder_wherever_the_run_wrote(project: Path
     version = RegisteredVersion("m", 1, (), "", {"network": "teacher"})
     differing = lay_settings(made, None, Recorded(version, RunFacts("1", {}, {}, whole), None))
     assert differing == {"pretraining.steps": (16, 20)}
+
+
+def test_places_that_the_commit_names_outside_are_the_new_folders(project: Path, tmp_path: Path) -> None:
+    """With `data` on another disk, in a committed environment, the team's teacher would have been replaced."""
+    made = check_out(project, git(project, "rev-parse", "HEAD"), tmp_path / "again")
+    assert stay_inside(made, None) == []
+    globals_ = made / "conf/base/globals.yml"
+    globals_.write_text("data: /big/disk\nwork: ../work\nfolders: {teacher: '${data}/06_models/teacher'}\n")
+    assert stay_inside(made, None) == ["data", "work"]
+    layers = Layers(None, conf=made / "conf")
+    assert layers.globals["folders"]["teacher"] == "data/06_models/teacher" and layers.globals["work"] == "data/work"
+    globals_.write_text("data: data\nfolders: {teacher: /big/disk/teacher}\n")
+    with pytest.raises(InputError, match="over what lies at /big/disk/teacher"):
+        stay_inside(made, None)

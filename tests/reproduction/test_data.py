@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from dinomill.errors import InputError
+from dinomill.errors import InputError, StorageError
 from dinomill.handles import DatasetHandle
-from dinomill.reproduction.data import bring_dataset, link_sources
+from dinomill.reproduction.data import bring_dataset, link_sources, settle
 from tests.commands.programs import run
 
 
@@ -74,6 +76,43 @@ def test_a_configuration_of_dvc_that_cannot_be_read_is_said(kept: tuple[Path, di
     with pytest.raises(InputError, match="cannot be brought") as raised:
         bring_dataset(root, tags, tmp_path / "one", root / "none")
     assert "config" in str(raised.value.found)
+
+
+def test_a_disk_without_room_is_called_that(kept: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
+    """Copied by way of the system's folder for what is temporary, it was "neither in the cache nor in a remote"."""
+    root, tags = kept
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, hard))  # DVC's own database has room, a shard has not
+    try:
+        with pytest.raises(StorageError, match="File too large") as raised:
+            bring_dataset(root, tags, tmp_path / "one/curated", None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "one/curated" in str(raised.value) and not list((tmp_path / "one").iterdir())
+
+
+def test_a_dataset_comes_straight_to_the_disk_that_it_is_meant_for(
+    kept: tuple[Path, dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, tags = kept
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path / "no room"))
+    assert bring_dataset(root, tags, tmp_path / "one/curated", None).images == 400
+    assert [path.name for path in (tmp_path / "one").iterdir()] == ["curated"]
+
+
+def test_a_dataset_that_was_made_elsewhere_names_the_place_where_it_lies(
+    digits_dataset: DatasetHandle, tmp_path: Path
+) -> None:
+    """With `data` set in `conf/local` alone, the handle named files of a folder that is not there."""
+    project, place, then = tmp_path / "again", Path("data/curated"), Path("data/mine/curated")
+    shutil.copytree(digits_dataset.folder, project / place)
+    shards = tuple(then / "shards" / path.name for path in digits_dataset.shards)
+    made = digits_dataset.model_copy(update={"folder": then, "manifest": then / "manifest.parquet", "shards": shards})
+    made.save(project / place)
+    settled = settle(made, project, place)
+    assert DatasetHandle.load(project / place) == settled and settled.folder == place
+    assert all(path.is_file() for path in (settled.below(project).manifest, *settled.below(project).shards))
+    assert settle(settled, project, place) == settled
 
 
 def test_another_dataset_under_the_name_is_refused(kept: tuple[Path, dict[str, str]], tmp_path: Path) -> None:

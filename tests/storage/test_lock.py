@@ -8,12 +8,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from dinomill.errors import InputError, StorageError
-from dinomill.storage.lock import held, holder
+from dinomill.storage.lock import held, holder, waited_for
 
 _HOLD = """
 import sys, time
@@ -69,3 +70,20 @@ def test_where_there_are_no_locks_work_goes_on(tmp_path: Path, monkeypatch: pyte
     with held(tmp_path / "lock", InputError("busy")):
         worked = True
     assert worked
+
+
+def test_one_that_is_waited_for_is_had_after_who_has_it(tmp_path: Path) -> None:
+    path, seen = tmp_path / "lock", []
+
+    def second() -> None:
+        with waited_for(path):
+            seen.append("second")
+
+    with waited_for(path):
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join(0.2)
+        seen.append("first")
+        path.unlink()  # its holder may remove it: the next one makes another
+    thread.join(30)
+    assert seen == ["first", "second"] and path.exists()

@@ -12,9 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from dinomill.tracking import open_run
+from dinomill.errors import InputError
+from dinomill.tracking import download, open_run, versions
 from dinomill.tracking.connection import connect
 from dinomill.tracking.database import prepare, unfinished
+from dinomill.tracking.store import holds
+from tests.exported import registered
 
 
 def test_a_database_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -96,3 +99,24 @@ def test_first_runs_at_once_share_one_database(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "mlflow.db") as connection:
         assert {row[0] for row in connection.execute("select run_uuid from runs")} == ids
     assert len(ids) == 2
+
+
+@pytest.mark.parametrize("name", ["my#1", "100% sure", "über's"])
+def test_a_database_below_a_folder_of_any_name_stays_where_it_is(tmp_path: Path, name: str) -> None:
+    """SQLite ended a bare path at `#`: an empty file was made there, and the good database was set aside."""
+    data = tmp_path / name / "data"
+    store = registered(data)
+    assert versions(store, "backbone")[0].aliases == ("champion",)
+    assert holds(store, "backbone", 1)
+    assert download("models:/backbone@champion", store).is_relative_to(data)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert not list(data.glob("mlflow/*.unfinished-*"))
+
+
+@pytest.mark.parametrize("name", ["what?", "a%41"])
+def test_a_path_that_mlflow_cannot_name_is_refused_before_anything_is_made(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(InputError, match="cannot lie at") as raised:
+        connect(f"sqlite:///{tmp_path / name}/mlflow.db")
+    assert "tracking_uri" in str(raised.value)
+    assert [path.name for path in tmp_path.rglob("*")] == [name]

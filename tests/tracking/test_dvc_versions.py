@@ -55,3 +55,34 @@ def test_the_remote_is_named_without_its_secrets(mill: Path) -> None:
     assert dvc_remote() is None
     run(mill, "dvc", "remote", "add", "--default", "team", "http://me:secret@host/prefix")
     assert dvc_remote() == "http://…@host/prefix"
+
+
+@pytest.mark.parametrize(
+    "shape", ["[]", "stages: [a]", "stages: {a: 1}", "stages: {a: {outs: [x]}}", "stages: {a: {outs: 1}}"]
+)
+def test_a_lock_of_another_shape_is_passed_over(mill: Path, shape: str) -> None:
+    """It was a traceback in the middle of `kedro run`."""
+    (mill / "conf/mine").mkdir()
+    wanted = dvc_version(Path(FOLDER))
+    (mill / "dvc.lock").rename(mill / "conf/mine/dvc.lock")
+    (mill / "dvc.lock").write_text(shape)
+    assert dvc_version(Path(FOLDER)) == wanted
+    (mill / "dvc.lock").unlink()
+    (mill / "dvc.lock").mkdir()
+    assert dvc_version(Path(FOLDER)) == wanted
+
+
+def test_what_the_cache_does_not_have_hides_no_other_lock(mill: Path) -> None:
+    """The next environment's lock, which had the folder, was never asked."""
+    (mill / "conf/mine").mkdir()
+    wanted = str(dvc_version(Path(FOLDER)))
+    text = (mill / "dvc.lock").read_text()
+    (mill / "conf/mine/dvc.lock").write_text(text)
+    absent = f"{'0' * 32}.dir"
+    (mill / "dvc.lock").write_text(text.replace(wanted, absent))
+    assert dvc_version(Path(FOLDER)) == wanted
+    listed = mill / ".dvc/cache/files/md5/00" / absent[2:]
+    listed.parent.mkdir(exist_ok=True)
+    for damaged in ("{}", "1", "[1]", '[{"relpath": 1}]', '[{"md5"'):
+        listed.write_text(damaged)
+        assert dvc_version(Path(FOLDER)) == wanted

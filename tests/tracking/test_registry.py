@@ -1,6 +1,35 @@
+"""The registry of a real SQLite store, under names as people give them."""
+
 from __future__ import annotations
 
-from dinomill.tracking import RegisteredVersion
+import pytest
+from mlflow import MlflowClient
+
+from dinomill.tracking import RegisteredVersion, find_version, resolve, set_alias, versions
+
+NAMES = ("backbone", "modèle", "it's", 'the "big" one', 'it\'s "both"', "a\\'b", "ends\\", "日本", "50% % _")
+
+
+@pytest.fixture(scope="module")
+def named(store: str) -> str:
+    """A store in which every name has one version."""
+    from dinomill.tracking.connection import connect
+
+    client: MlflowClient = connect(store)
+    for name in NAMES:
+        client.create_registered_model(name)
+        client.create_model_version(name, "s3://bucket/model", tags={"of": name})
+    return store
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_version_is_found_under_any_name(named: str, name: str) -> None:
+    """Of a name with an accent or a quote the registry knew nothing, and the next run registered it again."""
+    set_alias(named, name, "champion", 1)
+    (found,) = versions(named, name)
+    assert (found.name, found.tags["of"], found.aliases) == (name, name, ("champion",))
+    assert find_version(named, name, {"of": name}) == resolve(f"models:/{name}@champion", named)
+    assert find_version(named, name, {"of": "another"}) is None
 
 
 def test_who_made_a_version_is_its_training_where_that_is_known() -> None:

@@ -30,13 +30,11 @@ from dinomill.errors import ConfigError
 from dinomill.layers import Layers, env_option
 from dinomill.planning.checks.others import own_results
 from dinomill.planning.checks.problems import some
-from dinomill.stages import STAGES, given_teacher
+from dinomill.stages import STAGES, WEIGHTS, given_teacher
 from dinomill.storage.typed import expanded, is_there
 
 CONFIGURATION = "configuration"
 AGREES = "dvc.yaml agrees with the configuration.\n"
-# Where a stage's parameters name weights: a file or folder of the user's, a known name, or models:/….
-WEIGHTS = {"curation": "embedding.embedder.network", "pretraining": "initial", "distillation": "teacher"}
 _TEACHER = "teacher"  # the catalog entry of what pretraining makes, for which `distillation.teacher` may name another
 
 _GLOBAL = re.compile(r"\$\{globals:\s*([\w.]+)")

@@ -12,7 +12,7 @@ from typing import Any
 
 from dinomill import tracking
 from dinomill.commands.project import folder as folder_of
-from dinomill.errors import InputError, MachineError
+from dinomill.errors import ConfigError, InputError, MachineError
 from dinomill.handles import DatasetHandle, ModelHandle, StudentsHandle
 from dinomill.layers import Layers
 from dinomill.reproduction.checkout import (
@@ -22,10 +22,13 @@ from dinomill.reproduction.checkout import (
     check_folder,
     check_out,
     lay_settings,
+    stay_inside,
 )
-from dinomill.reproduction.data import bring_dataset, link_sources
+from dinomill.reproduction.data import bring_dataset, link_sources, settle
 from dinomill.reproduction.nearness import Nearness, nearness
 from dinomill.reproduction.recorded import Recorded, recorded
+from dinomill.reproduction.weights import bring_weights, given_weights
+from dinomill.tracking.connection import make_ready
 
 _IMAGES = 64
 _TRAINED_WITH = "trained_with."
@@ -62,14 +65,20 @@ def reproduce(root: Path, named: str, into: Path | None = None, env: str | None 
     _say("settings", f"{len(settings)} that the commit does not have, in {RECORDED}" if settings else "the commit's")
     for name, (before, value) in settings.items():
         _say("", f"{name}: {value} (the commit: {before})")
+    for name in stay_inside(project, env):
+        _say("", f"{name}: below the new folder (the commit: elsewhere)")
     layers = Layers(env, conf=project / "conf")
+    for given in given_weights(root, layers, found):
+        _say("weights", f"{given.key}: {bring_weights(root, project, given, found, store)}")
     place = Path(layers.globals["folders"]["curated"])
-    dataset = bring_dataset(root, found.tags_with(place), project / place, folder_of("curated", env))
+    brought = bring_dataset(root, found.tags_with(place), project / place, _present_dataset(env))
+    dataset = settle(brought, project, place)
     _say("dataset", f"{dataset.images:,} images, manifest {dataset.manifest_sha256[:12]}…")
     _sources(root, project, layers)
     uses_registry = "models:/" in str([layers.parameters.get(stage) for stage in found.stages])
+    registry = tracking.registry_of(store) if uses_registry else None
     for stage in found.stages:
-        _run(project, stage, env, store if uses_registry else None)
+        _run(project, stage, env, registry)
     results = list(_compared(root, found, project, layers, dataset, store))
     print()
     for what, near in results:
@@ -89,6 +98,14 @@ def _address(named: str, env: str | None) -> str:
     if re.fullmatch(r"\d+", named):
         return f"models:/{model}/{named}"
     return f"models:/{named}" if "/" in named or "@" in named else f"models:/{model}@{named}"
+
+
+def _present_dataset(env: str | None) -> Path | None:
+    """Where the project at work keeps its dataset; None where the environment is in the version's commit alone."""
+    try:
+        return folder_of("curated", env)
+    except ConfigError:
+        return None
 
 
 def _known_by(found: Recorded, store: str) -> str:
@@ -125,19 +142,28 @@ def _sources(root: Path, project: Path, layers: Layers) -> None:
         )
 
 
-def _run(project: Path, stage: str, env: str | None, store: str | None) -> None:
+def _own_store(project: Path) -> str:
+    """The new folder's: what is only tried does not stand among the team's runs."""
+    return f"sqlite:///{project / 'data' / 'mlflow' / 'mlflow.db'}"
+
+
+def _run(project: Path, stage: str, env: str | None, registry: str | None) -> None:
     """Run a stage with the code of the folder.
+
+    Args:
+        project: The folder.
+        stage: Which.
+        env: Its environment.
+        registry: Where its settings name registered models; None: they name none.
 
     Raises:
         MachineError: When it fails; what it said was shown.
     """
     option = ["--env", env] if env else []
-    own = f"sqlite:///{project / 'data' / 'mlflow' / 'mlflow.db'}"
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(project / "src"),
-        "MLFLOW_TRACKING_URI": store or own,  # what is only tried does not stand among the team's runs
-    }
+    environment = {**os.environ, "PYTHONPATH": str(project / "src"), "MLFLOW_TRACKING_URI": _own_store(project)}
+    if registry is not None:
+        make_ready(_own_store(project))  # the checks before a run ask the registry, and make no database for it
+        environment["MLFLOW_REGISTRY_URI"] = registry
     command = [sys.executable, "-m", "kedro", "run", *option, "--pipelines", stage]
     print(f"\n$ kedro run {' '.join([*option, '--pipelines', stage])}    (in {project})", flush=True)
     if (code := subprocess.run(command, cwd=project, env=environment, check=False).returncode) != 0:
@@ -182,9 +208,9 @@ def _reasons(
     """What differed between then and now."""
     if found.dirty:
         yield f"the code had changes that were not committed (git_commit {found.commit[:12]}+)"
-    now = tracking.run_facts(
-        f"sqlite:///{project / 'data' / 'mlflow' / 'mlflow.db'}", _made_now(project, found, layers)
-    )
+    own = _own_store(project)
+    made = tracking.run_of_weights(own, _made_now(project, found, layers))
+    now = None if made is None else tracking.run_facts(own, made)
     then = {} if found.run is None else found.run.tags
     before = {key: value for key, value in then.items() if key.startswith(_TRAINED_WITH)}
     after = {} if now is None else now.tags
@@ -209,13 +235,11 @@ def _reasons(
 
 
 def _made_now(project: Path, found: Recorded, layers: Layers) -> str:
+    """The hash of the weights that were made again."""
     folders = layers.globals["folders"]
     if found.tags.get("network") == "teacher":
-        weights = ModelHandle.load(project / folders["teacher"]).weights_sha256
-    else:
-        weights = StudentsHandle.load(project / folders["students"]).students[found.tags["model"]].weights_sha256
-    store = f"sqlite:///{project / 'data' / 'mlflow' / 'mlflow.db'}"
-    return tracking.run_of_weights(store, weights) or ""
+        return ModelHandle.load(project / folders["teacher"]).weights_sha256
+    return StudentsHandle.load(project / folders["students"]).students[found.tags["model"]].weights_sha256
 
 
 def _say(what: str, told: str) -> None:

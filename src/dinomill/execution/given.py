@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from dinomill.addresses import has_secret
 from dinomill.errors import MachineError
 
 # Where things are, and how they look.
@@ -46,7 +47,6 @@ _LEADS = frozenset({
 _SECRET = re.compile(
     r"PASSWORD|PASSWD|PASSPHRASE|SECRET|TOKEN|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|JWT|COOKIE", re.IGNORECASE
 )
-_PASSWORD_IN_ADDRESS = re.compile(r"://[^/@\s]+@")
 
 _KEYS = {
     "AWS_ACCESS_KEY_ID": "aws_access_key_id",
@@ -77,11 +77,7 @@ def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
 
     Its workers get of it what `given` lets through.
     """
-    return {
-        name: value
-        for name, value in environment.items()
-        if not is_secret(name) and not _PASSWORD_IN_ADDRESS.search(value)
-    }
+    return {name: value for name, value in environment.items() if not is_secret(name) and not has_secret(value)}
 
 
 def has_s3_keys(environment: Mapping[str, str]) -> bool:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from dinomill.addresses import redact
 from dinomill.errors import DinomillError
 from dinomill.lineage.places import Place
 from dinomill.lineage.thread import Kind, Thread
-from dinomill.tracking.connection import database_path, redact
+from dinomill.tracking.connection import database_path
 from dinomill.tracking.recorded import DATASET_TAG, WEIGHTS_TAG, Recorded, RecordedRun, read_recorded
 from dinomill.tracking.registry import RegisteredVersion
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dinomill.orchestration.tasks import Task
+from dinomill.tracking.invocation import NAMED
 
 _HEAD = '''"""{title}
 
@@ -38,7 +39,11 @@ with DAG(
     tags=["dinomill"],
     doc_md=__doc__,
 ):
-    environment = {{"PATH": os.pathsep.join([PROGRAMS, os.environ["PATH"]])}}
+    environment = {{
+        "PATH": os.pathsep.join([PROGRAMS, os.environ["PATH"]]),
+        # Airflow fills it in: all tasks of a run of the DAG have one parent run in MLflow.
+        "{invocation}": "{{{{ dag.dag_id }}}} {{{{ run_id }}}}",
+    }}
 '''
 
 
@@ -64,6 +69,7 @@ def dag(
     lines = [
         _HEAD.format(
             title=title,
+            invocation=NAMED,
             made_by=made_by,
             project=_literal(str(project)),
             programs=_literal(str(programs)),

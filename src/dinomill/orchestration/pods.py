@@ -14,9 +14,19 @@ from typing import Any
 from dinomill.errors import ConfigError
 from dinomill.execution.launcher_config import KubernetesConfig
 from dinomill.orchestration.tasks import TRAINING, Task
+from dinomill.tracking.invocation import NAMED
 
 _S3_FOLDER = "/var/run/dinomill/s3"
 _GRACE = 240  # seconds in which a training saves before its pod goes
+# What all stages of a start have in common, so that they have one parent run in MLflow. Argo fills in its own; of a
+# plain job its pod's labels say it, which Kubernetes sets (since 1.27; before, each stage has a parent of its own).
+_OF_A_WORKFLOW = ({"name": NAMED, "value": "{{workflow.name}} {{workflow.uid}}"},)
+_LABEL = "metadata.labels['batch.kubernetes.io/{}']"
+_OF_A_JOB = (
+    {"name": "JOB_NAME", "valueFrom": {"fieldRef": {"fieldPath": _LABEL.format("job-name")}}},
+    {"name": "JOB_UID", "valueFrom": {"fieldRef": {"fieldPath": _LABEL.format("controller-uid")}}},
+    {"name": NAMED, "value": "$(JOB_NAME) $(JOB_UID)"},
+)
 
 
 def argo(
@@ -60,7 +70,7 @@ def job(
         ConfigError: When image or claim are not said, or the claim does not hold the project.
     """
     _check(config, project)
-    containers = [{"name": task.name, **_container(task, config, project)} for task in tasks]
+    containers = [{"name": task.name, **_container(task, config, project, _OF_A_JOB)} for task in tasks]
     pod: dict[str, Any] = {
         "restartPolicy": "OnFailure",  # the stage that ended badly, not those before it
         "terminationGracePeriodSeconds": _GRACE,
@@ -133,7 +143,7 @@ def _dag_task(task: Task) -> dict[str, Any]:
 def _template(task: Task, config: KubernetesConfig, project: Path) -> dict[str, Any]:
     return {
         "name": task.name,
-        "container": _container(task, config, project),
+        "container": _container(task, config, project, _OF_A_WORKFLOW),
         # What was told to stop or lost its machine goes on where it was; a mistake would be made again.
         "retryStrategy": {
             "limit": str(config.retries),
@@ -143,7 +153,9 @@ def _template(task: Task, config: KubernetesConfig, project: Path) -> dict[str, 
     }
 
 
-def _container(task: Task, config: KubernetesConfig, project: Path) -> dict[str, Any]:
+def _container(
+    task: Task, config: KubernetesConfig, project: Path, start: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
     resources = {"cpu": str(config.cpus_per_node), "memory": config.memory}
     if config.gpus_per_node and task.name in TRAINING:
         resources["nvidia.com/gpu"] = str(config.gpus_per_node)
@@ -157,10 +169,11 @@ def _container(task: Task, config: KubernetesConfig, project: Path) -> dict[str,
         "workingDir": str(project),
         "resources": {"requests": resources, "limits": dict(resources)},
         "volumeMounts": mounts,
+        "env": [dict(one) for one in start],
     }
     if config.s3_secret is not None:
         mounts.append({"name": "s3", "mountPath": _S3_FOLDER, "readOnly": True})
-        container["env"] = [{"name": "AWS_SHARED_CREDENTIALS_FILE", "value": f"{_S3_FOLDER}/credentials"}]
+        container["env"].append({"name": "AWS_SHARED_CREDENTIALS_FILE", "value": f"{_S3_FOLDER}/credentials"})
     return container
 
 

@@ -47,6 +47,7 @@ def facts(
         "origin": model.origin,
         **identity(model),
         "teacher_sha256": model.teacher_sha256,
+        "initial_sha256": model.initial_sha256,
         **images,
         "made_of": model.made_of,
         "git_commit": tracking.git_commit(),

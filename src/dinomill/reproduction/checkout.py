@@ -22,6 +22,10 @@ from dinomill.storage.atomic import write_text
 RECORDED = Path("conf/local/parameters_recorded.yml")
 _GLOBALS = Path("conf/local/globals.yml")
 _PLACES = ("output", "work")
+# Where all results lie, and what is unfinished; and the folders that a training writes.
+_INSIDE = {"data": "data", "work": "data/work"}
+_WRITTEN = ("curated", "teacher", "students", "work")
+_HEAD = "# Settings of the run that trained the version, which its commit does not have.\n\n"
 
 
 def check_folder(into: Path) -> None:
@@ -123,15 +127,58 @@ def lay_settings(into: Path, env: str | None, recorded: Recorded) -> dict[str, t
             globals_ |= said["globals"]
     # Where a stage writes is this folder's: a run may have had its results elsewhere, where they still lie.
     found = {key: one for key, one in found.items() if key.split(".", 1)[-1] not in _PLACES}
-    head = "# Settings of the run that trained the version, which its commit does not have.\n\n"
     for file, values in ((RECORDED, found), (_GLOBALS, globals_)):
         if values:
             written: dict[str, Any] = {}
             for name, (_, value) in values.items():
                 _set(written, name, value)
             (into / file).parent.mkdir(parents=True, exist_ok=True)
-            write_text(into / file, head + yaml.safe_dump(written, sort_keys=False, allow_unicode=True))
+            write_text(into / file, _HEAD + yaml.safe_dump(written, sort_keys=False, allow_unicode=True))
     return {f"globals: {key}": one for key, one in globals_.items()} | found
+
+
+def stay_inside(into: Path, env: str | None) -> list[str]:
+    """Let the stages write below the new folder where the commit names places outside of it: those are the project's.
+
+    Returns:
+        The keys of globals.yml that were set.
+
+    Raises:
+        InputError: When one of their folders is named by itself, outside.
+    """
+
+    def outside(place: Any) -> bool:
+        return not (into / str(place)).resolve().is_relative_to(into.resolve())
+
+    values = Layers(env, conf=into / "conf").globals
+    moved = [name for name in _INSIDE if outside(values.get(name, _INSIDE[name]))]
+    for name in moved:
+        lay_setting(into, name, _INSIDE[name], file=_GLOBALS)
+    folders = Layers(env, conf=into / "conf").globals.get("folders", {})
+    for name in (name for name in _WRITTEN if outside(folders.get(name, ""))):
+        raise InputError(
+            f"The version's settings write outside of the new folder, over what lies at {folders[name]}.",
+            found=f"folders.{name}: {folders[name]}, in the commit's globals.yml",
+            expected="a path below `data`",
+            action=f"set it in {into / _GLOBALS}, and run the stages there: kedro run --pipelines …",
+        )
+    return moved
+
+
+def lay_setting(into: Path, name: str, value: Any, file: Path = RECORDED) -> None:
+    """Write down one setting more, over what was recorded.
+
+    Args:
+        into: The new folder's project.
+        name: Dotted: the stage first.
+        value: What it shall be there.
+        file: Of ``conf/local``.
+    """
+    file = into / file
+    known = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    _set(known, name, value)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_text(file, _HEAD + yaml.safe_dump(known, sort_keys=False, allow_unicode=True))
 
 
 def changed_code(project: Path, stages: Sequence[str], env: str | None) -> list[str]:

@@ -18,6 +18,23 @@ _BUSY = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 
 
 @contextmanager
+def waited_for(path: Path) -> Iterator[None]:
+    """Hold a lock while the block runs, once whoever holds it now has freed it: for what takes a moment.
+
+    Args:
+        path: The file; made, with its folders, where there is none. Its holder may remove it.
+
+    Raises:
+        StorageError: When the file cannot be made.
+    """
+    descriptor = _taken(path, None)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
 def held(path: Path, busy: DinomillError) -> Iterator[None]:
     """Hold a lock while the block runs. The file says nothing by being there; only its holder may remove it.
 
@@ -36,7 +53,7 @@ def held(path: Path, busy: DinomillError) -> Iterator[None]:
         os.close(descriptor)  # which frees it
 
 
-def _taken(path: Path, busy: DinomillError) -> int:
+def _taken(path: Path, busy: DinomillError | None) -> int:
     while True:
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,14 +74,14 @@ def _taken(path: Path, busy: DinomillError) -> int:
         os.close(descriptor)  # the one who held it removed the file at its end
 
 
-def _lock(descriptor: int, busy: DinomillError) -> bool:
-    """Whether it is held now; False where there are no locks."""
+def _lock(descriptor: int, busy: DinomillError | None) -> bool:
+    """Whether it is held now; False where there are no locks. It is waited for where nobody says what to raise."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if busy is None else fcntl.LOCK_NB))
     except OSError as error:
         if error.errno in _UNKNOWN:
             return False
-        if error.errno not in _BUSY:
+        if busy is None or error.errno not in _BUSY:
             raise
         holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
         found = f"process {holder}" if holder.isdigit() else "another process"

@@ -3,8 +3,9 @@
 MLflow itself is imported when a function first needs it (2 to 3 CPU-seconds): importing this package is free.
 """
 
+from dinomill.addresses import redact
 from dinomill.tracking.config import TrackingConfig
-from dinomill.tracking.connection import redact, resolve_uri
+from dinomill.tracking.connection import registry_of, resolve_uri
 from dinomill.tracking.dvc_versions import dvc_remote, dvc_version
 from dinomill.tracking.facts import RunFacts, run_artifact, run_facts, run_of_weights
 from dinomill.tracking.invocation import Described, Invocation, invocation, started_by
@@ -59,6 +60,7 @@ __all__ = [
     "read_version",
     "redact",
     "register",
+    "registry_of",
     "resolve",
     "resolve_uri",
     "run_artifact",

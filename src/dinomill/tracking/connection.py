@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dinomill.addresses import redact
 from dinomill.errors import MachineError
 from dinomill.layers.project import kept_project, project_above
 from dinomill.storage.atomic import storage_errors
@@ -59,11 +60,6 @@ _STORE_PACKAGES = frozenset(
 )
 
 
-def redact(uri: str) -> str:
-    """The URI without its user name and password, for messages and logs."""
-    return re.sub(r"://[^/@\s]+@", "://…@", uri)
-
-
 def resolve_uri(uri: str, base: Path | None = None) -> str:
     """The URI with a relative SQLite path made absolute, so that worker processes find the same database.
 
@@ -76,6 +72,11 @@ def resolve_uri(uri: str, base: Path | None = None) -> str:
     if not uri.startswith(_SQLITE):
         return uri
     return f"{_SQLITE}{kept_project((base or Path()).absolute()) / uri.removeprefix(_SQLITE)}"
+
+
+def registry_of(uri: str) -> str:
+    """The registry that belongs to a store: the store's own, unless the user says otherwise."""
+    return resolve_uri(os.environ.get("MLFLOW_REGISTRY_URI") or uri)
 
 
 def database_path(uri: str) -> Path | None:
@@ -120,8 +121,7 @@ def connect(uri: str, *, create: bool = True) -> MlflowClient:
         import mlflow
         from mlflow import MlflowClient
 
-        # The registry is the tracking store's unless the user says otherwise.
-        registry = os.environ.get("MLFLOW_REGISTRY_URI") or uri
+        registry = registry_of(uri)
         # MLflow writes both into the environment, where they would pass for the user's own at the next store.
         with kept_environment("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
             mlflow.set_tracking_uri(uri)

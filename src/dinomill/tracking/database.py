@@ -14,7 +14,9 @@ import sqlite3
 import time
 from contextlib import closing, suppress
 from pathlib import Path
+from urllib.parse import unquote
 
+from dinomill.errors import InputError
 from dinomill.storage.processes import runs
 
 # A table that a migration copies into; it is renamed at its end.
@@ -23,7 +25,12 @@ _UNDER_WAY = "_alembic_tmp_%"
 
 
 def prepare(database: Path) -> None:
-    """Make the database where there is none, or one that was never finished and holds nothing."""
+    """Make the database where there is none, or one that was never finished and holds nothing.
+
+    Raises:
+        InputError: When its path cannot be said in an address of MLflow's.
+    """
+    _check_path(database)
     _sweep(database)
     if database.exists():
         if not unfinished(database):
@@ -41,6 +48,23 @@ def prepare(database: Path) -> None:
                 temporary.rename(database)
     finally:
         _remove(temporary)
+
+
+def read_only(database: Path) -> sqlite3.Connection:
+    """A connection that makes and changes nothing, wherever the file lies: SQLite would end a bare path at ``#``."""
+    return sqlite3.connect(database.absolute().as_uri() + "?mode=ro", uri=True)
+
+
+def _check_path(database: Path) -> None:
+    # SQLAlchemy, by which MLflow opens it, ends the path at `?`, and takes `%41` for `A`: it would be another file.
+    path = str(database)
+    if "?" in path or unquote(path) != path:
+        raise InputError(
+            f"A tracking database cannot lie at {database}.",
+            found="a `?`" if "?" in path else "a `%` with two digits",
+            expected="a path without either: an address of MLflow's cannot name it",
+            action="rename the folder, or point `tracking_uri` in conf/…/globals.yml at another place",
+        )
 
 
 def _remove(temporary: Path) -> None:
@@ -61,7 +85,7 @@ def _sweep(database: Path) -> None:
 def unfinished(database: Path) -> bool:
     """Whether the migrations ended in the middle and no run was ever kept."""
     try:
-        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        with closing(read_only(database)) as connection:
             tables = {name for (name,) in connection.execute("select name from sqlite_master where type = 'table'")}
             under_way = bool(
                 connection.execute("select 1 from sqlite_master where name like ?", [_UNDER_WAY]).fetchone()

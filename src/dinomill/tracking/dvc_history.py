@@ -57,7 +57,8 @@ class History:
         self.trouble: str | None = None  # why git could not be asked
         self.found: dict[tuple[str, str], Earlier] = {}
         for lock in sorted({path for pattern in ("dvc.lock", "conf/**/dvc.lock") for path in root.glob(pattern)}):
-            self._read(lock.read_text(encoding="utf-8", errors="replace"), None)
+            with suppress(OSError):  # no right to read it, or a folder of this name: DVC itself says so
+                self._read(lock.read_text(encoding="utf-8", errors="replace"), None)
         self.present = set(self.found)  # folder and version, as the locks that lie here have them
         self._committed()
 

@@ -13,9 +13,9 @@ from hashlib import md5
 from pathlib import Path
 from typing import Any
 
+from dinomill.addresses import redact
 from dinomill.handles import HANDLE_NAME
 from dinomill.layers.project import project_above
-from dinomill.tracking.connection import redact
 
 _LOCKS = ("dvc.lock", "conf/**/dvc.lock")
 
@@ -37,10 +37,16 @@ def dvc_version(folder: Path) -> str | None:
         present = md5((root / folder / HANDLE_NAME).read_bytes(), usedforsecurity=False).hexdigest()
         cache = cache_folder(root)
         for version in _in_locks(root, place):
-            listed = json.loads((cache / version[:2] / version[2:]).read_text(encoding="utf-8"))
-            if any(one["relpath"] == HANDLE_NAME and one["md5"] == present for one in listed):
+            if (HANDLE_NAME, present) in _listed(cache, version):
                 return version
     return None
+
+
+def _listed(cache: Path, version: str) -> Iterator[tuple[str, str]]:
+    """The files of a folder, each with its hash; none where DVC's cache does not have the folder, or has it damaged."""
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        for one in json.loads((cache / version[:2] / version[2:]).read_text(encoding="utf-8")):
+            yield one["relpath"], one["md5"]
 
 
 def dvc_remote() -> str | None:
@@ -57,13 +63,20 @@ def dvc_remote() -> str | None:
 def _in_locks(root: Path, place: str) -> Iterator[str]:
     """The hashes that the project's locks have for a place."""
     for lock in (path for pattern in _LOCKS for path in sorted(root.glob(pattern))):
-        for path, version in made_by(lock.read_text(encoding="utf-8")):
+        for path, version in made_by(text_of(lock)):
             if path == place and version.endswith(".dir"):
                 yield version
 
 
+def text_of(lock: Path) -> str:
+    """A lock's text; nothing where it cannot be read, which DVC itself says."""
+    with suppress(OSError):
+        return lock.read_text(encoding="utf-8", errors="replace")
+    return ""
+
+
 def made_by(lock: str) -> list[tuple[str, str]]:
-    """What the stages of a lock made: paths, each with DVC's hash; none where it is no lock, or a damaged one.
+    """What the stages of a lock made: paths, each with DVC's hash; what has another shape than DVC's counts not.
 
     Args:
         lock: Its text.
@@ -72,11 +85,16 @@ def made_by(lock: str) -> list[tuple[str, str]]:
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        stages = yaml.load(lock, Loader=loader)["stages"].values()
-        outs = [out for stage in stages for out in stage.get("outs") or ()]
-        return [(str(out.get("path")), str(out.get("md5", ""))) for out in outs]
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError):
+        read = yaml.load(lock, Loader=loader)
+    except (yaml.YAMLError, ValueError):  # a date that is none is a ValueError
         return []
+    stages = _mapping(_mapping(read).get("stages")).values()
+    listed = [outs for stage in stages if isinstance(outs := _mapping(stage).get("outs"), list)]
+    return [(str(out.get("path")), str(out.get("md5", ""))) for outs in listed for out in map(_mapping, outs)]
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def cache_folder(root: Path) -> Path:

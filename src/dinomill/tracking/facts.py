@@ -6,10 +6,13 @@ import ast
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dinomill.tracking.connection import connect, tracking_errors
 from dinomill.tracking.texts import as_text, flatten
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 _PARENT = "mlflow.parentRunId"
 _CONFIGURATION = "configuration.yml"
@@ -59,25 +62,34 @@ def run_facts(tracking_uri: str, run_id: str) -> RunFacts | None:
     Raises:
         MachineError: When the store cannot be reached.
     """
-    from mlflow.exceptions import MlflowException
-
     client = connect(tracking_uri)
     with tracking_errors(tracking_uri):
-        try:
-            run = client.get_run(run_id)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
+        run = _run(client, run_id)
+        if run is None:
             return None
-        parent = run.data.tags.get(_PARENT)
-        above = {} if parent is None else dict(client.get_run(parent).data.tags)
-    kept = None if parent is None else run_artifact(tracking_uri, parent, _CONFIGURATION)
+        parent = _run(client, run.data.tags.get(_PARENT))  # None: it was purged, or there was none
+    above = {} if parent is None else dict(parent.data.tags)
+    kept = None if parent is None else run_artifact(tracking_uri, parent.info.run_id, _CONFIGURATION)
     configuration: dict[str, Any] = {}
     if kept is not None:
         import yaml
 
         configuration = yaml.safe_load(kept.read_text(encoding="utf-8")) or {}
     return RunFacts(run_id, {**above, **run.data.tags}, dict(run.data.params), configuration)
+
+
+def _run(client: MlflowClient, run_id: str | None) -> Any | None:
+    """MLflow's own; None where no run is named, or the store does not know it any more."""
+    from mlflow.exceptions import MlflowException
+
+    if not run_id:
+        return None
+    try:
+        return client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
 
 
 def run_of_weights(tracking_uri: str, weights_sha256: str) -> str | None:

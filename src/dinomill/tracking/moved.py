@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from dinomill.errors import MachineError
+from dinomill.tracking.database import read_only
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ def local_path(uri: str) -> Path | None:
 
 def _moves(database: Path) -> dict[str, str]:
     """From the address of an experiment's artifacts to what it should be, for those that lie elsewhere."""
-    with closing(sqlite3.connect(f"file:{_quoted(database)}?mode=ro", uri=True)) as connection:
+    with closing(read_only(database)) as connection:
         if not _has(connection, "experiments", "artifact_location"):
             return {}
         locations = [str(row[0]) for row in connection.execute("select artifact_location from experiments")]
@@ -125,8 +126,3 @@ def _change(connection: sqlite3.Connection, old: str, new: str) -> int:
 
 def _has(connection: sqlite3.Connection, table: str, column: str) -> bool:
     return any(row[1] == column for row in connection.execute(f"pragma table_info({table})"))
-
-
-def _quoted(path: Path) -> str:
-    """A path within a ``file:`` URI of SQLite, in which ``?`` and ``#`` would end it."""
-    return str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")

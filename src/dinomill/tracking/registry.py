@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import shutil
@@ -13,12 +12,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dinomill.addresses import redact
 from dinomill.errors import InputError
 from dinomill.storage.atomic import storage_errors
 from dinomill.storage.hashing import hash_bytes
 from dinomill.storage.user_cache import user_cache
 from dinomill.tracking.at_work import registers
-from dinomill.tracking.connection import connect, database_path, redact, resolve_uri, tracking_errors
+from dinomill.tracking.connection import connect, database_path, registry_of, resolve_uri, tracking_errors
 from dinomill.tracking.made import ABSENT
 from dinomill.tracking.moved import local_path, relocated
 from dinomill.tracking.store import current_store
@@ -59,7 +59,7 @@ def find_version(tracking_uri: str, name: str, tags: Mapping[str, str]) -> Regis
     """The newest version of ``name`` that has all of ``tags``, or None."""
     client = connect(tracking_uri)
     with tracking_errors(tracking_uri):
-        rows = client.search_model_versions(f"name='{_quoted(name)}'")
+        rows = _rows(client, name)
         found = [row for row in rows if all(row.tags.get(key) == value for key, value in tags.items())]
         if not found:
             return None
@@ -79,7 +79,7 @@ def versions(tracking_uri: str, name: str) -> list[RegisteredVersion]:
             if error.error_code in ABSENT:
                 return []
             raise
-        rows = [as_version(row) for row in client.search_model_versions(f"name='{_quoted(name)}'")]
+        rows = [as_version(row) for row in _rows(client, name)]
     held = {row.version: tuple(sorted(one for one, at in named.items() if int(at) == row.version)) for row in rows}
     return sorted((replace(row, aliases=held[row.version]) for row in rows), key=lambda row: row.version)
 
@@ -226,7 +226,7 @@ def _resolve(client: MlflowClient, store: str, uri: str) -> RegisteredVersion:
         models = client.search_registered_models()
     known = [f"models:/{model.name}@{alias}" for model in models for alias in model.aliases]
     raise InputError(
-        f"The registry {redact(store)} has no {uri}.",
+        f"The registry {redact(registry_of(store))} has no {uri}.",
         found=", ".join(known) or "no registered model with an alias",
         action=f"run the registration stage: {registers()}, or correct the address",
     )
@@ -236,7 +236,8 @@ def _fetch(store: str, found: RegisteredVersion, source: str) -> Path:
     """The model's folder: in place when it is on this machine, else a copy in the cache."""
     import mlflow
 
-    here, database = local_path(source), database_path(store)
+    registry = registry_of(store)
+    here, database = local_path(source), database_path(registry)
     if here is not None and database is not None:
         here = relocated(here, database)  # a database that may not be written keeps the addresses of before
     if here is not None and here.is_dir():
@@ -247,7 +248,9 @@ def _fetch(store: str, found: RegisteredVersion, source: str) -> Path:
         with storage_errors(target):
             base.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=base) as temporary:
-                got = mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=temporary)
+                # What a server hands out itself is asked of the one that has the version.
+                asked = registry if source.startswith("mlflow-artifacts:") else None
+                got = mlflow.artifacts.download_artifacts(source, dst_path=temporary, tracking_uri=asked)
                 if not target.is_dir():  # another process may have been faster
                     shutil.move(got, target)
     return target
@@ -285,5 +288,14 @@ def as_version(row: Any) -> RegisteredVersion:
     )
 
 
-def _quoted(name: str) -> str:
-    return json.dumps(name)[1:-1].replace("'", "\\'")
+def _rows(client: MlflowClient, name: str) -> list[Any]:
+    """MLflow's rows of a model's versions, whatever it is called: MLflow's filters know quotes, and no escapes."""
+    quote = next((one for one in "'\"" if one not in name), None)
+    wanted = None if quote is None else f"name={quote}{name}{quote}"
+    found: list[Any] = []
+    token = None
+    while True:
+        page = client.search_model_versions(wanted, page_token=token)
+        found += (row for row in page if row.name == name)
+        if not (token := page.token):
+            return found

@@ -12,8 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from dinomill.addresses import redact
 from dinomill.errors import InputError, MachineError
-from dinomill.tracking.connection import RefusedError, redact, tracking_errors
+from dinomill.tracking.connection import RefusedError, tracking_errors
 from dinomill.tracking.dvc_versions import dvc_version
 from dinomill.tracking.operations import METRICS_A_BATCH, OPERATIONS
 from dinomill.tracking.spool import FOLDER, Spool, is_spooled, spool_folder

@@ -4,6 +4,7 @@
       <run>/journal.jsonl                  first where the run belongs, then an operation a line, in their order
       <run>/files/<n>/…                    copies of its artifacts
       <run>/done                           how many lines the store has already
+      <run>.lock                           held by who writes there, or forgets the run
       imported.json                        runs that began here, and what the store calls them
 
 A run that was begun without its store has an id that begins with ``spooled-``; one that lost it later keeps its own.
@@ -16,13 +17,14 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from dinomill.layers.project import kept_project, project_above
 from dinomill.storage.atomic import storage_errors, write_text
+from dinomill.storage.lock import waited_for
 from dinomill.tracking.invocation import Invocation
 
 FOLDER = "DINOMILL_SPOOL"
@@ -84,7 +86,8 @@ class Spool:
             described = invocation.described()
             head |= {"invocation": {"key": invocation.key, "name": invocation.name}}
             head["invocation"] |= {"tags": described.tags, "files": described.files}
-        made._append({"begin": head})
+        with made._alone():
+            made._append({"begin": head})
         return made
 
     @property
@@ -100,27 +103,57 @@ class Spool:
             operation: Of `operations.OPERATIONS`.
             values: Its values.
         """
-        if not self.journal.exists():
-            self._append({"begin": {"uri": uri}})
-        kept = dict(values)
-        if operation == "artifacts":
-            kept["path"] = str(self._copied(Path(kept["path"])).relative_to(self.folder))
-        if operation == "end":
-            kept.setdefault("at", int(time.time() * 1000))
-        self._append({operation: kept})
+        with self._alone():
+            if not self.journal.exists() or not self.journal.stat().st_size:
+                self._append({"begin": {"uri": uri}})
+            kept = dict(values)
+            if operation == "artifacts":
+                kept["path"] = str(self._copied(Path(kept["path"])).relative_to(self.folder))
+            if operation == "end":
+                kept.setdefault("at", int(time.time() * 1000))
+            self._append({operation: kept})
 
-    def remove(self) -> None:
-        """Forget the run."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def remove(self, lines: int | None = None) -> bool:
+        """Forget the run.
+
+        Args:
+            lines: How many the store has; None: whatever waits.
+
+        Returns:
+            Whether it was forgotten: not when more was kept meanwhile.
+        """
+        with self._alone():
+            if lines is not None and len(self.lines()) > lines:
+                return False
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self._lock.unlink(missing_ok=True)
+        return True
+
+    @property
+    def _lock(self) -> Path:
+        return self.folder.with_name(f"{self.run_id}.lock")
+
+    def _alone(self) -> AbstractContextManager[None]:
+        """A training appends while another process writes what it kept, and removes it: nothing may fall between."""
+        return waited_for(self._lock)
 
     def _append(self, line: Mapping[str, Any]) -> None:
+        """Append a line as a whole: of a full disk nothing is left that the next one would be glued to."""
+        text = (json.dumps(line, ensure_ascii=False) + "\n").encode()
         with storage_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            text = (json.dumps(line, ensure_ascii=False) + "\n").encode()
-            descriptor = os.open(self.journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            descriptor = os.open(self.journal, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
             try:
-                os.write(descriptor, text)  # one write: threads and processes do not mix their lines
-                os.fsync(descriptor)
+                size = os.fstat(descriptor).st_size
+                if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                    text = b"\n" + text  # after half a line, as a loss of power leaves it
+                try:
+                    while text:
+                        text = text[os.write(descriptor, text) :]
+                    os.fsync(descriptor)
+                except OSError:
+                    os.ftruncate(descriptor, size)
+                    raise
             finally:
                 os.close(descriptor)
 
@@ -135,12 +168,14 @@ class Spool:
         return place / path.name
 
     def lines(self) -> list[dict[str, Any]]:
-        """What waits, in order; a line that a killed process left half is dropped with the rest of it."""
+        """What waits, in order; a line that was left half is dropped, and it alone."""
         found = []
         with suppress(OSError):
-            for text in self.journal.read_text(encoding="utf-8").splitlines():
+            # Not `splitlines`: a text may hold other ends of lines than this one, such as U+2028.
+            for text in self.journal.read_bytes().split(b"\n"):
                 with suppress(ValueError):
-                    found.append(json.loads(text))
+                    if isinstance(line := json.loads(text), dict):
+                        found.append(line)
         return found
 
     @property

@@ -17,7 +17,8 @@ from dinomill.layers import Layers
 from dinomill.layers.project import project_above
 from dinomill.tracking.at_work import environment
 from dinomill.tracking.config import TrackingConfig
-from dinomill.tracking.connection import database_path, resolve_uri
+from dinomill.tracking.connection import database_path, registry_of, resolve_uri
+from dinomill.tracking.database import read_only
 
 _at_work: ContextVar[str | None] = ContextVar("store at work", default=None)
 
@@ -76,13 +77,13 @@ def holds(uri: str, name: str, version: int) -> bool | None:
     Returns:
         None where it is not known: of a server, or of a database that cannot be read.
     """
-    if (database := database_path(resolve_uri(uri))) is None:
+    if (database := database_path(registry_of(uri))) is None:
         return None
     if not database.exists():
         return False
     asked = "select 1 from model_versions where name = ? and version = ? and current_stage != 'Deleted_Internal'"
     try:
-        with closing(sqlite3.connect(database.as_uri() + "?mode=ro", uri=True)) as connection:
+        with closing(read_only(database)) as connection:
             return connection.execute(asked, [name, version]).fetchone() is not None
     except sqlite3.Error:
         return None

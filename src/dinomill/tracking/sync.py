@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dinomill.errors import InputError
+from dinomill.errors import DinomillError, InputError, Interrupted
 from dinomill.storage.lock import held
-from dinomill.tracking.connection import connect, experiment_id, tracking_errors
+from dinomill.tracking.connection import RefusedError, StoreAwayError, connect, experiment_id, tracking_errors
 from dinomill.tracking.invocation import PARENT_TAG, PROCESS, STAGE, Described, Invocation, parent_run
 from dinomill.tracking.life import is_gone
 from dinomill.tracking.operations import OPERATIONS
 from dinomill.tracking.provenance import source_tags
-from dinomill.tracking.spool import Spool, is_spooled, remember, spool_folder, waiting
+from dinomill.tracking.spool import Spool, imported_as, is_spooled, remember, spool_folder, waiting
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,12 +30,14 @@ class Synchronised:
         name: Of the run, where it was begun here.
         lines: Operations that were written.
         left: Why it was left for later; None: it was not.
+        why: The error that says so, where one does.
     """
 
     run_id: str
     name: str
     lines: int
     left: str | None = None
+    why: Exception | None = None
 
 
 def synchronise(store: str | None = None) -> list[Synchronised]:
@@ -44,15 +46,58 @@ def synchronise(store: str | None = None) -> list[Synchronised]:
     Args:
         store: Only what is meant for this one.
 
+    Returns:
+        What became of each run: one that its store refuses, or whose store does not answer, is left, and the others
+        are brought.
+
     Raises:
         InputError: When another process does so.
-        MachineError: When a store still cannot be reached; what was written stays written.
+        MachineError: When nothing could be brought, since no store could be reached.
     """
     busy = InputError("Another process is bringing runs to their store.", action="wait for its end")
     if not waiting():
         return []
+    away: dict[str | None, StoreAwayError] = {}
     with held(spool_folder() / "sync.lock", busy):
-        return [_written(spool) for spool in waiting() if store is None or _store(spool) in (None, store)]
+        found = [_brought(spool, away) for spool in waiting() if store is None or _store(spool) in (None, store)]
+    refused = [one.why for one in found if isinstance(one.why, RefusedError)]
+    if refused and len(refused) == len(found):
+        raise refused[0]
+    return found
+
+
+def _brought(spool: Spool, away: dict[str | None, StoreAwayError]) -> Synchronised:
+    """Bring a run; whatever is wrong with it or its store must not stop the others.
+
+    Args:
+        spool: What waits of it.
+        away: Stores that did not answer, which are not asked again; this one is added, if it does not either.
+    """
+    store = _store(spool)
+    try:
+        if store in away:
+            raise away[store]
+        return _written(spool)
+    except Interrupted:
+        raise
+    except RefusedError as error:
+        if isinstance(error, StoreAwayError):
+            away[store] = error
+        return _left(spool, _said(error), error)
+    except (DinomillError, OSError, LookupError, TypeError, ValueError) as error:  # a line of another version, too
+        return _left(spool, f"{_said(error)}; to give it up, remove {spool.folder}", error)
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, DinomillError):
+        return " ".join(filter(None, (error.problem, error.found)))
+    return f"{type(error).__name__}: {error}"
+
+
+def _left(spool: Spool, why: str, error: Exception | None = None) -> Synchronised:
+    lines = spool.lines()
+    head = lines[0].get("begin", {}) if lines else {}
+    return Synchronised(spool.run_id, str(head.get("name", spool.run_id)), 0, why, error)
 
 
 def _store(spool: Spool) -> str | None:
@@ -64,27 +109,42 @@ def _store(spool: Spool) -> str | None:
 def _written(spool: Spool) -> Synchronised:
     lines = spool.lines()
     head = lines[0].get("begin", {}) if lines else {}
-    name = str(head.get("name", spool.run_id))
     if "uri" not in head:
-        return Synchronised(spool.run_id, name, 0, "its first line is not whole; it says which store it belongs to")
-    if is_spooled(spool.run_id) and "end" not in lines[-1] and not is_gone(_process(lines)):
-        return Synchronised(spool.run_id, name, 0, "it is still running")
+        return _left(spool, "its first line is not whole; it says which store it belongs to")
+    begins = "experiment" in head  # otherwise it goes on in a run that the store knows
+    if begins and "end" not in lines[-1] and not is_gone(_process(lines)):
+        return _left(spool, "it is still running")
     uri = str(head["uri"])
     client = connect(uri)
+    first = done = max(spool.written, 1)
     with tracking_errors(uri):
-        run_id, parent = _run(client, uri, spool, head) if is_spooled(spool.run_id) else (spool.run_id, None)
-        first = max(spool.written, 1)
-        for number, line in enumerate(lines[first:], first):
-            _write(client, run_id, spool, line)
-            if parent is not None and "end" in line:
-                OPERATIONS["end"](client, parent, **line["end"])
-            spool.mark(number + 1)
-        if is_spooled(spool.run_id) and "end" not in lines[-1]:
-            client.set_terminated(run_id, status="KILLED")
-    if is_spooled(spool.run_id):
-        remember(spool.run_id, run_id)
-    spool.remove()
-    return Synchronised(run_id, name, len(lines) - first)
+        run_id, parent = _run(client, uri, spool, head) if begins else (_known_as(spool.run_id), None)
+        while True:
+            lines = spool.lines()
+            for number, line in enumerate(lines[done:], done):
+                _write(client, run_id, spool, line)
+                if parent is not None and "end" in line:
+                    OPERATIONS["end"](client, parent, **line["end"])
+                spool.mark(number + 1)
+            done = max(done, len(lines))
+            if begins:
+                remember(spool.run_id, run_id)
+                if "end" not in lines[-1]:
+                    client.set_terminated(run_id, status="KILLED")
+            if spool.remove(done):  # unless the run has gone on meanwhile
+                return Synchronised(run_id, str(head.get("name", spool.run_id)), done - first)
+
+
+def _known_as(run_id: str) -> str:
+    """What the store calls a run that goes on there.
+
+    Raises:
+        InputError: When it was begun without the store, and never brought to it.
+    """
+    known = imported_as(run_id) if is_spooled(run_id) else run_id
+    if known is None:
+        raise InputError(f"{run_id} goes on in a run that was never brought to its store.")
+    return known
 
 
 def _process(lines: Sequence[Mapping[str, Any]]) -> str:

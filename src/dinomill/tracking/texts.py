@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dinomill.tracking.connection import redact
+from dinomill.addresses import redact
 
 # A limit of MLflow's REST interface: what is longer is cut.
 _VALUE_LENGTH = 6000
