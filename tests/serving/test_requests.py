@@ -27,6 +27,13 @@ def test_json_instances_come_decoded_or_as_bytes() -> None:
     assert read_request({"body": json.dumps(payload).encode()}, 4)[:2] == ([b"one", b"two"], False)
 
 
+@pytest.mark.parametrize("before", [b"", b" \r\n\t", b"\xef\xbb\xbf", b"\xef\xbb\xbf\n"])
+def test_json_may_begin_with_a_byte_order_mark(before: bytes) -> None:
+    body = before + json.dumps({"instances": [{"b64": _b64(b"one")}]}).encode()
+    assert read_request({"body": body}, 4)[:2] == ([b"one"], False)
+    assert read_request({"body": bytearray(body)}, 4)[:2] == ([b"one"], False)
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [

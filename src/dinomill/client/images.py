@@ -12,6 +12,9 @@ from dinomill.errors import InputError
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
+_OF_PNG = ("L", "RGB", "RGBA", "I", "I;16", "1", "P", "LA")
+_TRANSPARENT = ("PA", "La", "RGBa")
+
 Image: TypeAlias = "Path | str | bytes | bytearray | Picture"
 
 
@@ -36,15 +39,28 @@ def encoded(image: Image) -> bytes:
         except OSError as error:
             raise InputError(f"{image} cannot be read.", found=error.strerror) from None
     if hasattr(image, "save") and hasattr(image, "mode"):
-        buffer = io.BytesIO()
-        picture = image if image.mode in ("L", "RGB", "RGBA", "I;16", "1", "P", "LA") else image.convert("RGB")
-        picture.save(buffer, "PNG", compress_level=1)  # what the network sees is not changed by JPEG's losses
-        return buffer.getvalue()
+        return _of_picture(cast("Picture", image))
     raise InputError(
         "That is not an image.",
         found=type(image).__name__,
         expected="a path, the bytes of an image file, or a picture of Pillow",
     )
+
+
+def _of_picture(image: Picture) -> bytes:
+    """A picture's file without losses, from which the server makes what it makes of the file that was opened."""
+    from PIL import ImageOps
+
+    buffer = io.BytesIO()
+    upright = ImageOps.exif_transpose(image)  # a PNG of it would not say how it was held
+    # PNG has neither floats nor 32 bits: made bytes of, 0 to 1 would be black. TIFF keeps the numbers.
+    if upright.mode in ("F", "I;16B") or (upright.mode == "I" and image.format != "PNG"):
+        upright.save(buffer, "TIFF")
+    elif upright.mode in _OF_PNG:
+        upright.save(buffer, "PNG", compress_level=1)
+    else:
+        upright.convert("RGBA" if upright.mode in _TRANSPARENT else "RGB").save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
 
 
 def named(image: Image) -> str:

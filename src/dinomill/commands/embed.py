@@ -13,14 +13,15 @@ import io
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dinomill.commands.embed_backend import open_with, parse_backend
+from dinomill.commands.embed_each import embed_each, may_change, require_some_network
 from dinomill.commands.embed_parts import Done, Parts, parts_of
 from dinomill.commands.embed_patches import put_together, require_patches
 from dinomill.commands.embed_sources import Candidate, LeftOut, candidates, shown
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Embeddings", "embed_files", "load_predictor"]
 
-_UNREADABLE = "unreadable"
 _NAMED = 10  # files left out that are named on the screen; the CSV has all
 
 
@@ -71,6 +71,7 @@ def embed_files(
     Raises:
         InputError: When a source is missing, no file can be used, another process writes the output, or a file of
             the user's own would be replaced by it.
+        MachineError: When the network fails with one image after the other.
         StorageError: When the output cannot be written; what was done is kept where there is room.
     """
     check_format(output)
@@ -96,6 +97,7 @@ def embed_files(
             paths = [one.file.path for one in good]
             Embeddings(paths, vectors, name, image_size, predictor.identity, backend).save(output)
     if not good:
+        require_some_network(left_out)
         raise _none_usable(left_out)
     width, side = vectors.shape[1], predictor.preprocessing.image_size
     files_left_out = f"{len(left_out):,} file{'s' * (len(left_out) != 1)} left out"
@@ -191,52 +193,12 @@ def _embed_all(
         console.print(f"continued: {len(files) - len(todo):,} of {len(files):,} files were done before")
     with Progress(console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("embedding", total=len(todo))
-        done = _embed_some(todo, predictor, patches=patches)
+        done = embed_each(todo, predictor, patches=patches)
         while chunk := list(islice(done, predictor.batch_size)):
             known |= {one.file: one._replace(patches=None) for one in chunk}
-            parts.add([one for one in chunk if not _may_change(one.result)])
+            parts.add([one for one in chunk if not may_change(one.result)])
             bar.advance(task, len(chunk))
     return [known[file] for file in files]
-
-
-def _may_change(result: object) -> bool:
-    """Whether a file that is left out may be readable next time."""
-    return isinstance(result, LeftOut) and result.reason == _UNREADABLE
-
-
-def _embed_some(files: Sequence[Candidate], predictor: Predictor, *, patches: bool) -> Iterator[Done]:
-    """What comes of some files, in their order. They are read and decoded while the network is at work on others."""
-    unreadable: dict[Candidate, LeftOut] = {}
-
-    def contents() -> Iterator[bytes]:
-        for file in files:
-            try:
-                content = Path(file.path).read_bytes()
-            except OSError as error:
-                unreadable[file] = LeftOut(file.path, _UNREADABLE, error.strerror or str(error))
-                content = b""
-            yield content
-
-    found: Iterator[Any] = (
-        predictor.see(contents(), ("embedding", "patches")) if patches else predictor.each(contents())
-    )
-    for file, seen in zip(files, found, strict=True):
-        if file in unreadable:
-            yield Done(file, unreadable[file])
-        elif isinstance(seen, InputError):
-            yield Done(file, _left_out(file.path, seen))
-        elif patches:
-            yield Done(file, seen["embedding"], seen["patches"].astype(np.float16))
-        else:
-            yield Done(file, seen)
-
-
-def _left_out(path: str, error: InputError) -> LeftOut:
-    from dinomill.images.decode_error import DecodeError
-
-    if isinstance(error, DecodeError):
-        return LeftOut(path, str(error.reason), error.detail)
-    return LeftOut(path, "not_finite", error.problem)
 
 
 def _say_conversion(files: Sequence[Candidate], predictor: Predictor, console: Console) -> None:

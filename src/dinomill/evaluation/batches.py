@@ -14,6 +14,7 @@ from dinomill.arrays import Floats
 from dinomill.errors import InputError
 from dinomill.evaluation.wanted import View
 from dinomill.images.decode import DecodeError, decode_image
+from dinomill.images.file_bytes import read_file
 from dinomill.images.preprocess import PreprocessingConfig, preprocess, preprocess_bytes
 
 
@@ -50,7 +51,7 @@ def _read(path: Path, preprocessing: PreprocessingConfig, view: View | None, row
             return preprocess_bytes(path.read_bytes(), preprocessing)
         channels, value_range = preprocessing.channels, preprocessing.value_range
         # Decoded whole: a view is a change of the image, not of a smaller one.
-        pixels = decode_image(path.read_bytes(), channels=channels, value_range=value_range)
+        pixels = decode_image(read_file(path), channels=channels, value_range=value_range)
         return preprocess(view.change(pixels, row), preprocessing)
     except DecodeError as error:
         found = f"{error.reason}: {error.detail}"

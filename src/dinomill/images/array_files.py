@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import math
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from dinomill.images.decode_error import DecodeError, Reason
+from dinomill.images.file_bytes import MOST_BYTES
 
 
 def check_pixels(width: int, height: int, max_pixels: int) -> None:
@@ -19,6 +21,23 @@ def check_pixels(width: int, height: int, max_pixels: int) -> None:
     """
     if width * height > max_pixels:
         raise DecodeError(Reason.DECOMPRESSION_BOMB, f"{width}×{height} pixels; at most {max_pixels:,}")
+
+
+def check_bytes(words: str, size: int) -> None:
+    """Refuse values that take more memory than any picture may, before it is taken: channels and types count, too.
+
+    Args:
+        words: What they are of.
+        size: Bytes.
+
+    Raises:
+        DecodeError: decompression_bomb.
+    """
+    if size > MOST_BYTES:
+        raise DecodeError(
+            Reason.DECOMPRESSION_BOMB,
+            f"{words} take {size / 2**20:,.0f} MB; at most {MOST_BYTES / 2**20:,.0f} MB",
+        )
 
 
 def npy_header(data: bytes | memoryview) -> tuple[tuple[int, ...], np.dtype[np.generic], Literal["C", "F"]]:
@@ -70,6 +89,8 @@ def read_tiff(data: bytes | memoryview, max_pixels: int) -> npt.NDArray[np.gener
         with tifffile.TiffFile(io.BytesIO(data)) as file:
             series = file.series[0]
             check_pixels(1, int(np.prod(series.shape)) // max(min(series.shape), 1), max_pixels)
+            count = math.prod(series.shape)
+            check_bytes(f"{'×'.join(map(str, series.shape))} values of {series.dtype}", count * series.dtype.itemsize)
             array: npt.NDArray[np.generic] = series.asarray()
             return array
     except DecodeError:

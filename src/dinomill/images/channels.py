@@ -16,6 +16,7 @@ from PIL import Image
 
 from dinomill.images.decode import probe_image
 from dinomill.images.decode_error import DecodeError, Reason
+from dinomill.images.file_bytes import read_file
 from dinomill.images.pixels import compose_on_white, to_uint8
 
 _LUMA = (0.299, 0.587, 0.114)
@@ -63,8 +64,8 @@ def kind_of_files(paths: Sequence[Path]) -> int | None:
     kinds: set[int | None] = set()
     for index in sorted({round(place) for place in np.linspace(0, len(paths) - 1, _LOOKED_AT)} if paths else ()):
         try:
-            kinds.add(channels_of(paths[index].read_bytes()))
-        except OSError:
+            kinds.add(channels_of(read_file(paths[index])))
+        except (DecodeError, OSError):
             continue
     return kinds.pop() if len(kinds) == 1 else None
 

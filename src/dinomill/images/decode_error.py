@@ -23,6 +23,7 @@ class Reason(StrEnum):
     TRUNCATED = "truncated"
     CORRUPT = "corrupt"
     TOO_SMALL = "too_small"
+    TOO_LARGE = "too_large"
     DECOMPRESSION_BOMB = "decompression_bomb"
     WRONG_CHANNELS = "wrong_channels"
     UNSUPPORTED = "unsupported"

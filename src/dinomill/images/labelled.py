@@ -14,6 +14,7 @@ import numpy.typing as npt
 from dinomill.arrays import Pixels
 from dinomill.errors import InputError
 from dinomill.images.decode import DecodeError, decode_image
+from dinomill.images.file_bytes import read_file
 from dinomill.images.labelled_table import is_table, read_split
 from dinomill.images.sidecars import is_sidecar
 
@@ -150,7 +151,7 @@ def read_image(
         InputError: When it cannot be used.
     """
     try:
-        return decode_image(path.read_bytes(), channels=channels, min_side=min_side, value_range=value_range)
+        return decode_image(read_file(path), channels=channels, min_side=min_side, value_range=value_range)
     except DecodeError as error:
         found = f"{error.countable}: {error.detail}"
     except OSError as error:

@@ -18,6 +18,7 @@ from dinomill.config import Config, config_error
 from dinomill.errors import ConfigError, InputError
 from dinomill.images import places
 from dinomill.images.decode_error import DecodeError, Reason
+from dinomill.images.file_bytes import MOST_BYTES, read_file, too_large
 from dinomill.images.item import FAULTS, TILE, Item
 from dinomill.images.tiles import Tile, TileConfig, read_tile
 from dinomill.storage import s3
@@ -119,19 +120,21 @@ def read_item(source: str, item: Item) -> bytes:
     """The bytes of an item.
 
     Raises:
-        DecodeError: When it is a tile, and its picture is damaged there.
+        DecodeError: When it is larger than any image, or a tile, and its picture is damaged there.
         OSError: When it cannot be read; the caller writes that in the ledger.
         StorageError: When S3 does not answer or refuses.
     """
     if item.offset == TILE:
         return read_tile(source, item.path)
+    if (s3.is_uri(source) or item.offset >= 0) and item.size > MOST_BYTES:
+        raise too_large(item.size)
     if s3.is_uri(source):
         return s3.read_object(source, item.path)
     if item.offset >= 0:
         with Path(source).open("rb") as file:
             file.seek(item.offset)
             return file.read(item.size)
-    return Path(item.place or os.path.join(source, item.path)).read_bytes()  # noqa: PTH118 (a name may begin with ./)
+    return read_file(Path(item.place or os.path.join(source, item.path)))  # noqa: PTH118 (a name may begin with ./)
 
 
 def _tiles(source: str, tiles: TileConfig, skipped: Counter[str]) -> Iterator[Item]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dinomill.images import named
-from dinomill.images.array_files import check_pixels
+from dinomill.images.array_files import check_bytes, check_pixels
 from dinomill.images.decode_error import DecodeError, Reason
 from dinomill.images.image_info import ImageInfo
 from dinomill.images.tiff import Array, Pieces, damage_is_named
@@ -27,12 +27,23 @@ def tiff_values(data: bytes | memoryview, max_pixels: int) -> Array | None:
     if page is None or _plain(page):
         return None
     check_pixels(page.imagewidth, page.imagelength, max_pixels)
+    _check_values(page)
 
     def read(length: int, offset: int) -> bytes:
         return bytes(data[offset : offset + length])
 
     pieces = Pieces([page], read)
     return pieces.read(0, 0, pieces.width, pieces.height)
+
+
+def _check_values(page: Any) -> None:
+    """Of all channels; a tile that is larger than its picture is decoded whole."""
+    area = page.imagewidth * page.imagelength
+    if page.is_tiled:
+        area = max(area, page.tilewidth * page.tilelength)
+    item = 1 if page.dtype is None else page.dtype.itemsize
+    words = f"{page.imagewidth:,}×{page.imagelength:,} pixels of {page.samplesperpixel} × {item} bytes"
+    check_bytes(words, area * page.samplesperpixel * item)
 
 
 @damage_is_named

@@ -90,13 +90,14 @@ def import_seconds() -> tuple[float, float]:
 
 def _copied(chosen: list[tuple[str, Any]], folder: Path) -> Path:
     """The bytes of the drawn files, under names of ours."""
+    from dinomill.images.decode_error import DecodeError
     from dinomill.images.listing import read_item
 
     folder.mkdir(parents=True, exist_ok=True)
     for number, (source, item) in enumerate(chosen):
         try:
             data = b"" if item.fault else read_item(source, item)
-        except OSError:
+        except (DecodeError, OSError):
             data = b""
         (folder / f"{number:05d}").write_bytes(data)
     return folder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
@@ -27,6 +28,7 @@ from dinomill.models.hardware import has_fast_bf16
 from dinomill.models.pooling import pooled_dim
 from dinomill.serving.backends.choice import Backend
 from dinomill.serving.decoders import ahead, decoders
+from dinomill.serving.failures import network_failed, not_finite
 from dinomill.serving.source import open_source
 from dinomill.serving.stopwatch import Stopwatch
 from dinomill.storage.hashing import hash_json
@@ -40,6 +42,7 @@ log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 Dtype = Literal["float32", "bfloat16"]
+Encoded = bytes | Callable[[], AbstractContextManager[bytes]]  # an image's file, or what opens it
 
 
 class Predictor:
@@ -141,19 +144,20 @@ class Predictor:
         """
         return self._collect(images, preprocess)
 
-    def each(self, images: Iterable[bytes]) -> Iterator[Floats | InputError]:
+    def each(self, images: Iterable[Encoded]) -> Iterator[Floats | InputError]:
         """Embed images of which some may be unusable: for each ``[D]`` float32, or why there is none, in their order.
 
-        One that cannot be used spoils no other; nothing is computed twice.
+        One that cannot be used spoils no other; nothing is computed twice. What opens an image is called where it is
+        decoded: no more images are in memory than there are `workers`.
         """
         for batch in self.prepared_or_said(images):
             yield from self._batch_of_some(batch)
 
-    def see(self, images: Iterable[bytes], views: Sequence[View]) -> Iterator[dict[View, Any] | InputError]:
+    def see(self, images: Iterable[Encoded], views: Sequence[View]) -> Iterator[dict[View, Any] | InputError]:
         """More of each image than its embedding, or why there is nothing, in their order.
 
         Args:
-            images: Encoded.
+            images: As `each` takes them.
             views: Of each: ``embedding [E]``, ``cls [D]``, ``mean_patch [D]``, ``patches [rows, columns, D]``,
                 ``scores`` (class: share), ``neighbours`` (curated images with where they came from), ``pca`` (a PNG).
 
@@ -169,17 +173,17 @@ class Predictor:
 
         return Viewer(self)
 
-    def prepared_or_said(self, images: Iterable[bytes]) -> Iterator[list[Floats | InputError]]:
+    def prepared_or_said(self, images: Iterable[Encoded]) -> Iterator[list[Floats | InputError]]:
         """Batches of preprocessed images, in the place of an unusable one why it is."""
         with decoders(self.workers) as pool_:
             ready = self._prepared(images, self._prepare_or_say, pool_)
             while batch := list(islice(ready, self.batch_size)):
                 yield batch
 
-    def _prepare_or_say(self, image: bytes, config: PreprocessingConfig) -> Floats | InputError:
+    def _prepare_or_say(self, image: Encoded, config: PreprocessingConfig) -> Floats | InputError:
         try:
-            with self.stopwatch.on("decode"):
-                return self._decode(image, config)
+            with self.stopwatch.on("decode"), image() if callable(image) else nullcontext(image) as data:
+                return self._decode(data, config)
         except InputError as error:
             return error
         except Exception as error:  # decoders raise what they like on damaged files
@@ -201,11 +205,10 @@ class Predictor:
         try:
             with self.stopwatch.on("compute"):
                 return list(self.embed_batch(torch.from_numpy(np.stack(inputs))).cpu().numpy())
-        except InputError as error:
-            failure = error
         except Exception as error:  # memory above all: a batch may take more than there is, one image rarely does
-            log.warning("the network failed with %d images", len(inputs), exc_info=True)
-            failure = InputError("The network failed with this image.", found=type(error).__name__)
+            if not isinstance(error, InputError):
+                log.warning("the network failed with %d images", len(inputs), exc_info=True)
+            failure = network_failed(error)
         return [failure] if len(inputs) == 1 else [found for one in inputs for found in self._embed_some([one])]
 
     def stream(self, images: Iterable[bytes]) -> Iterator[Floats]:
@@ -279,11 +282,3 @@ def _fast(dtype: Dtype, device: torch.device) -> Dtype:
         log.warning("This %s has no products in bfloat16 and would imitate them slowly: float32 is used.", device.type)
         return "float32"
     return dtype
-
-
-def not_finite(address: str, images: int) -> InputError:
-    """Such an embedding is like nothing, not even itself, and JSON has no word for it."""
-    return InputError(
-        f"{address} gives embeddings that are no numbers (NaN or infinite), of {images} image{'s' * (images > 1)}.",
-        action="try dtype float32 where it was half; weights that do so for every image are damaged or diverged",
-    )

@@ -1,8 +1,8 @@
 """What a server is asked: the encoded images of a request, whichever of its forms it has, or why there are none.
 
 Forms: an encoded image as the body, or JSON, ``{"instances": [{"b64": "…"}, …]}``. Base64 may be broken into lines, and
-may be a ``data:`` URL of an image. Bodies are taken as they are: compressed ones and forms are refused. Nothing of a
-request's content is repeated in an answer.
+may be a ``data:`` URL of an image. JSON may begin with a byte order mark. Bodies are taken as they are: compressed ones
+and forms are refused. Nothing of a request's content is repeated in an answer.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from dinomill.errors import InputError
 from dinomill.serving.answers import Form, negotiate
+from dinomill.serving.bodies import is_json
 from dinomill.serving.views import View, parse_views
 
 _GZIP = b"\x1f\x8b"
@@ -79,7 +80,7 @@ def read_request(
             action="send it without Content-Encoding: image files are compressed already",
         )
     if isinstance(body, (bytes, bytearray)):
-        if body.lstrip()[:1] != b"{":
+        if not is_json(body):
             if not body:
                 raise InputError("The request has no body.", expected="an encoded image or JSON instances")
             return _of_form(Request([bytes(body)], True), wanted, accept)

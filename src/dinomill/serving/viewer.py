@@ -17,7 +17,8 @@ from dinomill.arrays import Floats
 from dinomill.errors import InputError
 from dinomill.features.base import Tokens
 from dinomill.features.probe import PROBE, Probe
-from dinomill.serving.predictor import Predictor, not_finite
+from dinomill.serving.failures import network_failed, not_finite
+from dinomill.serving.predictor import Encoded, Predictor
 from dinomill.serving.views import INDEX, Index, View, picture_of
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ class Viewer:
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
 
-    def see(self, images: Iterable[bytes], views: Sequence[View]) -> Iterator[dict[View, Any] | InputError]:
+    def see(self, images: Iterable[Encoded], views: Sequence[View]) -> Iterator[dict[View, Any] | InputError]:
         """See ``Predictor.see``."""
         self.require(views)
         for batch in self._predictor.prepared_or_said(images):
@@ -87,8 +88,9 @@ class Viewer:
             raw = tokens.pooled(pooling).float().cpu().numpy() if self._predictor.normalise else vectors
             return [self._views_of(tokens, vectors, raw, number, views) for number in range(len(inputs))]
         except Exception as error:  # as in `_embed_some`
-            log.warning("the network failed with %d images", len(inputs), exc_info=True)
-            failure = InputError("The network failed with this image.", found=type(error).__name__)
+            if not isinstance(error, InputError):
+                log.warning("the network failed with %d images", len(inputs), exc_info=True)
+            failure = network_failed(error)
         return [failure] if len(inputs) == 1 else [found for one in inputs for found in self._see_some([one], views)]
 
     def _views_of(

@@ -95,6 +95,15 @@ def test_compressed_bodies_are_refused(served: Served, photographs: list[bytes])
     assert b"compressed" in answer
 
 
+def test_json_may_begin_with_a_byte_order_mark(served: Served, photographs: list[bytes]) -> None:
+    mark, many = b"\xef\xbb\xbf", client.json_instances(photographs[:2])["body"]
+    answer = served.post(mark + many)
+    assert (answer.status, len(answer.body["embeddings"])) == (200, 2)
+    assert served.log()[-1]["images"] == 2
+    text = json.dumps({"input": base64.b64encode(photographs[0]).decode()}).encode()
+    assert served.post(mark + text, "/v1/embeddings").status == 200
+
+
 def test_lying_content_types_do_not_matter(served: Served, photographs: list[bytes]) -> None:
     for kind in ("application/json", "text/html", "image/gif; charset=\u00fc", "x"):
         assert served.post(photographs[0], content_type=kind).status == 200

@@ -181,7 +181,7 @@ def scan_shard(task: ScanTask) -> ScanShard:
     for item in task.items:
         try:
             data = read_item(task.source, item)
-        except DecodeError as error:  # of a tile: its picture is damaged there
+        except DecodeError as error:  # too large to be read, or a tile whose picture is damaged there
             unreadable.append((item.path, error.countable, error.detail))
             continue
         except OSError as error:

@@ -22,6 +22,7 @@ from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
 from dinomill.errors import InputError
+from dinomill.serving.bodies import is_json
 from dinomill.serving.gateway import embeddings
 from dinomill.serving.gateway.bodies import Account, Held, Refused, read_body, refuse_unread
 from dinomill.serving.gateway.config import GatewayConfig
@@ -195,7 +196,7 @@ class Gateway:
             raise await refuse_unread(request, Refused(404, f"There is no such model here. There is {here}."))
         with self._held.account() as account:
             body = await self._body(request, upstream, account)
-            kind = "application/json" if body.lstrip()[:1] == b"{" else "application/octet-stream"
+            kind = "application/json" if is_json(body) else "application/octet-stream"
             request.state.images = body.count(b'"b64"') if kind == "application/json" else 1
             accept, want = (short(request.headers.get(name, "")) for name in ("accept", "x-want"))
             return forwarded(request, await self._ask(request, body, kind, accept, want))
