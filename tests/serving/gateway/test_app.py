@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import socket
 import stat
@@ -231,6 +232,32 @@ def test_tokens_are_renewed_with_an_overlap(served: Served, photographs: list[by
     assert answer.body["token"] == served.token != old
     assert served.post(photographs[0], token=old).status == 200
     assert served.post(photographs[0]).status == 200
+
+
+def test_what_is_wanted_has_to_be_offered_and_no_word_of_it_comes_back(
+    served: Served, photographs: list[bytes]
+) -> None:
+    """An answer with a client's own words in it was taken for TorchServe's, and made the gateway renew its tokens."""
+
+    def renewals() -> int:
+        return sum(file.read_text().count("/token?type=") for file in served.run.glob("server-*/logs/access.log"))
+
+    before, word = renewals(), "InvalidKeyException"
+    for want in (word, f"cls,{word}", "binary", ",", f"cls,{'cls,' * 1000}cls"):
+        link = http.client.HTTPConnection("127.0.0.1", served.port, timeout=30)
+        headers = {"Authorization": f"Bearer {served.token}", "X-Want": want}
+        link.request("POST", "/predictions/mill", photographs[0], headers)
+        answer = link.getresponse()
+        said = answer.read().decode()
+        assert answer.status == 400, want
+        assert "not offered" in said and word not in said
+        link.close()
+    instances = {"instances": [{"b64": base64.b64encode(photographs[0]).decode()}]}
+    for told in ({"want": word}, {"want": [word]}, {word: 1}):
+        answer = served.post(json.dumps(instances | told).encode())
+        assert word not in str(answer.body)
+    time.sleep(1)  # the log is written behind the requests
+    assert renewals() == before
 
 
 def test_embeddings_in_the_shape_of_text_clients(served: Served, backbone: Path, photographs: list[bytes]) -> None:

@@ -35,6 +35,7 @@ from dinomill.serving.gateway.replies import (
     bearer,
     forwarded,
     no_token,
+    not_offered,
     read_off,
     reason_of,
     short,
@@ -193,11 +194,14 @@ class Gateway:
         if asked["model"] != upstream.model or asked.get("version", upstream.version) != upstream.version:
             here = f"{upstream.model}, version {upstream.version}"
             raise await refuse_unread(request, Refused(404, f"There is no such model here. There is {here}."))
+        want = request.headers.get("x-want", "")
+        if (refused := not_offered(want, upstream.offers)) is not None:
+            raise await refuse_unread(request, refused)
         with self._held.account() as account:
             body = await self._body(request, upstream, account)
             kind = "application/json" if body.lstrip()[:1] == b"{" else "application/octet-stream"
             request.state.images = body.count(b'"b64"') if kind == "application/json" else 1
-            accept, want = (short(request.headers.get(name, "")) for name in ("accept", "x-want"))
+            accept = short(request.headers.get("accept", ""))
             return forwarded(request, await self._ask(request, body, kind, accept, want))
 
     async def _embeddings(self, request: Request) -> Response:
