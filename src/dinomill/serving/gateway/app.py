@@ -11,6 +11,7 @@ POST /v1/token                         a new client's token                 the 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -21,9 +22,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
-from dinomill.errors import InputError
+from dinomill.errors import InputError, StorageError
 from dinomill.serving.gateway import embeddings
-from dinomill.serving.gateway.bodies import Account, Held, Refused, read_body, refuse_unread
+from dinomill.serving.gateway.bodies import REFUSED, Account, Held, Refused, read_body, refuse_unread, refuse_unreadable
 from dinomill.serving.gateway.config import GatewayConfig
 from dinomill.serving.gateway.fleet import Fleet
 from dinomill.serving.gateway.metrics import Metrics
@@ -90,9 +91,10 @@ class Gateway:
         request = Request(scope, receive, send)
         began, number = time.perf_counter(), request_id(request.headers.get("x-request-id"))
         scope.setdefault("state", {}).update(id=number, images=0, bytes=0, served=None)
-        seen = Answering(send, number, request.url.path.startswith("/v1/embeddings"))
+        seen = Answering(send, number, scope["path"].startswith("/v1/embeddings"))
         scope["app"] = self  # so that the router raises what it cannot find, and we say it
         try:
+            refuse_unreadable(request)
             await self._router(scope, receive, seen.send)
         except Refused as refused:
             await seen.refuse(refused.status, refused.reason, close=refused.close)
@@ -103,6 +105,8 @@ class Gateway:
             await seen.refuse(found.status, found.reason, close=found.close, headers=headers)
         except ClientDisconnect:
             seen.status = _CLOSED
+        except asyncio.CancelledError:  # the server ends, and there was no more time for this one
+            await seen.refuse(503, "The server is stopping. Send it again.", close=True)
         except Exception:
             logger.exception("request %s failed", number)
             await seen.refuse(500, "The request could not be answered.", close=True)
@@ -110,7 +114,7 @@ class Gateway:
             self._write_down(request, seen.status, time.perf_counter() - began)
 
     def _write_down(self, request: Request, status: int, seconds: float) -> None:
-        if request.method not in _POSTED:
+        if request.method not in _POSTED and REFUSED not in request.scope:
             return
         state = request.state
         served: Upstream | None = state.served
@@ -118,7 +122,7 @@ class Gateway:
         self._log.write(
             {
                 "id": state.id,
-                "path": request.url.path[:200],
+                "path": request.scope["path"][:200],
                 "status": status,
                 "ms": round(1000 * seconds, 1),
                 "model": None if served is None else served.model,
@@ -185,7 +189,11 @@ class Gateway:
         refusal = None if self._tokens.is_admin(bearer(request)) else no_token("the admin's key, as in tokens.json")
         if refusal is not None:
             raise await refuse_unread(request, refusal)
-        until = self._tokens.renew()
+        try:
+            until = self._tokens.renew()
+        except (StorageError, OSError) as error:
+            logger.error("the clients' token was not renewed: %s", error)
+            raise Refused(507, f"The token was not renewed, and the one before it stays valid. {error}") from None
         return JSONResponse({"token": self._tokens.current, "previous_valid_until": until}, headers=PRIVATE)
 
     async def _predictions(self, request: Request) -> Response:

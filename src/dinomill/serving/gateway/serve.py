@@ -23,7 +23,7 @@ from pathlib import Path
 import aiohttp
 import uvicorn
 
-from dinomill.errors import DinomillError, Interrupted, MachineError
+from dinomill.errors import DinomillError, Interrupted, MachineError, StorageError
 from dinomill.handles import PackageHandle
 from dinomill.serving.gateway.app import Gateway
 from dinomill.serving.gateway.config import GatewayConfig
@@ -130,6 +130,7 @@ class _Front:
         self._port = port
         self._note()
         write_opener(self._run, port, self._tokens.current)
+        self._tokens.tell(lambda token: write_opener(self._run, port, token))
         member = self._fleet.current
         assert member is not None
         self._say(how_to_ask(self._run, port, member.upstream.model, member.upstream.version))
@@ -220,7 +221,11 @@ class _Front:
         loop.add_signal_handler(signal.SIGUSR1, self._renew)
 
     def _renew(self) -> None:
-        self._tokens.renew()
+        try:
+            self._tokens.renew()
+        except (StorageError, OSError) as error:
+            self._say(f"The clients' token was not renewed, and the one before it stays valid.\n{error}")
+            return
         self._say("The clients' token was renewed.")
 
 

@@ -169,6 +169,7 @@ class Front:
         from dinomill.serving.gateway.say import how_to_ask, write_opener
 
         write_opener(self._run, self._port, self._tokens.current)
+        self._tokens.tell(lambda token: write_opener(self._run, self._port, token))
         model, version = self._settings.model, self._settings.version
         print(how_to_ask(self._run, self._port, model, version, behind=False), flush=True)
 
