@@ -248,6 +248,7 @@ def test_the_probes_need_no_token(served: Served) -> None:
     metrics = served.get("/metrics").body
     assert "ts_inference_requests_total" in metrics
     assert 'dinomill_model_info{model="mill",version="3"} 1' in metrics
+    assert {"dinomill_workers_ready 1", "dinomill_workers_wanted 1"} <= set(metrics.splitlines())
 
 
 def test_the_server_behind_and_the_gateway_listen_on_loopback_only_and_keep_secrets(served: Served) -> None:

@@ -164,7 +164,8 @@ class Gateway:
                 behind = await member.upstream.metrics()
             except (Unreachable, TimeoutError):
                 logger.warning("the metrics of the server behind could not be read")
-        own = self.metrics.render(member.upstream if member else None, self._fleet.swaps)
+        workers = await self._fleet.workers()
+        own = self.metrics.render(member.upstream if member else None, self._fleet.swaps, workers)
         return Response(own + behind, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def _openapi(self, _request: Request) -> Response:

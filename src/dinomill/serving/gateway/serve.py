@@ -108,7 +108,7 @@ class _Front:
         connector = aiohttp.TCPConnector(limit=0, force_close=False)
         options = {"auto_decompress": False, "trust_env": False, "cookie_jar": aiohttp.DummyCookieJar()}
         async with aiohttp.ClientSession(connector=connector, **options) as session:  # type: ignore[arg-type]
-            self._fleet = Fleet(lambda package: self._behind(package, session), self._gateway, self._say)
+            self._fleet = Fleet(lambda package: self._behind(package, session), self._gateway, self._say, self._note)
             app = Gateway(self._fleet, self._tokens, log, self._gateway)
             server = _server(app, self._gateway)
             self._listen_to_signals()
@@ -202,7 +202,10 @@ class _Front:
     def _note(self) -> None:
         member = self._fleet.current
         assert member is not None
-        note_serving(self._run, self._port, member.package, member.upstream)
+        try:
+            note_serving(self._run, self._port, member.package, member.upstream)
+        except DinomillError as error:  # who asks is answered all the same
+            self._say(f"It could not be written down what is served; `dinomill lineage` does not know.\n{error}")
 
     def _behind(self, package: Path, session: aiohttp.ClientSession) -> Upstream:
         for number in range(1, _SLOTS + 1):
