@@ -77,6 +77,25 @@ def test_every_metric_of_workers_that_is_drawn_is_declared() -> None:
             assert name in declared or name.rsplit("_", 1)[0] in declared, name
 
 
+def test_every_metric_of_the_gateway_that_is_drawn_or_alerted_on_is_given_also_without_a_server_behind() -> None:
+    """An alert on workers that are gone looked at a metric of the workers, which is there until the server ends."""
+    from dinomill.serving.gateway.metrics import Metrics
+    from dinomill.serving.gateway.upstream import Workers
+
+    given = Metrics().render(None, 0, Workers(0, 2)).decode()
+    (alert,) = (rule for rule in alerts() if rule["alert"] == "NoWorkerAnswers")
+    assert metrics_in(promql.parse(alert["expr"])) == {"dinomill_workers_ready"}
+    assert "\ndinomill_workers_ready 0\n" in given
+    for query in [*queries(), *(rule["expr"] for rule in alerts())]:
+        for name in metrics_in(promql.parse(query)):
+            if (
+                name.startswith("dinomill_")
+                and not name.startswith("dinomill_worker_")
+                and name != "dinomill_model_info"
+            ):
+                assert f"# TYPE {name.removesuffix('_bucket')} " in given, name
+
+
 def test_the_datasource_is_the_one_that_is_provisioned() -> None:
     path: Path = TEMPLATES / "grafana/provisioning/datasources/prometheus.yml"
     (source,) = yaml.safe_load(path.read_text())["datasources"]

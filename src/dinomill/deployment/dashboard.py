@@ -152,6 +152,15 @@ PANELS = (
         ),
     ),
     Panel(
+        "Workers that can answer",
+        "Fewer than there should be: some are starting, or died. None: nobody is answered.",
+        "short",
+        (
+            Query(f"sum(dinomill_workers_ready{{{_PICKED}}})", "can answer"),
+            Query(f"sum(dinomill_workers_wanted{{{_PICKED}}})", "should"),
+        ),
+    ),
+    Panel(
         "The machine",
         "As TorchServe sees it, once a minute.",
         "percent",

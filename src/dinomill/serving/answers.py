@@ -39,7 +39,7 @@ def negotiate(accept: str | None) -> Form:
                 return "float16"
             if dtype == "float32":
                 return "float32"
-            raise InputError("There is no such type of number.", found=dtype[:40], expected="float32 or float16")
+            raise InputError("There is no such type of number.", expected="float32 or float16")
     raise InputError(
         "There is no answer in a form that is accepted.", expected=f"{JSON}, or {BINARY}; dtype=float32 or float16"
     )

@@ -41,7 +41,7 @@ def parse_views(told: Any) -> tuple[View, ...]:
     for name in dict.fromkeys(one.strip() for one in names):
         known = next((view for view in VIEWS if view == name), None)
         if known is None:
-            raise InputError("Something is wanted that does not exist.", found=name[:40], expected=", ".join(VIEWS))
+            raise InputError("Something is wanted that does not exist.", expected=", ".join(VIEWS))
         found.append(known)
     return tuple(found)
 

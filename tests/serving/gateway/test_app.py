@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
+import resource
+import signal
 import socket
 import stat
 import time
@@ -194,6 +197,44 @@ def test_garbage_instead_of_http_is_refused(served: Served) -> None:
         assert b"Traceback" not in answer
 
 
+def test_what_is_no_request_is_answered_counted_and_written_down_as_every_other(served: Served) -> None:
+    def counted(status: int) -> int:
+        rows = str(served.get("/metrics").body).splitlines()
+        return sum(
+            int(row.split()[1]) for row in rows if row.startswith(f'dinomill_requests_total{{status="{status}"}}')
+        )
+
+    large = b"GET / HTTP/1.1\r\nX-A: " + b"a" * 40_000 + b"\r\n\r\n"
+    broken = _head(served, "Transfer-Encoding: chunked") + b"zz\r\n"
+    for sent, status in ((b"GET\r\n\r\n", 400), (large, 431), (broken, 400)):
+        before = counted(status)
+        with socket.create_connection(("127.0.0.1", served.port)) as link:
+            link.sendall(sent)
+            head, _, body = _read(link).decode().partition("\r\n\r\n")
+        assert f" {status} " in head.splitlines()[0]
+        assert json.loads(body)["error"]
+        assert "application/json" in head
+        number = head.lower().split("x-request-id: ")[1].split("\r\n")[0]
+        assert counted(status) == before + 1
+        (row,) = (row for row in served.log() if row["id"] == number)
+        assert row["status"] == status
+
+
+def test_a_strange_host_is_answered_as_every_other(served: Served) -> None:
+    with socket.create_connection(("127.0.0.1", served.port)) as link:
+        link.sendall(b"GET /healthz HTTP/1.1\r\nHost: [\r\nConnection: close\r\n\r\n")
+        answer = _read(link)
+    assert b"HTTP/1.1 200 OK" in answer
+    assert b"x-request-id" in answer
+
+
+def test_who_has_sent_all_and_says_so_is_answered(served: Served, photographs: list[bytes]) -> None:
+    with socket.create_connection(("127.0.0.1", served.port)) as link:
+        link.sendall(_head(served, f"Content-Length: {len(photographs[0])}") + photographs[0])
+        link.shutdown(socket.SHUT_WR)
+        assert b'"embedding"' in _read(link)
+
+
 def test_request_ids_are_in_answers_and_in_the_log(served: Served, photographs: list[bytes]) -> None:
     sent = {"mine-1:a.B_2": True, "x" * 129: False, 'a" b': False, "": False}
     for given, kept in sent.items():
@@ -216,6 +257,7 @@ def test_the_probes_need_no_token(served: Served) -> None:
     metrics = served.get("/metrics").body
     assert "ts_inference_requests_total" in metrics
     assert 'dinomill_model_info{model="mill",version="3"} 1' in metrics
+    assert {"dinomill_workers_ready 1", "dinomill_workers_wanted 1"} <= set(metrics.splitlines())
 
 
 def test_the_server_behind_and_the_gateway_listen_on_loopback_only_and_keep_secrets(served: Served) -> None:
@@ -238,8 +280,59 @@ def test_tokens_are_renewed_with_an_overlap(served: Served, photographs: list[by
     answer = client.request("POST", served.port, "/v1/token", token=served.keys()["admin"]["key"])
     assert answer.status == 200
     assert answer.body["token"] == served.token != old
+    assert served.token in (served.run / "open.html").read_text()
     assert served.post(photographs[0], token=old).status == 200
     assert served.post(photographs[0]).status == 200
+
+
+def test_a_token_that_cannot_be_written_down_is_not_taken(served: Served, photographs: list[bytes]) -> None:
+    """It was, so that nobody knew the only valid one. The limit on files is as a full disk is to the gateway."""
+    old, pid = served.token, served.process.pid
+    opener = (served.run / "open.html").read_text()
+    _, most = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, most))
+    try:
+        for _ in range(2):  # twice would end the old one
+            answer = client.request("POST", served.port, "/v1/token", token=served.keys()["admin"]["key"])
+            assert answer.status == 507
+            assert "stays valid" in answer.message() and "File too large" in answer.message()
+        served.process.send_signal(signal.SIGUSR1)
+        served.wait_said("was not renewed, and the one before it stays valid", 10)
+        assert served.post(photographs[0], token=old).status == 200
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (most, most))
+    assert served.token == old
+    assert (served.run / "open.html").read_text() == opener
+    served.process.send_signal(signal.SIGUSR1)
+    served.wait_said("token was renewed", 10)
+    assert served.token != old
+    assert served.token in (served.run / "open.html").read_text()
+
+
+def test_what_is_wanted_has_to_be_offered_and_no_word_of_it_comes_back(
+    served: Served, photographs: list[bytes]
+) -> None:
+    """An answer with a client's own words in it was taken for TorchServe's, and made the gateway renew its tokens."""
+
+    def renewals() -> int:
+        return sum(file.read_text().count("/token?type=") for file in served.run.glob("server-*/logs/access.log"))
+
+    before, word = renewals(), "InvalidKeyException"
+    for want in (word, f"cls,{word}", "binary", ",", f"cls,{'cls,' * 1000}cls"):
+        link = http.client.HTTPConnection("127.0.0.1", served.port, timeout=30)
+        headers = {"Authorization": f"Bearer {served.token}", "X-Want": want}
+        link.request("POST", "/predictions/mill", photographs[0], headers)
+        answer = link.getresponse()
+        said = answer.read().decode()
+        assert answer.status == 400, want
+        assert "not offered" in said and word not in said
+        link.close()
+    instances = {"instances": [{"b64": base64.b64encode(photographs[0]).decode()}]}
+    for told in ({"want": word}, {"want": [word]}, {word: 1}):
+        answer = served.post(json.dumps(instances | told).encode())
+        assert word not in str(answer.body)
+    time.sleep(1)  # the log is written behind the requests
+    assert renewals() == before
 
 
 def test_embeddings_in_the_shape_of_text_clients(served: Served, backbone: Path, photographs: list[bytes]) -> None:

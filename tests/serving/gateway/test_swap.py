@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import threading
@@ -137,6 +138,18 @@ def test_a_server_that_ends_is_started_again_and_the_probe_tells_the_truth(
             time.sleep(0.1)
         assert statuses <= {503}
         assert served.get("/readyz").status == 200
+
+
+def test_one_that_ends_after_another_was_packaged_says_that_it_is_another(
+    next_package: Path, place: Path, tmp_path: Path
+) -> None:
+    with serving(place, tmp_path / "run") as served:
+        put(next_package, place)
+        java = next(p for p in psutil.Process(served.process.pid).children(recursive=True) if "java" in p.name())
+        java.kill()
+        served.wait_said("any more: version 4 answers now")
+        assert served.get("/readyz").body["version"] == "4"
+        assert json.loads((served.run / "serving.json").read_text())["version"] == "4"
 
 
 def test_a_worker_that_is_killed_is_said_by_the_probe_and_costs_no_more_than_its_batch(

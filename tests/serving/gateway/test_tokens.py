@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dinomill.errors import InputError
+from dinomill.errors import InputError, StorageError
 from dinomill.serving.gateway.tokens import ClientTokens
 
 
@@ -50,6 +50,37 @@ def test_they_outlive_a_restart_and_are_private(tmp_path: Path) -> None:
     tokens.path.chmod(0o644)
     ClientTokens(tmp_path, 60)
     assert stat.S_IMODE(tokens.path.stat().st_mode) == 0o600
+
+
+def test_a_new_one_is_written_before_it_is_taken_and_told_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens, told = ClientTokens(tmp_path, 60), list[str]()
+    tokens.tell(told.append)
+    old = tokens.current
+
+    def full(_path: Path) -> object:
+        raise StorageError("Cannot write: No space left on device.")
+
+    with monkeypatch.context() as patched, pytest.raises(StorageError):
+        patched.setattr("dinomill.serving.gateway.tokens.atomic_file", full)
+        tokens.renew()
+    assert tokens.current == old == ClientTokens(tmp_path, 60).current
+    assert told == []
+    tokens.renew()
+    assert told == [tokens.current] != [old]
+
+
+def test_one_that_cannot_be_told_is_renewed_all_the_same(tmp_path: Path) -> None:
+    tokens = ClientTokens(tmp_path, 60)
+    old = tokens.current
+
+    def broken(_token: str) -> None:
+        raise OSError("full")
+
+    tokens.tell(broken)
+    tokens.renew()
+    assert ClientTokens(tmp_path, 60).current == tokens.current != old
 
 
 @pytest.mark.parametrize(

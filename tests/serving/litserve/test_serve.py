@@ -63,6 +63,13 @@ def test_it_answers_as_the_model_does_and_refuses_the_rest(
     assert ask(_target(served)._replace(token=""), photographs[0]).status == 401
 
 
+def test_the_page_opens_with_the_token_that_is_valid_now(served: LitServe) -> None:
+    admin, old = json.loads((served.run / "tokens.json").read_text())["admin"]["key"], served.token
+    assert client.request("POST", served.port, "/v1/token", token=admin).status == 200
+    assert served.token != old
+    assert served.token in (served.run / "open.html").read_text()
+
+
 @pytest.mark.slow
 def test_every_form_is_the_predictors(served: LitServe, backbone: Path, photographs: list[bytes]) -> None:
     expected = Predictor(backbone)(photographs)

@@ -11,6 +11,7 @@ POST /v1/token                         a new client's token                 the 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -21,10 +22,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
-from dinomill.errors import InputError
+from dinomill.errors import InputError, StorageError
 from dinomill.serving.bodies import is_json
 from dinomill.serving.gateway import embeddings
-from dinomill.serving.gateway.bodies import Account, Held, Refused, read_body, refuse_unread
+from dinomill.serving.gateway.bodies import REFUSED, Account, Held, Refused, read_body, refuse_unread, refuse_unreadable
 from dinomill.serving.gateway.config import GatewayConfig
 from dinomill.serving.gateway.fleet import Fleet
 from dinomill.serving.gateway.metrics import Metrics
@@ -36,6 +37,7 @@ from dinomill.serving.gateway.replies import (
     bearer,
     forwarded,
     no_token,
+    not_offered,
     read_off,
     reason_of,
     short,
@@ -90,9 +92,10 @@ class Gateway:
         request = Request(scope, receive, send)
         began, number = time.perf_counter(), request_id(request.headers.get("x-request-id"))
         scope.setdefault("state", {}).update(id=number, images=0, bytes=0, served=None)
-        seen = Answering(send, number, request.url.path.startswith("/v1/embeddings"))
+        seen = Answering(send, number, scope["path"].startswith("/v1/embeddings"))
         scope["app"] = self  # so that the router raises what it cannot find, and we say it
         try:
+            refuse_unreadable(request)
             await self._router(scope, receive, seen.send)
         except Refused as refused:
             await seen.refuse(refused.status, refused.reason, close=refused.close)
@@ -103,6 +106,8 @@ class Gateway:
             await seen.refuse(found.status, found.reason, close=found.close, headers=headers)
         except ClientDisconnect:
             seen.status = _CLOSED
+        except asyncio.CancelledError:  # the server ends, and there was no more time for this one
+            await seen.refuse(503, "The server is stopping. Send it again.", close=True)
         except Exception:
             logger.exception("request %s failed", number)
             await seen.refuse(500, "The request could not be answered.", close=True)
@@ -110,7 +115,7 @@ class Gateway:
             self._write_down(request, seen.status, time.perf_counter() - began)
 
     def _write_down(self, request: Request, status: int, seconds: float) -> None:
-        if request.method not in _POSTED:
+        if request.method not in _POSTED and REFUSED not in request.scope:
             return
         state = request.state
         served: Upstream | None = state.served
@@ -118,7 +123,7 @@ class Gateway:
         self._log.write(
             {
                 "id": state.id,
-                "path": request.url.path[:200],
+                "path": request.scope["path"][:200],
                 "status": status,
                 "ms": round(1000 * seconds, 1),
                 "model": None if served is None else served.model,
@@ -160,7 +165,8 @@ class Gateway:
                 behind = await member.upstream.metrics()
             except (Unreachable, TimeoutError):
                 logger.warning("the metrics of the server behind could not be read")
-        own = self.metrics.render(member.upstream if member else None, self._fleet.swaps)
+        workers = await self._fleet.workers()
+        own = self.metrics.render(member.upstream if member else None, self._fleet.swaps, workers)
         return Response(own + behind, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def _openapi(self, _request: Request) -> Response:
@@ -185,7 +191,11 @@ class Gateway:
         refusal = None if self._tokens.is_admin(bearer(request)) else no_token("the admin's key, as in tokens.json")
         if refusal is not None:
             raise await refuse_unread(request, refusal)
-        until = self._tokens.renew()
+        try:
+            until = self._tokens.renew()
+        except (StorageError, OSError) as error:
+            logger.error("the clients' token was not renewed: %s", error)
+            raise Refused(507, f"The token was not renewed, and the one before it stays valid. {error}") from None
         return JSONResponse({"token": self._tokens.current, "previous_valid_until": until}, headers=PRIVATE)
 
     async def _predictions(self, request: Request) -> Response:
@@ -194,11 +204,14 @@ class Gateway:
         if asked["model"] != upstream.model or asked.get("version", upstream.version) != upstream.version:
             here = f"{upstream.model}, version {upstream.version}"
             raise await refuse_unread(request, Refused(404, f"There is no such model here. There is {here}."))
+        want = request.headers.get("x-want", "")
+        if (refused := not_offered(want, upstream.offers)) is not None:
+            raise await refuse_unread(request, refused)
         with self._held.account() as account:
             body = await self._body(request, upstream, account)
             kind = "application/json" if is_json(body) else "application/octet-stream"
             request.state.images = body.count(b'"b64"') if kind == "application/json" else 1
-            accept, want = (short(request.headers.get(name, "")) for name in ("accept", "x-want"))
+            accept = short(request.headers.get("accept", ""))
             return forwarded(request, await self._ask(request, body, kind, accept, want))
 
     async def _embeddings(self, request: Request) -> Response:

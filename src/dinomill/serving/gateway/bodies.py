@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from starlette.requests import ClientDisconnect, Request
 
+REFUSED = "dinomill.refused"  # in a scope: status and reason, where what came is no request that can be read
 _LINGER_SECONDS = 5.0  # for a body that is refused: who is cut off while sending never reads why
 _LINGER_BYTES = 64 * 2**20
 
@@ -105,11 +106,22 @@ async def read_body(request: Request, most: int, seconds: float, account: Accoun
         parts.clear()
         await _linger(request)
         raise
+    refuse_unreadable(request)
     if size > most:
         parts.clear()
         await _linger(request)
         raise too_large
     return b"".join(parts)
+
+
+def refuse_unreadable(request: Request) -> None:
+    """Refuse what the connection could not read, of the head or of the body so far.
+
+    Raises:
+        Refused: 400 or 431.
+    """
+    if (found := request.scope.get(REFUSED)) is not None:
+        raise Refused(*found, close=True)
 
 
 async def refuse_unread(request: Request, refused: Refused) -> Refused:

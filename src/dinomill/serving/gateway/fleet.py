@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 _SECONDS_OF_TRUTH = 1.0  # for how long what workers said is repeated
 _WATCH_SECONDS = 0.25
 _RESTART_WINDOW = 600.0
+_RESTART_PAUSE = 1.0  # after a start that failed; twice as long after each one that follows
 
 
 class Member:
@@ -58,12 +59,17 @@ class Fleet:
         make: Makes a server for a package, in a slot that is free; not started yet.
         config: Times.
         say: Takes lines for the user.
+        moved: Called when a server that was started again turns out to be of another version.
     """
 
     def __init__(
-        self, make: Callable[[Path], Upstream], config: GatewayConfig, say: Callable[[str], None] = print
+        self,
+        make: Callable[[Path], Upstream],
+        config: GatewayConfig,
+        say: Callable[[str], None] = print,
+        moved: Callable[[], None] = lambda: None,
     ) -> None:
-        self._make, self._config, self._say = make, config, say
+        self._make, self._config, self._say, self._moved = make, config, say, moved
         self.current: Member | None = None
         self._starting: Upstream | None = None
         self._changing = asyncio.Lock()
@@ -138,7 +144,7 @@ class Fleet:
         if self._said is not None and now - self._said[0] < _SECONDS_OF_TRUTH:
             return self._said[1]
         member = self.current
-        found = Workers(0, 1)
+        found = Workers(0, 1 if self._said is None else self._said[1].wanted)
         if member is not None:
             with contextlib.suppress(Unreachable, TimeoutError):
                 found = await member.upstream.workers()
@@ -149,26 +155,50 @@ class Fleet:
         """Start a server again that ended by itself.
 
         Raises:
-            MachineError: When it keeps ending.
+            MachineError: When it keeps ending, or cannot be started again.
         """
+        pause = _WATCH_SECONDS
         while True:
-            await asyncio.sleep(_WATCH_SECONDS)
-            member = self.current
+            await asyncio.sleep(pause)
+            member, pause = self.current, _WATCH_SECONDS
             if member is None or member.upstream.running() or self._changing.locked():
                 continue
-            failure = member.upstream.failure(f"The server of version {member.upstream.version} ended by itself.")
-            now = time.monotonic()
+            version, now = member.upstream.version, time.monotonic()
             self._ends = [*(end for end in self._ends if now - end < _RESTART_WINDOW), now]
+            failure = member.upstream.failure(f"The server of version {version} ended by itself.")
             if len(self._ends) > self._config.restarts:
                 raise failure
             logger.error("%s", failure)
-            self._say(f"The server of version {member.upstream.version} ended by itself: it is started again.")
+            self._say(f"The server of version {version} ended by itself: it is started again.")
             try:
-                await self.swap(member.package)
+                problem = await self._again(member)
             except Interrupted:
                 return
-            except DinomillError as error:
-                raise MachineError(f"It could not be started again: {error.problem}", found=error.found) from error
+            if problem is None:
+                continue
+            if len(self._ends) >= self._config.restarts:
+                raise MachineError(
+                    f"It could not be started again: {problem.problem}", found=problem.found, action=problem.action
+                ) from problem
+            pause = _RESTART_PAUSE * 2 ** (len(self._ends) - 1)
+            self._say(f"It could not be started again: {problem.problem} It is tried once more in {pause:g} s.")
+
+    async def _again(self, member: Member) -> DinomillError | None:
+        """Start a server again that ended; what went wrong, if it did not start."""
+        before = member.upstream
+        try:
+            served = await self.swap(member.package)
+        except Interrupted:
+            raise
+        except DinomillError as error:
+            logger.error("version %s could not be started again: %s", before.version, error)
+            return error
+        if served.archive_sha256 != before.archive_sha256:
+            self._say(
+                f"Version {before.version} is not in {member.package} any more: version {served.version} answers now."
+            )
+            self._moved()
+        return None
 
     def interrupt(self) -> None:
         """Make a server that is starting give up."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from dinomill.serving.gateway.upstream import Upstream
+from dinomill.serving.gateway.upstream import Upstream, Workers
 
 _BOUNDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
@@ -26,12 +26,13 @@ class Metrics:
         if status == 200:
             self._images += images
 
-    def render(self, served: Upstream | None, swaps: int) -> bytes:
+    def render(self, served: Upstream | None, swaps: int, workers: Workers) -> bytes:
         """The text.
 
         Args:
             served: The server that answers.
             swaps: How often another one took its place.
+            workers: As `Fleet.workers` knows them.
         """
         lines = _head("dinomill_requests_total", "counter", "Requests by status.")
         lines += [
@@ -49,6 +50,10 @@ class Metrics:
             "dinomill_swaps_total", "counter", "How often another server took the place of the answering one."
         )
         lines.append(f"dinomill_swaps_total {swaps}")
+        lines += _head("dinomill_workers_ready", "gauge", "Workers that can answer now.")
+        lines.append(f"dinomill_workers_ready {workers.ready}")
+        lines += _head("dinomill_workers_wanted", "gauge", "Workers that there should be.")
+        lines.append(f"dinomill_workers_wanted {workers.wanted}")
         if served is not None:
             lines += _head("dinomill_model_info", "gauge", "The model that answers.")
             lines.append(f'dinomill_model_info{{model="{served.model}",version="{served.version}"}} 1')

@@ -36,6 +36,7 @@ _REASONS = {
     "503": "Busy, starting, or a worker ended: ask again after the seconds in Retry-After",
     "504": "Not answered in time",
 }
+_OF_TOKENS = {"507": "The new token cannot be written down; the one before it stays valid"}
 
 
 def describe(model: str = "model", limits: Mapping[str, int | float] = _LIMITS) -> dict[str, Any]:
@@ -69,7 +70,9 @@ def describe(model: str = "model", limits: Mapping[str, int | float] = _LIMITS) 
             "/v1/embeddings": {"post": _embeddings()},
             "/v1/models": {"get": _simple("listModels", "The model, and what may be asked of it", ["401", "503"])},
             "/v1/token": {
-                "post": _simple("renewToken", "A new client's token; the old one stays valid for a while", ["401"])
+                "post": _simple(
+                    "renewToken", "A new client's token; the old one stays valid for a while", ["401", "507"]
+                )
                 | {"security": [{"admin": []}]}
             },
             "/healthz": {"get": _open("alive", "The process lives")},
@@ -220,7 +223,7 @@ def _ok(description: str, schema: Mapping[str, Any], kind: str = "application/js
 
 def _errors(codes: Sequence[str], schema: str = "Error") -> dict[str, Any]:
     content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
-    return {code: {"description": _REASONS[code], "content": content} for code in codes}
+    return {code: {"description": (_REASONS | _OF_TOKENS)[code], "content": content} for code in codes}
 
 
 _PLAIN = [{"required": ["embedding"]}, {"required": ["embeddings"]}]

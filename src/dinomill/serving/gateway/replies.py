@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Message, Send
 
+from dinomill.errors import InputError
 from dinomill.serving.gateway.bodies import Refused, refuse_unread
 from dinomill.serving.gateway.embeddings import render_error
 from dinomill.serving.gateway.upstream import Reply, Upstream
@@ -74,6 +76,19 @@ def bearer(request: Request) -> str:
     """The token that a request brings; empty where it has none."""
     kind, _, token = request.headers.get("authorization", "").partition(" ")
     return token.strip() if kind.lower() == "bearer" else ""
+
+
+def not_offered(want: str, offers: Sequence[str]) -> Refused | None:
+    """Why ``X-Want`` cannot be answered, without a word of it; None when it can, or when nothing is wanted."""
+    views = [name for name in offers if name != "binary"]  # a form of an answer, which Accept asks for
+    if len(want) <= _LONGEST and (not want or all(name.strip() in views for name in want.split(","))):
+        return None
+    reason = InputError(
+        "X-Want names something that is not offered here.",
+        expected=f"one or more of {', '.join(views)}, with commas between",
+        action="leave it away for embeddings; packaging.probe and packaging.index add scores and neighbours",
+    )
+    return Refused(400, str(reason))
 
 
 def no_token(expected: str) -> Refused:

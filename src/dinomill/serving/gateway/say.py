@@ -11,7 +11,7 @@ from pathlib import Path
 from dinomill.serving.gateway.requestlog import REQUESTS
 from dinomill.serving.gateway.tokens import TOKENS
 from dinomill.serving.gateway.upstream import Upstream
-from dinomill.storage.atomic import write_text
+from dinomill.storage.atomic import atomic_file, write_text
 
 OPENER = "open.html"
 SERVING = "serving.json"
@@ -59,8 +59,11 @@ def write_opener(run: Path, port: int, token: str) -> Path:
     """
     target = html.escape(f"http://127.0.0.1:{port}/#token={token}", quote=True)
     file = run / OPENER
-    file.unlink(missing_ok=True)
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as page:
+    with (
+        atomic_file(file) as temporary,
+        # Private from the first byte on.
+        os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as page,
+    ):
         page.write(
             f'<!doctype html><meta charset="utf-8"><meta name="referrer" content="no-referrer"><title>dinomill</title>'
             f'<meta http-equiv="refresh" content="0; url={target}"><a href="{target}">Open the page</a>\n'

@@ -23,7 +23,7 @@ from pathlib import Path
 import aiohttp
 import uvicorn
 
-from dinomill.errors import DinomillError, Interrupted, MachineError
+from dinomill.errors import DinomillError, Interrupted, MachineError, StorageError
 from dinomill.handles import PackageHandle
 from dinomill.serving.gateway.app import Gateway
 from dinomill.serving.gateway.config import GatewayConfig
@@ -111,7 +111,7 @@ class _Front:
         connector = aiohttp.TCPConnector(limit=0, force_close=False)
         options = {"auto_decompress": False, "trust_env": False, "cookie_jar": aiohttp.DummyCookieJar()}
         async with aiohttp.ClientSession(connector=connector, **options) as session:  # type: ignore[arg-type]
-            self._fleet = Fleet(lambda package: self._behind(package, session), self._gateway, self._say)
+            self._fleet = Fleet(lambda package: self._behind(package, session), self._gateway, self._say, self._note)
             app = Gateway(self._fleet, self._tokens, log, self._gateway)
             server = _server(app, self._gateway)
             self._listen_to_signals()
@@ -133,6 +133,7 @@ class _Front:
         self._port = port
         self._note()
         write_opener(self._run, port, self._tokens.current)
+        self._tokens.tell(lambda token: write_opener(self._run, port, token))
         member = self._fleet.current
         assert member is not None
         self._say(how_to_ask(self._run, port, member.upstream.model, member.upstream.version))
@@ -204,8 +205,11 @@ class _Front:
     def _note(self) -> None:
         member = self._fleet.current
         assert member is not None
-        archive = PackageHandle.load(member.package).archive
-        note_serving(self._run, self._port, member.upstream, member.package / archive.parent.name / archive.name)
+        try:
+            archive = PackageHandle.load(member.package).archive
+            note_serving(self._run, self._port, member.upstream, member.package / archive.parent.name / archive.name)
+        except DinomillError as error:  # who asks is answered all the same
+            self._say(f"It could not be written down what is served; `dinomill lineage` does not know.\n{error}")
 
     def _behind(self, package: Path, session: aiohttp.ClientSession) -> Upstream:
         for number in range(1, _SLOTS + 1):
@@ -224,7 +228,11 @@ class _Front:
         loop.add_signal_handler(signal.SIGUSR1, self._renew)
 
     def _renew(self) -> None:
-        self._tokens.renew()
+        try:
+            self._tokens.renew()
+        except (StorageError, OSError) as error:
+            self._say(f"The clients' token was not renewed, and the one before it stays valid.\n{error}")
+            return
         self._say("The clients' token was renewed.")
 
 

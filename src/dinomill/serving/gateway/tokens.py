@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import hmac
 import json
+import logging
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dinomill.errors import InputError
+from dinomill.errors import DinomillError, InputError
 from dinomill.storage.atomic import atomic_file
+
+logger = logging.getLogger(__name__)
 
 TOKENS = "tokens.json"
 _BYTES = 32
@@ -40,10 +43,11 @@ class ClientTokens:
         self.path = run / TOKENS
         self._overlap = overlap_seconds
         self._clock = clock
+        self._renewed: Callable[[str], object] = lambda _: None
         self._said = self._read() if self.path.exists() else {}
         if not self._said:
             self._said = {"current": self._new(), "previous": None, "admin": {"key": secrets.token_urlsafe(_BYTES)}}
-            self._write()
+            self._write(self._said)
         self.path.chmod(0o600)
 
     @property
@@ -73,11 +77,23 @@ class ClientTokens:
 
         Returns:
             When the old one ends, in seconds since the epoch.
+
+        Raises:
+            StorageError: When it cannot be written down: then the one before it stays.
         """
         until = self._clock() + self._overlap
-        self._said |= {"previous": {"key": self.current, "until": until}, "current": self._new()}
-        self._write()
+        said = self._said | {"previous": {"key": self.current, "until": until}, "current": self._new()}
+        self._write(said)  # first: a token that is in no file is one that no client will ever know
+        self._said = said
+        try:
+            self._renewed(self.current)
+        except (DinomillError, OSError) as error:
+            logger.warning("the clients' token was renewed, and what repeats it was not: %s", error)
         return until
+
+    def tell(self, renewed: Callable[[str], object]) -> None:
+        """Have each new token told to whoever repeats it elsewhere."""
+        self._renewed = renewed
 
     def _new(self) -> dict[str, Any]:
         return {"key": secrets.token_urlsafe(_BYTES), "made": self._clock()}
@@ -97,13 +113,13 @@ class ClientTokens:
                 action="remove it; the next start makes new ones",
             ) from None
 
-    def _write(self) -> None:
+    def _write(self, said: Mapping[str, Any]) -> None:
         with (
             atomic_file(self.path) as temporary,
             # Private from the first byte on.
             os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file,
         ):
-            json.dump(self._said, file)
+            json.dump(said, file)
 
 
 def _same(given: str, known: str) -> bool:

@@ -169,6 +169,7 @@ class Front:
     def _say(self) -> None:
         note_serving(self._run, self._port, self._upstream)
         write_opener(self._run, self._port, self._tokens.current)
+        self._tokens.tell(lambda token: write_opener(self._run, self._port, token))
         print_now(how_to_ask(self._run, self._port, self._upstream.model, self._upstream.version, behind=False))
 
 

@@ -98,7 +98,7 @@ class TorchServeBehind:
         """Ask for a prediction; a token that ended in between is replaced, and the question asked again."""
         used = self._token
         reply = await self._post(question, seconds, used)
-        if reply.status == 400 and _BAD_TOKEN.encode() in reply.body[:200]:
+        if _javas_own(reply) == _BAD_TOKEN:
             if used == self._token:  # nobody else has renewed it yet
                 await self._renew(used)
             reply = await self._post(question, seconds, self._token)
@@ -250,11 +250,29 @@ def offers_of(archive: Path) -> tuple[str, ...]:
     return tuple(found)
 
 
+def _javas_own(reply: Reply) -> str | None:
+    """The type of an error that Java itself answers with; None of what the handler says, whatever words are in it.
+
+    A client chooses words that a handler's error may repeat, but not the shape of the answer: ``code`` and ``type``
+    beside each other are Java's.
+    """
+    if reply.status < 400:
+        return None
+    try:
+        said = json.loads(reply.body)
+    except ValueError:
+        return None
+    if not isinstance(said, dict) or said.get("code") != reply.status or not isinstance(said.get("type"), str):
+        return None
+    return str(said["type"])
+
+
 def _in_our_words(reply: Reply) -> Reply:
     """What Java says of itself is said as the handler would; a worker that died is no fault of the request."""
-    if reply.status < 400 or b'"type"' not in reply.body[:400]:
+    kind = _javas_own(reply)
+    if kind is None:
         return reply
-    status = 503 if reply.status >= 500 or _BAD_TOKEN.encode() in reply.body[:200] else reply.status
+    status = 503 if reply.status >= 500 or kind == _BAD_TOKEN else reply.status
     said = {
         503: "The server is busy or a worker of it ended: the request was not answered. Send it again.",
         413: "The request is too large.",
