@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dinomill.errors import InputError
+from dinomill.errors import InputError, MachineError
 from dinomill.features.base import Description, Features, Tokens
 from dinomill.features.licence import LICENCE, ORIGIN
 from dinomill.features.programs import PATCH, POOLING, describe_program, tokens
 from dinomill.images.preprocess import SECTION, PreprocessingConfig
 from dinomill.models.made_from import MADE_FROM
+
+_BATCHES = 4096  # images in a batch, more than anybody computes at once
 
 
 class OpenVinoFeatures(Features):
@@ -66,6 +68,7 @@ def open_openvino(
 
     Raises:
         InputError: When OpenVINO is not installed, or cannot read the file.
+        MachineError: When it cannot run it: some programs in 8 bits do not survive what it makes of them.
     """
     try:
         import openvino
@@ -114,7 +117,28 @@ def open_openvino(
     if fixed:
         side = description.preprocessing.image_size
         network.reshape([-1, description.preprocessing.channels, side, side])
-    return OpenVinoFeatures(description, core.compile_model(network, "CPU", settings))
+    try:
+        try:
+            compiled = core.compile_model(network, "CPU", settings)
+        except RuntimeError:
+            if not fixed:
+                raise
+            # A ViT-S/14 in 8 bits at 280 pixels is refused (2026.4) for as long as the batch has no bound.
+            network.reshape([(1, _BATCHES), description.preprocessing.channels, side, side])
+            compiled = core.compile_model(network, "CPU", settings)
+    except RuntimeError as error:
+        raise MachineError(
+            f"OpenVINO {openvino.__version__.partition('-')[0]} cannot run {place}.",
+            found=_reason(str(error)),
+            action="use another runtime, such as ONNX Runtime, or another precision",
+        ) from None
+    return OpenVinoFeatures(description, compiled)
+
+
+def _reason(said: str) -> str:
+    """What of a report of several lines is no place in OpenVINO's source."""
+    lines = [line.strip() for line in said.splitlines() if line.strip() and not line.startswith("Exception from")]
+    return lines[0][:300] if lines else said.strip()[:300]
 
 
 def _require_ir(place: Path) -> None:

@@ -22,7 +22,7 @@ from pydantic import Field
 
 from dinomill.arrays import Floats
 from dinomill.config import Config
-from dinomill.errors import InputError, MachineError
+from dinomill.errors import DinomillError, MachineError
 from dinomill.serving.backends.choice import Backend
 from dinomill.serving.backends.measured import Load, Measured
 from dinomill.serving.leash import die_with_us
@@ -227,5 +227,5 @@ def _release(waiting: Any) -> None:
 if __name__ == "__main__":
     try:
         main(Path(sys.argv[1]), Path(sys.argv[2]))
-    except InputError as error:
+    except DinomillError as error:
         raise SystemExit(str(error).replace("\n", " ")) from None
