@@ -150,10 +150,10 @@ def to_make_again(gathered: Gathered, touched: Thread) -> Iterator[tuple[str, st
     for version in touched.of_kind(Kind.VERSION):
         if aliases := version.facts.get("aliases"):
             named = version.id.rpartition("/")[0]
-            own = next((place.option for place in gathered.places if place.model == named), "")
+            option = next((place.option for place in gathered.places if place.model == named), "")
             yield (
                 f"{version.title} is {aliases}: the new version takes its place if it passes the gate",
-                f"dinomill summary{own}",
+                f"dinomill summary{option}",
             )
     for server in touched.of_kind(Kind.ENDPOINT):
         if server.facts.get("state", "").startswith("running"):
