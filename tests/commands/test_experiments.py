@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import sqlite3
@@ -9,9 +10,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
+from skimage import data
 
+from dinomill.handles import ModelHandle
 from tests.commands.programs import SMALL, run
 from tests.conftest import PROJECT
 
@@ -102,6 +107,41 @@ def test_an_experiment_in_a_copy_records_in_the_projects_store(cloned: Path, kin
     assert stores == [(f"sqlite:///{database}",)]
     assert names == [("kept",)]
     assert all(".dvc" not in place for (place,) in places)
+
+
+@pytest.mark.slow  # it curates and trains with the real programs
+def test_a_recipe_that_init_wrote_is_tried_with_another_value(cloned: Path) -> None:
+    """In an environment: the experiment runs with what was set, is listed, and the project's store has its runs."""
+    pytest.importorskip("efficientnet_lite_pytorch")
+    write_photographs(cloned / "images/pool", 40)
+    run(cloned, "dinomill", "init", "photos", "--pool", "images/pool", "--no-probe")
+    run(cloned, "dinomill", "dvc", "sync", "--env", "photos")
+    commit(cloned)
+    file = "conf/photos/pretraining/parameters.yml"
+    before = read(cloned / file)["pretraining"]
+    setting = f"{file}:pretraining.steps=6"
+    run(cloned, "dvc", "exp", "run", "--name", "short", "-S", setting, "conf/photos/dvc.yaml:pretraining")
+    assert read(cloned / file)["pretraining"] == before | {"steps": 6}
+    assert ModelHandle.load(cloned / "data/photos/06_models/teacher").steps == 6
+    shown = csv.DictReader(run(cloned, "dvc", "exp", "show", "--csv").splitlines())
+    (listed,) = (row for row in shown if row["Experiment"] == "short")
+    assert "6" in [value for name, value in listed.items() if name and name.endswith("pretraining.steps")]
+    with closing(sqlite3.connect(cloned / "data/mlflow/mlflow.db")) as connection:
+        kept = connection.execute(
+            "select stage.value, experiments.name from runs join experiments using (experiment_id) "
+            "join tags as stage on stage.run_uuid = runs.run_uuid and stage.key = 'stage' "
+            "join tags as made on made.run_uuid = runs.run_uuid and made.key = 'dvc_experiment' "
+            "where made.value = 'short' and runs.status = 'FINISHED'"
+        ).fetchall()
+    assert sorted(kept) == [(stage, "photos") for stage in ("curation", "pipeline", "pretraining")]
+
+
+def write_photographs(folder: Path, count: int) -> None:
+    """Places of a photograph."""
+    folder.mkdir(parents=True)
+    photograph = data.astronaut()
+    for number, (y, x) in enumerate(np.random.default_rng(0).integers(0, 448, size=(count, 2))):
+        Image.fromarray(photograph[y : y + 64, x : x + 64]).save(folder / f"{number:04d}.png")
 
 
 def queued(project: Path) -> str:
