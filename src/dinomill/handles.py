@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dinomill.errors import InputError
-from dinomill.scores import ScoreTable, TimedTable
+from dinomill.scores import ScoreTable, Times, times_of
 from dinomill.storage.atomic import write_text
 
 HANDLE_NAME = "handle.json"
@@ -212,29 +212,6 @@ class StudentsHandle(Handle):
             return None
         require(pretrained, "pretraining")
         return pretrained
-
-
-class Times(BaseModel):
-    """What an evaluation took with a clock; no stage is made of it.
-
-    It lies by the results that it belongs to: another evaluation's, or that of a commit which is checked out again,
-    has a file of its own.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    made_of: str = Field(description="of the evaluation's handle: of other results they are not")
-    tables: dict[str, TimedTable] = Field(description="by set; that of the labelled images has no name")
-
-
-def times_of(work: Path, made_of: str) -> Path:
-    """Where the times of an evaluation lie.
-
-    Args:
-        work: Evaluation's work folder.
-        made_of: Of the evaluation's handle.
-    """
-    return work / "times" / f"{made_of[:32]}.json"
 
 
 class EvaluationHandle(Handle, ScoreTable):

@@ -6,6 +6,7 @@ plots) needs to know none of them by name.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -149,6 +150,29 @@ class TimedTable(BaseModel):
 
     measures: tuple[Measure, ...] = ()
     scores: dict[str, dict[str, Figure]] = Field(default_factory=dict, description="by a row's key, by measure")
+
+
+class Times(BaseModel):
+    """What an evaluation took with a clock; no stage is made of it.
+
+    It lies by the results that it belongs to: another evaluation's, or that of a commit which is checked out again,
+    has a file of its own.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    made_of: str = Field(description="of the evaluation's handle: of other results they are not")
+    tables: dict[str, TimedTable] = Field(description="by set; that of the labelled images has no name")
+
+
+def times_of(work: Path, made_of: str) -> Path:
+    """Where the times of an evaluation lie.
+
+    Args:
+        work: Evaluation's work folder.
+        made_of: Of the evaluation's handle.
+    """
+    return work / "times" / f"{made_of[:32]}.json"
 
 
 class ScoreTable(BaseModel):

@@ -21,9 +21,9 @@ from dinomill.evaluation.record import record
 from dinomill.evaluation.sets.base import read_set
 from dinomill.features import describe
 from dinomill.features.probe import Probe
-from dinomill.handles import EvaluationHandle, ModelHandle, ProbesHandle, StudentsHandle, times_of
+from dinomill.handles import EvaluationHandle, ModelHandle, ProbesHandle, StudentsHandle
 from dinomill.reporting.scores import view_scores
-from dinomill.scores import Difference
+from dinomill.scores import Difference, times_of
 from dinomill.serving.predictor import Predictor
 from dinomill.tracking import open_run
 from tests.exported import export

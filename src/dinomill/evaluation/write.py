@@ -38,8 +38,8 @@ from dinomill.evaluation.results import Results, leaf
 from dinomill.evaluation.sets.classes import ClassifiedSet
 from dinomill.evaluation.split_features import Halves
 from dinomill.evaluation.statistics import Mean
-from dinomill.handles import EvaluationHandle, StudentsHandle, Times, times_of
-from dinomill.scores import ScoreTable
+from dinomill.handles import EvaluationHandle, StudentsHandle
+from dinomill.scores import ScoreTable, Times, times_of
 from dinomill.storage.atomic import atomic_folder, write_parquet, write_text
 from dinomill.storage.hashing import hash_json
 
