@@ -101,7 +101,7 @@ def register_model(
             checks += _beside(store, model, other, curated, config)
         tags = facts(model, evaluation, checks, config) | decision_tags(asked, checks)
         before = None if config.force else known
-        tags |= origin(store, model, students, evaluation, curated, config, before and before.tags)
+        tags |= origin(store, model, students, evaluation, curated, config, before.tags if before else None)
         if before is not None:
             tags |= kept(before, tags)
         texts = texts_of(model, teacher, students, curated, evaluation, checks, config)
