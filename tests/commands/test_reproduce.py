@@ -109,30 +109,29 @@ def of_an_environment(version: Path, digits_dataset: DatasetHandle, monkeypatch:
     (version / "conf/mine").mkdir()
     values = {"model": "from_weights", "initial": "models:/dinomill-backbone@champion"}
     (version / "conf/mine/parameters.yml").write_text(yaml.safe_dump({"pretraining": values}), encoding="utf-8")
-    (version / "conf/mine/globals.yml").write_text("experiment: mine\n", encoding="utf-8")
+    (version / "conf/mine/globals.yml").write_text("{data: data/mine, work: data/work/mine}\n", encoding="utf-8")
     run(version, "dvc", "init", "--quiet")
     commit(version)
-    (version / "conf/local/globals.yml").write_text("data: data/mine\n", encoding="utf-8")
     laid(digits_dataset, version, curated)
     tracking.set_alias(store, "dinomill-backbone", "champion", 1)
     monkeypatch.setenv("PYTHONPATH", str(version / "src"))
     run(version, "kedro", "run", "--env", "mine", "--pipelines", "pretraining")
     monkeypatch.delenv("PYTHONPATH")
     teacher = ModelHandle.load(Path("data/mine/06_models/teacher"))
-    named = in_the_cache(version, curated)
+    named = in_the_cache(version, digits_dataset)
     registered(teacher, digits_dataset, initial_sha256=str(teacher.initial_sha256), dvc_curated=named)
     tracking.set_alias(store, "dinomill-backbone", "champion", 2)
     shutil.rmtree(version / "conf/mine")
     commit(version)
     shutil.rmtree(version / "data/mine")
-    (version / "conf/local/globals.yml").unlink()
     return version
 
 
-def in_the_cache(project: Path, folder: Path) -> str:
-    """Let DVC have a folder, as after `dvc repro`; its name of it."""
-    aside = project.parent / "aside"
-    shutil.copytree(project / folder, aside / "curated")
+def in_the_cache(project: Path, dataset: DatasetHandle) -> str:
+    """Let DVC have a dataset, as after `dvc repro` where `data` lay elsewhere; its name of it."""
+    aside, elsewhere = project.parent / "aside", Path("data/elsewhere/curated")
+    laid(dataset, aside, elsewhere)
+    (aside / elsewhere).rename(aside / "curated")
     run(aside, "dvc", "init", "--no-scm", "--quiet")
     run(aside, "dvc", "cache", "dir", str(project / ".dvc/cache"))
     run(aside, "dvc", "add", "--quiet", "curated")

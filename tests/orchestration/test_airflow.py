@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from mlflow import MlflowClient
 
 from dinomill.stages import STAGES
 from tests.commands.programs import BIN, run
@@ -74,6 +75,10 @@ def test_every_stage_runs_as_a_task(project: Path, home: dict[str, str]) -> None
     assert len([path for path in handles(project) if path.parent.name != "seeds"]) >= len(STAGES)
     lock = yaml.safe_load((project / "dvc.lock").read_text(encoding="utf-8"))
     assert set(STAGES) <= set(lock["stages"])
+    client = MlflowClient(f"sqlite:///{project}/data/mlflow/mlflow.db")
+    experiments = [one.experiment_id for one in client.search_experiments()]
+    (start,) = client.search_runs(experiments, "tags.stage = 'pipeline'")  # all tasks have one parent
+    assert (start.info.run_name or "").startswith("dinomill ")
 
 
 def test_a_task_that_fails_says_why_and_stops_those_after_it(project: Path, home: dict[str, str]) -> None:

@@ -148,6 +148,10 @@ def test_wrong_channels_and_missing_weights_are_said_before_anything_starts(
     for place in (output, f"{output}/start"):
         with pytest.raises(ConfigError, match="lies in the folder that this stage writes"):
             pretrain(digits_dataset, None, config(values, initial=place))
+    for name in ("it's", "a`b", "a//b"):
+        with pytest.raises(ConfigError, match="becomes a tag in MLflow"):
+            PretrainingConfig.parse(values | {"name": name}, where="parameters.yml", prefix="pretraining")
+    assert PretrainingConfig.parse(values | {"name": "modèle ViT-S/16"}, where="parameters.yml").name
     with pytest.raises(ConfigError, match="batch_size"):
         pretrain(digits_dataset, None, config(values, batch_size=15, launcher={"kind": "torchrun", "processes": 2}))
     assert not (tmp_path / "teacher").exists()

@@ -31,11 +31,11 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_what_dvc_writes_after_each_stage_makes_no_tree_dirty(repository: Path) -> None:
     """From a clean commit, every `make run` but the first was tagged as one that had changes."""
-    clean = tracking.git_commit()
+    clean = run(repository, "git", "rev-parse", "HEAD").strip()
     for name in ("dvc.lock", "conf/mine/dvc.lock", "data/.gitignore"):
         (repository / name).write_text("two\n")
         run(repository, "git", "add", name)
-    assert tracking.git_commit() == clean and clean and not clean.endswith("+")
+    assert tracking.git_commit() == clean
 
 
 @pytest.mark.parametrize("name", ["src/code.py", "weights.dvc"])

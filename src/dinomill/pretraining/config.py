@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from dinomill.execution.launcher_config import LauncherConfig
 from dinomill.training.config import AdaptationConfig, Address, PretrainingStepConfig, StatedModel
 from dinomill.training.job import Runtime, TrainingRecipe
+
+_TAGGED = re.compile(r"[\w.\-: ]+(/[\w\-: ]+)*")
 
 
 class PretrainingConfig(TrainingRecipe):
@@ -46,3 +49,13 @@ class PretrainingConfig(TrainingRecipe):
     )
     runtime: Runtime = Field(default_factory=Runtime, description="how it is computed")
     launcher: LauncherConfig = Field(default_factory=LauncherConfig, description="how many processes, started by what")
+
+    @field_validator("name")
+    @classmethod
+    def _a_name_that_mlflow_tags(cls, name: str) -> str:
+        # The run tags what it made under it: refused there, it would be so at the end of the training.
+        if not _TAGGED.fullmatch(name):
+            raise ValueError(
+                f"the network's name {name!r} becomes a tag in MLflow: letters, digits, spaces, . _ - : only"
+            )
+        return name

@@ -145,8 +145,8 @@ def _names(project: Path, path: Path, stage: str, found: Recorded) -> Iterator[t
     parts = [part for part in (path, *path.parents) if part != Path()]
     present = History(project, [part.as_posix() for part in parts]).present
     for part in parts:
-        of_lock = found.lock.dependency(stage, part.as_posix()) if found.lock else None
-        names = [_added(project / f"{part}.dvc"), of_lock]
+        locked = None if found.lock is None else found.lock.dependency(stage, part.as_posix())
+        names = [_added(project / f"{part}.dvc"), locked]
         names += sorted(version for folder, version in present if folder == part.as_posix())
         yield from ((part, name) for name in dict.fromkeys(names) if name)
 
