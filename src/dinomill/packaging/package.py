@@ -58,7 +58,7 @@ def package_model(
         InputError: When labelled images, or the probe that is named, cannot be used.
         MachineError: No Java, TorchServe does not start, or it answers wrongly.
     """
-    from dinomill.packaging.along import add_views, require_probe
+    from dinomill.packaging.along import add_views, largest_answer, require_probe
     from dinomill.packaging.views import choose_backend, expected_of
 
     registered = chosen(registered, config.registered)
@@ -69,6 +69,7 @@ def package_model(
         selected = choose_backend(registered, curated, config, Path(programs), labelled)
         predictor = expected_of(registered.source, selected.backend, Path(programs), config)
         along = add_views(registered, curated, probes, predictor, Path(programs), config)
+        largest = largest_answer(predictor, Path(programs))
         archive = build_archive(
             registered.source,
             folder / STORE,
@@ -78,10 +79,11 @@ def package_model(
             server=config.server,
             backend=selected.backend,
             beside=Path(programs),
+            answer_bytes=largest,
         )
         requirements = archive_requirements(archive)
         write_text(folder / "requirements.txt", "\n".join(requirements) + "\n")
-        properties = render_properties(model, Path(STORE), config.server, Ports())
+        properties = render_properties(model, Path(STORE), config.server, Ports(), answer_bytes=largest)
         write_text(folder / "config.properties", properties)
         write_text(folder / LOG_CONFIG, render_log_config())
         write_text(folder / METRICS_CONFIG, render_metrics_config())
