@@ -98,11 +98,10 @@ def _image(number: int, given: Any) -> str:
             expected="base64 of an image file, or a data: URL",
             action="send the image itself",
         )
-    if _PLAIN.fullmatch(given) is None:
-        given = "".join(given.split())  # base64 may be broken into lines
-        if _PLAIN.fullmatch(given) is None:
-            raise InputError(f"Input {number} is no base64.", expected="base64 of an image file, or a data: URL")
-    return given
+    text: str = given if _PLAIN.fullmatch(given) else "".join(given.split())  # base64 may be broken into lines
+    if _PLAIN.fullmatch(text) is None:
+        raise InputError(f"Input {number} is no base64.", expected="base64 of an image file, or a data: URL")
+    return text
 
 
 def instances(asked: Asked) -> bytearray:
