@@ -39,7 +39,7 @@ def encoded(image: Image) -> bytes:
         except OSError as error:
             raise InputError(f"{image} cannot be read.", found=error.strerror) from None
     if hasattr(image, "save") and hasattr(image, "mode"):
-        return _of_picture(cast("Picture", image))
+        return _of_picture(image)
     raise InputError(
         "That is not an image.",
         found=type(image).__name__,

@@ -89,7 +89,8 @@ def _require_bearable(data: bytes | memoryview, series: tifffile.TiffPageSeries)
     values = math.prod(series.shape) // (1 if page.planarconfig == 2 else max(page.samplesperpixel, 1))
     require_pieces(len(page.dataoffsets) * len(series), values)
     if page.compression in _JPEG_WITHIN:
-        for one in series:
+        pages: Any = series
+        for one in pages:
             for offset, length in zip(one.dataoffsets, one.databytecounts, strict=True):
                 require_scans(data[offset : offset + length])
 

@@ -39,8 +39,8 @@ def with_common_white(data: bytes | memoryview) -> bytes | memoryview:
     new = 65535 if white > 255 and header[1] == b"P5" else 255
     values = np.frombuffer(data, ">u2" if white > 255 else np.uint8, offset=header.end(), count=_count(data, header))
     scaled = np.minimum(np.rint(np.arange(max(white, int(values.max(initial=0))) + 1) / white * new), new)
-    made = scaled.astype(">u2" if new == 65535 else np.uint8)[values]
-    return b"%b %b %b %d\n" % (header[1], header[2], header[3], new) + made.tobytes()
+    made: bytes = scaled.astype(">u2" if new == 65535 else np.uint8)[values].tobytes()
+    return b"%b %b %b %d\n" % (header[1], header[2], header[3], new) + made
 
 
 def _count(data: bytes | memoryview, header: re.Match[bytes]) -> int:
