@@ -140,6 +140,61 @@ def bomb(chance: random.Random, _image: bytes) -> bytes:
     return chance.choice([_png(side, side), array.getvalue() + bytes(64), tiff + bytes(64), _png(_LONG, 1)])
 
 
+def costly(chance: random.Random, _image: bytes) -> bytes:
+    """Pictures within every limit of size that kept a decoder busy for minutes, or made it take gigabytes."""
+    return chance.choice(COSTLY)(chance)
+
+
+def _of_scans(chance: random.Random) -> bytes:
+    """A progressive JPEG whose last scan comes 3,000 times."""
+    out = io.BytesIO()
+    Image.new(chance.choice(["CMYK", "RGB", "L"]), (2000, 2000)).save(out, "JPEG", progressive=True)
+    data = out.getvalue()
+    end = data.rindex(b"\xff\xd9")
+    last = data[data.rindex(b"\xff\xc4", 0, data.rindex(b"\xff\xda")) : end]
+    return data[:end] + last * 3000 + data[end:]
+
+
+def _of_packets(chance: random.Random) -> bytes:
+    """JPEG 2000 that says it has 65,535 layers, or precincts of 4 x 4 pixels."""
+    out = io.BytesIO()
+    Image.new("RGB", (2000, 2000), (90, 40, 20)).save(out, "JPEG2000", no_jp2=True, tile_size=(64, 64))
+    data = out.getvalue()
+    at = data.index(b"\xff\x52")
+    if chance.random() < 0.5:
+        return data[: at + 6] + b"\xff\xff" + data[at + 8 :]
+    length, levels = int.from_bytes(data[at + 2 : at + 4], "big"), data[at + 9]
+    style = struct.pack(">H", length + levels + 1) + b"\x01" + data[at + 5 : at + 2 + length]
+    return data[: at + 2] + style + b"\x22" * (levels + 1) + data[at + 2 + length :]
+
+
+def _in_runs(_chance: random.Random) -> bytes:
+    """A BMP of 6,300 rows, each of one pixel and the end of the row."""
+    runs, side = b"\1\0\0\0" * 6300 + b"\0\1", 6300
+    header = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 8, 1, len(runs), 0, 0, 256, 0)
+    return b"BM" + struct.pack("<IHHI", 1078 + len(runs), 0, 0, 1078) + header + bytes(1024) + runs
+
+
+def _of_comments(_chance: random.Random) -> bytes:
+    """A PNM as text, of a million comments."""
+    return b"P3 1000 1000 255\n" + b"#\n" * 1_000_000
+
+
+def _of_strips(_chance: random.Random) -> bytes:
+    """A TIFF of 800,000 rows of floats, each the same strip of a few bytes."""
+    rows, strip = 800_000, zlib.compress(bytes(4))
+    tags = [(256, 4, 1), (257, 4, rows), (258, 3, 32), (259, 3, 8), (262, 3, 1), (273, 4, 0), (277, 3, 1), (278, 4, 1)]
+    tags += [(279, 4, 0), (339, 3, 3)]
+    after = 8 + 2 + 12 * len(tags) + 4
+    places = {273: after + len(strip), 279: after + len(strip) + 4 * rows}
+    found = b"II*\0" + struct.pack("<IH", 8, len(tags))
+    for tag, kind, value in tags:
+        found += struct.pack("<HHII", tag, kind, rows if tag in places else 1, places.get(tag, value))
+    offsets, lengths = struct.pack("<I", after) * rows, struct.pack("<I", len(strip)) * rows
+    return found + bytes(4) + strip + offsets + lengths
+
+
+COSTLY = (_of_scans, _of_packets, _in_runs, _of_comments, _of_strips)
 _LONG = 170_000_000
 
 
@@ -220,6 +275,7 @@ KINDS = (
     Kind("truncated", _posting(_truncated), (400,)),
     Kind("damaged", _posting(_damaged), (200, 400)),
     Kind("bomb", _posting(bomb), (400,)),
+    Kind("costly", _posting(costly), (400,)),
     Kind("20,000 x 1", _posting(lambda _chance, _image: thin_picture()), (200,)),
     Kind("wrong type", _posting(_wrong_type), (400,)),
     Kind("nested JSON", _posting(_nested, Content_Type="application/json"), (400,)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from dinomill.deployment.folder import TEMPLATES, Deployment, object_name, write_deployment
+from dinomill.deployment.folder import TEMPLATES, Deployment, object_name, render_templates, write_deployment
 from dinomill.errors import ConfigError, InputError
+from dinomill.handles import PackageHandle
+from dinomill.serving.gateway.config import GatewayConfig
 from tests.deployment.tools import tool
 
 
@@ -127,6 +130,26 @@ def test_memory_follows_from_workers_and_weights(wanted: Deployment, tmp_path: P
 
     assert megabytes(4) - megabytes(1) >= 3 * 1100  # of which the largest picture is 760
     assert megabytes(2, megapixels=100) - megabytes(2) == 2 * 19 * 60
+
+
+def test_memory_follows_from_what_the_gateway_holds(wanted: Deployment) -> None:
+    handle = PackageHandle.load(wanted.package)
+
+    def megabytes(held: int, request: int) -> int:
+        server, gateway = wanted.server.model_copy(update={"max_request_mb": request}), GatewayConfig(held_mb=held)
+        text = render_templates(handle, server, gateway, "localhost", hashes=False)["kubernetes/dinomill.yaml"]
+        found = re.search(r"limits: \{cpu: .*, memory: (\d+)Mi", text)
+        assert found is not None
+        return int(found[1])
+
+    assert megabytes(512, 8) - megabytes(256, 8) == 1.5 * 256
+    assert megabytes(256, 64) - megabytes(256, 8) == 3 * 56
+
+
+def test_limits_that_cannot_hold_together_are_not_deployed(wanted: Deployment, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"gateway\.held_mb"):
+        write_deployment(tmp_path / "made", wanted._replace(gateway=GatewayConfig(held_mb=2)))
+    assert not (tmp_path / "made").exists()
 
 
 def test_a_linter_of_dockerfiles_has_nothing_to_say(written: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def _handler(backbone: Path) -> Read:
     served.initialize(context())
 
     def read(data: bytes) -> str:
-        (answer,) = served.handle([{"body": data}], context())
+        (answer,) = map(json.loads, served.handle([{"body": data}], context()))
         assert isinstance(answer, dict)
         return "used" if "embedding" in answer else str(answer["error"]).split("(")[1].split(")")[0]
 

@@ -32,11 +32,13 @@ from dinomill.errors import ConfigError, MachineError
 from dinomill.handles import PackageHandle
 from dinomill.serving.gateway.config import GatewayConfig
 from dinomill.serving.torchserve.properties import ServerConfig
+from dinomill.serving.torchserve.together import require_together
 from dinomill.storage.atomic import atomic_folder, write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 _DOMAIN = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
 _BASE_MB, _WORKER_MB = 400, 400  # of the gateway and Java's own, beside its heap; of a worker, beside its weights
+_HELD = 1.5  # times the bodies that the gateway holds: what it was seen to take for them (docs/serving.md)
 _MEGAPIXEL_MB = 19  # of the largest picture while it is decoded: JPEG 2000 takes that, WebP 15, a PNG of one column 12
 
 
@@ -63,7 +65,7 @@ def write_deployment(folder: Path, wanted: Deployment) -> Path:
     """Write the folder, whole or not at all; one that is there is replaced.
 
     Raises:
-        ConfigError: When the domain is none, or the folder holds something else.
+        ConfigError: When the domain is none, limits contradict each other, or the folder holds something else.
         InputError: When there is no package.
         MachineError: When a package of Python is missing here, or hashes cannot be had.
     """
@@ -77,6 +79,7 @@ def write_deployment(folder: Path, wanted: Deployment) -> Path:
         raise ConfigError(
             f"{folder} holds something else.", expected="a new or empty folder, or one that `dinomill deploy` wrote"
         )
+    require_together(wanted.server, wanted.gateway)
     handle = PackageHandle.load(wanted.package)
     server = wanted.server.model_copy(update={"workers": wanted.server.worker_count(), "java_home": None})
     with atomic_folder(folder) as made:
@@ -91,16 +94,19 @@ def write_deployment(folder: Path, wanted: Deployment) -> Path:
         }
         write_text(made / "app" / "settings.json", json.dumps(settings, indent=2) + "\n")
         _write_requirements(made, wanted)
-        for name, text in render_templates(handle, server, wanted.domain, wanted.hashes).items():
+        for name, text in render_templates(handle, server, wanted.gateway, wanted.domain, wanted.hashes).items():
             write_text(made / name, text)
     return folder
 
 
-def render_templates(handle: PackageHandle, server: ServerConfig, domain: str, hashes: bool) -> dict[str, str]:
+def render_templates(
+    handle: PackageHandle, server: ServerConfig, gateway: GatewayConfig, domain: str, hashes: bool
+) -> dict[str, str]:
     """The text of every template, by its path in the folder."""
     weights_mb = handle.archive.stat().st_size // 2**20 if handle.archive.is_file() else 100
     picture_mb = round(_MEGAPIXEL_MB * server.max_megapixels)
-    memory = _BASE_MB + server.heap_mb + server.workers * (_WORKER_MB + picture_mb + 2 * weights_mb)
+    held_mb = round(_HELD * gateway.held_mb) + 3 * server.max_request_mb  # of which one is read as JSON at a time
+    memory = _BASE_MB + held_mb + server.heap_mb + server.workers * (_WORKER_MB + picture_mb + 2 * weights_mb)
     values = {
         "MODEL": handle.model,
         "NAME": object_name(handle.model),

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import io
 import math
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from dinomill.images.bearable import require_pieces
 from dinomill.images.decode_error import DecodeError, Reason
 from dinomill.images.file_bytes import MOST_BYTES
+from dinomill.images.jpeg_scans import require_scans
+
+if TYPE_CHECKING:
+    import tifffile
+
+_JPEG_WITHIN = (6, 7, 33007, 34892)  # compressions of TIFF
 
 
 def check_pixels(width: int, height: int, max_pixels: int) -> None:
@@ -77,6 +84,17 @@ def read_npy(data: bytes | memoryview, max_pixels: int) -> npt.NDArray[np.generi
     return loaded
 
 
+def _require_bearable(data: bytes | memoryview, series: tifffile.TiffPageSeries) -> None:
+    page: Any = series.keyframe
+    values = math.prod(series.shape) // (1 if page.planarconfig == 2 else max(page.samplesperpixel, 1))
+    require_pieces(len(page.dataoffsets) * len(series), values)
+    if page.compression in _JPEG_WITHIN:
+        pages: Any = series
+        for one in pages:
+            for offset, length in zip(one.dataoffsets, one.databytecounts, strict=True):
+                require_scans(data[offset : offset + length])
+
+
 def read_tiff(data: bytes | memoryview, max_pixels: int) -> npt.NDArray[np.generic]:
     """The first series of a TIFF file, with all of its channels.
 
@@ -91,6 +109,7 @@ def read_tiff(data: bytes | memoryview, max_pixels: int) -> npt.NDArray[np.gener
             check_pixels(1, int(np.prod(series.shape)) // max(min(series.shape), 1), max_pixels)
             count = math.prod(series.shape)
             check_bytes(f"{'×'.join(map(str, series.shape))} values of {series.dtype}", count * series.dtype.itemsize)
+            _require_bearable(data, series)
             array: npt.NDArray[np.generic] = series.asarray()
             return array
     except DecodeError:

@@ -14,6 +14,7 @@ from dinomill.images.array_files import check_pixels, npy_header, read_npy, read
 from dinomill.images.cut import Cut, orient, upright_part
 from dinomill.images.decode_error import DecodeError, Reason, memory_is_named
 from dinomill.images.image_info import ImageInfo
+from dinomill.images.jpeg_scans import require_scans
 from dinomill.images.pillow_files import MAX_PIXELS, frames_of, load, open_image, orientation_of, pixels_of
 from dinomill.images.pixels import on_white, to_channels
 
@@ -42,7 +43,7 @@ def probe_image(data: Data, *, max_pixels: int = MAX_PIXELS) -> ImageInfo:
         height, width = shape[:2] if len(shape) == 2 or shape[0] > shape[-1] else shape[1:3]
         return ImageInfo("NPY", width, height, str(dtype), 1)
     if bytes(data[:4]) in _TIFF:
-        from dinomill.images.tiff_bytes import probe_tiff
+        from dinomill.images.tiff_bytes import probe_tiff, tiff_pages
 
         if (info := probe_tiff(data)) is not None:
             check_pixels(info.width, info.height, max_pixels)
@@ -51,7 +52,8 @@ def probe_image(data: Data, *, max_pixels: int = MAX_PIXELS) -> ImageInfo:
         width, height = image.size
         if orientation_of(image) >= 5:
             width, height = height, width
-        return ImageInfo(image.format or "unknown", width, height, image.mode, frames_of(image))
+        frames = tiff_pages(data) if image.format == "TIFF" else frames_of(image)
+        return ImageInfo(image.format or "unknown", width, height, image.mode, frames)
 
 
 @memory_is_named
@@ -160,6 +162,7 @@ def _decode_jpeg(data: Data, channels: int, min_side: int | None, max_pixels: in
     if space in ("CMYK", "YCCK"):
         return None
     check_pixels(width, height, max_pixels)
+    require_scans(data)
     eighths = 8
     # Only by what divides both sides: 299 rows as 150 would be half a row too long, and all that follows beside it.
     while (

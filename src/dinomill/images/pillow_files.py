@@ -13,10 +13,12 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from dinomill.arrays import Pixels
 from dinomill.images.array_files import check_pixels
+from dinomill.images.bearable import require_bearable
 from dinomill.images.cut import Box, Cut, orient, stored_box
 from dinomill.images.decode_error import NO_MEMORY, DecodeError, Reason
 from dinomill.images.named import name_format
 from dinomill.images.pixels import compose_on_white, to_uint8
+from dinomill.images.pnm import with_common_white
 
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
@@ -24,6 +26,7 @@ _TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _FORMATS = ("PNG", "JPEG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM", "ICO", "ICNS", "SGI")
 _ORIENTATION = 0x0112
 MAX_PIXELS = 178_956_970  # Pillow's own limit for an error: 0.5 GB of RGB
+_MOST_CHUNKS = 100_000  # of a PNG: programs write 8 kB or more into one
 _PIECE = 1 << 20  # pixels that are converted at once
 # Pillow has four bytes a pixel and eight a row: of images of one column three times what the pixels take. They may be
 # as much as squares of a quarter more than the most pixels.
@@ -41,6 +44,8 @@ def open_image(data: bytes | memoryview, max_pixels: int) -> ImageFile.ImageFile
         _check_png(data)
     elif head[:4] == b"RIFF" and head[8:] == b"WEBP" and int.from_bytes(head[4:8], "little") + 8 > len(data):
         raise DecodeError(Reason.TRUNCATED, f"{len(data):,} bytes; the header announces more")
+    require_bearable(data)
+    data = with_common_white(data)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -139,8 +144,11 @@ def _pieces(box: Box) -> Iterator[Box]:
 def _check_png(data: bytes | memoryview) -> None:
     """Compare the checksums that PNG carries: Pillow reads damaged pixels without a word."""
     view = memoryview(data)
-    position = len(_PNG)
+    position, chunks = len(_PNG), 0
     while position + 12 <= len(view):
+        chunks += 1
+        if chunks > _MOST_CHUNKS:
+            raise DecodeError(Reason.DECOMPRESSION_BOMB, f"a PNG of more than {_MOST_CHUNKS:,} chunks")
         length, name = int.from_bytes(view[position : position + 4], "big"), bytes(view[position + 4 : position + 8])
         end = position + 12 + length
         if end > len(view):

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, ParamSpec, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from dinomill.images.bearable import require_pieces
 from dinomill.images.cut import orient
 from dinomill.images.decode_error import DecodeError, Reason
+from dinomill.images.jpeg_scans import require_scans
 from dinomill.images.pixels import on_white
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
+_JPEG = b"\xff\xd8\xff"
 PIECES_BYTES = 128 * 2**20  # of decoded pieces in memory, a file; what would need more cannot be cut
 ADVICE = (
     "write it as a tiled TIFF: `vips copy IN OUT.tif[tile,bigtiff,compression=lzw]`, or gdal_translate -co TILED=YES"
@@ -74,6 +77,8 @@ class Pieces:
         self._planes = first.samplesperpixel if planar else 1
         self._samples = 1 if planar else first.samplesperpixel
         self._grid = (-(-self._high // self._down), -(-self._wide // self._across))
+        count = self._grid[0] * self._grid[1] * self._planes * len(pages)
+        require_pieces(count, self._wide * self._high * self._planes * len(pages))
         self._kept: OrderedDict[tuple[int, int], Array] = OrderedDict()
         self._bytes = 0
         self._room = PIECES_BYTES
@@ -147,6 +152,8 @@ class Pieces:
             raise DecodeError(
                 Reason.TRUNCATED, f"piece {number:,} of the TIFF ends after {len(data):,} of {length:,} bytes"
             )
+        if data is not None and data[:3] == _JPEG:
+            require_scans(data)
         try:
             piece, _, shape = first.decode(data, number, jpegtables=first.jpegtables, jpegheader=first.jpegheader)
         except Exception as error:

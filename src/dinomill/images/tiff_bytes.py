@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -57,6 +57,23 @@ def probe_tiff(data: bytes | memoryview) -> ImageInfo | None:
         width, height = height, width
     several = f"×{page.samplesperpixel}" if page.samplesperpixel > 1 else ""
     return ImageInfo("TIFF", width, height, f"{page.dtype}{several}", len(page.parent.pages))
+
+
+def tiff_pages(data: bytes | memoryview) -> int:
+    """How many pages are chained in a TIFF, 1 at least: Pillow compares each with all before it, for minutes."""
+    order: Literal["little", "big"] = "little" if bytes(data[:2]) == b"II" else "big"
+    large = 43 in data[2:4]
+    place, count, entry = (8, 8, 20) if large else (4, 2, 12)
+
+    def number(start: int, length: int) -> int:
+        return int.from_bytes(data[start : start + length], order)
+
+    seen: set[int] = set()
+    at = number(place, place if large else 4)
+    while at and at not in seen and at + count <= len(data):
+        seen.add(at)
+        at = number(at + count + entry * number(at, count), 8 if large else 4)
+    return max(len(seen), 1)
 
 
 def _first_page(data: bytes | memoryview) -> Any:

@@ -17,6 +17,7 @@ from dinomill.features.probe import PROBE, Probe
 from dinomill.handles import DatasetHandle, ProbesHandle, RegistrationHandle
 from dinomill.images.sampled import of_all_clusters
 from dinomill.packaging.config import PackagingConfig
+from dinomill.serving.answer_size import AnswerSize
 from dinomill.serving.predictor import Predictor
 from dinomill.serving.views import INDEX, INDEX_ROWS, Index
 
@@ -70,6 +71,14 @@ def require_probe(registered: RegistrationHandle, config: PackagingConfig) -> No
         from dinomill.features import describe
 
         Probe.read(config.probe, describe(registered.source).embed_dim)
+
+
+def largest_answer(predictor: Predictor, folder: Path) -> int:
+    """Bytes of everything that may be asked of one image, with what goes along in the folder."""
+    width = predictor.embed_dim
+    probe = Probe.read(folder / PROBE, width) if (folder / PROBE).is_file() else None
+    index = Index.read(folder, width) if (folder / INDEX).is_file() else None
+    return AnswerSize(predictor.features.grid, predictor.features.dim, width, probe, index).largest
 
 
 def _add_probe(

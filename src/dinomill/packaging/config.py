@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dinomill.config import Config
 from dinomill.serving.backends.config import BackendConfig
 from dinomill.serving.gateway.config import GatewayConfig
 from dinomill.serving.torchserve.archive import BatchingConfig
 from dinomill.serving.torchserve.properties import ServerConfig
+from dinomill.serving.torchserve.together import contradiction
 
 
 class SmokeConfig(Config):
@@ -66,3 +67,9 @@ class PackagingConfig(Config):
     server: ServerConfig = Field(default_factory=ServerConfig, description="how TorchServe runs")
     gateway: GatewayConfig = Field(default_factory=GatewayConfig, description="how `dinomill serve` treats clients")
     smoke: SmokeConfig = Field(default_factory=SmokeConfig, description="the trial of the archive")
+
+    @model_validator(mode="after")
+    def _limits_hold_together(self) -> Self:
+        if (problem := contradiction(self.server, self.gateway)) is not None:
+            raise ValueError(problem)
+        return self

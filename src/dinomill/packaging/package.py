@@ -132,13 +132,14 @@ def _build(
         folder: The package's.
         programs: Takes what goes into the archive beside weights and code.
     """
-    from dinomill.packaging.along import add_views
+    from dinomill.packaging.along import add_views, largest_answer
     from dinomill.packaging.views import choose_backend, expected_of
 
     selected = choose_backend(registered, curated, config, programs, labelled)
     predictor = expected_of(registered.source, selected.backend, programs, config)
     along = add_views(registered, curated, probes, predictor, programs, config)
     model = config.name or registered.model
+    largest = largest_answer(predictor, programs)
     archive = build_archive(
         registered.source,
         folder / STORE,
@@ -148,10 +149,12 @@ def _build(
         server=config.server,
         backend=selected.backend,
         beside=programs,
+        answer_bytes=largest,
     )
     requirements = archive_requirements(archive)
     write_text(folder / "requirements.txt", "\n".join(requirements) + "\n")
-    write_text(folder / "config.properties", render_properties(model, Path(STORE), config.server, Ports()))
+    properties = render_properties(model, Path(STORE), config.server, Ports(), answer_bytes=largest)
+    write_text(folder / "config.properties", properties)
     write_text(folder / LOG_CONFIG, render_log_config())
     write_text(folder / METRICS_CONFIG, render_metrics_config())
     return _Built(archive, requirements, selected, predictor, along)

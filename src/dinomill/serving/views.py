@@ -24,8 +24,8 @@ from dinomill.storage.tensor_file import read_tensors, write_tensors
 View = Literal["embedding", "cls", "mean_patch", "patches", "scores", "neighbours", "pca"]
 VIEWS: tuple[View, ...] = get_args(View)
 INDEX, INDEX_ROWS = "index.safetensors", "index.json"
-_NEIGHBOURS = 10
-_PICTURE = 224  # pixels a side, at least, of the picture of patches
+NEIGHBOURS = 10
+PICTURE = 224  # pixels a side, at least, of the picture of patches
 
 
 def parse_views(told: Any) -> tuple[View, ...]:
@@ -58,7 +58,7 @@ class Index:
     vectors: np.ndarray[Any, Any]
     rows: Sequence[Mapping[str, Any]]
 
-    def __call__(self, embedding: Floats, count: int = _NEIGHBOURS) -> list[dict[str, Any]]:
+    def __call__(self, embedding: Floats, count: int = NEIGHBOURS) -> list[dict[str, Any]]:
         """The most similar rows to an embedding ``[E]``, the most similar first, with their cosines."""
         unit = embedding / max(float(np.linalg.norm(embedding)), 1e-12)
         # A piece at a time: a product with half-precision numbers makes single-precision ones of all of them.
@@ -119,7 +119,7 @@ def picture_of(patches: Floats) -> bytes:
     low, high = np.quantile(parts, [0.01, 0.99], axis=0)
     shown = np.clip((parts - low) / np.maximum(high - low, 1e-12), 0, 1)
     pixels = (255 * shown).round().astype(np.uint8).reshape(rows, columns, 3)
-    times = max(1, -(-_PICTURE // max(rows, columns)))
+    times = max(1, -(-PICTURE // max(rows, columns)))
     buffer = io.BytesIO()
     Image.fromarray(pixels).resize((columns * times, rows * times), Image.Resampling.BICUBIC).save(buffer, "PNG")
     return buffer.getvalue()

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from dinomill.errors import DinomillError, InputError
 from dinomill.images.limits import MAX_MEGAPIXELS
+from dinomill.serving.answer_size import AnswerSize
 from dinomill.serving.answers import as_bytes, as_json
 from dinomill.serving.backends.choice import EAGER, Backend, why_not
 from dinomill.serving.budget import Budget, images_in_answer
@@ -37,7 +38,7 @@ class Worker:
     Args:
         folder: Of the backbone, with its program, probe and index where it has them.
         settings: What was baked in: ``max_instances``, ``max_megapixels``, ``max_request_mb``, ``threads``,
-            ``normalise``, ``backend``.
+            ``normalise``, ``backend``, ``answer_bytes``.
         device: Where to run.
         seconds: After which whoever waits for a batch gives up.
         startup: Seconds in which it has to be ready.
@@ -80,7 +81,10 @@ class Worker:
             max_pixels=max_pixels,
         )
         self._answered = images_in_answer(float(settings.get("max_request_mb", 8)), self.predictor.embed_dim)
-        self._grid = self.predictor.features.grid
+        self._sizes: dict[tuple[bool, bool], AnswerSize] = {}
+        self.answer_bytes = max(
+            int(float(settings.get("max_request_mb", 8)) * 2**20), int(settings.get("answer_bytes", 0))
+        )
         rate = first_rate(self.predictor)
         self.predictor.batch_size = max(1, min(_LARGEST_CHUNK, int(rate * _CHUNK_SECONDS)))
         warm_up(self.predictor, sizes_to_warm(batch, self.predictor.batch_size), rate, _WARM_SHARE * startup)
@@ -118,28 +122,25 @@ class Worker:
         images = len(request.images)
         if request.views != ("embedding",):
             self.predictor.viewer.require(request.views)
-            most = max(1, int(self._answered * self.predictor.embed_dim / self._numbers(request.views)))
+            most = self.answer_bytes // self._size(request.views)
         else:
             most = self._answered
         if images > most:
             raise InputError(
                 "The answer would be larger than this server sends.",
                 found=f"{images} images, {', '.join(request.views)} of each",
-                expected=f"at most {most} in one request",
+                expected=f"at most {most} in one request" if most else f"at most {self.answer_bytes / 2**20:.1f} MB",
                 action="split it into several requests, or raise packaging.server.max_request_mb",
             )
 
-    def _numbers(self, views: tuple[View, ...]) -> int:
-        """About how many numbers an image's answer has."""
-        features = self.predictor.features
-        sizes = {
-            "patches": self._grid**2 * features.dim,
-            "pca": 10_000,  # a picture as base64
-            "neighbours": 1_000,  # with small pictures
-            "scores": 1_000,
-            "embedding": self.predictor.embed_dim,
-        }
-        return sum(sizes.get(view, features.dim) for view in views)
+    def _size(self, views: tuple[View, ...]) -> int:
+        """Bytes of an image's answer; probe and index are read when they are first asked for."""
+        features, viewer = self.predictor.features, self.predictor.viewer
+        kind = ("scores" in views, "neighbours" in views)
+        if kind not in self._sizes:
+            probe, index = viewer.probe if kind[0] else None, viewer.index if kind[1] else None
+            self._sizes[kind] = AnswerSize(features.grid, features.dim, self.predictor.embed_dim, probe, index)
+        return self._sizes[kind](views)
 
     def answer(self, requests: Sequence[Request | DinomillError]) -> list[Answer]:
         """All images of all requests in as few passes as they need; a bad one spoils its own request alone.

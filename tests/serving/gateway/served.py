@@ -44,6 +44,7 @@ def make_package(
     server: ServerConfig = SERVER,
     *,
     beside: Path | None = None,
+    answer_bytes: int = 0,
     **told: Any,
 ) -> Path:
     """A package of a backbone, as the packaging stage leaves it, without the trial.
@@ -54,6 +55,7 @@ def make_package(
         version: Its number.
         server: What is baked in.
         beside: What goes into the archive, too.
+        answer_bytes: Of its largest answer to one image.
         told: More fields of its handle.
     """
     archive = build_archive(
@@ -64,6 +66,7 @@ def make_package(
         batching=BatchingConfig(max_instances=4),
         server=server,
         beside=beside,
+        answer_bytes=answer_bytes,
     )
     shape = json.loads((backbone / "config.json").read_text())["model"]
     PackageHandle(

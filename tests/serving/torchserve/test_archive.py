@@ -33,7 +33,7 @@ class Context:
     def set_response_status(self, **_): pass
 handler = EmbeddingHandler()
 handler.initialize(Context())
-print(json.dumps(handler.handle([{"body": open(sys.argv[2], "rb").read()}], Context())))
+print(json.dumps([json.loads(one) for one in handler.handle([{"body": open(sys.argv[2], "rb").read()}], Context())]))
 """
 
 

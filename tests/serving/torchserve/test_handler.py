@@ -15,11 +15,14 @@ import torch
 from PIL import Image
 from ts.context import Context, RequestProcessor
 
+from dinomill.features.probe import PROBE, Probe
 from dinomill.images.preprocess import preprocess_bytes
 from dinomill.serving import worker
+from dinomill.serving.answers import JSON
 from dinomill.serving.predictor import Predictor
 from dinomill.serving.torchserve import handler
 from dinomill.serving.torchserve.handler import EmbeddingHandler
+from dinomill.serving.views import Index
 from dinomill.serving.warm_up import sizes_to_warm, warm_up
 
 
@@ -31,6 +34,13 @@ def _limit_of_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _b64(data: bytes) -> str:
     return base64.b64encode(data).decode()
+
+
+def _handle(served: EmbeddingHandler, data: list[dict[str, Any]], context: Context) -> list[Any]:
+    """What a client reads of the answers."""
+    answers = served.handle(data, context)
+    kinds = [context.get_response_content_type(index) for index in range(len(answers))]
+    return [json.loads(one) if kind == JSON else one for one, kind in zip(answers, kinds, strict=True)]
 
 
 def test_torchserve_finds_exactly_one_class() -> None:
@@ -52,7 +62,7 @@ def test_a_bad_request_does_not_harm_its_batch(backbone: Path, photographs: list
     context = _context(backbone, len(data))
     served = EmbeddingHandler()
     served.initialize(context)
-    answers = served.handle(data, context)
+    answers = _handle(served, data, context)
     expected = Predictor(backbone)(photographs[:3])
     assert np.allclose(answers[0]["embedding"], expected[0], atol=1e-5)
     assert np.allclose(answers[2]["embeddings"], expected[1:3], atol=1e-5)
@@ -66,7 +76,7 @@ def test_the_instance_that_is_no_image_is_named(backbone: Path, photographs: lis
     context = _context(backbone, 3)
     served = EmbeddingHandler()
     served.initialize(context)
-    answers = served.handle([{"body": instances}, {"body": deep}, {"body": photographs[0]}], context)
+    answers = _handle(served, [{"body": instances}, {"body": deep}, {"body": photographs[0]}], context)
     assert answers[0]["error"].startswith("Instance 1: The image cannot be used (not_an_image)")
     assert "JSON cannot be read" in answers[1]["error"]
     assert len(answers[2]["embedding"]) == 64
@@ -103,7 +113,7 @@ def test_hostile_requests_harm_themselves_alone(backbone: Path, photographs: lis
     ]
     data: list[dict[str, Any]] = [{"body": body} for body in (photographs[0], *hostile, photographs[1])]
     served, context = _served(backbone, data)
-    answers = served.handle(data, context)
+    answers = _handle(served, data, context)
     assert _statuses(context, len(data)) == [200, *[400] * len(hostile), 200]
     expected = Predictor(backbone)(photographs[:2])
     assert np.allclose([answers[0]["embedding"], answers[-1]["embedding"]], expected, atol=1e-5)
@@ -123,7 +133,7 @@ def test_an_image_with_which_the_network_fails_does_so_alone(
             raise fault("not this one")
 
     served.predictor.model.patch_embed.register_forward_pre_hook(fail)
-    answers = served.handle(data, context)
+    answers = _handle(served, data, context)
     assert _statuses(context, 4) == [200, 200, 400, 200]
     assert "failed with this image" in answers[2]["error"]
     expected = Predictor(backbone)(photographs[:4])
@@ -141,7 +151,7 @@ def test_a_request_whose_reading_fails_does_so_alone(
 
     data: list[dict[str, Any]] = [{"body": photographs[0]}, Row(body=b"x"), {"body": photographs[1]}]
     served, context = _served(backbone, data)
-    answers = served.handle(data, context)
+    answers = _handle(served, data, context)
     assert _statuses(context, 3) == [200, 500, 200]
     assert "in reading" not in answers[1]["error"]
 
@@ -158,16 +168,16 @@ def test_a_call_ends_in_time_and_says_what_was_left(backbone: Path, photographs:
 
     served.predictor.model.patch_embed.register_forward_pre_hook(slow)
     start = time.monotonic()
-    answers = served.handle(data, context)
+    answers = _handle(served, data, context)
     assert time.monotonic() - start < 4
     assert _statuses(context, 5) == [503, 503, 200, 200, 503]
     assert "busy" in answers[0]["error"]
     assert len(answers[2]["embedding"]) == len(answers[3]["embedding"]) == 64
     # From then on it knows: nothing large is begun beside small ones.
     for _ in range(2):
-        served.handle([{"body": photographs[0]}], context)
+        _handle(served, [{"body": photographs[0]}], context)
     start = time.monotonic()
-    served.handle(data, context)
+    _handle(served, data, context)
     assert _statuses(context, 5)[2:4] == [200, 200]
     assert time.monotonic() - start < 4
 
@@ -177,18 +187,18 @@ def test_large_images_are_refused_by_the_archives_own_limit(backbone: Path, phot
     tifffile.imwrite(out, np.zeros((2000, 2000), np.float32), compression="zlib")
     data: list[dict[str, Any]] = [{"body": photographs[0]}, {"body": out.getvalue()}]
     served, context = _served(backbone, data, max_megapixels=1)
-    answers = served.handle(data, context)
+    answers = _handle(served, data, context)
     assert _statuses(context, 2) == [200, 400]
     assert "2,000×2,000 pixels" in answers[1]["error"]
     served, context = _served(backbone, data)
-    served.handle(data, context)
+    _handle(served, data, context)
     assert _statuses(context, 2) == [200, 200]
 
 
 def test_embeddings_of_length_one_are_to_be_had(backbone: Path, photographs: list[bytes]) -> None:
     data: list[dict[str, Any]] = [{"body": photographs[0]}]
     served, context = _served(backbone, data, normalise=True)
-    vector = np.array(served.handle(data, context)[0]["embedding"])
+    vector = np.array(_handle(served, data, context)[0]["embedding"])
     assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
     plain = Predictor(backbone)(photographs[:1])[0]
     assert np.allclose(vector, plain / np.linalg.norm(plain), atol=1e-5)
@@ -198,7 +208,7 @@ def test_a_compressed_body_is_known_by_its_header(backbone: Path, photographs: l
     data: list[dict[str, Any]] = [{"body": photographs[0]}, {"body": b"\x78\x9c"}]
     served, context = _served(backbone, data)
     context.request_processor[1] = RequestProcessor({"Content-Encoding": "Deflate", "body": {"content-type": "x"}})
-    answers = served.handle(data, context)
+    answers = _handle(served, data, context)
     assert _statuses(context, 2) == [200, 400]
     assert "compressed" in answers[1]["error"]
 
@@ -213,7 +223,7 @@ def test_a_picture_within_a_picture_is_limited_too(backbone: Path, photographs: 
     icon = bytes(place) + inner.getvalue()
     data: list[dict[str, Any]] = [{"body": photographs[0]}, {"body": icon}]
     served, context = _served(backbone, data, max_megapixels=4)
-    answers = served.handle(data, context)
+    answers = _handle(served, data, context)
     assert _statuses(context, 2) == [200, 400]
     assert "decompression_bomb" in answers[1]["error"]
 
@@ -223,11 +233,50 @@ def test_an_answer_that_torchserve_would_not_send_is_refused(backbone: Path, pho
         {"body": {"instances": [{"b64": _b64(photographs[0])}] * number}} for number in (3, 2)
     ]
     served, context = _served(backbone, data, max_request_mb=0.005)
-    answers = served.handle(data, context)
+    answers = _handle(served, data, context)
     assert _statuses(context, 2) == [400, 200]
     assert "at most 2" in answers[0]["error"]
     # What TorchServe makes of an answer is not larger than was reckoned.
     assert len(json.dumps(answers[1], indent=2)) < 0.005 * 2**20
+
+
+@pytest.mark.parametrize("want", ["patches", "scores", "neighbours"])
+def test_more_of_an_image_than_torchserve_would_send_is_refused_before_it_is_computed(
+    backbone: Path, photographs: list[bytes], tmp_path: Path, want: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in backbone.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    names = tuple(f"a class with a name of some length {number}" for number in range(2000))
+    Probe(np.zeros((2000, 64), np.float32), np.zeros(2000, np.float32), names).save(tmp_path / PROBE)
+    rows = [{"path": f"{number}", "thumbnail": "x" * 10_000} for number in range(20)]
+    Index.build(np.ones((20, 64), np.float32), rows).save(tmp_path)
+    one: list[dict[str, Any]] = [{"body": {"instances": [{"b64": _b64(photographs[0])}], "want": [want]}}]
+    two: list[dict[str, Any]] = [{"body": {"instances": [{"b64": _b64(photographs[0])}] * 2, "want": [want]}}]
+    served, context = _served(tmp_path, one, max_request_mb=0.05)
+    computed: list[object] = []
+    see = served.predictor.see
+    monkeypatch.setattr(served.predictor, "see", lambda *asked: computed.append(asked) or see(*asked))
+    (answer,) = _handle(served, one, context)
+    assert "would be larger than this server sends" in answer["error"]
+    assert (_statuses(context, 1), computed) == ([400], [])
+    # A package says how large the answer to one image may be: it is sent, whatever requests may be.
+    served, context = _served(tmp_path, one, max_request_mb=0.05, answer_bytes=served.worker._size((want,)))
+    assert want in _handle(served, one, context)[0]["instances"][0]
+    (answer,) = _handle(served, two, context)
+    assert "at most 1 in one request" in answer["error"]
+
+
+def test_an_answer_that_is_larger_than_was_reckoned_is_not_sent(
+    backbone: Path, photographs: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data: list[dict[str, Any]] = [{"body": photographs[0]}, {"body": photographs[1]}]
+    served, context = _served(backbone, data)
+    monkeypatch.setattr(served.worker, "answer_bytes", 900)
+    monkeypatch.setattr(served.worker, "answer", lambda _: [{"embedding": [0.5] * 500}, {"embedding": [0.5]}])
+    answers = _handle(served, data, context)
+    assert "larger than this server sends" in answers[0]["error"]
+    assert answers[1] == {"embedding": [0.5]}
+    assert _statuses(context, 2) == [400, 200]
 
 
 def test_more_than_embeddings_and_bytes_are_answered_in_one_batch(backbone: Path, photographs: list[bytes]) -> None:
@@ -236,7 +285,7 @@ def test_more_than_embeddings_and_bytes_are_answered_in_one_batch(backbone: Path
     served, context = _served(backbone, [*data, {"body": photographs[0]}])
     wanted = [{}, {}, {"Accept": "application/octet-stream; dtype=float16"}, {"X-Want": "scores"}, {"Accept": "a/b"}]
     context.request_processor = [RequestProcessor(headers) for headers in wanted]
-    answers = served.handle([*data, {"body": photographs[0]}], context)
+    answers = _handle(served, [*data, {"body": photographs[0]}], context)
     expected = Predictor(backbone)(photographs[:4])
     assert np.allclose(answers[0]["embedding"], expected[0], atol=1e-5)  # type: ignore[call-overload, index]
     seen = answers[1]["instances"]  # type: ignore[call-overload, index]
@@ -258,7 +307,7 @@ def test_an_archive_for_another_machine_is_computed_by_pytorch(
     served = EmbeddingHandler()
     served.initialize(context)
     assert "openvino not installed: PyTorch computes instead" in caplog.text
-    answer = served.handle([{"body": photographs[0]}], context)[0]
+    answer = _handle(served, [{"body": photographs[0]}], context)[0]
     assert np.allclose(answer["embedding"], Predictor(backbone)(photographs[:1])[0], atol=1e-5)  # type: ignore[call-overload, index]
 
 
@@ -283,7 +332,7 @@ def test_no_request_meets_a_size_of_batch_for_the_first_time(
     assert served.predictor.stopwatch.take() == {}
     for size in (3, 8):
         seen.clear()
-        served.handle([{"body": image} for image in (photographs * 2)[:size]], context)
+        _handle(served, [{"body": image} for image in (photographs * 2)[:size]], context)
         assert set(seen) <= warm
 
 
@@ -328,5 +377,5 @@ def test_refused_pictures_do_not_make_the_machine_look_fast(backbone: Path, phot
     served.initialize(context)
     before = served.budget.rate
     for _ in range(20):
-        served.handle([{"body": b"garbage"}] * 4, context)
+        _handle(served, [{"body": b"garbage"}] * 4, context)
     assert served.budget.rate == before  # it grew thirtyfold, and requests of any size were begun

@@ -43,7 +43,7 @@ def look(event, arguments):
 
 sys.addaudithook(look)
 watching = True
-answers = [served.handle([{"body": body}], Context())[0] for body in bodies]
+answers = [json.loads(served.handle([{"body": body}], Context())[0]) for body in bodies]
 watching = False
 print(json.dumps({"answers": answers, "seen": seen}))
 """

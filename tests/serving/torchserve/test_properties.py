@@ -8,6 +8,8 @@ import pytest
 import yaml
 
 from dinomill.errors import ConfigError
+from dinomill.serving.torchserve.archive import BatchingConfig, build_archive
+from dinomill.serving.torchserve.baked import answer_bytes
 from dinomill.serving.torchserve.properties import Ports, ServerConfig, render_model_config, render_properties
 
 
@@ -67,3 +69,23 @@ def test_a_wrong_key_names_the_right_one() -> None:
 def test_the_model_configuration_is_yaml() -> None:
     text = render_model_config({"batchSize": 8, "handler": {"threads": 2}})
     assert yaml.safe_load(text) == {"batchSize": 8, "handler": {"threads": 2}}
+
+
+def test_the_largest_answer_to_one_image_is_sent_however_small_requests_are(tmp_path: Path) -> None:
+    config = ServerConfig(max_request_mb=1)
+    for told, limit in ((0, 2**20), (100, 2**20), (15 * 2**20, 15 * 2**20)):
+        text = render_properties("mill", Path("/srv/store"), config, Ports(), answer_bytes=told)
+        assert _parse(text)["max_response_size"] == str(limit)
+        assert _parse(text)["max_request_size"] == str(2**20)
+
+
+def test_an_archive_says_how_large_its_answers_are(backbone: Path, tmp_path: Path) -> None:
+    batching, server = BatchingConfig(), ServerConfig()
+    archive = build_archive(
+        backbone, tmp_path, model="a", version="1", batching=batching, server=server, answer_bytes=123_456_789
+    )
+    assert answer_bytes(archive) == 123_456_789
+    assert (
+        answer_bytes(build_archive(backbone, tmp_path, model="b", version="1", batching=batching, server=server)) == 0
+    )
+    assert answer_bytes(tmp_path / "missing.mar") == 0

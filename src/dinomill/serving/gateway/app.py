@@ -25,7 +25,7 @@ from starlette.types import Receive, Scope, Send
 from dinomill.errors import InputError, StorageError
 from dinomill.serving.bodies import is_json
 from dinomill.serving.gateway import embeddings
-from dinomill.serving.gateway.bodies import REFUSED, Account, Held, Refused, read_body, refuse_unread, refuse_unreadable
+from dinomill.serving.gateway.bodies import REFUSED, Held, Refused, read_body, refuse_unread, refuse_unreadable
 from dinomill.serving.gateway.config import GatewayConfig
 from dinomill.serving.gateway.fleet import Fleet
 from dinomill.serving.gateway.metrics import Metrics
@@ -96,7 +96,9 @@ class Gateway:
         scope["app"] = self  # so that the router raises what it cannot find, and we say it
         try:
             refuse_unreadable(request)
-            await self._router(scope, receive, seen.send)
+            with self._held.account() as account:  # until the answer was sent: who reads it slowly holds it here
+                scope["state"]["account"] = account
+                await self._router(scope, receive, seen.send)
         except Refused as refused:
             await seen.refuse(refused.status, refused.reason, close=refused.close)
         except HTTPException as error:
@@ -171,7 +173,7 @@ class Gateway:
 
     async def _openapi(self, _request: Request) -> Response:
         member = self._fleet.current
-        return JSONResponse(describe(member.upstream.model, member.upstream.limits()) if member else describe())
+        return JSONResponse(describe(member.upstream.model, self._limits(member.upstream)) if member else describe())
 
     async def _models(self, request: Request) -> Response:
         upstream = self._served(request)
@@ -181,7 +183,7 @@ class Gateway:
             "owned_by": "dinomill",
             "version": upstream.version,
             "archive_sha256": upstream.archive_sha256,
-            "limits": dict(upstream.limits()),
+            "limits": self._limits(upstream),
             "offers": list(upstream.offers),
             **{name: dict(told) for name, told in upstream.about.items()},
         }
@@ -207,30 +209,31 @@ class Gateway:
         want = request.headers.get("x-want", "")
         if (refused := not_offered(want, upstream.offers)) is not None:
             raise await refuse_unread(request, refused)
-        with self._held.account() as account:
-            body = await self._body(request, upstream, account)
-            kind = "application/json" if is_json(body) else "application/octet-stream"
-            request.state.images = body.count(b'"b64"') if kind == "application/json" else 1
-            accept = short(request.headers.get("accept", ""))
-            return forwarded(request, await self._ask(request, body, kind, accept, want))
+        body = await self._body(request, upstream)
+        kind = "application/json" if is_json(body) else "application/octet-stream"
+        request.state.images = body.count(b'"b64"') if kind == "application/json" else 1
+        accept = short(request.headers.get("accept", ""))
+        reply = await self._ask(request, body, kind, accept, want)
+        body.clear()
+        return forwarded(request, reply)
 
     async def _embeddings(self, request: Request) -> Response:
         upstream = self._served(request)
         limits = upstream.limits()
-        with self._held.account() as account:
-            body = await self._body(request, upstream, account)
-            try:
-                asked = embeddings.read_embeddings(
-                    body, upstream.model, int(limits["embed_dim"]), int(limits["max_instances"])
-                )
-            except InputError as error:
-                raise Refused(400, str(error)) from None
-            request.state.images = len(asked.images)
-            accept = embeddings.BINARY if "binary" in upstream.offers else "application/json"
-            reply = await self._ask(request, embeddings.instances(asked), "application/json", accept)
-            if reply.status != 200:
-                raise Refused(reply.status, reason_of(reply))
-            return forwarded(request, Reply(200, embeddings.render_embeddings(reply, asked, upstream.model)))
+        body = await self._body(request, upstream)
+        try:
+            asked = embeddings.read_embeddings(
+                body, upstream.model, int(limits["embed_dim"]), int(limits["max_instances"])
+            )
+        except InputError as error:
+            raise Refused(400, str(error)) from None
+        body.clear()
+        request.state.images = len(asked.images)
+        accept = embeddings.BINARY if "binary" in upstream.offers else "application/json"
+        reply = await self._ask(request, embeddings.instances(asked), "application/json", accept)
+        if reply.status != 200:
+            raise Refused(reply.status, reason_of(reply))
+        return forwarded(request, Reply(200, embeddings.render_embeddings(reply, asked, upstream.model)))
 
     def _served(self, request: Request) -> Upstream:
         member = self._fleet.current
@@ -239,7 +242,12 @@ class Gateway:
         request.state.served = member.upstream
         return member.upstream
 
-    async def _body(self, request: Request, upstream: Upstream, account: Account) -> bytes:
+    def _limits(self, upstream: Upstream) -> dict[str, int | float]:
+        """What a request may ask: of the server behind, and of what the gateway holds."""
+        limits = dict(upstream.limits())
+        return limits | {"max_request_mb": min(limits["max_request_mb"], self._config.held_mb)}
+
+    async def _body(self, request: Request, upstream: Upstream) -> bytearray:
         kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
         if kind in _FORMS:
             reason = InputError(
@@ -255,12 +263,14 @@ class Gateway:
                 action="send it without Content-Encoding: image files are compressed already",
             )
             raise await refuse_unread(request, Refused(400, str(reason)))
-        most = int(upstream.limits()["max_request_mb"] * 2**20)
-        body = await read_body(request, most, self._config.body_seconds, account)
+        most = int(self._limits(upstream)["max_request_mb"] * 2**20)
+        body = await read_body(request, most, self._config.body_seconds, request.state.account)
         request.state.bytes = len(body)
         return body
 
-    async def _ask(self, request: Request, body: bytes, kind: str, accept: str = "", want: str = "") -> Reply:
+    async def _ask(self, request: Request, body: bytearray, kind: str, accept: str = "", want: str = "") -> Reply:
         question = Question(body, kind, accept or "application/json", request.state.id, want)
         reply, request.state.served = await self._fleet.ask(question)
+        request.state.account.free()
+        request.state.account.take(len(reply.body))
         return reply

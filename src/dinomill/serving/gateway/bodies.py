@@ -29,7 +29,7 @@ class Refused(Exception):
 
 
 class Held:
-    """The memory that bodies of requests take at the moment.
+    """The memory that bodies of requests and of answers take at the moment.
 
     Args:
         most: Bytes.
@@ -46,7 +46,7 @@ class Held:
         try:
             yield account
         finally:
-            self._taken -= account.bytes
+            account.free()
 
     def take(self, size: int) -> None:
         """Count bytes.
@@ -54,9 +54,13 @@ class Held:
         Raises:
             Refused: When there are too many; the client may come again.
         """
-        if self._taken + size > self._most:
+        if self._taken and self._taken + size > self._most:  # one alone may be as large as it was allowed to be
             raise Refused(503, "The server holds as many requests as it can. Send it again.", close=True)
         self._taken += size
+
+    def free(self, size: int) -> None:
+        """Bytes that are no longer there."""
+        self._taken -= size
 
 
 class Account:
@@ -71,9 +75,14 @@ class Account:
         self._held.take(size)
         self.bytes += size
 
+    def free(self) -> None:
+        """Nothing of this request is held any more."""
+        self._held.free(self.bytes)
+        self.bytes = 0
 
-async def read_body(request: Request, most: int, seconds: float, account: Account) -> bytes:
-    """The whole body.
+
+async def read_body(request: Request, most: int, seconds: float, account: Account) -> bytearray:
+    """The whole body, once in memory: put together of parts it would be there twice.
 
     Args:
         request: Of which nothing was read.
@@ -90,28 +99,27 @@ async def read_body(request: Request, most: int, seconds: float, account: Accoun
     if said is not None and int(said) > most:
         await _linger(request)
         raise too_large
-    parts: list[bytes] = []
-    size = 0
+    body, too_many = bytearray(), False
     try:
         async with asyncio.timeout(seconds):
             async for part in request.stream():
-                size += len(part)
-                if size > most:
+                if len(body) + len(part) > most:
+                    too_many = True
                     break
                 account.take(len(part))
-                parts.append(part)
+                body += part
     except TimeoutError:
         raise Refused(408, f"The request did not arrive within {seconds:g} seconds.", close=True) from None
     except Refused:
-        parts.clear()
+        body.clear()
         await _linger(request)
         raise
     refuse_unreadable(request)
-    if size > most:
-        parts.clear()
+    if too_many:
+        body.clear()
         await _linger(request)
         raise too_large
-    return b"".join(parts)
+    return body
 
 
 def refuse_unreadable(request: Request) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import struct
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
@@ -20,6 +21,7 @@ BINARY = f"{_BYTES}; dtype=float32"  # what is asked of a server that can answer
 Encoding = Literal["float", "base64"]
 # Each input brings one comma of its own and one of a data: URL; a body with many more is made to cost time.
 _COMMAS = 64
+_PLAIN = re.compile(r"[!#-\[\]-~]+")  # what JSON holds as it is, in bytes as few as characters
 _KEYS = {"model", "input", "encoding_format", "dimensions", "user"}
 _FORM = '{"model": "…", "input": ["<base64 of an image file, or a data: URL>", …]}'
 
@@ -31,7 +33,7 @@ class Asked(NamedTuple):
     encoding: Encoding
 
 
-def read_embeddings(body: bytes, model: str, embed_dim: int, most: int) -> Asked:
+def read_embeddings(body: bytes | bytearray, model: str, embed_dim: int, most: int) -> Asked:
     """Read a request.
 
     Args:
@@ -70,7 +72,7 @@ def read_embeddings(body: bytes, model: str, embed_dim: int, most: int) -> Asked
     return Asked([_image(number, one) for number, one in enumerate(given)], encoding)
 
 
-def _decode(body: bytes, most: int) -> Any:
+def _decode(body: bytes | bytearray, most: int) -> Any:
     if body.count(b",") > _COMMAS + 8 * most or body.count(b"[") > _COMMAS or body.count(b"{") > _COMMAS + most:
         raise InputError(
             "The request has more values than one of so many images can have.",
@@ -96,12 +98,20 @@ def _image(number: int, given: Any) -> str:
             expected="base64 of an image file, or a data: URL",
             action="send the image itself",
         )
-    return given
+    text: str = given if _PLAIN.fullmatch(given) else "".join(given.split())  # base64 may be broken into lines
+    if _PLAIN.fullmatch(text) is None:
+        raise InputError(f"Input {number} is no base64.", expected="base64 of an image file, or a data: URL")
+    return text
 
 
-def instances(asked: Asked) -> bytes:
-    """The same for the model server."""
-    return json.dumps({"instances": [{"b64": image} for image in asked.images]}).encode()
+def instances(asked: Asked) -> bytearray:
+    """The same for the model server; the images go into it one by one, and are gone from the request afterwards."""
+    body = bytearray(b'{"instances": [')
+    for number, image in enumerate(asked.images):
+        asked.images[number] = ""
+        body += b'%b{"b64": "%b"}' % (b", " if number else b"", image.encode())
+    body += b"]}"
+    return body
 
 
 def render_embeddings(reply: Reply, asked: Asked, model: str) -> bytes:

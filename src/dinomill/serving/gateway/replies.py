@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.types import Message, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from dinomill.errors import InputError
 from dinomill.serving.gateway.bodies import Refused, refuse_unread
@@ -16,6 +16,7 @@ from dinomill.serving.gateway.upstream import Reply, Upstream
 
 PRIVATE = {"Cache-Control": "no-store"}
 _RETRY = {503: "1", 504: "1"}
+_PART = 2**18
 _LONGEST = 1000  # of a header that is passed on
 
 
@@ -104,7 +105,19 @@ def forwarded(request: Request, reply: Reply) -> Response:
         headers["X-Model-Version"] = served.version
     if reply.status in _RETRY:
         headers["Retry-After"] = _RETRY[reply.status]
-    return Response(reply.body, reply.status, headers, reply.content_type)
+    return InParts(reply.body, reply.status, headers, reply.content_type)
+
+
+class InParts(Response):
+    """An answer whose client takes a part before the next is written: the connection's buffer holds no second copy."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        """Send it."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        whole = memoryview(self.body)
+        for start in range(0, max(len(whole), 1), _PART):
+            part, more = bytes(whole[start : start + _PART]), start + _PART < len(whole)
+            await send({"type": "http.response.body", "body": part, "more_body": more})
 
 
 def reason_of(reply: Reply) -> str:

@@ -36,6 +36,7 @@ from dinomill.serving.gateway.upstream import Upstream
 from dinomill.serving.torchserve.behind import TorchServeBehind, unlike_package
 from dinomill.serving.torchserve.properties import ServerConfig
 from dinomill.serving.torchserve.run_folder import is_taken, take_folder
+from dinomill.serving.torchserve.together import require_together
 
 DEFAULT_PORT = 8080
 _HOST = "127.0.0.1"
@@ -215,7 +216,9 @@ class _Front:
         for number in range(1, _SLOTS + 1):
             slot = self._run / f"server-{number}"
             if not is_taken(slot):
-                return TorchServeBehind(package, slot, self._config(package), session)
+                config = self._config(package)
+                require_together(config, self._gateway)
+                return TorchServeBehind(package, slot, config, session)
         raise MachineError(
             f"Servers of before still run in {self._run}.", action="wait until they have ended, some 15 seconds"
         )

@@ -11,7 +11,7 @@ from dinomill.errors import MachineError
 class Question(NamedTuple):
     """A prediction that a client asked for."""
 
-    body: bytes
+    body: bytes | bytearray
     content_type: str
     accept: str
     request_id: str

@@ -32,6 +32,7 @@ from dinomill.config import Config
 from dinomill.errors import ConfigError, InputError
 from dinomill.serving.backends.choice import EAGER, Backend
 from dinomill.serving.torchserve import handler
+from dinomill.serving.torchserve.baked import ANSWER_BYTES
 from dinomill.serving.torchserve.carried import carried_files
 from dinomill.serving.torchserve.properties import ServerConfig, baked_settings, render_model_config
 from dinomill.storage.atomic import atomic_file
@@ -63,6 +64,7 @@ def build_archive(
     server: ServerConfig,
     backend: Backend = EAGER,
     beside: Path | None = None,
+    answer_bytes: int = 0,
 ) -> Path:
     """Write ``<store>/<model>.mar`` atomically.
 
@@ -76,6 +78,7 @@ def build_archive(
         backend: What computes the embeddings. The weights go into the archive in any case: where the backend does not
             run, PyTorch does.
         beside: A folder with the backend's program, and whatever else goes along.
+        answer_bytes: Of the largest answer to one image, which its server has to send.
 
     Raises:
         ConfigError: When the name is not one that TorchServe takes.
@@ -97,7 +100,7 @@ def build_archive(
     target = store / f"{model}.mar"
     with tempfile.TemporaryDirectory(prefix="dinomill-mar-") as name:
         folder = Path(name)
-        _lay_out(backbone, folder / "content", batching, server, backend)
+        _lay_out(backbone, folder / "content", batching, server, backend, answer_bytes)
         for path in sorted(beside.iterdir()) if beside else ():
             shutil.copy(path, folder / "content" / path.name)
         made = _run_archiver(folder, model, version)
@@ -106,7 +109,9 @@ def build_archive(
     return target
 
 
-def _lay_out(backbone: Path, content: Path, batching: BatchingConfig, server: ServerConfig, backend: Backend) -> None:
+def _lay_out(
+    backbone: Path, content: Path, batching: BatchingConfig, server: ServerConfig, backend: Backend, answer_bytes: int
+) -> None:
     """The extra files of the archive."""
     package = Path(dinomill.__file__).parent
     for relative in carried_files(backend.runtime):
@@ -122,7 +127,8 @@ def _lay_out(backbone: Path, content: Path, batching: BatchingConfig, server: Se
         "startupTimeout": batching.startup_seconds,
         "handler": {"max_instances": batching.max_instances}
         | baked_settings(server)
-        | {"backend": backend.model_dump()},
+        | {"backend": backend.model_dump()}
+        | ({ANSWER_BYTES: answer_bytes} if answer_bytes else {}),
     }
     (content.parent / "model-config.yaml").write_text(render_model_config(values), encoding="utf-8")
 

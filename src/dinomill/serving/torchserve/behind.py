@@ -10,7 +10,7 @@ import json
 import logging
 import threading
 import zipfile
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 _RENEWED_AT = 0.5  # of a token's life: there is time to try again
 _SHORT_SECONDS = 5.0  # for what is answered by Java alone
 _RETRY_SECONDS = 1.0
+_PART = 2**18
 _BAD_TOKEN = "InvalidKeyException"
 
 
@@ -166,21 +167,33 @@ class TorchServeBehind:
         path: str,
         token: str | None,
         seconds: float,
-        body: bytes | None = None,
+        body: bytes | bytearray | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
         sent = dict(headers or {})
         if token is not None:
             sent["Authorization"] = f"Bearer {token}"
+        data: Any = body
+        if body is not None and len(body) > _PART:
+            sent["Content-Length"] = str(len(body))
+            data = _parts(body)
+        elif body is not None:
+            data = bytes(body)
         url, timeout = f"http://127.0.0.1:{port}{path}", aiohttp.ClientTimeout(total=seconds)
         try:
-            async with self._session.request(method, url, data=body, headers=sent, timeout=timeout) as answer:
+            async with self._session.request(method, url, data=data, headers=sent, timeout=timeout) as answer:
                 kind = answer.headers.get("Content-Type", "application/octet-stream")
                 return Reply(answer.status, await answer.read(), kind)
         except TimeoutError:
             raise
         except (aiohttp.ClientError, OSError) as error:
             raise Unreachable(f"{type(error).__name__}: {error}") from None
+
+
+async def _parts(body: bytes | bytearray) -> AsyncIterator[bytes]:
+    """A body, a part at a time: given whole, what Java has not read yet is there a second time."""
+    for start in range(0, len(body), _PART):
+        yield bytes(body[start : start + _PART])
 
 
 def require_whole(archive: Path, handle: PackageHandle) -> None:

@@ -16,15 +16,16 @@ the other requests of its batch are not affected, whatever goes wrong.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dinomill.errors import DinomillError
+from dinomill.errors import DinomillError, InputError
 from dinomill.serving.answers import BINARY, JSON
 from dinomill.serving.metrics import Metric
 from dinomill.serving.processes import RESPONSE_SECONDS, STARTUP_SECONDS
-from dinomill.serving.worker import Worker, status_of
+from dinomill.serving.worker import Answer, Worker, status_of
 
 
 class EmbeddingHandler:
@@ -54,7 +55,7 @@ class EmbeddingHandler:
         )
         self.predictor, self.budget = self.worker.predictor, self.worker.budget
 
-    def handle(self, data: list[dict[str, Any]], context: Any) -> list[dict[str, Any] | bytes]:
+    def handle(self, data: list[dict[str, Any]], context: Any) -> list[bytes]:
         """Answer a batch of requests.
 
         Args:
@@ -62,18 +63,35 @@ class EmbeddingHandler:
             context: Takes the status of each request.
 
         Returns:
-            One answer a request, in order: ready for JSON, or bytes.
+            One answer a request, in order: JSON or numbers, as they are sent.
         """
-        answers: list[dict[str, Any] | bytes] = []
+        answers: list[bytes] = []
         asked = [self.worker.read(row, _headers(context, index)) for index, row in enumerate(data)]
-        for index, found in enumerate(self.worker.answer(asked)):
-            context.set_response_content_type(index, BINARY if isinstance(found, bytes) else JSON)
+        for index, answer in enumerate(self.worker.answer(asked)):
+            context.set_response_content_type(index, BINARY if isinstance(answer, bytes) else JSON)
+            found = self._encoded(answer)
             if isinstance(found, DinomillError):
                 status = status_of(found)
                 phrase = {400: "Bad Request", 503: "Service Unavailable"}.get(status, "Internal Server Error")
                 context.set_response_status(code=status, phrase=phrase, idx=index)
-            answers.append({"error": str(found)} if isinstance(found, DinomillError) else found)
+            answers.append(_json({"error": str(found)}) if isinstance(found, DinomillError) else found)
         return answers
+
+    def _encoded(self, answer: Answer) -> bytes | DinomillError:
+        """As it is sent: TorchServe would indent each number by itself, and drops a worker that answers too much."""
+        found = _json(answer) if isinstance(answer, dict) else answer
+        if isinstance(found, bytes) and len(found) > self.worker.answer_bytes:
+            return InputError(
+                "The answer is larger than this server sends.",
+                found=f"{len(found) / 2**20:.1f} MB",
+                expected=f"at most {self.worker.answer_bytes / 2**20:.1f} MB",
+                action="ask for fewer images, or for less of each",
+            )
+        return found
+
+
+def _json(answer: dict[str, Any]) -> bytes:
+    return json.dumps(answer, separators=(",", ":")).encode()
 
 
 def _headers(context: Any, index: int) -> dict[str, str]:

@@ -59,7 +59,9 @@ class Ports(BaseModel):
     grpc_management: int = 7071
 
 
-def render_properties(model: str, store: Path, config: ServerConfig, ports: Ports, *, host: str = "127.0.0.1") -> str:
+def render_properties(
+    model: str, store: Path, config: ServerConfig, ports: Ports, *, host: str = "127.0.0.1", answer_bytes: int = 0
+) -> str:
     """The text of ``config.properties``.
 
     Args:
@@ -68,6 +70,7 @@ def render_properties(model: str, store: Path, config: ServerConfig, ports: Port
         config: What is the same on every machine.
         ports: The ports to open.
         host: The address to bind. Anything but loopback also needs TLS in front; see docs/packaging.md.
+        answer_bytes: Of the largest answer to one image: it is sent, however small requests have to be.
     """
     limit = config.max_request_mb * 1024 * 1024
     sections: list[tuple[str, dict[str, object]]] = [
@@ -102,7 +105,7 @@ def render_properties(model: str, store: Path, config: ServerConfig, ports: Port
         }),
         ("Small limits: the queue times the largest request has to fit into the Java heap.", {
             "max_request_size": limit,
-            "max_response_size": limit,
+            "max_response_size": max(limit, answer_bytes),
             "job_queue_size": config.queue,
             "limit_max_image_pixels": "true",
             "vmargs": " ".join((f"-Xmx{config.heap_mb}m", *JAVA_FLAGS, f"-Dlog4j.configurationFile={LOG_CONFIG}")),

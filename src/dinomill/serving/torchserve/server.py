@@ -26,6 +26,7 @@ from pathlib import Path
 from dinomill.errors import MachineError
 from dinomill.serving import leash
 from dinomill.serving.torchserve import client
+from dinomill.serving.torchserve.baked import answer_bytes
 from dinomill.serving.torchserve.java import find_java
 from dinomill.serving.torchserve.logs import (
     CONSOLE,
@@ -92,7 +93,9 @@ class TorchServe:
         keep_last(self.console.parent)
         keys, properties = self.run / client.KEY_FILE, self.run / "config.properties"
         keys.unlink(missing_ok=True)  # of a server that was killed together with its leash
-        properties.write_text(render_properties(self.model, self._store, self._config, self.ports), encoding="utf-8")
+        largest = answer_bytes(self._store / f"{self.model}.mar")
+        text = render_properties(self.model, self._store, self._config, self.ports, answer_bytes=largest)
+        properties.write_text(text, encoding="utf-8")
         (self.run / LOG_CONFIG).write_text(render_log_config(), encoding="utf-8")
         (self.run / METRICS_CONFIG).write_text(render_metrics_config(), encoding="utf-8")
         self._temporary = _socket_folder()
