@@ -129,6 +129,16 @@ def test_memory_follows_from_workers_and_weights(wanted: Deployment, tmp_path: P
     assert megabytes(2, megapixels=100) - megabytes(2) == 2 * 19 * 60
 
 
+def test_who_stops_it_waits_until_what_was_asked_is_answered(wanted: Deployment, tmp_path: Path) -> None:
+    for seconds in (20, 150):
+        gateway = wanted.gateway.model_copy(update={"drain_seconds": seconds})
+        folder = write_deployment(tmp_path / str(seconds), wanted._replace(gateway=gateway))
+        grace = _manifests(folder)["Deployment"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+        compose = yaml.safe_load((folder / "compose.yaml").read_text())["services"]["server"]["stop_grace_period"]
+        assert compose == f"{grace}s"
+        assert seconds + 30 <= grace <= seconds + 60
+
+
 def test_a_linter_of_dockerfiles_has_nothing_to_say(written: Path) -> None:
     done = _run(tool("hadolint"), "--no-fail", "--format", "json", "Dockerfile", cwd=written)
     assert json.loads(done.stdout) == [], done.stdout

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from dinomill.commands.publish import HASH_TAG, PLACE_TAG, _packaged_version, package_at, serve_address, settings_of
-from dinomill.errors import DinomillError, InputError, StorageError
+from dinomill.errors import DinomillError, InputError, Interrupted, StorageError
 from dinomill.handles import HANDLE_NAME, PackageHandle, RegistrationHandle
 from dinomill.serving.model_store import MANIFEST, Manifest, Published, fetch, publish
 from dinomill.serving.torchserve.archive import BatchingConfig, build_archive
@@ -171,6 +171,20 @@ def test_what_is_damaged_in_the_store_is_refused_and_leaves_nothing(store: str, 
     with pytest.raises(StorageError, match=r"is damaged(.|\n)*README\.md is not what"):
         fetch(done.uri, cache=tmp_path / "cache")
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+
+def test_a_download_that_is_told_to_stop_does_and_leaves_nothing(store: str, package: Path, tmp_path: Path) -> None:
+    done, asked = publish(package, store), list[int]()
+
+    def go_on() -> None:
+        asked.append(1)
+        if len(asked) == 4:  # in the middle of a file
+            raise Interrupted("Told to stop.")
+
+    with pytest.raises(Interrupted):
+        fetch(done.uri, cache=tmp_path / "cache", go_on=go_on)
+    assert not list((tmp_path / "cache").rglob("*"))
+    assert _contents(fetch(done.uri, cache=tmp_path / "cache")) == _contents(package)
 
 
 def test_what_is_damaged_on_this_machine_is_fetched_again(store: str, package: Path, tmp_path: Path) -> None:

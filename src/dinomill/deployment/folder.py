@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -31,12 +32,15 @@ from dinomill.deployment.dashboard import render_dashboard
 from dinomill.errors import ConfigError, MachineError
 from dinomill.handles import PackageHandle
 from dinomill.serving.gateway.config import GatewayConfig
+from dinomill.serving.torchserve import leash
 from dinomill.serving.torchserve.properties import ServerConfig
 from dinomill.storage.atomic import atomic_folder, write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 _DOMAIN = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
 _BASE_MB, _WORKER_MB = 400, 400  # of the gateway and Java's own, beside its heap; of a worker, beside its weights
+# Beside what clients are waiting for: Kubernetes' pause before, Java and its workers, and a reserve.
+_STOP_SECONDS = 5 + leash.GRACE_SECONDS + 10 + 5
 _MEGAPIXEL_MB = 19  # of the largest picture while it is decoded: JPEG 2000 takes that, WebP 15, a PNG of one column 12
 
 
@@ -79,6 +83,7 @@ def write_deployment(folder: Path, wanted: Deployment) -> Path:
         )
     handle = PackageHandle.load(wanted.package)
     server = wanted.server.model_copy(update={"workers": wanted.server.worker_count(), "java_home": None})
+    wanted = wanted._replace(server=server)
     with atomic_folder(folder) as made:
         shutil.copytree(wanted.package, made / "package")
         for relative in application_files():
@@ -91,13 +96,14 @@ def write_deployment(folder: Path, wanted: Deployment) -> Path:
         }
         write_text(made / "app" / "settings.json", json.dumps(settings, indent=2) + "\n")
         _write_requirements(made, wanted)
-        for name, text in render_templates(handle, server, wanted.domain, wanted.hashes).items():
+        for name, text in render_templates(handle, wanted).items():
             write_text(made / name, text)
     return folder
 
 
-def render_templates(handle: PackageHandle, server: ServerConfig, domain: str, hashes: bool) -> dict[str, str]:
+def render_templates(handle: PackageHandle, wanted: Deployment) -> dict[str, str]:
     """The text of every template, by its path in the folder."""
+    server = wanted.server
     weights_mb = handle.archive.stat().st_size // 2**20 if handle.archive.is_file() else 100
     picture_mb = round(_MEGAPIXEL_MB * server.max_megapixels)
     memory = _BASE_MB + server.heap_mb + server.workers * (_WORKER_MB + picture_mb + 2 * weights_mb)
@@ -106,14 +112,15 @@ def render_templates(handle: PackageHandle, server: ServerConfig, domain: str, h
         "NAME": object_name(handle.model),
         "VERSION": str(handle.version),
         "ARCHIVE": handle.archive_sha256,
-        "DOMAIN": domain,
+        "DOMAIN": wanted.domain,
         "CPUS": str(server.workers * server.threads),
         "MEMORY_MB": str(memory),
         "SCRATCH_MB": str(3 * weights_mb + 512),
         "REQUEST_MB": str(server.max_request_mb + 1),
         "PYTHON": f"{sys.version_info.major}.{sys.version_info.minor}",
-        "HASHES": "--require-hashes " if hashes else "",
+        "HASHES": "--require-hashes " if wanted.hashes else "",
         "WORKERS": str(server.workers),
+        "GRACE_SECONDS": str(math.ceil(wanted.gateway.drain_seconds + _STOP_SECONDS)),
     }
     texts = {
         path.relative_to(TEMPLATES).as_posix().replace("dockerignore", ".dockerignore"): _fill(path, values)

@@ -144,13 +144,16 @@ def publish(package: Path, store: str) -> Published:
     return Published(uri=uri, sha256=hash_bytes(data), bytes=manifest.bytes, fresh=True)
 
 
-def fetch(uri: str, *, sha256: str | None = None, cache: Path | None = None) -> Path:
+def fetch(
+    uri: str, *, sha256: str | None = None, cache: Path | None = None, go_on: Callable[[], None] = lambda: None
+) -> Path:
     """A folder with a published package, as the packaging stage wrote it; fetched once, verified every time.
 
     Args:
         uri: ``s3://…/<model>/<version>``.
         sha256: What ``package.json`` has to be, where somebody has said so.
         cache: Where packages are kept; ``$XDG_CACHE_HOME/dinomill/packages`` by default.
+        go_on: Called again and again while files come; an error of it ends that, and nothing is left.
 
     Raises:
         InputError: When there is no such package, or it is not the one that was meant.
@@ -178,10 +181,16 @@ def fetch(uri: str, *, sha256: str | None = None, cache: Path | None = None) -> 
         return folder
     name = f"fetching {manifest.model} {manifest.version}"
     with progress(name, manifest.bytes, "bytes") as bar, atomic_folder(folder) as fresh:
+
+        def advance(size: int) -> None:
+            go_on()
+            bar.advance(size)
+
         for file in manifest.files:
+            go_on()
             target = fresh / file.name
             target.parent.mkdir(parents=True, exist_ok=True)
-            s3.download_file(_place(uri, file), target, bar.advance)
+            s3.download_file(_place(uri, file), target, advance)
         if damaged := _damaged(fresh, manifest):
             raise StorageError(
                 f"{uri} is damaged.",
