@@ -89,6 +89,25 @@ def test_without_a_server_it_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> No
         assert main(["ready"]) == 1
 
 
+def test_it_asks_where_it_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    class Asking:
+        def open(self, address: str, timeout: float) -> None:
+            asked.append(address)
+            raise OSError(f"nobody answers within {timeout} s")
+
+    monkeypatch.setattr(urllib.request, "build_opener", lambda *_: Asking())
+    for host in ("0.0.0.0", "::", "10.1.2.3"):
+        monkeypatch.setenv("DINOMILL_HOST", host)
+        assert main(["ready"]) == 1
+    assert [one.removesuffix(":8080/readyz") for one in asked] == [
+        "http://127.0.0.1",
+        "http://[::1]",
+        "http://10.1.2.3",
+    ]
+
+
 def test_it_asks_its_own_server_whatever_proxy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     class Ready(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -137,7 +137,7 @@ def test_memory_follows_from_what_the_gateway_holds(wanted: Deployment) -> None:
 
     def megabytes(held: int, request: int) -> int:
         server, gateway = wanted.server.model_copy(update={"max_request_mb": request}), GatewayConfig(held_mb=held)
-        text = render_templates(handle, server, gateway, "localhost", hashes=False)["kubernetes/dinomill.yaml"]
+        text = render_templates(handle, wanted._replace(server=server, gateway=gateway))["kubernetes/dinomill.yaml"]
         found = re.search(r"limits: \{cpu: .*, memory: (\d+)Mi", text)
         assert found is not None
         return int(found[1])
@@ -150,6 +150,16 @@ def test_limits_that_cannot_hold_together_are_not_deployed(wanted: Deployment, t
     with pytest.raises(ConfigError, match=r"gateway\.held_mb"):
         write_deployment(tmp_path / "made", wanted._replace(gateway=GatewayConfig(held_mb=2)))
     assert not (tmp_path / "made").exists()
+
+
+def test_who_stops_it_waits_until_what_was_asked_is_answered(wanted: Deployment, tmp_path: Path) -> None:
+    for seconds in (20, 150):
+        gateway = wanted.gateway.model_copy(update={"drain_seconds": seconds})
+        folder = write_deployment(tmp_path / str(seconds), wanted._replace(gateway=gateway))
+        grace = _manifests(folder)["Deployment"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+        compose = yaml.safe_load((folder / "compose.yaml").read_text())["services"]["server"]["stop_grace_period"]
+        assert compose == f"{grace}s"
+        assert seconds + 30 <= grace <= seconds + 60
 
 
 def test_a_linter_of_dockerfiles_has_nothing_to_say(written: Path) -> None:

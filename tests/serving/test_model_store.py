@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from dinomill.commands.publish import HASH_TAG, PLACE_TAG, _packaged_version, package_at, serve_address, settings_of
-from dinomill.errors import DinomillError, InputError, StorageError
+from dinomill.errors import DinomillError, InputError, Interrupted, StorageError
 from dinomill.handles import HANDLE_NAME, PackageHandle, RegistrationHandle
+from dinomill.serving.fetched import hold
 from dinomill.serving.model_store import MANIFEST, Manifest, Published, fetch, publish
 from dinomill.serving.torchserve.archive import BatchingConfig, build_archive
 from dinomill.serving.torchserve.properties import ServerConfig
@@ -171,6 +172,65 @@ def test_what_is_damaged_in_the_store_is_refused_and_leaves_nothing(store: str, 
     with pytest.raises(StorageError, match=r"is damaged(.|\n)*README\.md is not what"):
         fetch(done.uri, cache=tmp_path / "cache")
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "model_store/.DS_Store", "notes/of/mine.txt", "two words.txt"])
+def test_an_odd_file_in_the_package_is_named(store: str, package: Path, name: str) -> None:
+    (package / name).parent.mkdir(parents=True, exist_ok=True)
+    (package / name).write_text("x")
+    with pytest.raises(InputError, match=rf"holds files that no package has(.|\n)*found: {name}\n"):
+        publish(package, store)
+    assert s3.object_size(f"{store}/mill/3/{MANIFEST}") is None
+
+
+def test_a_look_at_what_is_there_hashes_nothing_that_has_not_changed(
+    store: str, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = publish(package, store)
+    fetched = fetch(done.uri, cache=tmp_path / "cache")
+    read: list[str] = []
+
+    def counted(path: Path) -> str:
+        read.append(path.name)
+        return hash_file(path)
+
+    monkeypatch.setattr("dinomill.serving.fetched.hash_file", counted)
+    assert fetch(done.uri, cache=tmp_path / "cache") == fetched
+    assert read == []
+    times = (fetched / "README.md").stat()
+    (fetched / "README.md").write_text("how to serve IT\n")
+    os.utime(fetched / "README.md", ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert fetch(done.uri, cache=tmp_path / "cache") == fetched
+    assert read[0] == "README.md"
+    assert _contents(fetched) == _contents(package)
+
+
+def test_versions_that_nobody_uses_any_more_are_removed(store: str, archive: Path, tmp_path: Path) -> None:
+    """Of five that were fetched one after the other stay the last two, and one that is served elsewhere."""
+    cache, fetched = tmp_path / "cache", list[Path]()
+    for number in range(5):
+        package = _package(archive, tmp_path / f"package{number}", f"number {number}\n")
+        fetched.append(fetch(publish(package, f"{store}/{number}").uri, cache=cache))
+        if number == 1:
+            served = hold(fetched[1])
+        os.utime(fetched[-1], (number, number))  # as if it were long ago
+    assert [folder.exists() for folder in fetched] == [False, True, False, True, True]
+    assert served is not None
+    os.close(served)
+
+
+def test_a_download_that_is_told_to_stop_does_and_leaves_nothing(store: str, package: Path, tmp_path: Path) -> None:
+    done, asked = publish(package, store), list[int]()
+
+    def go_on() -> None:
+        asked.append(1)
+        if len(asked) == 4:  # in the middle of a file
+            raise Interrupted("Told to stop.")
+
+    with pytest.raises(Interrupted):
+        fetch(done.uri, cache=tmp_path / "cache", go_on=go_on)
+    assert not list((tmp_path / "cache").rglob("*"))
+    assert _contents(fetch(done.uri, cache=tmp_path / "cache")) == _contents(package)
 
 
 def test_what_is_damaged_on_this_machine_is_fetched_again(store: str, package: Path, tmp_path: Path) -> None:

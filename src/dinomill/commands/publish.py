@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,11 +132,11 @@ def serve_address(
         enter_project()
         inside = True
 
-    def find() -> Path:
+    def find(go_on: Callable[[], None]) -> Path:
         if address is None:
             return result("package", env)
         if address.startswith(REGISTRY) or here is None:
-            return package_at(address, env if inside else None)
+            return package_at(address, env if inside else None, go_on)
         return package_at(str(here), None)
 
     said = Layers(env).parameters.get("packaging", {}) if inside else {}
@@ -155,12 +156,13 @@ def serve_address(
     )
 
 
-def package_at(address: str, env: str | None) -> Path:
+def package_at(address: str, env: str | None, go_on: Callable[[], None] = lambda: None) -> Path:
     """The folder of the package that an address names; fetched where it is not on this machine.
 
     Args:
         address: ``models:/name@alias``, ``models:/name/version``, ``s3://…`` or a folder.
         env: Whose own package is looked at first.
+        go_on: Called again and again while it is fetched; an error of it ends that.
 
     Raises:
         InputError: When nothing is there, or it is not what was published.
@@ -168,7 +170,7 @@ def package_at(address: str, env: str | None) -> Path:
     from dinomill.serving.model_store import fetch
 
     if s3.is_uri(address):
-        return fetch(address)
+        return fetch(address, go_on=go_on)
     if not address.startswith(REGISTRY):
         PackageHandle.load(Path(address))
         return Path(address)
@@ -186,7 +188,7 @@ def package_at(address: str, env: str | None) -> Path:
             action="run packaging for it here, or publish it where it was packaged: "
             f"dinomill publish --store s3://…{env_option(env)}",
         )
-    return fetch(found.tags[PLACE_TAG], sha256=found.tags.get(HASH_TAG))
+    return fetch(found.tags[PLACE_TAG], sha256=found.tags.get(HASH_TAG), go_on=go_on)
 
 
 def _own(version: RegisteredVersion, env: str | None) -> Path | None:

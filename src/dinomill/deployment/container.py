@@ -11,7 +11,7 @@ Where things lie is said by variables of the environment, which the image sets:
     DINOMILL_RUN        the only folder, beside $TMPDIR, that is written to: tokens and logs
     DINOMILL_TOKENS     a tokens.json that is taken instead of the one in there; optional
     DINOMILL_PORT       8080
-    DINOMILL_HOST       0.0.0.0; only TLS's proxy and Prometheus should reach it
+    DINOMILL_HOST       0.0.0.0, or :: for IPv6 and IPv4; only TLS's proxy and Prometheus should reach it
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from typing import Any
 
 from dinomill.errors import ConfigError, DinomillError
 from dinomill.serving.gateway.config import GatewayConfig
+from dinomill.serving.gateway.listen import reached_at
 from dinomill.serving.torchserve.properties import ServerConfig
 
 _READY_SECONDS = 4.0
@@ -55,7 +56,7 @@ def serve() -> int:
     take_tokens(run)
     serve_package(
         package,
-        host=_variable("DINOMILL_HOST", "0.0.0.0"),
+        host=_host(),
         port=_port(),
         run=run,
         config=config,
@@ -69,7 +70,7 @@ def ready() -> int:
     try:
         # Whatever proxy the container's variables name: this machine is not behind it.
         here = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with here.open(f"http://127.0.0.1:{_port()}/readyz", timeout=_READY_SECONDS) as answer:
+        with here.open(f"http://{reached_at(_host())}:{_port()}/readyz", timeout=_READY_SECONDS) as answer:
             return 0 if answer.status == 200 else 1
     except OSError as error:
         print(error, file=sys.stderr)
@@ -118,6 +119,10 @@ def take_tokens(run: Path) -> None:
         Path(given).open("rb") as old,
     ):
         shutil.copyfileobj(old, file)
+
+
+def _host() -> str:
+    return _variable("DINOMILL_HOST", "0.0.0.0")
 
 
 def _port() -> int:

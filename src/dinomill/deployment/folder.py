@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -30,6 +31,7 @@ from dinomill.deployment.application import TORCH, application_files, applicatio
 from dinomill.deployment.dashboard import render_dashboard
 from dinomill.errors import ConfigError, MachineError
 from dinomill.handles import PackageHandle
+from dinomill.serving import leash
 from dinomill.serving.gateway.config import GatewayConfig
 from dinomill.serving.torchserve.properties import ServerConfig
 from dinomill.serving.torchserve.together import require_together
@@ -39,6 +41,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 _DOMAIN = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
 _BASE_MB, _WORKER_MB = 400, 400  # of the gateway and Java's own, beside its heap; of a worker, beside its weights
 _HELD = 1.5  # times the bodies that the gateway holds: what it was seen to take for them (docs/serving.md)
+# Beside what clients are waiting for: Kubernetes' pause before, Java and its workers, and a reserve.
+_STOP_SECONDS = 5 + leash.GRACE_SECONDS + 10 + 5
 _MEGAPIXEL_MB = 19  # of the largest picture while it is decoded: JPEG 2000 takes that, WebP 15, a PNG of one column 12
 
 
@@ -82,6 +86,7 @@ def write_deployment(folder: Path, wanted: Deployment) -> Path:
     require_together(wanted.server, wanted.gateway)
     handle = PackageHandle.load(wanted.package)
     server = wanted.server.model_copy(update={"workers": wanted.server.worker_count(), "java_home": None})
+    wanted = wanted._replace(server=server)
     with atomic_folder(folder) as made:
         shutil.copytree(wanted.package, made / "package")
         for relative in application_files():
@@ -94,32 +99,34 @@ def write_deployment(folder: Path, wanted: Deployment) -> Path:
         }
         write_text(made / "app" / "settings.json", json.dumps(settings, indent=2) + "\n")
         _write_requirements(made, wanted)
-        for name, text in render_templates(handle, server, wanted.gateway, wanted.domain, wanted.hashes).items():
+        for name, text in render_templates(handle, wanted).items():
             write_text(made / name, text)
     return folder
 
 
-def render_templates(
-    handle: PackageHandle, server: ServerConfig, gateway: GatewayConfig, domain: str, hashes: bool
-) -> dict[str, str]:
+def render_templates(handle: PackageHandle, wanted: Deployment) -> dict[str, str]:
     """The text of every template, by its path in the folder."""
+    server = wanted.server
     weights_mb = handle.archive.stat().st_size // 2**20 if handle.archive.is_file() else 100
     picture_mb = round(_MEGAPIXEL_MB * server.max_megapixels)
-    held_mb = round(_HELD * gateway.held_mb) + 3 * server.max_request_mb  # of which one is read as JSON at a time
+    held_mb = (
+        round(_HELD * wanted.gateway.held_mb) + 3 * server.max_request_mb
+    )  # of which one is read as JSON at a time
     memory = _BASE_MB + held_mb + server.heap_mb + server.workers * (_WORKER_MB + picture_mb + 2 * weights_mb)
     values = {
         "MODEL": handle.model,
         "NAME": object_name(handle.model),
         "VERSION": str(handle.version),
         "ARCHIVE": handle.archive_sha256,
-        "DOMAIN": domain,
+        "DOMAIN": wanted.domain,
         "CPUS": str(server.workers * server.threads),
         "MEMORY_MB": str(memory),
         "SCRATCH_MB": str(3 * weights_mb + 512),
         "REQUEST_MB": str(server.max_request_mb + 1),
         "PYTHON": f"{sys.version_info.major}.{sys.version_info.minor}",
-        "HASHES": "--require-hashes " if hashes else "",
+        "HASHES": "--require-hashes " if wanted.hashes else "",
         "WORKERS": str(server.workers),
+        "GRACE_SECONDS": str(math.ceil(wanted.gateway.drain_seconds + _STOP_SECONDS)),
     }
     texts = {
         path.relative_to(TEMPLATES).as_posix().replace("dockerignore", ".dockerignore"): _fill(path, values)

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dinomill.errors import InputError, StorageError
 from dinomill.execution.progress import progress
 from dinomill.handles import HANDLE_NAME, PackageHandle
+from dinomill.serving.fetched import damaged, is_whole, remove_old
 from dinomill.serving.torchserve.archive import MODEL_NAME
 from dinomill.storage import s3, s3_parts
 from dinomill.storage.atomic import atomic_folder
@@ -94,6 +95,11 @@ class Manifest(BaseModel):
         return hash_json([(one.name, one.sha256) for one in self.files if one.name != HANDLE_NAME])
 
     @property
+    def hashes(self) -> dict[str, str]:
+        """The sha256 of each file, by its name."""
+        return {one.name: one.sha256 for one in self.files}
+
+    @property
     def bytes(self) -> int:
         """Of all files."""
         return sum(one.bytes for one in self.files)
@@ -120,11 +126,12 @@ def publish(package: Path, store: str) -> Published:
         store: ``s3://bucket/prefix``.
 
     Raises:
-        InputError: When there is no package, its archive is not the one that was tried, or the store has another
-            package under this version.
+        InputError: When there is no package, it holds files that no package has, its archive is not the one that was
+            tried, or the store has another package under this version.
         StorageError: When the server does not answer or refuses.
     """
     handle = PackageHandle.load(package)
+    _require_names(package)
     manifest = Manifest.of(package, handle)
     _require_tried(package, handle, manifest)
     s3.split_uri(store)
@@ -144,13 +151,18 @@ def publish(package: Path, store: str) -> Published:
     return Published(uri=uri, sha256=hash_bytes(data), bytes=manifest.bytes, fresh=True)
 
 
-def fetch(uri: str, *, sha256: str | None = None, cache: Path | None = None) -> Path:
-    """A folder with a published package, as the packaging stage wrote it; fetched once, verified every time.
+def fetch(
+    uri: str, *, sha256: str | None = None, cache: Path | None = None, go_on: Callable[[], None] = lambda: None
+) -> Path:
+    """A folder with a published package, as the packaging stage wrote it; fetched once, and verified.
+
+    A process hashes what it has not seen, and what looks otherwise than when it did; older versions are removed.
 
     Args:
         uri: ``s3://…/<model>/<version>``.
         sha256: What ``package.json`` has to be, where somebody has said so.
         cache: Where packages are kept; ``$XDG_CACHE_HOME/dinomill/packages`` by default.
+        go_on: Called again and again while files come; an error of it ends that, and nothing is left.
 
     Raises:
         InputError: When there is no such package, or it is not the one that was meant.
@@ -173,27 +185,49 @@ def fetch(uri: str, *, sha256: str | None = None, cache: Path | None = None) -> 
             expected=f"{sha256}, as the registry says",
             action="find out who changed it; publish the package again where it was made",
         )
-    folder = (cache or cache_folder()) / f"{manifest.model}-{manifest.version}-{hash_bytes(data)[:16]}"
-    if folder.is_dir() and not _damaged(folder, manifest):
+    cache = cache or cache_folder()
+    folder, hashes = cache / f"{manifest.model}-{manifest.version}-{hash_bytes(data)[:16]}", manifest.hashes
+    if is_whole(folder, hashes):
         return folder
     name = f"fetching {manifest.model} {manifest.version}"
     with progress(name, manifest.bytes, "bytes") as bar, atomic_folder(folder) as fresh:
+
+        def advance(size: int) -> None:
+            go_on()
+            bar.advance(size)
+
         for file in manifest.files:
+            go_on()
             target = fresh / file.name
             target.parent.mkdir(parents=True, exist_ok=True)
-            s3.download_file(_place(uri, file), target, bar.advance)
-        if damaged := _damaged(fresh, manifest):
+            s3.download_file(_place(uri, file), target, advance)
+        if wrong := damaged(fresh, hashes):
             raise StorageError(
                 f"{uri} is damaged.",
-                found=f"{', '.join(damaged)} {'is' if len(damaged) == 1 else 'are'} not what {MANIFEST} says",
+                found=f"{', '.join(wrong)} {'is' if len(wrong) == 1 else 'are'} not what {MANIFEST} says",
                 action="publish the package again under another version",
             )
+    try:
+        remove_old(cache, folder)
+    except OSError as error:  # another process does the same just now
+        log.info("older packages in %s stay: %s", cache, error)
     return folder
 
 
 def cache_folder() -> Path:
     """Where fetched packages are kept."""
     return user_cache("packages")
+
+
+def _require_names(package: Path) -> None:
+    names = sorted(str(path.relative_to(package)) for path in package.rglob("*") if path.is_file())
+    if strange := [name for name in names if not _NAME.fullmatch(name)]:
+        raise InputError(
+            f"{package} holds files that no package has.",
+            found=", ".join(strange),
+            expected="letters, digits, '-', '_' and '.' in their names, and at most one folder above them",
+            action="remove them, or run the packaging stage again",
+        )
 
 
 def _require_tried(package: Path, handle: PackageHandle, manifest: Manifest) -> None:
@@ -205,12 +239,6 @@ def _require_tried(package: Path, handle: PackageHandle, manifest: Manifest) -> 
             found="no such file" if found is None else f"sha256 {found}",
             expected=f"sha256 {handle.archive_sha256}",
             action="run the packaging stage again",
-        )
-    if strange := [one for one in manifest.files if not _NAME.fullmatch(one.name)]:
-        raise InputError(
-            f"{package} holds files that no package has.",
-            found=", ".join(one.name for one in strange),
-            action="remove them, or run the packaging stage again",
         )
 
 
@@ -256,12 +284,3 @@ def _same_or_refused(uri: str, manifest: Manifest, there: bytes) -> Published:
         found=f"other contents of {', '.join(names)}",
         action="register a new version and package that, or publish to another store",
     )
-
-
-def _damaged(folder: Path, manifest: Manifest) -> list[str]:
-    """Names of files that are not what they should be."""
-    return [
-        file.name
-        for file in manifest.files
-        if not (folder / file.name).is_file() or hash_file(folder / file.name) != file.sha256
-    ]

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dinomill.errors import InputError, StorageError
+from dinomill.errors import DinomillError, InputError, StorageError
 from dinomill.storage.atomic import storage_errors
 
 _SCHEME = "s3://"
@@ -178,7 +178,8 @@ def download_file(uri: str, path: Path, advance: Callable[[int], None] | None = 
     Args:
         uri: The object.
         path: The file.
-        advance: Called with the bytes that came since the last call, from several threads.
+        advance: Called with the bytes that came since the last call, from several threads; an error of it ends the
+            download.
 
     Raises:
         StorageError: When the server does not answer or refuses, or the disk is full.
@@ -187,7 +188,7 @@ def download_file(uri: str, path: Path, advance: Callable[[int], None] | None = 
     try:
         with storage_errors(path):
             client().download_file(bucket, key, str(path), Callback=advance)
-    except StorageError:
+    except DinomillError:
         raise
     except Exception as error:
         raise storage_error(f"Cannot read {uri}.", error) from None

@@ -1,42 +1,23 @@
 from __future__ import annotations
 
-import asyncio
 import re
 import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 from dinomill.errors import MachineError
-from dinomill.serving.gateway.serve import _listening, serve
+from dinomill.serving.gateway.config import GatewayConfig
+from dinomill.serving.gateway.serve import _server, serve
 from dinomill.serving.torchserve.behind import unlike_package
 from dinomill.serving.torchserve.properties import ServerConfig
-from tests.serving.gateway.served import SERVER, serving
-
-
-def test_answers_do_not_wait_for_acknowledgements() -> None:
-    """The median of 20 small answers took 60 ms on one connection: headers and body are two packets."""
-
-    async def answered() -> int:
-        sent: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-
-        def accepted(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            connection = writer.get_extra_info("socket")
-            sent.set_result(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
-            writer.close()
-
-        with _listening("127.0.0.1", 0) as listener:
-            async with await asyncio.start_server(accepted, sock=listener):
-                _, writer = await asyncio.open_connection("127.0.0.1", listener.getsockname()[1])
-                found = await sent
-                writer.close()
-                return found
-
-    assert asyncio.run(answered())
+from dinomill.serving.torchserve.server import free_ports
+from tests.serving.gateway.served import SERVER, Served, serving
 
 
 def test_settings_that_only_a_new_package_would_take_are_said(package: Path) -> None:
@@ -80,6 +61,83 @@ def test_it_can_be_stopped_while_it_starts(package: Path, tmp_path: Path) -> Non
         assert served.process.poll() is None
         served.process.send_signal(signal.SIGTERM)
         assert served.process.wait(40) == 0
+    assert "Traceback" not in "".join(served.said)
+
+
+_FETCHING = """
+import sys, time
+from pathlib import Path
+from dinomill.serving.gateway.config import GatewayConfig
+from dinomill.serving.gateway.serve import _server, serve
+asked = []
+def find(go_on):
+    asked.append(1)
+    if len(asked) > int(sys.argv[1]):
+        print("Fetching", flush=True)
+        time.sleep(600)
+    return Path(sys.argv[2])
+serve(find, port=int(sys.argv[3]), run=Path(sys.argv[4]), follow=0.5)
+"""
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_it_can_be_stopped_while_a_package_is_fetched(package: Path, tmp_path: Path, before: int) -> None:
+    """The first one, and one that is to take over."""
+    told = [str(before), str(package), str(free_ports().inference), str(tmp_path / "run")]
+    with subprocess.Popen([sys.executable, "-c", _FETCHING, *told], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            while "Fetching" not in (line := process.stdout.readline()):
+                assert line or process.poll() is None
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+
+
+def _half_sent(served: Served, image: bytes) -> socket.socket:
+    """A request whose second half is still to come; it is under way when this returns."""
+    link = socket.create_connection(("127.0.0.1", served.port), timeout=30)
+    head = f"POST /predictions/mill HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {served.token}\r\n"
+    link.sendall(f"{head}Content-Length: {len(image)}\r\n\r\n".encode() + image[: len(image) // 2])
+    time.sleep(0.5)
+    return link
+
+
+def _read(link: socket.socket) -> bytes:
+    return b"".join(iter(lambda: link.recv(2**16), b""))
+
+
+def test_what_was_asked_is_answered_before_it_stops(package: Path, tmp_path: Path, photographs: list[bytes]) -> None:
+    assert _server(None, GatewayConfig()).config.timeout_graceful_shutdown == 150  # type: ignore[arg-type]
+    with serving(package, tmp_path / "run") as served, _half_sent(served, photographs[0]) as link:
+        served.process.terminate()
+        time.sleep(1)
+        link.sendall(photographs[0][len(photographs[0]) // 2 :])
+        assert b'"embedding"' in _read(link)
+        assert served.process.wait(40) == 0
+    assert "with 1 to answer first" in "".join(served.said)
+
+
+def test_what_there_is_no_time_for_is_told_to_come_again(
+    package: Path, tmp_path: Path, photographs: list[bytes]
+) -> None:
+    with (
+        serving(package, tmp_path / "run", drain_seconds=1) as served,
+        _half_sent(served, photographs[0]) as link,
+    ):
+        served.process.terminate()
+        answer = _read(link)
+        assert b" 503 " in answer and b'{"error":' in answer and b"retry-after" in answer
+        assert served.process.wait(40) == 0
+
+
+def test_told_twice_it_stops_at_once(package: Path, tmp_path: Path, photographs: list[bytes]) -> None:
+    with serving(package, tmp_path / "run") as served, _half_sent(served, photographs[0]):
+        served.process.terminate()
+        time.sleep(0.5)
+        served.process.terminate()
+        assert served.process.wait(20) == 0
     assert "Traceback" not in "".join(served.said)
 
 

@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import stat
 import time
 from collections.abc import Callable
@@ -61,6 +62,21 @@ def test_it_answers_as_the_model_does_and_refuses_the_rest(
     found = [seen[number].json()["embedding"] for number in (1, 3)]
     assert np.allclose(found, Predictor(backbone)(photographs[:2]), atol=1e-4)
     assert ask(_target(served)._replace(token=""), photographs[0]).status == 401
+
+
+def test_what_is_no_request_and_who_closes_his_side_are_answered_by_the_gateway(
+    served: LitServe, photographs: list[bytes]
+) -> None:
+    head = (
+        f"POST /predictions/mill HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAuthorization: Bearer {served.token}\r\n"
+    )
+    whole = f"{head}Content-Length: {len(photographs[0])}\r\n\r\n".encode() + photographs[0]
+    for sent, status, words in ((b"GET\r\n\r\n", b" 400 ", b'{"error":'), (whole, b" 200 ", b'"embedding"')):
+        with socket.create_connection(("127.0.0.1", served.port), timeout=30) as link:
+            link.sendall(sent)
+            link.shutdown(socket.SHUT_WR)
+            answer = b"".join(iter(lambda: link.recv(2**16), b""))
+        assert status in answer and words in answer and b"x-request-id: " in answer
 
 
 def test_the_page_opens_with_the_token_that_is_valid_now(served: LitServe) -> None:

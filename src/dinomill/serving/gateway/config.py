@@ -24,7 +24,7 @@ class GatewayConfig(Config):
     )
     connections: int = Field(default=512, ge=1, description="open connections of clients; more are closed at once")
     drain_seconds: float = Field(
-        default=150.0, gt=0, description="how long a server that was replaced may go on answering"
+        default=150.0, gt=0, description="how long a server that was replaced, or told to stop, may go on answering"
     )
     ready_seconds: float = Field(default=180.0, gt=0, description="how long a server may take until it answers")
     restarts: int = Field(

@@ -8,6 +8,7 @@ import os
 import sys
 from pathlib import Path
 
+from dinomill.serving.gateway.listen import LOOPBACK
 from dinomill.serving.gateway.requestlog import REQUESTS
 from dinomill.serving.gateway.tokens import TOKENS
 from dinomill.serving.gateway.upstream import Upstream
@@ -22,7 +23,7 @@ def print_now(line: str) -> None:
     print(line, flush=True)
 
 
-def how_to_ask(run: Path, port: int, model: str, version: str, *, behind: bool = True) -> str:
+def how_to_ask(run: Path, port: int, model: str, version: str, *, behind: bool = True, host: str = LOOPBACK) -> str:
     """The lines that are printed when the server is ready.
 
     Args:
@@ -31,33 +32,34 @@ def how_to_ask(run: Path, port: int, model: str, version: str, *, behind: bool =
         model: The name under which it is served.
         version: Of the model.
         behind: Whether there is a server behind, with logs of its own.
+        host: In an address, as this machine reaches it.
     """
-    logs = run / "logs" / REQUESTS
+    base, logs = f"http://{host}:{port}", run / "logs" / REQUESTS
     read = f"import json; print(json.load(open('{run / TOKENS}'))['current']['key'])"
     return "\n".join(
         [
-            f"Ready: http://127.0.0.1:{port}/predictions/{model}, version {version}",
-            f"  page     file://{run / OPENER} (opens http://127.0.0.1:{port}/ with the token)",
+            f"Ready: {base}/predictions/{model}, version {version}",
+            f"  page     file://{run / OPENER} (opens {base}/ with the token)",
             f"  tokens   {run / TOKENS}",
             f"  logs     {logs}{f', {run}/server-*/logs' if behind else ''}",
-            f"  metrics  http://127.0.0.1:{port}/metrics",
+            f"  metrics  {base}/metrics",
             "",
             "Ask it for an embedding:",
             "",
             f'  TOKEN=$({Path(sys.executable).name} -c "{read}")',
-            f'  curl -H "Authorization: Bearer $TOKEN" -T image.jpg http://127.0.0.1:{port}/predictions/{model}',
+            f'  curl -H "Authorization: Bearer $TOKEN" -T image.jpg {base}/predictions/{model}',
             "",
             "Ctrl-C stops it.",
         ]
     )
 
 
-def write_opener(run: Path, port: int, token: str) -> Path:
+def write_opener(run: Path, port: int, token: str, *, host: str = LOOPBACK) -> Path:
     """A private file that opens the page with its token.
 
     A browser that is started with an address shows it in the list of processes, to everyone on the machine.
     """
-    target = html.escape(f"http://127.0.0.1:{port}/#token={token}", quote=True)
+    target = html.escape(f"http://{host}:{port}/#token={token}", quote=True)
     file = run / OPENER
     with (
         atomic_file(file) as temporary,
@@ -71,17 +73,17 @@ def write_opener(run: Path, port: int, token: str) -> Path:
     return file
 
 
-def note_serving(run: Path, port: int, served: Upstream, archive: Path | None = None) -> None:
+def note_serving(run: Path, address: str, served: Upstream, archive: Path | None = None) -> None:
     """Write down what answers where; it stays when the server ends.
 
     Args:
         run: Where it runs.
-        port: On which it listens.
+        address: Under which this machine reaches it.
         served: What answers.
         archive: Where the archive lies; None: what was in it is served, without it.
     """
     said = {
-        "address": f"http://127.0.0.1:{port}",
+        "address": address,
         "model": served.model,
         "version": served.version,
         "archive": None if archive is None else str(archive.absolute()),

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import logging
 import logging.handlers
+import math
 import os
 import signal
 import socket
@@ -27,7 +28,9 @@ from dinomill.errors import DinomillError, Interrupted, MachineError, StorageErr
 from dinomill.handles import PackageHandle
 from dinomill.serving.gateway.app import Gateway
 from dinomill.serving.gateway.config import GatewayConfig
+from dinomill.serving.gateway.find import Find, find_package
 from dinomill.serving.gateway.fleet import Fleet
+from dinomill.serving.gateway.listen import LOOPBACK, listening, reached_at
 from dinomill.serving.gateway.protocol import bounded
 from dinomill.serving.gateway.requestlog import RequestLog
 from dinomill.serving.gateway.say import how_to_ask, note_serving, print_now, write_opener
@@ -39,17 +42,15 @@ from dinomill.serving.torchserve.run_folder import is_taken, take_folder
 from dinomill.serving.torchserve.together import require_together
 
 DEFAULT_PORT = 8080
-_HOST = "127.0.0.1"
 _SLOTS = 4  # two are in use while one server takes over; more when a killed gateway's server has not yet ended
 
-Find = Callable[[], Path]
 Configured = Callable[[Path], ServerConfig]
 
 
 def serve(
     find: Path | Find,
     *,
-    host: str = _HOST,
+    host: str = LOOPBACK,
     port: int = DEFAULT_PORT,
     run: Path = Path("data/work/serve"),
     config: ServerConfig | Configured | None = None,
@@ -59,14 +60,14 @@ def serve(
     browser: bool = False,
     command: str = "dinomill serve",
 ) -> None:
-    """Serve a package until Ctrl-C or SIGTERM, and leave nothing running.
+    """Serve a package until Ctrl-C or SIGTERM, answer what was asked until then, and leave nothing running.
 
     SIGHUP looks whether there is another package, which then takes over without a request that fails. SIGUSR1 renews
     the clients' token.
 
     Args:
         find: The folder that the packaging stage wrote, or what finds (and fetches) the one to serve now.
-        host: The address to listen on. Anything but loopback needs TLS in front.
+        host: The address to listen on, of IPv4 or IPv6. Anything but loopback needs TLS in front.
         port: The gateway's. The server behind takes ports that are free.
         run: Where it runs.
         config: How the server behind runs, or what says it of a package; the defaults are safe.
@@ -80,16 +81,16 @@ def serve(
         InputError: When there is no package in the folder, or it is damaged.
         MachineError: No Java, a port in use, or the server does not start.
     """
-    found: Find = (lambda: find) if isinstance(find, Path) else find
+    found: Find = (lambda _: find) if isinstance(find, Path) else find
     fixed = config or ServerConfig()
     configured: Configured = (lambda _: fixed) if isinstance(fixed, ServerConfig) else fixed
     elsewhere = f"{command} --port 9000"
     lock = take_folder(run, elsewhere)
     try:
-        with _listening(host, port, elsewhere) as listener, _logging(run / "logs"):
+        with listening(host, port, elsewhere) as listener, _logging(run / "logs"):
             front = _Front(found, run.absolute(), configured, gateway or GatewayConfig(), say)
             with asyncio.Runner() as runner:
-                runner.run(front.run(listener, follow, browser))
+                runner.run(front.run(listener, reached_at(host), follow, browser))
     finally:
         os.close(lock)
 
@@ -105,8 +106,9 @@ class _Front:
         self._look = asyncio.Event()
         self._refused = ""
 
-    async def run(self, listener: socket.socket, follow: float | None, browser: bool) -> None:
+    async def run(self, listener: socket.socket, host: str, follow: float | None, browser: bool) -> None:
         """Serve until told to stop."""
+        self._host, self._port = host, listener.getsockname()[1]
         self._tokens = ClientTokens(self._run, 60 * self._gateway.overlap_minutes)
         log = RequestLog(self._run / "logs")
         connector = aiohttp.TCPConnector(limit=0, force_close=False)
@@ -115,12 +117,15 @@ class _Front:
             self._fleet = Fleet(lambda package: self._behind(package, session), self._gateway, self._say, self._note)
             app = Gateway(self._fleet, self._tokens, log, self._gateway)
             server = _server(app, self._gateway)
-            self._listen_to_signals()
+            self._listen_to_signals(server)
             front = asyncio.create_task(server.serve([listener]))
             try:
-                await self._until_ended(front, listener.getsockname()[1], follow, browser)
+                await self._until_ended(front, follow, browser)
             except Interrupted:
-                self._say("Stopping …")
+                waiting = len(server.server_state.tasks)
+                self._say(
+                    f"Stopping, with {waiting} to answer first; once more: at once …" if waiting else "Stopping …"
+                )
             finally:
                 server.should_exit = True
                 await asyncio.gather(front, return_exceptions=True)
@@ -128,16 +133,16 @@ class _Front:
                 log.close()
                 (self._run / "open.html").unlink(missing_ok=True)
 
-    async def _until_ended(self, front: asyncio.Task[None], port: int, follow: float | None, browser: bool) -> None:
+    async def _until_ended(self, front: asyncio.Task[None], follow: float | None, browser: bool) -> None:
         ended = asyncio.create_task(self._ended.wait())
         await self._first(ended)
-        self._port = port
         self._note()
-        write_opener(self._run, port, self._tokens.current)
-        self._tokens.tell(lambda token: write_opener(self._run, port, token))
+        self._write_opener(self._tokens.current)
+        self._tokens.tell(self._write_opener)
         member = self._fleet.current
         assert member is not None
-        self._say(how_to_ask(self._run, port, member.upstream.model, member.upstream.version))
+        model, version = member.upstream.model, member.upstream.version
+        self._say(how_to_ask(self._run, self._port, model, version, host=self._host))
         if browser:
             _open(self._run / "open.html")
         tasks = [asyncio.create_task(self._fleet.watch()), asyncio.create_task(self._follow(follow))]
@@ -153,7 +158,7 @@ class _Front:
 
     async def _first(self, ended: asyncio.Task[bool]) -> None:
         """Start the first server, unless told to stop."""
-        package = await asyncio.to_thread(self._find)
+        package = await find_package(self._find, self._ended)
         handle = PackageHandle.load(package)
         self._say(f"Starting TorchServe with {handle.model}, version {handle.version} …")
         for line in unlike_package(package / handle.archive.parent.name / handle.archive.name, self._config(package)):
@@ -181,8 +186,10 @@ class _Front:
         member = self._fleet.current
         assert member is not None
         try:
-            package = await asyncio.to_thread(self._find)
+            package = await find_package(self._find, self._ended)
             handle = PackageHandle.load(package)
+        except Interrupted:
+            raise
         except DinomillError as error:
             going_on = f"version {member.upstream.version} goes on"
             self._complain(f"It cannot be seen which package is meant now, or it cannot be had; {going_on}.", error)
@@ -208,9 +215,13 @@ class _Front:
         assert member is not None
         try:
             archive = PackageHandle.load(member.package).archive
-            note_serving(self._run, self._port, member.upstream, member.package / archive.parent.name / archive.name)
+            place = member.package / archive.parent.name / archive.name
+            note_serving(self._run, f"http://{self._host}:{self._port}", member.upstream, place)
         except DinomillError as error:  # who asks is answered all the same
             self._say(f"It could not be written down what is served; `dinomill lineage` does not know.\n{error}")
+
+    def _write_opener(self, token: str) -> None:
+        write_opener(self._run, self._port, token, host=self._host)
 
     def _behind(self, package: Path, session: aiohttp.ClientSession) -> Upstream:
         for number in range(1, _SLOTS + 1):
@@ -223,10 +234,15 @@ class _Front:
             f"Servers of before still run in {self._run}.", action="wait until they have ended, some 15 seconds"
         )
 
-    def _listen_to_signals(self) -> None:
+    def _listen_to_signals(self, server: uvicorn.Server) -> None:
         loop = asyncio.get_running_loop()
+
+        def end() -> None:
+            server.force_exit = self._ended.is_set()  # told twice: what was asked is not waited for
+            self._ended.set()
+
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._ended.set)
+            loop.add_signal_handler(number, end)
         loop.add_signal_handler(signal.SIGHUP, self._look.set)
         loop.add_signal_handler(signal.SIGUSR1, self._renew)
 
@@ -259,28 +275,9 @@ def _server(app: Gateway, config: GatewayConfig) -> uvicorn.Server:
             proxy_headers=False,
             server_header=False,
             timeout_keep_alive=30,
-            timeout_graceful_shutdown=10,
+            timeout_graceful_shutdown=math.ceil(config.drain_seconds),
         )
     )
-
-
-@contextlib.contextmanager
-def _listening(host: str, port: int, elsewhere: str = "dinomill serve --port 9000") -> Iterator[socket.socket]:
-    # Only where the protocol is named does asyncio send at once (TCP_NODELAY). Else the second part of an answer waits
-    # for the client's delayed acknowledgement of the first: some 50 ms of each request.
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, port))
-            listener.listen(512)
-        except OSError as error:
-            raise MachineError(
-                f"Port {port} cannot be used: {error.strerror}.",
-                expected="a free port",
-                action=f"stop the program that uses it (`ss -ltnp 'sport = :{port}'` shows it), or choose another: "
-                f"{elsewhere}",
-            ) from None
-        yield listener
 
 
 @contextlib.contextmanager

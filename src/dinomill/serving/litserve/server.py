@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dinomill.errors import DinomillError, MachineError
+from dinomill.serving.gateway.listen import LOOPBACK
 from dinomill.serving.gateway.say import how_to_ask, note_serving, print_now, write_opener
 from dinomill.serving.leash import killed_with_parent
 from dinomill.serving.litserve.settings import RUN, Settings
@@ -167,7 +168,7 @@ class Front:
         await self._app(scope, receive, told)
 
     def _say(self) -> None:
-        note_serving(self._run, self._port, self._upstream)
+        note_serving(self._run, f"http://{LOOPBACK}:{self._port}", self._upstream)
         write_opener(self._run, self._port, self._tokens.current)
         self._tokens.tell(lambda token: write_opener(self._run, self._port, token))
         print_now(how_to_ask(self._run, self._port, self._upstream.model, self._upstream.version, behind=False))

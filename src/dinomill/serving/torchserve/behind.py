@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
+import os
 import threading
 import zipfile
 from collections.abc import AsyncIterator, Mapping
@@ -19,6 +21,7 @@ import yaml
 
 from dinomill.errors import InputError, Interrupted, MachineError
 from dinomill.handles import PackageHandle
+from dinomill.serving.fetched import hold
 from dinomill.serving.gateway.upstream import Question, Reply, Unreachable, Workers
 from dinomill.serving.torchserve.properties import ServerConfig, baked_settings
 from dinomill.serving.torchserve.server import TorchServe, free_ports
@@ -47,6 +50,8 @@ class TorchServeBehind:
     """
 
     def __init__(self, package: Path, slot: Path, config: ServerConfig, session: aiohttp.ClientSession) -> None:
+        self._package = package
+        self._held: int | None = None
         handle = PackageHandle.load(package)
         store = package / handle.archive.parent.name
         require_whole(store / handle.archive.name, handle)
@@ -61,12 +66,16 @@ class TorchServeBehind:
         self._token = ""
 
     def start(self, seconds: float) -> float:
-        """Start it, and wait until its workers have loaded the model."""
-        self._server.__enter__()
+        """Start it, and wait until its workers have loaded the model; until it stops, nobody removes the package."""
+        self._held = hold(self._package)
         try:
-            taken = self._server.wait_ready(seconds, self._go_on)
+            with contextlib.ExitStack() as undone:
+                self._server.__enter__()
+                undone.callback(self._server.__exit__)
+                taken = self._server.wait_ready(seconds, self._go_on)
+                undone.pop_all()
         except BaseException:
-            self._server.__exit__()
+            self._release()
             raise
         self._token = self._server.token()
         return taken
@@ -82,6 +91,12 @@ class TorchServeBehind:
     def stop(self) -> None:
         """Stop it."""
         self._server.__exit__()
+        self._release()
+
+    def _release(self) -> None:
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
 
     def running(self) -> bool:
         """Whether Java lives."""
