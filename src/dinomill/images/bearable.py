@@ -85,7 +85,7 @@ def _require_packets(data: Data) -> None:
         width, height, components = max(right - left, 1), max(bottom - top, 1), size[2][0]
         wide, high = min(max(wide, 1), width), min(max(high, 1), height)
         tiles = -(-width // wide) * -(-height // high) * components
-        for own_precincts, style in styles:
+        for own_precincts, style in sorted(styles):  # so that the same is said each time
             counts = list(_of_resolutions(wide, high, bool(own_precincts), style))
             precincts, blocks = tiles * sum(one for one, _ in counts), tiles * sum(one for _, one in counts)
             for count, most, name in (

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 CODE = (
     "dinomill.images.array_files",
+    "dinomill.images.bearable",
     "dinomill.images.cut",
     "dinomill.images.decode",
+    "dinomill.images.file_bytes",
     "dinomill.images.image_info",
+    "dinomill.images.jpeg_scans",
     "dinomill.images.named",
     "dinomill.images.pillow_files",
     "dinomill.images.pixels",
+    "dinomill.images.pnm",
     "dinomill.images.tiff",
     "dinomill.images.tiff_bytes",
     "dinomill.images.tiles",
