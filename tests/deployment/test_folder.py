@@ -142,7 +142,7 @@ def test_memory_follows_from_what_the_gateway_holds(wanted: Deployment) -> None:
         assert found is not None
         return int(found[1])
 
-    assert megabytes(512, 8) - megabytes(256, 8) == 1.5 * 256
+    assert megabytes(512, 8) - megabytes(256, 8) == 2 * 256
     assert megabytes(256, 64) - megabytes(256, 8) == 3 * 56
 
 

@@ -40,7 +40,7 @@ from dinomill.storage.atomic import atomic_folder, write_text
 TEMPLATES = Path(__file__).parent / "templates"
 _DOMAIN = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
 _BASE_MB, _WORKER_MB = 400, 400  # of the gateway and Java's own, beside its heap; of a worker, beside its weights
-_HELD = 1.5  # times the bodies that the gateway holds: what it was seen to take for them (docs/serving.md)
+_HELD = 2  # times the bodies that the gateway holds: what it was seen to take for them (docs/serving.md)
 # Beside what clients are waiting for: Kubernetes' pause before, Java and its workers, and a reserve.
 _STOP_SECONDS = 5 + leash.GRACE_SECONDS + 10 + 5
 _MEGAPIXEL_MB = 19  # of the largest picture while it is decoded: JPEG 2000 takes that, WebP 15, a PNG of one column 12
@@ -109,9 +109,8 @@ def render_templates(handle: PackageHandle, wanted: Deployment) -> dict[str, str
     server = wanted.server
     weights_mb = handle.archive.stat().st_size // 2**20 if handle.archive.is_file() else 100
     picture_mb = round(_MEGAPIXEL_MB * server.max_megapixels)
-    held_mb = (
-        round(_HELD * wanted.gateway.held_mb) + 3 * server.max_request_mb
-    )  # of which one is read as JSON at a time
+    # One body is read as JSON at a time.
+    held_mb = _HELD * wanted.gateway.held_mb + 3 * server.max_request_mb
     memory = _BASE_MB + held_mb + server.heap_mb + server.workers * (_WORKER_MB + picture_mb + 2 * weights_mb)
     values = {
         "MODEL": handle.model,

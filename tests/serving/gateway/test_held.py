@@ -114,7 +114,7 @@ def test_the_gateway_takes_little_more_than_it_counts(kind: str, tmp_path: Path)
     """Bodies were there twice, those of /v1/embeddings nearly four times."""
     statuses, megabytes, _ = _measured(kind, 6, 256, tmp_path / "run")
     assert statuses == [200] * 6
-    assert megabytes < 1.5 * 6 * 30 + 3 * 30  # one is read as JSON at a time
+    assert megabytes < 2.5 * 6 * 30  # what one takes while it is read as JSON, and what malloc keeps, included
 
 
 def test_answers_that_are_not_read_count_too(tmp_path: Path) -> None:

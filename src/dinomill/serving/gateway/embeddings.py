@@ -109,7 +109,9 @@ def instances(asked: Asked) -> bytearray:
     body = bytearray(b'{"instances": [')
     for number, image in enumerate(asked.images):
         asked.images[number] = ""
-        body += b'%b{"b64": "%b"}' % (b", " if number else b"", image.encode())
+        body += b', {"b64": "' if number else b'{"b64": "'
+        body += image.encode()
+        body += b'"}'
     body += b"]}"
     return body
 
