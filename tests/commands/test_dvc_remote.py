@@ -71,6 +71,7 @@ def test_a_fresh_clone_pulls_and_has_nothing_to_run(shared: Path, monkeypatch: p
     assert "403" in refused or "Forbidden" in refused or "SignatureDoesNotMatch" in refused
 
 
+@pytest.mark.slow
 def test_an_older_version_comes_back_with_its_data_and_runs_nothing(shared: Path) -> None:
     run(shared, "dvc", "repro", STAGES)
     commit(shared)
@@ -92,6 +93,7 @@ def test_an_older_version_comes_back_with_its_data_and_runs_nothing(shared: Path
     assert "Stage 'sample' is cached - skipping run" in run(shared, "dvc", "repro", STAGES)
 
 
+@pytest.mark.slow
 def test_a_worktree_is_a_project_of_its_own_on_the_same_cache(shared: Path) -> None:
     run(shared, "dvc", "repro", STAGES)
     commit(shared)

@@ -146,6 +146,7 @@ def test_backends_that_are_none_are_named(tmp_path: Path, images: Path, model: s
     assert "openvino-bfloat16" in str(failed.value.expected)
 
 
+@pytest.mark.slow
 def test_what_runs_in_one_way_only_takes_no_backend(tmp_path: Path, images: Path) -> None:
     pytest.importorskip("efficientnet_lite_pytorch")
     with pytest.raises(InputError, match="runs in one way only"):

@@ -80,6 +80,7 @@ def test_teacher_is_handed_on_and_a_second_run_does_not_train(
     assert handle.history.exists()
 
 
+@pytest.mark.slow
 def test_other_steps_or_data_have_a_work_folder_of_their_own(
     values: dict[str, Any], digits_dataset: DatasetHandle
 ) -> None:

@@ -30,6 +30,7 @@ def _wanting(served: Served, images: list[bytes]) -> client.Answer:
     return served.post(json.dumps(body).encode(), content_type="application/json")
 
 
+@pytest.mark.slow
 def test_one_image_with_everything_is_answered_however_small_requests_are(
     wide: Path, photographs: list[bytes], tmp_path: Path
 ) -> None:

@@ -132,6 +132,7 @@ def test_what_there_is_no_time_for_is_told_to_come_again(
         assert served.process.wait(40) == 0
 
 
+@pytest.mark.slow
 def test_told_twice_it_stops_at_once(package: Path, tmp_path: Path, photographs: list[bytes]) -> None:
     with serving(package, tmp_path / "run") as served, _half_sent(served, photographs[0]):
         served.process.terminate()

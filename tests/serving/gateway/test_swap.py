@@ -140,6 +140,7 @@ def test_a_server_that_ends_is_started_again_and_the_probe_tells_the_truth(
         assert served.get("/readyz").status == 200
 
 
+@pytest.mark.slow
 def test_one_that_ends_after_another_was_packaged_says_that_it_is_another(
     next_package: Path, place: Path, tmp_path: Path
 ) -> None:
