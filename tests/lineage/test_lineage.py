@@ -21,6 +21,7 @@ from dinomill.errors import InputError
 from dinomill.export import export
 from dinomill.handles import ProbesHandle
 from dinomill.lineage.archives import read_archive
+from dinomill.lineage.images import write_list
 from dinomill.lineage.thread import Kind
 from dinomill.models.beside import note_of
 from dinomill.serving.litserve.places import note_folder
@@ -500,6 +501,36 @@ def test_a_request_leads_to_the_images(own_mill: Mill, capsys: pytest.CaptureFix
     old = ask(other, capsys)
     assert "version 9" in next(thing["facts"]["beware"] for thing in old["things"] if thing["kind"] == "request")
     assert not any(thing["kind"] == "dataset" for thing in old["things"])
+
+
+def test_a_server_answers_with_what_it_read_although_another_archive_lies_there_now(
+    own_mill: Mill, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After another packaging, the thread led from a running server to an archive that it never read."""
+    run, number = own_mill.root / "data/work/serve", "aeebbdd9-11ce-409d-a143-acc88881231a"
+    (run / "logs").mkdir(parents=True)
+    said = {
+        "address": "http://127.0.0.1:8080",
+        "model": "dinomill-backbone",
+        "version": "1",
+        "archive": str(own_mill.root / own_mill.package.archive),
+        "archive_sha256": "c" * 64,
+    }
+    (run / "serving.json").write_text(json.dumps(said))
+    row = {"id": number, "time": "2026-11-26T09:16:56Z", "model": "dinomill-backbone", "version": "1", "status": 200}
+    (run / "logs/requests.log").write_text(json.dumps(row) + "\n")
+    found = ask(number, capsys)
+    assert ways(found, f"archive:{'c' * 64}", f"request:{number}")
+    assert ways(found, f"dataset:{own_mill.dataset.manifest_sha256}", f"request:{number}")
+    assert not ways(found, f"archive:{own_mill.package.archive_sha256}", f"request:{number}")
+    assert "beware" not in next(thing["facts"] for thing in found["things"] if thing["kind"] == "request")
+
+
+def test_a_list_of_a_dataset_that_is_being_made_again_is_no_traceback(
+    own_mill: Mill,
+) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        write_list(own_mill.root / "gone.parquet", own_mill.root / "list.csv")
 
 
 def test_a_request_to_litserve_leads_there_too(own_mill: Mill, capsys: pytest.CaptureFixture[str]) -> None:

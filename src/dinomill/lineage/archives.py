@@ -15,12 +15,12 @@ import hashlib
 import json
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from dinomill.errors import InputError
+from dinomill.errors import DinomillError, InputError
 from dinomill.lineage.places import Place, everywhere
 from dinomill.lineage.thread import Kind, Thing, Thread
 from dinomill.serving.litserve.places import folder_beside, noted_folders
@@ -125,7 +125,8 @@ def _add_endpoint(thread: Thread, run: Path) -> None:
     try:
         said = json.loads((run / SERVING).read_text(encoding="utf-8"))
         address = f"{said['address']}/predictions/{said['model']}"
-        path, digest = said["archive"], str(said["archive_sha256"]) if said["archive"] is None else ""
+        path, digest = said["archive"], str(said.get("archive_sha256") or "")
+        named = {"model": str(said["model"]), "version": str(said.get("version"))}
     except (OSError, ValueError, KeyError, TypeError) as error:
         thread.lack(f"{run / SERVING} does not say what was served there: {error}", "start the server again")
         return
@@ -137,21 +138,32 @@ def _add_endpoint(thread: Thread, run: Path) -> None:
         state=f"running, process {process}" if process else "not running",
         logs=f"{run.as_posix()}/logs",
     )
-    try:
-        archive = _unpacked(thread, digest, said) if path is None else add_archive(thread, Path(path))
-    except InputError:
-        thread.lack(
-            f"the archive that {run} was started with is not at {path} any more", "dvc checkout, or package again"
-        )
-        return
+    # What answers is what was read when it started: by now another archive may lie there, or none.
+    if digest and (path is None or not _lies_there(Path(path), digest)):
+        archive = _by_hash(thread, digest, named)
+    else:
+        try:
+            archive = add_archive(thread, Path(path))
+        except InputError:
+            thread.lack(
+                f"the archive that {run} was started with is not at {path} any more", "dvc checkout, or package again"
+            )
+            return
     thread.link(archive, thing, "serves it" if process else "served it")
 
 
-def _unpacked(thread: Thread, digest: str, said: dict[str, str]) -> Thing:
-    """The archive whose content is served without it, by its hash."""
-    thing = thread.add(Kind.ARCHIVE, digest, f"{said['model']}.mar {digest[:12]}")
+def _lies_there(path: Path, digest: str) -> bool:
+    try:
+        return hash_file(path) == digest
+    except (OSError, DinomillError):
+        return False
+
+
+def _by_hash(thread: Thread, digest: str, named: Mapping[str, str]) -> Thing:
+    """An archive that is not at hand, or whose content is served without it."""
+    thing = thread.add(Kind.ARCHIVE, digest, f"{named['model']}.mar {digest[:12]}")
     if not thread.above(thing):  # no package here is or was this one
-        name = f"{said['model']}/{said.get('version')}"
+        name = f"{named['model']}/{named['version']}"
         thread.link(thread.add(Kind.VERSION, name, f"models:/{name}"), thing, "packaged as")
     return thing
 

@@ -125,13 +125,20 @@ def write_list(manifest: Path, file: Path) -> int:
     """Write which images a dataset keeps, as CSV or Parquet by the file's name, and how many they are.
 
     Raises:
-        InputError: When the name ends otherwise.
+        InputError: When the name ends otherwise, or the manifest cannot be read.
     """
     import pyarrow.compute as pc
 
     _require_list(file)
-    names = [name for name in _LISTED if name in pq.read_schema(manifest).names]
-    kept = pq.read_table(manifest, columns=names, filters=pc.field("fate") == Fate.KEPT.value)
+    try:
+        names = [name for name in _LISTED if name in pq.read_schema(manifest).names]
+        kept = pq.read_table(manifest, columns=names, filters=pc.field("fate") == Fate.KEPT.value)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(
+            f"{manifest} cannot be read.",
+            found=str(error).splitlines()[0],
+            action="where curation is at work just now, ask again when it has ended; else `dvc checkout`",
+        ) from None
     if file.suffix == ".parquet":
         write_parquet(file, kept)
     else:
