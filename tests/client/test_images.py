@@ -77,3 +77,10 @@ def test_an_animation_gives_the_picture_that_it_stands_at() -> None:
 def test_other_things_are_no_images() -> None:
     with pytest.raises(InputError, match="not an image"):
         encoded(7)  # type: ignore[arg-type]
+
+
+def test_an_empty_file_is_named(tmp_path: Path) -> None:
+    """The server was asked, and spoke of an input that is not a text."""
+    (tmp_path / "empty.jpg").touch()
+    with pytest.raises(InputError, match=r"empty\.jpg is empty"):
+        encoded(tmp_path / "empty.jpg")

@@ -35,9 +35,12 @@ def encoded(image: Image) -> bytes:
         return bytes(image)
     if isinstance(image, str | Path):
         try:
-            return Path(image).read_bytes()
+            data = Path(image).read_bytes()
         except OSError as error:
             raise InputError(f"{image} cannot be read.", found=error.strerror) from None
+        if not data:
+            raise InputError(f"{image} is empty.", expected="an image file")
+        return data
     if hasattr(image, "save") and hasattr(image, "mode"):
         return _of_picture(image)
     raise InputError(

@@ -10,6 +10,12 @@ from dinomill.layers import env_option
 environment: ContextVar[tuple[str | None] | None] = ContextVar("environment", default=None)
 
 
+def promotes(alias: str) -> str:
+    """The command that gives an alias to a version that is registered."""
+    said = environment.get()
+    return f"`dinomill promote VERSION --alias {alias}{env_option(said[0] if said else None)}`"
+
+
 def registers() -> str:
     """The command that registers what lies in the project."""
     said = environment.get()

@@ -17,7 +17,7 @@ from dinomill.errors import InputError
 from dinomill.storage.atomic import storage_errors
 from dinomill.storage.hashing import hash_bytes
 from dinomill.storage.user_cache import user_cache
-from dinomill.tracking.at_work import registers
+from dinomill.tracking.at_work import promotes, registers
 from dinomill.tracking.connection import connect, database_path, registry_of, resolve_uri, tracking_errors
 from dinomill.tracking.made import ABSENT
 from dinomill.tracking.moved import local_path, relocated
@@ -225,10 +225,14 @@ def _resolve(client: MlflowClient, store: str, uri: str) -> RegisteredVersion:
                 raise
         models = client.search_registered_models()
     known = [f"models:/{model.name}@{alias}" for model in models for alias in model.aliases]
+    action = f"run the registration stage: {registers()}, or correct the address"
+    if match["alias"] and any(model.name == match["name"] for model in models):
+        # Registered, and perhaps kept from the alias by its gate: registering it again would change nothing.
+        action = f"name one of these, or give a version the alias: {promotes(match['alias'])}"
     raise InputError(
         f"The registry {redact(registry_of(store))} has no {uri}.",
         found=", ".join(known) or "no registered model with an alias",
-        action=f"run the registration stage: {registers()}, or correct the address",
+        action=action,
     )
 
 
