@@ -44,7 +44,7 @@ def open_image(data: bytes | memoryview, max_pixels: int) -> ImageFile.ImageFile
         _check_png(data)
     elif head[:4] == b"RIFF" and head[8:] == b"WEBP" and int.from_bytes(head[4:8], "little") + 8 > len(data):
         raise DecodeError(Reason.TRUNCATED, f"{len(data):,} bytes; the header announces more")
-    require_bearable(data)
+    require_bearable(data, max_pixels)
     data = with_common_white(data)
     try:
         with warnings.catch_warnings():
