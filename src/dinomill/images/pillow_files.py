@@ -99,7 +99,7 @@ def pixels_of(
     load(image)
     box = stored_box(cut, image.height, image.width, orientation)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        sixteen_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
+        sixteen_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
         stored = np.asarray(image)
         values = to_uint8(stored.astype(np.uint16) if sixteen_bit else stored, value_range)
         grey = values[box.top : box.bottom, box.left : box.right, None]
