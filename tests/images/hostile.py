@@ -144,3 +144,13 @@ def jpeg_of_segments(marker: bytes, count: int) -> bytes:
     out = io.BytesIO()
     Image.new("RGB", (64, 64)).save(out, "JPEG")
     return re.sub(rb"^\xff\xd8", lambda _: b"\xff\xd8" + marker * count, out.getvalue())
+
+
+def icns_of(picture: bytes, kind: bytes = b"ic10") -> bytes:
+    """A Mac icon with one picture in it, whatever its size."""
+    return b"icns" + struct.pack(">I", 16 + len(picture)) + kind + struct.pack(">I", 8 + len(picture)) + picture
+
+
+def ico_of(picture: bytes) -> bytes:
+    """An icon that says 16 × 16, with one picture in it, whatever its size."""
+    return struct.pack("<HHHBBBBHHII", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(picture), 22) + picture

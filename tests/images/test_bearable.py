@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -35,6 +36,8 @@ COSTLY = {
     "BMP in runs": (hostile.bmp_in_runs(6300, 6300), "in runs"),
     "BMP in runs, one row": (hostile.bmp_in_runs(39_000_000, 1), "in runs"),
     "icon in runs": (hostile.icon_in_runs(4400), "in runs"),
+    "Mac icon of layers": (hostile.icns_of(hostile.with_layers(hostile.jpeg2000(2000, 64), 65_535)), "packets"),
+    "Mac icon of small precincts": (hostile.icns_of(hostile.with_precincts(hostile.jpeg2000(4000), 0x22)), "precincts"),
     "PNM of comments": (hostile.text_of_comments(1_000_000), "comments"),
     "TIFF whose strips are one": (hostile.tiff_of_one_strip(900_000, 1), "strips or tiles"),
     "JPEG of a million comments, CMYK": (
@@ -153,3 +156,41 @@ def test_bmp_in_runs_and_icons_are_read() -> None:
     out = io.BytesIO()
     Image.new("RGBA", (64, 64), (9, 9, 9, 255)).save(out, "ICO")
     assert decode_image(out.getvalue()).shape == (64, 64, 3)
+
+
+def _picture(kind: str, side: int) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGBA", (side, side), (9, 9, 9, 255)).save(out, kind)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    "within",
+    [
+        lambda side: hostile.icns_of(_picture("PNG", side)),
+        lambda side: hostile.icns_of(_picture("JPEG2000", side), b"icp4"),
+        lambda side: hostile.icns_of(hostile.jpeg2000(side)),
+        lambda side: hostile.ico_of(_picture("PNG", side)),
+        lambda side: hostile.ico_of(hostile.bmp_in_runs(side, 2 * side)[14:]),
+    ],
+)
+def test_a_picture_within_an_icon_counts_as_large_as_it_is(within: Callable[[int], bytes]) -> None:
+    for read in (decode_image, probe_image):
+        with pytest.raises(DecodeError, match="1,100×1,100 pixels within an icon") as caught:
+            read(within(1100), max_pixels=1_100_000)
+        assert caught.value.reason is Reason.DECOMPRESSION_BOMB
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG2000"])
+def test_mac_icons_are_read(kind: str) -> None:
+    assert decode_image(hostile.icns_of(_picture(kind, 128), b"ic07")).shape == (128, 128, 3)
+
+
+def test_an_icon_that_is_cut_or_holds_itself_is_called_damaged() -> None:
+    cut, within_itself = b"\0\0\1\0\1" + bytes(4), b"\0\0\1\0\1" + bytes(100)
+    for read in (decode_image, probe_image):
+        with pytest.raises(DecodeError) as caught:
+            read(cut)
+        assert caught.value.reason is Reason.TRUNCATED
+        with pytest.raises(DecodeError):
+            read(within_itself)

@@ -13,7 +13,7 @@ from PIL import Image
 from skimage import data
 
 from dinomill.images.cut import orient
-from dinomill.images.decode import DecodeError, Reason, decode_image, probe_image
+from dinomill.images.decode import DecodeError, Reason, decode_image, probe_image, stored_values
 
 PHOTO = data.astronaut()[:192, :256]
 
@@ -225,3 +225,40 @@ def test_a_turned_tiff_is_turned_once(orientation: int) -> None:
     info = probe_image(file.getvalue())
     assert (info.height, info.width) == upright.shape[:2]
     assert (decode_image(file.getvalue()) == upright).all()
+
+
+@pytest.mark.parametrize("length", range(8, 27))
+def test_a_png_cut_within_its_first_bytes_is_truncated(length: int) -> None:
+    content = encode(PHOTO, "PNG")[:length]
+    assert reason(content) is Reason.TRUNCATED
+    with pytest.raises(DecodeError):
+        probe_image(content)
+    assert (
+        stored_values(memoryview(content)) is None
+    )  # 8 bits, as far as anybody knows: who reads it says what is wrong
+
+
+@pytest.mark.parametrize("entry", [struct.pack("<HHII", 256, 4, 2, 8), struct.pack("<HHI4s", 256, 2, 4, b"abc\0")])
+@pytest.mark.parametrize("kind", [np.uint16, np.uint8])
+def test_a_tiff_whose_tags_do_not_say_its_width_is_refused(entry: bytes, kind: type) -> None:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, np.zeros((16, 16), kind), photometric="minisblack")
+    content = buffer.getvalue()
+    at = content.index(struct.pack("<H", 256), 8)
+    content = content[:at] + entry + content[at + 12 :]
+    for read in (decode_image, probe_image):
+        with pytest.raises(DecodeError):
+            read(content)
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 90, 65535])
+def test_an_orientation_that_there_is_none_of_turns_nothing(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encode(PHOTO, "JPEG", exif=exif)
+    info = probe_image(content)
+    assert (info.height, info.width) == decode_image(content).shape[:2] == PHOTO.shape[:2]
+    deep = io.BytesIO()
+    tifffile.imwrite(deep, PHOTO.astype(np.uint16), photometric="rgb", extratags=[(274, 3, 1, orientation, True)])
+    info = probe_image(deep.getvalue())
+    assert (info.height, info.width) == PHOTO.shape[:2]

@@ -31,6 +31,16 @@ def test_any_white_gives_what_pillow_makes_of_it(magic: bytes, white: int, comme
         assert np.array_equal(np.asarray(own), np.asarray(ours))
 
 
+@pytest.mark.parametrize("white", [256, 1023, 65535])
+def test_grey_of_16_bits_is_read_as_it_looks(white: int) -> None:
+    binary = b"P5 2 2 %d\n" % white + np.array([0, white // 2, white, white], ">u2").tobytes()
+    text = b"P2 2 2 %d\n0 %d %d %d\n" % (white, white // 2, white, white)
+    for data in (binary, text):
+        found = decode_image(data, channels=1).ravel().astype(int)
+        assert np.abs(found - [0, 127, 255, 255]).max() <= 1
+    assert decode_image(binary).shape == (2, 2, 3)
+
+
 def test_values_above_white_are_white() -> None:
     data = b"P5 2 1 100\n" + bytes([100, 200])
     assert decode_image(data, channels=1).ravel().tolist() == [255, 255]

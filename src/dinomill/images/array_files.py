@@ -58,12 +58,12 @@ def npy_header(data: bytes | memoryview) -> tuple[tuple[int, ...], np.dtype[np.g
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, by_columns, dtype = read(file)
-    except ValueError as error:
-        raise DecodeError(Reason.CORRUPT, str(error).splitlines()[0]) from None
-    if dtype.kind not in "uifb" or len(shape) not in (2, 3) or 0 in shape:
-        raise DecodeError(
-            Reason.UNSUPPORTED, f"an array of shape {shape} and type {dtype}; numbers [H, W] or [H, W, C]"
-        )
+    except Exception:  # it is read as Python, which has many words for what is none (MemoryError, too), and repeats it
+        raise DecodeError(Reason.CORRUPT, "the header of the array is damaged") from None
+    if dtype.kind not in "uifb" or len(shape) not in (2, 3) or min(shape) < 1:
+        sides = shape if len(shape) < 5 else f"{len(shape):,} sides"
+        kind = "records" if dtype.kind == "V" else dtype
+        raise DecodeError(Reason.UNSUPPORTED, f"an array of shape {sides} and type {kind}; numbers [H, W] or [H, W, C]")
     return shape, dtype, "F" if by_columns else "C"
 
 
@@ -74,13 +74,13 @@ def read_npy(data: bytes | memoryview, max_pixels: int) -> npt.NDArray[np.generi
         DecodeError: corrupt, truncated, unsupported, decompression_bomb.
     """
     shape, dtype, _ = npy_header(data)
-    check_pixels(1, int(np.prod(shape)) // min(shape), max_pixels)
-    if int(np.prod(shape)) * dtype.itemsize > len(data):
+    check_pixels(1, math.prod(shape) // min(shape), max_pixels)
+    if math.prod(shape) * dtype.itemsize > len(data):
         raise DecodeError(Reason.TRUNCATED, f"{len(data):,} bytes do not hold {shape} values of {dtype}")
     try:
         loaded: npt.NDArray[np.generic] = np.load(io.BytesIO(data), allow_pickle=False)
-    except ValueError as error:  # the header's own bytes make up for what is missing in the check above
-        raise DecodeError(Reason.TRUNCATED, str(error)) from None
+    except ValueError:  # the header's own bytes make up for what is missing in the check above
+        raise DecodeError(Reason.TRUNCATED, f"the file ends before its {shape} values of {dtype} do") from None
     return loaded
 
 

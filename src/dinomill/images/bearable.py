@@ -7,6 +7,7 @@ The size in a header bounds what most formats cost. These say more, and are coun
                  581 bytes 6.6 GB)
     BMP in runs  pixels: Pillow fills each in Python
     PNM          comments, which Pillow looks for again after each; text
+    ICO, ICNS    what lies within them, of any size and in any of these ways: their own header says another
     TIFF         pieces: see `require_pieces`
 """
 
@@ -27,6 +28,7 @@ _STREAM = b"\xff\x4f\xff\x51"
 _SIZ = re.compile(rb"\xff\x51\x00[\x29\x2c\x2f\x32]..(.{32})\x00([\x01-\x04])", re.DOTALL)
 _COD = re.compile(rb"\xff\x52\x00[\x0c-\x2d]([\x00-\x07])[\x00-\x04](..)[\x00\x01]([\x00-\x20].{37})", re.DOTALL)
 _COC = re.compile(rb"\xff\x53\x00[\x09-\x2b].([\x00\x01])([\x00-\x20].{37})", re.DOTALL)
+_SIDES = re.compile(rb"(?:IHDR|ihdr)(.{8})", re.DOTALL)  # of PNG and of JPEG 2000 in boxes
 _MOST_PRECINCTS, _MOST_BLOCKS, _MOST_PACKETS = 500_000, 2_000_000, 10_000_000
 _MOST_STYLES = 1000  # of tiles that have their own
 _MOST_IN_RUNS = 16_000_000  # pixels: 1.5 s
@@ -35,11 +37,15 @@ _MOST_ICONS = 1024
 _MOST_PIECES, _PIECE_VALUES = 65_536, 256  # a piece takes 15 µs; TIFF's smallest tiles have 256 values
 
 
-def require_bearable(data: Data) -> None:
+def require_bearable(data: Data, max_pixels: int) -> None:
     """Refuse a file that costs more than its pixels do.
 
+    Args:
+        data: The file's bytes.
+        max_pixels: Of a picture within another, whose header does not say its size.
+
     Raises:
-        DecodeError: decompression_bomb, with what was counted.
+        DecodeError: decompression_bomb, with what was counted; truncated.
     """
     head = bytes(data[:64])
     if head[:3] == b"\xff\xd8\xff":
@@ -49,7 +55,10 @@ def require_bearable(data: Data) -> None:
     elif head[:2] == b"BM":
         _require_short_runs(head[14:])
     elif head[:4] == b"\x00\x00\x01\x00":
-        _require_icons(data)
+        _require_icons(data, max_pixels)
+    elif head[:4] == b"icns":
+        _require_packets(data)
+        _require_sides(data, max_pixels)
     elif re.match(rb"P[123]\s", head):
         _require_short_text(data)
     elif len(head) >= 40 and int.from_bytes(head[:4], "little") in (40, 52, 56, 64, 108, 124):
@@ -128,14 +137,35 @@ def _require_short_runs(header: bytes) -> None:
         raise _bomb(f"BMP in runs of {abs(width):,}×{abs(height):,} pixels", _MOST_IN_RUNS)
 
 
-def _require_icons(data: Data) -> None:
+def _require_icons(data: Data, max_pixels: int) -> None:
     icons = int.from_bytes(data[4:6], "little")
     if icons > _MOST_ICONS:
         raise _bomb(f"{icons:,} icons", _MOST_ICONS)
+    if len(data) < 6 + 16 * icons:
+        raise DecodeError(Reason.TRUNCATED, f"{len(data):,} bytes do not hold a list of {icons:,} icons")
     for number in range(icons):
         start = int.from_bytes(data[18 + 16 * number : 22 + 16 * number], "little")
         header = bytes(data[start : start + 64])
-        require_bearable(header if header[:2] != b"BM" else b"")
+        kind = int.from_bytes(header[:4], "little")
+        if kind in (12, 40, 52, 56, 64, 108, 124) and len(header) >= 12:
+            _require_short_runs(header)
+            width, height = struct.unpack("<HH", header[4:8]) if kind == 12 else struct.unpack("<ii", header[4:12])
+            _require_few_pixels(width, height // 2, max_pixels)  # the lower half is a mask
+    _require_sides(data, max_pixels)
+
+
+def _require_sides(data: Data, max_pixels: int) -> None:
+    """Of all pictures within a file, wherever a header of theirs may stand."""
+    for found in _every(_SIDES, data):
+        _require_few_pixels(*struct.unpack(">II", found[1]), max_pixels)
+    for found in _every(_SIZ, data):
+        right, bottom, left, top = struct.unpack(">4I", found[1][:16])
+        _require_few_pixels(right - left, bottom - top, max_pixels)
+
+
+def _require_few_pixels(width: int, height: int, max_pixels: int) -> None:
+    if abs(width * height) > max_pixels:
+        raise _bomb(f"a picture of {abs(width):,}×{abs(height):,} pixels within an icon", max_pixels)
 
 
 def _require_short_text(data: Data) -> None:

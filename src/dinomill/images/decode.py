@@ -50,7 +50,7 @@ def probe_image(data: Data, *, max_pixels: int = MAX_PIXELS) -> ImageInfo:
             return info
     with open_image(data, max_pixels) as image:
         width, height = image.size
-        if orientation_of(image) >= 5:
+        if orientation_of(image) in (5, 6, 7, 8):
             width, height = height, width
         frames = tiff_pages(data) if image.format == "TIFF" else frames_of(image)
         return ImageInfo(image.format or "unknown", width, height, image.mode, frames)
@@ -122,7 +122,7 @@ def stored_values(data: Data, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np
         from dinomill.images.tiff_bytes import tiff_values
 
         return tiff_values(data, max_pixels)
-    if head[:8] == _PNG and head[24] == 16:
+    if head[:8] == _PNG and head[24:25] == b"\x10":
         return _deep_png(data, max_pixels)
     return None
 

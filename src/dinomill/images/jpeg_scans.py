@@ -21,9 +21,10 @@ _MOST_SEGMENTS, _MOST_FILLING = 10_000, 2**16
 
 
 class _Frame(NamedTuple):
-    """The picture: its pixels, and the values of each component."""
+    """The picture: its pixels, its components, and the values of each of these by its name, which may come twice."""
 
     pixels: int
+    components: int
     progressive: bool
     values: dict[int, int]
 
@@ -63,7 +64,7 @@ def require_scans(data: Data) -> None:
 
 def _is_simple(frame: _Frame | None, components: bytes, data: Data) -> bool:
     """Whether the first scan is the only one, or they are few: most files are not looked at any further."""
-    if frame is not None and not frame.progressive and len(components) == len(frame.values):
+    if frame is not None and not frame.progressive and len(components) == frame.components:
         return True
     return sum(1 for _ in _SCAN.finditer(data)) <= _FEW
 
@@ -75,8 +76,11 @@ def _frame(kind: int, content: bytes) -> _Frame | None:
     told = [content[6 + 3 * number : 9 + 3 * number] for number in range(content[5])]
     across = max((one[1] >> 4 for one in told), default=1) or 1
     down = max((one[1] & 15 for one in told), default=1) or 1
-    values = {one[0]: -(-width * (one[1] >> 4) // across) * -(-height * (one[1] & 15) // down) for one in told}
-    return _Frame(width * height, kind in _PROGRESSIVE, values)
+    values: dict[int, int] = {}
+    for one in told:
+        own = -(-width * (one[1] >> 4) // across) * -(-height * (one[1] & 15) // down)
+        values[one[0]] = max(own, values.get(one[0], 0))
+    return _Frame(width * height, len(told), kind in _PROGRESSIVE, values)
 
 
 def _values(frame: _Frame | None, components: bytes) -> int:

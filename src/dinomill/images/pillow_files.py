@@ -44,7 +44,7 @@ def open_image(data: bytes | memoryview, max_pixels: int) -> ImageFile.ImageFile
         _check_png(data)
     elif head[:4] == b"RIFF" and head[8:] == b"WEBP" and int.from_bytes(head[4:8], "little") + 8 > len(data):
         raise DecodeError(Reason.TRUNCATED, f"{len(data):,} bytes; the header announces more")
-    require_bearable(data)
+    require_bearable(data, max_pixels)
     data = with_common_white(data)
     try:
         with warnings.catch_warnings():
@@ -99,7 +99,7 @@ def pixels_of(
     load(image)
     box = stored_box(cut, image.height, image.width, orientation)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        sixteen_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
+        sixteen_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
         stored = np.asarray(image)
         values = to_uint8(stored.astype(np.uint16) if sixteen_bit else stored, value_range)
         grey = values[box.top : box.bottom, box.left : box.right, None]

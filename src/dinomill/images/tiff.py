@@ -199,7 +199,7 @@ def open_tiff(path: Path, level: int) -> tuple[Any, str]:
 
     try:
         file = tifffile.TiffFile(path)
-        _require_sides(file.pages[0])  # a series of impossible sides is searched for without end
+        require_sides(file.pages[0])  # a series of impossible sides is searched for without end
         levels = file.series[0].levels
     except Exception as error:
         raise _tiff_error(error) from None
@@ -209,10 +209,15 @@ def open_tiff(path: Path, level: int) -> tuple[Any, str]:
     return levels[level], file.byteorder
 
 
-def _require_sides(page: Any) -> None:
+def require_sides(page: Any) -> None:
+    """Refuse a page whose tags do not say how large it is: they may hold several numbers, or text.
+
+    Raises:
+        DecodeError: corrupt.
+    """
     for side in (page.imagewidth, page.imagelength):
         if not isinstance(side, int) or side < 1:
-            raise DecodeError(Reason.CORRUPT, f"a side of {side!r} pixels")
+            raise DecodeError(Reason.CORRUPT, "its tags do not say how large it is")
 
 
 def is_contiguous(series: TiffPageSeries) -> bool:

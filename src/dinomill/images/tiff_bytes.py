@@ -11,7 +11,7 @@ from dinomill.images import named
 from dinomill.images.array_files import check_bytes, check_pixels
 from dinomill.images.decode_error import DecodeError, Reason
 from dinomill.images.image_info import ImageInfo
-from dinomill.images.tiff import Array, Pieces, damage_is_named
+from dinomill.images.tiff import Array, Pieces, damage_is_named, require_sides
 
 
 @damage_is_named
@@ -26,6 +26,7 @@ def tiff_values(data: bytes | memoryview, max_pixels: int) -> Array | None:
     page = _first_page(data)
     if page is None or _plain(page):
         return None
+    require_sides(page)
     check_pixels(page.imagewidth, page.imagelength, max_pixels)
     _check_values(page)
 
@@ -52,8 +53,9 @@ def probe_tiff(data: bytes | memoryview) -> ImageInfo | None:
     page = _first_page(data)
     if page is None or _plain(page):
         return None
+    require_sides(page)
     width, height = page.imagewidth, page.imagelength
-    if page.tags.valueof(274, 1) >= 5:
+    if page.tags.valueof(274, 1) in (5, 6, 7, 8):
         width, height = height, width
     several = f"×{page.samplesperpixel}" if page.samplesperpixel > 1 else ""
     return ImageInfo("TIFF", width, height, f"{page.dtype}{several}", len(page.parent.pages))
