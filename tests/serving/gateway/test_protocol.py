@@ -373,3 +373,25 @@ def test_an_address_that_cannot_be_read_is_refused() -> None:
         await _gone(state)
 
     assert run(nowhere, Application).read == [400]
+
+
+@pytest.mark.parametrize("coding", [b"gzip, chunked", b"gzip\r\nTransfer-Encoding: chunked", b"identity, Chunked"])
+def test_a_coding_that_is_not_undone_is_refused(coding: bytes) -> None:
+    async def coded(connect: Ask, state: ServerState) -> None:
+        reader, writer = await connect()
+        writer.write(_POST + b"Transfer-Encoding: " + coding + b"\r\n\r\n3\r\nabc\r\n0\r\n\r\n" + _WITHIN)
+        answer = await _all(reader)
+        assert b" 501 " in answer
+        assert answer.count(b"HTTP/1.1") == 1
+        await _gone(state)
+
+    assert run(coded, Application).read == [501]
+
+
+def test_chunked_is_known_however_it_is_written() -> None:
+    async def chunked(connect: Ask, _state: ServerState) -> None:
+        reader, writer = await connect()
+        writer.write(_POST + b"Transfer-Encoding: Chunked \r\n\r\n3\r\nabc\r\n0\r\n\r\n")
+        assert b" 200 OK" in await _answer(reader)
+
+    assert run(chunked, Application).read == [3]

@@ -22,6 +22,7 @@ _MOST_AHEAD = 16  # requests that wait on one connection for the answers before 
 _TOO_LARGE = (431, "The headers of the request are too large.")
 _UNREADABLE = (400, "The request is not HTTP that can be read.")
 _FRAMING = (b"content-length", b"transfer-encoding")
+_NO_CODING = (501, "No Transfer-Encoding but chunked is undone here.")
 _NO_PROXY = (405, "This is no proxy: there is no CONNECT.")
 
 
@@ -36,12 +37,8 @@ def bounded(config: GatewayConfig) -> type[HttpToolsProtocol]:
     return Bounded
 
 
-class _TooMuch(Exception):
-    """More than is taken; the parser hands it on as an error of the request."""
-
-
 class _NotTaken(Exception):
-    """A request of a kind that is not answered here."""
+    """More than is taken, or another kind; the parser hands it on as an error of the request."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -164,7 +161,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._again = False
             return
         if len(self.pipeline) >= _MOST_AHEAD:
-            raise _TooMuch
+            raise _NotTaken
         self._refuse_kinds()
         self._heard = True
         self._in_time()
@@ -173,8 +170,12 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _refuse_kinds(self) -> None:
         """What can be read, and is not done here."""
+        codings = b",".join(value for name, value in self.headers if name == b"transfer-encoding")
         if self.parser.get_method() == b"CONNECT":
             self._why = _NO_PROXY
+        elif codings.strip().lower() not in (b"", b"chunked"):
+            self._why = _NO_CODING
+        if self._why != _UNREADABLE:
             raise _NotTaken
 
     def on_body(self, body: bytes) -> None:
@@ -202,7 +203,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._heard = True
         self._kept_bytes += size
         if self._kept_bytes > _HEAD_BYTES:
-            raise _TooMuch
+            raise _NotTaken
 
     # What cannot be read
 
