@@ -123,9 +123,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _framing(self) -> bytes:
         """A head that has the same body as the one that was read."""
-        framing = [b"POST / HTTP/1.1"]
-        framing += [b"%s: %s" % header for header in self.headers if header[0] in _FRAMING]
-        return b"\r\n".join([*framing, b"", b""])
+        framing = [b"%s: %s\r\n" % header for header in self.headers if header[0] in _FRAMING]
+        return b"POST / HTTP/1.1\r\n" + b"".join(framing) + b"\r\n"
 
     def _should_upgrade(self) -> bool:
         return False
@@ -184,12 +183,10 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_chunk_header(self) -> None:
-        """A part of a chunked body begins."""
+        """A part of a chunked body begins, or ended."""
         self._heard = True
 
-    def on_chunk_complete(self) -> None:
-        """A part of a chunked body ended."""
-        self._heard = True
+    on_chunk_complete = on_chunk_header
 
     def on_message_complete(self) -> None:
         """The request is whole; where another protocol is offered the parser says so too early."""
