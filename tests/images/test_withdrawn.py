@@ -54,6 +54,8 @@ def test_reasons_and_dates_make_no_dataset_stale() -> None:
         (f"sha256,pixels,picture,copy_of,date,because\n{A}\n", "line 2, names no image"),
         ("sha256,pixels,picture,copy_of,date,because\n,,,,2026-01-01,x\n", "line 2, names no image"),
         (f"sha256,pixels,picture,copy_of,date,because\n{A},,,,,\n<<<<<<< HEAD\n", "line 3, names no image"),
+        (f"sha256,pixels,picture,copy_of,date,because\n{A},,,,,asked\rby\n", "line 2, cannot be read"),
+        (f"sha256,pixels,picture,copy_of,date,because\n{A},,,,,{'x' * 200_000}\n", "line 2, cannot be read"),
     ],
 )
 def test_a_damaged_list_is_an_error(tmp_path: Path, text: str, said: str) -> None:
@@ -69,3 +71,17 @@ def test_a_lost_list_is_an_error_and_no_list_is_none(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="UTF-8"):
         WithdrawnList.read(tmp_path / "list.csv")
     assert len(WithdrawnList.read(None)) == 0
+
+
+def test_ends_of_lines_in_a_cell_are_kept(tmp_path: Path) -> None:
+    rows = [
+        Withdrawal("", picture=f"scans/x{end}.tif", because=f"asked{end}by") for end in ("\r", "\r\n", "\n", "\x85")
+    ]
+    WithdrawnList(rows).write(tmp_path / "list.csv")
+    assert set(WithdrawnList.read(tmp_path / "list.csv").rows) == set(rows)
+
+
+def test_a_list_that_a_spreadsheet_wrote_is_read(tmp_path: Path) -> None:
+    text = f"sha256,pixels,picture,copy_of,date,because\n{A},,,,,größer\n"
+    (tmp_path / "list.csv").write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert WithdrawnList.read(tmp_path / "list.csv").rows == (Withdrawal(A, because="größer"),)

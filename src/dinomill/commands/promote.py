@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dinomill import tracking
+from dinomill.commands.reason import reason
 from dinomill.commands.registry import Registry
 from dinomill.errors import ConfigError, DinomillError, InputError
 from dinomill.registration.aliases import Move, history, move, one_at_a_time
@@ -40,7 +41,8 @@ def promote(version: str, *, alias: str | None, env: str | None, force: bool, be
         ConfigError: When the gate asks for a measure that compares nothing.
         MachineError: When the store cannot be reached.
     """
-    if force and not (because or "").strip():
+    why = reason(because)
+    if force and not why:
         raise InputError("--force needs a reason.", action='say it: --because "what the gate cannot know"')
     registry = Registry.of(env)
     named, new = registry.alias(alias), registry.version(version)
@@ -64,7 +66,7 @@ def promote(version: str, *, alias: str | None, env: str | None, force: bool, be
             named,
             new.version,
             before=None if present is None else present.version,
-            because=(because or "").strip(),
+            because=why,
             forced=force,
             overruled=failed,
         )
@@ -78,6 +80,7 @@ def rollback(*, alias: str | None, to: str | None, env: str | None, because: str
     Raises:
         InputError: When nothing was recorded, or the alias was moved by other means since.
     """
+    why = reason(because)
     registry = Registry.of(env)
     named = registry.alias(alias)
     with one_at_a_time(registry.store, registry.name):
@@ -92,8 +95,7 @@ def rollback(*, alias: str | None, to: str | None, env: str | None, because: str
             return 0
         if target is not None:
             tracking.resolve(f"models:/{registry.name}/{target}", registry.store)  # it may have been deleted since
-        why = (because or "").strip() or "rollback"
-        made = move(registry.store, registry.name, named, target, before=now, because=why)
+        made = move(registry.store, registry.name, named, target, before=now, because=why or "rollback")
     print(_done(registry, made))
     return 0
 

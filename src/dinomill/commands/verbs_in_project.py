@@ -219,6 +219,7 @@ def withdraw(
     what has to be made again, and what still holds them, is said with its commands.
     """
     from dinomill.commands.project import enter_project
+    from dinomill.commands.reason import reason
     from dinomill.commands.withdraw import take_back
     from dinomill.commands.withdraw import withdraw as take_out
     from dinomill.errors import InputError
@@ -228,9 +229,10 @@ def withdraw(
     if undo:
         take_back(images, here, dry_run=dry_run)
         return
-    if not because.strip():
+    why = reason(because)
+    if not why:
         raise InputError("Nothing says why.", action='add --because "…": it stands in the list of withdrawn images')
-    take_out(images, here, because=because, copies=copies, dry_run=dry_run)
+    take_out(images, here, because=why, copies=copies, dry_run=dry_run)
 
 
 @app.command(epilog=examples("dinomill ui", "dinomill ui --port 5050"))

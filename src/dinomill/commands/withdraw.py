@@ -54,7 +54,7 @@ def withdraw(names: Sequence[str], here: Path, *, because: str, copies: bool | N
     every = [*images, *(copy.thing for copy in taken)]
     part = gathered.thread.around(every)
     _say_touched(part, every)
-    rows = as_rows(gathered, images, taken, datetime.now(UTC).date().isoformat(), because.strip())
+    rows = as_rows(gathered, images, taken, datetime.now(UTC).date().isoformat(), because)
     new = 0
     if not dry_run:
         with _no_curation(gathered):

@@ -18,7 +18,7 @@ import io
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,9 @@ from dinomill.arrays import Mask
 from dinomill.errors import InputError
 from dinomill.storage.atomic import write_text
 from dinomill.storage.hashing import hash_json
+
+if TYPE_CHECKING:
+    from _csv import Reader  # `csv` itself does not name it
 
 WITHDRAWN = "withdrawn"  # the reason that the scan gives, and the fate
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -71,7 +74,7 @@ class WithdrawnList:
         if path is None:
             return cls()
         try:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_bytes().decode("utf-8-sig")  # spreadsheets begin it with a byte order mark
         except FileNotFoundError:
             raise InputError(
                 f"There is no {path}, the list of withdrawn images.",
@@ -89,12 +92,8 @@ class WithdrawnList:
 
     def write(self, path: Path) -> None:
         """Write the list, whole or not at all; the same rows give the same bytes."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(Withdrawal._fields)
         rows: list[Withdrawal] = sorted(self.rows, key=lambda row: (row.date, row.copy_of or row.key, row.key))
-        writer.writerows(rows)
-        write_text(path, text.getvalue())
+        write_text(path, "".join(map(_line, [Withdrawal._fields, *rows])))
 
     def content_hash(self) -> str:
         """Of what decides which images are out; dates and reasons do not."""
@@ -126,8 +125,26 @@ def _mask(found: pa.ChunkedArray) -> Mask:
     return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.bool_)
 
 
+def _line(cells: Iterable[str]) -> str:
+    """A row that ends with a line feed; `csv` quotes a carriage return in a cell only where its rows end with one."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return text.getvalue().removesuffix("\r\n") + "\n"
+
+
 def _rows(path: Path, text: str) -> list[Withdrawal]:
     reader = csv.reader(io.StringIO(text, newline=""))
+    try:
+        return _read(path, reader)
+    except csv.Error as error:
+        raise InputError(
+            f"{path}, line {reader.line_num}, cannot be read.",
+            found=str(error),
+            action=f"correct that line, or bring the list back: `git checkout -- {path}`",
+        ) from None
+
+
+def _read(path: Path, reader: Reader) -> list[Withdrawal]:
     fields = list(Withdrawal._fields)
     head = next(reader, None)
     if head != fields:

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import pytest
 import uvicorn
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -92,6 +93,15 @@ async def _answer(reader: asyncio.StreamReader) -> bytes:
     with contextlib.suppress(ConnectionResetError):
         return await asyncio.wait_for(reader.read(2**20), 10)
     return b""
+
+
+async def _all(reader: asyncio.StreamReader) -> bytes:
+    """What comes until the connection ends."""
+    answer = b""
+    with contextlib.suppress(ConnectionResetError):
+        while part := await asyncio.wait_for(reader.read(2**16), 5):
+            answer += part
+    return answer
 
 
 async def _gone(state: ServerState, seconds: float = 5) -> None:
@@ -310,3 +320,78 @@ def test_requests_that_are_sent_ahead_are_bounded() -> None:
         await _gone(state)
 
     assert len(run(ahead, lambda: Application(seconds=0.02)).read) == 17
+
+
+_OFFER = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+_WITHIN = b"GET /v1/models HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+@pytest.mark.parametrize("pause", [0, 0.2, 1])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_who_offers_another_protocol_is_answered_in_this_one(chunked: bool, pause: float) -> None:
+    """As `curl --http2` and Java do: what follows the head is the body, not what is spoken next."""
+    size = len(_WITHIN)
+    framing = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % size
+    body = b"%x\r\n%s\r\n0\r\n\r\n" % (size, _WITHIN) if chunked else _WITHIN
+
+    async def offering(connect: Ask, _state: ServerState) -> None:
+        reader, writer = await connect()
+        writer.write(_POST + _OFFER + framing + b"\r\n\r\n")
+        await asyncio.sleep(pause)
+        writer.write(body + _POST + _OFFER + b"Content-Length: 3\r\n\r\nabc" + _POST + b"Connection: close\r\n\r\n")
+        assert (await _all(reader)).count(b"HTTP/1.1 200 OK") == 3
+
+    assert run(offering, Application).read == [size, 3, 0]
+
+
+def test_who_offers_another_protocol_and_sends_no_body_is_answered() -> None:
+    async def offering(connect: Ask, _state: ServerState) -> None:
+        reader, writer = await connect()
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n" * 300)
+        assert b" 200 OK" in await _answer(reader)
+
+    assert set(run(offering, Application).read) == {0}
+
+
+def test_there_is_no_connect() -> None:
+    async def proxied(connect: Ask, state: ServerState) -> None:
+        reader, writer = await connect()
+        writer.write(b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n" + _WITHIN)
+        answer = await _all(reader)
+        assert b" 405 " in answer
+        assert answer.count(b"HTTP/1.1") == 1
+        await _gone(state)
+
+    assert run(proxied, Application).read == [405]
+
+
+def test_an_address_that_cannot_be_read_is_refused() -> None:
+    async def nowhere(connect: Ask, state: ServerState) -> None:
+        reader, writer = await connect()
+        writer.write(b"GET http://:x/ HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert b" 400 " in await _all(reader)
+        await _gone(state)
+
+    assert run(nowhere, Application).read == [400]
+
+
+@pytest.mark.parametrize("coding", [b"gzip, chunked", b"gzip\r\nTransfer-Encoding: chunked", b"identity, Chunked"])
+def test_a_coding_that_is_not_undone_is_refused(coding: bytes) -> None:
+    async def coded(connect: Ask, state: ServerState) -> None:
+        reader, writer = await connect()
+        writer.write(_POST + b"Transfer-Encoding: " + coding + b"\r\n\r\n3\r\nabc\r\n0\r\n\r\n" + _WITHIN)
+        answer = await _all(reader)
+        assert b" 501 " in answer
+        assert answer.count(b"HTTP/1.1") == 1
+        await _gone(state)
+
+    assert run(coded, Application).read == [501]
+
+
+def test_chunked_is_known_however_it_is_written() -> None:
+    async def chunked(connect: Ask, _state: ServerState) -> None:
+        reader, writer = await connect()
+        writer.write(_POST + b"Transfer-Encoding: Chunked \r\n\r\n3\r\nabc\r\n0\r\n\r\n")
+        assert b" 200 OK" in await _answer(reader)
+
+    assert run(chunked, Application).read == [3]

@@ -126,7 +126,7 @@ def refuse_unreadable(request: Request) -> None:
     """Refuse what the connection could not read, of the head or of the body so far.
 
     Raises:
-        Refused: 400 or 431.
+        Refused: 400, 405, 431 or 501.
     """
     if (found := request.scope.get(REFUSED)) is not None:
         raise Refused(*found, close=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from dinomill.serving.gateway.bodies import REFUSED
@@ -20,6 +21,9 @@ _PIECE_BYTES = 16 * 1024
 _MOST_AHEAD = 16  # requests that wait on one connection for the answers before theirs; no client of ours sends ahead
 _TOO_LARGE = (431, "The headers of the request are too large.")
 _UNREADABLE = (400, "The request is not HTTP that can be read.")
+_FRAMING = (b"content-length", b"transfer-encoding")
+_NO_CODING = (501, "No Transfer-Encoding but chunked is undone here.")
+_NO_PROXY = (405, "This is no proxy: there is no CONNECT.")
 
 
 def bounded(config: GatewayConfig) -> type[HttpToolsProtocol]:
@@ -33,8 +37,8 @@ def bounded(config: GatewayConfig) -> type[HttpToolsProtocol]:
     return Bounded
 
 
-class _TooMuch(Exception):
-    """More than is taken; the parser hands it on as an error of the request."""
+class _NotTaken(Exception):
+    """More than is taken, or another kind; the parser hands it on as an error of the request."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -48,6 +52,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._in_head = True
         self._open = False  # whether a request has begun that is not whole
+        self._again = False  # whether the parser reads the framing of a head that it has read
+        self._why = _UNREADABLE  # what is said when the parser does not go on
         self._broken = False  # whether what came could not be read: the rest is of no use
         self._kept_bytes = 0  # of the head, and of what follows a chunked body
         self._heard = False  # whether the parser said something of the piece that it got
@@ -80,7 +86,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 return
             piece = data[start : start + _PIECE_BYTES]
             self._heard = False
-            super().data_received(piece)
+            self._parse(piece)
             self._silent_bytes = 0 if self._heard else self._silent_bytes + len(piece)
             if self._silent_bytes > _HEAD_BYTES:
                 self._refuse(*_TOO_LARGE)
@@ -96,32 +102,80 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_time()  # half a head that may have begun will never be whole
         return True
 
+    def _parse(self, data: bytes) -> None:
+        """Give the parser what came.
+
+        After the head of who offers another protocol it takes everything for that protocol. Nothing else is spoken
+        here, so it is given that request's framing again: what follows is still the body, never a next request.
+        """
+        self._unset_keepalive_if_required()
+        while data:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as offer:
+                self._again = True
+                data = self._framing() + data[offer.args[0] :]
+            except httptools.HttpParserError:
+                self.send_400_response("")
+                return
+            else:
+                return
+
+    def _framing(self) -> bytes:
+        """A head that has the same body as the one that was read."""
+        framing = [b"%s: %s\r\n" % header for header in self.headers if header[0] in _FRAMING]
+        return b"POST / HTTP/1.1\r\n" + b"".join(framing) + b"\r\n"
+
+    def _should_upgrade(self) -> bool:
+        return False
+
     # What the parser says
 
     def on_message_begin(self) -> None:
         """A request begins: its headers have to come soon."""
+        if self._again:
+            return
         super().on_message_begin()
         self._open, self._kept_bytes = True, 0
         self._await_head()
 
     def on_url(self, url: bytes) -> None:
         """Take a part of the address."""
+        if self._again:
+            return
         self._keep(len(url))
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header; what follows a chunked body is none."""
+        if self._again:
+            return
         self._keep(len(name) + len(value) + 4)  # a colon, a space, the end of the line
         if self._in_head:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """The headers came in time; of too many requests ahead, those before it are answered, and no more taken."""
+        if self._again:
+            self._again = False
+            return
         if len(self.pipeline) >= _MOST_AHEAD:
-            raise _TooMuch
-        self._in_head, self._heard = False, True
+            raise _NotTaken
+        self._refuse_kinds()
+        self._heard = True
         self._in_time()
         super().on_headers_complete()
+        self._in_head = False  # not before: where the address cannot be read there is no request to answer yet
+
+    def _refuse_kinds(self) -> None:
+        """What can be read, and is not done here."""
+        codings = b",".join(value for name, value in self.headers if name == b"transfer-encoding")
+        if self.parser.get_method() == b"CONNECT":
+            self._why = _NO_PROXY
+        elif codings.strip().lower() not in (b"", b"chunked"):
+            self._why = _NO_CODING
+        if self._why != _UNREADABLE:
+            raise _NotTaken
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body."""
@@ -129,15 +183,15 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_chunk_header(self) -> None:
-        """A part of a chunked body begins."""
+        """A part of a chunked body begins, or ended."""
         self._heard = True
 
-    def on_chunk_complete(self) -> None:
-        """A part of a chunked body ended."""
-        self._heard = True
+    on_chunk_complete = on_chunk_header
 
     def on_message_complete(self) -> None:
-        """The request is whole."""
+        """The request is whole; where another protocol is offered the parser says so too early."""
+        if self.parser.should_upgrade():
+            return
         self._open, self._heard = False, True
         self._in_time()
         super().on_message_complete()
@@ -146,13 +200,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self._heard = True
         self._kept_bytes += size
         if self._kept_bytes > _HEAD_BYTES:
-            raise _TooMuch
+            raise _NotTaken
 
     # What cannot be read
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # uvicorn's own words are no answer of ours
         """Refuse what the parser did not take."""
-        self._refuse(*(_TOO_LARGE if self._kept_bytes > _HEAD_BYTES else _UNREADABLE))
+        self._refuse(*(_TOO_LARGE if self._kept_bytes > _HEAD_BYTES else self._why))
 
     def _refuse(self, status: int, reason: str) -> None:
         self._broken = True
