@@ -10,14 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from dinomill.images.bearable import require_pieces
+from dinomill.images.coded_pieces import require_piece
 from dinomill.images.decode_error import DecodeError, Reason
 from dinomill.images.file_bytes import MOST_BYTES
-from dinomill.images.jpeg_scans import require_scans
 
 if TYPE_CHECKING:
     import tifffile
-
-_JPEG_WITHIN = (6, 7, 33007, 34892)  # compressions of TIFF
 
 
 def check_pixels(width: int, height: int, max_pixels: int) -> None:
@@ -88,11 +86,14 @@ def _require_bearable(data: bytes | memoryview, series: tifffile.TiffPageSeries)
     page: Any = series.keyframe
     values = math.prod(series.shape) // (1 if page.planarconfig == 2 else max(page.samplesperpixel, 1))
     require_pieces(len(page.dataoffsets) * len(series), values)
-    if page.compression in _JPEG_WITHIN:
-        pages: Any = series
-        for one in pages:
-            for offset, length in zip(one.dataoffsets, one.databytecounts, strict=True):
-                require_scans(data[offset : offset + length])
+    tiled = page.is_tiled
+    width = page.tilewidth if tiled else page.imagewidth
+    height = page.tilelength if tiled else min(page.rowsperstrip, page.imagelength)
+    samples = 1 if page.planarconfig == 2 else page.samplesperpixel
+    pages: Any = series
+    for one in pages:
+        for offset, length in zip(one.dataoffsets, one.databytecounts, strict=True):
+            require_piece(bytes(data[offset : offset + length]), page.compression, width, height, samples)
 
 
 def read_tiff(data: bytes | memoryview, max_pixels: int) -> npt.NDArray[np.generic]:

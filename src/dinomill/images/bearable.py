@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from dinomill.images.decode_error import DecodeError, Reason
 from dinomill.images.jpeg_scans import require_scans
@@ -23,9 +24,9 @@ from dinomill.images.jpeg_scans import require_scans
 Data = bytes | memoryview
 
 _BOX = b"\x00\x00\x00\x0cjP  "
-_STREAM = b"\xff\x4f\xff\x51"
+_STREAM, _SIGNATURE = b"\xff\x4f\xff\x51", b"\r\n\x87\n"
 # Wherever they stand: a decoder passes over what it does not know in a way of its own.
-_SIZ = re.compile(rb"\xff\x51\x00[\x29\x2c\x2f\x32]..(.{32})\x00([\x01-\x04])", re.DOTALL)
+_SIZ = re.compile(rb"\xff\x51(..)..(.{32})(..)", re.DOTALL)
 _COD = re.compile(rb"\xff\x52\x00[\x0c-\x2d]([\x00-\x07])[\x00-\x04](..)[\x00\x01]([\x00-\x20].{37})", re.DOTALL)
 _COC = re.compile(rb"\xff\x53\x00[\x09-\x2b].([\x00\x01])([\x00-\x20].{37})", re.DOTALL)
 _SIDES = re.compile(rb"(?:IHDR|ihdr)(.{8})", re.DOTALL)  # of PNG and of JPEG 2000 in boxes
@@ -50,7 +51,7 @@ def require_bearable(data: Data, max_pixels: int) -> None:
     head = bytes(data[:64])
     if head[:3] == b"\xff\xd8\xff":
         require_scans(data)
-    elif head[:8] == _BOX or head[:4] == _STREAM:
+    elif head[:8] == _BOX or head[:4] in (_STREAM, _SIGNATURE):
         _require_packets(data)
     elif head[:2] == b"BM":
         _require_short_runs(head[14:])
@@ -89,10 +90,7 @@ def _require_packets(data: Data) -> None:
     styles |= {(found[1][0], found[2]) for found in _every(_COC, data)}
     if len(styles) > _MOST_STYLES:
         raise _bomb(f"JPEG 2000 of {len(styles):,} styles of coding", _MOST_STYLES)
-    for size in _every(_SIZ, data):
-        right, bottom, left, top, wide, high, _, _ = struct.unpack(">8I", size[1])
-        width, height, components = max(right - left, 1), max(bottom - top, 1), size[2][0]
-        wide, high = min(max(wide, 1), width), min(max(high, 1), height)
+    for width, height, wide, high, components in sizes_of_jpeg2000(data):
         tiles = -(-width // wide) * -(-height // high) * components
         for own_precincts, style in sorted(styles):  # so that the same is said each time
             counts = list(_of_resolutions(wide, high, bool(own_precincts), style))
@@ -104,6 +102,26 @@ def _require_packets(data: Data) -> None:
             ):
                 if count > most:
                     raise _bomb(f"JPEG 2000 of {count:,} {name}", most)
+
+
+class Size(NamedTuple):
+    """Of a JPEG 2000, and of its tiles."""
+
+    width: int
+    height: int
+    wide: int
+    high: int
+    components: int
+
+
+def sizes_of_jpeg2000(data: Data) -> Iterator[Size]:
+    """Every size that a marker in it says, one pixel a side at least."""
+    for found in _every(_SIZ, data):
+        components = int.from_bytes(found[3], "big")
+        if int.from_bytes(found[1], "big") == 38 + 3 * components and components:
+            right, bottom, left, top, wide, high, _, _ = struct.unpack(">8I", found[2])
+            width, height = max(right - left, 1), max(bottom - top, 1)
+            yield Size(width, height, min(max(wide, 1), width), min(max(high, 1), height), components)
 
 
 def _every(pattern: re.Pattern[bytes], data: Data) -> Iterator[re.Match[bytes]]:
@@ -149,18 +167,18 @@ def _require_icons(data: Data, max_pixels: int) -> None:
         kind = int.from_bytes(header[:4], "little")
         if kind in (12, 40, 52, 56, 64, 108, 124) and len(header) >= 12:
             _require_short_runs(header)
-            width, height = struct.unpack("<HH", header[4:8]) if kind == 12 else struct.unpack("<ii", header[4:12])
-            _require_few_pixels(width, height // 2, max_pixels)  # the lower half is a mask
+            sides: tuple[int, int] = struct.unpack(*(("<HH", header[4:8]) if kind == 12 else ("<ii", header[4:12])))
+            _require_few_pixels(sides[0], sides[1] // 2, max_pixels)  # the lower half is a mask
     _require_sides(data, max_pixels)
 
 
 def _require_sides(data: Data, max_pixels: int) -> None:
     """Of all pictures within a file, wherever a header of theirs may stand."""
     for found in _every(_SIDES, data):
-        _require_few_pixels(*struct.unpack(">II", found[1]), max_pixels)
-    for found in _every(_SIZ, data):
-        right, bottom, left, top = struct.unpack(">4I", found[1][:16])
-        _require_few_pixels(right - left, bottom - top, max_pixels)
+        width, height = struct.unpack(">II", found[1])
+        _require_few_pixels(width, height, max_pixels)
+    for size in sizes_of_jpeg2000(data):
+        _require_few_pixels(size.width, size.height, max_pixels)
 
 
 def _require_few_pixels(width: int, height: int, max_pixels: int) -> None:

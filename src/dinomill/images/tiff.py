@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dinomill.images.bearable import require_pieces
+from dinomill.images.coded_pieces import require_piece
 from dinomill.images.cut import orient
 from dinomill.images.decode_error import DecodeError, Reason
-from dinomill.images.jpeg_scans import require_scans
 from dinomill.images.pixels import on_white
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
-_JPEG = b"\xff\xd8\xff"
 PIECES_BYTES = 128 * 2**20  # of decoded pieces in memory, a file; what would need more cannot be cut
 ADVICE = (
     "write it as a tiled TIFF: `vips copy IN OUT.tif[tile,bigtiff,compression=lzw]`, or gdal_translate -co TILED=YES"
@@ -152,8 +151,8 @@ class Pieces:
             raise DecodeError(
                 Reason.TRUNCATED, f"piece {number:,} of the TIFF ends after {len(data):,} of {length:,} bytes"
             )
-        if data is not None and data[:3] == _JPEG:
-            require_scans(data)
+        if data is not None:
+            require_piece(data, first.compression, self._across, self._down, self._samples)
         try:
             piece, _, shape = first.decode(data, number, jpegtables=first.jpegtables, jpegheader=first.jpegheader)
         except Exception as error:
