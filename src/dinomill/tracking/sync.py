@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _SPOOLED = "spooled"
+_UNFIT = (OSError, AttributeError, LookupError, TypeError, ValueError)  # of damaged lines, or another version's
 
 
 @dataclass(frozen=True)
@@ -84,14 +85,7 @@ def _brought(spool: Spool, away: dict[str | None, StoreAwayError]) -> Synchronis
         if isinstance(error, StoreAwayError):
             away[store] = error
         return _left(spool, _said(error), error)
-    except (
-        DinomillError,
-        OSError,
-        AttributeError,
-        LookupError,
-        TypeError,
-        ValueError,
-    ) as error:  # a line of another version, too
+    except (DinomillError, *_UNFIT) as error:
         return _left(spool, f"{_said(error)}; to give it up, remove {spool.folder}", error)
 
 
