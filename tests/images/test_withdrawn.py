@@ -54,7 +54,7 @@ def test_reasons_and_dates_make_no_dataset_stale() -> None:
         (f"sha256,pixels,picture,copy_of,date,because\n{A}\n", "line 2, names no image"),
         ("sha256,pixels,picture,copy_of,date,because\n,,,,2026-01-01,x\n", "line 2, names no image"),
         (f"sha256,pixels,picture,copy_of,date,because\n{A},,,,,\n<<<<<<< HEAD\n", "line 3, names no image"),
-        (f"sha256,pixels,picture,copy_of,date,because\n{A},,,,,asked\rby\n", "line 2, cannot be read"),
+        (f"sha256,pixels,picture,copy_of,date,because\n{A},,,,,asked\rby\n", "line 3, names no image"),
         (f"sha256,pixels,picture,copy_of,date,because\n{A},,,,,{'x' * 200_000}\n", "line 2, cannot be read"),
     ],
 )

@@ -112,6 +112,8 @@ def test_views_are_named_by_a_request() -> None:
         ("application/octet-stream; dtype=float16", "float16"),
         ('Application/Octet-Stream;dtype="float32", application/json', "float32"),
         ("image/png, application/json", "json"),
+        ("application/octet-stream;q=0, application/json", "json"),
+        ("application/json;Q=0.000, application/octet-stream; dtype=float16; q=0.1", "float16"),
     ],
 )
 def test_the_form_of_an_answer_is_negotiated(accept: str | None, form: str) -> None:
@@ -121,6 +123,8 @@ def test_the_form_of_an_answer_is_negotiated(accept: str | None, form: str) -> N
 def test_forms_that_there_are_not_are_refused() -> None:
     with pytest.raises(InputError, match="no answer in a form"):
         negotiate("image/png")
+    with pytest.raises(InputError, match="no answer in a form"):
+        negotiate("application/json; q=0.0")
     with pytest.raises(InputError, match="type of number"):
         negotiate("application/octet-stream; dtype=int4")
     with pytest.raises(InputError, match="float16"):

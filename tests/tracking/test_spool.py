@@ -135,3 +135,20 @@ def test_half_a_line_is_lost_alone_and_a_line_may_hold_any_text() -> None:
         journal.write(b'{"name": {"name": "hal\xc3')  # as a loss of power leaves it
     spool.keep("sqlite:///x.db", "name", {"name": "last"})
     assert [line["name"]["name"] for line in spool.lines()[1:]] == ["one\u2028two\x85three", "last"]
+
+
+@pytest.mark.parametrize(
+    "head", ['{"begin": []}', '{"begin": {"uri": 3}}', '{"begin": {"uri": "STORE", "experiment": "x"}}']
+)
+@pytest.mark.parametrize("imported", ["[]", "3", '{"a": 1}'])
+def test_a_damaged_journal_and_a_damaged_list_stop_no_run(store: str, head: str, imported: str) -> None:
+    fine = spooled(store, "curation")
+    damaged = Spool("2" * 32)
+    damaged.folder.mkdir()
+    whole = '{"tags": {"values": {"process": ""}}}\n{"tags": []}\n{"end": {"status": "FINISHED"}}\n'
+    damaged.journal.write_text(head.replace("STORE", store) + "\n" + whole)
+    last = spooled(store, "evaluation")
+    (damaged.folder.parent / "imported.json").write_text(imported)
+    found = synchronise(store)
+    assert {one.run_id for one in found if one.left is None} == {imported_as(fine.run_id), imported_as(last.run_id)}
+    assert [one.run_id for one in found if one.left is not None] == [damaged.run_id]

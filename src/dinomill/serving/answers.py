@@ -7,6 +7,7 @@ Accept: application/octet-stream; dtype=float32 (or float16)     little-endian n
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -19,21 +20,24 @@ from dinomill.serving.views import View
 Form = Literal["json", "float32", "float16"]
 BINARY = "application/octet-stream"
 JSON = "application/json"
+_NEVER = re.compile(r"0(\.0{0,3})?")  # as a q: what is not taken
 _PLAIN = ("", "*/*", "application/*", JSON, "text/html")
 
 
 def negotiate(accept: str | None) -> Form:
-    """The form of an answer, by the request's ``Accept``: the first of its kinds that is known.
+    """The form of an answer, by the request's ``Accept``: the first of its kinds that is known and not ruled out.
 
     Raises:
         InputError: When none is known.
     """
     for kind in (accept or "").lower().split(","):
         name, *parameters = (part.strip() for part in kind.split(";"))
+        told = dict(part.split("=", 1) for part in parameters if "=" in part)
+        if _NEVER.fullmatch(told.get("q", "")):
+            continue
         if name in _PLAIN:
             return "json"
         if name == BINARY:
-            told = dict(part.split("=", 1) for part in parameters if "=" in part)
             dtype = told.get("dtype", "float32").strip('"')
             if dtype == "float16":
                 return "float16"

@@ -199,16 +199,17 @@ def waiting(folder: Path | None = None) -> list[Spool]:
 
 def imported_as(run_id: str) -> str | None:
     """What the store calls a run that was begun without it; None where it does not have it yet."""
-    with suppress(OSError, ValueError):
-        found: str | None = json.loads((spool_folder() / _IMPORTED).read_text(encoding="utf-8")).get(run_id)
-        return found
-    return None
+    return _imported().get(run_id)
 
 
 def remember(run_id: str, known_as: str) -> None:
     """Keep what the store calls a run that was begun without it: a training may yet go on in it."""
-    path = spool_folder() / _IMPORTED
-    known: dict[str, str] = {}
+    write_text(spool_folder() / _IMPORTED, json.dumps(_imported() | {run_id: known_as}, indent=1) + "\n")
+
+
+def _imported() -> dict[str, str]:
     with suppress(OSError, ValueError):
-        known = json.loads(path.read_text(encoding="utf-8"))
-    write_text(path, json.dumps(known | {run_id: known_as}, indent=1) + "\n")
+        found = json.loads((spool_folder() / _IMPORTED).read_text(encoding="utf-8"))
+        if isinstance(found, dict):  # a damaged file is one in which nothing is known
+            return {name: known for name, known in found.items() if isinstance(known, str)}
+    return {}

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _SPOOLED = "spooled"
+_UNFIT = (OSError, AttributeError, LookupError, TypeError, ValueError)  # of damaged lines, or another version's
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def _brought(spool: Spool, away: dict[str | None, StoreAwayError]) -> Synchronis
         if isinstance(error, StoreAwayError):
             away[store] = error
         return _left(spool, _said(error), error)
-    except (DinomillError, OSError, LookupError, TypeError, ValueError) as error:  # a line of another version, too
+    except (DinomillError, *_UNFIT) as error:
         return _left(spool, f"{_said(error)}; to give it up, remove {spool.folder}", error)
 
 
@@ -96,20 +97,26 @@ def _said(error: Exception) -> str:
 
 def _left(spool: Spool, why: str, error: Exception | None = None) -> Synchronised:
     lines = spool.lines()
-    head = lines[0].get("begin", {}) if lines else {}
+    head = _head(lines)
     return Synchronised(spool.run_id, str(head.get("name", spool.run_id)), 0, why, error)
 
 
 def _store(spool: Spool) -> str | None:
     """The store that it is meant for; None where its journal does not say it, which is everybody's to know."""
-    lines = spool.lines()
-    return lines[0].get("begin", {}).get("uri") if lines else None
+    found = _head(spool.lines()).get("uri")
+    return found if isinstance(found, str) else None
+
+
+def _head(lines: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """What the first line says of the run; nothing where it is damaged."""
+    head = lines[0].get("begin") if lines else None
+    return head if isinstance(head, dict) else {}
 
 
 def _written(spool: Spool) -> Synchronised:
     lines = spool.lines()
-    head = lines[0].get("begin", {}) if lines else {}
-    if "uri" not in head:
+    head = _head(lines)
+    if not isinstance(head.get("uri"), str):
         return _left(spool, "its first line is not whole; it says which store it belongs to")
     begins = "experiment" in head  # otherwise it goes on in a run that the store knows
     if begins and "end" not in lines[-1] and not is_gone(_process(lines)):

@@ -169,3 +169,11 @@ def test_an_answer_is_sent_in_parts(size: int) -> None:
     asyncio.run(InParts(bytes(size), 200)({}, None, send))  # type: ignore[arg-type]
     assert sum(len(one.get("body", b"")) for one in sent) == size  # type: ignore[arg-type]
     assert [bool(one.get("more_body")) for one in sent[1:]] == [True] * (len(sent) - 2) + [False]
+
+
+def test_a_key_that_is_null_is_a_key_that_is_not_given() -> None:
+    nothing = dict.fromkeys(("model", "dimensions", "encoding_format", "user"))
+    given = base64.b64encode(b"image").decode()
+    assert read_embeddings(json.dumps({"input": given, **nothing}).encode(), "mill", 4, 4).images == [given]
+    with pytest.raises(InputError, match="no such model"):
+        read_embeddings(json.dumps({"input": given, "model": 3}).encode(), "mill", 4, 4)

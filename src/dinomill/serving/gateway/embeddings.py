@@ -50,7 +50,7 @@ def read_embeddings(body: bytes | bytearray, model: str, embed_dim: int, most: i
         raise InputError("The request is not a JSON object.", expected=_FORM)
     if unknown := sorted(set(map(str, said)) - _KEYS):
         raise InputError(f"The request has keys that are not known: {', '.join(unknown)[:200]}.", expected=_FORM)
-    if said.get("model", model) != model:
+    if said.get("model") not in (None, model):
         raise InputError("There is no such model here.", found=str(said["model"])[:100], expected=model)
     if said.get("dimensions") not in (None, embed_dim):
         raise InputError("Embeddings cannot be shortened.", expected=f"{embed_dim} dimensions")

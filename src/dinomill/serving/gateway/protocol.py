@@ -103,10 +103,9 @@ class BoundedProtocol(HttpToolsProtocol):
         return True
 
     def _parse(self, data: bytes) -> None:
-        """Give the parser what came.
+        """Give the parser what came; after the head of who offers another protocol, that request's framing again.
 
-        After the head of who offers another protocol it takes everything for that protocol. Nothing else is spoken
-        here, so it is given that request's framing again: what follows is still the body, never a next request.
+        The parser takes all that follows for that protocol, but it is still the body, and never a next request.
         """
         self._unset_keepalive_if_required()
         while data:
