@@ -12,9 +12,11 @@ NAMES = ("backbone", "modèle", "it's", 'the "big" one', 'it\'s "both"', "a\\'b"
 
 
 @pytest.fixture(scope="module")
-def named(store: str) -> str:
-    """A store in which every name has one version."""
+def named(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A store of its own in which every name has one version."""
     from dinomill.tracking.connection import connect
+
+    store = f"sqlite:///{tmp_path_factory.mktemp('named')}/mlflow.db"
 
     client: MlflowClient = connect(store)
     for name in NAMES:

@@ -8,6 +8,7 @@ from __future__ import annotations
 CODE = (
     "dinomill.images.array_files",
     "dinomill.images.bearable",
+    "dinomill.images.coded_pieces",
     "dinomill.images.cut",
     "dinomill.images.decode",
     "dinomill.images.file_bytes",
