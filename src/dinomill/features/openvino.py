@@ -76,17 +76,44 @@ def open_openvino(
         raise InputError(
             f"openvino is not installed, and {address} needs it.", action="pip install 'dinomill[openvino]'"
         ) from None
+    core = openvino.Core()
+    network = _read(core, place)
+    description = _describe(network, address, place, preprocessing, image_size)
+    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if half else "f32"}
+    if threads is not None:
+        settings |= {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "ENABLE_CPU_PINNING": False}
+    try:
+        compiled = _compile(core, network, settings, description.preprocessing if fixed else None)
+    except RuntimeError as error:
+        raise MachineError(
+            f"OpenVINO {openvino.__version__.partition('-')[0]} cannot run {place}.",
+            found=_reason(str(error)),
+            action="use another runtime, such as ONNX Runtime, or another precision",
+        ) from None
+    return OpenVinoFeatures(description, compiled)
+
+
+def _read(core: Any, place: Path) -> Any:
+    """The program, as OpenVINO holds it.
+
+    Raises:
+        InputError: When it cannot be read.
+    """
     if place.suffix == ".xml":  # it reads ONNX as well
         _require_ir(place)
-    core = openvino.Core()
     try:
-        network = core.read_model(place)
+        return core.read_model(place)
     except RuntimeError as error:
         raise InputError(
             f"{place} is no OpenVINO model.",
             found=str(error).strip().splitlines()[-1],
             action="copy or export it again, with its .bin file beside it",
         ) from None
+
+
+def _describe(
+    network: Any, address: str, place: Path, preprocessing: PreprocessingConfig | None, image_size: int | None
+) -> Description:
     # What it says of itself: OpenVINO keeps the metadata of an ONNX file under a name of its own.
     told = {
         key: network.get_rt_info([section, key]).astype(str)
@@ -99,7 +126,7 @@ def open_openvino(
     output = network.outputs[0].get_partial_shape()
     width = output[1] if len(output) == 4 else output[len(output) - 1]
     binary = place.with_suffix(".bin")
-    description = describe_program(
+    return describe_program(
         address,
         place,
         family="OpenVINO",
@@ -111,28 +138,20 @@ def open_openvino(
         preprocessing=preprocessing,
         image_size=image_size,
     )
-    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if half else "f32"}
-    if threads is not None:
-        settings |= {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "ENABLE_CPU_PINNING": False}
-    if fixed:
-        side = description.preprocessing.image_size
-        network.reshape([-1, description.preprocessing.channels, side, side])
+
+
+def _compile(core: Any, network: Any, settings: dict[str, Any], fixed: PreprocessingConfig | None) -> Any:
+    """Compile it, for images of one size where that is known."""
+    if fixed is None:
+        return core.compile_model(network, "CPU", settings)
+    image = [fixed.channels, fixed.image_size, fixed.image_size]
+    network.reshape([-1, *image])
     try:
-        try:
-            compiled = core.compile_model(network, "CPU", settings)
-        except RuntimeError:
-            if not fixed:
-                raise
-            # A ViT-S/14 in 8 bits at 280 pixels is refused (2026.4) for as long as the batch has no bound.
-            network.reshape([(1, _BATCHES), description.preprocessing.channels, side, side])
-            compiled = core.compile_model(network, "CPU", settings)
-    except RuntimeError as error:
-        raise MachineError(
-            f"OpenVINO {openvino.__version__.partition('-')[0]} cannot run {place}.",
-            found=_reason(str(error)),
-            action="use another runtime, such as ONNX Runtime, or another precision",
-        ) from None
-    return OpenVinoFeatures(description, compiled)
+        return core.compile_model(network, "CPU", settings)
+    except RuntimeError:
+        # A ViT-S/14 in 8 bits at 280 pixels is refused (2026.4) for as long as the batch has no bound.
+        network.reshape([(1, _BATCHES), *image])
+        return core.compile_model(network, "CPU", settings)
 
 
 def _reason(said: str) -> str:
