@@ -17,8 +17,8 @@ def promotes(alias: str) -> str:
 
 
 def registers() -> str:
-    """The command that registers what lies in the project."""
+    """The command that registers what lies in the project; unless one is named, an environment may be meant."""
     said = environment.get()
-    if said is None:
-        return "`kedro run --pipelines registration` (with `--env` in an environment)"
+    if said is None or said[0] is None:
+        return "`kedro run --pipelines registration`, with `--env` in an environment"
     return f"`kedro run --pipelines registration{env_option(said[0])}`"

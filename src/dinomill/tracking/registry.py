@@ -225,7 +225,7 @@ def _resolve(client: MlflowClient, store: str, uri: str) -> RegisteredVersion:
                 raise
         models = client.search_registered_models()
     known = [f"models:/{model.name}@{alias}" for model in models for alias in model.aliases]
-    action = f"run the registration stage: {registers()}, or correct the address"
+    action = f"run the registration stage ({registers()}), or correct the address"
     if match["alias"] and any(model.name == match["name"] for model in models):
         # Registered, and perhaps kept from the alias by its gate: registering it again would change nothing.
         action = f"name one of these, or give a version the alias: {promotes(match['alias'])}"

@@ -55,12 +55,12 @@ def store_at_work(env: str | None = None, *, uri: str | None = None) -> Iterator
 
     Args:
         env: A folder of ``conf``; None: base with local.
-        uri: Instead of what the environment says.
+        uri: Instead of what the environment says; without ``env``, the one at work stays as it was named.
 
     Raises:
         ConfigError: When there is no such environment.
     """
-    said = (env,) if uri is None else environment.get()
+    said = (env,) if uri is None or env is not None else environment.get()
     if uri is None and (root := project_above(Path.cwd())) is not None:
         uri = store_of(env, root)
     token, named = _at_work.set(uri or _at_work.get()), environment.set(said)
