@@ -8,7 +8,7 @@ import pytest
 
 from dinomill.commands.promote import promote, rollback
 from dinomill.commands.reason import reason
-from dinomill.commands.verbs_in_project import withdraw
+from dinomill.commands.verbs_on_lineage import withdraw
 from dinomill.errors import InputError
 
 _LATIN = "caf\udce9"  # as an argument in Latin-1 arrives

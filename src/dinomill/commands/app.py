@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import sys
 
-from dinomill.commands import deploy, package, verbs_in_project, verbs_in_registry, verbs_on_networks
+from dinomill.commands import deploy, package, verbs_in_project, verbs_in_registry, verbs_on_lineage, verbs_on_networks
 from dinomill.commands.failures import INTERRUPTED, shown_to_the_user
 from dinomill.commands.typed import app
 from dinomill.execution.threads import wait_asleep
 
-__all__ = ["app", "deploy", "package", "run", "verbs_in_project", "verbs_in_registry", "verbs_on_networks"]
+__all__ = [
+    "app",
+    "deploy",
+    "package",
+    "run",
+    "verbs_in_project",
+    "verbs_in_registry",
+    "verbs_on_lineage",
+    "verbs_on_networks",
+]
 
 
 def run() -> None:

@@ -40,8 +40,8 @@ def publish_package(store: str | None, env: str | None) -> None:
     if not store or not s3.is_uri(store):
         raise ConfigError(
             "There is no model store to publish to.",
-            found=f"{store}" if store else "packaging.store: null",
-            expected="s3://bucket/prefix",
+            found=f"{store}, which is no address of S3" if store else "packaging.store: null",
+            expected="s3://bucket/prefix; an S3 server of one's own will do, a folder will not",
             action=f"give it: dinomill publish --store s3://…{env_option(env)}, or set packaging.store",
         )
     package = result("package", env)
