@@ -153,7 +153,7 @@ def test_a_request_is_rewritten_and_let_go() -> None:
     assert asked.images == ["", ""]
 
 
-@pytest.mark.parametrize("text", ["\U0001f600" * 10, "AA\u0000AA", 'AA"AA', "AA\\AA"])
+@pytest.mark.parametrize("text", ["\U0001f600" * 10, "AA\u0000AA", 'AA"AA', "AA\\AA", "A cat, on a mat."])
 def test_what_is_no_base64_is_not_handed_on(text: str) -> None:
     with pytest.raises(InputError, match="Input 0 is no base64"):
         read_embeddings(json.dumps({"input": text}).encode(), "mill", 4, 4)
