@@ -22,7 +22,7 @@ Encoding = Literal["float", "base64"]
 # Each input brings one comma of its own and one of a data: URL; a body with many more is made to cost time.
 _COMMAS = 64
 _PLAIN = re.compile(r"[!#-\[\]-~]+")  # what JSON holds as it is, in bytes as few as characters
-_SHORT = 4096  # whether more is base64 is seen where it is decoded
+_SHORT = 4096  # letters that tell a text; whether all are base64 is seen where they are decoded
 _BASE64 = re.compile(r"data:[^,]*,.*|[A-Za-z0-9+/_-]*={0,2}", re.DOTALL | re.IGNORECASE)
 _KEYS = {"model", "input", "encoding_format", "dimensions", "user"}
 _FORM = '{"model": "…", "input": ["<base64 of an image file, or a data: URL>", …]}'
@@ -101,7 +101,7 @@ def _image(number: int, given: Any) -> str:
             action="send the image itself",
         )
     text: str = given if _PLAIN.fullmatch(given) else "".join(given.split())  # base64 may be broken into lines
-    if _PLAIN.fullmatch(text) is None or (len(text) < _SHORT and _BASE64.fullmatch(text) is None):
+    if _PLAIN.fullmatch(text) is None or (" " in given[:_SHORT] and _BASE64.fullmatch(text[:_SHORT]) is None):
         raise InputError(
             f"Input {number} is no base64: images are embedded here, no texts.",
             expected="base64 of an image file, or a data: URL",
