@@ -67,10 +67,18 @@ def test_images_in_a_folder_that_is_replaced(root: Path, found: Found, ask: Ask)
     assert "your images would be deleted" in problem.problem
 
 
-def test_results_among_the_images(found: Found) -> None:
-    for change in ({"pool": ["."]}, {"seeds": {"examples": ".."}}, {"labelled": "data"}):
+def test_results_among_the_images(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    monkeypatch.setattr("dinomill.planning.checks.request.list_items", lambda place, _: read.append(place) or [])
+    for change in ({"pool": ["."]}, {"pool": ["/"]}, {"seeds": {"examples": ".."}}, {"labelled": "data"}):
+        read.clear()
         problems = [one for one in stopping(found(settings=change)) if "would be taken for images" in one.problem]
         assert [problem.key.split(".")[0] for problem in problems] == list(change)
+        assert read == [
+            place
+            for place in ("raw/pool", "raw/seeds")
+            if {"raw/pool": "pool", "raw/seeds": "seeds"}[place] not in change
+        ]
 
 
 def test_results_in_results(found: Found, ask: Ask) -> None:

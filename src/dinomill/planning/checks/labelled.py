@@ -51,7 +51,7 @@ def check_labelled(request: Request) -> Iterator[Problem]:
     splits = _splits(request)
     if not splits or not request.runs("curation", "pretraining", "distillation", "evaluation"):
         return
-    if request.will_be_made(request.labelled):
+    if request.will_be_made(request.labelled) or request.holds_results(request.labelled):
         return
     if "://" in request.labelled:
         if request.runs("evaluation"):

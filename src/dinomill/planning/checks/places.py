@@ -26,8 +26,6 @@ _STOPS_DVC = {
     "name_not_utf8": "name that is not UTF-8",
     "unreadable": "file or folder without the right to read it",
 }
-# Folders in globals.yml that a stage writes, and whose content is therefore lost when it runs again.
-_NOT_WRITTEN = ("sample",)
 
 
 def check_places(request: Request) -> Iterator[Problem]:
@@ -62,7 +60,7 @@ def _sources(request: Request) -> Iterator[Problem]:
             action="give each set of seeds a name",
         )
     for key, place in request.named:
-        if key != "labelled" and not request.will_be_made(place):
+        if key != "labelled" and not request.will_be_made(place) and not request.holds_results(place):
             yield from _source(request, key, place)
     if request.curation:
         yield from _seed_sets(request)
@@ -168,12 +166,8 @@ def _seed_sets(request: Request) -> Iterator[Problem]:
         yield Problem.of(error, "curation.retrieval.sets")
 
 
-def _written(request: Request) -> dict[str, Path]:
-    return {name: path.absolute() for name, path in request.folders.items() if name not in _NOT_WRITTEN}
-
-
 def _nested_sources(request: Request) -> Iterator[Problem]:
-    written = {name: folder.resolve() for name, folder in _written(request).items()}
+    written = {name: folder.resolve() for name, folder in request.written.items()}
     for key, place in request.named:
         if "://" in place:
             continue
@@ -198,7 +192,7 @@ def _nested_sources(request: Request) -> Iterator[Problem]:
 
 def _nesting(request: Request) -> Iterator[Problem]:
     yield from _nested_sources(request)
-    for (one, first), (other, second) in combinations(_written(request).items(), 2):
+    for (one, first), (other, second) in combinations(request.written.items(), 2):
         if {one, other} == {"work", "cache"} and first != second:
             continue  # neither is ever replaced whole
         if first.is_relative_to(second) or second.is_relative_to(first):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from dinomill.config import Config, config_error
-from dinomill.errors import DinomillError
+from dinomill.errors import DinomillError, InputError
 from dinomill.handles import DatasetHandle
 from dinomill.images.listing import Item, list_items, split_tiles
 from dinomill.planning.checks.problems import Origin
@@ -39,6 +39,9 @@ _CLASSES = {
     "packaging": "dinomill.packaging.config.PackagingConfig",
     "reporting": "dinomill.reporting.config.ReportingConfig",
 }
+
+# Folders in globals.yml whose content is laid out once, for good.
+_NOT_WRITTEN = ("sample",)
 
 
 def _base_file(key: str) -> str:
@@ -123,6 +126,18 @@ class Request:
         sample = self.folders.get("sample")
         return self.runs("sample") and sample is not None and Path(place).absolute().is_relative_to(sample.absolute())
 
+    @cached_property
+    def written(self) -> dict[str, Path]:
+        """Folders whose content stages replace or add to, absolute, by their names in globals.yml."""
+        return {name: path.absolute() for name, path in self.folders.items() if name not in _NOT_WRITTEN}
+
+    def holds_results(self, place: str) -> bool:
+        """Whether a source lies where stages write, or they write into it: it may be a whole disk, and is not read."""
+        if "://" in place:
+            return False
+        path, written = Path(place).resolve(), [folder.resolve() for folder in self.written.values()]
+        return any(path.is_relative_to(folder) or folder.is_relative_to(path) for folder in written)
+
     @property
     def work(self) -> Path:
         """Where unfinished work lies, and what checks remember."""
@@ -136,10 +151,14 @@ class Request:
         """Everything in a source; read once.
 
         Raises:
-            InputError: When there is no such source.
+            InputError: When there is no such source, or results lie in it.
             StorageError: When S3 does not answer or refuses.
         """
         if place not in self._listings:
+            if self.holds_results(place):
+                raise InputError(
+                    f"Results of this project lie in {place} or around it.", action="name the images alone"
+                )
             self._listings[place] = list_items(place, self.tiles.get(place))
         return self._listings[place]
 
