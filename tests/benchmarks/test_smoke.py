@@ -20,7 +20,7 @@ NO_INDEX = {"PIP_NO_INDEX": "1", "UV_OFFLINE": "1", "npm_config_offline": "true"
 
 
 # What a small run takes some seconds of; the others take a quarter of a minute and more.
-QUICK = {"collapses.py", "evaluation.py", "gateway.py", "several_students.py", "starting.py"}
+QUICK = {"collapses.py", "evaluation.py", "several_students.py"}
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,7 @@ def test_a_pool_of_s3_is_imported_once_and_brought_up_to_date(shared: Path, serv
     assert len(list((shared / "data/00_pool/photos").iterdir())) == 3
 
 
+@pytest.mark.slow
 def test_experiments_are_shown_and_compared(shared: Path) -> None:
     run(shared, "dvc", "repro", STAGES)
     commit(shared)

@@ -44,6 +44,7 @@ def stale() -> dict[str, tuple[str, ...]]:
     return {step.stage: step.reasons for step in make_plan() if step.verdict == "run"}
 
 
+@pytest.mark.slow
 def test_a_change_of_text_makes_stale_what_uses_the_module(finished: Path) -> None:
     assert stale() == {}
     src = finished / "src/dinomill"

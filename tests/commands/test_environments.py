@@ -52,6 +52,7 @@ def verdict(plan: str, stage: str) -> str:
     return line
 
 
+@pytest.mark.slow
 def test_each_environment_has_its_own_results_and_none_disturbs_another(small: Path) -> None:
     run(small, "dinomill", "dvc", "sync", "--env", "mine")
     run(small, "dinomill", "dvc", "sync", "--env", "theirs")
@@ -88,6 +89,7 @@ def test_kedro_and_the_commands_read_the_same_environment(small: Path) -> None:
     assert "data/mine/" in run(small, "dinomill", "report", "--env", "mine", code=1)
 
 
+@pytest.mark.slow
 def test_a_changed_pool_is_watched_from_the_first_call(small: Path) -> None:
     run(small, "dinomill", "dvc", "sync")
     run(small, "dvc", "repro", "sample")

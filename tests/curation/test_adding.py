@@ -126,6 +126,7 @@ def test_the_same_pool_again_gives_the_same_handles_and_page(
     assert {path: hash_file(path) for path in before} == before
 
 
+@pytest.mark.slow
 def test_killed_while_it_embeds_it_goes_on_with_what_is_left(
     grown: Grown, tmp_path: Path, configure: Configure
 ) -> None:
@@ -144,6 +145,7 @@ def test_killed_while_it_embeds_it_goes_on_with_what_is_left(
     assert embedded["taken_over"] >= 48 and embedded["embedded"] > 0
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_share_a_cache(grown: Grown, tmp_path: Path, configure: Configure) -> None:
     def config(name: str) -> CurationConfig:
         made = configure(tmp_path / name)

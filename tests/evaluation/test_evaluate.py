@@ -230,6 +230,7 @@ def test_a_handle_of_an_earlier_version_that_names_its_times_is_read(handle: Eva
     assert EvaluationHandle.load(tmp_path) == handle
 
 
+@pytest.mark.slow
 def test_two_references_that_are_called_alike_are_two_rows(
     labelled: Path, teacher: ModelHandle, students: StudentsHandle, tmp_path: Path
 ) -> None:
@@ -301,6 +302,7 @@ def test_what_is_measured_is_what_the_export_embeds(
     assert not (both.folder / "neighbours.parquet").exists()
 
 
+@pytest.mark.slow
 def test_the_strongest_random_network_is_shown(
     place: Path, handle: EvaluationHandle, labelled: Path, teacher: ModelHandle, students: StudentsHandle
 ) -> None:

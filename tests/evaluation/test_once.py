@@ -48,6 +48,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[int]]:
     yield seen
 
 
+@pytest.mark.slow
 def test_every_image_passes_every_network_once_whatever_is_measured(
     labelled: Path, teacher: ModelHandle, students: StudentsHandle, tmp_path: Path, passes: Counter[int]
 ) -> None:

@@ -99,6 +99,7 @@ def test_ray_data_gives_the_same_results_and_errors_and_outlives_a_killed_worker
         ray.shutdown()
 
 
+@pytest.mark.slow
 def test_ray_starts_and_ends_a_cluster_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ray = pytest.importorskip("ray")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))

@@ -45,7 +45,8 @@ def trained(digits_dataset: DatasetHandle, tmp_path_factory: pytest.TempPathFact
     return teacher, distil(digits_dataset, teacher, None, DistillationConfig.parse(values, where="a test"))
 
 
-@pytest.mark.parametrize("name", ["conv", pytest.param("fine", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["conv", "fine"])
+@pytest.mark.slow
 def test_a_student_is_registered_exported_and_served_as_itself(
     trained: Trained, digits_dataset: DatasetHandle, tmp_path: Path, name: str
 ) -> None:

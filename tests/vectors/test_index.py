@@ -25,7 +25,9 @@ def test_few_rows_or_few_queries_are_searched_exactly(vectors: InMemory) -> None
     assert index.report(3).recall == 1.0
 
 
-@pytest.mark.parametrize(("compress_above", "code"), [(20_000_000, "SQfp16"), (1_000, "PQ8")])
+@pytest.mark.parametrize(
+    ("compress_above", "code"), [(20_000_000, "SQfp16"), pytest.param(1_000, "PQ8", marks=pytest.mark.slow)]
+)
 def test_an_index_says_what_it_is_and_how_much_it_finds(vectors: InMemory, compress_above: int, code: str) -> None:
     config = SearchConfig(exact_up_to=100, probes=16, compress_above=compress_above, check_queries=300)
     index = Index(vectors, np.arange(6_000), config)

@@ -223,6 +223,7 @@ def _until(done: Callable[[], bool], seconds: float = 90) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_tokens_of_the_server_behind_turn_over_without_a_failed_request(
     package: Path, tmp_path: Path, photographs: list[bytes], versions: dict[str, np.ndarray]
 ) -> None:
