@@ -113,8 +113,9 @@ def test_what_cannot_be_is_refused(folder: Path, tmp_path: Path, monkeypatch: py
 
 
 def test_what_is_installed_is_measured_and_the_chosen_program_stays(
-    folder: Path, images: Floats, tmp_path: Path
+    folder: Path, images: Floats, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", logger="dinomill")
     pytest.importorskip("openvino")
     np.ones(175_000_000).sum()  # 1.4 GB, for a moment
     values = QUICK | {"candidates": ["eager", "openvino"], "precisions": ["float32"]}
@@ -129,6 +130,8 @@ def test_what_is_installed_is_measured_and_the_chosen_program_stays(
         assert (row.knn, row.knn_loss, row.knn_images) == (None, None, 0)
         assert all(load.images_per_cpu_second > 0 and load.p99_ms >= load.p50_ms > 0 for load in row.loads)
     assert {path.name for path in tmp_path.iterdir()} == set(found.backend.files)
+    said = [record.getMessage() for record in caplog.records if "of 2:" in record.getMessage()]
+    assert [line.partition(",")[0] for line in said] == ["1 of 2: eager float32", "2 of 2: openvino float32"]
 
 
 def _row(runtime: str, rate: float, refused: str | None = None) -> Measured:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from dinomill.serving.backends.choice import EAGER, Backend, every_backend, why_
 from dinomill.serving.backends.config import BackendConfig
 from dinomill.serving.backends.measure import Specification, measure
 from dinomill.serving.backends.measured import Measured
+
+log = logging.getLogger(__name__)
 
 _NEIGHBOURS = 10
 
@@ -65,13 +68,15 @@ def select(
     if config.choice == EAGER:
         return Selected(EAGER, (), {})
     tried, left_out = _candidates(config)
+    if len(tried) > 1:
+        log.info("%d backends are measured, some seconds each: the fastest that agrees is packaged.", len(tried))
     # Every other image says the ranges for 8 bits, and all of them whether they were right.
     write_programs(folder, programs, tried, images[: max(len(images) // 2, 1)])
     table: list[Measured] = []
     with tempfile.TemporaryDirectory(prefix="dinomill-backends-") as name:
         np.save(Path(name) / "images.npy", images if labelled is None else np.concatenate([images, labelled.images]))
         own: Floats | None = None
-        for backend in tried:
+        for number, backend in enumerate(tried, 1):
             told = Specification(
                 folder=folder,
                 programs=programs,
@@ -88,9 +93,13 @@ def select(
                 if backend == EAGER:
                     raise
                 left_out[str(backend)] = str(error.found or error)
+                log.info("%d of %d: %s failed: %s", number, len(tried), backend, left_out[str(backend)])
                 continue
             own = vectors if own is None else own  # the first is the model itself
-            table.append(_judged(found, vectors, own, config, () if labelled is None else labelled.labels))
+            row = _judged(found, vectors, own, config, () if labelled is None else labelled.labels)
+            table.append(row)
+            rate, refused = row.images_per_cpu_second, f"; refused: {row.refused}" if row.refused else ""
+            log.info("%d of %d: %s, %.1f images a CPU-second%s", number, len(tried), backend, rate, refused)
     chosen = _choose(table, config, left_out)
     for path in programs.iterdir():
         if path.name not in chosen.files and not keep:
