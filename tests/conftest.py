@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,17 @@ import pytest
 
 PROJECT = Path(__file__).parents[1]
 REFERENCES = PROJECT.parent / "shared" / "fixtures"
+
+
+@pytest.fixture(autouse=True)
+def _same_code_for_processes() -> Iterator[None]:
+    """Kedro puts the `src` of a project into PYTHONPATH when it opens one: later processes would import from there."""
+    before = os.environ.get("PYTHONPATH")
+    yield
+    if before is None:
+        os.environ.pop("PYTHONPATH", None)
+    else:
+        os.environ["PYTHONPATH"] = before
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from typing import ParamSpec, TypeVar
 from dinomill.errors import InputError
 
 NO_MEMORY = "there is not enough memory to decode it"
+_CV_NO_MEMORY = -4  # StsNoMem of OpenCV, which has no exception of its own for it
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -62,5 +63,9 @@ def memory_is_named(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
         except MemoryError:
             raise DecodeError(Reason.DECOMPRESSION_BOMB, NO_MEMORY) from None
+        except Exception as error:
+            if type(error).__module__ == "cv2" and getattr(error, "code", None) == _CV_NO_MEMORY:
+                raise DecodeError(Reason.DECOMPRESSION_BOMB, NO_MEMORY) from None
+            raise
 
     return checked
