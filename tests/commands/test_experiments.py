@@ -78,6 +78,7 @@ def test_a_global_is_set_for_an_experiment_and_the_others_stay_as_they_are(clone
         assert "${" not in json.dumps(read(path)), path
 
 
+@pytest.mark.slow
 def test_a_copy_without_the_local_configuration_is_refused_with_the_option_that_brings_it(cloned: Path) -> None:
     (cloned / "conf/local/parameters.yml").write_text("sample: {originals: 50}\n", encoding="utf-8")
     run(cloned, "dinomill", "dvc", "sync", "--quiet")

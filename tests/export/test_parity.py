@@ -56,8 +56,13 @@ def cosine(actual: Any, expected: Any) -> float:
     return float(((left * right).sum(1) / np.linalg.norm(left, axis=1) / np.linalg.norm(right, axis=1)).min())
 
 
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("form", FORMATS)
+def _seconds(form: Format, model: str) -> Any:
+    """Of the formats that take a compiler seconds, one model of each family; the others are run by `make test-all`."""
+    compiled = form in ("onnx", "onnx-int8", "openvino", "pt2") and model not in ("dinov2", "dinov3")
+    return pytest.param(form, model, marks=pytest.mark.slow if compiled else ())
+
+
+@pytest.mark.parametrize(("form", "model"), [_seconds(form, model) for form in FORMATS for model in MODELS])
 def test_an_export_is_the_model(
     sources: Callable[[str], Path], photographs: list[bytes], tmp_path: Path, form: Format, model: str
 ) -> None:

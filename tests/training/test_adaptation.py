@@ -242,7 +242,7 @@ def test_killed_while_adapting_it_continues_exactly(
     assert all(torch.equal(tensor, weights(whole)[name]) for name, tensor in weights(killed).items())
 
 
-@pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("kind", [pytest.param("ddp", marks=pytest.mark.slow), "fsdp2"])
 def test_two_processes_adapt_as_one(adapting: MakeJob, start_worker: StartWorker, tmp_path: Path, kind: str) -> None:
     recipe = ALIKE["recipe"] | {"accumulate": 2}
     changes = ALIKE | {"recipe": recipe}

@@ -53,7 +53,7 @@ def job_for(make_job: MakeJob, teacher: Path) -> MakeJob:
     return make
 
 
-@pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("kind", [pytest.param("ddp", marks=pytest.mark.slow), "fsdp2"])
 def test_two_processes_train_as_one_and_one_continues_for_them(
     job_for: MakeJob, start_worker: StartWorker, tmp_path: Path, kind: str
 ) -> None:

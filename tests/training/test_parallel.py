@@ -52,7 +52,7 @@ def alone(make_job: MakeJob, tmp_path: Path) -> TrainingJob:
     return job
 
 
-@pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("kind", [pytest.param("ddp", marks=pytest.mark.slow), "fsdp2"])
 def test_two_processes_train_as_one_and_one_continues_for_them(
     make_job: MakeJob, start_worker: StartWorker, alone: TrainingJob, tmp_path: Path, kind: str
 ) -> None:

@@ -101,6 +101,7 @@ def test_a_checkpoint_moves_from_four_processes_to_one_to_two(
     equal(job, alone)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_takes_the_others_with_it_and_all_go_on(
     make_job: MakeJob, start_worker: StartWorker, tmp_path: Path
 ) -> None:
@@ -263,7 +264,7 @@ def test_a_damaged_part_of_one_process_sends_all_to_the_one_before(tmp_path: Pat
     assert said[0] == said[1] == [1, 2]
 
 
-@pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("kind", [pytest.param("ddp", marks=pytest.mark.slow), "fsdp2"])
 def test_one_process_s_bad_batch_leaves_out_the_step_of_all_and_only_its_images_are_named(
     make_job: MakeJob, tmp_path: Path, kind: str
 ) -> None:
