@@ -20,13 +20,14 @@ import numpy as np
 import promql_parser as promql
 from prometheus_client.parser import text_string_to_metric_families
 
-from dinomill.deployment.dashboard import PANELS, Panel, plain
+from dinomill.deployment.dashboard import Panel, places, plain
 
 Labels = tuple[tuple[str, str], ...]
 Vector = dict[Labels, float]
 Samples = dict[str, dict[Labels, list[tuple[float, float]]]]  # by name and labels: times and values
 
 _INSTANCE = ("instance", "server:8080")  # as Prometheus adds it
+_ROW = 4  # heights are multiples of it
 _UNITS = {"reqps": "/s", "s": " s", "percentunit": "", "percent": "%", "short": ""}
 
 
@@ -149,17 +150,14 @@ def draw(samples: Samples, picture: Path) -> None:
 
     end = max(time for by_labels in samples.values() for values in by_labels.values() for time, _ in values)
     times = np.linspace(min(10.0, end), end, 160)
-    figure = plt.figure(figsize=(15, 13))
+    panels = list(places())
+    rows = max(y + panel.height for panel, _, y in panels) // _ROW
+    figure = plt.figure(figsize=(15, 2 * rows))
     figure.suptitle("dinomill: serving", x=0.02, ha="left", fontsize=13)
-    grid = figure.add_gridspec(7, 24, hspace=1.1, wspace=9, left=0.05, right=0.985, top=0.94, bottom=0.05)
-    x = row = 0
-    for panel in PANELS:
-        if x + panel.width > 24:
-            x, row = 0, row + (1 if row == 0 else 2)
-        rows = slice(row, row + 1) if panel.height == 4 else slice(row, row + 2)
-        axes = figure.add_subplot(grid[rows, x : x + panel.width])
-        _draw_panel(axes, panel, samples, times)
-        x += panel.width
+    grid = figure.add_gridspec(rows, 24, hspace=1.1, wspace=9, left=0.05, right=0.985, top=0.94, bottom=0.05)
+    for panel, x, y in panels:
+        down = slice(y // _ROW, (y + panel.height) // _ROW)
+        _draw_panel(figure.add_subplot(grid[down, x : x + panel.width]), panel, samples, times)
     figure.savefig(picture, dpi=90)
     plt.close(figure)
 
@@ -187,7 +185,8 @@ def _draw_panel(axes: Any, panel: Panel, samples: Samples, times: np.ndarray[Any
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}{_UNITS[panel.unit]}")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
-    axes.legend(fontsize=6.5, frameon=False, ncols=4, loc="upper left", bbox_to_anchor=(0, -0.1), borderaxespad=0)
+    if lines:
+        axes.legend(fontsize=6.5, frameon=False, ncols=4, loc="upper left", bbox_to_anchor=(0, -0.1), borderaxespad=0)
 
 
 def _words(panel: Panel, samples: Samples, now: float) -> list[str]:

@@ -6,6 +6,7 @@ Every query names metrics that a running server gives; a test runs one and looks
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 _EACH = "$__rate_interval"
@@ -183,15 +184,19 @@ def plain(expression: str) -> str:
     return expression.replace(_EACH, "1m").replace("$instance", ".*")
 
 
-def render_dashboard() -> str:
-    """The dashboard's JSON, as Grafana provisions and imports it."""
+def places() -> Iterator[tuple[Panel, int, int]]:
+    """Each panel with its left and upper edge: they fill rows one after the other."""
     x = y = row = 0
-    panels = []
-    for number, panel in enumerate(PANELS, 1):
+    for panel in PANELS:
         if x + panel.width > _WIDTH:
             x, y, row = 0, y + row, 0
-        panels.append(_panel(number, panel, x, y))
+        yield panel, x, y
         x, row = x + panel.width, max(row, panel.height)
+
+
+def render_dashboard() -> str:
+    """The dashboard's JSON, as Grafana provisions and imports it."""
+    panels = [_panel(number, *place) for number, place in enumerate(places(), 1)]
     picker = {
         "name": "instance",
         "label": "Server",

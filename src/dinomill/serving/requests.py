@@ -129,7 +129,7 @@ def _decode_instance(number: int, instance: Any) -> bytes:
     except (KeyError, TypeError, ValueError, binascii.Error) as error:
         raise InputError(
             f"Instance {number} cannot be read.",
-            found=f"{type(error).__name__}: {error}",
+            found=f"no key {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}",
             expected='{"b64": "<base64 of an image file>"}',
         ) from None
 
