@@ -21,6 +21,8 @@ from dinomill.serving.views import View, parse_views
 _GZIP = b"\x1f\x8b"
 _FORMS = 'an image file as the body, or {"instances": [{"b64": "<base64 of an image file>"}]}'
 
+_KINDS = {str: "a text", int: "a number", float: "a number", bool: "true or false", list: "a list"}  # of JSON
+
 
 class Request(NamedTuple):
     """Encoded images, whether they were one raw body, and what of them is wanted in which form."""
@@ -124,19 +126,25 @@ def _decode_json(body: bytes) -> Any:
 
 
 def _decode_instance(number: int, instance: Any) -> bytes:
+    if not isinstance(instance, Mapping):
+        raise InputError(
+            f"Instance {number} cannot be read.",
+            found=f"{_KINDS.get(type(instance), 'null')} instead of an object",
+            expected='{"b64": "<base64 of an image file>"}',
+        )
     try:
         return _decode_base64(instance["b64"])
     except (KeyError, TypeError, ValueError, binascii.Error) as error:
         raise InputError(
             f"Instance {number} cannot be read.",
-            found=f"no key {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}",
+            found=f"no key {error}" if isinstance(error, KeyError) else str(error),
             expected='{"b64": "<base64 of an image file>"}',
         ) from None
 
 
 def _decode_base64(text: Any) -> bytes:
     if not isinstance(text, str):
-        raise TypeError(f"{type(text).__name__} instead of a text")
+        raise TypeError(f"{_KINDS.get(type(text), 'an object or null')} instead of a text")
     if text[:5].lower() == "data:":
         kind, comma, text = text.partition(",")
         if not comma or not kind.lower().startswith("data:image/") or not kind.lower().endswith(";base64"):
