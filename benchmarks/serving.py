@@ -9,8 +9,7 @@ are threads of this process, are not counted. One worker with one thread each, s
 First every backend once; then, in turns, the bare loop of the fastest one, our archive with it, a plain handler, and
 `dinomill embed --backend` over a folder, several rounds: medians, and ratios within a round, for processors that are
 shared change their speed by a fifth from minute to minute. Of `embed` what a longer folder takes more than a shorter
-one is counted: its start is not. It has no images to calibrate 8 bits with: where these are fastest, it computes with
-the fastest of the others, and is compared with that one's loop.
+one is counted: its start is not. Where 8 bits are fastest it calibrates them on the folder.
 """
 
 from __future__ import annotations
@@ -68,11 +67,9 @@ def compare(folder: Path, images: list[bytes], told: argparse.Namespace, config:
         scratch = Path(name)
         every = scratch / "every"
         selected = select(folder, prepared, every, config, threads=1, batch_size=BATCH, keep=True)
-        rates = {}
         for row in selected.table:
             seen = bare(folder, every, row.backend, images, told.seconds)
             rows.show(f"bare {row.backend}", seen, row.cold_start_seconds, row.memory_mb)
-            rates[row.backend] = max(one.per_cpu for one in seen)
         best = selected.backend
         beside = scratch / "beside"
         beside.mkdir()
@@ -90,9 +87,7 @@ def compare(folder: Path, images: list[bytes], told: argparse.Namespace, config:
             beside=beside,
         )
         plain_archive(folder, scratch / "plain")
-        floats = [one for one in rates if one.precision != "int8"]
-        verb = max(floats, key=rates.__getitem__) if best.precision == "int8" else best
-        ratios = turns(folder, every, (best, verb), images, scratch, told, rows)
+        ratios = turns(folder, every, best, images, scratch, told, rows)
     print()
     for what, ratio in ratios.items():
         print(f"{what:<60} {ratio:.2f}")
@@ -102,21 +97,19 @@ def compare(folder: Path, images: list[bytes], told: argparse.Namespace, config:
 def turns(
     folder: Path,
     every: Path,
-    backends: tuple[Backend, Backend],
+    best: Backend,
     images: list[bytes],
     scratch: Path,
     told: argparse.Namespace,
     rows: Rows,
 ) -> dict[str, float]:
-    """The contenders in turns, with the backends of archive and `embed`; returns ratios of images a CPU-second.
+    """The contenders in turns, with one backend; returns ratios of images a CPU-second.
 
     They are medians over the rounds.
     """
-    best, verb = backends
     ours: list[list[Seen]] = []
     plain: list[list[Seen]] = []
     loops: list[tuple[Seen, ...]] = []
-    beside: list[tuple[Seen, ...]] = []
     verbs: list[Seen] = []
     with (
         served(scratch / "ours", scratch / "run-ours") as archive,
@@ -128,8 +121,7 @@ def turns(
             loops.append(bare(folder, every, best, images, told.seconds))
             ours.append([load(archive, images, count, told.seconds) for count in told.clients])
             plain.append([load(handler, images, count, told.seconds) for count in told.clients])
-            beside.append(loops[-1] if verb == best else bare(folder, every, verb, images, told.seconds))
-            verbs.append(embedded(folder, verb, images, scratch, told.copies))
+            verbs.append(embedded(folder, best, images, scratch, told.copies))
         rows.show(f"bare {best}, in turns", _medians(loops))
         rows.show("our archive", _medians(ours), archive.ready, archive.memory())
         rows.show("plain handler", _medians(plain), handler.ready, handler.memory())
@@ -141,10 +133,7 @@ def turns(
         found[f"our archive to the plain handler, {count} clients"] = _ratio(
             archives, [one[number].per_cpu for one in plain]
         )
-    if verb != best:
-        rows.show(f"bare {verb}, in turns", _medians(beside))
-    rows.show(f"dinomill embed, {verb}", _medians([[one] for one in verbs]))
-    bounds = [max(one.per_cpu for one in loop) for loop in beside]
+    rows.show(f"dinomill embed, {best}", _medians([[one] for one in verbs]))
     found["dinomill embed to its bare loop"] = _ratio([one.per_cpu for one in verbs], bounds)
     return found
 

@@ -184,6 +184,8 @@ def embedded(folder: Path, backend: Backend, images: Sequence[bytes], scratch: P
             str(scratch / "photos.parquet"),
         ]
         command += ["--model", str(folder), "--backend", name, "--batch-size", str(BATCH)]
+        if backend.precision == "int8":
+            command += ["--calibration", str(scratch / "photos-1")]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(scratch / "cache")}
         if times == 1 and not (scratch / "cache").is_dir():  # the program is written once
             subprocess.run(command, check=True, capture_output=True, env=environment)

@@ -72,3 +72,21 @@ def test_shell_scripts_are_plain_sh(path: str) -> None:
     assert read(path).startswith("#!/bin/sh\n")
     subprocess.run(["sh", "-n", PROJECT / path], check=True)
     assert os.access(PROJECT / path, os.X_OK)
+
+
+def test_a_session_of_onnx_runtime_keeps_and_sends_nothing(tmp_path: Path) -> None:
+    helper = pytest.importorskip("onnx").helper
+    pytest.importorskip("onnxruntime")
+    value = helper.make_tensor_value_info("x", 1, [1])
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["y"])], "g", [value], [helper.make_tensor_value_info("y", 1, [1])]
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {name: value for name, value in os.environ.items() if name not in no_telemetry.OFF}
+    environment |= {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")}
+    code = "import sys, dinomill, onnxruntime; onnxruntime.InferenceSession(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "model.onnx")], env=environment, check=True, timeout=120)
+    assert [path for path in home.rglob("*") if path.is_file()] == []

@@ -17,6 +17,7 @@ OFF = {
     "GX_ANALYTICS_ENABLED": "false",  # Great Expectations
     "RAY_USAGE_STATS_ENABLED": "0",
     "HF_HUB_DISABLE_TELEMETRY": "1",  # transformers, in the tests
+    "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime: from 1.32 on each session is reported, and kept below ~/.cache
 }
 
 

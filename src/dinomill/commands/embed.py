@@ -14,6 +14,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ import numpy as np
 
 from dinomill.commands.embed_backend import open_with, parse_backend
 from dinomill.commands.embed_each import embed_each, may_change, require_some_network
+from dinomill.commands.embed_in_8_bits import calibrated_on
 from dinomill.commands.embed_parts import Done, Parts, parts_of
 from dinomill.commands.embed_patches import put_together, require_patches
 from dinomill.commands.embed_sources import Candidate, LeftOut, candidates, shown
@@ -54,6 +56,7 @@ def embed_files(
     image_size: int | None = None,
     env: str | None = None,
     backend: str | None = None,
+    calibration: Path | None = None,
     patches: Path | None = None,
 ) -> None:
     """Embed every image in the sources; a file that cannot be used is left out, counted and named, not fatal.
@@ -66,6 +69,7 @@ def embed_files(
         image_size: Pixels, a whole number of patches; by default what the model was made for.
         env: The environment whose registered version is meant.
         backend: What computes, see ``embed_backend``; None: PyTorch in float32.
+        calibration: Of a backend in 8 bits: where images of the kind that are embedded lie; None: the curated ones.
         patches: Where patch features go, too; None: nowhere.
 
     Raises:
@@ -80,7 +84,9 @@ def embed_files(
     files = spared(files, output, patches)
     if not files and not left_out:
         raise _nothing_there(sources, passed_over)
-    name, predictor = load_predictor(model, image_size, env, batch_size=batch_size, backend=backend)
+    name, predictor = load_predictor(
+        model, image_size, env, batch_size=batch_size, backend=backend, calibration=calibration
+    )
     if patches is not None:
         require_patches(predictor)
     console = open_console(stderr=True)
@@ -133,11 +139,22 @@ def load_predictor(
     *,
     batch_size: int = 32,
     backend: str | None = None,
+    calibration: Path | None = None,
+    made: str | None = None,
 ) -> tuple[str, Predictor]:
     """The model's address, and what embeds with it.
 
+    Args:
+        model: See `embed_files`, as what follows.
+        image_size: The same.
+        env: The same.
+        batch_size: The same.
+        backend: The same.
+        calibration: The same.
+        made: The identity of the network that made a file of embeddings, which are to be compared.
+
     Raises:
-        InputError: When there is no such model.
+        InputError: When there is no such model, or images are given to a backend without calibration.
     """
     import torch
 
@@ -146,6 +163,14 @@ def load_predictor(
     from dinomill.serving.predictor import Predictor
 
     computed_by = None if backend is None else parse_backend(backend)
+    if calibration is not None and (computed_by is None or computed_by.precision != "int8"):
+        by = f"--backend {backend}" if backend else "no --backend"
+        raise InputError(
+            "Only backends in 8 bits are calibrated on images.",
+            found=f"--calibration {shown(str(calibration))} with {by}",
+            expected="--backend openvino-int8 or onnxruntime-int8",
+            action="leave --calibration out, or take one of these",
+        )
     workers = min(4, os.cpu_count() or 1)
     with store_at_work(env):
         if model is None:
@@ -154,7 +179,8 @@ def load_predictor(
             model = absolute(model)
         # Programs of other runtimes stay on the processor.
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        source = model if computed_by is None else open_with(model, computed_by, image_size)
+        images = partial(calibrated_on, calibration, env)
+        source = model if computed_by is None else open_with(model, computed_by, image_size, images=images, made=made)
         size = image_size if computed_by is None else None
         return model, Predictor(source, device=device, image_size=size, batch_size=batch_size, workers=workers)
 

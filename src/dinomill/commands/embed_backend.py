@@ -10,13 +10,14 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dinomill.commands.embed_in_8_bits import identity_of, made_with, seen_of, write_in_8_bits
 from dinomill.commands.embed_sources import shown
 from dinomill.errors import InputError, StorageError
 from dinomill.storage.atomic import atomic_folder
@@ -24,6 +25,7 @@ from dinomill.storage.hashing import hash_file, hash_json
 from dinomill.storage.user_cache import VARIABLE, told, user_cache
 
 if TYPE_CHECKING:
+    from dinomill.features.backbone import BackboneFeatures
     from dinomill.features.base import Features
     from dinomill.serving.backends.choice import Backend
 
@@ -34,18 +36,11 @@ def parse_backend(name: str) -> Backend:
     """A backend by its name, such as ``openvino-bfloat16``; without a precision it is float32.
 
     Raises:
-        InputError: When there is none of that name, or it has to be calibrated first.
+        InputError: When there is none of that name.
     """
     from dinomill.serving.backends.choice import every_backend
 
-    known = {_name(one): one for one in every_backend() if one.precision != "int8"}
-    if name.endswith("int8"):
-        raise InputError(
-            "8 bits have to be calibrated on images of the kind that will be seen.",
-            found=f"--backend {name}",
-            expected=", ".join(known),
-            action="take one of these; or write a program (`dinomill export onnx-int8 FILE`), and give it as --model",
-        )
+    known = {_name(one): one for one in every_backend()}
     if name not in known:
         raise InputError(
             "There is no such backend.",
@@ -60,16 +55,25 @@ def _name(backend: Backend) -> str:
     return str(backend).replace(" float32", "").replace(" ", "-")
 
 
-def open_with(address: str, backend: Backend, image_size: int | None) -> Features:
+def open_with(
+    address: str,
+    backend: Backend,
+    image_size: int | None,
+    *,
+    images: Callable[[], Sequence[bytes]] = tuple,
+    made: str | None = None,
+) -> Features:
     """A network as a backend computes it.
 
     Args:
         address: Of a backbone.
         backend: Which.
         image_size: Pixels, instead of its own.
+        images: Gives encoded images, asked for where 8 bits are calibrated on them.
+        made: The identity under which it made a file of embeddings: of 8 bits that program is taken, and no images.
 
     Raises:
-        InputError: When it is no backbone, or the backend cannot be used here.
+        InputError: When it is no backbone, the backend cannot be used here, or its program of 8 bits is not here.
         MachineError: When the program does not repeat the network.
         StorageError: When the cache cannot be written.
     """
@@ -77,17 +81,14 @@ def open_with(address: str, backend: Backend, image_size: int | None) -> Feature
 
     from dinomill import features
     from dinomill.features.backbone import BackboneFeatures
-    from dinomill.images.preprocess import SECTION
-    from dinomill.models import save_backbone
     from dinomill.serving.backends.choice import every_backend, why_not
     from dinomill.serving.backends.open import open_backend
-    from dinomill.serving.backends.programs import write_programs
 
     if (reason := why_not(backend)) is not None:
         raise InputError(
             f"The backend {_name(backend)} cannot be used on this machine.",
             found=reason,
-            expected=", ".join(_name(one) for one in every_backend() if one.precision != "int8" and not why_not(one)),
+            expected=", ".join(_name(one) for one in every_backend() if not why_not(one)),
             action="take one of these, or leave --backend out: PyTorch then computes in float32",
         )
     found = features.open(address, image_size=image_size)
@@ -98,18 +99,51 @@ def open_with(address: str, backend: Backend, image_size: int | None) -> Feature
             expected="a backbone of dinomill's own, or weights of DINOv2 or DINOv3",
             action="leave --backend out",
         )
-    identity = hash_json([found.identity, str(backend)])
+    identity = _identity(found, backend, images, made)
     folder = user_cache("programs") / identity[:32]
-
-    def write(temporary: Path) -> None:
-        save_backbone(temporary, found.model, {SECTION: found.preprocessing.model_dump(mode="json")})
-        write_programs(temporary, temporary, [backend], np.empty(0, np.float32))
-
-    _require_program(folder, write)
     program = open_backend(folder, backend, threads=torch.get_num_threads())
     # Two exports of one network need not have the same bytes; what they give may be compared all the same.
     program.description = replace(program.description, pooling=found.pooling, stands_for=identity)
     return program
+
+
+def _identity(
+    found: BackboneFeatures, backend: Backend, images: Callable[[], Sequence[bytes]], made: str | None
+) -> str:
+    """Of the program, which is in the cache then; of 8 bits it is said what they cost."""
+    from dinomill.images.preprocess import SECTION
+    from dinomill.models import save_backbone
+    from dinomill.serving.backends.programs import write_programs
+
+    programs = user_cache("programs")
+    if backend.precision != "int8":
+        identity = hash_json([found.identity, str(backend)])
+
+        def write(temporary: Path) -> None:
+            save_backbone(temporary, found.model, {SECTION: found.preprocessing.model_dump(mode="json")})
+            write_programs(temporary, temporary, [backend], np.empty(0, np.float32))
+
+        _require_program(programs / identity[:32], write)
+        return identity
+    if made is not None:
+        identity = made_with(programs, made, found)
+        if (damage := _damage(programs / identity[:32])) is not None:
+            raise InputError(
+                "The program of 8 bits that made these embeddings is not as it was written.",
+                found=f"{shown(str(programs / identity[:32]))}: {damage}",
+                action="embed the images again: the same images give the same program",
+            )
+    else:
+        encoded = images()
+        identity = identity_of(found.identity, backend, encoded)
+
+        def write_calibrated(temporary: Path) -> None:
+            save_backbone(temporary, found.model, {SECTION: found.preprocessing.model_dump(mode="json")})
+            write_in_8_bits(temporary, found, backend, encoded, identity)
+
+        _require_program(programs / identity[:32], write_calibrated)
+    print(f"{_name(backend)}: {seen_of(programs / identity[:32])}", file=sys.stderr)
+    return identity
 
 
 def _require_program(folder: Path, write: Callable[[Path], None]) -> None:

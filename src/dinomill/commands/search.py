@@ -37,7 +37,9 @@ def search(
     if not query.is_file():
         raise InputError(f"There is no image {query}.", action="correct the path")
     # At the size at which the file was made, or the same picture would not be like itself.
-    name, embed = load_predictor(model or known.model or None, known.image_size, env, backend=known.backend)
+    name, embed = load_predictor(
+        model or known.model or None, known.image_size, env, backend=known.backend, made=known.identity
+    )
     if known.identity is not None and known.identity != embed.identity:
         raise InputError(
             f"{name} is not the network that made {index}.",

@@ -35,8 +35,9 @@ EVALUATED = (
 )
 PATCHES = "A .npy file for the patch features, too: float16, images by rows by columns by width."
 BACKEND = (
-    "What computes: eager-bfloat16, compiled, onnxruntime, openvino or openvino-bfloat16. Some times faster than "
-    "PyTorch in float32, the default, and nearly the same: docs/packaging.md has figures."
+    "What computes: eager-bfloat16, compiled, onnxruntime, openvino, openvino-bfloat16, or, calibrated on images, "
+    "openvino-int8 or onnxruntime-int8. Some times faster than PyTorch in float32, the default, and nearly the same: "
+    "docs/packaging.md has figures."
 )
 SIZE = "Pixels, a whole number of patches; by default what the model was made for."
 

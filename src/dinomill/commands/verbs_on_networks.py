@@ -67,6 +67,7 @@ def publish(
         "dinomill embed photos/ --output photos.parquet",
         "dinomill embed a.jpg b.png -o two.npy --model dinov2_vits14_pretrain.pth",
         "dinomill embed photos/ -o photos.parquet --patches patches.npy --backend openvino-bfloat16",
+        "dinomill embed photos/ -o photos.parquet --backend openvino-int8 --calibration photos/",
     )
 )
 def embed(
@@ -77,6 +78,13 @@ def embed(
     image_size: Annotated[int | None, typer.Option(help=SIZE, min=1)] = None,
     patches: Annotated[Path | None, typer.Option(help=PATCHES)] = None,
     backend: Annotated[str | None, typer.Option(help=BACKEND)] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            help="For a backend in 8 bits: a folder of images of the kind that is embedded, or a curated dataset's; by "
+            "default the project's curated images."
+        ),
+    ] = None,
     env: Env = None,
 ) -> None:
     """Compute one embedding an image. A run that was stopped continues when the same command is given again.
@@ -90,6 +98,7 @@ def embed(
     # A project may lie in another folder, and becomes the one at work.
     sources, output = [path.absolute() for path in sources], output.absolute()
     patches = None if patches is None else patches.absolute()
+    calibration = None if calibration is None else calibration.absolute()
     if model is None:
         enter_project()
     embed_files(
@@ -100,6 +109,7 @@ def embed(
         image_size=image_size,
         env=env,
         backend=backend,
+        calibration=calibration,
         patches=patches,
     )
 

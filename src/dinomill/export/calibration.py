@@ -35,7 +35,7 @@ def calibration_images(source: Path | Sequence[bytes] | None, settings: Preproce
     if source is None:
         return None
     found = []
-    for encoded in _read(source) if isinstance(source, Path) else source:
+    for encoded in read_calibration(source) if isinstance(source, Path) else source:
         try:
             found.append(preprocess_bytes(encoded, settings))
         except DecodeError:
@@ -50,7 +50,12 @@ def calibration_images(source: Path | Sequence[bytes] | None, settings: Preproce
     return np.stack(found)
 
 
-def _read(source: Path) -> list[bytes]:
+def read_calibration(source: Path) -> list[bytes]:
+    """Encoded images of a curated dataset's folder or of any source, at most 128, evenly spread.
+
+    Raises:
+        InputError: When nothing is there.
+    """
     if not is_there(source):
         raise InputError(
             f"There is no {printable(source)} to calibrate 8 bits with.",

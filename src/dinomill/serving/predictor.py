@@ -45,6 +45,12 @@ Dtype = Literal["float32", "bfloat16"]
 Encoded = bytes | Callable[[], AbstractContextManager[bytes]]  # an image's file, or what opens it
 
 
+def identity_of(network: str, preprocessing: PreprocessingConfig, pooling: Pooling, *, normalise: bool = False) -> str:
+    """Of the embeddings that a network of this identity gives, see `Predictor.identity`."""
+    made_of = [network, preprocessing.model_dump(mode="json"), pooling]
+    return hash_json([*made_of, "normalised"] if normalise else made_of)
+
+
 class Predictor:
     """A network ready to embed images.
 
@@ -117,8 +123,7 @@ class Predictor:
     @property
     def identity(self) -> str:
         """Hash of all that makes its embeddings what they are: weights, preprocessing, pooling, length."""
-        made_of = [self.features.identity, self.preprocessing.model_dump(mode="json"), self.pooling]
-        return hash_json([*made_of, "normalised"] if self.normalise else made_of)
+        return identity_of(self.features.identity, self.preprocessing, self.pooling, normalise=self.normalise)
 
     @property
     def embed_dim(self) -> int:
