@@ -159,7 +159,7 @@ def test_an_older_version_trains_to_the_same_weights(team: Path, clone: Path) ->
 
 def test_a_student_and_a_teacher_are_made_again_by_their_locks_with_data_from_the_remote(clone: Path) -> None:
     """`dinomill reproduce` refused: "does not know the run that trained …, training_run not recorded"."""
-    run(clone, "dvc", "pull")
+    run(clone, "dvc", "pull", "--allow-missing")  # packaging and report of `photos` were never made
     run(clone, "kedro", "run", "--pipelines", "registration")
     run(clone, "kedro", "run", "--env", "photos", "--pipelines", "registration")
     trained = tags(clone, "dinomill-photos")["training_commit"]
