@@ -36,24 +36,24 @@ class S3Server:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._ports: dict[str, int] = {}
+        self._ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = 0
+        self.port = self._ports["s3.port"]
+        self._ran = False
 
     def start(self) -> None:
         """Start it, and wait until it answers. A test without the executable is skipped."""
-        tries = 1 if self._ports else _TRIES
-        for left in reversed(range(tries)):
-            if tries > 1:
-                self._ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
-                self.port = self._ports["s3.port"]
+        for left in reversed(range(1 if self._ran else _TRIES)):
             try:
                 self._start()
+                self._ran = True
                 return
             except AssertionError as error:
                 self.stop()
                 if not left or "address already in use" not in str(error):
                     raise
+                others = [name for name in _PORTS if name != "s3.port"]  # that one may be known already
+                self._ports |= dict(zip(others, free_ports(len(others)), strict=True))
 
     def _start(self) -> None:
         weed = shutil.which("weed", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
