@@ -80,7 +80,7 @@ def _variables(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.fixture
 def client(project: Path, store: str) -> MlflowClient:
     """Of the store, after the run."""
-    return MlflowClient(store)
+    return MlflowClient(store, registry_uri=store)  # else that of whoever connected before
 
 
 def test_every_run_is_there_with_its_curves_and_files(client: MlflowClient) -> None:
